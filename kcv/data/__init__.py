@@ -1,0 +1,175 @@
+"""From the name of a source to labelled, split pictures at the size of a model.
+
+    source name -> Source (encoded pictures) -> split -> Pictures (decoded in memory, or read as they are needed)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kcv import images
+from kcv.data import split as splitting
+from kcv.data.dataset import SPLITS, Dataset, Encoded, Labels, Pictures, Pixels, Samples, Source
+from kcv.errors import DataError, ImageError
+
+if TYPE_CHECKING:
+    from kcv.config import DataConfig
+
+__all__ = [
+    "Dataset", "Encoded", "Labels", "Pictures", "Pixels", "Samples", "Source", "load", "load_split", "open_source",
+]  # fmt: skip
+
+DEFAULT_SIZE = 224
+_SMALL = 64  # pictures that all are one square of at most this side (pixels) keep their own size
+_PEEK = 16
+_CHUNK = 256  # pictures a thread decodes at a time
+
+
+def open_source(name: str) -> Source:
+    """Opens `digits`.
+
+    Raises:
+        DataError: no such source, or nothing usable in it.
+    """
+    if name == "digits":
+        from kcv.data import digits
+
+        return digits.open_source()
+    raise DataError(f"data source {name!r} is neither cifar10 nor digits nor an existing path.")
+
+
+def load(data: DataConfig) -> Dataset:
+    """Opens, splits and decodes what `data` describes.
+
+    Raises:
+        DataError: the source cannot be used for training, or holds pictures that cannot be read.
+    """
+    source = open_source(data.source)
+    train, val, test = splitting.three_way(
+        source, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=data.split_seed
+    )
+    size = data.image_size or _own_size(source)
+    parts = [train, val] + ([test] if test is not None else [])
+    in_memory = _fits(sum(map(len, parts)), size, data.memory_budget_mb)
+    pictures = [_pictures(part, size, data.resize, in_memory) for part in parts]
+    return Dataset(
+        name=source.name,
+        class_names=source.class_names,
+        image_size=size,
+        resize=data.resize,
+        fingerprint=source.fingerprint,
+        train=pictures[0],
+        val=pictures[1],
+        test=pictures[2] if test is not None else None,
+        in_memory=in_memory,
+    )
+
+
+def load_split(
+    data: DataConfig, split: str, class_names: Sequence[str], trained_on: str | None = None
+) -> Pictures:
+    """Loads one split for a finished model, its labels as positions in the model's `class_names`, matched by name.
+
+    A split that the source brings is taken as it is. One that training carved is carved again, the same way, if the
+    source still is what the model was trained on. A foreign source without splits is the asked split as a whole.
+
+    Args:
+        data: the source and its options; `image_size` must be set.
+        split: train, val or test.
+        class_names: the model's; the source may have fewer.
+        trained_on: fingerprint of the source the model was trained on.
+
+    Raises:
+        DataError: the source has no such split, or a class that the model does not know.
+    """
+    if split not in SPLITS:
+        raise DataError(f"split {split!r} is not one of {', '.join(SPLITS)}.")
+    if data.image_size is None:
+        raise ValueError("load_split needs data.image_size: the model's")
+    source = open_source(data.source)
+    samples = _choose(source, data, split, trained_on)
+    present = [source.class_names[int(i)] for i in np.unique(samples.labels)]
+    unknown = [name for name in present if name not in class_names]
+    if unknown:
+        listed = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        known = ", ".join(map(repr, class_names[:10])) + (", ..." if len(class_names) > 10 else "")
+        raise DataError(f"{source.name}: the model does not know the class {listed}; it knows {known}.")
+    position = {name: i for i, name in enumerate(class_names)}
+    table = np.array([position.get(name, -1) for name in source.class_names], dtype=np.int64)
+    samples = Samples(samples.pictures, table[samples.labels], samples.names)
+    in_memory = _fits(len(samples), data.image_size, data.memory_budget_mb)
+    return _pictures(samples, data.image_size, data.resize, in_memory)
+
+
+def _choose(source: Source, data: DataConfig, split: str, trained_on: str | None) -> Samples:
+    has_all = all(name in source.splits for name in SPLITS)
+    if not has_all and trained_on is not None and source.fingerprint == trained_on:
+        train, val, test = splitting.three_way(
+            source, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=data.split_seed
+        )
+        chosen = {"train": train, "val": val, "test": test}[split]
+    elif source.flat:
+        chosen = source.splits["train"]
+    else:
+        chosen = source.splits.get(split)
+    if chosen is None or not len(chosen):
+        raise DataError(f"{source.name}: has no {split} split, only {', '.join(source.splits) or 'nothing'}.")
+    return chosen
+
+
+def _own_size(source: Source) -> int:
+    """The side of the source's pictures where the first of them are one small square, else `DEFAULT_SIZE`."""
+    if source.image_size is not None:
+        return source.image_size
+    train = source.splits["train"]
+    step = max(1, len(train) // _PEEK)
+    shapes = set()
+    for i in range(0, len(train), step):
+        try:
+            shapes.add(images.dimensions(train.pictures[i], name=train.names[i]))
+        except ImageError:  # decoding reports it, with all others like it
+            continue
+    if len(shapes) == 1:
+        height, width = shapes.pop()
+        if height == width <= _SMALL:
+            return max(height, 8)  # the smallest size a model takes
+    return DEFAULT_SIZE
+
+
+def _fits(n: int, size: int, budget_mb: int) -> bool:
+    return n * size * size * 3 <= budget_mb * 2**20
+
+
+def _pictures(samples: Samples, size: int, resize: str, in_memory: bool) -> Pictures:
+    pixels = _decode(samples, size, resize) if in_memory else None
+    return Pictures(samples, size, resize, pixels)
+
+
+def _decode(samples: Samples, size: int, resize: str) -> Pixels:
+    """Decodes all pictures into one array, uint8 [n, size, size, 3].
+
+    Raises:
+        DataError: pictures cannot be read; the message names the first three.
+    """
+    pixels = np.empty((len(samples), size, size, 3), np.uint8)
+
+    def decode(start: int) -> list[str]:
+        failures = []
+        for i in range(start, min(start + _CHUNK, len(samples))):
+            try:
+                pixels[i] = images.load(samples.pictures[i], size, resize, name=samples.names[i])
+            except ImageError as error:
+                failures.append(str(error))
+        return failures
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        failures = [line for lines in pool.map(decode, range(0, len(samples), _CHUNK)) for line in lines]
+    if failures:
+        shown = " ".join(failures[:3]) + (" ..." if len(failures) > 3 else "")
+        raise DataError(f"{len(failures)} of {len(samples)} pictures cannot be read: {shown}")
+    return pixels

@@ -1,0 +1,163 @@
+"""What a source gives and what training gets: labelled pictures, split, with names and a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcv import images
+
+Labels: TypeAlias = NDArray[np.int64]
+Pixels: TypeAlias = NDArray[np.uint8]
+
+Encoded: TypeAlias = Path | bytes | Pixels
+"""One picture as a source holds it: a file, the bytes of a file, or an RGB array [height, width, 3]."""
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled pictures that nothing has decoded yet.
+
+    Attributes:
+        pictures: one `Encoded` each.
+        labels: int64 [n], positions in the class names of the source that holds them.
+        names: what a person calls each picture: the path below the source's root, or `train/17`.
+    """
+
+    pictures: Sequence[Encoded]
+    labels: Labels
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: NDArray[np.int64]) -> Samples:
+        """Returns the samples at `indices`, in that order."""
+        return Samples(
+            [self.pictures[int(i)] for i in indices],
+            self.labels[indices],
+            [self.names[int(i)] for i in indices],
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where pictures come from, with the splits that it brings itself.
+
+    Attributes:
+        name: the name or path that it was opened by.
+        class_names: what the labels of every split point into.
+        splits: `Samples` under the names `train`, `val`, `test`, as far as the source has them.
+        image_size: the side of its pictures (pixels) where all are that one square, else None.
+        flat: the source knows no splits; all of it stands under `train`.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    splits: Mapping[str, Samples]
+    image_size: int | None = None
+    flat: bool = False
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over class names and, per split, names, labels and contents.
+
+        Bytes and arrays are hashed; files count by relative path and size, so that a million of them stay cheap.
+        """
+        digest = hashlib.sha256()
+
+        def add(value: bytes) -> None:
+            digest.update(len(value).to_bytes(8, "little"))  # without lengths, ("ab", "c") would equal ("a", "bc")
+            digest.update(value)
+
+        for class_name in self.class_names:
+            add(class_name.encode())
+        for split in SPLITS:
+            if split not in self.splits:
+                continue
+            samples = self.splits[split]
+            add(split.encode())
+            add(np.ascontiguousarray(samples.labels, dtype="<i8").tobytes())
+            for name, picture in zip(samples.names, samples.pictures, strict=True):
+                add(name.encode(errors="surrogateescape"))
+                if isinstance(picture, Path):
+                    add(str(picture.stat().st_size).encode())
+                else:
+                    add(picture if isinstance(picture, bytes) else picture.tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """One split, at the size of the model.
+
+    Attributes:
+        samples: the pictures as the source holds them.
+        size: side of the decoded pictures, pixels.
+        resize: how they come to that size, one of `kcv.images.RESIZE_MODES`.
+        pixels: uint8 [n, size, size, 3], or None where the pictures are decoded one by one as they are needed.
+    """
+
+    samples: Samples
+    size: int
+    resize: str
+    pixels: Pixels | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def labels(self) -> Labels:
+        """Class positions, int64 [n]."""
+        return self.samples.labels
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What a person calls each picture."""
+        return self.samples.names
+
+    def read(self, index: int) -> Pixels:
+        """Returns one picture, uint8 [size, size, 3].
+
+        Raises:
+            ImageError: the picture cannot be read; the message names it.
+        """
+        if self.pixels is not None:
+            return self.pixels[index]
+        return images.load(self.samples.pictures[index], self.size, self.resize, name=self.samples.names[index])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All that training needs to know of its pictures.
+
+    Attributes:
+        name: the source, as the user named it.
+        class_names: what the labels of every split point into.
+        image_size: side of the pictures, pixels.
+        resize: one of `kcv.images.RESIZE_MODES`.
+        fingerprint: of the source, see `Source.fingerprint`.
+        train: what the weights are fitted to.
+        val: what choices (best epoch, early stop) are made on.
+        test: what is measured once, at the end; None where the user asked for none.
+        in_memory: whether the pixels of all splits are held.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    image_size: int
+    resize: str
+    fingerprint: str
+    train: Pictures
+    val: Pictures
+    test: Pictures | None
+    in_memory: bool

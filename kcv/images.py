@@ -1,0 +1,267 @@
+"""Untrusted pictures to RGB uint8 arrays: the one decoder and the one resize that every verb uses.
+
+Training, evaluation, prediction and export all read pictures here, so a model sees the same pixels everywhere.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (  # the plugins register themselves in Image.OPEN when they are imported
+    BmpImagePlugin,  # noqa: F401
+    GifImagePlugin,  # noqa: F401
+    Image,
+    ImageOps,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    PpmImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    WebPImagePlugin,  # noqa: F401
+)
+
+from kcv.errors import DataError, ImageError
+
+RESIZE_MODES: Final = ("squash", "crop", "letterbox")
+"""`squash` ignores the aspect ratio, `crop` keeps the middle square, `letterbox` pads with mid grey (128)."""
+
+FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+"""The formats that are opened; Pillow's others (EPS runs Ghostscript, ...) are not for untrusted files."""
+
+EXTENSIONS: Final = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm".split()
+)
+"""What a picture's file name ends in (lower case) when a folder is searched."""
+
+MAX_PIXELS: Final = 178_956_970
+"""More pixels than this (half a GiB as RGB) is taken for a decompression bomb; where Pillow's own error starts."""
+
+LETTERBOX_GREY: Final = 128
+
+_ORIENTATION_TAG: Final = 0x0112
+
+# Broken metadata beside sound pixels is no reason to write to stderr from a worker thread. Set once, here, because
+# `warnings.catch_warnings` is not safe in threads.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+def decode(picture: Path | bytes | NDArray[np.uint8], *, name: str | None = None) -> NDArray[np.uint8]:
+    """Decodes one picture to RGB, upright.
+
+    EXIF orientation is applied, transparency is composited on white, 16-bit grey is scaled to 8 bits, of an animation
+    the first frame is taken. 32-bit integers are read as 16-bit values; floats as 0-1 where none is above 1, else as
+    0-255.
+
+    Args:
+        picture: a file, the bytes of a file, or uint8 pixels [h, w], [h, w, 1], [h, w, 3] or [h, w, 4].
+        name: what errors call the picture; by default its path.
+
+    Returns:
+        uint8 [h, w, 3], writable unless `picture` was an RGB array, which is returned as it is.
+
+    Raises:
+        ImageError: it is missing, truncated, in no known format, or larger than `MAX_PIXELS`.
+    """
+    label = name or (str(picture) if isinstance(picture, Path) else "picture")
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture, label)
+    with _named(label), _stream(picture) as stream:
+        image = _open(stream)
+        image.load()
+        if _orientation(image) != 1:
+            image = ImageOps.exif_transpose(image)
+        return np.array(_to_rgb(image))
+
+
+def dimensions(picture: Path | bytes | NDArray[np.uint8], *, name: str | None = None) -> tuple[int, int]:
+    """Returns (height, width) from the header alone, before any EXIF rotation.
+
+    Raises:
+        ImageError: as `decode`, as far as the header shows it.
+    """
+    if isinstance(picture, np.ndarray):
+        return picture.shape[0], picture.shape[1]
+    with _named(name or (str(picture) if isinstance(picture, Path) else "picture")), _stream(picture) as stream:
+        image = _open(stream)
+        return image.height, image.width
+
+
+def resize(pixels: NDArray[np.uint8], size: int, mode: str) -> NDArray[np.uint8]:
+    """Brings RGB pixels to a square by antialiased bilinear interpolation (Pillow).
+
+    Args:
+        pixels: uint8 [h, w, 3]; returned as they are when h = w = `size`.
+        size: the side of the result, pixels.
+        mode: one of `RESIZE_MODES`.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    if mode not in RESIZE_MODES:
+        raise ValueError(f"resize mode {mode!r} is not one of {', '.join(RESIZE_MODES)}")
+    height, width = pixels.shape[:2]
+    if height == width == size:
+        return pixels
+    image = Image.fromarray(pixels)
+    bilinear = Image.Resampling.BILINEAR
+    if mode == "letterbox":
+        scale = size / max(height, width)
+        inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+        canvas = Image.new("RGB", (size, size), (LETTERBOX_GREY,) * 3)
+        canvas.paste(image.resize(inner, bilinear), ((size - inner[0]) // 2, (size - inner[1]) // 2))
+        return np.array(canvas)
+    box = None
+    if mode == "crop":
+        # Resampling only the middle square is the same as resizing all and cutting the square out, and cheaper.
+        side = min(height, width)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+    return np.array(image.resize((size, size), bilinear, box=box))
+
+
+def load(
+    picture: Path | bytes | NDArray[np.uint8], size: int, mode: str, *, name: str | None = None
+) -> NDArray[np.uint8]:
+    """Decodes and resizes one picture: uint8 [size, size, 3]. Errors as `decode`."""
+    return resize(decode(picture, name=name), size, mode)
+
+
+def walk(folder: Path) -> list[Path]:
+    """Returns every picture file below a folder, by name, sorted.
+
+    Hidden files and folders are skipped, links to folders are followed, and a link back to a parent is not.
+    """
+    found: list[Path] = []
+    seen = {os.path.realpath(folder)}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        keep = []
+        for child in folders:
+            real = os.path.realpath(os.path.join(parent, child))
+            if not child.startswith(".") and real not in seen:
+                seen.add(real)
+                keep.append(child)
+        folders[:] = keep
+        found.extend(Path(parent, file) for file in files if is_picture_name(file))
+    return sorted(found)
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file of this name is taken for a picture: not hidden, and a known extension."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def find(paths: Sequence[str | Path]) -> list[Path]:
+    """Returns the pictures that files, folders (with all below them) and glob patterns name, each once, in order.
+
+    A file named directly is taken whatever its extension.
+
+    Raises:
+        DataError: a path does not exist, a pattern matches no picture, or a folder holds none.
+    """
+    found: dict[Path, None] = {}
+    for given in paths:
+        path = Path(given).expanduser()
+        if path.is_dir():
+            pictures = walk(path)
+        elif path.exists():
+            pictures = [path]
+        elif glob.has_magic(str(path)):
+            matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+            pictures = [file for match in matches if match.is_file() and is_picture_name(match.name) for file in [match]]
+            pictures += [file for match in matches if match.is_dir() and "**" not in str(path) for file in walk(match)]
+        else:
+            raise DataError(f"{given}: no such file or folder.")
+        if not pictures:
+            raise DataError(f"{given}: no pictures there ({', '.join(sorted(EXTENSIONS))}).")
+        found.update(dict.fromkeys(pictures))
+    return list(found)
+
+
+@contextmanager
+def _named(label: str) -> Iterator[None]:
+    """Turns whatever a decoder raises on a bad file into one line that names the picture."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{label}: {error}") from None
+    except Exception as error:  # decoders raise nearly everything (struct.error, SyntaxError, ...) on damaged bytes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{label}: cannot be read as a picture ({reason}).") from error
+
+
+@contextmanager
+def _stream(picture: Path | bytes) -> Iterator[Any]:
+    if isinstance(picture, bytes):
+        yield io.BytesIO(picture)
+        return
+    if not picture.is_file():  # also keeps a named pipe from blocking the open
+        raise ImageError("is a folder, not a picture." if picture.is_dir() else "no such file.")
+    with picture.open("rb") as stream:
+        yield stream
+
+
+def _open(stream: Any) -> Image.Image:
+    """`Image.open` for `FORMATS` only, with our own size limit.
+
+    Pillow's own check warns between half its limit and the limit; a warning in a thread can neither be caught nor
+    silenced safely, so the plugins are called directly.
+    """
+    prefix = stream.read(16)
+    if not prefix:
+        raise ImageError("the file is empty.")
+    for format_name in FORMATS:
+        factory, accept = Image.OPEN[format_name]
+        if accept is None or accept(prefix) is not True:
+            continue
+        stream.seek(0)
+        image = factory(stream, "")
+        if image.width * image.height > MAX_PIXELS:
+            raise ImageError(f"{image.width}x{image.height} pixels are more than the allowed {MAX_PIXELS:,}.")
+        return image
+    raise ImageError(f"not a picture in a known format ({', '.join(FORMATS)}).")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # damaged EXIF: the pixels are still good
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):  # "I", "I;16", "I;16B": 16-bit grey, in one way or another
+        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        values = np.nan_to_num(np.asarray(image), nan=0.0, posinf=255.0, neginf=0.0)
+        scale = 255.0 if values.max(initial=0.0) <= 1.0 else 1.0
+        return Image.fromarray(np.clip(values * scale + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        overlay = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_array(pixels: NDArray[np.uint8], label: str) -> NDArray[np.uint8]:
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or 0 in pixels.shape:
+        raise ImageError(f"{label}: pixels must be uint8 [h, w, 3], not {pixels.dtype} {list(pixels.shape)}.")
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    channels = pixels.shape[2]
+    if channels == 3:
+        return pixels
+    if channels == 1:
+        return np.repeat(pixels, 3, axis=2)
+    if channels == 4:
+        return np.array(_to_rgb(Image.fromarray(np.ascontiguousarray(pixels))))
+    raise ImageError(f"{label}: pixels must have 1, 3 or 4 channels, not {channels}.")

@@ -1,0 +1,48 @@
+"""kcv trains, evaluates and runs image classifiers: Keras 3 at PyTorch's native speed.
+
+    from kcv import Config, train, load_model, evaluate, predict
+
+Importing kcv loads none of Keras, torch and MLflow; they come with the first name that needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kcv.artifact import load as load_model
+    from kcv.config import Config
+    from kcv.evaluation import evaluate
+    from kcv.prediction import predict
+    from kcv.training import train
+
+__version__ = "0.1.0"
+__all__ = ["Config", "__version__", "evaluate", "load_model", "predict", "train"]
+
+# kcv is built on torch: a KERAS_BACKEND set for other programs on this machine must not break it. A Keras that is
+# already imported has made its choice; kcv.native says so clearly when that choice is not torch.
+os.environ["KERAS_BACKEND"] = "torch"
+
+_PUBLIC = {
+    "Config": ("kcv.config", "Config"),
+    "train": ("kcv.training", "train"),
+    "load_model": ("kcv.artifact", "load"),
+    "evaluate": ("kcv.evaluation", "evaluate"),
+    "predict": ("kcv.prediction", "predict"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'kcv' has no attribute {name!r}")
+    module, attribute = _PUBLIC[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,144 @@
+"""YAML as people expect it: the scalars of YAML 1.2, no duplicate keys, no tags that build objects.
+
+PyYAML follows YAML 1.1, where `1e-3` is text, `no` is a boolean and `12:30` is the number 750. YAML 1.2's core schema
+(https://yaml.org/spec/1.2.2/#103-core-schema) has none of these traps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kcv.errors import ConfigError, nearest
+
+MAX_BYTES = 1_000_000
+"""No configuration is larger; a larger file is some other file, given by mistake."""
+
+_FLOAT = re.compile(
+    r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+)
+_INT = re.compile(r"^[-+]?[0-9]+$|^0o[0-7]+$|^0x[0-9a-fA-F]+$")
+_BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
+_NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader with the core schema's scalars and without duplicate keys."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own name)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be text", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper, quoting what either version of YAML would not read as text."""
+
+
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    if text.startswith(("0o", "0x")):
+        return int(text, 0)
+    return int(text)  # 010 is ten in YAML 1.2, eight in 1.1
+
+
+def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    return _float(loader.construct_scalar(node))
+
+
+def _float(text: str) -> float:
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+for _tag, _pattern, _first in (
+    ("tag:yaml.org,2002:bool", _BOOL, "tTfF"),
+    ("tag:yaml.org,2002:int", _INT, "-+0123456789"),
+    ("tag:yaml.org,2002:float", _FLOAT, "-+.0123456789"),
+    ("tag:yaml.org,2002:null", _NULL, ["~", "n", "N", ""]),
+):
+    _Loader.add_implicit_resolver(_tag, _pattern, list(_first))
+    if _tag.endswith("float"):
+        _Dumper.add_implicit_resolver(_tag, _pattern, list(_first))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"])
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+
+
+def parse_scalar(text: str) -> Any:
+    """Reads text as one plain YAML 1.2 scalar: None, a bool, an int, a float, or else the text itself."""
+    text = text.strip()
+    if _NULL.match(text):
+        return None
+    if _BOOL.match(text):
+        return text.lower() == "true"
+    if _INT.match(text) and len(text) < 400:
+        return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
+    if _FLOAT.match(text):
+        return _float(text)
+    return text
+
+
+def read_mapping(path: Path) -> dict[Any, Any]:
+    """Reads a YAML file that holds one mapping.
+
+    Raises:
+        ConfigError: one line that says what is wrong with the file, and where.
+    """
+    name = str(path)
+    try:
+        if path.is_dir():
+            raise ConfigError(["is a directory, a YAML file is expected."], name)
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError([f"no such file.{_near(path)}"], name) from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError([f"cannot be read: {reason}."], name) from None
+    if len(content) > MAX_BYTES:
+        raise ConfigError([f"is larger than {MAX_BYTES} bytes, too large for a YAML configuration."], name)
+    try:
+        values = yaml.load(content.decode("utf-8-sig"), Loader=_Loader)
+    except (UnicodeDecodeError, yaml.reader.ReaderError):
+        raise ConfigError(["is not text, a YAML file in UTF-8 is expected."], name) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        raise ConfigError([f"is not valid YAML: {where}{problem}."], name) from None
+    except (RecursionError, ValueError, yaml.YAMLError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise ConfigError([f"is not valid YAML: {reason}."], name) from None
+    if values is None:
+        raise ConfigError(["is empty, a mapping of keys to values is expected."], name)
+    if not isinstance(values, dict):
+        kind = {"list": "a list", "str": "text"}.get(type(values).__name__, f"a {type(values).__name__}")
+        raise ConfigError([f"holds {kind}, a mapping of keys to values is expected."], name)
+    return values
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """Returns block-style YAML in the mapping's own order."""
+    text: str = yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    return text
+
+
+def _near(path: Path) -> str:
+    """Returns a hint at the file that was perhaps meant: one with a similar name in the same folder."""
+    try:
+        siblings = [str(other) for other in path.parent.glob("*.y*ml")]
+    except (OSError, ValueError):
+        return ""
+    return nearest(str(path), siblings)

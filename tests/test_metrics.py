@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn import metrics as reference
+
+from kcv import metrics
+
+KEYS = {"split", "n", "accuracy", "accuracy_ci95", "macro_f1", "roc_auc_macro", "log_loss", "ece", "per_class"}
+
+
+def scores(n: int, classes: int, seed: int = 0, decimals: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and better-than-chance probabilities; rounded logits make ties."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    logits = np.round(rng.normal(size=(n, classes)) + 1.5 * np.eye(classes)[labels], decimals)
+    exponentials = np.exp(logits)
+    return labels, exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(("n", "classes", "decimals"), [(400, 10, 2), (101, 2, 0), (60, 3, 0)])
+def test_agrees_with_scikit_learn(n: int, classes: int, decimals: int) -> None:
+    labels, probabilities = scores(n, classes, decimals=decimals)
+    names = [f"class {c}" for c in range(classes)]
+
+    result = metrics.summarize(labels, probabilities, names, "test")
+
+    predicted = probabilities.argmax(axis=1)
+    assert set(result) == KEYS
+    assert (result["split"], result["n"]) == ("test", n)
+    assert result["accuracy"] == reference.accuracy_score(labels, predicted)
+    assert result["macro_f1"] == pytest.approx(reference.f1_score(labels, predicted, average="macro"), abs=1e-15)
+    auc = [reference.roc_auc_score(labels == c, probabilities[:, c]) for c in range(classes)]
+    assert result["roc_auc_macro"] == pytest.approx(np.mean(auc), abs=1e-14)
+    assert result["log_loss"] == pytest.approx(reference.log_loss(labels, probabilities), rel=1e-12)
+    precision, recall, f1, support = reference.precision_recall_fscore_support(labels, predicted)
+    for c, name in enumerate(names):
+        row = result["per_class"][name]
+        expected = {"precision": precision[c], "recall": recall[c], "f1": f1[c], "support": support[c]}
+        assert row == pytest.approx(expected, abs=1e-15)
+
+
+def test_by_hand_with_a_class_that_never_occurs() -> None:
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.9, 0.0], [0.2, 0.8, 0.0]])
+    labels = np.array([0, 1, 1, 1])
+
+    result = metrics.summarize(labels, probabilities, ["a", "b", "never"], "val")
+
+    assert result["accuracy"] == 0.75
+    assert result["per_class"] == {
+        "a": {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 1},
+        "b": {"precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3},
+        "never": {"precision": None, "recall": None, "f1": None, "support": 0},
+    }
+    assert result["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2, abs=1e-15)
+    assert result["roc_auc_macro"] == 1.0
+    assert result["log_loss"] == pytest.approx(-sum(map(math.log, [0.7, 0.3, 0.9, 0.8])) / 4, abs=1e-15)
+    # Four bins of one picture each: |1 - 0.7|, |0 - 0.5|, |1 - 0.9|, |1 - 0.8|.
+    assert result["ece"] == pytest.approx(1.1 / 4, abs=1e-15)
+
+
+def test_class_that_is_predicted_but_never_occurs_counts_against_macro_f1() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8]])
+    result = metrics.summarize(np.array([0, 0]), probabilities, ["a", "b"], "test")
+
+    assert result["per_class"]["b"] == {"precision": 0.0, "recall": None, "f1": 0.0, "support": 0}
+    assert result["macro_f1"] == pytest.approx(1 / 3, abs=1e-15)
+    assert result["roc_auc_macro"] is None
+
+
+def test_one_picture() -> None:
+    result = metrics.summarize(np.array([1]), np.array([[0.0, 1.0]]), ["a", "b"], "test")
+
+    assert (result["n"], result["accuracy"], result["log_loss"], result["ece"]) == (1, 1.0, 0.0, 0.0)
+    assert result["roc_auc_macro"] is None
+    assert result["accuracy_ci95"] == pytest.approx([0.20654931, 1.0], abs=1e-8)
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 10), (10, 10), (5, 10), (1, 1), (8600, 10000), (9999, 10000)])
+def test_wilson_interval_agrees_with_scipy(correct: int, n: int) -> None:
+    low, high = metrics.wilson_interval(correct, n)
+    assert (low, high) == pytest.approx(tuple(binomtest(correct, n).proportion_ci(method="wilson")), abs=1e-12)
+    assert 0 <= low <= correct / n <= high <= 1
+
+
+def test_wilson_interval_of_nothing_says_nothing() -> None:
+    assert metrics.wilson_interval(0, 0) == (0, 1)
+
+
+def test_zero_probability_of_the_true_class_keeps_the_loss_finite() -> None:
+    labels, probabilities = np.array([1, 0]), np.array([[1.0, 0.0], [1.0, 0.0]])
+    assert metrics.log_loss(labels, probabilities) == pytest.approx(-math.log(np.finfo(float).eps) / 2)
+
+
+def test_ece_bins_exclude_their_lower_end() -> None:
+    # 0.6 = 9/15 belongs to the bin (8/15, 9/15], 0.62 to the next: their gaps (+0.4, -0.62) must not cancel.
+    probabilities = np.array([[0.6, 0.4], [0.62, 0.38]])
+    assert metrics.expected_calibration_error(np.array([0, 1]), probabilities) == pytest.approx((0.4 + 0.62) / 2)
+    # 0.61 and 0.62 share a bin: there they do.
+    probabilities = np.array([[0.61, 0.39], [0.62, 0.38]])
+    assert metrics.expected_calibration_error(np.array([0, 1]), probabilities) == pytest.approx((0.62 - 0.39) / 2)
+
+
+def test_diverged_model_gives_null_and_valid_json() -> None:
+    probabilities = np.full((3, 2), np.nan)
+    result = metrics.summarize(np.array([0, 1, 1]), probabilities, ["a", "b"], "test")
+
+    assert result["log_loss"] is result["ece"] is result["roc_auc_macro"] is None
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_every_value_is_plain_and_survives_json_to_the_last_digit() -> None:
+    labels, probabilities = scores(50, 4)
+    result = metrics.summarize(labels.astype(np.int32), probabilities.astype(np.float32), list("abcd"), "test")
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_order_of_the_pictures_does_not_change_the_counted_figures() -> None:
+    labels, probabilities = scores(200, 5)
+    shuffled = np.random.default_rng(1).permutation(200)
+    one = metrics.summarize(labels, probabilities, list("abcde"), "test")
+    other = metrics.summarize(labels[shuffled], probabilities[shuffled], list("abcde"), "test")
+    assert other["per_class"] == one["per_class"]
+    assert other["roc_auc_macro"] == one["roc_auc_macro"]
+    assert other["log_loss"] == pytest.approx(one["log_loss"], rel=1e-14)
+
+
+def test_confusion_matrix_has_true_classes_in_rows() -> None:
+    matrix = metrics.confusion_matrix(np.array([0, 0, 2]), np.array([0, 1, 1]), 3)
+    assert matrix.tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 0]]
+
+
+def test_roc_curve_agrees_with_scikit_learn() -> None:
+    labels, probabilities = scores(300, 3, decimals=0)
+    false, true = metrics.roc_curve(labels == 0, probabilities[:, 0])
+    expected_false, expected_true, _ = reference.roc_curve(labels == 0, probabilities[:, 0], drop_intermediate=False)
+    np.testing.assert_allclose(false, expected_false, atol=1e-15)
+    np.testing.assert_allclose(true, expected_true, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("labels", "shape", "message"),
+    [
+        ([], (0, 2), "n >= 1"),
+        ([0.0, 1.0], (2, 2), "integers"),
+        ([0, 1], (2, 3), r"\[2, 2\]"),
+        ([0, 2], (2, 2), "0 to 1"),
+        ([-1, 0], (2, 2), "0 to 1"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(labels: list[float], shape: tuple[int, int], message: str) -> None:
+    array = np.array(labels, dtype=None if labels else np.int64)
+    with pytest.raises(ValueError, match=message):
+        metrics.summarize(array, np.full(shape, 0.5), ["a", "b"], "test")

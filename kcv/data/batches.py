@@ -1,0 +1,220 @@
+"""Batches of pictures for training and for inference, as tensors on the device.
+
+A small set lives on the device as one uint8 tensor, and a batch is one `index_select` from it; a large one streams from
+disk (`kcv.data.streaming`). Both give the same batches bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from kcv.config import AugmentConfig
+from kcv.data.augment import Augment
+from kcv.data.dataset import Pictures
+from kcv.data.streaming import Indices, StreamedPixels, default_workers
+from kcv.errors import DataError
+
+Batch: TypeAlias = tuple[Tensor, Tensor]
+"""Images [b, size, size, 3], uint8 or float32 in 0 to 255, and targets, float32 [b, classes]; both on the device."""
+
+_ORDER, _STEP = 0, 1  # keep the random streams of an epoch's order and of its steps apart
+
+
+class ResidentPixels:
+    """Batches of one split that lives on the device.
+
+    Args:
+        pixels: uint8 [n, size, size, 3].
+        device: where they are to live; on the CPU they are shared, not copied.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8], device: torch.device) -> None:
+        # torch warns of arrays that it could write to but must not; a copy is the quiet way.
+        self._pixels = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).to(device)
+
+    def take(self, indices: Indices) -> Tensor:
+        """Returns the pictures at `indices`, uint8 [b, size, size, 3], a copy."""
+        return self._pixels.index_select(0, torch.from_numpy(indices).to(self._pixels.device))
+
+    def stream(self, parts: Sequence[Indices]) -> Iterator[Tensor]:
+        """Yields `take(part)` for each part."""
+        yield from map(self.take, parts)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Batches(IterableDataset[Batch]):
+    """What training and inference batches share: the pictures, on the device, and the way to Keras.
+
+    Attributes:
+        pictures: what the batches are made of.
+    """
+
+    def __init__(
+        self, pictures: Pictures, num_classes: int, batch_size: int, device: torch.device | str, workers: int | None
+    ) -> None:
+        if not len(pictures):
+            raise DataError("there are no pictures to make batches of")
+        if batch_size < 1:
+            raise DataError(f"batch_size={batch_size}: use 1 or more")
+        self.pictures = pictures
+        self._device = torch.device(device)
+        self._num_classes = num_classes
+        self._steps = -(-len(pictures) // batch_size)
+        self._labels = torch.from_numpy(pictures.labels.copy()).to(self._device)
+        self._pixels: ResidentPixels | StreamedPixels
+        if pictures.pixels is None:
+            workers = default_workers() if workers is None else workers
+            self._pixels = StreamedPixels(pictures, self._device, workers)
+        else:
+            self._pixels = ResidentPixels(pictures.pixels, self._device)
+
+    def __len__(self) -> int:
+        """Returns the number of batches in one pass over the pictures."""
+        return self._steps
+
+    def loader(self) -> DataLoader[Batch]:
+        """Returns these batches as Keras' `fit` and `evaluate` take them.
+
+        The loader passes them on as they are, in this process. A new pass over it starts work only when its first batch
+        is asked for: Keras makes an iterator at the end of each epoch that it then throws away.
+        """
+        # Without a generator of its own, each pass would draw a number from the global one.
+        return DataLoader(self, batch_size=None, collate_fn=_as_it_is, generator=torch.Generator())
+
+    def close(self) -> None:
+        """Ends the worker processes of streamed pictures, if any."""
+        self._pixels.close()
+
+    def _targets(self, indices: Tensor, smoothing: float) -> Tensor:
+        """Returns one-hot float32 [b, classes], with `smoothing` of each picture's weight spread over all classes."""
+        rest = smoothing / self._num_classes
+        targets = torch.full((len(indices), self._num_classes), rest, device=self._device)
+        return targets.scatter_(1, self._labels[indices][:, None], 1.0 - smoothing + rest)
+
+
+class TrainingBatches(_Batches):
+    """A training split in random order, augmented, with smoothed labels.
+
+    An epoch is one seeded permutation cut into `len(self)` nearly equal parts: each picture comes exactly once, and no
+    tiny last batch disturbs the batch statistics. All that is random in a batch follows from (seed, epoch, step) on a
+    given kind of device, never from the global generators, so that a resumed run repeats what it would have seen.
+
+    Iteration gives the epoch that was last set (at first 0), again and again: call `set_epoch` when an epoch begins,
+    e.g. `keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.set_epoch(epoch))`.
+
+    Args:
+        pictures: the training split.
+        num_classes: width of the targets.
+        batch_size: the most pictures in a batch.
+        augment: the random changes.
+        label_smoothing: part of each target spread evenly over all classes, 0 to 1.
+        seed: of order and augmentation, 0 or more.
+        device: where the batches are made.
+        workers: processes that decode streamed pictures; None = all cores but one. Unused for pictures in memory.
+
+    Raises:
+        DataError: no pictures.
+        ConfigError: an augmentation that does not fit the pictures' size.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        *,
+        num_classes: int,
+        batch_size: int,
+        augment: AugmentConfig | None = None,
+        label_smoothing: float = 0.0,
+        seed: int,
+        device: torch.device | str,
+        workers: int | None = None,
+    ) -> None:
+        super().__init__(pictures, num_classes, batch_size, device, workers)
+        self._augment = Augment(augment or AugmentConfig(), image_size=pictures.size, seed=seed)
+        self._smoothing = label_smoothing
+        self._seed = seed
+        self._epoch = 0
+        self._parts: tuple[int, list[Indices]] = (-1, [])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch (counted from 0) that the next iteration gives; one under way stays in its own."""
+        self._epoch = epoch
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """Returns one batch without the ones before it; streamed pictures are decoded in this process.
+
+        Raises:
+            IndexError: `step` is not in [0, len(self)).
+            DataError: a picture cannot be read.
+        """
+        if not 0 <= step < len(self):
+            raise IndexError(f"step={step}: an epoch has steps 0 to {len(self) - 1}")
+        indices = self.order(epoch)[step]
+        return self._finish(epoch, step, indices, self._pixels.take(indices))
+
+    def order(self, epoch: int) -> list[Indices]:
+        """Returns each batch's positions in the split, int64 arrays; together a permutation."""
+        if self._parts[0] != epoch:
+            count = len(self._labels)
+            permutation = np.random.default_rng((self._seed, epoch, _ORDER)).permutation(count)
+            self._parts = (epoch, np.array_split(permutation, self._steps))
+        return self._parts[1]
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields the batches of the epoch that is set when the first one is taken."""
+        epoch = self._epoch
+        parts = self.order(epoch)
+        for step, images in enumerate(self._pixels.stream(parts)):
+            yield self._finish(epoch, step, parts[step], images)
+
+    def _finish(self, epoch: int, step: int, indices: Indices, images: Tensor) -> Batch:
+        seed = np.random.SeedSequence((self._seed, epoch, _STEP, step)).generate_state(1, np.uint64)[0]
+        generator = torch.Generator(self._device).manual_seed(int(seed >> np.uint64(1)))
+        where = torch.from_numpy(indices).to(self._device)
+        targets = self._targets(where, self._smoothing)
+        return self._augment(images, targets, generator=generator, indices=where, epoch=epoch)
+
+
+class InferenceBatches(_Batches):
+    """A split in its own order, unchanged, with plain one-hot targets.
+
+    Args:
+        pictures: any split.
+        batch_size: the most pictures in a batch; all are nearly equal in size.
+        device: where the batches are made.
+        workers: as for `TrainingBatches`.
+        num_classes: width of the targets.
+
+    Raises:
+        DataError: no pictures.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        *,
+        batch_size: int,
+        device: torch.device | str,
+        num_classes: int,
+        workers: int | None = None,
+    ) -> None:
+        super().__init__(pictures, num_classes, batch_size, device, workers)
+        self._parts = np.array_split(np.arange(len(pictures)), self._steps)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields the pictures from first to last."""
+        for part, images in zip(self._parts, self._pixels.stream(self._parts), strict=True):
+            yield images, self._targets(torch.from_numpy(part).to(self._device), 0.0)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,205 @@
+"""Pictures that do not fit in memory: worker processes decode and resize them, just ahead of their use.
+
+Workers do nothing random and know no epoch: the parent hands them the positions of each batch, so what they send is the
+same bit for bit as from memory, whatever their number.
+
+They start from a fork server, not by fork. By now the parent has OpenMP threads, perhaps a CUDA context and a tracking
+thread, and a forked child inherits locks that no thread of its own will ever release. The price is paid once, since
+workers live as long as the object here: 2 s for the server's import of torch, and the main script must be importable
+(`if __name__ == "__main__":`).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.context import BaseContext
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from kcv.data.dataset import Pictures
+from kcv.errors import DataError, ImageError
+
+Indices: TypeAlias = NDArray[np.int64]
+
+PREFETCH = 2
+"""Batches that each worker may be ahead."""
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """What a worker sends instead of a batch; an exception would arrive with the worker's traceback as its text."""
+
+    message: str
+
+
+class _Reader(TorchDataset[Any]):
+    """What runs in a worker: positions in, one batch of pictures out."""
+
+    def __init__(self, pictures: Pictures, as_array: bool) -> None:
+        self._pictures = pictures
+        self._as_array = as_array
+
+    def __getitem__(self, indices: Indices) -> Tensor | NDArray[np.uint8] | _Unreadable:
+        try:
+            batch = read_batch(self._pictures, indices)
+        except DataError as error:
+            return _Unreadable(str(error))
+        return batch if self._as_array else torch.from_numpy(batch)
+
+
+@dataclass
+class _Plan(Sampler[Indices]):
+    """The batches of the pass at hand, set by the parent before each pass."""
+
+    parts: Sequence[Indices] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Indices]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+
+class StreamedPixels:
+    """Batches of one split, decoded as they are needed.
+
+    Args:
+        pictures: a split whose `pixels` are None.
+        device: where the batches are wanted.
+        workers: processes that decode; 0 decodes in this one.
+    """
+
+    def __init__(self, pictures: Pictures, device: torch.device, workers: int) -> None:
+        self._pictures = pictures
+        self._device = device
+        self._workers = workers
+        self._plan = _Plan()
+        self._loader: DataLoader[Any] | None = None
+        self._passes = 0
+
+    def take(self, indices: Indices) -> Tensor:
+        """Returns the pictures at `indices`, uint8 [b, size, size, 3] on the device, decoded in this process.
+
+        Raises:
+            DataError: a picture cannot be read; the message names it.
+        """
+        return torch.from_numpy(read_batch(self._pictures, indices)).to(self._device)
+
+    def stream(self, parts: Sequence[Indices]) -> Iterator[Tensor]:
+        """Yields `take(part)` for each part, decoded ahead by the workers. One pass at a time.
+
+        Raises:
+            DataError: a picture cannot be read, or a worker died.
+        """
+        if self._workers == 0:
+            yield from map(self.take, parts)
+            return
+        self._passes += 1
+        this_pass = self._passes
+        self._plan.parts = parts
+        if self._loader is None:
+            self._loader = self._open(parts)
+        batches = iter(self._loader)
+        for _ in parts:
+            if self._passes != this_pass:
+                raise RuntimeError("a new pass over streamed pictures has begun; this one cannot go on")
+            yield self._accept(self._next(batches))
+
+    def close(self) -> None:
+        """Ends the workers; a later pass starts new ones."""
+        self._loader = None
+
+    def _open(self, parts: Sequence[Indices]) -> DataLoader[Any]:
+        workers = min(self._workers, len(parts))
+        batch_bytes = max(map(len, parts)) * self._pictures.size**2 * 3
+        return DataLoader(
+            _Reader(self._pictures, as_array=not _fits_shared_memory(workers * (PREFETCH + 1) * batch_bytes)),
+            sampler=self._plan,
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=self._device.type == "cuda",
+            prefetch_factor=PREFETCH,
+            persistent_workers=True,
+            multiprocessing_context=_context(),
+            # Else each pass draws its (unused) base seed from the global generator and so changes the run.
+            generator=torch.Generator(),
+        )
+
+    def _next(self, batches: Iterator[Any]) -> Any:
+        try:
+            return next(batches)
+        except RuntimeError as error:
+            self.close()
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                "a process that reads pictures died: too little memory (use a smaller data.workers or "
+                "data.batch_size), or a script that calls kcv without `if __name__ == '__main__':`; "
+                "data.workers=0 reads in the main process"
+            ) from error
+
+    def _accept(self, batch: Any) -> Tensor:
+        if isinstance(batch, _Unreadable):
+            self.close()
+            raise DataError(batch.message)
+        return torch.as_tensor(batch).to(self._device, non_blocking=True)
+
+
+def read_batch(pictures: Pictures, indices: Indices) -> NDArray[np.uint8]:
+    """Decodes the pictures at `indices`.
+
+    Returns:
+        uint8 [b, size, size, 3].
+
+    Raises:
+        DataError: a picture cannot be read; the message names it and the reason.
+    """
+    batch = np.empty((len(indices), pictures.size, pictures.size, 3), dtype=np.uint8)
+    for row, index in enumerate(indices):
+        try:
+            batch[row] = pictures.read(int(index))
+        except (ImageError, OSError) as error:
+            name, reason = pictures.names[int(index)], str(error)
+            raise DataError(reason if name in reason else f"{name}: {reason}") from error
+    return batch
+
+
+def default_workers() -> int:
+    """Returns the number of decoding processes for this machine: all usable cores but one, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores - 1)
+
+
+def _context() -> BaseContext:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    # The server imports torch once for all workers. It takes the list only before it starts, which is early enough.
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _fits_shared_memory(need: int) -> bool:
+    """Whether tensors can pass through shared memory. A container often has 64 MB: beyond it a worker dies of SIGBUS.
+
+    Arrays go through a pipe instead, at about 1 GB/s, which is still far faster than decoding.
+    """
+    try:
+        status = os.statvfs("/dev/shm")
+    except (AttributeError, OSError):
+        return True  # not Linux: shared memory is no file system of its own
+    return 2 * need < status.f_bavail * status.f_frsize  # 2: training and validation have workers at the same time
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,10 @@
+"""The model file: a standard `.keras` archive with one member more, `kcv.json`, that says what the model is.
+
+Plain `keras.saving.load_model` opens it without kcv; kcv asks for nothing that the file already says.
+"""
+
+from kcv.artifact.file import load, read_info, save
+from kcv.artifact.info import ArtifactInfo
+from kcv.artifact.loaded import LoadedModel
+
+__all__ = ["ArtifactInfo", "LoadedModel", "load", "read_info", "save"]

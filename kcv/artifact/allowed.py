@@ -1,0 +1,67 @@
+"""What a model file may contain: checked on the file's JSON, before Keras makes a single object of it.
+
+A `.keras` file names classes, and deserialising one means constructing them. kcv opens files that hold standard Keras
+layers and nothing else; whatever could carry code (Lambda, functions, foreign modules) is refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kcv.errors import ArtifactError
+
+LAYERS = frozenset(
+    """
+    Activation Add Average AveragePooling2D BatchNormalization CenterCrop Concatenate Conv2D Conv2DTranspose Cropping2D
+    Dense DepthwiseConv2D Dropout ELU Flatten GaussianDropout GaussianNoise GlobalAveragePooling2D GlobalMaxPooling2D
+    GroupNormalization Identity InputLayer LayerNormalization LeakyReLU MaxPooling2D Maximum Minimum Multiply
+    Normalization PReLU Permute RMSNormalization ReLU Rescaling Reshape SeparableConv2D Softmax SpatialDropout2D
+    Subtract UnitNormalization UpSampling2D ZeroPadding2D
+    """.split()
+)
+"""Classes of `keras.layers` that an image classifier is made of and that cannot carry code."""
+
+_MODELS = frozenset({"Functional", "Sequential", "Model"})
+_MODEL_MODULES = frozenset({"keras", "keras.models", "keras.src.models.functional", "keras.src.models.sequential"})
+_HARMLESS_MODULES = frozenset({"keras.initializers", "keras.regularizers", "keras.constraints"})
+_POLICIES = frozenset({"DTypePolicy", "FloatDTypePolicy"})
+_VALUES = frozenset({"__keras_tensor__", "__tuple__", "__numpy__", "__tensor__", "__slice__"})
+"""What Keras writes for plain values; they construct numbers, not objects."""
+
+
+def check_classes(config: Any, origin: str) -> None:
+    """Checks every class that a model's `config.json` names.
+
+    Args:
+        config: the parsed JSON.
+        origin: the file's name, for the message.
+
+    Raises:
+        ArtifactError: naming the first class that is not allowed.
+    """
+    pending = [config]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            if "class_name" in node and not _is_allowed(node):
+                module, name = node.get("module") or "an unnamed module", node["class_name"]
+                raise ArtifactError(f"{origin}: holds {name} from {module}, which kcv does not open: only Keras' own layers")
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            pending.extend(node)
+
+
+def _is_allowed(node: dict[str, Any]) -> bool:
+    name, module = node["class_name"], node.get("module")
+    registered = node.get("registered_name")
+    if not isinstance(name, str) or (registered is not None and registered != name):
+        return False
+    if name in _VALUES:
+        return module is None
+    if module == "keras.layers":
+        return name in LAYERS
+    if name in _MODELS:
+        return module in _MODEL_MODULES
+    if name in _POLICIES:
+        return module == "keras"
+    return module in _HARMLESS_MODULES

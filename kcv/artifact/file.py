@@ -1,0 +1,128 @@
+"""Writing and opening model files."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from kcv.artifact.allowed import check_classes
+from kcv.artifact.info import FORMAT_VERSION, ArtifactInfo
+from kcv.errors import ArtifactError, KcvError
+from kcv.files import atomic
+
+if TYPE_CHECKING:
+    import keras
+
+    from kcv.artifact.loaded import LoadedModel
+
+INFO_MEMBER = "kcv.json"
+_MOST_JSON_BYTES = 16 * 1024 * 1024
+
+
+def save(path: str | Path, model: keras.Model, info: ArtifactInfo) -> Path:
+    """Writes a model and its description as one file, whole or not at all.
+
+    Args:
+        path: where to; the suffix must be `.keras`.
+        model: an uncompiled functional model of standard Keras layers.
+        info: its description.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputError: when the place cannot be written to.
+        ArtifactError: when the model holds layers that `load` would refuse.
+    """
+    path = Path(path)
+    if path.suffix != ".keras":
+        raise ArtifactError(f"{path}: a model file's name ends in .keras")
+    with atomic(path) as temporary:
+        model.save(temporary)
+        with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as archive:
+            check_classes(json.loads(archive.read("config.json")), str(path))
+            archive.writestr(INFO_MEMBER, info.model_dump_json(indent=2))
+    return path
+
+
+def read_info(path: str | Path) -> ArtifactInfo:
+    """Reads what a model file says of itself, without Keras.
+
+    Raises:
+        ArtifactError: when the file is missing, damaged, not a model file, without a description, or too new.
+    """
+    path = Path(path)
+    text = _read_member(path, INFO_MEMBER)
+    try:
+        return ArtifactInfo.model_validate_json(text)
+    except ValidationError as error:
+        version = _loose_version(text)
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise ArtifactError(f"{path}: written by a newer kcv (format {version}); this one reads {FORMAT_VERSION}") from None
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or INFO_MEMBER
+        raise ArtifactError(f"{path}: its description is damaged: {key}: {first['msg']}") from None
+
+
+def load(path: str | Path) -> LoadedModel:
+    """Opens a model file: description first, then the class check, then Keras.
+
+    Raises:
+        ArtifactError: when the file is missing, damaged, foreign, unsafe, or not what it says.
+    """
+    path = Path(path)
+    info = read_info(path)
+    try:
+        check_classes(json.loads(_read_member(path, "config.json")), str(path))
+    except ValueError:
+        raise ArtifactError(f"{path}: its config.json is damaged") from None
+
+    import keras
+
+    from kcv.artifact.loaded import LoadedModel
+
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except KcvError:
+        raise
+    # Keras raises whatever the damage happens to hit (KeyError, OSError, TypeError ...); all mean one thing here.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ArtifactError(f"{path}: cannot be opened as a Keras model: {reason}") from error
+    expected = ((None, info.image_size, info.image_size, 3), (None, len(info.class_names)))
+    if (model.input_shape, model.output_shape) != expected:
+        raise ArtifactError(
+            f"{path}: maps {model.input_shape} to {model.output_shape}, but its description says {expected[0]} to {expected[1]}"
+        )
+    return LoadedModel(path, info, model)
+
+
+def _read_member(path: Path, member: str) -> bytes:
+    """Reads one JSON member of the archive, bounded in size."""
+    if path.is_dir():
+        raise ArtifactError(f"{path}: is a folder; expected a model file such as {path / 'model.keras'}")
+    if not path.exists():
+        raise ArtifactError(f"{path}: no such model file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if member not in archive.namelist():
+                hint = "it was not written by kcv" if member == INFO_MEMBER else "it is not a Keras model"
+                raise ArtifactError(f"{path}: has no {member}: {hint}")
+            if archive.getinfo(member).file_size > _MOST_JSON_BYTES:
+                raise ArtifactError(f"{path}: its {member} is larger than {_MOST_JSON_BYTES} bytes")
+            return archive.read(member)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ArtifactError(f"{path}: not a model file, or a damaged one ({error})") from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _loose_version(text: bytes) -> Any:
+    try:
+        return json.loads(text).get("format_version")
+    except (ValueError, AttributeError):
+        return None

@@ -1,0 +1,65 @@
+"""The errors that a user can cause and mend.
+
+Every one ends, at the command line, in one clear line on stderr and exit code 2. Anything else that escapes a verb is
+a bug in kcv and exits with code 1 and a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class KcvError(Exception):
+    """Something the user can fix; the message says what, where and how."""
+
+    exit_code = 2
+
+
+class UsageError(KcvError):
+    """A verb was called with arguments that it does not have."""
+
+
+class ConfigError(KcvError):
+    """A configuration that cannot be run. Holds every problem found, not only the first.
+
+    Args:
+        problems: one line for each problem.
+        origin: the file the values came from, where there is one.
+    """
+
+    def __init__(self, problems: Iterable[str], origin: str | None = None) -> None:
+        self.problems = list(problems)
+        self.origin = origin
+        where = f"{origin}: " if origin else ""
+        super().__init__("\n".join(where + problem for problem in self.problems))
+
+
+class DataError(KcvError):
+    """Pictures, labels or splits that cannot be used for what was asked."""
+
+
+class ImageError(KcvError):
+    """One picture that cannot be read."""
+
+
+class ArtifactError(KcvError):
+    """A model file that is missing, damaged, foreign or unsafe to open."""
+
+
+class DeviceError(KcvError):
+    """A device or precision that this machine does not have."""
+
+
+class TrackingError(KcvError):
+    """A tracking store that cannot be used."""
+
+
+class OutputError(KcvError):
+    """A place that results cannot be written to."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Returns `" Did you mean 'x'?"` for the nearest allowed name, or an empty string when none is near."""
+    matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

@@ -1,0 +1,88 @@
+"""Logits and probabilities of many pictures: the one way in which training, evaluation and prediction run a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import keras
+    import torch
+
+    from kcv.data.dataset import Pictures
+
+BATCH_SIZE = 256
+"""Pictures a batch wherever the user names no other. One number for all verbs, because the last bits of a logit may
+depend on the size of the batch it was computed in, and evaluation must repeat training's figures to the last digit."""
+
+
+def logits(
+    model: keras.Model,
+    pictures: Pictures,
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = 0,
+    advance: Callable[[int], object] | None = None,
+) -> NDArray[np.float32]:
+    """Runs a model over one split.
+
+    Args:
+        model: takes RGB 0-255 [batch, size, size, 3] and gives logits.
+        pictures: the split, at the model's size.
+        batch_size: pictures a batch; changes speed and, at most, the last bits.
+        workers: processes that decode pictures which are not in memory.
+        advance: called with the number of pictures done after each batch.
+
+    Returns:
+        float32 [n, classes], in the order of the split.
+    """
+    from kcv.data.batches import InferenceBatches
+
+    batches = InferenceBatches(
+        pictures,
+        batch_size=batch_size,
+        device=model_device(model),
+        workers=workers,
+        num_classes=int(model.output_shape[-1]),
+    )
+    return logits_of_batches(model, (images for images, _ in batches.loader()), advance=advance)
+
+
+def logits_of_batches(
+    model: keras.Model,
+    batches: Iterable[torch.Tensor],
+    *,
+    advance: Callable[[int], object] | None = None,
+) -> NDArray[np.float32]:
+    """Runs a model over batches of RGB 0-255 [batch, size, size, 3] and returns its logits, float32 [n, classes]."""
+    import torch
+
+    rows: list[torch.Tensor] = []
+    with torch.inference_mode():
+        for images in batches:
+            # Results stay on the device until the end: a copy to the host would wait for every batch.
+            rows.append(model(images, training=False).float())
+            if advance is not None:
+                advance(len(images))
+        if not rows:
+            return np.zeros((0, int(model.output_shape[-1])), np.float32)
+        result: NDArray[np.float32] = torch.cat(rows).cpu().numpy()
+    return result
+
+
+def model_device(model: keras.Model) -> torch.device:
+    """Returns the torch device that a model's variables live on."""
+    device: torch.device = model.variables[0].value.device
+    return device
+
+
+def softmax(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Returns probabilities, float64 of the same shape, from logits along the last axis; rows sum to 1."""
+    shifted = values.astype(np.float64)
+    shifted -= shifted.max(axis=-1, keepdims=True)
+    exponentials = np.exp(shifted)
+    result: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return result

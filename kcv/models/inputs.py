@@ -1,0 +1,42 @@
+"""The picture contract's inside: from RGB 0-255 NHWC to normalised channels-first, as layers of the model."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import layers
+from numpy.typing import NDArray
+
+
+def network_input(image_size: int, pixels: NDArray[np.uint8]) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Makes the input of a model that is trained from scratch.
+
+    Args:
+        image_size: side of the pictures, in pixels.
+        pixels: uint8 [n, image_size, image_size, 3], the training pictures whose mean and variance are taken.
+
+    Returns:
+        The input, float32 [batch, image_size, image_size, 3] of RGB 0-255 (uint8 arrays are taken too), and the
+        normalised pictures, channels first: [batch, 3, image_size, image_size].
+    """
+    mean, variance = channel_statistics(pixels)
+    # float32 under every policy: 0-255 scaled in bfloat16 would lose the last bits of every pixel.
+    inputs = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
+    x = layers.Rescaling(1 / 255, dtype="float32", name="rescale")(inputs)
+    x = layers.Normalization(
+        axis=-1, mean=mean.tolist(), variance=variance.tolist(), dtype="float32", name="normalise"
+    )(x)
+    return inputs, layers.Permute((3, 1, 2), name="channels_first")(x)
+
+
+def channel_statistics(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns mean and variance, float64 [3] each, of the RGB channels of uint8 pictures scaled to 0-1.
+
+    A channel that never varies gets variance 1, so that it is only centred.
+    """
+    counts = np.stack([np.bincount(pixels[..., channel].ravel(), minlength=256) for channel in range(3)])
+    share = counts / counts.sum(axis=1, keepdims=True)
+    levels = np.arange(256) / 255
+    mean = share @ levels
+    variance = share @ levels**2 - mean**2
+    return mean, np.where(variance > 1e-8, variance, 1.0)

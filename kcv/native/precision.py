@@ -1,0 +1,64 @@
+"""Which number format a model computes in: a Keras dtype policy chosen by what the hardware runs fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kcv.errors import DeviceError
+
+
+def resolve_precision(asked: str, device: str) -> tuple[str, str]:
+    """Turns a configured precision into a Keras dtype policy.
+
+    Args:
+        asked: `auto`, `float32`, `mixed_bfloat16` or `mixed_float16`.
+        device: a device from `resolve_device`.
+
+    Returns:
+        The policy's name, and the reason for it in words that a log line can carry.
+
+    Raises:
+        DeviceError: for mixed_float16 on a CPU, which has no fast float16 convolutions: it would only be slow.
+    """
+    if asked == "mixed_float16" and device == "cpu":
+        raise DeviceError("precision='mixed_float16' needs a GPU; on a CPU use float32, mixed_bfloat16 or auto")
+    if asked != "auto":
+        return asked, "as asked"
+    if device == "cuda":
+        import torch
+
+        # Ampere (compute capability 8) brought bfloat16 matrix units; before it only float16 is fast.
+        if torch.cuda.get_device_capability() >= (8, 0):
+            return "mixed_bfloat16", "the GPU has bfloat16 matrix units"
+        return "mixed_float16", "the GPU has float16 but no bfloat16 matrix units"
+    if device == "cpu" and (feature := _bfloat16_feature()):
+        return "mixed_bfloat16", f"the CPU has {feature}"
+    return "float32", f"no fast bfloat16 on this {device}"
+
+
+def _bfloat16_feature() -> str | None:
+    """Returns the instruction set that makes bfloat16 convolutions faster than float32 ones here, or None.
+
+    Without one of these oneDNN emulates bfloat16 and it is slower than float32.
+    """
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    for flag, name in (("amx_bf16", "AMX-BF16"), ("avx512_bf16", "AVX512-BF16")):
+        if capabilities.get(flag):
+            return name
+    return None
+
+
+@contextmanager
+def precision_scope(policy: str) -> Iterator[None]:
+    """Makes `policy` Keras' default dtype policy while models are built, and puts the old one back after."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

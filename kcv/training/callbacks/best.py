@@ -1,0 +1,48 @@
+"""Keeps the weights of the best epoch, in memory and in the model file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+
+class BestModel(keras.callbacks.Callback):
+    """Remembers the best epoch's weights and saves each new best at once, so that a killed run leaves a model.
+
+    Args:
+        core: the model whose variables are kept.
+        monitor: the log entry to compare: higher is better for an accuracy, lower for a loss.
+        save: called with the epoch (from 1) when there is a new best; writes the file.
+
+    Attributes:
+        best_epoch: the epoch (from 1) of the best weights, 0 before any.
+    """
+
+    def __init__(self, core: keras.Model, monitor: str, save: Callable[[int], object]) -> None:
+        super().__init__()
+        self.best_epoch = 0
+        self._core = core
+        self._monitor = monitor
+        self._sign = 1.0 if monitor.endswith("accuracy") else -1.0
+        self._save = save
+        self._best = -np.inf
+        self._weights: list[NDArray[Any]] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Compares and, if better, keeps. Ties keep the earlier epoch."""
+        value = self._sign * float((logs or {})[self._monitor])
+        if value <= self._best:
+            return
+        self._best = value
+        self.best_epoch = epoch + 1
+        self._weights = self._core.get_weights()
+        self._save(self.best_epoch)
+
+    def restore(self) -> None:
+        """Puts the best weights back into the model."""
+        if self._weights:
+            self._core.set_weights(self._weights)

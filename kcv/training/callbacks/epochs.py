@@ -1,0 +1,51 @@
+"""Tells the batches which epoch it is, and adds to the epoch's logs what only the clock and the optimizer know."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from kcv.data.batches import TrainingBatches
+
+
+class EpochClock(keras.callbacks.Callback):
+    """Sets the epoch of the batches; adds `learning_rate`, `seconds` and `images_per_second` to the epoch's logs.
+
+    Must be the first callback: the others read what it adds. `seconds` is the wall time of the epoch, validation
+    included; `images_per_second` is of the training steps alone.
+
+    Args:
+        batches: the training batches.
+        count: pictures in an epoch.
+        clock: returns seconds; replaceable so that tests need no real time.
+    """
+
+    def __init__(
+        self, batches: TrainingBatches, count: int, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        super().__init__()
+        self._batches = batches
+        self._count = count
+        self._clock = clock
+        self._began = 0.0
+        self._trained = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Moves the batches to this epoch."""
+        self._batches.set_epoch(epoch)
+        self._began = self._trained = self._clock()
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Notes when training ended and validation began."""
+        self._trained = self._clock()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds the three entries."""
+        if logs is None:
+            return
+        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+        logs["seconds"] = self._clock() - self._began
+        logs["images_per_second"] = self._count / max(self._trained - self._began, 1e-9)

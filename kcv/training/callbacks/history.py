@@ -1,0 +1,42 @@
+"""Writes `history.csv`, a row an epoch."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kcv.files import write_text
+
+COLUMNS = (
+    "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images_per_second",
+)  # fmt: skip
+
+
+class HistoryFile(keras.callbacks.Callback):
+    """Collects one row an epoch and rewrites the file whole after each, so that it is never cut in the middle.
+
+    Args:
+        path: of the CSV file.
+
+    Attributes:
+        rows: what the file holds, as numbers; `epoch` counts from 1.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.rows: list[dict[str, float]] = []
+        self._path = path
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds the epoch's row and writes the file."""
+        logs = logs or {}
+        self.rows.append({"epoch": epoch + 1, **{key: float(logs[key]) for key in COLUMNS[1:]}})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self._path, text.getvalue())

@@ -1,0 +1,85 @@
+"""What a person sees while a model trains: a bar on a terminal, a line an epoch everywhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from kcv.progress import Progress, duration
+
+_log = logging.getLogger(__name__)
+
+
+class Report(keras.callbacks.Callback):
+    """Shows a progress bar during an epoch, and logs one line after it.
+
+    Must come after the callbacks whose log entries the line shows.
+
+    Args:
+        count: pictures in an epoch.
+        steps: batches in an epoch.
+        epochs: epochs of the run.
+        clock: returns seconds; replaceable so that tests need no real time.
+    """
+
+    def __init__(
+        self, count: int, steps: int, epochs: int, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        super().__init__()
+        self._count = count
+        self._steps = steps
+        self._epochs = epochs
+        self._clock = clock
+        self._began = 0.0
+        self._first = 0
+        self._progress: Progress | None = None
+        self._done = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Starts the epoch's bar."""
+        if self._began == 0.0:
+            self._began, self._first = self._clock(), epoch
+        self._done = 0
+        self._progress = Progress(self._count, self._label(epoch))
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Moves the bar."""
+        if self._progress is None:
+            return
+        # The parts of an epoch are equal but for one picture; see TrainingBatches.
+        done = round(self._count * (batch + 1) / self._steps)
+        shown = {key: (logs or {})[key] for key in ("loss", "accuracy") if key in (logs or {})}
+        self._progress.advance(done - self._done, **shown)
+        self._done = done
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Ends the bar and logs the epoch's line."""
+        self.close()
+        logs = logs or {}
+        finished = epoch + 1
+        left = (self._clock() - self._began) / (finished - self._first) * (self._epochs - finished)
+        _log.info(
+            "%s  loss %.4f  accuracy %.4f  val_loss %.4f  val_accuracy %.4f  lr %.2e  %.0f pictures/s  %s%s",
+            self._label(epoch),
+            logs["loss"],
+            logs["accuracy"],
+            logs["val_loss"],
+            logs["val_accuracy"],
+            logs["learning_rate"],
+            logs["images_per_second"],
+            duration(logs["seconds"]),
+            f"  {duration(left)} left" if finished < self._epochs else "",
+        )
+
+    def close(self) -> None:
+        """Takes the bar away; safe to call at any time."""
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
+
+    def _label(self, epoch: int) -> str:
+        return f"epoch {epoch + 1:>{len(str(self._epochs))}}/{self._epochs}"

@@ -1,0 +1,58 @@
+"""What a run was made with: enough to tell why two runs differ."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import kcv
+from kcv.native.device import describe_device
+
+_PACKAGES = ("keras", "torch", "torchvision", "numpy", "scikit-learn", "mlflow", "pillow")
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that decide what a model computes: kcv, keras, torch and Python."""
+    return {
+        "kcv": kcv.__version__,
+        "keras": importlib.metadata.version("keras"),
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+
+
+def describe(*, device: str, precision: str, seed: int, data_fingerprint: str) -> dict[str, Any]:
+    """Returns the content of `environment.json`: plain values only."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(sys.argv),
+        "kcv": kcv.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "device": device,
+        "device_name": describe_device(device),
+        "cuda": torch.version.cuda if device == "cuda" else None,
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "seed": seed,
+        "data_fingerprint": data_fingerprint,
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """Returns the commit that the working folder is at, with `-dirty` where files differ, or None outside of git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        result = subprocess.run(command, cwd=Path.cwd(), capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip() or None

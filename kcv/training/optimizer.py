@@ -1,0 +1,32 @@
+"""The optimizer of a run, from its configuration."""
+
+from __future__ import annotations
+
+import keras
+
+from kcv.config import OptimConfig
+from kcv.training.schedules import build_schedule
+
+_NOT_DECAYED = ["bias", "beta", "gamma"]
+"""Variables that are shifts and scales: pulling them to zero would only undo what normalisation learns."""
+
+
+def build_optimizer(
+    config: OptimConfig, *, steps_per_epoch: int, epochs: int, ema: float | None
+) -> keras.optimizers.Optimizer:
+    """Builds AdamW with its learning rate schedule.
+
+    Args:
+        config: rate, decay and schedule.
+        steps_per_epoch: optimizer steps of an epoch.
+        epochs: epochs of the run.
+        ema: decay of the moving average of the weights, or None for none.
+    """
+    optimizer = keras.optimizers.AdamW(
+        learning_rate=build_schedule(config, steps_per_epoch, epochs),
+        weight_decay=config.weight_decay,
+        use_ema=ema is not None,
+        ema_momentum=ema if ema is not None else 0.99,
+    )
+    optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
+    return optimizer

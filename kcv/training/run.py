@@ -1,0 +1,111 @@
+"""The run folder: where everything that one training leaves behind lies."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from kcv.config import Config
+from kcv.errors import OutputError
+from kcv.files import write_text
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of the files of one run."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, config: Config) -> RunFolder:
+        """Makes the folder: `output_dir`, or `runs/<name>/<time>`.
+
+        Raises:
+            OutputError: when it cannot be made or already holds a run.
+        """
+        if config.output_dir is not None:
+            folder = cls(Path(config.output_dir))
+            if folder.config.exists():
+                raise OutputError(f"{folder.path} already holds a run; choose another --output_dir or remove it")
+            folder._make(exist_ok=True)
+            return folder
+        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        parent = Path("runs") / config.name
+        for number in range(1, 100):
+            # Two runs may start in the same second; the folder that mkdir makes is nobody else's.
+            folder = cls(parent / (stamp if number == 1 else f"{stamp}_{number}"))
+            if folder._make(exist_ok=False):
+                return folder
+        raise OutputError(f"cannot find a free name for the run below {parent}")
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration; `kcv train` takes it again."""
+        return self.path / "config.yaml"
+
+    @property
+    def model(self) -> Path:
+        """The model with the best weights."""
+        return self.path / "model.keras"
+
+    @property
+    def history(self) -> Path:
+        """A row an epoch."""
+        return self.path / "history.csv"
+
+    @property
+    def metrics(self) -> Path:
+        """Metrics of the best weights, measured once at the end."""
+        return self.path / "metrics.json"
+
+    @property
+    def curves(self) -> Path:
+        """The history as a picture."""
+        return self.path / "learning_curves.png"
+
+    @property
+    def environment(self) -> Path:
+        """What the run was made with."""
+        return self.path / "environment.json"
+
+    def write_json(self, path: Path, values: dict[str, Any]) -> None:
+        """Writes one of the folder's JSON files, atomically."""
+        write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def _make(self, *, exist_ok: bool) -> bool:
+        try:
+            self.path.mkdir(parents=True, exist_ok=exist_ok)
+        except FileExistsError:
+            if exist_ok:
+                raise OutputError(f"{self.path} is a file; the run needs a folder") from None
+            return False
+        except OSError as error:
+            raise OutputError(f"cannot make the run folder {self.path}: {error.strerror or error}") from None
+        return True
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    Attributes:
+        directory: the run folder.
+        model_path: the model file with the best weights.
+        metrics: as in `metrics.json`.
+        history: the rows of `history.csv`.
+        best_epoch: the epoch (from 1) whose weights were kept.
+        seconds: wall time of the whole training call.
+        tracking: where the tracker keeps the run, in words, or None.
+    """
+
+    directory: Path
+    model_path: Path
+    metrics: dict[str, Any]
+    history: list[dict[str, float]]
+    best_epoch: int
+    seconds: float
+    tracking: str | None = None
+    environment: dict[str, Any] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Config", "__version__", "evaluate", "load_model", "predict", "train"]
 
-# kcv is built on torch: a KERAS_BACKEND set for other programs on this machine must not break it. A Keras that is
-# already imported has made its choice; kcv.native says so clearly when that choice is not torch.
+# kcv is built on torch: a KERAS_BACKEND set for other programs on this machine must not break it.
 os.environ["KERAS_BACKEND"] = "torch"
 
 _PUBLIC = {
@@ -38,6 +38,11 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'kcv' has no attribute {name!r}")
+    keras = sys.modules.get("keras")
+    if keras is not None and name != "Config" and (backend := keras.config.backend()) != "torch":
+        raise ImportError(
+            f"kcv runs on Keras' torch backend, but Keras was imported with {backend!r}; import kcv first"
+        )
     module, attribute = _PUBLIC[name]
     value = getattr(importlib.import_module(module), attribute)
     globals()[name] = value

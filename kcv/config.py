@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from kcv import overrides as _overrides
 from kcv import yaml12
 from kcv.errors import ConfigError
+from kcv.keys import none_as_null, specify
 
 ModelName: TypeAlias = Literal["custom_cnn"]
 MODEL_NAMES: tuple[str, ...] = get_args(ModelName)
@@ -49,7 +50,7 @@ class Section(BaseModel):
     @classmethod
     def _none_as_null(cls, values: Any) -> Any:
         """Reads `none` as null where a key is a number or null: people write it beside `flip: none`."""
-        return _overrides.none_as_null(cls, values)
+        return none_as_null(cls, values)
 
 
 class DataConfig(Section):
@@ -126,7 +127,7 @@ class TrackingConfig(Section):
     """Where MLflow keeps the run."""
 
     uri: str | None = Field(
-        None, min_length=1, description="MLflow store; null: sqlite file mlflow.db in the working folder; none: off"
+        None, min_length=1, description="MLflow store; null: mlflow.db (SQLite) in the working folder; none: off"
     )
     experiment: str = Field("kcv", min_length=1, description="MLflow experiment the run belongs to")
 
@@ -199,7 +200,7 @@ class Config(Section):
 
     @classmethod
     def _build(cls, values: Mapping[str, Any], overrides: Mapping[str, Any], origin: str | None) -> Config:
-        spec = _overrides.specify(cls, SHORT_FLAGS)
+        spec = specify(cls, SHORT_FLAGS)
         merged, problems, overridden = _overrides.merge(spec, values, overrides)
         try:
             config = cls.model_validate(merged)

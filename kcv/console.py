@@ -1,0 +1,161 @@
+"""Results as text for the terminal: tables and summaries. Builds strings; cli.py prints them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from kcv.artifact import ArtifactInfo
+    from kcv.training import Run
+
+_CODES = {"bold": "1", "dim": "2", "green": "32", "red": "31"}
+
+
+def paint(text: str, style: str, stream: TextIO | None = None) -> str:
+    """Returns text in a style where the stream (stdout) is a terminal and NO_COLOR is not set."""
+    stream = stream or sys.stdout
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
+    return text if plain else f"\033[{_CODES[style]}m{text}\033[0m"
+
+
+def table(rows: Iterable[Sequence[str]], *, header: Sequence[str] | None = None, indent: int = 2) -> str:
+    """Returns rows as columns: the first to the left, the others to the right."""
+    body = [list(row) for row in rows]
+    everything = [list(header), *body] if header else body
+    if not everything:
+        return ""
+    widths = [max(len(row[i]) for row in everything) for i in range(len(everything[0]))]
+    lines = [
+        " " * indent
+        + "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in everything
+    ]
+    if header:
+        lines[0] = paint(lines[0], "dim")
+    return "\n".join(lines)
+
+
+def pairs(values: Mapping[str, Any]) -> str:
+    """Returns names and values as two columns to the left."""
+    width = max(map(len, values))
+    return "\n".join(f"  {paint(name.ljust(width), 'dim')}  {value}" for name, value in values.items())
+
+
+def percent(value: float | None) -> str:
+    """Returns 0.98765 as `98.77%`, None as `-`."""
+    return "-" if value is None else f"{100 * value:.2f}%"
+
+
+def number(value: float | None) -> str:
+    """Returns a number with four digits behind the point, None as `-`."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def with_interval(metrics: Mapping[str, Any]) -> str:
+    """Returns the accuracy with its 95% interval and the number of pictures."""
+    low, high = metrics["accuracy_ci95"]
+    return f"{percent(metrics['accuracy'])} (95% interval {percent(low)} to {percent(high)}, n = {metrics['n']:,})"
+
+
+def per_class(metrics: Mapping[str, Any]) -> str:
+    """Returns the table of precision, recall, F1 and support."""
+    rows = [
+        (name, *(number(scores[column]) for column in ("precision", "recall", "f1")), str(scores["support"]))
+        for name, scores in metrics["per_class"].items()
+    ]
+    return table(rows, header=("class", "precision", "recall", "f1", "support"))
+
+
+def run_summary(run: Run) -> str:
+    """Returns what a training came to, and what to do next."""
+    metrics = run.metrics
+    rows = {
+        f"{metrics['split']} accuracy": paint(with_interval(metrics), "bold"),
+        "best epoch": f"{run.best_epoch} of {len(run.history)}",
+        "time": f"{run.seconds:.0f} s",
+        "model": run.model_path,
+        "tracking": run.tracking or "off",
+    }
+    lines = [
+        "",
+        pairs(rows),
+        "",
+        "Next:",
+        f"  kcv info {run.model_path}",
+        f"  kcv evaluate {run.model_path}",
+        f"  kcv predict PICTURE --model={run.model_path}",
+    ]
+    if run.tracking and run.tracking.startswith("sqlite"):
+        lines.append(f"  mlflow ui --backend-store-uri {run.tracking}")
+    return "\n".join(lines)
+
+
+def model_card(content: ArtifactInfo, path: Path) -> str:
+    """Returns what a model file says of itself."""
+    names = content.class_names
+    shown = ", ".join(names[:20]) + (f" ... and {len(names) - 20} more" if len(names) > 20 else "")
+    rows: dict[str, Any] = {
+        "model": f"{content.model_name}, {content.parameters['total']:,} parameters, trained in {content.precision}",
+        "classes": f"{len(names)}: {shown}",
+        "input": f"{content.image_size}x{content.image_size} RGB, other sizes: {content.resize}",
+        "data": f"{content.data_name} (fingerprint {content.data_fingerprint[:12]})",
+        "best epoch": content.best_epoch if content.best_epoch is not None else "-",
+    }
+    if content.metrics:
+        rows[f"{content.metrics['split']} accuracy"] = with_interval(content.metrics)
+    rows["made"] = f"{content.created:%Y-%m-%d %H:%M} UTC with " + ", ".join(
+        f"{name} {version}" for name, version in content.versions.items()
+    )
+    rows["file"] = f"{path}, {path.stat().st_size / 1e6:.1f} MB"
+    return pairs(rows)
+
+
+def evaluation(metrics: Mapping[str, Any], directory: Path) -> str:
+    """Returns the table of classes and the figures of a whole split."""
+    rows = {
+        f"{metrics['split']} accuracy": with_interval(metrics),
+        "macro F1": number(metrics["macro_f1"]),
+        "ROC AUC (macro)": number(metrics["roc_auc_macro"]),
+        "log loss": number(metrics["log_loss"]),
+        "calibration error": percent(metrics["ece"]),
+        "written to": directory,
+    }
+    return f"{per_class(metrics)}\n\n{pairs(rows)}"
+
+
+def row_line(row: Mapping[str, Any]) -> str:
+    """Returns a prediction as one line."""
+    if row["error"]:
+        return f"{row['path']}  {paint('error: ' + str(row['error']), 'red')}"
+    line = f"{row['path']}  {paint(str(row['label']), 'bold')}  {percent(row['confidence'])}"
+    names, probabilities = _ranked(row)
+    others = zip(names[1:], probabilities[1:], strict=True)
+    return line + "".join(f"  {name} {percent(p)}" for name, p in others)
+
+
+def ranking(row: Mapping[str, Any]) -> str:
+    """Returns the classes that a prediction ranks, with a bar each."""
+    names, probabilities = _ranked(row)
+    width = max(map(len, names))
+    return "\n".join(
+        f"  {name.ljust(width)}  {percent(p):>7}  {paint('#' * round(30 * p), 'green')}".rstrip()
+        for name, p in zip(names, probabilities, strict=True)
+    )
+
+
+def _ranked(row: Mapping[str, Any]) -> tuple[list[str], list[float]]:
+    """Returns the classes that a row ranks, the likeliest first."""
+    names, probabilities = [str(row["label"])], [float(row["confidence"])]
+    rank = 2
+    while row.get(f"label_{rank}"):
+        names.append(str(row[f"label_{rank}"]))
+        probabilities.append(float(row[f"confidence_{rank}"]))
+        rank += 1
+    return names, probabilities

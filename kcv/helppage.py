@@ -1,0 +1,80 @@
+"""Help pages, made from the options of the verbs and the schema of the configuration."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Sequence
+
+from kcv.console import paint
+from kcv.keys import Key
+from kcv.options import VERBS, Option, Verb, config_keys
+
+
+def overview() -> str:
+    """Returns the help page of kcv."""
+    verbs = [(f"{verb.name} {verb.usage}", verb.summary) for verb in VERBS.values()]
+    return "\n".join(
+        (
+            "kcv: train, evaluate and run image classifiers (Keras 3 on PyTorch)",
+            "",
+            paint("Usage", "bold"),
+            "  kcv VERB ... [--OPTION=VALUE ...]      (or: python -m kcv VERB ...)",
+            "",
+            paint("Verbs", "bold"),
+            _columns(verbs),
+            "",
+            paint("Options", "bold"),
+            _columns([("VERB --help", "what a verb takes"), ("--version", "the version of kcv")]),
+            "",
+            paint("Try", "bold"),
+            "  kcv train configs/quickstart.yaml",
+        )
+    )
+
+
+def page(verb: Verb) -> str:
+    """Returns the help page of a verb, with every option and its default."""
+    lines = [
+        f"kcv {verb.name}: {verb.summary}",
+        "",
+        paint("Usage", "bold"),
+        f"  kcv {verb.name} {verb.usage} [--OPTION=VALUE ...]",
+        "",
+        _columns([(verb.usage, verb.operand_help)]),
+        "",
+        paint("Options", "bold"),
+        _columns([(f"--{option.name}{_default(option)}", _meaning(option)) for option in verb.options]),
+    ]
+    if verb.configured:
+        lines += ["", paint("Configuration", "bold") + ": keys of the YAML file, and flags that override it", ""]
+        lines += [_columns([_configuration(key) for key in config_keys().keys.values()])]
+    lines += ["", paint("Try", "bold"), *(f"  kcv {example}" for example in verb.examples)]
+    return "\n".join(lines)
+
+
+def _default(option: Option) -> str:
+    return "" if option.default is None else f"={option.default}"
+
+
+def _meaning(option: Option) -> str:
+    return f"{option.meaning} ({' | '.join(option.choices)})" if option.choices else option.meaning
+
+
+def _configuration(key: Key) -> tuple[str, str]:
+    flag = f"--{key.name}" if key.short == key.name else f"--{key.short}, --{key.name}"
+    default = "null" if key.default is None else key.default
+    choices = f" ({' | '.join(key.choices)})" if len(key.choices) > 1 else ""
+    return f"{flag}={default}", key.description + choices
+
+
+def _columns(rows: Sequence[tuple[str, str]]) -> str:
+    """Returns names beside meanings that wrap within the terminal's width."""
+    width = max(60, min(shutil.get_terminal_size((110, 24)).columns, 120))
+    left = min(max(len(name) for name, _ in rows), 46)
+    lines = []
+    for name, meaning in rows:
+        wrapped = textwrap.wrap(meaning, max(24, width - left - 4), break_on_hyphens=False) or [""]
+        lines += [f"  {name.ljust(left)}  {wrapped[0]}"]
+        lines += [" " * (left + 4) + line for line in wrapped[1:]]
+    return "\n".join(lines)

@@ -1,0 +1,242 @@
+"""What each verb of the command line takes, and the check of what was typed. Knows no verb's code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kcv.config import SHORT_FLAGS, Config
+from kcv.errors import UsageError, nearest
+from kcv.keys import Specification, closest, specify
+
+FORMATS = ("text", "json")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One flag of a verb.
+
+    Attributes:
+        name: without the dashes.
+        meaning: for the help.
+        default: what it is where it is not given; None where that is said in `meaning`.
+        choices: the values allowed, where they are listed.
+        least: where it is a whole number, the smallest allowed.
+    """
+
+    name: str
+    meaning: str
+    default: str | int | None = None
+    choices: tuple[str, ...] = ()
+    least: int | None = None
+
+    def parse(self, text: str) -> str | int:
+        """Returns the value that was typed. Raises UsageError where it is not allowed."""
+        if self.choices and text not in self.choices:
+            allowed = ", ".join(self.choices)
+            raise UsageError(f"--{self.name}: received {text!r}, allowed: {allowed}.{nearest(text, self.choices)}")
+        if self.least is not None:
+            if not re.fullmatch(r"\+?[0-9]{1,9}", text) or int(text) < self.least:
+                raise UsageError(
+                    f"--{self.name}: received {text!r}, allowed: a whole number from {self.least} to 999999999."
+                )
+            return int(text)
+        if not text.strip():
+            raise UsageError(f"--{self.name}: received '', a value is needed.")
+        return text
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb.
+
+    Attributes:
+        name: as typed.
+        summary: one line for the help.
+        operands: names of what is given without a flag.
+        needed: how many of the operands must be there.
+        many: whether the last operand may be given more than once.
+        operand_help: what the operands are.
+        options: its flags.
+        examples: commands to try.
+        configured: whether every configuration key is a flag too.
+    """
+
+    name: str
+    summary: str
+    operands: tuple[str, ...]
+    needed: int
+    operand_help: str
+    options: tuple[Option, ...]
+    examples: tuple[str, ...]
+    many: bool = False
+    configured: bool = False
+
+    @property
+    def usage(self) -> str:
+        """The operands as a help page shows them: `MODEL`, `[CONFIG]`, `PATH...`."""
+        words = [name.upper() if i < self.needed else f"[{name.upper()}]" for i, name in enumerate(self.operands)]
+        return " ".join(words) + ("..." if self.many else "")
+
+
+FORMAT = Option("format", "how results are printed", "text", FORMATS)
+BATCH = Option("batch_size", "pictures computed at once", 256, least=1)
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb(
+            "train",
+            "Train a model and leave a run folder with it.",
+            ("config",),
+            0,
+            "a YAML file; without one, the defaults below",
+            (FORMAT,),
+            ("train configs/quickstart.yaml", "train --data=path/to/pictures --epochs=30 --output_dir=runs/mine"),
+            configured=True,
+        ),
+        Verb(
+            "evaluate",
+            "Measure a model on a split: accuracy with its interval, per class, with plots.",
+            ("model",),
+            1,
+            "a model file (model.keras), or the run folder that holds it",
+            (
+                Option("data", "cifar10, digits, or the path of pictures; default: what the model was trained on"),
+                Option("split", "which part of the data", "test", ("train", "val", "test")),
+                Option("output_dir", "where metrics and plots go; default: evaluation/ beside the model"),
+                BATCH,
+                FORMAT,
+            ),
+            ("evaluate runs/mine/model.keras", "evaluate runs/mine/model.keras --data=path/to/other/pictures"),
+        ),
+        Verb(
+            "predict",
+            "Say what is on pictures.",
+            ("path",),
+            1,
+            "pictures, folders or quoted patterns ('photos/*.jpg')",
+            (
+                Option("model", "a model file (model.keras), or the run folder that holds it; needed"),
+                Option("top_k", "how many classes to rank; default: 1, for one picture 5", least=1),
+                Option("output", "write rows to this file: .csv, .jsonl or .parquet"),
+                BATCH,
+                FORMAT,
+            ),
+            (
+                "predict cat.jpg --model=runs/mine/model.keras",
+                "predict photos --model=runs/mine/model.keras --output=predictions.csv",
+            ),
+            many=True,
+        ),
+        Verb(
+            "info",
+            "Show what is in a model file.",
+            ("model",),
+            1,
+            "a model file (model.keras), or the run folder that holds it",
+            (FORMAT,),
+            ("info runs/mine/model.keras",),
+        ),
+    )
+}
+
+
+def config_keys() -> Specification:
+    """Returns the keys of the configuration."""
+    return specify(Config, SHORT_FLAGS)
+
+
+def find_verb(typed: str) -> Verb:
+    """Returns a verb by its name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if typed not in VERBS:
+        hint = nearest(typed, VERBS)
+        raise UsageError(f"unknown verb {typed!r}.{hint} There are {', '.join(VERBS)}; see kcv --help.")
+    return VERBS[typed]
+
+
+def check_words(verb: Verb, words: Sequence[str]) -> None:
+    """Checks what Fire would quietly misread: flags without a value, flags given twice, and `--`.
+
+    Raises:
+        UsageError: one line.
+    """
+    seen: dict[str, str] = {}
+    for position, word in enumerate(words):
+        if word in ("-", "--"):
+            raise UsageError(f"{word} is not understood; write the path of a file, ./-name if it begins with a dash.")
+        if not re.match(r"--?[A-Za-z]", word):
+            continue
+        name, equals, _ = word.lstrip("-").partition("=")
+        name = name.replace("-", "_")
+        _know(verb, name, word.partition("=")[0])
+        following = words[position + 1] if position + 1 < len(words) else ""
+        if not equals and (not following or re.match(r"--?[A-Za-z]", following)):
+            raise UsageError(f"{word} needs a value: {word}=VALUE.")
+        if name in seen:
+            raise UsageError(f"--{name} is given twice; give it once.")
+        seen[name] = word
+
+
+def check(verb: Verb, operands: Sequence[str], flags: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Checks the operands and flags of a verb.
+
+    Returns:
+        The verb's own values (operands and options, by name; an operand that may be many is a list), and the
+        configuration overrides.
+
+    Raises:
+        UsageError: one line.
+    """
+    flags = dict(flags)
+    given = list(operands)
+    if not given and not verb.many:
+        given = [flags.pop(name) for name in verb.operands[:1] if name in flags and not _is_option(verb, name)]
+    if len(given) < verb.needed:
+        raise UsageError(f"{verb.name} needs {verb.usage}: {verb.operand_help}.")
+    if len(given) > len(verb.operands) and not verb.many:
+        extra = given[len(verb.operands)]
+        raise UsageError(f"{verb.name} takes {verb.usage} and options, but not {extra!r} as well.")
+    for text in given:
+        if not text.strip():
+            raise UsageError(f"{verb.name}: {verb.operands[0].upper()} is empty; {verb.operand_help}.")
+    for name in flags:
+        _know(verb, name, f"--{name}")
+    values: dict[str, Any] = {name: None for name in verb.operands}
+    if verb.many:
+        values[verb.operands[-1]] = given
+    else:
+        values.update(zip(verb.operands, given, strict=False))
+    for option in verb.options:
+        values[option.name] = option.parse(flags.pop(option.name)) if option.name in flags else option.default
+    return values, flags
+
+
+def _is_option(verb: Verb, name: str) -> bool:
+    return any(option.name == name for option in verb.options)
+
+
+def _know(verb: Verb, name: str, typed: str) -> None:
+    """Raises UsageError, with the nearest right name, for a flag that the verb does not have."""
+    operand = not verb.many and name in verb.operands
+    if operand or _is_option(verb, name) or (verb.configured and config_keys().resolve(name)):
+        return
+    own = [option.name for option in verb.options]
+    suggestion = closest(name, own)
+    if suggestion is None and verb.configured:
+        keys = config_keys()
+        key = keys.suggest(name)
+        suggestion = {full: short for short, full in keys.shorts.items()}.get(key or "", key)
+    if suggestion is not None:
+        hint = f"Did you mean --{suggestion}?"
+    else:
+        # Always a name: even a far one shows what names look like here.
+        names = [*own, *config_keys().shorts, *config_keys().keys] if verb.configured else own
+        hint = f"The nearest is --{closest(name, names, cutoff=0.0)}; see kcv {verb.name} --help."
+    raise UsageError(f"unknown option {typed} for {verb.name}. {hint}")

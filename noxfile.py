@@ -1,0 +1,76 @@
+"""Checks, each one command: `nox -s lint typecheck tests` (the default), `nox -s coverage`, `build`, `smoke`.
+
+All sessions share one environment: torch alone is several gigabytes. It is the one that `uv run` uses, so whoever has
+run kcv or its tests has already made it. What follows `--` goes to the tool: `nox -s tests -- -k config -x`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "typecheck", "tests"]
+nox.options.error_on_external_run = False
+
+ENVIRONMENT: dict[str, str | None] = {
+    # `import keras` takes 18 s without bytecode and 6 s with it: compile on install, and write what is missing.
+    "UV_COMPILE_BYTECODE": "1",
+    "PYTHONDONTWRITEBYTECODE": None,
+    # nox may itself run inside some environment; the project's own is meant.
+    "VIRTUAL_ENV": None,
+}
+
+
+def run(session: nox.Session, *command: str) -> None:
+    """Runs a command in the project's environment, which uv makes or brings up to date first."""
+    session.run("uv", "run", *command, env=ENVIRONMENT, external=True)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting, by ruff."""
+    run(session, "ruff", "check", *(session.posargs or ["."]))
+    run(session, "ruff", "format", "--check", *(session.posargs or ["."]))
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Types, by mypy --strict."""
+    run(session, "mypy", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The test suite."""
+    run(session, "pytest", *session.posargs)
+
+
+@nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """The test suite, with the lines that no test runs."""
+    run(session, "pytest", "--cov", "--cov-report=term-missing:skip-covered", *session.posargs)
+
+
+@nox.session(default=False)
+def build(session: nox.Session) -> None:
+    """The wheel and the source archive, in dist/."""
+    session.run("uv", "build", *session.posargs, env=ENVIRONMENT, external=True)
+
+
+@nox.session(default=False)
+def smoke(session: nox.Session) -> None:
+    """The main job through the command line: train on digits, look at the model, evaluate it, predict with it."""
+    with tempfile.TemporaryDirectory() as folder:
+        where = Path(folder) / "run"
+        model = str(where / "model.keras")
+        kcv = ("python", "-m", "kcv")
+        tracking = f"--tracking=sqlite:///{folder}/mlflow.db"
+        options = (f"--output_dir={where}", "--epochs=2", tracking, *session.posargs)
+        run(session, *kcv, "train", "configs/quickstart.yaml", *options)
+        run(session, *kcv, "info", model)
+        run(session, *kcv, "evaluate", model)
+        picture = str(where / "evaluation" / "confusion_matrix.png")
+        run(session, *kcv, "predict", picture, f"--model={model}")

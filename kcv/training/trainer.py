@@ -140,7 +140,8 @@ class _Job:
         report = Report(len(self.dataset.train), len(batches), config.train.epochs)
         callbacks += [best, history, Track(self.tracker), report]
         if config.train.patience is not None:
-            callbacks.append(keras.callbacks.EarlyStopping(config.train.monitor, patience=config.train.patience))
+            mode = "max" if config.train.monitor.endswith("accuracy") else "min"
+            callbacks.append(keras.callbacks.EarlyStopping(config.train.monitor, patience=config.train.patience, mode=mode))
         try:
             trainee.fit(
                 batches.loader(),

@@ -1,0 +1,132 @@
+"""Each callback on its own, with a clock and a model of the test's making."""
+
+import csv
+import logging
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from kcv.errors import KcvError
+
+LOGS = {
+    "loss": 0.5,
+    "accuracy": 0.8,
+    "val_loss": 0.6,
+    "val_accuracy": 0.75,
+    "learning_rate": 1e-3,
+    "seconds": 12.0,
+    "images_per_second": 300.0,
+}
+
+
+class Clock:
+    """A clock that moves when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeCore:
+    """Stands for the model: weights that the test sets."""
+
+    def __init__(self) -> None:
+        self.weights = [np.zeros(2)]
+
+    def get_weights(self):
+        return [weight.copy() for weight in self.weights]
+
+    def set_weights(self, weights):
+        self.weights = weights
+
+
+def test_the_clock_sets_the_epoch_and_leaves_validation_out_of_the_rate():
+    from kcv.training.callbacks import EpochClock
+
+    epochs, clock = [], Clock()
+    callback = EpochClock(SimpleNamespace(set_epoch=epochs.append), count=600, clock=clock)
+    callback.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0.25)))
+    callback.on_epoch_begin(3)
+    clock.now += 4
+    callback.on_test_begin()
+    clock.now += 1
+    logs = {}
+    callback.on_epoch_end(3, logs)
+    assert epochs == [3]
+    assert logs == {"learning_rate": 0.25, "seconds": 5.0, "images_per_second": 150.0}
+
+
+@pytest.mark.parametrize(
+    ("monitor", "values", "best"),
+    [
+        ("val_accuracy", [0.5, 0.7, 0.7, 0.6], 2),
+        ("val_loss", [0.5, 0.3, 0.4, 0.2], 4),
+        ("val_accuracy", [math.nan, 0.1], 2),
+    ],
+)
+def test_the_best_epoch_is_kept_saved_and_restored(monitor, values, best):
+    from kcv.training.callbacks import BestModel
+
+    core, saved = FakeCore(), []
+    callback = BestModel(core, monitor, saved.append)
+    for epoch, value in enumerate(values):
+        core.weights = [np.full(2, float(epoch + 1))]
+        callback.on_epoch_end(epoch, {monitor: value})
+    callback.restore()
+    assert callback.best_epoch == best == saved[-1]
+    np.testing.assert_array_equal(core.weights[0], best)
+
+
+def test_history_is_a_whole_file_after_every_epoch(tmp_path):
+    from kcv.training.callbacks import HistoryFile
+
+    callback = HistoryFile(tmp_path / "history.csv")
+    for epoch in range(2):
+        callback.on_epoch_end(epoch, {**LOGS, "loss": 1 / (epoch + 3)})
+        rows = list(csv.DictReader((tmp_path / "history.csv").read_text().splitlines()))
+        assert len(rows) == epoch + 1
+        assert float(rows[-1]["loss"]) == 1 / (epoch + 3)
+    assert [row["epoch"] for row in callback.rows] == [1, 2]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_the_run(loss):
+    from kcv.training.callbacks import FiniteLoss
+
+    FiniteLoss().on_epoch_end(0, LOGS)
+    with pytest.raises(KcvError, match="in epoch 5"):
+        FiniteLoss().on_epoch_end(4, {"loss": loss})
+
+
+def test_the_report_is_one_line_an_epoch(caplog, capsys):
+    from kcv.training.callbacks import Report
+
+    clock = Clock()
+    report = Report(count=600, steps=3, epochs=10, clock=clock)
+    with caplog.at_level(logging.INFO, logger="kcv"):
+        for epoch in range(2):
+            report.on_epoch_begin(epoch)
+            for step in range(3):
+                report.on_train_batch_end(step, {"loss": 0.5, "accuracy": 0.8})
+            clock.now += 12
+            report.on_epoch_end(epoch, LOGS)
+    assert [record.getMessage() for record in caplog.records] == [
+        "epoch  1/10  loss 0.5000  accuracy 0.8000  val_loss 0.6000  val_accuracy 0.7500  lr 1.00e-03  "
+        "300 pictures/s  0:12  1:48 left",
+        "epoch  2/10  loss 0.5000  accuracy 0.8000  val_loss 0.6000  val_accuracy 0.7500  lr 1.00e-03  "
+        "300 pictures/s  0:12  1:36 left",
+    ]
+    assert capsys.readouterr().err == ""
+
+
+def test_the_tracker_gets_every_column_once_an_epoch():
+    from kcv.training.callbacks import Track
+
+    seen = []
+    callback = Track(SimpleNamespace(log_metrics=lambda figures, step: seen.append((step, figures))))
+    callback.on_epoch_end(0, LOGS)
+    assert seen == [(1, LOGS)]

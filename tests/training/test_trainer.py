@@ -1,0 +1,212 @@
+"""Training as a whole: what it leaves behind, that it repeats itself, and that it keeps its promises about splits."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from kcv.artifact import load, read_info
+from kcv.config import Config
+from kcv.errors import DataError, KcvError, OutputError
+
+
+@pytest.fixture(scope="module")
+def trained(pictures, tmp_path_factory):
+    """One finished run, shared by the tests that only look at it."""
+    from kcv.training import train
+
+    config = Config.load(
+        data=str(pictures),
+        epochs=4,
+        batch_size=16,
+        lr=3e-3,
+        precision="float32",
+        device="cpu",
+        tracking="none",
+        output_dir=str(tmp_path_factory.mktemp("runs") / "run"),
+        **{"augment.crop_padding": 1, "augment.flip": "none", "model.dropout": 0.1},
+    )
+    return config, train(config)
+
+
+def _weights(run) -> list[np.ndarray]:
+    return load(run.model_path).keras_model.get_weights()
+
+
+def _equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    return all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_it_learns(trained):
+    _, run = trained
+    assert run.metrics["accuracy"] > 0.9
+    assert run.history[-1]["loss"] < run.history[0]["loss"]
+
+
+def test_the_run_folder_holds_what_it_promises(trained):
+    config, run = trained
+    names = {entry.name for entry in run.directory.iterdir()}
+    assert names == {
+        "config.yaml", "model.keras", "history.csv", "metrics.json", "environment.json", "learning_curves.png",
+    }  # fmt: skip
+    assert Config.load(run.directory / "config.yaml") == config
+    metrics = json.loads((run.directory / "metrics.json").read_text())
+    assert metrics == run.metrics
+    assert metrics["split"] == "test"
+    assert metrics["n"] == 24
+    rows = list(csv.DictReader((run.directory / "history.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert list(rows[0]) == [
+        "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images_per_second",
+    ]  # fmt: skip
+    environment = json.loads((run.directory / "environment.json").read_text())
+    assert environment["seed"] == config.seed
+    assert environment["data_fingerprint"] == read_info(run.model_path).data_fingerprint
+    assert environment["threads"] >= 1
+
+
+def test_the_model_describes_itself(trained, pictures):
+    config, run = trained
+    info = read_info(run.model_path)
+    assert info.class_names == ("centre", "left", "top")
+    assert (info.image_size, info.resize, info.precision) == (16, "squash", "float32")
+    assert info.metrics == run.metrics
+    assert info.best_epoch == run.best_epoch
+    assert Config.from_dict(info.config) == config
+    model = load(run.model_path).keras_model
+    assert info.parameters["total"] == model.count_params()
+    assert 0 < info.parameters["trainable"] < info.parameters["total"]
+
+
+def test_the_file_holds_the_weights_of_the_best_epoch(trained, pictures):
+    from kcv import data, inference
+
+    config, run = trained
+    val = data.load(config.data).val
+    logits = inference.logits(load(run.model_path).keras_model, val)
+    best = max(row["val_accuracy"] for row in run.history)
+    assert np.mean(logits.argmax(axis=1) == val.labels) == pytest.approx(best)
+    assert run.history[run.best_epoch - 1]["val_accuracy"] == best
+
+
+def test_the_stored_metrics_are_those_of_the_stored_model(trained):
+    from kcv import data, inference, metrics
+
+    config, run = trained
+    dataset = data.load(config.data)
+    loaded = load(run.model_path)
+    probabilities = inference.softmax(inference.logits(loaded.keras_model, dataset.test))
+    assert metrics.summarize(dataset.test.labels, probabilities, loaded.class_names, "test") == run.metrics
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(configure, tmp_path):
+    from kcv.training import train
+
+    options = {"augment.flip": "random", "augment.crop_padding": 2, "augment.mixup": 0.2, "model.dropout": 0.2}
+    runs = [
+        train(configure(output_dir=str(tmp_path / name), seed=seed, **options))
+        for name, seed in (("a", 7), ("b", 7), ("c", 8))
+    ]
+    assert _equal(_weights(runs[0]), _weights(runs[1]))
+    timeless = [[(row["loss"], row["val_loss"]) for row in run.history] for run in runs]
+    assert timeless[0] == timeless[1]
+    assert not _equal(_weights(runs[0]), _weights(runs[2]))
+
+
+def test_the_test_split_has_no_say_in_training(configure, pictures, tmp_path):
+    from kcv.training import train
+
+    altered = tmp_path / "altered"
+    shutil.copytree(pictures, altered)
+    for number, path in enumerate(sorted((altered / "test").rglob("*.png"))):
+        if number % 2:
+            shutil.copy(next((altered / "test" / "left").glob("*.png")), path)
+    original = train(configure(output_dir=str(tmp_path / "a")))
+    other = train(configure(output_dir=str(tmp_path / "b"), data=str(altered)))
+    assert _equal(_weights(original), _weights(other))
+    assert original.metrics["accuracy"] != other.metrics["accuracy"]
+
+
+def test_streamed_pictures_train_the_same_model_as_pictures_in_memory(configure, tmp_path):
+    from kcv.training import train
+
+    memory = train(configure(output_dir=str(tmp_path / "a"), epochs=1))
+    streamed = train(configure(output_dir=str(tmp_path / "b"), epochs=1, **{"data.memory_budget_mb": 0}))
+    assert _equal(_weights(memory), _weights(streamed))
+    assert memory.metrics == streamed.metrics
+
+
+def test_without_a_test_split_the_metrics_say_validation(configure, pictures, tmp_path):
+    from kcv.training import train
+
+    flat = tmp_path / "flat"
+    shutil.copytree(pictures / "train", flat)
+    run = train(configure(data=str(flat), epochs=1, **{"data.test_fraction": 0.0}))
+    assert run.metrics["split"] == "val"
+    assert run.metrics["n"] == 9
+
+
+def test_a_moving_average_is_what_gets_validated_and_kept(configure):
+    from kcv.training import train
+
+    # With a decay this close to 1 the average hardly leaves its start, so the kept weights are nearly the initial ones.
+    slow = train(configure(epochs=1, **{"train.ema": 0.99999}))
+    kernel = load(slow.model_path).keras_model.get_layer("block3_conv2").get_weights()[0]
+    shared = min(kernel.shape[2:])
+    np.testing.assert_allclose(kernel[1, 1, :shared, :shared], np.eye(shared), atol=1e-4)
+
+
+def test_early_stopping_ends_the_run(configure):
+    from kcv.training import train
+
+    # A rate this small changes nothing that the monitor could see.
+    run = train(configure(epochs=10, lr=1e-12, **{"train.patience": 2, "optim.warmup_epochs": 0}))
+    assert len(run.history) == 3
+    assert run.best_epoch == 1
+
+
+def test_a_diverging_loss_ends_in_one_line(configure):
+    from kcv.training import train
+
+    with pytest.raises(KcvError, match=r"the loss became .* lower optim\.lr"):
+        train(configure(lr=100.0, epochs=3, **{"optim.warmup_epochs": 0, "optim.weight_decay": 100.0}))
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(trained, configure):
+    from kcv.training import train
+
+    _, run = trained
+    before = run.model_path.read_bytes()
+    with pytest.raises(OutputError, match="already holds a run"):
+        train(configure(output_dir=str(run.directory)))
+    assert run.model_path.read_bytes() == before
+
+
+def test_bad_data_leaves_no_run_folder(configure, tmp_path):
+    from kcv.training import train
+
+    with pytest.raises(DataError):
+        train(configure(data=str(tmp_path / "nowhere")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_mlflow_has_the_run(configure, tmp_path):
+    from mlflow import MlflowClient
+
+    from kcv.training import train
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    config = configure(tracking=uri)
+    run = train(config)
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("kcv")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.status == "FINISHED"
+    assert found.data.params["optim.lr"] == str(config.optim.lr)
+    assert found.data.metrics["test_accuracy"] == pytest.approx(run.metrics["accuracy"])
+    losses = [point.value for point in client.get_metric_history(found.info.run_id, "val_loss")]
+    assert losses == pytest.approx([row["val_loss"] for row in run.history])
+    names = {entry.path for entry in client.list_artifacts(found.info.run_id)}
+    assert {"model.keras", "metrics.json", "learning_curves.png", "config.yaml"} <= names

@@ -5,11 +5,9 @@ Training, evaluation, prediction and export all read pictures here, so a model s
 
 from __future__ import annotations
 
-import glob
 import io
-import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -28,18 +26,16 @@ from PIL import (  # the plugins register themselves in Image.OPEN when they are
     WebPImagePlugin,  # noqa: F401
 )
 
-from kcv.errors import DataError, ImageError
+from kcv.errors import ImageError
+from kcv.picture_files import EXTENSIONS, find
+
+__all__ = ["EXTENSIONS", "FORMATS", "MAX_PIXELS", "RESIZE_MODES", "decode", "dimensions", "find", "load", "resize"]
 
 RESIZE_MODES: Final = ("squash", "crop", "letterbox")
 """`squash` ignores the aspect ratio, `crop` keeps the middle square, `letterbox` pads with mid grey (128)."""
 
 FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 """The formats that are opened; Pillow's others (EPS runs Ghostscript, ...) are not for untrusted files."""
-
-EXTENSIONS: Final = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm".split()
-)
-"""What a picture's file name ends in (lower case) when a folder is searched."""
 
 MAX_PIXELS: Final = 178_956_970
 """More pixels than this (half a GiB as RGB) is taken for a decompression bomb; where Pillow's own error starts."""
@@ -134,57 +130,6 @@ def load(
     return resize(decode(picture, name=name), size, mode)
 
 
-def walk(folder: Path) -> list[Path]:
-    """Returns every picture file below a folder, by name, sorted.
-
-    Hidden files and folders are skipped, links to folders are followed, and a link back to a parent is not.
-    """
-    found: list[Path] = []
-    seen = {os.path.realpath(folder)}
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        keep = []
-        for child in folders:
-            real = os.path.realpath(os.path.join(parent, child))
-            if not child.startswith(".") and real not in seen:
-                seen.add(real)
-                keep.append(child)
-        folders[:] = keep
-        found.extend(Path(parent, file) for file in files if is_picture_name(file))
-    return sorted(found)
-
-
-def is_picture_name(name: str) -> bool:
-    """Whether a file of this name is taken for a picture: not hidden, and a known extension."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
-
-
-def find(paths: Sequence[str | Path]) -> list[Path]:
-    """Returns the pictures that files, folders (with all below them) and glob patterns name, each once, in order.
-
-    A file named directly is taken whatever its extension.
-
-    Raises:
-        DataError: a path does not exist, a pattern matches no picture, or a folder holds none.
-    """
-    found: dict[Path, None] = {}
-    for given in paths:
-        path = Path(given).expanduser()
-        if path.is_dir():
-            pictures = walk(path)
-        elif path.exists():
-            pictures = [path]
-        elif glob.has_magic(str(path)):
-            matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-            pictures = [file for match in matches if match.is_file() and is_picture_name(match.name) for file in [match]]
-            pictures += [file for match in matches if match.is_dir() and "**" not in str(path) for file in walk(match)]
-        else:
-            raise DataError(f"{given}: no such file or folder.")
-        if not pictures:
-            raise DataError(f"{given}: no pictures there ({', '.join(sorted(EXTENSIONS))}).")
-        found.update(dict.fromkeys(pictures))
-    return list(found)
-
-
 @contextmanager
 def _named(label: str) -> Iterator[None]:
     """Turns whatever a decoder raises on a bad file into one line that names the picture."""
@@ -240,7 +185,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):  # "I", "I;16", "I;16B": 16-bit grey, in one way or another
-        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        grey = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
         return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         values = np.nan_to_num(np.asarray(image), nan=0.0, posinf=255.0, neginf=0.0)

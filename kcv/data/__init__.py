@@ -1,6 +1,6 @@
 """From the name of a source to labelled, split pictures at the size of a model.
 
-    source name -> Source (encoded pictures) -> split -> Pictures (decoded in memory, or read as they are needed)
+source name -> Source (encoded pictures) -> split -> Pictures (decoded in memory, or read as they are needed)
 """
 
 from __future__ import annotations
@@ -8,14 +8,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kcv import images
+from kcv.data import folder, parquet
 from kcv.data import split as splitting
+from kcv.data.classes import relabel
 from kcv.data.dataset import SPLITS, Dataset, Encoded, Labels, Pictures, Pixels, Samples, Source
-from kcv.errors import DataError, ImageError
+from kcv.errors import DataError, ImageError, nearest
+from kcv.progress import Progress
 
 if TYPE_CHECKING:
     from kcv.config import DataConfig
@@ -24,6 +28,9 @@ __all__ = [
     "Dataset", "Encoded", "Labels", "Pictures", "Pixels", "Samples", "Source", "load", "load_split", "open_source",
 ]  # fmt: skip
 
+NAMED = ("cifar10", "digits")
+"""The sources that have a name of their own; any other is a path."""
+
 DEFAULT_SIZE = 224
 _SMALL = 64  # pictures that all are one square of at most this side (pixels) keep their own size
 _PEEK = 16
@@ -31,7 +38,9 @@ _CHUNK = 256  # pictures a thread decodes at a time
 
 
 def open_source(name: str) -> Source:
-    """Opens `digits`.
+    """Opens `cifar10`, `digits`, or a path: a folder of class folders, or Parquet.
+
+    A path that does not exist here is looked for under KCV_DATA_DIR.
 
     Raises:
         DataError: no such source, or nothing usable in it.
@@ -40,7 +49,26 @@ def open_source(name: str) -> Source:
         from kcv.data import digits
 
         return digits.open_source()
-    raise DataError(f"data source {name!r} is neither cifar10 nor digits nor an existing path.")
+    if name == "cifar10":
+        from kcv.data import cifar10
+
+        return cifar10.open_source(Progress)
+    path = _path_of(name)
+    if parquet.is_parquet(path):
+        return parquet.open_source(path, name)
+    if path.is_dir():
+        return folder.open_source(path, name)
+    raise DataError(f"{name}: is neither a folder of pictures nor a .parquet file.")
+
+
+def _path_of(name: str) -> Path:
+    path = Path(name).expanduser()
+    root = os.environ.get("KCV_DATA_DIR")
+    if not path.exists() and root and (Path(root).expanduser() / path).exists():
+        path = Path(root).expanduser() / path
+    if not path.exists():
+        raise DataError(f"data source {name!r} is neither cifar10, digits nor an existing path.{nearest(name, NAMED)}")
+    return path
 
 
 def load(data: DataConfig) -> Dataset:
@@ -70,9 +98,7 @@ def load(data: DataConfig) -> Dataset:
     )
 
 
-def load_split(
-    data: DataConfig, split: str, class_names: Sequence[str], trained_on: str | None = None
-) -> Pictures:
+def load_split(data: DataConfig, split: str, class_names: Sequence[str], trained_on: str | None = None) -> Pictures:
     """Loads one split for a finished model, its labels as positions in the model's `class_names`, matched by name.
 
     A split that the source brings is taken as it is. One that training carved is carved again, the same way, if the
@@ -93,15 +119,8 @@ def load_split(
         raise ValueError("load_split needs data.image_size: the model's")
     source = open_source(data.source)
     samples = _choose(source, data, split, trained_on)
-    present = [source.class_names[int(i)] for i in np.unique(samples.labels)]
-    unknown = [name for name in present if name not in class_names]
-    if unknown:
-        listed = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-        known = ", ".join(map(repr, class_names[:10])) + (", ..." if len(class_names) > 10 else "")
-        raise DataError(f"{source.name}: the model does not know the class {listed}; it knows {known}.")
-    position = {name: i for i, name in enumerate(class_names)}
-    table = np.array([position.get(name, -1) for name in source.class_names], dtype=np.int64)
-    samples = Samples(samples.pictures, table[samples.labels], samples.names)
+    labels = relabel(samples.labels, source.class_names, class_names, source.name, "the model")
+    samples = Samples(samples.pictures, labels, samples.names)
     in_memory = _fits(len(samples), data.image_size, data.memory_budget_mb)
     return _pictures(samples, data.image_size, data.resize, in_memory)
 
@@ -165,9 +184,10 @@ def _decode(samples: Samples, size: int, resize: str) -> Pixels:
                 pixels[i] = images.load(samples.pictures[i], size, resize, name=samples.names[i])
             except ImageError as error:
                 failures.append(str(error))
+        progress.advance(min(_CHUNK, len(samples) - start))
         return failures
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with Progress(len(samples), "reading pictures") as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
         failures = [line for lines in pool.map(decode, range(0, len(samples), _CHUNK)) for line in lines]
     if failures:
         shown = " ".join(failures[:3]) + (" ..." if len(failures) > 3 else "")

@@ -132,7 +132,8 @@ class Pictures:
             ImageError: the picture cannot be read; the message names it.
         """
         if self.pixels is not None:
-            return self.pixels[index]
+            picture: Pixels = self.pixels[index]
+            return picture
         return images.load(self.samples.pictures[index], self.size, self.resize, name=self.samples.names[index])
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import numpy as np
 
-from kcv.data.dataset import Samples, Source
+from kcv.data.classes import listed
+from kcv.data.dataset import Labels, Samples, Source
 from kcv.errors import DataError
 
 
@@ -33,8 +36,7 @@ def three_way(
     train = source.splits["train"]
     test = source.splits.get("test")
     val = source.splits.get("val")
-    given = {split: part for split, part in source.splits.items() if len(part) or split == "train"}
-    for split, part in given.items():
+    for split, part in source.splits.items():
         _require_classes(source, split, part)
     if test is None and test_fraction > 0:
         train, test = _carve(source, train, test_fraction, seed, "test")
@@ -62,8 +64,7 @@ def _carve(source: Source, samples: Samples, fraction: float, seed: int, split: 
     return samples.take(np.sort(rest)), samples.take(np.sort(taken))
 
 
-def _refuse(source: Source, counts: np.ndarray[tuple[int, ...], np.dtype[np.int64]], position: int,
-            fraction: float, split: str) -> None:
+def _refuse(source: Source, counts: Labels, position: int, fraction: float, split: str) -> NoReturn:
     n = int(counts[position])
     raise DataError(
         f"{source.name}: class {source.class_names[position]!r} has {n} {'picture' if n == 1 else 'pictures'} to "
@@ -76,9 +77,8 @@ def _require_classes(source: Source, split: str, samples: Samples) -> None:
     counts = np.bincount(samples.labels, minlength=len(source.class_names))
     missing = [source.class_names[int(i)] for i in np.flatnonzero(counts == 0)]
     if missing:
-        names = ", ".join(repr(name) for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
         kind = "class" if len(missing) == 1 else "classes"
-        raise DataError(f"{source.name}: the {split} split has no pictures of the {kind} {names}.")
+        raise DataError(f"{source.name}: the {split} split has no pictures of the {kind} {listed(missing)}.")
 
 
 def _listed(source: Source) -> str:

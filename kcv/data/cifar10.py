@@ -1,0 +1,175 @@
+"""CIFAR-10 (Krizhevsky, 2009): 60,000 pictures of 32x32 in 10 classes, found under KCV_DATA_DIR or downloaded once."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from kcv.data import parquet
+from kcv.data.dataset import Samples, Source
+from kcv.data.download import OpenBar, cache_dir, download, sha256_of
+from kcv.errors import DataError, OutputError
+
+URL: Final = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+SHA256: Final = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+BYTES: Final = 170_498_071
+ARCHIVE: Final = "cifar-10-python.tar.gz"
+FOLDER: Final = "cifar-10-batches-py"
+SIZE: Final = 32
+
+CLASS_NAMES: Final = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+
+_BATCHES: Final = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
+_META: Final = "batches.meta"
+
+
+def open_source(open_bar: OpenBar | None = None, *, url: str = URL, sha256: str = SHA256, size: int = BYTES) -> Source:
+    """Finds CIFAR-10, or downloads it, and reads its 50,000 train and 10,000 test pictures.
+
+    Looked for in this order: `cifar10/*.parquet`, the folder `cifar-10-batches-py` and the archive of it under
+    KCV_DATA_DIR (the latter two also under its `cifar10/`), the cache, the network.
+
+    Args:
+        open_bar: makes the progress bar of a download; None shows nothing.
+        url: where the archive is.
+        sha256: of the archive.
+        size: of the archive, bytes.
+
+    Raises:
+        DataError: it is nowhere and cannot be downloaded (the message says which file to put where), or is damaged.
+    """
+    roots = _roots()
+    for root in roots:
+        if list((root / "cifar10").glob("*.parquet")):
+            source = parquet.open_source(root / "cifar10", name="cifar10")
+            return Source("cifar10", source.class_names, source.splits, image_size=SIZE)
+        for folder in (root / FOLDER, root / "cifar10" / FOLDER, root / "cifar10"):
+            if (folder / _BATCHES["train"][0]).is_file():
+                return _read_batches(folder)
+    for root in roots:
+        for archive in (root / ARCHIVE, root / "cifar10" / ARCHIVE):
+            if archive.is_file():
+                if sha256_of(archive) != sha256:
+                    raise DataError(f"{archive}: its checksum is wrong; delete it and put a whole {ARCHIVE} there.")
+                return _read_batches(_unpack(archive))
+    archive = cache_dir() / ARCHIVE
+    try:
+        download(url, archive, sha256=sha256, size=size, open_bar=open_bar)
+    except (DataError, OutputError) as error:
+        target = os.environ.get("KCV_DATA_DIR") or "a folder"
+        raise DataError(
+            f"cifar10 is not on this machine: {error} Put {ARCHIVE} (from {URL}), the folder {FOLDER} or "
+            f"cifar10/*.parquet into {target} and set KCV_DATA_DIR to it."
+        ) from error
+    folder = _unpack(archive)
+    archive.unlink(missing_ok=True)
+    return _read_batches(folder)
+
+
+def _roots() -> list[Path]:
+    roots = [cache_dir()]
+    if given := os.environ.get("KCV_DATA_DIR"):
+        root = Path(given).expanduser()
+        if not root.is_dir():
+            raise DataError(f"KCV_DATA_DIR={given} is not a folder.")
+        roots.insert(0, root)
+    return roots
+
+
+def _unpack(archive: Path) -> Path:
+    """Unpacks the batches, and nothing else, into the cache; the folder appears there whole or not at all."""
+    folder = cache_dir() / FOLDER
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unpack-"))
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder.parent}: {error.strerror}; set KCV_CACHE_DIR.") from error
+    try:
+        with tarfile.open(archive) as tar:
+            for name in (*_BATCHES["train"], *_BATCHES["test"], _META):
+                # Only these names are ever written, whatever paths the archive holds.
+                stream = tar.extractfile(f"{FOLDER}/{name}")
+                if stream is None:
+                    raise DataError(f"{archive}: {name} in it is not a file.")
+                with stream, (temporary / name).open("wb") as target:
+                    shutil.copyfileobj(stream, target)
+        temporary.chmod(0o755)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process has unpacked it meanwhile
+                raise
+    except (tarfile.TarError, KeyError, EOFError, OSError) as error:
+        raise DataError(f"{archive}: cannot be unpacked into {folder.parent} ({error}).") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _read_batches(folder: Path) -> Source:
+    names: tuple[str, ...] = CLASS_NAMES
+    if (folder / _META).is_file():
+        stored = _unpickle(folder / _META).get("label_names", [])
+        names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in stored) or CLASS_NAMES
+    splits = {split: _read_split(folder, split, files, len(names)) for split, files in _BATCHES.items()}
+    return Source("cifar10", names, splits, image_size=SIZE)
+
+
+def _read_split(folder: Path, split: str, files: tuple[str, ...], classes: int) -> Samples:
+    arrays, labels = [], []
+    for file in files:
+        batch = _unpickle(folder / file)
+        pixels, batch_labels = batch.get("data"), np.asarray(batch.get("labels"))
+        if (
+            not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 2
+            or pixels.shape[1] != 3 * SIZE * SIZE or batch_labels.shape != pixels.shape[:1]
+            or batch_labels.dtype.kind != "i" or not ((batch_labels >= 0) & (batch_labels < classes)).all()
+        ):  # fmt: skip
+            raise DataError(f"{folder / file}: is not a CIFAR-10 batch (uint8 'data' [n, 3072] and 'labels').")
+        arrays.append(pixels)
+        labels.append(batch_labels.astype(np.int64))
+    pictures = np.concatenate(arrays).reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1)
+    pictures = np.ascontiguousarray(pictures)
+    return Samples(list(pictures), np.concatenate(labels), [f"{split}/{i}" for i in range(len(pictures))])
+
+
+class _Unpickler(pickle.Unpickler):
+    """Unpickles numpy arrays and plain values, and calls nothing else: a pickle can otherwise run any program."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Returns one of the few allowed names."""
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
+            return np.empty(0).__reduce__()[0]
+        if (module, name) == ("numpy", "ndarray"):
+            return np.ndarray
+        if (module, name) == ("numpy", "dtype"):
+            return np.dtype
+        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in protocol 2
+            return _encode
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    return text.encode(encoding)
+
+
+def _unpickle(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            # Python 2 wrote the originals: their strings are bytes here.
+            content = _Unpickler(stream, encoding="bytes").load()
+    except Exception as error:  # a damaged pickle raises nearly everything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: cannot be read as a CIFAR-10 batch ({reason}).") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: is not a CIFAR-10 batch.")
+    return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in content.items()}

@@ -1,0 +1,66 @@
+"""Class names of several splits brought to one order, by name and never by position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from kcv.data.dataset import Labels, Samples, Source
+from kcv.errors import DataError
+
+
+def listed(names: Sequence[str], limit: int = 5) -> str:
+    """Returns names for an error message: quoted, the first `limit` of them."""
+    return ", ".join(repr(name) for name in names[:limit]) + (", ..." if len(names) > limit else "")
+
+
+def relabel(labels: Labels, old: Sequence[str], new: Sequence[str], where: str, holder: str) -> Labels:
+    """Returns labels that point into `old` as labels that point into `new`, int64 [n].
+
+    Args:
+        labels: int64 [n].
+        old: the class names that `labels` point into; those without a picture may be missing from `new`.
+        new: the class names wanted.
+        where: what the error names as the place of the pictures.
+        holder: what the error names as the one that knows the classes `new`.
+
+    Raises:
+        DataError: a class that has pictures is not in `new`.
+    """
+    position = {name: i for i, name in enumerate(new)}
+    unknown = [old[int(i)] for i in np.unique(labels) if old[int(i)] not in position]
+    if unknown:
+        kind = "a class" if len(unknown) == 1 else "classes"
+        raise DataError(
+            f"{where}: has {kind} that {holder} does not have: {listed(unknown)}; allowed: {listed(new, limit=12)}."
+        )
+    table = np.array([position.get(name, -1) for name in old], dtype=np.int64)
+    return table[labels]
+
+
+def align(name: str, parts: Mapping[str, tuple[Sequence[str], Samples]], *, flat: bool = False) -> Source:
+    """Makes one source of splits that each have class names of their own; those of train (else of the first) stand.
+
+    Args:
+        name: of the source.
+        parts: under `train`, `val`, `test`: the class names and the samples whose labels point into them.
+        flat: see `Source.flat`.
+
+    Raises:
+        DataError: a split has a class that train does not have, or a class name stands twice.
+    """
+    first = "train" if "train" in parts else next(iter(parts))
+    class_names = tuple(parts[first][0])
+    twice = sorted({class_name for class_name in class_names if class_names.count(class_name) > 1})
+    if twice:
+        raise DataError(f"{name}: the class names {listed(twice)} stand twice in {first}.")
+    splits = {
+        split: Samples(
+            samples.pictures,
+            relabel(samples.labels, names, class_names, f"{name}: the {split} split", f"the {first} split"),
+            samples.names,
+        )
+        for split, (names, samples) in parts.items()
+    }
+    return Source(name, class_names, splits, flat=flat)

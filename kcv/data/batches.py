@@ -82,7 +82,7 @@ class _Batches(IterableDataset[Batch]):
         return self._steps
 
     def loader(self) -> DataLoader[Batch]:
-        """Returns these batches as Keras' `fit` and `evaluate` take them.
+        """Returns these batches as Keras' `fit(..., shuffle=False)` and `evaluate` take them.
 
         The loader passes them on as they are, in this process. A new pass over it starts work only when its first batch
         is asked for: Keras makes an iterator at the end of each epoch that it then throws away.

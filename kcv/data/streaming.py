@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.context import BaseContext
@@ -84,6 +85,7 @@ class StreamedPixels:
         self._workers = workers
         self._plan = _Plan()
         self._loader: DataLoader[Any] | None = None
+        self._end_workers: weakref.finalize[Any, Any] | None = None
         self._passes = 0
 
     def take(self, indices: Indices) -> Tensor:
@@ -108,7 +110,11 @@ class StreamedPixels:
         self._plan.parts = parts
         if self._loader is None:
             self._loader = self._open(parts)
-        batches = iter(self._loader)
+        batches: Any = iter(self._loader)
+        if self._end_workers is None:
+            # Left to the garbage collector, the queues may die before the workers hear that it is over, and their end
+            # takes 5 s at an odd moment. A finalizer keeps the queues alive until then; torch has no public call.
+            self._end_workers = weakref.finalize(self, batches._shutdown_workers)
         for _ in parts:
             if self._passes != this_pass:
                 raise RuntimeError("a new pass over streamed pictures has begun; this one cannot go on")
@@ -116,7 +122,9 @@ class StreamedPixels:
 
     def close(self) -> None:
         """Ends the workers; a later pass starts new ones."""
-        self._loader = None
+        if self._end_workers is not None:
+            self._end_workers()
+        self._loader = self._end_workers = None
 
     def _open(self, parts: Sequence[Indices]) -> DataLoader[Any]:
         workers = min(self._workers, len(parts))
@@ -138,9 +146,10 @@ class StreamedPixels:
     def _next(self, batches: Iterator[Any]) -> Any:
         try:
             return next(batches)
-        except RuntimeError as error:
+        except (RuntimeError, OSError, EOFError) as error:
             self.close()
-            if "DataLoader worker" not in str(error):
+            # A death shows as torch's message, or as a broken connection where a tensor was on its way.
+            if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
                 raise
             raise DataError(
                 "a process that reads pictures died: too little memory (use a smaller data.workers or "

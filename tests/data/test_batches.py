@@ -1,0 +1,312 @@
+import random
+from collections.abc import Iterator
+from itertools import chain, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kcv.config import AugmentConfig
+from kcv.data import streaming
+from kcv.data.batches import InferenceBatches, TrainingBatches
+from kcv.data.dataset import Pictures, Samples
+from kcv.data.streaming import StreamedPixels
+from kcv.errors import DataError
+
+SIZE = 8
+AUGMENT = AugmentConfig(crop_padding=2, flip="alternating", color_jitter=0.3, cutout=3, cutmix=1.0)
+
+
+def in_memory(count: int) -> Pictures:
+    """Pictures whose first pixel's red is their position in the set."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+    pixels[:, 0, 0, 0] = np.arange(count)
+    return Pictures(Samples(list(pixels), np.arange(count) % 3, [f"train/{i}" for i in range(count)]), SIZE, "squash", pixels)  # fmt: skip  # noqa: E501
+
+
+def training(
+    pictures: Pictures, *, batch_size: int = 8, seed: int = 1, workers: int = 0, augment: AugmentConfig = AUGMENT,
+    label_smoothing: float = 0.0,
+) -> TrainingBatches:  # fmt: skip
+    return TrainingBatches(pictures, num_classes=3, batch_size=batch_size, augment=augment, seed=seed,
+                           label_smoothing=label_smoothing, device="cpu", workers=workers)  # fmt: skip
+
+
+def plain(pictures: Pictures, **options: int) -> TrainingBatches:
+    return training(pictures, augment=AugmentConfig(), **options)
+
+
+def same(left: object, right: object) -> bool:
+    pairs = list(zip(left, right, strict=True))  # type: ignore[call-overload]
+    assert pairs
+    return all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
+
+
+def positions(batches: TrainingBatches) -> list[list[int]]:
+    return [images[:, 0, 0, 0].tolist() for images, _ in batches.loader()]
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(20, [7, 7, 6]), (16, [8, 8]), (17, [6, 6, 5]), (3, [3]), (1, [1])])
+def test_an_epoch_is_each_picture_once_in_nearly_equal_batches(count: int, sizes: list[int]) -> None:
+    batches = plain(in_memory(count))
+    parts = positions(batches)
+    assert [len(part) for part in parts] == sizes
+    assert len(batches) == len(batches.loader()) == len(sizes)
+    assert sorted(chain.from_iterable(parts)) == list(range(count))
+
+
+def test_images_and_targets_stay_together() -> None:
+    pictures = in_memory(20)
+    for images, targets in plain(pictures):
+        indices = images[:, 0, 0, 0].long()
+        assert torch.equal(images, torch.from_numpy(pictures.pixels)[indices])
+        assert images.dtype == torch.uint8
+        assert targets.dtype == torch.float32
+        assert torch.equal(targets, torch.eye(3)[indices % 3])
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    batches = plain(in_memory(60))
+    orders = []
+    for epoch in range(3):
+        batches.set_epoch(epoch)
+        orders.append(positions(batches))
+    orders.append(positions(plain(in_memory(60), seed=2)))
+    assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
+    batches.set_epoch(0)
+    assert positions(batches) == orders[0]
+
+
+def test_an_iteration_keeps_the_epoch_it_began_with_and_repeats_without_set_epoch() -> None:
+    batches = plain(in_memory(20))
+    whole = positions(batches)
+    assert positions(batches) == whole
+    iterator = iter(batches.loader())
+    unstarted = iter(batches.loader())
+    began = [next(iterator)[0][:, 0, 0, 0].tolist()]
+    batches.set_epoch(1)
+    assert began + [images[:, 0, 0, 0].tolist() for images, _ in iterator] == whole
+    # Keras makes the next epoch's iterator before `on_epoch_begin`: it counts from its first batch.
+    assert [images[:, 0, 0, 0].tolist() for images, _ in unstarted] == positions(batches) != whole
+
+
+def test_a_step_repeats_without_the_steps_before_it() -> None:
+    batches = training(in_memory(40))
+    batches.set_epoch(3)
+    passed = list(batches.loader())
+    fresh = training(in_memory(40))
+    assert same([fresh.batch(3, 4), fresh.batch(3, 1)], [passed[4], passed[1]])
+    with pytest.raises(IndexError, match="steps 0 to 4"):
+        fresh.batch(0, 5)
+
+
+def test_each_step_and_epoch_draws_anew() -> None:
+    """One picture, cropped at random: were a step's generator seeded by epoch or step alone, crops would repeat."""
+    pixels = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8).repeat(6, 0)
+    pictures = Pictures(Samples(list(pixels), np.zeros(6, np.int64), list("abcdef")), SIZE, "squash", pixels)
+    batches = training(pictures, batch_size=2, augment=AugmentConfig(crop_padding=7, cutout=3))
+    drawn = [batches.batch(epoch, step)[0] for epoch in range(3) for step in range(3)]
+    assert not any(torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
+
+
+def test_global_generators_are_neither_read_nor_moved() -> None:
+    def state() -> tuple[object, ...]:
+        return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
+
+    before = state()
+    first = list(training(in_memory(20)).loader())
+    assert state() == before
+    torch.manual_seed(1234)
+    np.random.seed(1234)
+    random.seed(1234)
+    assert same(first, training(in_memory(20)).loader())
+
+
+def test_pictures_in_memory_are_not_changed_by_augmentation() -> None:
+    pictures = in_memory(20)
+    assert pictures.pixels is not None
+    before = pictures.pixels.copy()
+    list(training(pictures))
+    np.testing.assert_array_equal(pictures.pixels, before)
+
+
+def test_read_only_pixels_are_fine() -> None:
+    pictures = in_memory(5)
+    assert pictures.pixels is not None
+    pictures.pixels.flags.writeable = False
+    assert len(list(training(pictures))) == 1
+
+
+def test_label_smoothing_is_for_training_targets_alone() -> None:
+    pictures = in_memory(3)
+    ((_, targets),) = training(pictures, augment=AugmentConfig(), label_smoothing=0.3)
+    order = training(pictures).order(0)[0]
+    torch.testing.assert_close(targets, (torch.eye(3) * 0.7 + 0.1)[order])
+    ((_, plain_targets),) = InferenceBatches(pictures, batch_size=4, device="cpu", num_classes=3)
+    assert torch.equal(plain_targets, torch.eye(3))
+
+
+def test_mixed_labels_are_mixed_after_smoothing() -> None:
+    _, targets = training(in_memory(8), augment=AugmentConfig(cutmix=1.0), label_smoothing=0.3).batch(0, 0)
+    torch.testing.assert_close(targets.sum(1), torch.ones(8))
+    assert targets.min() >= 0.1 - 1e-6
+    assert ((targets > 0.11) & (targets < 0.79)).any()
+
+
+def test_inference_keeps_the_order_and_the_pictures() -> None:
+    pictures = in_memory(20)
+    batches = InferenceBatches(pictures, batch_size=8, device="cpu", num_classes=5)
+    images, targets = (torch.cat(parts) for parts in zip(*batches.loader(), strict=True))
+    assert len(batches) == len(batches.loader()) == 3
+    assert torch.equal(images, torch.from_numpy(pictures.pixels))
+    assert torch.equal(targets, torch.eye(5)[torch.arange(20) % 3])
+
+
+def test_no_pictures_are_an_error() -> None:
+    with pytest.raises(DataError, match="no pictures"):
+        plain(in_memory(0))
+
+
+@pytest.fixture(scope="module")
+def streamed(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    """The pictures of `in_memory(20)` as PNG files."""
+    root = tmp_path_factory.mktemp("pictures")
+    pictures = in_memory(20)
+    assert pictures.pixels is not None
+    files = [root / f"{i}.png" for i in range(20)]
+    for file, pixels in zip(files, pictures.pixels, strict=True):
+        Image.fromarray(pixels).save(file)
+    return Pictures(Samples(files, pictures.labels, [file.name for file in files]), SIZE, "squash")
+
+
+@pytest.mark.parametrize("shared_memory", [True, False])
+def test_streamed_batches_equal_those_from_memory(
+    streamed: Pictures, shared_memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "_fits_shared_memory", lambda need: shared_memory)
+    before = torch.get_rng_state()
+    ours, theirs = training(streamed, workers=2), training(in_memory(20))
+    for epoch in (0, 3):
+        ours.set_epoch(epoch)
+        theirs.set_epoch(epoch)
+        loader = ours.loader()
+        next(iter(loader))  # a pass that is given up, as Keras does when it builds a model
+        assert same(loader, theirs.loader())
+    assert torch.equal(torch.get_rng_state(), before)
+    ours.close()
+
+
+def test_workers_are_kept_from_epoch_to_epoch(streamed: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    open_workers = StreamedPixels._open
+    monkeypatch.setattr(StreamedPixels, "_open", lambda *args: opened.append(args) or open_workers(*args))
+    batches = InferenceBatches(streamed, batch_size=8, device="cpu", num_classes=3, workers=1)
+    for _ in range(2):
+        assert same(batches.loader(), InferenceBatches(in_memory(20), batch_size=8, device="cpu", num_classes=3))
+    assert len(opened) == 1
+    batches.close()
+
+
+def test_without_workers_streaming_gives_the_same(streamed: Pictures) -> None:
+    assert same(training(streamed, workers=0), training(in_memory(20)))
+    assert same([training(streamed).batch(2, 1)], [training(in_memory(20)).batch(2, 1)])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_picture_is_named_in_one_line(streamed: Pictures, tmp_path: Path, workers: int) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not a picture")
+    samples = Samples(
+        [*streamed.samples.pictures[:3], broken], np.zeros(4, np.int64), ["a", "b", "c", "cats/broken.png"]
+    )
+    batches = InferenceBatches(
+        Pictures(samples, SIZE, "squash"), batch_size=2, device="cpu", num_classes=1, workers=workers
+    )
+    iterator = iter(batches.loader())
+    next(iterator)
+    with pytest.raises(DataError) as caught:
+        next(iterator)
+    message = str(caught.value)
+    assert "broken.png" in message
+    assert "\n" not in message
+    assert "worker" not in message
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("DataLoader worker (pid(s) 12) exited unexpectedly"), ConnectionResetError("reset by peer")]
+)
+def test_a_dead_worker_is_explained(streamed: Pictures, error: Exception) -> None:
+    def dying() -> Iterator[torch.Tensor]:
+        raise error
+        yield
+
+    with pytest.raises(DataError, match=r"data\.workers=0 reads in the main process"):
+        StreamedPixels(streamed, torch.device("cpu"), 1)._next(dying())
+
+
+def test_a_bug_in_a_worker_is_not_taken_for_its_death(streamed: Pictures) -> None:
+    def failing() -> Iterator[torch.Tensor]:
+        raise RuntimeError("Caught RuntimeError in DataLoader worker process 0.")
+        yield
+
+    with pytest.raises(RuntimeError, match="Caught"):
+        StreamedPixels(streamed, torch.device("cpu"), 1)._next(failing())
+
+
+def test_a_second_pass_over_the_same_workers_stops_the_first(streamed: Pictures) -> None:
+    batches = training(streamed, batch_size=4, workers=1)
+    first, second = iter(batches), iter(batches)
+    next(first)
+    next(second)
+    with pytest.raises(RuntimeError, match="a new pass"):
+        next(first)
+    batches.close()
+
+
+def test_keras_fit_takes_the_loaders_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras
+
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    class Spy(keras.Model):  # type: ignore[misc]
+        def train_step(self, data: tuple[torch.Tensor, torch.Tensor]) -> object:
+            seen.append(data)
+            return super().train_step(data)
+
+    made: list[tuple[torch.Tensor, torch.Tensor]] = []
+    finish = TrainingBatches._finish
+
+    def keep(*args: object) -> tuple[torch.Tensor, torch.Tensor]:
+        made.append(finish(*args))
+        return made[-1]
+
+    monkeypatch.setattr(TrainingBatches, "_finish", keep)
+    pictures = in_memory(20)
+    batches = training(pictures, batch_size=8)
+    validation = InferenceBatches(pictures, batch_size=8, device="cpu", num_classes=3)
+    inputs = keras.Input((SIZE, SIZE, 3), dtype="uint8")
+    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs)))
+    with keras.device("cpu"):
+        model = Spy(inputs, outputs)
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    history = model.fit(
+        batches.loader(),
+        epochs=3,
+        verbose=0,
+        shuffle=False,
+        validation_data=validation.loader(),
+        callbacks=[
+            keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.set_epoch(epoch)),
+        ],
+    )
+    assert history.params["steps"] == len(batches) == 3
+    assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(history.history)
+    assert len(seen) == 9
+    # The very tensors, not copies by way of numpy; of each epoch its own, first to last.
+    identities = {id(images) for images, _ in made}
+    assert all(id(images) in identities for images, _ in seen)
+    fresh = training(pictures, batch_size=8)
+    assert same(seen, [fresh.batch(epoch, step) for epoch in range(3) for step in range(3)])
+    assert all(not torch.equal(a[0], b[0]) for a, b in pairwise(seen) if len(a[0]) == len(b[0]))

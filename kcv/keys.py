@@ -60,13 +60,11 @@ class Specification:
         typed = typed.replace("__", ".").replace("-", "_")
         leaf = typed.rsplit(".", 1)[-1]
         leaves = {key.rsplit(".", 1)[-1]: key for key in self.keys if not key.endswith((".name", ".uri"))}
-        if leaf in leaves:
-            return leaves[leaf]
-        synonym = _SYNONYMS.get(leaf)
-        if synonym in self.keys:
-            return synonym
-        name = closest(typed, [*self.keys, *self.shorts, *leaves]) or closest(leaf, leaves)
-        return name if name in self.keys or name in self.shorts else leaves.get(name or "")
+        meant = {name: key for name, key in _SYNONYMS.items() if key in self.keys} | leaves
+        if leaf in meant:
+            return meant[leaf]
+        name = closest(typed, [*self.keys, *self.shorts, *meant]) or closest(leaf, meant)
+        return name if name in self.keys or name in self.shorts else meant.get(name or "")
 
 
 _SYNONYMS = {

@@ -10,9 +10,11 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from kcv.config import TrackingConfig
@@ -24,10 +26,8 @@ if TYPE_CHECKING:
 Status: TypeAlias = Literal["FINISHED", "FAILED", "KILLED"]
 
 _log = logging.getLogger(__name__)
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-_SERVERS = ("http", "https", "databricks", "uc")
-_LONGEST_VALUE = 5000
-"""Characters; the longest parameter or tag that every store takes."""
+_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks", "uc")
+_LONGEST_VALUE = 5000  # characters of a parameter or tag; every store takes as many
 
 
 class Tracker(Protocol):
@@ -73,8 +73,7 @@ class NoTracker:
 class MlflowTracker:
     """Writes a run to an MLflow store.
 
-    A store that fails at the start is an error. One that fails later costs the rest of the record, never the training:
-    the failure is logged once as a warning.
+    A store that fails at the start is an error; one that fails later costs the rest of the record, never the training.
 
     Args:
         uri: of the store; a `sqlite` path is made absolute.
@@ -95,26 +94,8 @@ class MlflowTracker:
             TrackingError: the store cannot be reached, is foreign, or refuses the run.
         """
         self._check_file()
-        # Imported here: MLflow takes seconds, and nobody waits for it who does not train.
-        client_class, param_class, tag_class = _import_mlflow()
-        try:
-            client = client_class(tracking_uri=self._uri)
-            run = client.create_run(
-                self._find_experiment(client), run_name=run_name, tags={"mlflow.source.name": "kcv", **_texts(tags)}
-            )
-            self._run_id = run.info.run_id
-            values = list(_texts(params).items())
-            for first in range(0, len(values), 100):  # the most that one call may hold
-                batch = [param_class(name, value) for name, value in values[first : first + 100]]
-                client.log_batch(self._run_id, params=batch)
-            client.log_batch(self._run_id, tags=[tag_class("kcv.status", "running")])
-        except Exception as error:
-            # MLflow lets through whatever SQLAlchemy, requests or alembic raise.
-            raise TrackingError(
-                f"tracking.uri: cannot use {self.location} as an MLflow store: {_one_line(error)}. "
-                "Give another one, or --tracking=none."
-            ) from error
-        self._client = client
+        with _quiet():
+            self._client = self._open(run_name, params, tags)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Adds numbers of one step in one write."""
@@ -143,6 +124,25 @@ class MlflowTracker:
         self._attempt(lambda client: client.set_terminated(self._run_id, status))
         self._client = None
 
+    def _open(self, run_name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> MlflowClient:
+        client_class, param_class = _import_mlflow()
+        try:
+            client = client_class(tracking_uri=self._uri)
+            tags = {"mlflow.source.name": "kcv", **_texts(tags)}
+            run = client.create_run(self._find_experiment(client), run_name=run_name, tags=tags)
+            self._run_id = run.info.run_id
+            values = list(_texts(params).items())
+            for first in range(0, len(values), 100):  # the most that one call may hold
+                batch = [param_class(name, value) for name, value in values[first : first + 100]]
+                client.log_batch(self._run_id, params=batch)
+        except Exception as error:
+            # MLflow lets through whatever SQLAlchemy, requests or alembic raise.
+            raise TrackingError(
+                f"tracking.uri: cannot use {self.location} as an MLflow store: {_one_line(error)}. "
+                "Give another one, or --tracking=none."
+            ) from error
+        return cast("MlflowClient", client)
+
     def _check_file(self) -> None:
         if self._folder is None:
             return
@@ -164,7 +164,8 @@ class MlflowTracker:
         if self._client is None:
             return
         try:
-            write(self._client)
+            with _quiet():
+                write(self._client)
         except Exception as error:
             self._client = None
             _log.warning("tracking stopped, the training goes on: %s: %s", self.location, _one_line(error))
@@ -176,7 +177,7 @@ class MlflowTracker:
                 raise ValueError(f"the experiment {self._experiment!r} is deleted there")
             return str(found.experiment_id)
         # Beside the database, not in whatever folder the next command happens to run.
-        place = None if self._folder is None else (self._folder / "mlartifacts").as_uri()
+        place = (self._folder / "mlartifacts").as_uri() if self._folder else None
         return str(client.create_experiment(self._experiment, artifact_location=place))
 
 
@@ -195,7 +196,7 @@ def open_tracker(tracking: TrackingConfig) -> Tracker:
 def _resolve(uri: str) -> tuple[str, Path | None]:
     """Returns the uri, absolute where it is an SQLite file, and that file's folder."""
     scheme = uri.partition(":")[0].partition("+")[0].lower() if ":" in uri else ""
-    if uri != "databricks" and scheme not in (*_DATABASES, *_SERVERS):
+    if uri != "databricks" and scheme not in _SCHEMES:
         raise TrackingError(
             f"tracking.uri: received {_without_credentials(uri)!r}, allowed: sqlite:///FILE, another database's uri, "
             "http(s)://HOST:PORT of an MLflow server, or none."
@@ -211,18 +212,27 @@ def _resolve(uri: str) -> tuple[str, Path | None]:
     return f"{match[1]}:///{path}{match[3] or ''}", path.parent
 
 
-def _import_mlflow() -> tuple[Any, Any, Any]:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back the warnings of MLflow's own dependencies: a user can do nothing about them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _import_mlflow() -> tuple[Any, Any]:
     """Imports MLflow: no telemetry, no minutes of retries, no chatter on the terminal."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its default waits for minutes
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    # Imported here: MLflow takes seconds, and nobody waits for it who does not train.
     from mlflow import MlflowClient
-    from mlflow.entities import Param, RunTag
+    from mlflow.entities import Param
 
     for name in ("mlflow", "alembic"):  # both announce each table of a new database
         logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient, Param, RunTag
+    return MlflowClient, Param
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

@@ -1,0 +1,131 @@
+"""Who may import whom, and what must not be imported before it is needed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "kcv"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+BASE = {"errors", "yaml12", "keys", "overrides", "config", "files", "progress"}
+"""What every part above them may import."""
+
+INFERENCE = {"artifact", "inference", "images", "picture_files", "data", "native", "metrics", "plots"}
+
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "yaml12": {"errors"},
+    "keys": {"errors", "yaml12"},
+    "overrides": {"errors", "yaml12", "keys"},
+    "config": {"errors", "yaml12", "keys", "overrides"},
+    "files": {"errors"},
+    "progress": {"errors"},
+    "picture_files": BASE,
+    "images": BASE | {"picture_files"},
+    "data": BASE | {"images", "picture_files"},
+    "models": BASE,
+    "native": BASE,
+    "metrics": BASE,
+    "plots": BASE | {"metrics"},
+    "inference": BASE | {"data", "native"},
+    "tracking": BASE,
+    "artifact": BASE | {"images", "native", "inference"},
+    "training": BASE | INFERENCE | {"models", "tracking"},
+    "evaluation": BASE | INFERENCE,
+    "prediction": BASE | INFERENCE,
+    "options": BASE,
+    "console": BASE | {"artifact", "training"},  # their types only
+    "helppage": BASE | {"console", "options"},
+    "cli": BASE | {"artifact", "training", "evaluation", "prediction", "console", "helppage", "options"},
+}
+
+
+def part_of(path: Path) -> str:
+    """Returns the part of kcv that a file belongs to: `data` for kcv/data/folder.py, `cli` for kcv/cli.py."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported_parts(path: Path) -> set[str]:
+    """Returns the other parts of kcv that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide which part is meant"
+            names = [f"kcv.{alias.name}" for alias in node.names] if node.module == "kcv" else [node.module or ""]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("kcv.") and name != "kcv.__version__"}
+    return found - {part_of(path)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_part_imports_only_what_it_may(path: Path) -> None:
+    part = part_of(path)
+    if part in ("__init__", "__main__"):
+        return
+    assert part in ALLOWED, f"{path} is of no known part: add it, and what it may import, to ALLOWED"
+    assert imported_parts(path) <= ALLOWED[part]
+
+
+def test_the_import_rule_has_no_circle() -> None:
+    remaining = {part: set(others) - {part} for part, others in ALLOWED.items()}
+    # console names the types of what it shows; it never imports them when it runs.
+    remaining["console"] -= {"artifact", "training"}
+    while remaining:
+        free = {part for part, others in remaining.items() if not others & remaining.keys()}
+        assert free, f"a circle among {sorted(remaining)}"
+        remaining = {part: others for part, others in remaining.items() if part not in free}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_stays_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 250
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_the_command_line_prints(path: Path) -> None:
+    calls = [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert part_of(path) in ("cli", "progress") or not calls
+
+
+HEAVY = {"keras", "torch", "torchvision", "mlflow", "matplotlib", "sklearn", "onnxruntime", "pyarrow", "tensorflow"}
+CASES = {
+    "import": "import kcv",
+    "configuration": "from kcv import Config; Config.load()",
+    "help": "from kcv.cli import main; assert main(['--help']) == 0",
+    "help of train": "from kcv.cli import main; assert main(['train', '--help']) == 0",
+    "version": "from kcv.cli import main; assert main(['--version']) == 0",
+    "unknown flag": "from kcv.cli import main; assert main(['train', '--no_such_flag=1']) == 2",
+    "bad value": "from kcv.cli import main; assert main(['train', '--lr=abc']) == 2",
+    "bad file": "from kcv.cli import main; assert main(['train', 'none.yaml']) == 2",
+    "missing model": "from kcv.cli import main; assert main(['info', 'none.keras']) == 2",
+}
+
+
+@pytest.mark.parametrize("code", CASES.values(), ids=CASES.keys())
+def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
+    script = f"import sys\n{code}\nprint(*sorted(sys.modules), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(done.stderr.split()) & HEAVY == set()
+
+
+def test_kcv_brings_the_torch_backend() -> None:
+    script = "import os, kcv; print(os.environ['KERAS_BACKEND'])"
+    environment = {"KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "torch\n"

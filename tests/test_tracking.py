@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import logging
+import math
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from kcv.config import TrackingConfig
+from kcv.errors import TrackingError
+from kcv.tracking import MlflowTracker, NoTracker, open_tracker
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a database in it: making one takes MLflow some seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    tracker = MlflowTracker(f"sqlite:///{folder}/mlflow.db", "kcv")
+    tracker.start("first", {}, {})
+    tracker.finish()
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")  # the test reads through MLflow's client itself
+def test_a_run_is_all_there_afterwards(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(store)
+    tracker = open_tracker(TrackingConfig())
+    assert tracker.location == f"sqlite:///{store}/mlflow.db"
+    params = {f"key.{i}": i for i in range(150)} | {"text": "x" * 20_000, "nothing": None}
+    tracker.start("mine", params, {"device": "cpu"})
+    for epoch, loss in enumerate((2.0, 1.0, math.nan), start=1):
+        tracker.log_metrics({"loss": loss, "val_accuracy": epoch / 10}, step=epoch)
+    plots = store / "plots"
+    plots.mkdir()
+    (plots / "curve.png").write_bytes(b"png")
+    single = store / "model.keras"
+    single.write_bytes(b"model")
+    tracker.log_artifacts(plots)
+    tracker.log_artifacts(single)
+    tracker.finish("FINISHED")
+    tracker.finish("FAILED")  # the second says nothing
+
+    assert capfd.readouterr() == ("", "")
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=tracker.location)
+    experiment = client.get_experiment_by_name("kcv")
+    assert experiment is not None
+    assert experiment.artifact_location == (store / "mlartifacts").as_uri()
+    (run,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'mine'")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["key.149"] == "149"
+    assert run.data.params["nothing"] == "None"
+    assert set(run.data.params["text"]) == {"x"}
+    assert run.data.tags["device"] == "cpu"
+    history = client.get_metric_history(run.info.run_id, "val_accuracy")
+    assert [(point.step, point.value) for point in history] == [(1, 0.1), (2, 0.2), (3, 0.3)]
+    assert sorted(file.path for file in client.list_artifacts(run.info.run_id)) == ["curve.png", "model.keras"]
+
+
+def test_a_store_that_breaks_later_costs_the_record_and_not_the_training(
+    store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = MlflowTracker(f"sqlite:///{store}/mlflow.db", "kcv")
+    tracker.start("breaks", {}, {})
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr("mlflow.MlflowClient.log_batch", fail)
+    monkeypatch.setattr(logging.getLogger("kcv"), "propagate", True)
+    with caplog.at_level(logging.WARNING, "kcv"):
+        tracker.log_metrics({"loss": 1.0}, step=1)
+        tracker.log_metrics({"loss": 1.0}, step=2)
+        tracker.finish()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"tracking stopped, the training goes on: sqlite:///{store}/mlflow.db: the disk is gone"
+    ]
+
+
+def test_none_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tracker = open_tracker(TrackingConfig(uri="none"))
+    assert isinstance(tracker, NoTracker)
+    tracker.start("run", {"a": 1}, {})
+    tracker.log_metrics({"a": 1.0}, 1)
+    tracker.log_artifacts(tmp_path)
+    tracker.finish()
+    assert tracker.location is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_environment_names_the_store_where_the_configuration_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example:5000")
+    assert open_tracker(TrackingConfig()).location == "http://tracking.example:5000"
+    assert open_tracker(TrackingConfig(uri="none")).location is None
+
+
+def test_a_password_is_never_shown() -> None:
+    tracker = open_tracker(TrackingConfig(uri="postgresql://anna:secret@db.example/kcv"))
+    assert tracker.location == "postgresql://db.example/kcv"
+
+
+@pytest.mark.parametrize("uri", ["runs", "file:///tmp/runs", "ftp://x", "http:///x", "sqlite://", "sqlite:///"])
+def test_a_uri_of_no_known_kind_is_refused_before_anything_is_written(uri: str) -> None:
+    with pytest.raises(TrackingError, match=r"^tracking\.uri: received "):
+        open_tracker(TrackingConfig(uri=uri))
+
+
+def test_a_store_that_cannot_be_used_is_one_line(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("a")
+    foreign = sqlite3.connect(tmp_path / "foreign.db")
+    foreign.execute("create table alembic_version (version_num text)")
+    foreign.execute("insert into alembic_version values ('no_such_revision')")
+    foreign.commit()
+    foreign.close()
+    for uri, part in (
+        (f"sqlite:///{tmp_path}/none/mlflow.db", "does not exist"),
+        (f"sqlite:///{tmp_path}/text.db", "is not an SQLite database"),
+        (f"sqlite:///{tmp_path}", "cannot be read"),
+        (f"sqlite:///{tmp_path}/foreign.db", "no_such_revision"),
+        ("http://127.0.0.1:9", "no answer from the server"),
+    ):
+        with pytest.raises(TrackingError, match=part) as caught:
+            MlflowTracker(uri, "kcv").start("run", {}, {})
+        assert "\n" not in str(caught.value)
+    assert (tmp_path / "text.db").read_text() == "a"

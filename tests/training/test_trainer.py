@@ -148,23 +148,29 @@ def test_without_a_test_split_the_metrics_say_validation(configure, pictures, tm
     assert run.metrics["n"] == 9
 
 
-def test_a_moving_average_is_what_gets_validated_and_kept(configure):
+def test_a_moving_average_is_what_gets_validated_and_kept(configure, tmp_path):
     from kcv.training import train
 
-    # With a decay this close to 1 the average hardly leaves its start, so the kept weights are nearly the initial ones.
-    slow = train(configure(epochs=1, **{"train.ema": 0.99999}))
-    kernel = load(slow.model_path).keras_model.get_layer("block3_conv2").get_weights()[0]
-    shared = min(kernel.shape[2:])
-    np.testing.assert_allclose(kernel[1, 1, :shared, :shared], np.eye(shared), atol=1e-4)
+    def distance_from_the_start(run) -> float:
+        kernel = load(run.model_path).keras_model.get_layer("block3_conv2").get_weights()[0]
+        shared = min(kernel.shape[2:])
+        return float(np.abs(kernel[1, 1, :shared, :shared] - np.eye(shared)).max())
+
+    plain = distance_from_the_start(train(configure(output_dir=str(tmp_path / "a"), epochs=1)))
+    # With a decay this close to 1 the average stays where the first step, of the warm-up's small rate, has left it.
+    slow = distance_from_the_start(
+        train(configure(output_dir=str(tmp_path / "b"), epochs=1, **{"train.ema": 0.99999}))
+    )
+    assert slow < 5e-4
+    assert plain > 10 * slow
 
 
 def test_early_stopping_ends_the_run(configure):
     from kcv.training import train
 
-    # A rate this small changes nothing that the monitor could see.
-    run = train(configure(epochs=10, lr=1e-12, **{"train.patience": 2, "optim.warmup_epochs": 0}))
-    assert len(run.history) == 3
-    assert run.best_epoch == 1
+    run = train(configure(epochs=40, **{"train.patience": 2}))
+    assert len(run.history) == run.best_epoch + 2
+    assert len(run.history) < 40
 
 
 def test_a_diverging_loss_ends_in_one_line(configure):

@@ -232,5 +232,6 @@ def _cross_problems(flat: Mapping[str, Any]) -> list[str]:
     warmup, epochs = flat.get("optim.warmup_epochs"), flat.get("train.epochs", 20)
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (warmup, epochs))
     if numbers and epochs >= 1 and warmup >= epochs:
-        problems.append(f"optim.warmup_epochs: received {warmup:g}, allowed: less than train.epochs, which is {epochs}.")
+        limit = f"less than train.epochs, which is {epochs}"
+        problems.append(f"optim.warmup_epochs: received {warmup:g}, allowed: {limit}.")
     return problems

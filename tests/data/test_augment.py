@@ -2,10 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional as V
 
 from kcv.config import AugmentConfig
-from kcv.data import augment, color, mix
+from kcv.data import augment
 from kcv.data.augment import ERASED_AREA, GREY, Augment
 from kcv.errors import ConfigError
 
@@ -134,57 +133,6 @@ def test_the_first_flip_is_a_fair_coin_of_index_and_seed() -> None:
         assert 9_700 < int((first == other).sum()) < 10_300
 
 
-def soft_noise(count: int) -> Tensor:
-    """Colours far enough from 0 and 255 that no factor used here clips."""
-    return (noise(count).float() * 0.3 + 90).byte()
-
-
-@pytest.mark.parametrize("factor", [0.6, 1.0, 1.4])
-@pytest.mark.parametrize(
-    ("position", "reference"), [(0, V.adjust_brightness), (1, V.adjust_contrast), (2, V.adjust_saturation)]
-)
-def test_each_colour_factor_agrees_with_torchvision(position: int, reference: object, factor: float) -> None:
-    images = soft_noise(4)
-    factors = torch.ones(3, 4)
-    factors[position] = factor
-    ours = color.adjust(images, *factors, torch.zeros(4))
-    theirs = reference(images.permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1)  # type: ignore[operator]
-    assert (ours.int() - theirs.int()).abs().max() <= 1  # torchvision rounds down
-
-
-def test_no_colour_change_is_the_identity() -> None:
-    one = torch.ones(3, 8)
-    assert torch.equal(color.adjust(noise(8), *one, torch.zeros(8)), noise(8))
-
-
-def test_colour_factors_are_each_pictures_own() -> None:
-    images = soft_noise(1).expand(3, -1, -1, -1)
-    one = torch.ones(3)
-    changed = color.adjust(images, torch.tensor([0.5, 1.0, 1.5]), one, one, torch.zeros(3)).float()
-    torch.testing.assert_close(changed / images, torch.tensor([0.5, 1.0, 1.5])[:, None, None, None].expand_as(changed),
-                               atol=0.01, rtol=0)  # fmt: skip
-
-
-def test_a_third_of_the_colour_circle_turns_red_to_green_and_keeps_luma_and_greys() -> None:
-    one, third = torch.ones(1), torch.tensor([1 / 3])
-    red = torch.tensor([150, 110, 110], dtype=torch.uint8).expand(1, 8, 8, 3)
-    turned = color.adjust(red, one, one, one, third)[0, 0, 0].tolist()
-    assert turned[1] > turned[0] > 0
-    assert turned[1] > turned[2]
-    luma = torch.tensor([0.299, 0.587, 0.114])
-    images = soft_noise(1)
-    difference = (color.adjust(images, one, one, one, third).float() - images.float()) @ luma
-    assert difference.abs().max() < 1.0  # rounding only
-    grey = torch.full((1, 4, 4, 3), 77, dtype=torch.uint8)
-    assert torch.equal(color.adjust(grey, one, one, one, third), grey)
-
-
-def test_colour_values_are_clamped() -> None:
-    one = torch.ones(1)
-    white = torch.full((1, 4, 4, 3), 250, dtype=torch.uint8)
-    assert bool((color.adjust(white, one * 1.5, one, one, one * 0) == 255).all())
-
-
 def blanked(config: dict[str, object], count: int = 400, size: int = 16) -> tuple[Tensor, Tensor, Tensor]:
     """Returns which pixels were blanked [count, size, size] and the heights and widths of their bounding boxes."""
     changed, _ = apply(torch.zeros(count, size, size, 3, dtype=torch.uint8), **config)
@@ -220,64 +168,6 @@ def test_random_erasing_blanks_rectangles_of_the_documented_size_with_the_given_
     assert ratio.min() < 0.5
     assert ratio.max() > 2
     assert holes[:, [0, 0, -1, -1], [0, -1, 0, -1]].any(0).all()  # reaches all four corners
-
-
-def test_mixup_blends_pictures_and_labels_in_the_same_proportion() -> None:
-    images, targets = noise(3), one_hot(3)
-    keep = torch.tensor([0.25, 1.0, 0.0])
-    blended, labels = mix.mixup(images, targets, keep)
-    assert blended.dtype == torch.float32
-    torch.testing.assert_close(blended[0], 0.25 * images[0].float() + 0.75 * images[2].float())
-    assert torch.equal(blended[1], images[1].float())
-    assert torch.equal(blended[2], images[1].float())
-    assert labels.tolist() == [[0.25, 0, 0.75, 0], [0, 1, 0, 0], [0, 1, 0, 0]]
-
-
-@pytest.mark.parametrize(
-    ("row", "column", "expected"),  # keep 0.75 of 16 x 16: a box of 8 x 8 around the centre
-    [
-        (8, 8, (4, 12, 4, 12)),
-        (0, 0, (0, 4, 0, 4)),
-        (15, 15, (11, 16, 11, 16)),
-        (0, 15, (0, 4, 11, 16)),
-        (4, 12, (0, 8, 8, 16)),
-        (3, 13, (0, 7, 9, 16)),
-    ],
-)
-def test_cutmix_boxes_are_cut_at_the_border_and_labels_follow_the_area(
-    row: int, column: int, expected: tuple[int, int, int, int]
-) -> None:
-    images = torch.tensor([10, 20], dtype=torch.uint8)[:, None, None, None].expand(2, 16, 16, 3)
-    targets = one_hot(2, 2)
-    keep, centre = torch.tensor([0.75, 1.0]), torch.tensor([row, column])
-    mixed, labels = mix.cutmix(images, targets, keep, centre[:1].expand(2), centre[1:].expand(2))
-    top, bottom, left, right = expected
-    by_hand = images[0].clone()
-    by_hand[top:bottom, left:right] = 20
-    assert mixed.dtype == torch.uint8
-    assert torch.equal(mixed[0], by_hand)
-    pasted = (bottom - top) * (right - left) / 256
-    assert labels[0].tolist() == [1 - pasted, pasted]
-    assert torch.equal(mixed[1], images[1])
-    assert labels[1].tolist() == [0, 1]
-
-
-def test_cutmix_labels_equal_the_area_that_was_really_pasted() -> None:
-    count = 200
-    images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(count, 16, 16, 3).contiguous()
-    run = Augment(AugmentConfig(cutmix=1.0), image_size=16, seed=0)
-    mixed, labels = run(images, torch.eye(count), generator=generator(), indices=torch.arange(count), epoch=0)
-    own = (mixed == images).all(3).float().mean((1, 2))
-    assert torch.equal(labels.diagonal(), own)
-    assert torch.equal(labels.sum(1), torch.ones(count))
-    assert own.min() < 0.3
-    assert own.max() > 0.9
-
-
-def test_with_both_on_each_batch_takes_one_of_them() -> None:
-    kinds = [apply(noise(4), seed=seed, mixup=0.5, cutmix=1.0)[0].dtype for seed in range(40)]
-    assert 8 < kinds.count(torch.float32) < 32
-    assert kinds.count(torch.float32) + kinds.count(torch.uint8) == 40
 
 
 def test_what_does_not_fit_the_pictures_is_named() -> None:

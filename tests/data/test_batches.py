@@ -1,18 +1,13 @@
 import random
-from collections.abc import Iterator
 from itertools import chain, pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from kcv.config import AugmentConfig
-from kcv.data import streaming
 from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.dataset import Pictures, Samples
-from kcv.data.streaming import StreamedPixels
 from kcv.errors import DataError
 
 SIZE = 8
@@ -167,102 +162,6 @@ def test_inference_keeps_the_order_and_the_pictures() -> None:
 def test_no_pictures_are_an_error() -> None:
     with pytest.raises(DataError, match="no pictures"):
         plain(in_memory(0))
-
-
-@pytest.fixture(scope="module")
-def streamed(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
-    """The pictures of `in_memory(20)` as PNG files."""
-    root = tmp_path_factory.mktemp("pictures")
-    pictures = in_memory(20)
-    assert pictures.pixels is not None
-    files = [root / f"{i}.png" for i in range(20)]
-    for file, pixels in zip(files, pictures.pixels, strict=True):
-        Image.fromarray(pixels).save(file)
-    return Pictures(Samples(files, pictures.labels, [file.name for file in files]), SIZE, "squash")
-
-
-@pytest.mark.parametrize("shared_memory", [True, False])
-def test_streamed_batches_equal_those_from_memory(
-    streamed: Pictures, shared_memory: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streaming, "_fits_shared_memory", lambda need: shared_memory)
-    before = torch.get_rng_state()
-    ours, theirs = training(streamed, workers=2), training(in_memory(20))
-    for epoch in (0, 3):
-        ours.set_epoch(epoch)
-        theirs.set_epoch(epoch)
-        loader = ours.loader()
-        next(iter(loader))  # a pass that is given up, as Keras does when it builds a model
-        assert same(loader, theirs.loader())
-    assert torch.equal(torch.get_rng_state(), before)
-    ours.close()
-
-
-def test_workers_are_kept_from_epoch_to_epoch(streamed: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = []
-    open_workers = StreamedPixels._open
-    monkeypatch.setattr(StreamedPixels, "_open", lambda *args: opened.append(args) or open_workers(*args))
-    batches = InferenceBatches(streamed, batch_size=8, device="cpu", num_classes=3, workers=1)
-    for _ in range(2):
-        assert same(batches.loader(), InferenceBatches(in_memory(20), batch_size=8, device="cpu", num_classes=3))
-    assert len(opened) == 1
-    batches.close()
-
-
-def test_without_workers_streaming_gives_the_same(streamed: Pictures) -> None:
-    assert same(training(streamed, workers=0), training(in_memory(20)))
-    assert same([training(streamed).batch(2, 1)], [training(in_memory(20)).batch(2, 1)])
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_picture_is_named_in_one_line(streamed: Pictures, tmp_path: Path, workers: int) -> None:
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"not a picture")
-    samples = Samples(
-        [*streamed.samples.pictures[:3], broken], np.zeros(4, np.int64), ["a", "b", "c", "cats/broken.png"]
-    )
-    batches = InferenceBatches(
-        Pictures(samples, SIZE, "squash"), batch_size=2, device="cpu", num_classes=1, workers=workers
-    )
-    iterator = iter(batches.loader())
-    next(iterator)
-    with pytest.raises(DataError) as caught:
-        next(iterator)
-    message = str(caught.value)
-    assert "broken.png" in message
-    assert "\n" not in message
-    assert "worker" not in message
-
-
-@pytest.mark.parametrize(
-    "error", [RuntimeError("DataLoader worker (pid(s) 12) exited unexpectedly"), ConnectionResetError("reset by peer")]
-)
-def test_a_dead_worker_is_explained(streamed: Pictures, error: Exception) -> None:
-    def dying() -> Iterator[torch.Tensor]:
-        raise error
-        yield
-
-    with pytest.raises(DataError, match=r"data\.workers=0 reads in the main process"):
-        StreamedPixels(streamed, torch.device("cpu"), 1)._next(dying())
-
-
-def test_a_bug_in_a_worker_is_not_taken_for_its_death(streamed: Pictures) -> None:
-    def failing() -> Iterator[torch.Tensor]:
-        raise RuntimeError("Caught RuntimeError in DataLoader worker process 0.")
-        yield
-
-    with pytest.raises(RuntimeError, match="Caught"):
-        StreamedPixels(streamed, torch.device("cpu"), 1)._next(failing())
-
-
-def test_a_second_pass_over_the_same_workers_stops_the_first(streamed: Pictures) -> None:
-    batches = training(streamed, batch_size=4, workers=1)
-    first, second = iter(batches), iter(batches)
-    next(first)
-    next(second)
-    with pytest.raises(RuntimeError, match="a new pass"):
-        next(first)
-    batches.close()
 
 
 def test_keras_fit_takes_the_loaders_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,13 @@ def paint(text: str, style: str, stream: TextIO | None = None) -> str:
     stream = stream or sys.stdout
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
     return text if plain else f"\033[{_CODES[style]}m{text}\033[0m"
+
+
+def program(name: str = "kcv") -> str:
+    """Returns a program (kcv) as it is called here, so that the commands that kcv suggests can be pasted."""
+    if name == "kcv" and Path(sys.argv[0]).name == "__main__.py":
+        name = "python -m kcv"
+    return f"uv run {name}" if os.environ.get("UV_RUN_RECURSION_DEPTH") else name
 
 
 def table(rows: Iterable[Sequence[str]], *, header: Sequence[str] | None = None, indent: int = 2) -> str:
@@ -83,18 +91,15 @@ def run_summary(run: Run) -> str:
         "model": run.model_path,
         "tracking": run.tracking or "off",
     }
-    lines = [
-        "",
-        pairs(rows),
-        "",
-        "Next:",
-        f"  kcv info {run.model_path}",
-        f"  kcv evaluate {run.model_path}",
-        f"  kcv predict PICTURE --model={run.model_path}",
+    model = shlex.quote(str(run.model_path))
+    commands = [
+        f"{program()} info {model}",
+        f"{program()} evaluate {model}",
+        f"{program()} predict PICTURE --model={model}",
     ]
     if run.tracking and run.tracking.startswith("sqlite"):
-        lines.append(f"  mlflow ui --backend-store-uri {run.tracking}")
-    return "\n".join(lines)
+        commands.append(f"{program('mlflow')} ui --backend-store-uri {shlex.quote(run.tracking)}")
+    return "\n".join(["", pairs(rows), "", "Next:", *(f"  {command}" for command in commands)])
 
 
 def model_card(content: ArtifactInfo, path: Path) -> str:

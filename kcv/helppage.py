@@ -6,7 +6,7 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
-from kcv.console import paint
+from kcv.console import paint, program
 from kcv.keys import Key
 from kcv.options import VERBS, Option, Verb, config_keys
 
@@ -28,7 +28,7 @@ def overview() -> str:
             _columns([("VERB --help", "what a verb takes"), ("--version", "the version of kcv")]),
             "",
             paint("Try", "bold"),
-            "  kcv train configs/quickstart.yaml",
+            f"  {program()} train configs/quickstart.yaml",
         )
     )
 
@@ -49,7 +49,7 @@ def page(verb: Verb) -> str:
     if verb.configured:
         lines += ["", paint("Configuration", "bold") + ": keys of the YAML file, and flags that override it", ""]
         lines += [_columns([_configuration(key) for key in config_keys().keys.values()])]
-    lines += ["", paint("Try", "bold"), *(f"  kcv {example}" for example in verb.examples)]
+    lines += ["", paint("Try", "bold"), *(f"  {program()} {example}" for example in verb.examples)]
     return "\n".join(lines)
 
 

@@ -182,6 +182,22 @@ def test_train_says_what_came_out_and_what_to_do_next(
     assert "\033" not in out  # no colour but on a terminal
 
 
+def test_suggested_commands_are_written_as_kcv_was_called(
+    trained: list[Config], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
+    for called, uv, expected in (
+        ("/usr/bin/kcv", False, "  kcv info"),
+        ("/site-packages/kcv/__main__.py", False, "  python -m kcv info"),
+        ("/site-packages/kcv/__main__.py", True, "  uv run python -m kcv info"),
+    ):
+        monkeypatch.setattr(sys, "argv", [called])
+        if uv:
+            monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+        assert cli.main(["train"]) == 0
+        assert expected in capsys.readouterr().out.splitlines()[8]
+
+
 def test_train_as_json(trained: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "--format=json"]) == 0
     content = json.loads(capsys.readouterr().out)

@@ -1,0 +1,154 @@
+"""From a configuration to pictures in memory or on disk, for training and for a finished model."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kcv import data, images
+from kcv.config import DataConfig
+from kcv.errors import DataError
+
+
+def config(source: Path | str, **values: Any) -> DataConfig:
+    return DataConfig(**{"source": str(source), "val_fraction": 0.25, "test_fraction": 0.25, **values})
+
+
+def paint(root: Path, *, classes: tuple[str, ...] = ("cat", "dog"), n: int = 8, side: int = 16) -> Path:
+    """Makes `n` different pictures a class; the class is in the red channel."""
+    for label, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for i in range(n):
+            pixels = np.full((side, side, 3), (100 * label, 10 * i, 0), np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return root
+
+
+def test_digits_in_memory() -> None:
+    digits = data.load(DataConfig())
+    assert digits.test is not None
+    assert digits.in_memory
+    assert (digits.image_size, digits.class_names) == (32, tuple("0123456789"))
+    assert (len(digits.train), len(digits.val), len(digits.test)) == (1293, 144, 360)
+    assert digits.train.pixels is not None
+    assert digits.train.pixels.shape == (1293, 32, 32, 3)
+    assert digits.train.pixels.dtype == np.uint8
+    assert digits.train.labels.dtype == np.int64
+
+
+def test_memory_and_disk_give_the_same_pictures(tmp_path: Path) -> None:
+    paint(tmp_path)
+    held = data.load(config(tmp_path, image_size=12))
+    streamed = data.load(config(tmp_path, image_size=12, memory_budget_mb=0))
+    assert held.in_memory
+    assert not streamed.in_memory
+    assert streamed.train.pixels is None
+    assert list(held.val.names) == list(streamed.val.names)
+    for i in range(len(held.val)):
+        assert np.array_equal(held.val.read(i), streamed.val.read(i))
+        label = int(held.val.read(i)[0, 0, 0]) // 100
+        assert held.class_names[label] == held.val.names[i].split("/")[0] == held.class_names[held.val.labels[i]]
+
+
+def test_the_budget_counts_all_splits_at_the_model_s_size(tmp_path: Path) -> None:
+    paint(tmp_path)  # 16 pictures of 256 x 256 x 3 bytes: exactly 3 MB
+    assert data.load(config(tmp_path, image_size=256, memory_budget_mb=3)).in_memory
+    assert not data.load(config(tmp_path, image_size=264, memory_budget_mb=3)).in_memory
+
+
+@pytest.mark.parametrize(("side", "size"), [(4, 8), (16, 16), (64, 64), (65, 224)])
+def test_small_square_pictures_keep_their_size(tmp_path: Path, side: int, size: int) -> None:
+    assert data.load(config(paint(tmp_path, side=side))).image_size == size
+
+
+def test_pictures_of_several_sizes_get_the_usual_one(tmp_path: Path) -> None:
+    paint(tmp_path)
+    for path in (tmp_path / "dog").iterdir():
+        Image.new("RGB", (20, 20)).save(path)
+    assert data.load(config(tmp_path)).image_size == 224
+
+
+def test_unreadable_pictures_are_named_and_counted(tmp_path: Path) -> None:
+    paint(tmp_path)
+    for i in range(5):
+        (tmp_path / "dog" / f"{i}.png").write_bytes(b"gone")
+    with pytest.raises(DataError, match=r"of \d+ pictures cannot be read: dog/\d\.png: not a picture"):
+        data.load(config(tmp_path, image_size=16))
+
+
+def test_a_source_that_does_not_exist_gets_a_suggestion() -> None:
+    with pytest.raises(DataError, match=r"'cifar-10' is neither .* Did you mean 'cifar10'\?"):
+        data.load(config("cifar-10"))
+
+
+def test_a_file_that_holds_no_pictures_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").touch()
+    with pytest.raises(DataError, match=r"neither a folder of pictures nor a \.parquet file"):
+        data.load(config(tmp_path / "x.csv"))
+
+
+def test_names_are_looked_for_under_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paint(tmp_path / "pets")
+    monkeypatch.setenv("KCV_DATA_DIR", str(tmp_path))
+    assert data.load(config("pets")).class_names == ("cat", "dog")
+
+
+def test_one_class_and_an_empty_class_are_refused(tmp_path: Path) -> None:
+    paint(tmp_path, classes=("cat",))
+    with pytest.raises(DataError, match="only the class 'cat'"):
+        data.load(config(tmp_path))
+    (tmp_path / "dog").mkdir()
+    with pytest.raises(DataError, match="no pictures of the class 'dog'"):
+        data.load(config(tmp_path))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_what_training_carved_is_carved_again(tmp_path: Path, split: str) -> None:
+    trained = data.load(config(paint(tmp_path), image_size=16))
+    again = data.load_split(config(tmp_path, image_size=16), split, trained.class_names, trained.fingerprint)
+    before = getattr(trained, split)
+    assert list(again.names) == list(before.names)
+    assert np.array_equal(again.labels, before.labels)
+    assert np.array_equal(again.pixels, before.pixels)
+
+
+def test_a_foreign_flat_folder_is_the_split_as_a_whole(tmp_path: Path) -> None:
+    pictures = data.load_split(config(paint(tmp_path), image_size=16), "test", ("owl", "dog", "cat"), "another")
+    assert len(pictures) == 16
+    assert [("owl", "dog", "cat")[label] for label in pictures.labels] == [
+        name.split("/")[0] for name in pictures.names
+    ]
+
+
+def test_a_foreign_split_is_taken_as_it_is(tmp_path: Path) -> None:
+    paint(tmp_path / "train", n=4)
+    paint(tmp_path / "test", n=3)
+    pictures = data.load_split(config(tmp_path, image_size=16), "test", ("cat", "dog"))
+    assert len(pictures) == 6
+    assert len(data.load_split(config(tmp_path, image_size=16), "train", ("cat", "dog"))) == 8
+    with pytest.raises(DataError, match=r"has no val split, only (train, test|test, train)"):
+        data.load_split(config(tmp_path, image_size=16), "val", ("cat", "dog"))
+
+
+def test_a_class_that_the_model_does_not_know_is_named(tmp_path: Path) -> None:
+    paint(tmp_path)
+    with pytest.raises(DataError, match="the model does not have: 'dog'; allowed: 'cat', 'owl'"):
+        data.load_split(config(tmp_path, image_size=16), "test", ("cat", "owl"))
+
+
+def test_an_unknown_split_is_refused() -> None:
+    with pytest.raises(DataError, match="split 'dev' is not one of train, val, test"):
+        data.load_split(config("digits", image_size=32), "dev", tuple("0123456789"))
+
+
+def test_real_jpeg_pictures_decode_as_pillow_does(data_root: Path) -> None:
+    source = data.open_source(str(data_root / "cifar10"))
+    for picture in source.splits["test"].pictures[:50]:
+        assert isinstance(picture, bytes)
+        with Image.open(io.BytesIO(picture)) as image:
+            assert np.array_equal(images.decode(picture), np.asarray(image.convert("RGB")))

@@ -11,13 +11,50 @@ from typing import Any
 from kcv.errors import ArtifactError
 
 LAYERS = frozenset(
-    """
-    Activation Add Average AveragePooling2D BatchNormalization CenterCrop Concatenate Conv2D Conv2DTranspose Cropping2D
-    Dense DepthwiseConv2D Dropout ELU Flatten GaussianDropout GaussianNoise GlobalAveragePooling2D GlobalMaxPooling2D
-    GroupNormalization Identity InputLayer LayerNormalization LeakyReLU MaxPooling2D Maximum Minimum Multiply
-    Normalization PReLU Permute RMSNormalization ReLU Rescaling Reshape SeparableConv2D Softmax SpatialDropout2D
-    Subtract UnitNormalization UpSampling2D ZeroPadding2D
-    """.split()
+    [
+        "Activation",
+        "Add",
+        "Average",
+        "AveragePooling2D",
+        "BatchNormalization",
+        "CenterCrop",
+        "Concatenate",
+        "Conv2D",
+        "Conv2DTranspose",
+        "Cropping2D",
+        "Dense",
+        "DepthwiseConv2D",
+        "Dropout",
+        "ELU",
+        "Flatten",
+        "GaussianDropout",
+        "GaussianNoise",
+        "GlobalAveragePooling2D",
+        "GlobalMaxPooling2D",
+        "GroupNormalization",
+        "Identity",
+        "InputLayer",
+        "LayerNormalization",
+        "LeakyReLU",
+        "MaxPooling2D",
+        "Maximum",
+        "Minimum",
+        "Multiply",
+        "Normalization",
+        "PReLU",
+        "Permute",
+        "RMSNormalization",
+        "ReLU",
+        "Rescaling",
+        "Reshape",
+        "SeparableConv2D",
+        "Softmax",
+        "SpatialDropout2D",
+        "Subtract",
+        "UnitNormalization",
+        "UpSampling2D",
+        "ZeroPadding2D",
+    ]
 )
 """Classes of `keras.layers` that an image classifier is made of and that cannot carry code."""
 
@@ -45,7 +82,9 @@ def check_classes(config: Any, origin: str) -> None:
         if isinstance(node, dict):
             if "class_name" in node and not _is_allowed(node):
                 module, name = node.get("module") or "an unnamed module", node["class_name"]
-                raise ArtifactError(f"{origin}: holds {name} from {module}, which kcv does not open: only Keras' own layers")
+                raise ArtifactError(
+                    f"{origin}: holds {name} from {module}, which kcv does not open: only Keras' own layers"
+                )
             pending.extend(node.values())
         elif isinstance(node, list):
             pending.extend(node)

@@ -62,7 +62,8 @@ def read_info(path: str | Path) -> ArtifactInfo:
     except ValidationError as error:
         version = _loose_version(text)
         if isinstance(version, int) and version > FORMAT_VERSION:
-            raise ArtifactError(f"{path}: written by a newer kcv (format {version}); this one reads {FORMAT_VERSION}") from None
+            message = f"{path}: written by a newer kcv (format {version}); this one reads {FORMAT_VERSION}"
+            raise ArtifactError(message) from None
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or INFO_MEMBER
         raise ArtifactError(f"{path}: its description is damaged: {key}: {first['msg']}") from None
@@ -96,7 +97,8 @@ def load(path: str | Path) -> LoadedModel:
     expected = ((None, info.image_size, info.image_size, 3), (None, len(info.class_names)))
     if (model.input_shape, model.output_shape) != expected:
         raise ArtifactError(
-            f"{path}: maps {model.input_shape} to {model.output_shape}, but its description says {expected[0]} to {expected[1]}"
+            f"{path}: maps {model.input_shape} to {model.output_shape}, "
+            f"but its description says {expected[0]} to {expected[1]}"
         )
     return LoadedModel(path, info, model)
 

@@ -9,7 +9,7 @@ import numpy as np
 from kcv.data.classes import align
 from kcv.data.dataset import Samples, Source
 from kcv.errors import DataError
-from kcv.picture_files import is_picture_name, walk
+from kcv.images.files import is_picture_name, walk
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 

@@ -1,9 +1,9 @@
 """The custom CNN: five blocks made to learn small pictures in few epochs.
 
 Block 1 is a patch-whitening convolution with fixed filters; blocks 2 to 5 are two 3x3 convolutions each, both
-normalised, the second with a shortcut; blocks 2 to 4 halve the picture after the first. The idea of fitting the first layer to the data, of starting
-the convolutions at the identity and of leaving out BatchNormalization's scale is that of Keller Jordan, "94% on CIFAR-10 in
-3.29 Seconds on a Single GPU" (arXiv:2404.00498).
+normalised, the second with a shortcut; blocks 2 to 4 halve the picture after the first. The ideas of fitting the first
+layer to the data, of starting the convolutions at the identity and of leaving out BatchNormalization's scale are
+those of Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv:2404.00498).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from kcv.data.dataset import Dataset, Pictures, Pixels
 from kcv.files import write_text
 from kcv.native.device import describe_device, device_scope, resolve_device
 from kcv.native.precision import precision_scope, resolve_precision
-from kcv.tracking import Tracker, open_tracker
+from kcv.tracking import Status, Tracker, open_tracker
 from kcv.training import environment
 from kcv.training.callbacks import BestModel, EpochClock, FiniteLoss, HistoryFile, Report, Track
 from kcv.training.optimizer import build_optimizer
@@ -57,7 +57,7 @@ def train(config: Config) -> Run:
     _log.info("run        %s", folder.path)
 
     tracker.start(folder.path.name, config.flatten(), surroundings)
-    status = "FAILED"
+    status: Status = "FAILED"
     try:
         keras.utils.set_random_seed(config.seed)
         with device_scope(device), precision_scope(policy):
@@ -141,7 +141,9 @@ class _Job:
         callbacks += [best, history, Track(self.tracker), report]
         if config.train.patience is not None:
             mode = "max" if config.train.monitor.endswith("accuracy") else "min"
-            callbacks.append(keras.callbacks.EarlyStopping(config.train.monitor, patience=config.train.patience, mode=mode))
+            callbacks.append(
+                keras.callbacks.EarlyStopping(config.train.monitor, patience=config.train.patience, mode=mode)
+            )
         try:
             trainee.fit(
                 batches.loader(),

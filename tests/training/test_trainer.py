@@ -158,9 +158,7 @@ def test_a_moving_average_is_what_gets_validated_and_kept(configure, tmp_path):
 
     plain = distance_from_the_start(train(configure(output_dir=str(tmp_path / "a"), epochs=1)))
     # With a decay this close to 1 the average stays where the first step, of the warm-up's small rate, has left it.
-    slow = distance_from_the_start(
-        train(configure(output_dir=str(tmp_path / "b"), epochs=1, **{"train.ema": 0.99999}))
-    )
+    slow = distance_from_the_start(train(configure(output_dir=str(tmp_path / "b"), epochs=1, **{"train.ema": 0.99999})))
     assert slow < 5e-4
     assert plain > 10 * slow
 

@@ -23,9 +23,7 @@ class EpochClock(keras.callbacks.Callback):
         clock: returns seconds; replaceable so that tests need no real time.
     """
 
-    def __init__(
-        self, batches: TrainingBatches, count: int, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
+    def __init__(self, batches: TrainingBatches, count: int, clock: Callable[[], float] = time.perf_counter) -> None:
         super().__init__()
         self._batches = batches
         self._count = count

@@ -26,9 +26,7 @@ class Report(keras.callbacks.Callback):
         clock: returns seconds; replaceable so that tests need no real time.
     """
 
-    def __init__(
-        self, count: int, steps: int, epochs: int, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
+    def __init__(self, count: int, steps: int, epochs: int, clock: Callable[[], float] = time.perf_counter) -> None:
         super().__init__()
         self._count = count
         self._steps = steps

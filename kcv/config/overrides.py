@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from kcv.config.keys import Key, Specification
+from kcv.config.yaml12 import parse_scalar
 from kcv.errors import nearest
-from kcv.keys import Key, Specification
-from kcv.yaml12 import parse_scalar
 
 
 def flatten(values: Mapping[Any, Any]) -> dict[str, Any]:

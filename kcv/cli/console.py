@@ -1,4 +1,4 @@
-"""Results as text for the terminal: tables and summaries. Builds strings; cli.py prints them."""
+"""Results as text for the terminal: tables and summaries. Builds strings; main.py prints them."""
 
 from __future__ import annotations
 

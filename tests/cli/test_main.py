@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from kcv import __version__, cli
+from kcv.cli.options import VERBS
 from kcv.config import SHORT_FLAGS, Config
+from kcv.config.keys import specify
 from kcv.errors import DataError
-from kcv.keys import specify
-from kcv.options import VERBS
 
 METRICS: dict[str, Any] = {
     "split": "test",

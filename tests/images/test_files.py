@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kcv.errors import DataError
-from kcv.picture_files import find, walk
+from kcv.images.files import find, walk
 
 
 @pytest.fixture

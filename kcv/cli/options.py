@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kcv.config import SHORT_FLAGS, Config
+from kcv.config.keys import Specification, closest, specify
 from kcv.errors import UsageError, nearest
-from kcv.keys import Specification, closest, specify
 
 FORMATS = ("text", "json")
 

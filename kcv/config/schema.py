@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from kcv import overrides as _overrides
-from kcv import yaml12
+from kcv.config import overrides as _overrides
+from kcv.config import yaml12
+from kcv.config.keys import none_as_null, specify
 from kcv.errors import ConfigError
-from kcv.keys import none_as_null, specify
 
 ModelName: TypeAlias = Literal["custom_cnn"]
 MODEL_NAMES: tuple[str, ...] = get_args(ModelName)

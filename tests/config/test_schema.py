@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from kcv.config import SHORT_FLAGS, Config
 from kcv.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def problems(path: Path | None = None, **overrides: Any) -> list[str]:
@@ -201,7 +201,7 @@ def test_every_shipped_configuration_loads(path: Path) -> None:
 
 
 def test_every_key_says_what_it_means() -> None:
-    from kcv.keys import specify
+    from kcv.config.keys import specify
 
     silent = [key.name for key in specify(Config, SHORT_FLAGS).keys.values() if len(key.description) < 8]
     assert silent == []

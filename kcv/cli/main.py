@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kcv import __version__, console, helppage
+from kcv import __version__
+from kcv.cli import console
+from kcv.cli import help as helppage
+from kcv.cli.options import VERBS, check, check_words, find_verb
 from kcv.errors import KcvError, UsageError
-from kcv.options import VERBS, check, check_words, find_verb
 
 EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 130, 141
 

@@ -27,9 +27,6 @@ from PIL import (  # the plugins register themselves in Image.OPEN when they are
 )
 
 from kcv.errors import ImageError
-from kcv.picture_files import EXTENSIONS, find
-
-__all__ = ["EXTENSIONS", "FORMATS", "MAX_PIXELS", "RESIZE_MODES", "decode", "dimensions", "find", "load", "resize"]
 
 RESIZE_MODES: Final = ("squash", "crop", "letterbox")
 """`squash` ignores the aspect ratio, `crop` keeps the middle square, `letterbox` pads with mid grey (128)."""

@@ -6,9 +6,9 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
-from kcv.console import paint, program
-from kcv.keys import Key
-from kcv.options import VERBS, Option, Verb, config_keys
+from kcv.cli.console import paint, program
+from kcv.cli.options import VERBS, Option, Verb, config_keys
+from kcv.config.keys import Key
 
 
 def overview() -> str:

@@ -1,0 +1,31 @@
+"""The configuration of a run: a strict, typed schema, YAML files, and overrides from the command line or Python."""
+
+from kcv.config.schema import (
+    MODEL_NAMES,
+    SHORT_FLAGS,
+    AugmentConfig,
+    Config,
+    DataConfig,
+    Device,
+    ModelConfig,
+    OptimConfig,
+    Precision,
+    ResizeMode,
+    TrackingConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "MODEL_NAMES",
+    "SHORT_FLAGS",
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "Device",
+    "ModelConfig",
+    "OptimConfig",
+    "Precision",
+    "ResizeMode",
+    "TrackingConfig",
+    "TrainConfig",
+]

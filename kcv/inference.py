@@ -48,7 +48,10 @@ def logits(
         workers=workers,
         num_classes=int(model.output_shape[-1]),
     )
-    return logits_of_batches(model, (images for images, _ in batches.loader()), advance=advance)
+    try:
+        return logits_of_batches(model, (images for images, _ in batches.loader()), advance=advance)
+    finally:
+        batches.close()
 
 
 def logits_of_batches(

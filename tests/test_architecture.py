@@ -29,12 +29,13 @@ ALLOWED: dict[str, set[str]] = {
     "native": BASE,
     "metrics": BASE,
     "plots": BASE | {"metrics"},
+    "rows": BASE,
     "tracking": BASE,
     "inference": BASE | {"data", "native"},
-    "artifact": BASE | {"images", "inference"},
+    "artifact": BASE | {"images", "inference", "native"},
     "training": BASE | INFERENCE | {"models", "tracking"},
     "evaluation": BASE | INFERENCE,
-    "prediction": BASE | INFERENCE,
+    "prediction": BASE | INFERENCE | {"rows"},
     "cli": BASE | {"artifact", "training", "evaluation", "prediction"},
 }
 

@@ -69,11 +69,16 @@ def read_info(path: str | Path) -> ArtifactInfo:
         raise ArtifactError(f"{path}: its description is damaged: {key}: {first['msg']}") from None
 
 
-def load(path: str | Path) -> LoadedModel:
+def load(path: str | Path, *, device: str = "auto") -> LoadedModel:
     """Opens a model file: description first, then the class check, then Keras.
+
+    Args:
+        path: of the file.
+        device: where the model is to run: `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:
         ArtifactError: when the file is missing, damaged, foreign, unsafe, or not what it says.
+        DeviceError: when the device is not there.
     """
     path = Path(path)
     info = read_info(path)
@@ -85,9 +90,12 @@ def load(path: str | Path) -> LoadedModel:
     import keras
 
     from kcv.artifact.loaded import LoadedModel
+    from kcv.native.device import device_scope, resolve_device
 
+    where = resolve_device(device)
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with device_scope(where):
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except KcvError:
         raise
     # Keras raises whatever the damage happens to hit (KeyError, OSError, TypeError ...); all mean one thing here.

@@ -58,6 +58,7 @@ def evaluate(*operands: str, **flags: str) -> int:
         split=values["split"],
         output_dir=Path(values["output_dir"]) if values["output_dir"] else None,
         batch_size=values["batch_size"],
+        device=values["device"],
         progress=True,
     )
     if values["format"] == "json":
@@ -80,6 +81,7 @@ def predict(*operands: str, **flags: str) -> int:
         top_k=values["top_k"],
         output=Path(values["output"]) if values["output"] else None,
         batch_size=values["batch_size"],
+        device=values["device"],
         progress=True,
     )
     failed = _print_rows(rows, values)

@@ -83,6 +83,7 @@ class Verb:
 
 FORMAT = Option("format", "how results are printed", "text", FORMATS)
 BATCH = Option("batch_size", "pictures computed at once", 256, least=1)
+DEVICE = Option("device", "where to compute", "auto", ("auto", "cpu", "cuda", "mps"))
 
 VERBS = {
     verb.name: verb
@@ -108,6 +109,7 @@ VERBS = {
                 Option("split", "which part of the data", "test", ("train", "val", "test")),
                 Option("output_dir", "where metrics and plots go; default: evaluation/ beside the model"),
                 BATCH,
+                DEVICE,
                 FORMAT,
             ),
             ("evaluate runs/mine/model.keras", "evaluate runs/mine/model.keras --data=path/to/other/pictures"),
@@ -123,6 +125,7 @@ VERBS = {
                 Option("top_k", "how many classes to rank; default: 1, for one picture 5", least=1),
                 Option("output", "write rows to this file: .csv, .jsonl or .parquet"),
                 BATCH,
+                DEVICE,
                 FORMAT,
             ),
             (

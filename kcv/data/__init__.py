@@ -5,6 +5,7 @@ source name -> Source (encoded pictures) -> split -> Pictures (decoded in memory
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,8 @@ __all__ = [
 
 NAMED = ("cifar10", "digits")
 """The sources that have a name of their own; any other is a path."""
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_SIZE = 224
 _SMALL = 64  # pictures that all are one square of at most this side (pixels) keep their own size
@@ -98,7 +101,14 @@ def load(data: DataConfig) -> Dataset:
     )
 
 
-def load_split(data: DataConfig, split: str, class_names: Sequence[str], trained_on: str | None = None) -> Pictures:
+def load_split(
+    data: DataConfig,
+    split: str,
+    class_names: Sequence[str],
+    trained_on: str | None = None,
+    *,
+    same_source: bool = False,
+) -> Pictures:
     """Loads one split for a finished model, its labels as positions in the model's `class_names`, matched by name.
 
     A split that the source brings is taken as it is. One that training carved is carved again, the same way, if the
@@ -109,15 +119,24 @@ def load_split(data: DataConfig, split: str, class_names: Sequence[str], trained
         split: train, val or test.
         class_names: the model's; the source may have fewer.
         trained_on: fingerprint of the source the model was trained on.
+        same_source: whether `data.source` is meant to be what the model was trained on. Then a split that training
+            carved is not replaced by the whole source, training pictures included, when the source has changed.
 
     Raises:
-        DataError: the source has no such split, or a class that the model does not know.
+        DataError: the source has no such split, has changed, or has a class that the model does not know.
     """
     if split not in SPLITS:
         raise DataError(f"split {split!r} is not one of {', '.join(SPLITS)}.")
     if data.image_size is None:
         raise ValueError("load_split needs data.image_size: the model's")
     source = open_source(data.source)
+    if same_source and trained_on != source.fingerprint:
+        if source.flat:
+            raise DataError(
+                f"{source.name}: has changed since the model was trained on it, so the {split} split is lost; "
+                "name the data to measure all of it, training pictures included."
+            )
+        _log.warning("%s has changed since the model was trained on it", source.name)
     samples = _choose(source, data, split, trained_on)
     labels = relabel(samples.labels, source.class_names, class_names, source.name, "the model")
     samples = Samples(samples.pictures, labels, samples.names)

@@ -13,22 +13,9 @@ from kcv.errors import DataError, KcvError, OutputError
 
 
 @pytest.fixture(scope="module")
-def trained(pictures, tmp_path_factory):
-    """One finished run, shared by the tests that only look at it."""
-    from kcv.training import train
-
-    config = Config.load(
-        data=str(pictures),
-        epochs=4,
-        batch_size=16,
-        lr=3e-3,
-        precision="float32",
-        device="cpu",
-        tracking="none",
-        output_dir=str(tmp_path_factory.mktemp("runs") / "run"),
-        **{"augment.crop_padding": 1, "augment.flip": "none", "model.dropout": 0.1},
-    )
-    return config, train(config)
+def trained(trained_config, trained_run):
+    """One finished run with its configuration, shared by the tests that only look at it."""
+    return trained_config, trained_run
 
 
 def _weights(run) -> list[np.ndarray]:

@@ -1,0 +1,106 @@
+"""Evaluation: the figures of training again, other data by name, and files that say the same as the figures."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from kcv.errors import DataError
+
+
+@pytest.fixture
+def run(trained_run, tmp_path):
+    """A copy of a finished run that a test may write to."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained_run.directory, folder)
+    return folder
+
+
+def _rows(path):
+    return list(csv.reader(path.read_text().splitlines()))
+
+
+def test_it_repeats_the_figures_of_training_to_the_last_digit(run):
+    from kcv import evaluate
+
+    result = evaluate(run / "model.keras")
+    assert result.metrics == json.loads((run / "metrics.json").read_text())
+    assert result.directory == run / "evaluation"
+    assert (result.directory / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
+
+
+def test_the_files_agree_with_the_figures(run):
+    from kcv import evaluate
+
+    result = evaluate(run / "model.keras")
+    assert {entry.name for entry in result.directory.iterdir()} == {
+        "metrics.json", "per_class.csv", "confusion_matrix.csv", "confusion_matrix.png", "roc.png",
+        "learning_curves.png",
+    }  # fmt: skip
+    header, *rows = _rows(result.directory / "confusion_matrix.csv")
+    assert header == ["true class", "centre", "left", "top"]
+    matrix = np.array([[int(cell) for cell in row[1:]] for row in rows])
+    assert matrix.sum() == result.metrics["n"]
+    assert matrix.trace() / matrix.sum() == result.metrics["accuracy"]
+    table = {row[0]: row[1:] for row in _rows(result.directory / "per_class.csv")[1:]}
+    assert float(table["left"][1]) == result.metrics["per_class"]["left"]["recall"]
+
+
+def test_splits_and_other_data_go_to_folders_of_their_own(run, pictures, tmp_path):
+    from kcv import evaluate
+
+    assert evaluate(run / "model.keras", split="val").directory == run / "evaluation-val"
+    other = tmp_path / "other photos"
+    shutil.copytree(pictures / "test" / "left", other / "left")
+    shutil.copytree(pictures / "test" / "top", other / "top")
+    result = evaluate(run / "model.keras", data=str(other))
+    assert result.directory == run / "evaluation-other-photos-test"
+    assert result.metrics["n"] == 16
+    assert result.metrics["per_class"]["centre"]["support"] == 0
+    assert result.metrics["per_class"]["centre"]["recall"] is None
+
+
+def test_the_validation_split_is_the_one_of_training(run):
+    from kcv import evaluate
+
+    history = _rows(run / "history.csv")
+    column = history[0].index("val_accuracy")
+    best = max(float(row[column]) for row in history[1:])
+    assert evaluate(run / "model.keras", split="val").metrics["accuracy"] == pytest.approx(best)
+
+
+def test_classes_are_matched_by_name(run, pictures, tmp_path):
+    from kcv import evaluate
+
+    # Alone in a folder, `top` and `left` are classes 1 and 0; in the model they are 2 and 1.
+    for name in ("left", "top"):
+        shutil.copytree(pictures / "test" / name, tmp_path / "two" / name)
+    whole = evaluate(run / "model.keras").metrics["per_class"]
+    part = evaluate(run / "model.keras", data=str(tmp_path / "two")).metrics["per_class"]
+    assert part["top"]["recall"] == whole["top"]["recall"]
+    assert part["left"]["recall"] == whole["left"]["recall"]
+
+
+def test_a_class_that_the_model_does_not_know_is_refused(run, pictures, tmp_path):
+    from kcv import evaluate
+
+    shutil.copytree(pictures / "test" / "left", tmp_path / "two" / "left")
+    shutil.copytree(pictures / "test" / "top", tmp_path / "two" / "zebra")
+    with pytest.raises(DataError, match="zebra"):
+        evaluate(run / "model.keras", data=str(tmp_path / "two"))
+
+
+def test_a_carved_test_split_is_not_guessed_when_the_data_has_changed(configure, pictures, tmp_path):
+    from kcv import evaluate
+    from kcv.training import train
+
+    flat = tmp_path / "flat"
+    shutil.copytree(pictures / "train", flat)
+    run = train(configure(data=str(flat), epochs=1))
+    assert evaluate(run.model_path).metrics == run.metrics
+    next((flat / "left").glob("*.png")).unlink()
+    with pytest.raises(DataError, match="has changed since the model was trained on it"):
+        evaluate(run.model_path)
+    assert evaluate(run.model_path, data=str(flat)).metrics["n"] == 89

@@ -67,6 +67,11 @@ class RunFolder:
         return self.path / "learning_curves.png"
 
     @property
+    def confusion(self) -> Path:
+        """Which classes the best weights take for which, on the split of `metrics`."""
+        return self.path / "confusion_matrix.png"
+
+    @property
     def environment(self) -> Path:
         """What the run was made with."""
         return self.path / "environment.json"

@@ -163,8 +163,11 @@ class _Job:
     def measure(self) -> dict[str, Any]:
         """Measures the model once on the test split, or on the validation split where there is none."""
         split, pictures = ("test", self.dataset.test) if self.dataset.test else ("val", self.dataset.val)
-        logits = inference.logits(self.model, pictures, workers=self.config.data.workers)
-        return metrics.summarize(pictures.labels, inference.softmax(logits), self.dataset.class_names, split)
+        names = self.dataset.class_names
+        probabilities = inference.softmax(inference.logits(self.model, pictures, workers=self.config.data.workers))
+        matrix = metrics.confusion_matrix(pictures.labels, probabilities.argmax(axis=1), len(names))
+        plots.confusion_matrix(matrix, names, self.folder.confusion)
+        return metrics.summarize(pictures.labels, probabilities, names, split)
 
     def save(self, epoch: int, figures: dict[str, Any] | None = None) -> None:
         """Writes the model file with the weights as they are."""

@@ -37,6 +37,7 @@ def test_the_run_folder_holds_what_it_promises(trained):
     names = {entry.name for entry in run.directory.iterdir()}
     assert names == {
         "config.yaml", "model.keras", "history.csv", "metrics.json", "environment.json", "learning_curves.png",
+        "confusion_matrix.png",
     }  # fmt: skip
     assert Config.load(run.directory / "config.yaml") == config
     metrics = json.loads((run.directory / "metrics.json").read_text())
@@ -200,4 +201,4 @@ def test_mlflow_has_the_run(configure, tmp_path):
     losses = [point.value for point in client.get_metric_history(found.info.run_id, "val_loss")]
     assert losses == pytest.approx([row["val_loss"] for row in run.history])
     names = {entry.path for entry in client.list_artifacts(found.info.run_id)}
-    assert {"model.keras", "metrics.json", "learning_curves.png", "config.yaml"} <= names
+    assert {"model.keras", "metrics.json", "learning_curves.png", "confusion_matrix.png", "config.yaml"} <= names

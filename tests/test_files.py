@@ -1,0 +1,49 @@
+"""A file is whole or it is as it was."""
+
+import os
+import stat
+
+import pytest
+
+from kcv.errors import OutputError
+from kcv.files import atomic, write_text
+
+
+def test_what_is_written_appears_when_the_block_ends(tmp_path):
+    path = tmp_path / "new" / "folder" / "notes.txt"
+    with atomic(path) as temporary:
+        temporary.write_text("half")
+        assert not path.exists()
+        assert temporary.suffix == ".txt"
+        assert temporary.parent == path.parent
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+    assert os.listdir(path.parent) == ["notes.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_the_old_file_and_no_other(tmp_path, error):
+    path = tmp_path / "notes.txt"
+    path.write_text("old")
+    with pytest.raises(error), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+def test_others_may_read_it_as_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "notes.txt", "é\n")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "notes.txt").stat().st_mode) == 0o640
+    assert (tmp_path / "notes.txt").read_bytes() == "é\n".encode()
+
+
+def test_a_place_that_cannot_be_written_to_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot write .*file/notes\.txt: ") as caught:
+        write_text(tmp_path / "file" / "notes.txt", "text")
+    assert "\n" not in str(caught.value)

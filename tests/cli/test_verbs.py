@@ -1,0 +1,84 @@
+"""The verbs as a person runs them, on a real run: what is printed where, and the exit codes."""
+
+import json
+import shutil
+
+import pytest
+
+
+@pytest.fixture
+def run(trained_run, tmp_path):
+    """A copy of a finished run beside an empty working folder."""
+    folder = tmp_path / "runs" / "mine"
+    shutil.copytree(trained_run.directory, folder)
+    return folder
+
+
+def test_train_leaves_a_run_and_says_what_to_do_next(kcv, pictures, tmp_path):
+    done = kcv(
+        "train", f"--data={pictures}", "--epochs=1", "--batch_size=16", "--precision=float32", "--device=cpu",
+        "--tracking=none", "--output_dir=out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "model.keras").is_file()
+    assert "test accuracy" in done.stdout
+    assert "kcv evaluate out/model.keras" in done.stdout
+    lines = done.stderr.splitlines()
+    assert any(line.startswith("epoch 1/1  loss ") for line in lines)
+    assert any("float32: as asked" in line for line in lines)
+    assert "Warning" not in done.stderr
+    again = kcv("train", f"--data={pictures}", "--tracking=none", "--output_dir=out")
+    assert again.returncode == 2
+    assert again.stderr.splitlines()[-1].startswith("kcv: error: out already holds a run")
+
+
+def test_train_again_from_the_config_that_a_run_wrote(kcv, run, tmp_path):
+    done = kcv("train", str(run / "config.yaml"), "--output_dir=again", "--epochs=2", "--format=json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["metrics"]["split"] == "test"
+    assert result["model"] == "again/model.keras"
+
+
+def test_evaluate_prints_the_table_and_the_same_figures_as_json(kcv, run):
+    text = kcv("evaluate", str(run))
+    assert text.returncode == 0, text.stderr
+    for word in ("precision", "centre", "test accuracy", "95% interval", "ROC AUC"):
+        assert word in text.stdout
+    assert text.stderr == ""
+    result = json.loads(kcv("evaluate", str(run / "model.keras"), "--format=json").stdout)
+    stored = json.loads((run / "metrics.json").read_text())
+    assert {key: result[key] for key in stored} == stored
+
+
+def test_predict_one_picture_shows_its_ranking(kcv, run, pictures):
+    done = kcv("predict", str(pictures / "test" / "left" / "000.png"), f"--model={run}")
+    assert done.returncode == 0, done.stderr
+    first, *ranking = done.stdout.splitlines()
+    assert " left " in first
+    assert ranking[0].split()[0] == "left"
+    assert len(ranking) == 3
+
+
+def test_predict_many_with_a_bad_one_among_them(kcv, run, pictures, tmp_path):
+    folder = tmp_path / "new"
+    shutil.copytree(pictures / "test", folder)
+    (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff")
+    done = kcv("predict", "new", f"--model={run}", "--output=rows.csv")
+    assert done.returncode == 2
+    assert "kcv: error: 1 picture could not be read" in done.stderr
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 26
+
+
+def test_predict_as_json_lines(kcv, run, pictures):
+    done = kcv("predict", str(pictures / "test" / "top"), f"--model={run}", "--format=json", "--top_k=2")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 8
+    assert all(row["label"] == "top" and row["label_2"] in ("left", "centre") for row in rows)
+
+
+def test_info_needs_no_keras_and_says_what_is_in_the_file(kcv, run):
+    done = kcv("info", str(run))
+    assert done.returncode == 0
+    for word in ("custom_cnn", "centre, left, top", "16x16", "test accuracy"):
+        assert word in done.stdout

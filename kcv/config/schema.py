@@ -58,7 +58,7 @@ class DataConfig(Section):
 
     source: str = Field("digits", min_length=1, description="cifar10, digits, or the path of your own pictures")
     image_size: int | None = Field(
-        None, ge=8, le=1024, description="side of the model's square input, px; null: the data's own size, or 224"
+        None, ge=16, le=1024, description="side of the model's square input, px; null: the data's own size, or 224"
     )
     resize: ResizeMode = Field("squash", description="how a picture becomes square: stretched, cut or padded")
     val_fraction: float = Field(

@@ -175,7 +175,7 @@ def _own_size(source: Source) -> int:
     if len(shapes) == 1:
         height, width = shapes.pop()
         if height == width <= _SMALL:
-            return max(height, 8)  # the smallest size a model takes
+            return max(height, 16)  # the smallest size that a model takes
     return DEFAULT_SIZE
 
 

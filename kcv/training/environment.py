@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -32,7 +34,7 @@ def describe(*, device: str, precision: str, seed: int, data_fingerprint: str) -
     """Returns the content of `environment.json`: plain values only."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv),
+        "command": re.sub(r"//[^/@\s]*@", "//", shlex.join(sys.argv)),  # without the credentials of a tracking uri
         "kcv": kcv.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),

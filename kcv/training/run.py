@@ -80,6 +80,13 @@ class RunFolder:
         """Writes one of the folder's JSON files, atomically."""
         write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
+    def discard(self) -> None:
+        """Removes the folder if nothing has been put into it."""
+        try:
+            self.path.rmdir()
+        except OSError:
+            return  # not empty, or not ours to remove: then it stays
+
     def _make(self, *, exist_ok: bool) -> bool:
         try:
             self.path.mkdir(parents=True, exist_ok=exist_ok)

@@ -12,21 +12,21 @@ import numpy as np
 
 from kcv import artifact, data, inference, metrics, models, plots
 from kcv.config import Config
-from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.dataset import Dataset, Pictures, Pixels
+from kcv.errors import KcvError
 from kcv.files import write_text
 from kcv.native.device import describe_device, device_scope, resolve_device
 from kcv.native.precision import precision_scope, resolve_precision
 from kcv.tracking import Status, Tracker, open_tracker
 from kcv.training import environment
-from kcv.training.callbacks import BestModel, EpochClock, FiniteLoss, HistoryFile, Report, Track
-from kcv.training.optimizer import build_optimizer
+from kcv.training.fitting import Fitted, fit, open_batches
 from kcv.training.run import Run, RunFolder
 
 _log = logging.getLogger(__name__)
 
-_FITTING_SAMPLE = 5_000
-"""Training pictures that normalisation and whitening are fitted to; their moments do not change with more."""
+_MOST_FITTING_PICTURES = 5_000
+_MOST_FITTING_PIXELS = 20_000_000
+"""How much of the training split normalisation and whitening are fitted to; their moments do not change with more."""
 
 
 def train(config: Config) -> Run:
@@ -47,136 +47,70 @@ def train(config: Config) -> Run:
     dataset = data.load(config.data)
     _log.info("data       %s", _describe_data(dataset))
     _log.info("device     %s (%s), %s: %s", device, describe_device(device), policy, reason)
-    tracker = open_tracker(config.tracking)
-    folder = RunFolder.create(config)
-    surroundings = environment.describe(
-        device=device, precision=policy, seed=config.seed, data_fingerprint=dataset.fingerprint
-    )
-    write_text(folder.config, config.to_yaml())
-    folder.write_json(folder.environment, surroundings)
-    _log.info("run        %s", folder.path)
-
-    tracker.start(folder.path.name, config.flatten(), surroundings)
-    status: Status = "FAILED"
-    try:
-        keras.utils.set_random_seed(config.seed)
-        with device_scope(device), precision_scope(policy):
-            model = models.build(config.model, dataset.image_size, len(dataset.class_names), _sample(dataset.train))
-            _log.info("model      %s, %s parameters", config.model.name, f"{model.count_params():,}")
-            job = _Job(config, dataset, model, policy, device, folder, tracker)
-            best, rows = job.fit()
-            figures = job.measure()
-        folder.write_json(folder.metrics, figures)
-        job.save(best.best_epoch, figures)
-        plots.learning_curves(rows, folder.curves)
-        tracker.log_metrics(_scalars(figures), step=best.best_epoch)
-        tracker.log_artifacts(folder.path)
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        tracker.finish(status)
+    with open_batches(config, dataset, device) as batches:
+        # From here on there is a run: all that a wrong configuration can break has been tried.
+        surroundings = environment.describe(
+            device=device, precision=policy, seed=config.seed, data_fingerprint=dataset.fingerprint
+        )
+        folder, tracker = _open_run(config, surroundings)
+        status: Status = "FAILED"
+        try:
+            keras.utils.set_random_seed(config.seed)
+            with device_scope(device), precision_scope(policy):
+                model = models.build(config.model, dataset.image_size, len(dataset.class_names), _sample(dataset.train))
+                _log.info("model      %s, %s parameters", config.model.name, f"{model.count_params():,}")
+                result = _Result(config, dataset, model, policy, folder)
+                fitted = fit(model, batches, config, history=folder.history, tracker=tracker, save=result.save)
+                figures = result.finish(fitted)
+            tracker.log_metrics(_scalars(figures), step=fitted.best_epoch)
+            tracker.log_artifacts(folder.path)
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            tracker.finish(status)
     return Run(
         directory=folder.path,
         model_path=folder.model,
         metrics=figures,
-        history=rows,
-        best_epoch=best.best_epoch,
+        history=fitted.rows,
+        best_epoch=fitted.best_epoch,
         seconds=time.perf_counter() - began,
         tracking=tracker.location,
         environment=surroundings,
     )
 
 
+def _open_run(config: Config, surroundings: dict[str, Any]) -> tuple[RunFolder, Tracker]:
+    """Makes the run's folder and its record; leaves no folder where there can be no record."""
+    tracker = open_tracker(config.tracking)
+    folder = RunFolder.create(config)
+    try:
+        tracker.start(folder.path.name, config.flatten(), surroundings)
+    except KcvError:
+        folder.discard()
+        raise
+    write_text(folder.config, config.to_yaml())
+    folder.write_json(folder.environment, surroundings)
+    _log.info("run        %s", folder.path)
+    return folder, tracker
+
+
 @dataclass(frozen=True)
-class _Job:
-    """Everything that is fixed before the first step."""
+class _Result:
+    """Turns a model into the files of its run."""
 
     config: Config
     dataset: Dataset
     model: keras.Model
     policy: str
-    device: str
     folder: RunFolder
-    tracker: Tracker
-
-    def fit(self) -> tuple[BestModel, list[dict[str, float]]]:
-        """Runs `fit` and leaves the best weights in the model."""
-        config, classes = self.config, len(self.dataset.class_names)
-        batches = TrainingBatches(
-            self.dataset.train,
-            num_classes=classes,
-            batch_size=config.data.batch_size,
-            augment=config.augment,
-            label_smoothing=config.optim.label_smoothing,
-            seed=config.seed,
-            device=self.device,
-            workers=config.data.workers,
-        )
-        validation = InferenceBatches(
-            self.dataset.val,
-            num_classes=classes,
-            batch_size=inference.BATCH_SIZE,
-            device=self.device,
-            workers=config.data.workers,
-        )
-        # The compiled twin shares layers and variables; the model itself stays free of optimizer and metrics, so that
-        # its file opens without kcv.
-        trainee = keras.Model(self.model.inputs, self.model.outputs)
-        trainee.compile(
-            optimizer=build_optimizer(
-                config.optim, steps_per_epoch=len(batches), epochs=config.train.epochs, ema=config.train.ema
-            ),
-            loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-            jit_compile=False,
-        )
-        best = BestModel(self.model, config.train.monitor, self.save)
-        history = HistoryFile(self.folder.history)
-        callbacks: list[keras.callbacks.Callback] = [EpochClock(batches, len(self.dataset.train)), FiniteLoss()]
-        if config.train.ema is not None:
-            callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-        report = Report(len(self.dataset.train), len(batches), config.train.epochs)
-        callbacks += [best, history, Track(self.tracker), report]
-        if config.train.patience is not None:
-            mode = "max" if config.train.monitor.endswith("accuracy") else "min"
-            callbacks.append(
-                keras.callbacks.EarlyStopping(config.train.monitor, patience=config.train.patience, mode=mode)
-            )
-        try:
-            trainee.fit(
-                batches.loader(),
-                validation_data=validation.loader(),
-                epochs=config.train.epochs,
-                callbacks=callbacks,
-                shuffle=False,  # the batches shuffle themselves; Keras warns of the default
-                verbose=0,
-            )
-        finally:
-            report.close()
-            batches.close()
-            validation.close()
-        best.restore()
-        return best, history.rows
-
-    def measure(self) -> dict[str, Any]:
-        """Measures the model once on the test split, or on the validation split where there is none."""
-        split, pictures = ("test", self.dataset.test) if self.dataset.test else ("val", self.dataset.val)
-        names = self.dataset.class_names
-        probabilities = inference.softmax(inference.logits(self.model, pictures, workers=self.config.data.workers))
-        matrix = metrics.confusion_matrix(pictures.labels, probabilities.argmax(axis=1), len(names))
-        plots.confusion_matrix(matrix, names, self.folder.confusion)
-        return metrics.summarize(pictures.labels, probabilities, names, split)
 
     def save(self, epoch: int, figures: dict[str, Any] | None = None) -> None:
-        """Writes the model file with the weights as they are."""
-        artifact.save(self.folder.model, self.model, self.describe(epoch, figures))
-
-    def describe(self, epoch: int, figures: dict[str, Any] | None) -> artifact.ArtifactInfo:
-        """Returns what the model file says of itself."""
+        """Writes the model file with the weights as they are, of the given epoch (from 1)."""
         trainable = sum(int(np.prod(variable.shape)) for variable in self.model.trainable_variables)
-        return artifact.ArtifactInfo(
+        info = artifact.ArtifactInfo(
             model_name=self.config.model.name,
             class_names=self.dataset.class_names,
             image_size=self.dataset.image_size,
@@ -190,11 +124,27 @@ class _Job:
             best_epoch=epoch,
             versions=environment.versions(),
         )
+        artifact.save(self.folder.model, self.model, info)
+
+    def finish(self, fitted: Fitted) -> dict[str, Any]:
+        """Measures the model once, on test or, where there is no test split, on val; writes all that is left."""
+        split, pictures = ("test", self.dataset.test) if self.dataset.test else ("val", self.dataset.val)
+        names = self.dataset.class_names
+        logits = inference.logits(self.model, pictures, workers=self.config.data.workers)
+        probabilities = inference.softmax(logits)
+        figures = metrics.summarize(pictures.labels, probabilities, names, split)
+        self.folder.write_json(self.folder.metrics, figures)
+        self.save(fitted.best_epoch, figures)
+        matrix = metrics.confusion_matrix(pictures.labels, probabilities.argmax(axis=1), len(names))
+        plots.confusion_matrix(matrix, names, self.folder.confusion)
+        plots.learning_curves(fitted.rows, self.folder.curves)
+        return figures
 
 
 def _sample(pictures: Pictures) -> Pixels:
     """Returns training pictures spread evenly over the split, uint8 [n, size, size, 3]."""
-    indices = np.linspace(0, len(pictures) - 1, min(len(pictures), _FITTING_SAMPLE)).astype(np.int64)
+    count = min(len(pictures), _MOST_FITTING_PICTURES, max(1, _MOST_FITTING_PIXELS // pictures.size**2))
+    indices = np.linspace(0, len(pictures) - 1, count).astype(np.int64)
     if pictures.pixels is not None:
         return pictures.pixels[indices]
     return np.stack([pictures.read(int(index)) for index in indices])

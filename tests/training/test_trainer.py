@@ -9,7 +9,7 @@ import pytest
 
 from kcv.artifact import load, read_info
 from kcv.config import Config
-from kcv.errors import DataError, KcvError, OutputError
+from kcv.errors import KcvError, OutputError
 
 
 @pytest.fixture(scope="module")
@@ -176,12 +176,35 @@ def test_a_folder_that_holds_a_run_is_left_alone(trained, configure):
     assert run.model_path.read_bytes() == before
 
 
-def test_bad_data_leaves_no_run_folder(configure, tmp_path):
+@pytest.mark.parametrize(
+    "bad",
+    [{"data": "nowhere"}, {"augment.cutout": 500}, {"tracking": "sqlite:////nowhere/mlflow.db"}, {"device": "mps"}],
+    ids=lambda bad: next(iter(bad)),
+)
+def test_what_cannot_be_run_leaves_no_run_folder(configure, tmp_path, monkeypatch, bad):
+    import torch
+
     from kcv.training import train
 
-    with pytest.raises(DataError):
-        train(configure(data=str(tmp_path / "nowhere")))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(KcvError):
+        train(configure(**bad))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_failed_run_keeps_what_it_had(configure, tmp_path, monkeypatch):
+    from kcv.training import train
+    from kcv.training.callbacks import Report
+
+    def interrupt(self, epoch, logs=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Report, "on_epoch_end", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(configure())
+    info = read_info(tmp_path / "run" / "model.keras")
+    assert info.best_epoch == 1
+    assert info.metrics is None
 
 
 def test_mlflow_has_the_run(configure, tmp_path):

@@ -131,7 +131,9 @@ def roc_curves(
             corner.set(xlim=(0, 0.1), ylim=(0.9, 1.003), xticks=[0, 0.05, 0.1], yticks=[0.9, 0.95, 1])
             corner.spines[:].set(visible=True, color=_PALE)
             corner.tick_params(labelsize=8, length=2)
-            axes.indicate_inset_zoom(corner, edgecolor=_GREY, linewidth=0.6)
+            zoom = axes.indicate_inset_zoom(corner, edgecolor=_GREY, linewidth=0.6)
+            for line in zoom.connectors or ():
+                line.set_visible(False)
             panels.append(corner)
         axes.plot([0, 1], [0, 1], color=_PALE, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
         for _, c in ranked if len(shown) < len(ranked) else []:
@@ -212,7 +214,7 @@ def _figure(size: tuple[float, float], path: Path) -> Iterator[Figure]:
         with atomic(path) as temporary, warnings.catch_warnings():
             # A name in a script that no installed font has is drawn as boxes; the CSV files beside it have it right.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            figure.savefig(temporary, format="png", metadata={"Software": None})
+            figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.15, metadata={"Software": None})
 
 
 def _write_counts(axes: Axes, matrix: NDArray[np.int64], share: NDArray[np.float64]) -> None:

@@ -91,7 +91,7 @@ class Progress:
                 self._history = deque([(self._start, 0)])
                 self._draw(self._clock())
                 self._write("\n")
-            else:
+            elif self._drawn_at > -float("inf"):  # a line that is not ours must not be wiped
                 self._write("\r\x1b[K")
             self._visible = False
 

@@ -49,7 +49,10 @@ def open_rows(path: Path, columns: Sequence[str]) -> Iterator[RowWriter]:
             with _parquet(temporary, columns) as parquet:
                 yield parquet
         else:
-            with temporary.open("w", encoding="utf-8", newline="") as stream:
+            # A file name that is not UTF-8 arrives as lone surrogates. CSV gets its bytes back as they are on disk; in
+            # JSON the backslash escape of a surrogate reads back as the same name.
+            errors = "surrogateescape" if suffix == ".csv" else "backslashreplace"
+            with temporary.open("w", encoding="utf-8", errors=errors, newline="") as stream:
                 yield _CsvRows(stream, columns) if suffix == ".csv" else _JsonRows(stream, columns)
 
 
@@ -85,7 +88,7 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[RowWriter]:
             self.held: list[Mapping[str, Any]] = []
 
         def write(self, row: Mapping[str, Any]) -> None:
-            self.held.append(row)
+            self.held.append({key: _utf8(value) for key, value in row.items() if key in schema.names})
             if len(self.held) >= _PARQUET_ROWS:
                 self.flush()
 
@@ -98,3 +101,8 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[RowWriter]:
         rows = Rows(writer)
         yield rows
         rows.flush()
+
+
+def _utf8(value: Any) -> Any:
+    """Marks what is not UTF-8 in a text: Parquet has no way to hold it."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if isinstance(value, str) else value

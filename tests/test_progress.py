@@ -179,11 +179,19 @@ def test_lost_terminal_does_not_end_the_job() -> None:
 def test_close_twice_and_advance_after_it_write_nothing_more() -> None:
     terminal = Terminal()
     bar = Progress(10, "x", stream=terminal, clock=Clock())
+    bar.advance(5)
     bar.close()
     before = terminal.getvalue()
     bar.close()
     bar.advance(10)
     assert terminal.getvalue() == before
+
+
+def test_job_that_never_advanced_leaves_the_terminal_alone() -> None:
+    terminal = Terminal()
+    with Progress(None, "x", stream=terminal, clock=Clock()):
+        pass
+    assert terminal.getvalue() == ""
 
 
 def test_threads_lose_no_count() -> None:

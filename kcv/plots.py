@@ -131,8 +131,7 @@ def roc_curves(
             corner.set(xlim=(0, 0.1), ylim=(0.9, 1.003), xticks=[0, 0.05, 0.1], yticks=[0.9, 0.95, 1])
             corner.spines[:].set(visible=True, color=_PALE)
             corner.tick_params(labelsize=8, length=2)
-            zoom = axes.indicate_inset_zoom(corner, edgecolor=_GREY, linewidth=0.6)
-            for line in zoom.connectors or ():
+            for line in axes.indicate_inset_zoom(corner, edgecolor=_GREY, linewidth=0.6).connectors or ():
                 line.set_visible(False)
             panels.append(corner)
         axes.plot([0, 1], [0, 1], color=_PALE, linestyle=(0, (4, 3)), linewidth=1, zorder=1)

@@ -75,6 +75,8 @@ def predict(*operands: str, **flags: str) -> int:
         raise UsageError("predict needs --model=MODEL: a model file (model.keras), or the run folder that holds it.")
     from kcv import prediction
 
+    # Rows that appear on the terminal show how far it is; a bar among them would only be in their way.
+    rows_on_terminal = sys.stdout.isatty() and (values["output"] is None or values["format"] == "json")
     rows = prediction.predict(
         values["path"],
         _model_path(values["model"]),
@@ -82,7 +84,7 @@ def predict(*operands: str, **flags: str) -> int:
         output=Path(values["output"]) if values["output"] else None,
         batch_size=values["batch_size"],
         device=values["device"],
-        progress=True,
+        progress=not rows_on_terminal,
     )
     failed = _print_rows(rows, values)
     if failed:

@@ -67,6 +67,7 @@ def train(config: Config) -> Run:
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
+            _log.info("interrupted; what there is, the best model among it, stays in %s", folder.path)
             raise
         finally:
             tracker.finish(status)

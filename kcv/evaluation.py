@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from kcv.artifact import LoadedModel
 from kcv.config import Config
 from kcv.data.dataset import Pictures
 from kcv.errors import DataError
-from kcv.files import write_text
+from kcv.files import write_csv, write_json
 from kcv.progress import Progress
 
 
@@ -115,35 +113,21 @@ def _directory(model: Path, source: str | None, split: str) -> Path:
 
 def _write(result: Evaluation, class_names: Sequence[str], history: Path) -> None:
     folder = result.directory
-    write_text(
-        folder / "metrics.json", json.dumps(result.metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    )
-    per_class = result.metrics["per_class"]
+    write_json(folder / "metrics.json", result.metrics)
     columns = ["precision", "recall", "f1", "support"]
-    write_text(
+    per_class = result.metrics["per_class"].items()
+    write_csv(
         folder / "per_class.csv",
-        _csv(["class", *columns], [[name, *(scores[key] for key in columns)] for name, scores in per_class.items()]),
+        ["class", *columns],
+        [[name, *(scores[key] for key in columns)] for name, scores in per_class],
     )
     matrix = metrics.confusion_matrix(result.labels, result.probabilities.argmax(axis=1), len(class_names))
-    write_text(
-        folder / "confusion_matrix.csv",
-        _csv(
-            ["true class", *class_names],
-            [[name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True)],
-        ),
-    )
+    rows = [[name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True)]
+    write_csv(folder / "confusion_matrix.csv", ["true class", *class_names], rows)
     plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix.png")
     plots.roc_curves(result.labels, result.probabilities, class_names, folder / "roc.png")
     if history.is_file():
         plots.learning_curves(_read_history(history), folder / "learning_curves.png")
-
-
-def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _read_history(path: Path) -> list[dict[str, float]]:

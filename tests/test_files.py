@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from kcv.errors import OutputError
-from kcv.files import atomic, write_text
+from kcv.files import atomic, write_csv, write_json, write_text
 
 
 def test_what_is_written_appears_when_the_block_ends(tmp_path):
@@ -47,3 +47,13 @@ def test_a_place_that_cannot_be_written_to_is_one_clear_line(tmp_path):
     with pytest.raises(OutputError, match=r"cannot write .*file/notes\.txt: ") as caught:
         write_text(tmp_path / "file" / "notes.txt", "text")
     assert "\n" not in str(caught.value)
+
+
+def test_json_and_csv_are_written_for_other_programs(tmp_path):
+    write_json(tmp_path / "a.json", {"name": "élan", "value": 0.1, "none": None})
+    assert (tmp_path / "a.json").read_text() == '{\n  "name": "élan",\n  "value": 0.1,\n  "none": null\n}\n'
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "b.json", {"value": float("nan")})
+    assert not (tmp_path / "b.json").exists()
+    write_csv(tmp_path / "a.csv", ["class", "f1"], [["a, b", None], ['"c"', 0.5]])
+    assert (tmp_path / "a.csv").read_bytes() == b'class,f1\n"a, b",\n"""c""",0.5\n'

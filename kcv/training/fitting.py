@@ -14,7 +14,7 @@ from kcv.config import Config
 from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.dataset import Dataset
 from kcv.tracking import Tracker
-from kcv.training.callbacks import BestModel, EpochClock, FiniteLoss, HistoryFile, Report, Track
+from kcv.training.callbacks import BestModel, EpochClock, FiniteLoss, HistoryFile, Report, Track, higher_is_better
 from kcv.training.optimizer import build_optimizer
 
 
@@ -135,6 +135,6 @@ def _callbacks(
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     callbacks += reporting
     if config.train.patience is not None:
-        mode = "max" if config.train.monitor.endswith("accuracy") else "min"
+        mode = "max" if higher_is_better(config.train.monitor) else "min"
         callbacks.append(keras.callbacks.EarlyStopping(config.train.monitor, patience=config.train.patience, mode=mode))
     return callbacks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from kcv.config import Config
 from kcv.errors import OutputError
-from kcv.files import write_text
 
 
 @dataclass(frozen=True)
@@ -75,10 +73,6 @@ class RunFolder:
     def environment(self) -> Path:
         """What the run was made with."""
         return self.path / "environment.json"
-
-    def write_json(self, path: Path, values: dict[str, Any]) -> None:
-        """Writes one of the folder's JSON files, atomically."""
-        write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def discard(self) -> None:
         """Removes the folder if nothing has been put into it."""

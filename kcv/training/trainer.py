@@ -14,7 +14,7 @@ from kcv import artifact, data, inference, metrics, models, plots
 from kcv.config import Config
 from kcv.data.dataset import Dataset, Pictures, Pixels
 from kcv.errors import KcvError
-from kcv.files import write_text
+from kcv.files import write_json, write_text
 from kcv.native.device import describe_device, device_scope, resolve_device
 from kcv.native.precision import precision_scope, resolve_precision
 from kcv.tracking import Status, Tracker, open_tracker
@@ -93,7 +93,7 @@ def _open_run(config: Config, surroundings: dict[str, Any]) -> tuple[RunFolder, 
         folder.discard()
         raise
     write_text(folder.config, config.to_yaml())
-    folder.write_json(folder.environment, surroundings)
+    write_json(folder.environment, surroundings)
     _log.info("run        %s", folder.path)
     return folder, tracker
 
@@ -134,7 +134,7 @@ class _Result:
         logits = inference.logits(self.model, pictures, workers=self.config.data.workers)
         probabilities = inference.softmax(logits)
         figures = metrics.summarize(pictures.labels, probabilities, names, split)
-        self.folder.write_json(self.folder.metrics, figures)
+        write_json(self.folder.metrics, figures)
         self.save(fitted.best_epoch, figures)
         matrix = metrics.confusion_matrix(pictures.labels, probabilities.argmax(axis=1), len(names))
         plots.confusion_matrix(matrix, names, self.folder.confusion)

@@ -10,6 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def higher_is_better(monitor: str) -> bool:
+    """Whether a log entry is an accuracy, not a loss."""
+    return monitor.endswith("accuracy")
+
+
 class BestModel(keras.callbacks.Callback):
     """Remembers the best epoch's weights and saves each new best at once, so that a killed run leaves a model.
 
@@ -27,7 +32,7 @@ class BestModel(keras.callbacks.Callback):
         self.best_epoch = 0
         self._core = core
         self._monitor = monitor
-        self._sign = 1.0 if monitor.endswith("accuracy") else -1.0
+        self._sign = 1.0 if higher_is_better(monitor) else -1.0
         self._save = save
         self._best = -np.inf
         self._weights: list[NDArray[Any]] = []

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from kcv.files import write_text
+from kcv.files import write_csv
 
 COLUMNS = (
     "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images_per_second",
@@ -35,8 +33,4 @@ class HistoryFile(keras.callbacks.Callback):
         """Adds the epoch's row and writes the file."""
         logs = logs or {}
         self.rows.append({"epoch": epoch + 1, **{key: float(logs[key]) for key in COLUMNS[1:]}})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self._path, text.getvalue())
+        write_csv(self._path, COLUMNS, [[row[key] for key in COLUMNS] for row in self.rows])

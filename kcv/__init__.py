@@ -1,4 +1,4 @@
-"""kcv trains, evaluates and runs image classifiers: Keras 3 at PyTorch's native speed.
+"""kcv trains, evaluates and runs image classifiers: Keras 3 on PyTorch.
 
     from kcv import Config, train, load_model, evaluate, predict
 

@@ -1,7 +1,7 @@
 """Figures that say how good a classifier is, from labels and probabilities.
 
-Plain NumPy in double precision, in one fixed order of operations: training and evaluation call the same functions on
-the same numbers and get the same figures to the last digit. A figure that is not defined is None, never NaN.
+Double precision, in one fixed order of operations: training and evaluation call the same functions on the same numbers
+and get the same figures to the last digit. A figure that is not defined is None, never NaN.
 """
 
 from __future__ import annotations
@@ -105,13 +105,10 @@ def roc_curve(
         positive: which pictures are of the class, bool [n]; both kinds must occur.
         scores: higher means more likely of the class, [n].
     """
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order]
-    # Pictures of equal score pass a threshold together: one point for each distinct score.
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
-    true = np.cumsum(positive[order])[last]
-    false = last + 1 - true
-    return np.append(0.0, false / false[-1]), np.append(0.0, true / true[-1])
+    from sklearn import metrics
+
+    false, true, _ = metrics.roc_curve(positive, scores, drop_intermediate=False)
+    return false, true
 
 
 def log_loss(labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]) -> float | None:
@@ -143,16 +140,11 @@ def expected_calibration_error(
 
 
 def _roc_auc(positive: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> float | None:
-    """The Mann-Whitney statistic: how often a picture of the class scores higher than another, ties counted half."""
-    positives = int(positive.sum())
-    negatives = len(positive) - positives
-    if positives == 0 or negatives == 0 or not np.isfinite(scores).all():
+    if positive.all() or not positive.any() or not np.isfinite(scores).all():
         return None
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    mean_rank = ends - (counts - 1) / 2
-    rank_sum = float(mean_rank[inverse[positive]].sum())
-    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+    from sklearn import metrics
+
+    return float(metrics.roc_auc_score(positive, scores))
 
 
 def _class_scores(matrix: NDArray[np.int64], c: int) -> dict[str, float | int | None]:

@@ -156,3 +156,19 @@ def test_arrays_that_do_not_fit_are_refused(labels: list[float], shape: tuple[in
     array = np.array(labels, dtype=None if labels else np.int64)
     with pytest.raises(ValueError, match=message):
         metrics.summarize(array, np.full(shape, 0.5), ["a", "b"], "test")
+
+
+def test_roc_is_what_counting_pairs_and_thresholds_gives() -> None:
+    rng = np.random.default_rng(3)
+    # Few distinct scores, so that ties are common.
+    scores = rng.integers(0, 6, 60) / 6
+    positive = rng.random(60) < 0.4
+    pairs = scores[positive][:, None] - scores[~positive][None, :]
+    area = float(np.mean((pairs > 0) + 0.5 * (pairs == 0)))
+    assert metrics.roc_aucs((~positive).astype(int), np.stack([scores, 1 - scores], axis=1)) == pytest.approx(
+        [area] * 2
+    )
+    false, true = metrics.roc_curve(positive, scores)
+    thresholds = [np.inf, *sorted(set(scores), reverse=True)]
+    np.testing.assert_allclose(false, [np.mean(scores[~positive] >= threshold) for threshold in thresholds])
+    np.testing.assert_allclose(true, [np.mean(scores[positive] >= threshold) for threshold in thresholds])

@@ -1,6 +1,7 @@
 """The configuration of a run: a strict, typed schema, YAML files, and overrides from the command line or Python."""
 
 from kcv.config.schema import (
+    MIN_IMAGE_SIZE,
     MODEL_NAMES,
     SHORT_FLAGS,
     AugmentConfig,
@@ -16,6 +17,7 @@ from kcv.config.schema import (
 )
 
 __all__ = [
+    "MIN_IMAGE_SIZE",
     "MODEL_NAMES",
     "SHORT_FLAGS",
     "AugmentConfig",

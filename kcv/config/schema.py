@@ -30,6 +30,9 @@ SHORT_FLAGS: Mapping[str, str] = {
 }
 """What people type -> the key that it stands for. Top-level keys (seed, precision ...) are their own short form."""
 
+MIN_IMAGE_SIZE = 16
+"""The smallest side that every model takes, pixels: below it, pooling leaves nothing."""
+
 _MAX_SEED = 2**32 - 1  # the largest that numpy and scikit-learn take
 
 Precision: TypeAlias = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
@@ -58,7 +61,10 @@ class DataConfig(Section):
 
     source: str = Field("digits", min_length=1, description="cifar10, digits, or the path of your own pictures")
     image_size: int | None = Field(
-        None, ge=16, le=1024, description="side of the model's square input, px; null: the data's own size, or 224"
+        None,
+        ge=MIN_IMAGE_SIZE,
+        le=1024,
+        description="side of the model's square input, px; null: the data's own size, or 224",
     )
     resize: ResizeMode = Field("squash", description="how a picture becomes square: stretched, cut or padded")
     val_fraction: float = Field(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kcv import images
+from kcv.config import MIN_IMAGE_SIZE
 from kcv.data import folder, parquet
 from kcv.data import split as splitting
 from kcv.data.classes import relabel
@@ -81,9 +82,7 @@ def load(data: DataConfig) -> Dataset:
         DataError: the source cannot be used for training, or holds pictures that cannot be read.
     """
     source = open_source(data.source)
-    train, val, test = splitting.three_way(
-        source, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=data.split_seed
-    )
+    train, val, test = _split(source, data)
     size = data.image_size or _own_size(source)
     parts = [train, val] + ([test] if test is not None else [])
     in_memory = _fits(sum(map(len, parts)), size, data.memory_budget_mb)
@@ -144,13 +143,17 @@ def load_split(
     return _pictures(samples, data.image_size, data.resize, in_memory)
 
 
+def _split(source: Source, data: DataConfig) -> tuple[Samples, Samples, Samples | None]:
+    """Returns train, val and test as training sees them; evaluation repeats the same call."""
+    return splitting.three_way(
+        source, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=data.split_seed
+    )
+
+
 def _choose(source: Source, data: DataConfig, split: str, trained_on: str | None) -> Samples:
     has_all = all(name in source.splits for name in SPLITS)
     if not has_all and trained_on is not None and source.fingerprint == trained_on:
-        train, val, test = splitting.three_way(
-            source, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=data.split_seed
-        )
-        chosen = {"train": train, "val": val, "test": test}[split]
+        chosen = dict(zip(SPLITS, _split(source, data), strict=True))[split]
     elif source.flat:
         chosen = source.splits["train"]
     else:
@@ -175,7 +178,7 @@ def _own_size(source: Source) -> int:
     if len(shapes) == 1:
         height, width = shapes.pop()
         if height == width <= _SMALL:
-            return max(height, 16)  # the smallest size that a model takes
+            return max(height, MIN_IMAGE_SIZE)
     return DEFAULT_SIZE
 
 

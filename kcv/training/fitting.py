@@ -25,12 +25,10 @@ class Batches:
     Attributes:
         train: shuffled, augmented, with smoothed labels.
         val: in order, as they are.
-        count: training pictures in an epoch.
     """
 
     train: TrainingBatches
     val: InferenceBatches
-    count: int
 
 
 @contextmanager
@@ -55,7 +53,7 @@ def open_batches(config: Config, dataset: Dataset, device: str) -> Iterator[Batc
         dataset.val, num_classes=classes, batch_size=inference.BATCH_SIZE, device=device, workers=workers
     )
     try:
-        yield Batches(train, val, len(dataset.train))
+        yield Batches(train, val)
     finally:
         train.close()
         val.close()
@@ -109,7 +107,7 @@ def fit(
     )
     best = BestModel(model, config.train.monitor, save)
     rows = HistoryFile(history)
-    report = Report(batches.count, len(batches.train), config.train.epochs)
+    report = Report(len(batches.train.pictures), len(batches.train), config.train.epochs)
     try:
         twin.fit(
             batches.train.loader(),
@@ -129,7 +127,7 @@ def _callbacks(
     config: Config, batches: Batches, *reporting: keras.callbacks.Callback
 ) -> list[keras.callbacks.Callback]:
     """Returns the callbacks in the order of who needs whom: the clock adds what the reporting ones read."""
-    callbacks: list[keras.callbacks.Callback] = [EpochClock(batches.train, batches.count), FiniteLoss()]
+    callbacks: list[keras.callbacks.Callback] = [EpochClock(batches.train), FiniteLoss()]
     if config.train.ema is not None:
         # Before the reporting ones: the best model is one of averaged weights.
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))

@@ -48,7 +48,7 @@ def test_the_clock_sets_the_epoch_and_leaves_validation_out_of_the_rate():
     from kcv.training.callbacks import EpochClock
 
     epochs, clock = [], Clock()
-    callback = EpochClock(SimpleNamespace(set_epoch=epochs.append), count=600, clock=clock)
+    callback = EpochClock(SimpleNamespace(set_epoch=epochs.append, pictures=range(600)), clock=clock)
     callback.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0.25)))
     callback.on_epoch_begin(3)
     clock.now += 4

@@ -19,14 +19,12 @@ class EpochClock(keras.callbacks.Callback):
 
     Args:
         batches: the training batches.
-        count: pictures in an epoch.
         clock: returns seconds; replaceable so that tests need no real time.
     """
 
-    def __init__(self, batches: TrainingBatches, count: int, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, batches: TrainingBatches, clock: Callable[[], float] = time.perf_counter) -> None:
         super().__init__()
         self._batches = batches
-        self._count = count
         self._clock = clock
         self._began = 0.0
         self._trained = 0.0
@@ -46,4 +44,4 @@ class EpochClock(keras.callbacks.Callback):
             return
         logs["learning_rate"] = float(self.model.optimizer.learning_rate)
         logs["seconds"] = self._clock() - self._began
-        logs["images_per_second"] = self._count / max(self._trained - self._began, 1e-9)
+        logs["images_per_second"] = len(self._batches.pictures) / max(self._trained - self._began, 1e-9)

@@ -9,7 +9,7 @@ import threading
 import time
 import unicodedata
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -58,7 +58,7 @@ class Progress:
         self._keep = keep
         self._clock = clock
         self._lock = threading.Lock()
-        self._metrics: dict[str, float] = {}
+        self._metrics: Callable[[], Mapping[str, float]] = dict
         self._done = 0
         self._start = clock()
         # The rate is that of the last seconds: the first step of a training run is no measure for the others.
@@ -72,11 +72,16 @@ class Progress:
         """Units done so far."""
         return self._done
 
-    def advance(self, n: int = 1, **metrics: float) -> None:
-        """Counts `n` more units and shows `metrics` (latest values, by name) behind the bar."""
+    def advance(self, n: int = 1, metrics: Callable[[], Mapping[str, float]] | None = None) -> None:
+        """Counts `n` more units.
+
+        Args:
+            n: how many.
+            metrics: returns what is shown behind the bar, by name; called only when the line is drawn.
+        """
         with self._lock:
             self._done += n
-            self._metrics.update(metrics)
+            self._metrics = metrics or self._metrics
             now = self._clock()
             if self._visible and now - self._drawn_at >= _REDRAW_SECONDS:
                 self._draw(now)
@@ -128,7 +133,7 @@ class Progress:
         parts = [_amount(rate, self._unit) + "/s"] if rate > 0 else []
         if known and rate > 0 and self._done < self._total:
             parts.append("ETA " + duration((self._total - self._done) / rate))
-        parts += [f"{name} {_figure(value)}" for name, value in self._metrics.items()]
+        parts += [f"{name} {_figure(value)}" for name, value in self._metrics().items()]
 
         label = _cut(self._label, max(width // 2, 1))
         used = _cells(label) + len(_GAP) + len(count) + (_NARROWEST_BAR + len(_GAP) if known else 0)

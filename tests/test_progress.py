@@ -42,7 +42,7 @@ def test_shows_bar_percentage_rate_eta_and_metrics() -> None:
     terminal, clock = Terminal(), Clock()
     bar = Progress(1000, "epoch 1/5", stream=terminal, clock=clock)
     clock.now += 2
-    bar.advance(250, loss=1.25, accuracy=0.5)
+    bar.advance(250, lambda: {"loss": 1.25, "accuracy": 0.5})
 
     assert terminal.frames == [
         "epoch 1/5  " + "━" * 7 + "─" * 21 + "   25%  125 pictures/s  ETA 0:06  loss 1.2500  accuracy 0.5000"
@@ -55,7 +55,7 @@ def test_shows_bar_percentage_rate_eta_and_metrics() -> None:
 def test_piped_writes_nothing() -> None:
     stream = io.StringIO()
     with Progress(10, "predict", stream=stream, keep=True) as bar:
-        bar.advance(10, loss=1.0)
+        bar.advance(10, lambda: {"loss": 1.0})
     assert stream.getvalue() == ""
 
 
@@ -84,7 +84,7 @@ def test_never_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch, columns:
     bar = Progress(123_456, "猫と犬 a rather long label", stream=terminal, clock=clock, keep=True)
     for _ in range(20):
         clock.now += 1
-        bar.advance(5000, loss=0.123456, accuracy=0.98765, learning_rate=1e-5)
+        bar.advance(5000, lambda: {"loss": 0.123456, "accuracy": 0.98765, "learning_rate": 1e-5})
     bar.close()
     assert max(progress._cells(frame.strip("\n")) for frame in terminal.frames) < columns
 
@@ -94,7 +94,7 @@ def test_narrow_terminal_drops_metrics_before_rate_and_eta(monkeypatch: pytest.M
     terminal, clock = Terminal(), Clock()
     bar = Progress(1000, "train", stream=terminal, clock=clock)
     clock.now += 1
-    bar.advance(100, loss=1.0)
+    bar.advance(100, lambda: {"loss": 1.0})
     assert "100 pictures/s  ETA 0:09" in terminal.frames[-1]
     assert "loss" not in terminal.frames[-1]
 
@@ -103,7 +103,7 @@ def test_width_is_that_of_the_stream_itself(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Terminal, "fileno", lambda self: 7)
     monkeypatch.setattr(os, "get_terminal_size", lambda handle: os.terminal_size((30, 10) if handle == 7 else (90, 10)))
     terminal = Terminal()
-    Progress(10, "train", stream=terminal, clock=Clock()).advance(1, loss=1.0, accuracy=0.5)
+    Progress(10, "train", stream=terminal, clock=Clock()).advance(1, lambda: {"loss": 1.0, "accuracy": 0.5})
     assert len(terminal.frames[-1]) <= 29
 
 

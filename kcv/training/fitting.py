@@ -13,6 +13,8 @@ from kcv import inference
 from kcv.config import Config
 from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.dataset import Dataset
+from kcv.native.logs import LazyCallbackList
+from kcv.native.model import NativeModel, native_target
 from kcv.tracking import Tracker
 from kcv.training.callbacks import BestModel, EpochClock, FiniteLoss, HistoryFile, Report, Track, higher_is_better
 from kcv.training.optimizer import build_optimizer
@@ -96,7 +98,7 @@ def fit(
     """
     # The compiled twin shares layers and variables; the model itself stays free of optimizer and metrics, so that its
     # file opens without kcv.
-    twin = keras.Model(model.inputs, model.outputs)
+    twin = NativeModel(model, target=native_target(inference.model_device(model).type))
     twin.compile(
         optimizer=build_optimizer(
             config.optim, steps_per_epoch=len(batches.train), epochs=config.train.epochs, ema=config.train.ema
@@ -113,7 +115,12 @@ def fit(
             batches.train.loader(),
             validation_data=batches.val.loader(),
             epochs=config.train.epochs,
-            callbacks=_callbacks(config, batches, best, rows, Track(tracker), report),
+            callbacks=LazyCallbackList(
+                _callbacks(config, batches, best, rows, Track(tracker), report),
+                model=twin,
+                epochs=config.train.epochs,
+                steps=len(batches.train),
+            ),
             shuffle=False,  # the batches shuffle themselves; Keras warns of the default
             verbose=0,
         )

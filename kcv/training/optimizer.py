@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from kcv.config import OptimConfig
+from kcv.native.optimizers import FusedAdamW
 from kcv.training.schedules import build_schedule
 
 _NOT_DECAYED = ["bias", "beta", "gamma"]
@@ -22,7 +23,7 @@ def build_optimizer(
         epochs: epochs of the run.
         ema: decay of the moving average of the weights, or None for none.
     """
-    optimizer = keras.optimizers.AdamW(
+    optimizer = FusedAdamW(
         learning_rate=build_schedule(config, steps_per_epoch, epochs),
         weight_decay=config.weight_decay,
         use_ema=ema is not None,

@@ -16,6 +16,7 @@ from kcv.data.dataset import Dataset, Pictures, Pixels
 from kcv.errors import KcvError
 from kcv.files import write_json, write_text
 from kcv.native.device import describe_device, device_scope, resolve_device
+from kcv.native.memory import keep_freed_memory
 from kcv.native.precision import precision_scope, resolve_precision
 from kcv.tracking import Status, Tracker, open_tracker
 from kcv.training import environment
@@ -43,6 +44,8 @@ def train(config: Config) -> Run:
     """
     began = time.perf_counter()
     device = resolve_device(config.device)
+    if device == "cpu":
+        keep_freed_memory()
     policy, reason = resolve_precision(config.precision, device)
     dataset = data.load(config.data)
     _log.info("data       %s", _describe_data(dataset))

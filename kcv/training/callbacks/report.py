@@ -50,8 +50,11 @@ class Report(keras.callbacks.Callback):
             return
         # The parts of an epoch are equal but for one picture; see TrainingBatches.
         done = round(self._count * (batch + 1) / self._steps)
-        shown = {key: (logs or {})[key] for key in ("loss", "accuracy") if key in (logs or {})}
-        self._progress.advance(done - self._done, **shown)
+        figures = logs or {}
+        # Read only when the bar is drawn: computing them makes the host wait for the device.
+        self._progress.advance(
+            done - self._done, lambda: {key: figures[key] for key in ("loss", "accuracy") if key in figures}
+        )
         self._done = done
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

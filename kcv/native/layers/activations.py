@@ -1,0 +1,93 @@
+"""Activations: Keras' functions as torch's, where both mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kcv.native.layers.lowered import Lowered, Target, Unsupported, Value, compute_dtype, require
+
+_FUNCTIONS: dict[Any, Callable[[Tensor], Tensor]] = {
+    keras.activations.relu: F.relu,
+    keras.activations.relu6: F.relu6,
+    keras.activations.silu: F.silu,
+    keras.activations.gelu: F.gelu,  # both exact by default, not the tanh approximation
+    keras.activations.sigmoid: torch.sigmoid,
+    keras.activations.tanh: torch.tanh,
+    keras.activations.elu: F.elu,
+    keras.activations.selu: F.selu,
+    keras.activations.softplus: F.softplus,
+    keras.activations.mish: F.mish,
+    keras.activations.hard_sigmoid: F.hardsigmoid,
+    keras.activations.hard_silu: F.hardswish,
+}
+
+
+def native_activation(function: Any) -> Callable[[Tensor], Tensor] | None:
+    """Returns torch's form of an elementwise Keras activation, None for the identity.
+
+    Raises:
+        Unsupported: for any other function.
+    """
+    if function is None or function is keras.activations.linear:
+        return None
+    try:
+        return _FUNCTIONS[function]
+    except (KeyError, TypeError):
+        raise Unsupported(f"activation {getattr(function, '__name__', function)}") from None
+
+
+def then(run: Callable[[bool, Tensor], Tensor], activation: Any) -> Callable[[bool, Tensor], Tensor]:
+    """Returns `run` followed by the activation that the layer was given, if any."""
+    function = native_activation(activation)
+    if function is None:
+        return run
+    return lambda training, x: function(run(training, x))
+
+
+def _elementwise(layer: Any, inputs: Sequence[Value], target: Target, function: Callable[[Tensor], Tensor]) -> Lowered:
+    (value,) = inputs
+    dtype = compute_dtype(layer)
+    if function is F.relu and value.spare and value.dtype == dtype and target.in_place:
+        function = F.relu_
+
+    def run(training: bool, x: Tensor) -> Tensor:
+        return function(x.to(dtype))
+
+    return Lowered(run, wants_moved=value.moved, gives_moved=value.moved)
+
+
+def lower_activation(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Activation`."""
+    function = native_activation(layer.activation)
+    return _elementwise(layer, inputs, target, function or (lambda x: x))
+
+
+def lower_relu(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `ReLU`, plain or cut at 6."""
+    require(layer.negative_slope == 0 and layer.threshold == 0 and layer.max_value in (None, 6), "a shaped ReLU")
+    return _elementwise(layer, inputs, target, F.relu if layer.max_value is None else F.relu6)
+
+
+def lower_leaky_relu(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `LeakyReLU`."""
+    slope = float(layer.negative_slope)
+    return _elementwise(layer, inputs, target, lambda x: F.leaky_relu(x, slope))
+
+
+def lower_elu(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `ELU`."""
+    alpha = float(layer.alpha)
+    return _elementwise(layer, inputs, target, lambda x: F.elu(x, alpha))
+
+
+def lower_softmax(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Softmax` over one axis."""
+    require(isinstance(layer.axis, int), "Softmax over several axes")
+    axis, dtype = layer.axis, compute_dtype(layer)
+    return Lowered(lambda training, x: F.softmax(x.to(dtype), dim=axis))

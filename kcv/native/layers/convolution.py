@@ -1,0 +1,92 @@
+"""Convolutions and dense layers: Keras' kernels as the views that torch's functions want."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kcv.native.layers.activations import native_activation, then
+from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype, is_moved, require
+from kcv.native.layers.padding import same_padding
+from kcv.native.storage import restride
+
+
+def lower_conv2d(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Conv2D`, grouped and dilated ones too."""
+    kernel = _kernel(layer, layer.kernel)
+    # Keras keeps [h, w, in, out] in that order; torch wants [out, in, h, w]. With the storage in torch's order the view
+    # costs nothing.
+    restride(kernel, (3, 2, 0, 1), target.memory_format)
+    return _convolution(layer, kernel, lambda k: k.permute(3, 2, 0, 1), layer.groups, target)
+
+
+def lower_depthwise_conv2d(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `DepthwiseConv2D`."""
+    kernel = _kernel(layer, layer.kernel)
+    channels, multiplier = kernel.shape[2:]
+    restride(kernel, (2, 3, 0, 1), target.memory_format)
+    if multiplier == 1:
+        return _convolution(layer, kernel, lambda k: k.permute(2, 3, 0, 1), channels, target)
+    size = (channels * multiplier, 1, *kernel.shape[:2])
+    return _convolution(layer, kernel, lambda k: k.permute(2, 3, 0, 1).reshape(size), channels, target)
+
+
+def lower_dense(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Dense`."""
+    kernel, bias, dtype = _kernel(layer, layer.kernel), _bias(layer), compute_dtype(layer)
+
+    def run(training: bool, x: Tensor) -> Tensor:
+        weight = kernel.t().to(dtype)
+        return F.linear(x.to(dtype), weight, None if bias is None else bias.to(dtype))
+
+    return Lowered(then(run, layer.activation), spares=native_activation(layer.activation) is None)
+
+
+def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], groups: int, target: Target) -> Lowered:
+    require(layer.padding in ("same", "valid"), f"padding {layer.padding!r}")
+    bias, dtype, memory_format = _bias(layer), compute_dtype(layer), target.memory_format
+    strides, dilation = tuple(layer.strides), tuple(layer.dilation_rate)
+    same = layer.padding == "same"
+    size = tuple(layer.kernel_size)
+    mixed = dtype != kernel.dtype
+
+    def run(training: bool, x: Tensor) -> Tensor:
+        weight = view(kernel)
+        offset = bias
+        if mixed:
+            weight = weight.to(dtype)
+            offset = None if bias is None else bias.to(dtype)
+        x = x.to(dtype, memory_format=memory_format)
+        padding = (0, 0)
+        if same:
+            x, padding = same_padding(x, size, strides, dilation)
+        return F.conv2d(x, weight, offset, strides, padding, dilation, groups)
+
+    moved = is_moved(layer)
+    return Lowered(
+        then(run, layer.activation),
+        wants_moved=moved,
+        gives_moved=moved,
+        spares=native_activation(layer.activation) is None,
+    )
+
+
+def _kernel(layer: Any, variable: Any) -> Tensor:
+    """Returns the parameter behind a kernel; refuses what changes a kernel on its way (LoRA, quantisation)."""
+    require(not getattr(layer, "lora_enabled", False), "LoRA")
+    require(getattr(layer, "quantization_mode", None) is None, "quantisation")
+    return _parameter(variable)
+
+
+def _bias(layer: Any) -> Tensor | None:
+    return _parameter(layer.bias) if layer.use_bias else None
+
+
+def _parameter(variable: Any) -> Tensor:
+    value: Tensor = variable.value
+    require(isinstance(value, torch.nn.Parameter), "a variable that is no torch parameter")
+    return value

@@ -1,0 +1,62 @@
+"""Dropout, of single values and of whole slices (stochastic depth)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype
+
+
+def lower_dropout(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Dropout` and `SpatialDropout2D`.
+
+    On the CPU it draws what Keras would draw, to the bit: from torch's global generator without a seed or noise shape,
+    otherwise from the layer's seed generator. On other devices a seed generator would make the host wait for the
+    device, so masks there come from the device's own generator, under the same distribution.
+    """
+    (value,) = inputs
+    rate, dtype = float(layer.rate), compute_dtype(layer)
+    shape = _noise_shape(layer)
+    plain = shape is None and layer.seed is None
+    seeds = getattr(layer, "seed_generator", None)  # a rate of 0 has none
+    # A mask is drawn in the order of Keras' layout. Moving the picture leaves that order only where the mask spans no
+    # more than its channels or no more than its height and width.
+    moved = value.moved and (plain or (shape is not None and (shape[1:3] == (1, 1) or shape[3] == 1)))
+    if shape is not None and moved:
+        shape = tuple(shape[i] for i in (0, 3, 1, 2))
+
+    def run(training: bool, x: Tensor) -> Tensor:
+        x = x.to(dtype)
+        if not training or rate == 0:
+            return x
+        if plain:
+            return F.dropout(x, rate, training=True)
+        if rate == 1:
+            return torch.zeros_like(x)
+        size = x.shape if shape is None else [n if m is None else m for n, m in zip(x.shape, shape, strict=True)]
+        keep = torch.full(tuple(size), 1 - rate, device=x.device)
+        return x * torch.bernoulli(keep, generator=_draw(seeds, x.device)).div_(1 - rate).to(dtype)
+
+    return Lowered(run, wants_moved=moved, gives_moved=moved)
+
+
+def _noise_shape(layer: Any) -> tuple[int | None, ...] | None:
+    if hasattr(layer, "data_format"):  # SpatialDropout2D: one draw for each channel of a picture
+        return (None, None, 1, 1) if layer.data_format == "channels_first" else (None, 1, 1, None)
+    return None if layer.noise_shape is None else tuple(layer.noise_shape)
+
+
+def _draw(seeds: Any, device: torch.device) -> torch.Generator | None:
+    """Returns the generator of this call and moves the layer's seed on, as Keras does."""
+    if device.type != "cpu":
+        return None
+    state = seeds.state.value
+    first, second = state.tolist()
+    with torch.no_grad():
+        state[1] += 1
+    return torch.Generator().manual_seed((first + second) & 0xFFFFFFFF)

@@ -1,0 +1,87 @@
+"""What the lowering of one layer gives, and what it is told about its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+
+class Unsupported(Exception):
+    """A layer, or one of its options, has no native form; its message says which. The layer is then called as it is."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor between layers, as it is known before any is run.
+
+    Attributes:
+        shape: as Keras sees it, None where it may vary.
+        dtype: as Keras sees it.
+        moved: Keras sees [n, h, w, c], but the program holds [n, c, h, w]. Of a layer's input: how it is at hand; the
+            walker moves it where the layer asks for the other.
+        spare: nobody else reads it, and its maker does not need it for its gradient: it may be overwritten.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: torch.dtype
+    moved: bool = False
+    spare: bool = False
+
+
+Run: TypeAlias = Callable[..., Tensor]
+"""`run(training, *inputs)`: the native form of a layer."""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The native form of a layer.
+
+    Attributes:
+        run: called with the mode and the inputs.
+        wants_moved: image inputs are to be held [n, c, h, w] although Keras sees [n, h, w, c].
+        gives_moved: so is the output.
+        spares: the gradient does not need the output's values.
+    """
+
+    run: Run
+    wants_moved: bool = False
+    gives_moved: bool = False
+    spares: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the program is lowered for.
+
+    Attributes:
+        memory_format: of image tensors and kernels inside the program.
+        in_place: whether values that nobody reads any more are overwritten.
+    """
+
+    memory_format: torch.memory_format = torch.contiguous_format
+    in_place: bool = True
+
+
+Lowering: TypeAlias = Callable[[Any, Sequence[Value], Target], Lowered]
+"""`lower(layer, inputs, target)`; raises `Unsupported`."""
+
+
+def compute_dtype(layer: Any) -> torch.dtype:
+    """Returns the number format that a layer computes in."""
+    dtype: torch.dtype = getattr(torch, str(layer.compute_dtype))
+    return dtype
+
+
+def is_moved(layer: Any) -> bool:
+    """Whether an image layer's tensors have to be moved: torch wants [n, c, h, w] and the layer has channels last."""
+    return bool(layer.data_format == "channels_last")
+
+
+def require(condition: bool, reason: str) -> None:
+    """Raises `Unsupported` unless the condition holds."""
+    if not condition:
+        raise Unsupported(reason)

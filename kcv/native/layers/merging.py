@@ -1,0 +1,87 @@
+"""Layers of several inputs: sums, products, concatenation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype, require
+
+
+def _together(inputs: Sequence[Value]) -> bool:
+    """Whether the inputs are to be held moved; says no where they cannot be."""
+    require(len({len(value.shape) for value in inputs}) == 1, "inputs of different ranks")
+    return any(value.moved for value in inputs)
+
+
+def _fold(layer: Any, inputs: Sequence[Value], combine: Callable[[Tensor, Tensor], Tensor]) -> Lowered:
+    moved, dtype = _together(inputs), compute_dtype(layer)
+
+    def run(training: bool, *tensors: Tensor) -> Tensor:
+        return reduce(combine, [x.to(dtype) for x in tensors])
+
+    return Lowered(run, wants_moved=moved, gives_moved=moved)
+
+
+def lower_add(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Add`; adds onto the first input where nobody else reads it."""
+    moved, dtype = _together(inputs), compute_dtype(layer)
+    first = inputs[0]
+    if not (target.in_place and first.spare and first.dtype == dtype and _same_shapes(inputs)):
+        lowered = _fold(layer, inputs, torch.add)
+        return Lowered(lowered.run, moved, moved, spares=True)
+
+    def run(training: bool, x: Tensor, *others: Tensor) -> Tensor:
+        for other in others:
+            x = x.add_(other.to(dtype))
+        return x
+
+    return Lowered(run, moved, moved, spares=True)
+
+
+def lower_multiply(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Multiply`."""
+    return _spare(_fold(layer, inputs, torch.mul))
+
+
+def lower_subtract(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Subtract`."""
+    return _spare(_fold(layer, inputs, torch.sub))
+
+
+def lower_average(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Average`."""
+    count = len(inputs)
+    total = _fold(layer, inputs, torch.add)
+    return Lowered(lambda training, *x: total.run(training, *x) / count, total.wants_moved, total.gives_moved, True)
+
+
+def lower_maximum(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Maximum`."""
+    return _fold(layer, inputs, torch.maximum)
+
+
+def lower_minimum(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Minimum`."""
+    return _fold(layer, inputs, torch.minimum)
+
+
+def lower_concatenate(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Concatenate`."""
+    moved, dtype = _together(inputs), compute_dtype(layer)
+    axis = layer.axis % len(inputs[0].shape)
+    if moved:
+        axis = (0, 2, 3, 1)[axis]
+    return Lowered(lambda training, *x: torch.cat([part.to(dtype) for part in x], axis), moved, moved, spares=True)
+
+
+def _same_shapes(inputs: Sequence[Value]) -> bool:
+    return len({value.shape for value in inputs}) == 1 and None not in inputs[0].shape[1:]
+
+
+def _spare(lowered: Lowered) -> Lowered:
+    return Lowered(lowered.run, lowered.wants_moved, lowered.gives_moved, spares=True)

@@ -1,0 +1,78 @@
+"""Normalisation: of a batch, with Keras' moving statistics, and of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import torch
+from torch import Tensor
+
+from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype, require
+
+
+def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `BatchNormalization` to torch's fused one.
+
+    Keras moves its variance by the batch's biased variance, torch by the unbiased one. So torch gets empty statistics
+    and a momentum of 1, leaves the batch's own statistics in them, and the moving ones follow here. (Moving them around
+    torch's call would not do: the gradient checks that they are as they were.)
+    """
+    (value,) = inputs
+    require(not layer.renorm, "batch renormalisation")
+    rank = len(value.shape)
+    axis = layer.axis % rank
+    images = rank == 4
+    moved = images and axis == 3
+    require(axis == 1 or moved or (rank == 2 and axis == 1), f"axis {layer.axis} of a tensor of rank {rank}")
+    gamma = layer.gamma.value if layer.scale else None
+    beta = layer.beta.value if layer.center else None
+    mean, variance = layer.moving_mean.value, layer.moving_variance.value
+    dtype, epsilon, rate = compute_dtype(layer), layer.epsilon, 1.0 - layer.momentum
+
+    def run(training: bool, x: Tensor) -> Tensor:
+        x = x.to(dtype)
+        if not (training and layer.trainable):
+            return torch.batch_norm(x, gamma, beta, mean, variance, False, 0.0, epsilon, True)
+        count = x.numel() // x.shape[1]
+        batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
+        y = torch.batch_norm(x, gamma, beta, batch_mean, batch_variance, True, 1.0, epsilon, True)
+        with torch.no_grad():
+            mean.lerp_(batch_mean, rate)
+            variance.mul_(1.0 - rate)
+            if count > 1:  # of a single value the variance is 0, where torch divides by count - 1
+                variance.add_(batch_variance, alpha=rate * (count - 1) / count)
+        return y
+
+    return Lowered(run, wants_moved=moved, gives_moved=moved, spares=True)
+
+
+def lower_rescaling(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Rescaling` by one number."""
+    require(isinstance(layer.scale, int | float) and isinstance(layer.offset, int | float), "a scale for each channel")
+    (value,) = inputs
+    scale, offset, dtype = float(layer.scale), float(layer.offset), compute_dtype(layer)
+
+    def run(training: bool, x: Tensor) -> Tensor:
+        x = x.to(dtype) * scale
+        return x.add_(offset) if offset else x
+
+    return Lowered(run, wants_moved=value.moved, gives_moved=value.moved, spares=True)
+
+
+def lower_normalization(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Normalization` with fixed statistics."""
+    require(not layer.invert and layer.mean is not None, "an inverted or unadapted Normalization")
+    dtype = compute_dtype(layer)
+    known: tuple[Any, Tensor, Tensor] | None = None
+
+    def run(training: bool, x: Tensor) -> Tensor:
+        nonlocal known
+        if known is None or known[0] is not layer.mean:  # weights that are loaded later replace the statistics
+            mean = torch.as_tensor(layer.mean).detach().to(dtype)
+            variance = torch.as_tensor(layer.variance).detach().to(dtype)
+            known = (layer.mean, mean, variance.sqrt().clamp_min(keras.config.epsilon()))
+        return (x.to(dtype) - known[1]) / known[2]
+
+    return Lowered(run, spares=True)

@@ -1,0 +1,65 @@
+"""Step logs that are computed when somebody reads them: looking at a loss makes the host wait for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+
+
+class StepLogs(Mapping[str, float]):
+    """The running metrics of an epoch, as a mapping of names to numbers.
+
+    Args:
+        names: of the metrics.
+        compute: returns their values, as numbers or scalar tensors.
+    """
+
+    def __init__(self, names: tuple[str, ...], compute: Callable[[], Mapping[str, Any]]) -> None:
+        self._names = names
+        self._compute = compute
+        self._values: dict[str, float] | None = None
+
+    def _read(self) -> dict[str, float]:
+        if self._values is None:
+            self._values = {name: float(value) for name, value in self._compute().items()}
+        return self._values
+
+    def __getitem__(self, name: str) -> float:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class LazyCallbackList(keras.callbacks.CallbackList):
+    """Keras' list of callbacks, but a step's logs reach the callbacks unread.
+
+    Keras turns the logs of every step into numbers, whether a callback looks at them or not. Pass one of these to `fit`
+    as its `callbacks`. Logs of epochs are numbers as ever.
+
+    Args:
+        callbacks: in their order.
+        model: that is trained.
+        epochs: of the run.
+        steps: of an epoch.
+    """
+
+    def __init__(
+        self, callbacks: list[keras.callbacks.Callback], *, model: keras.Model, epochs: int, steps: int
+    ) -> None:
+        super().__init__(callbacks, add_history=True, add_progbar=False, model=model, epochs=epochs, steps=steps)
+        # The hooks run here and now, not in a pool of threads: they no longer have anything to wait for.
+        self._async_train = self._async_test = self._async_predict = False
+
+    def _on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        for callback in self.callbacks:
+            callback.on_train_batch_end(batch, logs=logs)
+
+    def _on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        for callback in self.callbacks:
+            callback.on_test_batch_end(batch, logs=logs)

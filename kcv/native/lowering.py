@@ -1,0 +1,178 @@
+"""From a Keras functional model to a program: one walk over its graph, each layer mapped to its native form."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+from keras import layers
+
+from kcv.native.layers import LOWERINGS
+from kcv.native.layers.lowered import Lowered, Target, Unsupported, Value
+from kcv.native.layers.shape import to_keras_order, to_torch_order, torch_dtype
+from kcv.native.program import Program, Step
+
+_log = logging.getLogger(__name__)
+
+_MASKING = (layers.Masking, layers.Embedding)
+"""Layers whose outputs may carry a mask from layer to layer, which native functions would lose."""
+
+
+def lower(model: keras.Model, target: Target | None = None) -> Program:
+    """Lowers a functional model.
+
+    Args:
+        model: functional or sequential, built; nested ones are walked into.
+        target: what to lower for.
+
+    Returns:
+        A program on the model's own parameters and statistics. The storage of its kernels is laid out anew; shapes and
+        values stay.
+
+    Raises:
+        Unsupported: naming what cannot be lowered: a model that is no graph, a layer that makes masks.
+    """
+    walk = _Walk(target or Target())
+    graph = functional(model)
+    return walk.program(graph, [walk.place(tensor) for tensor in graph.inputs])
+
+
+def functional(model: Any) -> Any:
+    """Returns the graph behind a model.
+
+    Raises:
+        Unsupported: it has none.
+    """
+    if isinstance(model, keras.Sequential):
+        model = model._functional
+    if not hasattr(model, "_nodes_by_depth"):
+        name = getattr(model, "name", type(model).__name__)
+        raise Unsupported(f"{name} ({type(model).__name__}) is no functional model")
+    return model
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """Yields the graph's calls, each after those it needs, in the order in which Keras runs them."""
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        for node in graph._nodes_by_depth[depth]:
+            if node.operation is not None and not node.is_input:
+                yield node
+
+
+class _Walk:
+    """The state of one lowering: the places of values, and the steps so far."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._values: list[Value] = []  # `spare` says of these: the maker does not need the value for its gradient
+        self._held_otherwise: dict[int, int] = {}
+        self._steps: list[Step] = []
+
+    def place(self, tensor: keras.KerasTensor, *, moved: bool = False, spare: bool = False) -> int:
+        """Makes a place for a value like `tensor`."""
+        self._values.append(Value(tuple(tensor.shape), torch_dtype(tensor.dtype), moved, spare))
+        return len(self._values) - 1
+
+    def graph(self, graph: Any, inputs: Sequence[int]) -> list[int]:
+        """Adds the calls of one graph; returns the places of its outputs."""
+        places = {id(tensor): place for tensor, place in zip(graph.inputs, inputs, strict=True)}
+        readers = Counter(id(tensor) for node in _nodes(graph) for tensor in node.input_tensors)
+        readers.update(id(tensor) for tensor in graph.outputs)
+        for node in _nodes(graph):
+            sources = [places[id(tensor)] for tensor in node.input_tensors]
+            if isinstance(node.operation, keras.Model) and _is_plain(node):
+                # Inside and outside count their readers apart: what crosses the border must not be overwritten.
+                self._keep(sources)
+                made = self.graph(functional(node.operation), sources)
+                self._keep(made)
+            else:
+                made = self._call(node, sources, [readers[id(tensor)] == 1 for tensor in node.input_tensors])
+            places.update((id(tensor), place) for tensor, place in zip(node.outputs, made, strict=True))
+        return [places[id(tensor)] for tensor in graph.outputs]
+
+    def program(self, graph: Any, inputs: Sequence[int]) -> Program:
+        """Returns the program of all steps, which forgets each value after its last reader."""
+        outputs = [self._held(place, moved=False) for place in self.graph(graph, inputs)]
+        last: dict[int, int] = {}
+        for number, step in enumerate(self._steps):
+            last.update(dict.fromkeys((*step.sources, *step.targets), number))
+        for place in outputs:
+            last.pop(place, None)
+        dead: dict[int, list[int]] = {}
+        for place, number in last.items():
+            dead.setdefault(number, []).append(place)
+        steps = [replace(step, dead=tuple(dead.get(number, ()))) for number, step in enumerate(self._steps)]
+        dtypes = [self._values[place].dtype for place in inputs]
+        return Program(steps, inputs, outputs, dtypes, len(self._values))
+
+    def _call(self, node: Any, sources: Sequence[int], alone: Sequence[bool]) -> list[int]:
+        """Adds the step of one call; `alone` says of each input whether this is its only reader."""
+        name = node.operation.name
+        lowered = self._lower(node, sources, alone)
+        if lowered is None:
+            if isinstance(node.operation, _MASKING):
+                raise Unsupported(f"{name} ({type(node.operation).__name__}) makes masks")
+            sources = [self._held(place, moved=False) for place in sources]
+            made = [self.place(tensor) for tensor in node.outputs]
+            self._steps.append(Step(name, _as_it_is(node), tuple(sources), tuple(made), native=False))
+            return made
+        sources = [self._held(place, moved=lowered.wants_moved) for place in sources]
+        made = [self.place(node.outputs[0], moved=lowered.gives_moved, spare=lowered.spares)]
+        self._steps.append(Step(name, lowered.run, tuple(sources), tuple(made)))
+        return made
+
+    def _lower(self, node: Any, sources: Sequence[int], alone: Sequence[bool]) -> Lowered | None:
+        """Returns the native form of a call, or None where it has none."""
+        layer = node.operation
+        make = LOWERINGS.get(type(layer))
+        if make is None or not _is_plain(node) or getattr(layer, "activity_regularizer", None) is not None:
+            return None
+        values = [self._values[place] for place in sources]
+        inputs = [replace(value, spare=value.spare and only) for value, only in zip(values, alone, strict=True)]
+        try:
+            return make(layer, inputs, self._target)
+        except Unsupported as reason:
+            _log.debug("%s (%s) is called as it is: %s", layer.name, type(layer).__name__, reason)
+            return None
+
+    def _held(self, place: int, *, moved: bool) -> int:
+        """Returns the place of the same value held as wanted, and adds the step that moves it."""
+        value = self._values[place]
+        if value.moved == moved or len(value.shape) != 4:
+            return place
+        if place not in self._held_otherwise:
+            self._values.append(replace(value, moved=moved, spare=False))
+            self._held_otherwise[place] = len(self._values) - 1
+            run = to_torch_order if moved else to_keras_order
+            self._steps.append(Step("layout", run, (place,), (self._held_otherwise[place],)))
+        return self._held_otherwise[place]
+
+    def _keep(self, places: Sequence[int]) -> None:
+        for place in places:
+            self._values[place] = replace(self._values[place], spare=False)
+
+
+def _is_plain(node: Any) -> bool:
+    """Whether a call has nothing but tensors, each once, and at most `training`: what a native form understands."""
+    arguments = keras.tree.flatten(node.arguments.args)
+    others = {key: value for key, value in node.arguments.kwargs.items() if key != "training" and value is not None}
+    return not others and [id(x) for x in arguments] == [id(x) for x in node.input_tensors]
+
+
+def _as_it_is(node: Any) -> Callable[..., Any]:
+    """Returns the call of a Keras operation, with all the arguments that it was given."""
+    operation, arguments = node.operation, node.arguments
+    keys = [id(tensor) for tensor in node.input_tensors]
+    takes_training = "training" in getattr(operation, "_call_context_args", {})
+
+    def run(training: bool, *tensors: Any) -> Any:
+        args, kwargs = arguments.fill_in(dict(zip(keys, tensors, strict=True)))
+        if takes_training:
+            kwargs["training"] = training  # the outer mode wins over the call's own, as in Keras
+        return operation(*args, **kwargs)
+
+    return run

@@ -1,0 +1,156 @@
+"""Keras' optimizers with torch's fused updates: one call for all parameters, on Keras' own slots.
+
+State has Keras' names and shapes, so it saves and loads as Keras' does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+import torch
+from torch import Tensor
+
+from kcv.native.storage import like
+
+
+class _Fused:
+    """What the fused optimizers share: the moving average in one call, and the count of steps."""
+
+    _counted: tuple[int, int] | None = None
+
+    def _update_model_variables_moving_average(self: Any, trainable_variables: Sequence[Any]) -> None:
+        """Moves the averages of the weights in one call."""
+        if self._counted is None:
+            super()._update_model_variables_moving_average(trainable_variables)  # type: ignore[misc]
+            return
+        # Keras takes plain values in the first step, in which its averages are still zero.
+        rate = 1.0 if self._counted[0] == 1 else 1.0 - self.ema_momentum
+        averages = [average.value for average in self._model_variables_moving_average]
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, [variable.value for variable in trainable_variables], rate)
+
+    def _step(self: Any) -> int:
+        """Returns the number of this update, from 1.
+
+        The device counts (`iterations`). The host counts along without asking it, for that would make it wait; it asks
+        only after somebody else wrote the counter, which its version tells.
+        """
+        if self.gradient_accumulation_steps:
+            self._counted = None
+            return int(self.iterations) + 1
+        counter = self._iterations.value
+        known = self._counted
+        step = int(counter) + 1 if known is None or known[1] != counter._version else known[0] + 1
+        # BaseOptimizer.apply will add 1 to the counter, in place.
+        self._counted = (step, counter._version + 1)
+        return step
+
+    def _groups(self: Any, variables: Sequence[Any]) -> Iterable[tuple[float, list[int]]]:
+        """Yields each weight decay with the positions of the variables that it is for."""
+        decay = self.weight_decay or 0.0
+        decayed = [bool(decay) and self._use_weight_decay(variable) for variable in variables]
+        for is_decayed in (True, False):
+            if positions := [position for position, flag in enumerate(decayed) if flag == is_decayed]:
+                yield (decay if is_decayed else 0.0), positions
+
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        """Nothing: the update does it."""
+
+
+def _slots(parameters: Sequence[Tensor], variables: Sequence[Any]) -> list[Tensor]:
+    """Returns the slots of parameters, laid out like them; fused updates walk through both side by side."""
+    slots = []
+    for parameter, variable in zip(parameters, variables, strict=True):
+        slot: Tensor = variable.value
+        if slot.stride() != parameter.stride():
+            slot.data = like(parameter, slot.data)
+        slots.append(slot)
+    return slots
+
+
+class FusedAdamW(_Fused, keras.optimizers.AdamW):
+    """`keras.optimizers.AdamW` as one call of torch's fused AdamW for all parameters.
+
+    Takes the same arguments. Source: Loshchilov and Hutter, arXiv:1711.05101.
+    """
+
+    @torch.no_grad()
+    def _backend_update_step(
+        self, grads: Sequence[Tensor], trainable_variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        parameters = [variable.value for variable in trainable_variables]
+        places = [self._get_variable_index(variable) for variable in trainable_variables]
+        grads = [like(parameter, grad) for parameter, grad in zip(parameters, grads, strict=True)]
+        means = _slots(parameters, [self._momentums[place] for place in places])
+        squares = _slots(parameters, [self._velocities[place] for place in places])
+        largest = _slots(parameters, [self._velocity_hats[place] for place in places]) if self.amsgrad else []
+        step = self._step()
+        steps = torch.full((), float(step), device=parameters[0].device)
+        # Keras adds epsilon before the bias correction of the second moment ("epsilon hat"), torch after it.
+        epsilon = self.epsilon / math.sqrt(1.0 - self.beta_2**step)
+        for decay, chosen in self._groups(trainable_variables):
+            torch._fused_adamw_(
+                [parameters[i] for i in chosen],
+                [grads[i] for i in chosen],
+                [means[i] for i in chosen],
+                [squares[i] for i in chosen],
+                [largest[i] for i in chosen] if self.amsgrad else [],
+                [steps] * len(chosen),
+                lr=_rate(learning_rate),
+                beta1=self.beta_1,
+                beta2=self.beta_2,
+                weight_decay=decay,
+                eps=epsilon,
+                amsgrad=self.amsgrad,
+                maximize=False,
+            )
+
+
+class FusedSGD(_Fused, keras.optimizers.SGD):
+    """`keras.optimizers.SGD` as one call of torch's fused SGD for all parameters; the same arguments."""
+
+    @torch.no_grad()
+    def _backend_update_step(
+        self, grads: Sequence[Tensor], trainable_variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        parameters = [variable.value for variable in trainable_variables]
+        rate = _rate(learning_rate)
+        self._step()
+        for decay, chosen in self._groups(trainable_variables):
+            if decay:
+                torch._foreach_mul_([parameters[i] for i in chosen], 1.0 - decay * rate)
+        if not self.momentum:
+            self._plain(parameters, grads, rate)
+            return
+        places = [self._get_variable_index(variable) for variable in trainable_variables]
+        velocities = _slots(parameters, [self.momentums[place] for place in places])
+        # Keras' velocity holds steps that are already scaled by the learning rate of their time: v = m v - lr g. In
+        # torch's terms that is a gradient of lr g, which is to be maximised, at a rate of -1.
+        scaled = torch._foreach_mul([like(p, g) for p, g in zip(parameters, grads, strict=True)], rate)
+        torch._fused_sgd_(
+            parameters,
+            scaled,
+            velocities,
+            weight_decay=0.0,
+            momentum=self.momentum,
+            lr=-1.0,
+            dampening=0.0,
+            nesterov=self.nesterov,
+            maximize=True,
+            is_first_step=False,
+        )
+
+    def _plain(self, parameters: Sequence[Tensor], grads: Sequence[Tensor], rate: Any) -> None:
+        scaled = torch._foreach_mul(list(grads), rate)
+        torch._foreach_sub_(list(parameters), scaled)
+
+
+def _rate(learning_rate: Any) -> Any:
+    """Returns a learning rate as a float or, to leave it on the device, a scalar tensor."""
+    value = learning_rate.value if hasattr(learning_rate, "value") else learning_rate
+    if isinstance(value, Tensor):
+        return value.detach() if value.device.type != "cpu" else float(value)
+    return float(value)

@@ -1,0 +1,85 @@
+"""A Keras model as a list of native torch calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a program.
+
+    Attributes:
+        name: of the layer it stands for.
+        run: called with the mode and the values at `sources`; returns one value, or one for each of `targets`.
+        sources: where its inputs are.
+        targets: where its outputs go.
+        dead: values that nobody reads after this step.
+        native: whether it is torch's own function; otherwise the Keras layer is called as it is.
+    """
+
+    name: str
+    run: Callable[..., Any]
+    sources: tuple[int, ...]
+    targets: tuple[int, ...]
+    dead: tuple[int, ...] = ()
+    native: bool = True
+
+
+class StepError(RuntimeError):
+    """A step failed; its message names the layer, its cause says why."""
+
+
+class Program:
+    """Runs the steps of a lowered model; shares all parameters and statistics with it.
+
+    Args:
+        steps: in an order in which every value is there before it is read.
+        inputs: where the model's inputs go.
+        outputs: where its outputs are.
+        dtypes: of the inputs, as the model wants them.
+        size: number of values.
+    """
+
+    def __init__(
+        self, steps: Sequence[Step], inputs: Sequence[int], outputs: Sequence[int], dtypes: Sequence[Any], size: int
+    ) -> None:
+        self.steps = tuple(steps)
+        self._inputs = tuple(inputs)
+        self._outputs = tuple(outputs)
+        self._dtypes = tuple(dtypes)
+        self._size = size
+
+    @property
+    def called_as_they_are(self) -> tuple[str, ...]:
+        """The layers without a native form."""
+        return tuple(step.name for step in self.steps if not step.native)
+
+    def __call__(self, *tensors: Tensor, training: bool) -> Any:
+        """Computes the model's output, or the tuple of its outputs.
+
+        Args:
+            tensors: one for each input, of any number format.
+            training: whether batch statistics are used and moved, and dropout drops.
+        """
+        values: list[Any] = [None] * self._size
+        for place, tensor, dtype in zip(self._inputs, tensors, self._dtypes, strict=True):
+            values[place] = tensor.to(dtype)
+        for step in self.steps:
+            try:
+                result = step.run(training, *[values[place] for place in step.sources])
+            except Exception as error:
+                raise StepError(f"layer {step.name} failed: {error}") from error
+            if len(step.targets) == 1:
+                values[step.targets[0]] = result
+            else:
+                for place, value in zip(step.targets, result, strict=True):
+                    values[place] = value
+            for place in step.dead:
+                values[place] = None
+        results = tuple(values[place] for place in self._outputs)
+        return results[0] if len(results) == 1 else results

@@ -35,8 +35,9 @@ ALLOWED: dict[str, set[str]] = {
     "artifact": BASE | {"images", "inference", "native"},
     "training": BASE | INFERENCE | {"models", "tracking"},
     "evaluation": BASE | INFERENCE,
+    "benchmark": BASE | {"data", "images", "models", "native"},
     "prediction": BASE | INFERENCE | {"rows"},
-    "cli": BASE | {"artifact", "training", "evaluation", "prediction"},
+    "cli": BASE | {"artifact", "training", "evaluation", "prediction", "benchmark"},
 }
 
 

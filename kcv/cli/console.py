@@ -135,6 +135,47 @@ def evaluation(metrics: Mapping[str, Any], directory: Path) -> str:
     return f"{per_class(metrics)}\n\n{pairs(rows)}"
 
 
+def training_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the table of training steps: pictures/s of each contestant, the ratios, the distance to the hardware."""
+    header = ("model", "px", "batch", "precision", "PyTorch/s", "Keras/s", "kcv/s", "kcv:PyTorch", "kcv:Keras", "peak")
+    body = []
+    for row in rows:
+        rates = row["images_per_second"]
+        ratios = (f"{row['kcv_over_torch']:.2f}x", f"{row['kcv_over_keras']:.2f}x")
+        setting = (row["model"], str(row["image_size"]), str(row["batch_size"]), row["precision"])
+        body.append((*setting, *(f"{rates[name]:,.0f}" for name in ("torch", "keras", "kcv")), *ratios, _share(row)))
+    first = rows[0]
+    hardware = f"{first['device']}: {first['hardware']}, {first['threads']} threads"
+    return (
+        f"{table(body, header=header)}\n\n"
+        f"  {hardware}; medians of {first['repeats']} turns; pictures/s\n"
+        f"  peak: part of {first['matrix_gflop_per_second']:,.0f} GFLOP/s, the rate of matrix products here"
+    )
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    return f"{100 * row['peak_fraction']:.0f}%"
+
+
+def data_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the table of decoding and augmentation."""
+    header = ("step", "px", "batch", "device", "torchvision/s", "kcv/s", "kcv:torchvision")
+    body = [
+        (
+            row["step"],
+            str(row["image_size"]),
+            str(row["batch_size"]),
+            row["device"],
+            *(f"{row['images_per_second'][name]:,.0f}" for name in ("torchvision", "kcv")),
+            f"{row['kcv_over_torchvision']:.2f}x",
+        )
+        for row in rows
+    ]
+    first = rows[0]
+    note = f"  {first['hardware']}, {first['threads']} threads; medians of {first['repeats']} turns; pictures/s"
+    return f"{table(body, header=header)}\n\n{note}"
+
+
 def row_line(row: Mapping[str, Any]) -> str:
     """Returns a prediction as one line."""
     if row["error"]:

@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Sequence
 
 from kcv.cli.console import paint, program
-from kcv.cli.options import VERBS, Option, Verb, config_keys
+from kcv.cli.options import Option, Verb, config_keys
+from kcv.cli.verbs import VERBS
 from kcv.config.keys import Key
 
 

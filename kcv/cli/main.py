@@ -15,7 +15,8 @@ from typing import Any
 from kcv import __version__
 from kcv.cli import console
 from kcv.cli import help as helppage
-from kcv.cli.options import VERBS, check, check_words, find_verb
+from kcv.cli.options import check, check_words
+from kcv.cli.verbs import VERBS, find_verb
 from kcv.errors import KcvError, UsageError
 
 EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 130, 141
@@ -106,11 +107,31 @@ def info(*operands: str, **flags: str) -> int:
     return 0
 
 
+def benchmark(*operands: str, **flags: str) -> int:
+    """Measures kcv beside what its users would use instead."""
+    values, _ = check(VERBS["benchmark"], operands, flags)
+    what, shape = values.pop("what"), values.pop("format")
+    given = {name: value for name, value in values.items() if value is not None}
+    if what == "data":
+        for name, default in (("model", None), ("precision", "auto")):
+            if given.pop(name, default) != default:
+                raise UsageError(f"benchmark data has no --{name}; benchmark train has.")
+    from kcv import benchmark as benchmarks
+
+    rows = benchmarks.benchmark_data(**given) if what == "data" else benchmarks.benchmark_training(**given)
+    if shape == "json":
+        _print_json(rows)
+    else:
+        _print(console.data_benchmark(rows) if what == "data" else console.training_benchmark(rows))
+    return 0
+
+
 _VERB_FUNCTIONS: dict[str, Callable[..., int]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
     "info": info,
+    "benchmark": benchmark,
 }
 
 
@@ -221,7 +242,7 @@ def _print(text: str) -> None:
     print(text, flush=True)
 
 
-def _print_json(values: Mapping[str, Any]) -> None:
+def _print_json(values: Any) -> None:
     _print(json.dumps(values, indent=2, ensure_ascii=False))
 
 

@@ -1,4 +1,4 @@
-"""What each verb of the command line takes, and the check of what was typed. Knows no verb's code."""
+"""Options and operands of the command line, and the check of what was typed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import Any
 from kcv.config import SHORT_FLAGS, Config
 from kcv.config.keys import Specification, closest, specify
 from kcv.errors import UsageError, nearest
-
-FORMATS = ("text", "json")
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,7 @@ class Verb:
         options: its flags.
         examples: commands to try.
         configured: whether every configuration key is a flag too.
+        operand_choices: the words allowed as the first operand, where they are listed.
     """
 
     name: str
@@ -73,6 +72,7 @@ class Verb:
     examples: tuple[str, ...]
     many: bool = False
     configured: bool = False
+    operand_choices: tuple[str, ...] = ()
 
     @property
     def usage(self) -> str:
@@ -81,87 +81,9 @@ class Verb:
         return " ".join(words) + ("..." if self.many else "")
 
 
-FORMAT = Option("format", "how results are printed", "text", FORMATS)
-BATCH = Option("batch_size", "pictures computed at once", 256, least=1)
-DEVICE = Option("device", "where to compute", "auto", ("auto", "cpu", "cuda", "mps"))
-
-VERBS = {
-    verb.name: verb
-    for verb in (
-        Verb(
-            "train",
-            "Train a model and leave a run folder with it.",
-            ("config",),
-            0,
-            "a YAML file; without one, the defaults below",
-            (FORMAT,),
-            ("train configs/quickstart.yaml", "train --data=path/to/pictures --epochs=30 --output_dir=runs/mine"),
-            configured=True,
-        ),
-        Verb(
-            "evaluate",
-            "Measure a model on a split: accuracy with its interval, per class, with plots.",
-            ("model",),
-            1,
-            "a model file (model.keras), or the run folder that holds it",
-            (
-                Option("data", "cifar10, digits, or the path of pictures; default: what the model was trained on"),
-                Option("split", "which part of the data", "test", ("train", "val", "test")),
-                Option("output_dir", "where metrics and plots go; default: evaluation/ beside the model"),
-                BATCH,
-                DEVICE,
-                FORMAT,
-            ),
-            ("evaluate runs/mine/model.keras", "evaluate runs/mine/model.keras --data=path/to/other/pictures"),
-        ),
-        Verb(
-            "predict",
-            "Say what is on pictures.",
-            ("path",),
-            1,
-            "pictures, folders or quoted patterns ('photos/*.jpg')",
-            (
-                Option("model", "a model file (model.keras), or the run folder that holds it; needed"),
-                Option("top_k", "how many classes to rank; default: 1, for one picture 5", least=1),
-                Option("output", "write rows to this file: .csv, .jsonl or .parquet"),
-                BATCH,
-                DEVICE,
-                FORMAT,
-            ),
-            (
-                "predict cat.jpg --model=runs/mine/model.keras",
-                "predict photos --model=runs/mine/model.keras --output=predictions.csv",
-            ),
-            many=True,
-        ),
-        Verb(
-            "info",
-            "Show what is in a model file.",
-            ("model",),
-            1,
-            "a model file (model.keras), or the run folder that holds it",
-            (FORMAT,),
-            ("info runs/mine/model.keras",),
-        ),
-    )
-}
-
-
 def config_keys() -> Specification:
     """Returns the keys of the configuration."""
     return specify(Config, SHORT_FLAGS)
-
-
-def find_verb(typed: str) -> Verb:
-    """Returns a verb by its name.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
-    if typed not in VERBS:
-        hint = nearest(typed, VERBS)
-        raise UsageError(f"unknown verb {typed!r}.{hint} There are {', '.join(VERBS)}; see kcv --help.")
-    return VERBS[typed]
 
 
 def check_words(verb: Verb, words: Sequence[str]) -> None:
@@ -209,6 +131,9 @@ def check(verb: Verb, operands: Sequence[str], flags: Mapping[str, str]) -> tupl
     for text in given:
         if not text.strip():
             raise UsageError(f"{verb.name}: {verb.operands[0].upper()} is empty; {verb.operand_help}.")
+    if verb.operand_choices and given[0] not in verb.operand_choices:
+        hint = nearest(given[0], verb.operand_choices)
+        raise UsageError(f"{verb.name}: received {given[0]!r}, allowed: {', '.join(verb.operand_choices)}.{hint}")
     for name in flags:
         _know(verb, name, f"--{name}")
     values: dict[str, Any] = {name: None for name in verb.operands}

@@ -1,11 +1,12 @@
 """The configuration of a run: a strict, typed schema, YAML files, and overrides from the command line or Python."""
 
-from kcv.config.schema import (
+from kcv.config.schema import SHORT_FLAGS, Config
+from kcv.config.sections import (
+    DEVICES,
     MIN_IMAGE_SIZE,
     MODEL_NAMES,
-    SHORT_FLAGS,
+    PRECISIONS,
     AugmentConfig,
-    Config,
     DataConfig,
     Device,
     ModelConfig,
@@ -17,8 +18,10 @@ from kcv.config.schema import (
 )
 
 __all__ = [
+    "DEVICES",
     "MIN_IMAGE_SIZE",
     "MODEL_NAMES",
+    "PRECISIONS",
     "SHORT_FLAGS",
     "AugmentConfig",
     "Config",

@@ -39,13 +39,11 @@ class ResidentPixels:
         # torch warns of arrays that it could write to but must not; a copy is the quiet way.
         self._pixels = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).to(device)
 
-    def take(self, indices: Indices) -> Tensor:
-        """Returns the pictures at `indices`, uint8 [b, size, size, 3], a copy."""
-        return self._pixels.index_select(0, torch.from_numpy(indices).to(self._pixels.device))
-
-    def stream(self, parts: Sequence[Indices]) -> Iterator[Tensor]:
-        """Yields `take(part)` for each part."""
-        yield from map(self.take, parts)
+    def take(self, indices: Indices | Tensor) -> Tensor:
+        """Returns the pictures at `indices` (a tensor is on the device already), uint8 [b, size, size, 3], a copy."""
+        if not isinstance(indices, Tensor):
+            indices = torch.from_numpy(indices).to(self._pixels.device)
+        return self._pixels.index_select(0, indices)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -93,6 +91,12 @@ class _Batches(IterableDataset[Batch]):
     def close(self) -> None:
         """Ends the worker processes of streamed pictures, if any."""
         self._pixels.close()
+
+    def _images(self, parts: Sequence[Indices], places: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Yields the pictures of each part; `places` are the same positions on the device."""
+        if isinstance(self._pixels, StreamedPixels):
+            return self._pixels.stream(parts)
+        return map(self._pixels.take, places)
 
     def _targets(self, indices: Tensor, smoothing: float) -> Tensor:
         """Returns one-hot float32 [b, classes], with `smoothing` of each picture's weight spread over all classes."""
@@ -144,6 +148,7 @@ class TrainingBatches(_Batches):
         self._seed = seed
         self._epoch = 0
         self._parts: tuple[int, list[Indices]] = (-1, [])
+        self._places: tuple[int, tuple[Tensor, ...]] = (-1, ())
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch (counted from 0) that the next iteration gives; one under way stays in its own."""
@@ -158,8 +163,7 @@ class TrainingBatches(_Batches):
         """
         if not 0 <= step < len(self):
             raise IndexError(f"step={step}: an epoch has steps 0 to {len(self) - 1}")
-        indices = self.order(epoch)[step]
-        return self._finish(epoch, step, indices, self._pixels.take(indices))
+        return self._finish(epoch, step, self._pixels.take(self.order(epoch)[step]))
 
     def order(self, epoch: int) -> list[Indices]:
         """Returns each batch's positions in the split, int64 arrays; together a permutation."""
@@ -173,13 +177,21 @@ class TrainingBatches(_Batches):
         """Yields the batches of the epoch that is set when the first one is taken."""
         epoch = self._epoch
         parts = self.order(epoch)
-        for step, images in enumerate(self._pixels.stream(parts)):
-            yield self._finish(epoch, step, parts[step], images)
+        for step, images in enumerate(self._images(parts, self._order_on_device(epoch))):
+            yield self._finish(epoch, step, images)
 
-    def _finish(self, epoch: int, step: int, indices: Indices, images: Tensor) -> Batch:
+    def _order_on_device(self, epoch: int) -> tuple[Tensor, ...]:
+        """Returns `order(epoch)` as tensors: one copy an epoch, because each makes the host wait for the device."""
+        if self._places[0] != epoch:
+            parts = self.order(epoch)
+            whole = torch.from_numpy(np.concatenate(parts)).to(self._device)
+            self._places = (epoch, torch.split(whole, [len(part) for part in parts]))
+        return self._places[1]
+
+    def _finish(self, epoch: int, step: int, images: Tensor) -> Batch:
         seed = np.random.SeedSequence((self._seed, epoch, _STEP, step)).generate_state(1, np.uint64)[0]
         generator = torch.Generator(self._device).manual_seed(int(seed >> np.uint64(1)))
-        where = torch.from_numpy(indices).to(self._device)
+        where = self._order_on_device(epoch)[step]
         targets = self._targets(where, self._smoothing)
         return self._augment(images, targets, generator=generator, indices=where, epoch=epoch)
 
@@ -209,11 +221,14 @@ class InferenceBatches(_Batches):
     ) -> None:
         super().__init__(pictures, num_classes, batch_size, device, workers)
         self._parts = np.array_split(np.arange(len(pictures)), self._steps)
+        self._places = torch.split(
+            torch.arange(len(pictures), device=self._device), [len(part) for part in self._parts]
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         """Yields the pictures from first to last."""
-        for part, images in zip(self._parts, self._pixels.stream(self._parts), strict=True):
-            yield images, self._targets(torch.from_numpy(part).to(self._device), 0.0)
+        for where, images in zip(self._places, self._images(self._parts, self._places), strict=True):
+            yield images, self._targets(where, 0.0)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -18,7 +18,7 @@ from kcv.models.inputs import network_input
 from kcv.models.whitening import whitening_filters
 
 WIDTHS = (64, 256, 256, 256)
-"""Output channels of the blocks after the whitening block."""
+"""Output channels of the blocks after the whitening block, at width 1."""
 
 _POOLED = 3
 """How many of those blocks halve the picture: 32 px end at 3 x 3, and 16 px, the smallest input, at 1 x 1."""
@@ -47,7 +47,9 @@ def build(config: ModelConfig, image_size: int, num_classes: int, pixels: NDArra
     x = layers.Activation("gelu", name="block1_gelu")(whiten(x))
     whiten.set_weights([filters])
 
-    for number, width in enumerate(WIDTHS, start=2):
+    for number, channels in enumerate(WIDTHS, start=2):
+        # Multiples of 16 fill the vector and matrix units.
+        width = max(16, round(channels * config.width / 16) * 16)
         x = _block(x, width, f"block{number}", pooled=number - 2 < _POOLED)
     x = layers.GlobalAveragePooling2D(data_format=_CHANNELS, name="pool")(x)
     if config.dropout:

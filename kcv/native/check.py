@@ -30,11 +30,21 @@ def check(program: Program, model: keras.Model) -> None:
         except StepError as error:
             raise Unsupported(str(error)) from error
         theirs = model(inputs if len(inputs) > 1 else inputs[0], training=False)
-    for a, b in zip(keras.tree.flatten(ours), keras.tree.flatten(theirs), strict=True):
-        difference = (a.float() - b.float()).abs().max().item()
-        scale = max(b.float().abs().max().item(), 1e-6)
-        if not difference <= _TOLERANCE.get(b.dtype, _COARSE) * scale:
-            raise Unsupported(f"its outputs differ from Keras' by {difference:.2g} where the largest is {scale:.2g}")
+        if any(_differ(a, b) for a, b in zip(_flat(ours), _flat(theirs), strict=True)):
+            culprit = program.first_to_differ(*inputs, differ=_differ)
+            raise Unsupported(f"its outputs differ from Keras', first at layer {culprit or '(none alone)'}")
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return True
+    scale = max(b.float().abs().max().item(), 1e-6)
+    return not (a.float() - b.float()).abs().max().item() <= _TOLERANCE.get(b.dtype, _COARSE) * scale
+
+
+def _flat(outputs: Any) -> list[Tensor]:
+    flat: list[Tensor] = keras.tree.flatten(outputs)
+    return flat
 
 
 def _random(tensor: Any, model: keras.Model) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 
-class StepLogs(Mapping[str, float]):
-    """The running metrics of an epoch, as a mapping of names to numbers.
+class StepLogs(Mapping[str, Any]):
+    """The running metrics of an epoch, by name: numbers, or what else a metric gives (a tensor for each class).
 
     Args:
         names: of the metrics.
@@ -19,14 +19,14 @@ class StepLogs(Mapping[str, float]):
     def __init__(self, names: tuple[str, ...], compute: Callable[[], Mapping[str, Any]]) -> None:
         self._names = names
         self._compute = compute
-        self._values: dict[str, float] | None = None
+        self._values: dict[str, Any] | None = None
 
-    def _read(self) -> dict[str, float]:
+    def _read(self) -> dict[str, Any]:
         if self._values is None:
-            self._values = {name: float(value) for name, value in self._compute().items()}
+            self._values = {name: _number(value) for name, value in self._compute().items()}
         return self._values
 
-    def __getitem__(self, name: str) -> float:
+    def __getitem__(self, name: str) -> Any:
         return self._read()[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -34,6 +34,10 @@ class StepLogs(Mapping[str, float]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def _number(value: Any) -> Any:
+    return float(value) if keras.ops.size(value) == 1 else value
 
 
 class LazyCallbackList(keras.callbacks.CallbackList):
@@ -44,7 +48,7 @@ class LazyCallbackList(keras.callbacks.CallbackList):
 
     Args:
         callbacks: in their order.
-        model: that is trained.
+        model: a `NativeModel`, that is trained.
         epochs: of the run.
         steps: of an epoch.
     """
@@ -52,9 +56,15 @@ class LazyCallbackList(keras.callbacks.CallbackList):
     def __init__(
         self, callbacks: list[keras.callbacks.Callback], *, model: keras.Model, epochs: int, steps: int
     ) -> None:
+        self._model = model
         super().__init__(callbacks, add_history=True, add_progbar=False, model=model, epochs=epochs, steps=steps)
         # The hooks run here and now, not in a pool of threads: they no longer have anything to wait for.
         self._async_train = self._async_test = self._async_predict = False
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Tells the model that nobody needs the logs of a step before asking for them."""
+        self._model.lazy_logs = True
+        super().on_train_begin(logs)
 
     def _on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         for callback in self.callbacks:

@@ -122,7 +122,8 @@ class _Walk:
             return made
         sources = [self._held(place, moved=lowered.wants_moved) for place in sources]
         made = [self.place(node.outputs[0], moved=lowered.gives_moved, spare=lowered.spares)]
-        self._steps.append(Step(name, lowered.run, tuple(sources), tuple(made)))
+        reference = _held_as(_as_it_is(node), lowered)
+        self._steps.append(Step(name, lowered.run, tuple(sources), tuple(made), reference=reference))
         return made
 
     def _lower(self, node: Any, sources: Sequence[int], alone: Sequence[bool]) -> Lowered | None:
@@ -161,6 +162,18 @@ def _is_plain(node: Any) -> bool:
     arguments = keras.tree.flatten(node.arguments.args)
     others = {key: value for key, value in node.arguments.kwargs.items() if key != "training" and value is not None}
     return not others and [id(x) for x in arguments] == [id(x) for x in node.input_tensors]
+
+
+def _held_as(call: Callable[..., Any], lowered: Lowered) -> Callable[..., Any]:
+    """Returns a Keras call that takes and gives tensors held as the native form holds them."""
+
+    def run(training: bool, *tensors: Any) -> Any:
+        if lowered.wants_moved:
+            tensors = tuple(to_keras_order(training, x) if x.ndim == 4 else x for x in tensors)
+        output = call(training, *tensors)
+        return to_torch_order(training, output) if lowered.gives_moved else output
+
+    return run
 
 
 def _as_it_is(node: Any) -> Callable[..., Any]:

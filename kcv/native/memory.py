@@ -12,9 +12,9 @@ _LARGEST = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Tells glibc's allocator to keep what is freed, for the rest of the process.
 
-    By default it hands every block of more than 32 MB back to the system and gets it again, page by page and zeroed, in
-    the next training step: a third of a bfloat16 step of the custom CNN on two cores. What a process holds then stays at
-    its peak. Elsewhere than on Linux with glibc nothing is done.
+    By default it hands large blocks back to the system and gets them again, page by page and zeroed, in the next
+    training step: a third of a bfloat16 step of the custom CNN on two cores. What a process holds then stays at its
+    peak. Elsewhere than on Linux with glibc nothing is done.
 
     Returns:
         Whether the allocator took it.

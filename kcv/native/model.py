@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kcv.native.check import check
+from kcv.native.compiled import Compiled
 from kcv.native.layers.lowered import Target, Unsupported
 from kcv.native.logs import StepLogs
 from kcv.native.lowering import lower
@@ -29,23 +30,32 @@ class NativeModel(keras.Model):
     Args:
         core: a built functional model; its kernels' storage is laid out anew.
         target: what to lower for.
+        compile_on_gpu: whether training on CUDA also tries the program compiled by torch, and stays with the faster.
 
     Attributes:
         core: the functional model.
         program: the native program, or None where Keras runs.
+        lazy_logs: whether a step's logs are computed only when they are read.
     """
 
-    def __init__(self, core: keras.Model, *, target: Target | None = None) -> None:
+    def __init__(self, core: keras.Model, *, target: Target | None = None, compile_on_gpu: bool = False) -> None:
         super().__init__(name=core.name, dtype=core.dtype_policy)
         self.core = core
         self.program: Program | None = None
+        self.lazy_logs = False
         self._metric_names: tuple[str, ...] | None = None
+        self._compiled: Compiled | None = None
         try:
             program = lower(core, target)
             check(program, core)
             self.program = program
+            if program.called_as_they_are:
+                names = ", ".join(program.called_as_they_are)
+                _log.warning("model %s: no native form of %s; called through Keras, which is slower", core.name, names)
         except Unsupported as reason:
-            warnings.warn(f"{core.name} runs through Keras, not natively: {reason}", stacklevel=2)
+            _log.warning("model %s runs through Keras, which is slower: %s", core.name, reason)
+        if self.program is not None and compile_on_gpu and _device_of(core).type == "cuda":
+            self._compiled = Compiled(self.program)
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -57,9 +67,9 @@ class NativeModel(keras.Model):
         if self.program is None:
             return self.core(inputs, training=training)
         tensors = inputs if isinstance(inputs, list | tuple) else (inputs,)
-        return self.program(*tensors, training=training)
+        return (self._compiled or self.program)(*tensors, training=training)
 
-    def train_step(self, data: Any) -> dict[str, Any]:
+    def train_step(self, data: Any) -> Any:
         """Makes one optimizer step on one batch."""
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         outputs = self.forward_pass(x, training=True)
@@ -67,18 +77,20 @@ class NativeModel(keras.Model):
         variables = self.trainable_variables
         if variables:
             parameters = [variable.value for variable in variables]
-            (self.optimizer.scale_loss(loss) if self.optimizer is not None else loss).backward()
+            torch.autograd.backward(self.optimizer.scale_loss(loss))
             gradients = [parameter.grad for parameter in parameters]
             # Torch adds to gradients that it finds, so that they go before the next step.
             for parameter in parameters:
                 parameter.grad = None
             with torch.no_grad():
                 self.optimizer.apply(gradients, variables)
+            if self._compiled is not None:
+                self._compiled.step_done()
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         return self.compute_metrics(x, y, outputs, sample_weight=weights)
 
-    def test_step(self, data: Any) -> dict[str, Any]:
+    def test_step(self, data: Any) -> Any:
         """Measures one batch."""
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         outputs = self.forward_pass(x, training=False)
@@ -94,11 +106,19 @@ class NativeModel(keras.Model):
         """Updates the metrics on the device; what they have come to is computed when it is read."""
         if self._compile_metrics is not None:
             self._compile_metrics.update_state(y, y_pred, sample_weight)
-        if self._metric_names is None or keras.backend.is_keras_tensor(y_pred):
+        if not self.lazy_logs or self._metric_names is None:
             results = self.get_metrics_result()
             self._metric_names = tuple(results)
             return results
         return StepLogs(self._metric_names, self.get_metrics_result)
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains, as `keras.Model.fit` does. Only a `LazyCallbackList` leaves the logs of a step to who reads them."""
+        self.lazy_logs = False
+        try:
+            return super().fit(*args, **kwargs)
+        finally:
+            self.lazy_logs = False
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Configures training, as `keras.Model.compile` does."""
@@ -110,6 +130,11 @@ class NativeModel(keras.Model):
         first = x[0] if isinstance(x, list | tuple) else x
         self._loss_tracker.update_state(loss, sample_weight=first.shape[0])
         return loss
+
+
+def _device_of(model: keras.Model) -> torch.device:
+    device: torch.device = model.variables[0].value.device if model.variables else torch.device("cpu")
+    return device
 
 
 def native_target(device: str) -> Target:

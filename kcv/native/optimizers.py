@@ -20,6 +20,7 @@ class _Fused:
     """What the fused optimizers share: the moving average in one call, and the count of steps."""
 
     _counted: tuple[int, int] | None = None
+    _scaled: tuple[tuple[str, ...], float] = ((), 1.0)
 
     def _update_model_variables_moving_average(self: Any, trainable_variables: Sequence[Any]) -> None:
         """Moves the averages of the weights in one call."""
@@ -48,13 +49,26 @@ class _Fused:
         self._counted = (step, counter._version + 1)
         return step
 
-    def _groups(self: Any, variables: Sequence[Any]) -> Iterable[tuple[float, list[int]]]:
-        """Yields each weight decay with the positions of the variables that it is for."""
-        decay = self.weight_decay or 0.0
-        decayed = [bool(decay) and self._use_weight_decay(variable) for variable in variables]
-        for is_decayed in (True, False):
-            if positions := [position for position, flag in enumerate(decayed) if flag == is_decayed]:
-                yield (decay if is_decayed else 0.0), positions
+    def scale_learning_rate(self, var_names: Sequence[str], factor: float) -> None:
+        """Gives variables whose names contain one of these words a learning rate of their own.
+
+        Like `exclude_from_weight_decay` it is to be called before training, and is not saved with the optimizer.
+
+        Args:
+            var_names: parts of names, such as `bias`.
+            factor: their learning rate over that of the others.
+        """
+        self._scaled = (tuple(var_names), factor)
+
+    def _groups(self: Any, variables: Sequence[Any]) -> Iterable[tuple[float, float, list[int]]]:
+        """Yields each pair of weight decay and learning rate factor, with the positions of its variables."""
+        words, factor = self._scaled
+        groups: dict[tuple[float, float], list[int]] = {}
+        for position, variable in enumerate(variables):
+            decay = self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else 0.0
+            scale = factor if any(word in variable.name for word in words) else 1.0
+            groups.setdefault((decay, scale), []).append(position)
+        return ((decay, scale, positions) for (decay, scale), positions in groups.items())
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
         """Nothing: the update does it."""
@@ -91,7 +105,8 @@ class FusedAdamW(_Fused, keras.optimizers.AdamW):
         steps = torch.full((), float(step), device=parameters[0].device)
         # Keras adds epsilon before the bias correction of the second moment ("epsilon hat"), torch after it.
         epsilon = self.epsilon / math.sqrt(1.0 - self.beta_2**step)
-        for decay, chosen in self._groups(trainable_variables):
+        rate = _rate(learning_rate)
+        for decay, scale, chosen in self._groups(trainable_variables):
             torch._fused_adamw_(
                 [parameters[i] for i in chosen],
                 [grads[i] for i in chosen],
@@ -99,7 +114,7 @@ class FusedAdamW(_Fused, keras.optimizers.AdamW):
                 [squares[i] for i in chosen],
                 [largest[i] for i in chosen] if self.amsgrad else [],
                 [steps] * len(chosen),
-                lr=_rate(learning_rate),
+                lr=rate * scale,
                 beta1=self.beta_1,
                 beta2=self.beta_2,
                 weight_decay=decay,
@@ -119,20 +134,24 @@ class FusedSGD(_Fused, keras.optimizers.SGD):
         parameters = [variable.value for variable in trainable_variables]
         rate = _rate(learning_rate)
         self._step()
-        for decay, chosen in self._groups(trainable_variables):
+        steps = [like(p, g) for p, g in zip(parameters, grads, strict=True)]
+        for decay, scale, chosen in self._groups(trainable_variables):
+            for position, step in zip(
+                chosen, torch._foreach_mul([steps[i] for i in chosen], rate * scale), strict=True
+            ):
+                steps[position] = step
             if decay:
-                torch._foreach_mul_([parameters[i] for i in chosen], 1.0 - decay * rate)
+                torch._foreach_mul_([parameters[i] for i in chosen], 1.0 - decay * (rate * scale))
         if not self.momentum:
-            self._plain(parameters, grads, rate)
+            torch._foreach_sub_(parameters, steps)
             return
         places = [self._get_variable_index(variable) for variable in trainable_variables]
         velocities = _slots(parameters, [self.momentums[place] for place in places])
         # Keras' velocity holds steps that are already scaled by the learning rate of their time: v = m v - lr g. In
         # torch's terms that is a gradient of lr g, which is to be maximised, at a rate of -1.
-        scaled = torch._foreach_mul([like(p, g) for p, g in zip(parameters, grads, strict=True)], rate)
         torch._fused_sgd_(
             parameters,
-            scaled,
+            steps,
             velocities,
             weight_decay=0.0,
             momentum=self.momentum,
@@ -142,10 +161,6 @@ class FusedSGD(_Fused, keras.optimizers.SGD):
             maximize=True,
             is_first_step=False,
         )
-
-    def _plain(self, parameters: Sequence[Tensor], grads: Sequence[Tensor], rate: Any) -> None:
-        scaled = torch._foreach_mul(list(grads), rate)
-        torch._foreach_sub_(list(parameters), scaled)
 
 
 def _rate(learning_rate: Any) -> Any:

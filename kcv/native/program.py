@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +20,7 @@ class Step:
         targets: where its outputs go.
         dead: values that nobody reads after this step.
         native: whether it is torch's own function; otherwise the Keras layer is called as it is.
+        reference: the same through Keras, where there is a layer behind it and it is native.
     """
 
     name: str
@@ -28,6 +29,18 @@ class Step:
     targets: tuple[int, ...]
     dead: tuple[int, ...] = ()
     native: bool = True
+    reference: Callable[..., Any] | None = None
+
+    def advance(self, values: list[Any], training: bool) -> None:
+        """Reads its inputs from `values`, puts its outputs there, and forgets what nobody reads any more."""
+        result = self.run(training, *[values[place] for place in self.sources])
+        if len(self.targets) == 1:
+            values[self.targets[0]] = result
+        else:
+            for place, value in zip(self.targets, result, strict=True):
+                values[place] = value
+        for place in self.dead:
+            values[place] = None
 
 
 class StepError(RuntimeError):
@@ -65,21 +78,36 @@ class Program:
         Args:
             tensors: one for each input, of any number format.
             training: whether batch statistics are used and moved, and dropout drops.
+
+        Raises:
+            StepError: naming the layer that failed.
         """
+        values = self._start(tensors)
+        for step in self.steps:
+            try:
+                step.advance(values, training)
+            except Exception as error:
+                raise StepError(f"layer {step.name} failed: {error}") from error
+        results = tuple(values[place] for place in self._outputs)
+        return results[0] if len(results) == 1 else results
+
+    def first_to_differ(self, *tensors: Tensor, differ: Callable[[Tensor, Tensor], bool]) -> str | None:
+        """Runs each step both natively and through Keras, in inference mode; names the first layer that differs."""
+        values = self._start(tensors)
+        for step in self.steps:
+            theirs = None
+            if step.reference is not None:
+                theirs = step.reference(False, *[values[place] for place in step.sources])
+            (target, *_), dead = step.targets, step.dead
+            replace(step, dead=()).advance(values, False)
+            if theirs is not None and differ(values[target], theirs):
+                return step.name
+            for place in dead:
+                values[place] = None
+        return None
+
+    def _start(self, tensors: Sequence[Tensor]) -> list[Any]:
         values: list[Any] = [None] * self._size
         for place, tensor, dtype in zip(self._inputs, tensors, self._dtypes, strict=True):
             values[place] = tensor.to(dtype)
-        for step in self.steps:
-            try:
-                result = step.run(training, *[values[place] for place in step.sources])
-            except Exception as error:
-                raise StepError(f"layer {step.name} failed: {error}") from error
-            if len(step.targets) == 1:
-                values[step.targets[0]] = result
-            else:
-                for place, value in zip(step.targets, result, strict=True):
-                    values[place] = value
-            for place in step.dead:
-                values[place] = None
-        results = tuple(values[place] for place in self._outputs)
-        return results[0] if len(results) == 1 else results
+        return values

@@ -98,7 +98,9 @@ def fit(
     """
     # The compiled twin shares layers and variables; the model itself stays free of optimizer and metrics, so that its
     # file opens without kcv.
-    twin = NativeModel(model, target=native_target(inference.model_device(model).type))
+    twin = NativeModel(
+        model, target=native_target(inference.model_device(model).type), compile_on_gpu=config.train.compile
+    )
     twin.compile(
         optimizer=build_optimizer(
             config.optim, steps_per_epoch=len(batches.train), epochs=config.train.epochs, ema=config.train.ema

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kcv import __version__, cli
-from kcv.cli.options import VERBS
+from kcv.cli.verbs import VERBS
 from kcv.config import SHORT_FLAGS, Config
 from kcv.config.keys import specify
 from kcv.errors import DataError

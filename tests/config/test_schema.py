@@ -104,7 +104,7 @@ def test_all_problems_come_at_once_each_with_value_and_what_is_allowed(tmp_path:
             f"{path}: epochs: unknown key. Did you mean 'train.epochs'?",
             f"{path}: data.val_fraction: received 1.5, allowed: a number greater than 0 and at most 0.5.",
             f"{path}: data.workrs: unknown key. Did you mean 'data.workers'?",
-            f"{path}: model: received 3, allowed: a section with the keys name, dropout.",
+            f"{path}: model: received 3, allowed: a section with the keys name, width, dropout.",
             "optim.lr: received 'abc', allowed: a number greater than 0 and at most 100.",
             "data.batch_size: received 1.5, allowed: a whole number from 1 to 65536.",
             "optim.schedule: received 'onecycle', allowed: 'one_cycle', 'cosine', 'constant'. "

@@ -68,3 +68,14 @@ def test_a_policy_leaves_no_trace_behind():
     before = keras.config.dtype_policy().name
     _build(policy="mixed_bfloat16")
     assert keras.config.dtype_policy().name == before
+
+
+def test_width_scales_the_channels():
+    from kcv import models
+
+    pixels = np.zeros((4, 32, 32, 3), np.uint8)
+    model = models.build(ModelConfig(width=1.5), 32, 10, pixels)
+    assert [model.get_layer(f"block{number}_conv1").filters for number in range(2, 6)] == [96, 384, 384, 384]
+    narrow = models.build(ModelConfig(width=0.125), 32, 10, pixels)
+    assert narrow.get_layer("block2_conv1").filters == 16
+    assert models.build(ModelConfig(width=1.75), 32, 10, pixels).count_params() <= 9_800_000

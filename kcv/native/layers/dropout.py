@@ -15,9 +15,9 @@ from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype
 def lower_dropout(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `Dropout` and `SpatialDropout2D`.
 
-    On the CPU it draws what Keras would draw, to the bit: from torch's global generator without a seed or noise shape,
-    otherwise from the layer's seed generator. On other devices a seed generator would make the host wait for the
-    device, so masks there come from the device's own generator, under the same distribution.
+    With a seed or a noise shape it draws what Keras would draw, from the layer's seed generator; without, from torch's
+    global generator, in the order in which the values lie in memory. On a GPU a seed generator would make the host wait
+    for the device, so masks there always come from the device's own generator, under the same distribution.
     """
     (value,) = inputs
     rate, dtype = float(layer.rate), compute_dtype(layer)

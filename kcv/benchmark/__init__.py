@@ -1,0 +1,6 @@
+"""How fast kcv is, beside what its users would write or use instead, in one process on one machine."""
+
+from kcv.benchmark.data import benchmark_data
+from kcv.benchmark.training import BENCHMARKED, benchmark_training
+
+__all__ = ["BENCHMARKED", "benchmark_data", "benchmark_training"]

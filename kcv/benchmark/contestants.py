@@ -1,0 +1,146 @@
+"""The three ways to make a training step that are timed against each other.
+
+All do the same work on the same batch: uint8 pictures in, cross-entropy, AdamW, running loss and accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kcv.benchmark import networks
+from kcv.errors import KcvError
+from kcv.native.logs import LazyCallbackList
+from kcv.native.model import NativeModel, native_target
+from kcv.native.optimizers import FusedAdamW
+from kcv.native.precision import precision_scope
+
+CLASSES = 10
+_LEARNING_RATE = 1e-4
+
+StepFunction = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured.
+
+    Attributes:
+        model: one of `networks.NAMES`.
+        image_size: pixels.
+        batch_size: pictures a step.
+        policy: a Keras dtype policy.
+        device: a torch device.
+    """
+
+    model: str
+    image_size: int
+    batch_size: int
+    policy: str
+    device: str
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Returns random pictures, uint8 [batch, size, size, 3], and one-hot targets, float32 [batch, classes]."""
+        rng = np.random.default_rng(0)
+        shape = (self.batch_size, self.image_size, self.image_size, 3)
+        images = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
+        labels = torch.from_numpy(rng.integers(0, CLASSES, self.batch_size))
+        return images.to(self.device), F.one_hot(labels, CLASSES).float().to(self.device)
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """The number format of autocast; None for float32."""
+        return {"mixed_bfloat16": torch.bfloat16, "mixed_float16": torch.float16}.get(self.policy)
+
+
+def keras_model(setting: Setting) -> keras.Model:
+    """Builds the Keras model of a setting, always with the same weights."""
+    keras.utils.set_random_seed(0)
+    pixels = np.random.default_rng(1).integers(0, 256, (64, setting.image_size, setting.image_size, 3), dtype=np.uint8)
+    with keras.device(setting.device), precision_scope(setting.policy):
+        return networks.in_keras(setting.model, setting.image_size, CLASSES, pixels)
+
+
+def torch_network(setting: Setting, memory_format: torch.memory_format) -> nn.Module:
+    """Builds the hand-written (or torchvision's) network of a setting."""
+    torch.manual_seed(0)
+    network = networks.in_torch(setting.model, keras_model(setting), CLASSES)
+    return networks.Pictures(network, memory_format).to(setting.device).to(memory_format=memory_format).train()
+
+
+def torch_step(setting: Setting, memory_format: torch.memory_format) -> StepFunction:
+    """Returns the step of a hand-written PyTorch loop: autocast, fused AdamW, no synchronisation."""
+    network = torch_network(setting, memory_format)
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=_LEARNING_RATE, fused=True)
+    scaler = torch.amp.GradScaler(setting.device, enabled=setting.half == torch.float16)
+    images, targets = setting.batch()
+    total, correct = torch.zeros((), device=setting.device), torch.zeros((), device=setting.device)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(setting.device, setting.half, enabled=setting.half is not None):
+            logits = network(images)
+        loss = F.cross_entropy(logits.float(), targets)
+        torch.autograd.backward(scaler.scale(loss))
+        scaler.step(optimizer)
+        scaler.update()
+        with torch.no_grad():
+            total.add_(loss.detach() * len(images))
+            correct.add_((logits.argmax(1) == targets.argmax(1)).sum())
+
+    return step
+
+
+def keras_step(setting: Setting) -> StepFunction:
+    """Returns the step of stock Keras' `fit`, callbacks and metrics included."""
+    model = keras_model(setting)
+    twin = keras.Model(model.inputs, model.outputs)
+    _compile(twin, keras.optimizers.AdamW(_LEARNING_RATE))
+    return _fit_step(twin, keras.callbacks.CallbackList([], add_history=True, model=twin, epochs=1, steps=1), setting)
+
+
+def kcv_step(setting: Setting) -> StepFunction:
+    """Returns the step of kcv's `fit`: the same model, run natively.
+
+    Raises:
+        KcvError: the model has no native form, so that there is nothing to compare.
+    """
+    twin = NativeModel(keras_model(setting), target=native_target(setting.device))
+    if twin.program is None:
+        raise KcvError(f"{setting.model} runs through Keras here, not natively")
+    _compile(twin, FusedAdamW(_LEARNING_RATE))
+    return _fit_step(twin, LazyCallbackList([], model=twin, epochs=1, steps=1), setting)
+
+
+def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        jit_compile=False,
+    )
+
+
+def _fit_step(model: keras.Model, callbacks: Any, setting: Setting) -> StepFunction:
+    """Returns what `fit` does between two batches, as `fit` does it."""
+    batch = setting.batch()
+    model._symbolic_build(data_batch=batch)
+    model.make_train_function()
+    callbacks.on_train_begin()
+    callbacks.on_epoch_begin(0)
+    model.train()
+
+    def step() -> None:
+        callbacks.on_train_batch_begin(0)
+        logs = model.train_function([batch])
+        callbacks.on_train_batch_end(0, logs)
+
+    return step

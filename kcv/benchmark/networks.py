@@ -1,0 +1,117 @@
+"""The networks that are compared: in PyTorch, as one would write or take them, and the same in Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import keras
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kcv import models
+from kcv.config import Config
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's pictures in 0-1: any fixed numbers would cost the same."""
+
+
+class Pictures(nn.Module):
+    """The picture contract in front of a PyTorch network.
+
+    Args:
+        network: takes normalised pictures, [n, 3, h, w].
+        memory_format: that it is given them in.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, memory_format: torch.memory_format) -> None:
+        super().__init__()
+        self.network = network
+        self._memory_format = memory_format
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
+        self.register_buffer("std", torch.tensor(STD)[:, None, None])
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Maps RGB 0-255, uint8 [n, h, w, 3], to logits [n, classes]."""
+        x = (pictures.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        logits: Tensor = self.network(x.contiguous(memory_format=self._memory_format))
+        return logits
+
+
+class _Block(nn.Module):
+    """Two normalised 3x3 convolutions, the second with a shortcut."""
+
+    def __init__(self, channels: int, width: int, *, pooled: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.pool = nn.MaxPool2d(2) if pooled else nn.Identity()
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        for norm in (self.norm1, self.norm2):  # as in the Keras model: no scale is learned
+            norm.weight.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.norm1(self.pool(self.conv1(x))))
+        return F.gelu(self.norm2(self.conv2(x)) + x)
+
+
+def custom_cnn(model: keras.Model, classes: int) -> nn.Module:
+    """Writes kcv's custom CNN in PyTorch, with the same layers as the Keras model."""
+    whiten = model.get_layer("block1_whiten")
+    stem = nn.Conv2d(3, whiten.filters, whiten.kernel_size, whiten.strides, bias=False)
+    stem.requires_grad_(False)
+    numbers = range(2, 2 + sum(layer.name.endswith("_conv1") for layer in model.layers))
+    names = {layer.name for layer in model.layers}
+    widths = [whiten.filters, *(model.get_layer(f"block{number}_conv1").filters for number in numbers)]
+    blocks = [
+        _Block(before, width, pooled=f"block{number}_pool" in names)
+        for number, (before, width) in zip(numbers, pairwise(widths), strict=True)
+    ]
+    return nn.Sequential(
+        stem, nn.GELU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes)
+    )
+
+
+def in_torch(name: str, model: keras.Model, classes: int) -> nn.Module:
+    """Returns the PyTorch network beside a Keras model; torchvision's where it has one."""
+    if name == "custom_cnn":
+        return custom_cnn(model, classes)
+    network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
+    return network
+
+
+_APPLICATIONS = {"resnet50": "ResNet50", "efficientnet_b0": "EfficientNetB0"}
+
+
+def in_keras(name: str, image_size: int, classes: int, pixels: NDArray[np.uint8]) -> keras.Model:
+    """Returns the Keras model, under Keras' current dtype policy and device, with random weights."""
+    if name == "custom_cnn":
+        return models.build(Config.load(model=name).model, image_size, classes, pixels)
+    inputs = keras.Input((image_size, image_size, 3), dtype="float32")
+    x = inputs
+    if name == "resnet50":  # EfficientNet brings these two itself
+        x = keras.layers.Rescaling(1 / 255, dtype="float32")(x)
+        variance = [deviation**2 for deviation in STD]
+        x = keras.layers.Normalization(mean=list(MEAN), variance=variance, dtype="float32")(x)
+    application = getattr(keras.applications, _APPLICATIONS[name])
+    # Logits in float32 under every policy, as in kcv's own models: a head of our own, not the application's.
+    features = application(include_top=False, weights=None, input_tensor=x, pooling="avg").output
+    if name == "efficientnet_b0":
+        features = keras.layers.Dropout(0.2)(features)  # as in torchvision's head
+    return keras.Model(inputs, keras.layers.Dense(classes, dtype="float32")(features), name=name)
+
+
+def sizes(name: str) -> tuple[int, int]:
+    """Returns the image size and batch size that a model is measured at where none are given."""
+    return (32, 128) if name == "custom_cnn" else (64, 32)
+
+
+NAMES: Sequence[str] = ("custom_cnn", *_APPLICATIONS)

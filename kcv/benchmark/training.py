@@ -1,0 +1,149 @@
+"""`kcv benchmark train`: hand-written PyTorch, stock Keras and kcv take turns, step by step, in one process."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from kcv.benchmark.contestants import Setting, StepFunction, kcv_step, keras_step, torch_network, torch_step
+from kcv.benchmark.networks import NAMES, sizes
+from kcv.benchmark.peak import flops_of_step, matrix_rate
+from kcv.native.device import describe_device, resolve_device
+from kcv.native.memory import keep_freed_memory
+from kcv.native.precision import resolve_precision
+from kcv.progress import Progress
+
+_log = logging.getLogger(__name__)
+
+BENCHMARKED = tuple(NAMES)
+_TURN_SECONDS = 0.05
+"""How long a turn lasts at least: a shorter one is several steps: clocks and waits cost too."""
+_LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+
+def benchmark_training(
+    *,
+    model: str | None = None,
+    image_size: int | None = None,
+    batch_size: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    repeats: int = 20,
+) -> list[dict[str, Any]]:
+    """Measures training steps.
+
+    Args:
+        model: one of `BENCHMARKED`; None for all of them.
+        image_size: pixels; by default 32 for the custom CNN, 64 for the others.
+        batch_size: pictures a step; by default 128 for the custom CNN, 32 for the others.
+        precision: as in a configuration.
+        device: as in a configuration.
+        repeats: turns of each contestant that count; the first two do not.
+
+    Returns:
+        A row for each model: medians of pictures/s, their ratios, and the part of the machine's own matrix rate that
+        kcv's convolutions and products come to.
+
+    Raises:
+        DeviceError: when device or precision cannot be had.
+    """
+    where = resolve_device(device)
+    policy, _ = resolve_precision(precision, where)
+    if where == "cpu":
+        keep_freed_memory()  # of the whole process: it helps all three alike
+    peak = matrix_rate(where, policy)
+    rows = []
+    for name in [model] if model else BENCHMARKED:
+        default_size, default_batch = sizes(name)
+        setting = Setting(name, image_size or default_size, batch_size or default_batch, policy, where)
+        rows.append(_row(setting, peak, repeats))
+        gc.collect()
+    return rows
+
+
+def _row(setting: Setting, peak: float, repeats: int) -> dict[str, Any]:
+    layout, by_hand = _faster_layout(setting)
+    contestants = {"torch": by_hand, "keras": keras_step(setting), "kcv": kcv_step(setting)}
+    seconds = _take_turns(contestants, setting, repeats)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    flops = flops_of_step(torch_network(setting, torch.contiguous_format), setting.batch())
+    return {
+        "model": setting.model,
+        "image_size": setting.image_size,
+        "batch_size": setting.batch_size,
+        "precision": setting.policy,
+        "device": setting.device,
+        "hardware": describe_device(setting.device),
+        "threads": torch.get_num_threads(),
+        "repeats": repeats,
+        "milliseconds": {name: 1e3 * median for name, median in medians.items()},
+        "images_per_second": {name: setting.batch_size / median for name, median in medians.items()},
+        # The ratio of medians, and the quartiles of the ratio of neighbouring turns: how far noise reaches.
+        "kcv_over_torch": medians["torch"] / medians["kcv"],
+        "kcv_over_torch_quartiles": _quartiles(seconds["torch"], seconds["kcv"]),
+        "kcv_over_keras": medians["keras"] / medians["kcv"],
+        "kcv_over_keras_quartiles": _quartiles(seconds["keras"], seconds["kcv"]),
+        "torch_layout": layout,
+        "gflop_per_step": flops / 1e9,
+        "matrix_gflop_per_second": peak / 1e9,
+        "peak_fraction": flops / medians["kcv"] / peak,
+    }
+
+
+def _faster_layout(setting: Setting) -> tuple[str, StepFunction]:
+    """Returns the hand-written loop in the memory format that suits it better: its writer would have tried both."""
+    steps = {name: torch_step(setting, memory_format) for name, memory_format in _LAYOUTS.items()}
+    seconds = _take_turns(steps, setting, repeats=3)
+    best = min(steps, key=lambda name: statistics.median(seconds[name]))
+    return best, steps[best]
+
+
+def _take_turns(contestants: Mapping[str, StepFunction], setting: Setting, repeats: int) -> dict[str, list[float]]:
+    """Returns each contestant's seconds for one step, turn by turn."""
+    counts = {name: _steps_in_a_turn(step, setting.device) for name, step in contestants.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    with Progress(repeats, f"{setting.model} {' / '.join(contestants)}", unit="turns") as progress:
+        for _ in range(repeats):
+            for name, step in contestants.items():
+                seconds[name].append(_time(step, counts[name], setting.device))
+            progress.advance()
+    return seconds
+
+
+def _steps_in_a_turn(step: StepFunction, device: str) -> int:
+    """Warms a contestant up, and returns how many of its steps make a turn."""
+    for _ in range(2):
+        taken = _time(step, 1, device)
+    return max(1, math.ceil(_TURN_SECONDS / taken))
+
+
+def _time(step: StepFunction, count: int, device: str) -> float:
+    """Returns the seconds of one step, the mean of `count`; the device is idle before and after."""
+    _wait(device)
+    began = time.perf_counter()
+    for _ in range(count):
+        step()
+    _wait(device)
+    return (time.perf_counter() - began) / count
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+def _quartiles(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
+    ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
+    if len(ratios) < 2:
+        return [ratios[0], ratios[0]]
+    first, _, third = statistics.quantiles(ratios, n=4)
+    return [first, third]

@@ -1,0 +1,106 @@
+"""What each verb of the command line takes. Knows no verb's code."""
+
+from __future__ import annotations
+
+from kcv.cli.options import Option, Verb
+from kcv.config import DEVICES, MODEL_NAMES, PRECISIONS
+from kcv.errors import UsageError, nearest
+
+FORMATS = ("text", "json")
+
+FORMAT = Option("format", "how results are printed", "text", FORMATS)
+BATCH = Option("batch_size", "pictures computed at once", 256, least=1)
+DEVICE = Option("device", "where to compute", "auto", DEVICES)
+BENCHMARKED = (*MODEL_NAMES, "resnet50", "efficientnet_b0")
+"""Written down here too because kcv.benchmark imports torch, and help must not; a test holds both together."""
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb(
+            "train",
+            "Train a model and leave a run folder with it.",
+            ("config",),
+            0,
+            "a YAML file; without one, the defaults below",
+            (FORMAT,),
+            ("train configs/quickstart.yaml", "train --data=path/to/pictures --epochs=30 --output_dir=runs/mine"),
+            configured=True,
+        ),
+        Verb(
+            "evaluate",
+            "Measure a model on a split: accuracy with its interval, per class, with plots.",
+            ("model",),
+            1,
+            "a model file (model.keras), or the run folder that holds it",
+            (
+                Option("data", "cifar10, digits, or the path of pictures; default: what the model was trained on"),
+                Option("split", "which part of the data", "test", ("train", "val", "test")),
+                Option("output_dir", "where metrics and plots go; default: evaluation/ beside the model"),
+                BATCH,
+                DEVICE,
+                FORMAT,
+            ),
+            ("evaluate runs/mine/model.keras", "evaluate runs/mine/model.keras --data=path/to/other/pictures"),
+        ),
+        Verb(
+            "predict",
+            "Say what is on pictures.",
+            ("path",),
+            1,
+            "pictures, folders or quoted patterns ('photos/*.jpg')",
+            (
+                Option("model", "a model file (model.keras), or the run folder that holds it; needed"),
+                Option("top_k", "how many classes to rank; default: 1, for one picture 5", least=1),
+                Option("output", "write rows to this file: .csv, .jsonl or .parquet"),
+                BATCH,
+                DEVICE,
+                FORMAT,
+            ),
+            (
+                "predict cat.jpg --model=runs/mine/model.keras",
+                "predict photos --model=runs/mine/model.keras --output=predictions.csv",
+            ),
+            many=True,
+        ),
+        Verb(
+            "info",
+            "Show what is in a model file.",
+            ("model",),
+            1,
+            "a model file (model.keras), or the run folder that holds it",
+            (FORMAT,),
+            ("info runs/mine/model.keras",),
+        ),
+        Verb(
+            "benchmark",
+            "Measure kcv beside PyTorch, Keras and torchvision, in turns, on this machine.",
+            ("what",),
+            1,
+            "train (training steps) or data (reading and augmenting pictures)",
+            (
+                Option("model", "train: the network; default: each in turn", choices=BENCHMARKED),
+                Option("image_size", "px; default: 32, train of the larger networks 64", least=16),
+                Option("batch_size", "pictures at once; default: 128, of the larger networks 32, data 256", least=1),
+                Option("precision", "train: the number format", "auto", PRECISIONS),
+                Option("repeats", "turns of each that count", 20, least=1),
+                DEVICE,
+                FORMAT,
+            ),
+            ("benchmark train --model=custom_cnn --precision=float32", "benchmark data --format=json"),
+            operand_choices=("train", "data"),
+        ),
+    )
+}
+
+
+def find_verb(typed: str) -> Verb:
+    """Returns a verb by its name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if typed not in VERBS:
+        hint = nearest(typed, VERBS)
+        raise UsageError(f"unknown verb {typed!r}.{hint} There are {', '.join(VERBS)}; see kcv --help.")
+    return VERBS[typed]

@@ -1,0 +1,130 @@
+"""The sections of a configuration: every key, its meaning, its default and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from kcv.config.keys import none_as_null
+
+ModelName: TypeAlias = Literal["custom_cnn"]
+MODEL_NAMES: tuple[str, ...] = get_args(ModelName)
+
+MIN_IMAGE_SIZE = 16
+"""The smallest side that every model takes, pixels: below it, pooling leaves nothing."""
+
+MAX_SEED = 2**32 - 1  # the largest that numpy and scikit-learn take
+
+Precision: TypeAlias = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+DEVICES: tuple[str, ...] = get_args(Device)
+ResizeMode: TypeAlias = Literal["squash", "crop", "letterbox"]
+# Strict mode takes only a Path for a Path; YAML and the command line can only bring text.
+TextPath: TypeAlias = Annotated[
+    Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) and value.strip() else value)
+]
+
+
+class Section(BaseModel):
+    """What all parts of the configuration share: frozen, strict, closed, no infinities."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_as_null(cls, values: Any) -> Any:
+        """Reads `none` as null where a key is a number or null: people write it beside `flip: none`."""
+        return none_as_null(cls, values)
+
+
+class DataConfig(Section):
+    """Which pictures, at which size, split and fed how."""
+
+    source: str = Field("digits", min_length=1, description="cifar10, digits, or the path of your own pictures")
+    image_size: int | None = Field(
+        None,
+        ge=MIN_IMAGE_SIZE,
+        le=1024,
+        description="side of the model's square input, px; null: the data's own size, or 224",
+    )
+    resize: ResizeMode = Field("squash", description="how a picture becomes square: stretched, cut or padded")
+    val_fraction: float = Field(
+        0.1, gt=0, le=0.5, description="part of the training pictures that chooses the best weights"
+    )
+    test_fraction: float = Field(
+        0.1, ge=0, le=0.5, description="part held out for the test where the data brings no test split; 0: none"
+    )
+    split_seed: int = Field(42, ge=0, le=MAX_SEED, description="seed of the splits, apart from the run's seed")
+    batch_size: int = Field(128, ge=1, le=65536, description="pictures in one optimizer step")
+    workers: int | None = Field(
+        None, ge=0, le=64, description="processes that decode pictures when they stream from disk; null: cores - 1"
+    )
+    memory_budget_mb: int = Field(
+        2048, ge=0, description="pictures up to this many MB stay in memory, more stream from disk; 0: always stream"
+    )
+
+
+class AugmentConfig(Section):
+    """Random changes to training pictures, drawn anew for each picture and epoch. All off by default."""
+
+    crop_padding: int = Field(0, ge=0, le=512, description="shift by up to this many px (padded random crop)")
+    flip: Literal["none", "random", "alternating"] = Field(
+        "none", description="horizontal mirror: never, by chance, or every other epoch"
+    )
+    color_jitter: float = Field(0.0, ge=0, le=1, description="strength of brightness, contrast and saturation changes")
+    hue: float = Field(0.0, ge=0, le=0.5, description="largest hue shift, as a part of the colour circle")
+    cutout: int = Field(0, ge=0, le=1024, description="side of the square that is blanked, px")
+    random_erasing: float = Field(0.0, ge=0, le=1, description="probability of erasing a random rectangle")
+    mixup: float = Field(0.0, ge=0, le=10, description="Beta parameter of blending pictures in pairs; 0: off")
+    cutmix: float = Field(0.0, ge=0, le=10, description="Beta parameter of pasting a box from another picture; 0: off")
+
+
+class ModelConfig(Section):
+    """Which network."""
+
+    name: ModelName = Field("custom_cnn", description="the network")
+    width: float = Field(1.0, ge=0.125, le=4, description="channels of the custom CNN over its default")
+    dropout: float = Field(0.0, ge=0, lt=1, description="part of the features dropped before the classifier")
+
+
+class OptimConfig(Section):
+    """How the weights are moved."""
+
+    name: Literal["adamw", "sgd"] = Field("adamw", description="the optimizer; sgd: with Nesterov momentum")
+    lr: float = Field(2e-3, gt=0, le=100, description="peak learning rate; sgd wants about a hundred times adamw's")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd; adamw has none")
+    bias_lr_scale: float = Field(
+        1.0, gt=0, le=1000, description="learning rate of biases and normalisation shifts over that of the kernels"
+    )
+    weight_decay: float = Field(
+        0.05, ge=0, le=100, description="decoupled weight decay, times the learning rate a step"
+    )
+    schedule: Literal["one_cycle", "cosine", "constant"] = Field(
+        "one_cycle", description="course of the learning rate over the steps"
+    )
+    warmup_epochs: float = Field(
+        1.0, ge=0, description="epochs of rising learning rate; not given: 1, at most a quarter of the run"
+    )
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability spread over the other classes")
+
+
+class TrainConfig(Section):
+    """How long, and which weights are kept."""
+
+    epochs: int = Field(20, ge=1, le=1_000_000, description="passes over the training pictures")
+    monitor: Literal["val_accuracy", "val_loss"] = Field("val_accuracy", description="what chooses the best weights")
+    patience: int | None = Field(None, ge=1, description="stop after this many epochs without a better monitor")
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of the moving average of the weights; null: off")
+    compile: bool = Field(True, description="on CUDA, try torch.compile in the first steps and keep the faster way")
+
+
+class TrackingConfig(Section):
+    """Where MLflow keeps the run."""
+
+    uri: str | None = Field(
+        None, min_length=1, description="MLflow store; null: mlflow.db (SQLite) in the working folder; none: off"
+    )
+    experiment: str = Field("kcv", min_length=1, description="MLflow experiment the run belongs to")

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kcv.benchmark import benchmark_data
+
+
+def test_reading_and_augmenting_are_measured_beside_torchvision() -> None:
+    rows = benchmark_data(image_size=32, batch_size=8, device="cpu", repeats=2)
+    assert [row["step"] for row in rows] == ["decode", "augment"]
+    assert json.loads(json.dumps(rows)) == rows
+    for row in rows:
+        rates = row["images_per_second"]
+        assert rates.keys() == {"kcv", "torchvision"}
+        assert row["kcv_over_torchvision"] == pytest.approx(rates["kcv"] / rates["torchvision"])

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+
+import keras
+import pytest
+import torch
+from torch import nn
+
+from kcv.benchmark import BENCHMARKED, benchmark_training
+from kcv.benchmark import training as timing
+from kcv.benchmark.contestants import Setting, kcv_step, keras_model, torch_network
+from kcv.benchmark.peak import flops_of_step, matrix_rate
+from kcv.cli.verbs import BENCHMARKED as OFFERED
+from kcv.config import MODEL_NAMES
+from kcv.native.layers import LOWERINGS
+
+KEYS = {
+    "model",
+    "image_size",
+    "batch_size",
+    "precision",
+    "device",
+    "images_per_second",
+    "kcv_over_torch",
+    "kcv_over_keras",
+    "peak_fraction",
+}
+"""What other programs read."""
+
+
+def test_the_command_line_offers_what_is_measured() -> None:
+    assert OFFERED == BENCHMARKED
+    assert set(MODEL_NAMES) <= set(BENCHMARKED)
+
+
+def test_a_row_says_how_fast_each_is_and_by_how_much() -> None:
+    (row,) = benchmark_training(model="custom_cnn", batch_size=2, precision="float32", device="cpu", repeats=2)
+    assert row.keys() >= KEYS
+    assert json.loads(json.dumps(row)) == row
+    assert row["images_per_second"].keys() == {"torch", "keras", "kcv"}
+    rates, seconds = row["images_per_second"], row["milliseconds"]
+    for name, rate in rates.items():
+        assert rate == pytest.approx(2 / (seconds[name] / 1e3))
+    assert row["kcv_over_torch"] == pytest.approx(rates["kcv"] / rates["torch"])
+    assert row["kcv_over_keras"] == pytest.approx(rates["kcv"] / rates["keras"])
+    assert 0 < row["peak_fraction"] < 1.5
+    assert (row["image_size"], row["batch_size"], row["precision"]) == (32, 2, "float32")
+    assert row["torch_layout"] in ("channels_last", "contiguous")
+
+
+@pytest.mark.parametrize("name", BENCHMARKED)
+def test_both_networks_have_the_same_work_to_do(name: str) -> None:
+    setting = Setting(name, 32, 2, "float32", "cpu")
+    model, network = keras_model(setting), torch_network(setting, torch.contiguous_format)
+    ours = sum(int(torch.tensor(weight.shape).prod()) for weight in model.trainable_weights)
+    theirs = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    # Keras' ResNet-50 has biases in its convolutions, torchvision's has none: 26,560 of 23 million.
+    assert abs(ours - theirs) / theirs < 0.002
+    flops = flops_of_step(network, setting.batch())
+    convolutions = [layer for layer in model._flatten_layers() if type(layer).__name__ in ("Conv2D", "DepthwiseConv2D")]
+    assert len(convolutions) == sum(isinstance(module, nn.Conv2d) for module in network.modules())
+    assert all(type(layer) in LOWERINGS for layer in convolutions)
+    assert flops > 0
+
+
+def test_the_custom_cnn_in_pytorch_computes_what_the_keras_model_computes() -> None:
+    """With the same weights and the same normalised pictures; so the two steps are the same work."""
+    setting = Setting("custom_cnn", 32, 4, "float32", "cpu")
+    model, network = keras_model(setting), torch_network(setting, torch.contiguous_format).eval().network
+    kernels = [layer for layer in model.layers if type(layer).__name__ == "Conv2D"]
+    modules = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    for layer, module in zip(kernels, modules, strict=True):
+        module.weight.data = torch.from_numpy(layer.get_weights()[0]).permute(3, 2, 0, 1).contiguous()
+    head, linear = model.get_layer("logits"), network[-1]
+    linear.weight.data, linear.bias.data = (
+        torch.from_numpy(head.get_weights()[0]).T,
+        torch.from_numpy(head.get_weights()[1]),
+    )
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 1e-3
+    images, _ = setting.batch()
+    normalised = keras.Model(model.inputs, model.get_layer("channels_first").output)(images.float(), training=False)
+    torch.testing.assert_close(network(normalised), model(images.float(), training=False), rtol=1e-3, atol=1e-3)
+
+
+def test_turns_are_taken_in_order() -> None:
+    order: list[str] = []
+    steps = {name: (lambda name=name: order.append(name)) for name in "abc"}
+    setting = Setting("custom_cnn", 32, 2, "float32", "cpu")
+    original = timing._steps_in_a_turn
+    try:
+        timing._steps_in_a_turn = lambda step, device: 1
+        seconds = timing._take_turns(steps, setting, repeats=3)
+    finally:
+        timing._steps_in_a_turn = original
+    assert order == list("abcabcabc")
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_the_machines_rate_is_that_of_a_product() -> None:
+    rate = matrix_rate("cpu", "float32", repeats=3)
+    assert 1e9 < rate < 1e15
+
+
+def test_the_kcv_step_is_native_and_learns() -> None:
+    setting = Setting("custom_cnn", 32, 8, "float32", "cpu")
+    step = kcv_step(setting)
+    step()
+    step()

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kcv.cli import main
+
+
+def test_training_steps_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["benchmark", "train", "--model=custom_cnn", "--batch_size=2", "--precision=float32", "--repeats=1"]
+    assert main([*command, "--device=cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for word in ("model", "PyTorch/s", "Keras/s", "kcv/s", "kcv:PyTorch", "kcv:Keras", "peak"):
+        assert word in lines[0]
+    assert lines[1].split()[:4] == ["custom_cnn", "32", "2", "float32"]
+    assert "GFLOP/s" in lines[-1]
+    assert max(map(len, lines)) <= 120
+
+
+def test_pictures_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", "data", "--batch_size=4", "--repeats=1", "--device=cpu", "--format=json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["step"] for row in rows] == ["decode", "augment"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["benchmark"], "benchmark needs WHAT"),
+        (["benchmark", "trian"], "allowed: train, data. Did you mean 'train'?"),
+        (["benchmark", "train", "data"], "but not 'data' as well"),
+        (["benchmark", "train", "--model=resnet"], "allowed: custom_cnn, resnet50, efficientnet_b0"),
+        (["benchmark", "train", "--precision=int8"], "allowed: auto, float32, mixed_bfloat16, mixed_float16"),
+        (["benchmark", "train", "--image_size=8"], "a whole number from 16"),
+        (["benchmark", "train", "--repeats=0"], "a whole number from 1"),
+        (["benchmark", "data", "--model=resnet50"], "benchmark data has no --model"),
+        (["benchmark", "data", "--precision=float32"], "benchmark data has no --precision"),
+        (["benchmark", "train", "--precision=mixed_float16", "--device=cpu"], "needs a GPU"),
+    ],
+)
+def test_bad_input_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert said in line

@@ -73,7 +73,7 @@ def _row(setting: Setting, peak: float, repeats: int) -> dict[str, Any]:
     contestants = {"torch": by_hand, "keras": keras_step(setting), "kcv": kcv_step(setting)}
     seconds = _take_turns(contestants, setting, repeats)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
-    flops = flops_of_step(torch_network(setting, torch.contiguous_format), setting.batch())
+    flops = flops_of_step(torch_network(setting, torch.contiguous_format), setting.batch()[0])
     return {
         "model": setting.model,
         "image_size": setting.image_size,

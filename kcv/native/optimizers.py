@@ -13,7 +13,7 @@ import keras
 import torch
 from torch import Tensor
 
-from kcv.native.storage import like
+from kcv.native.storage import flat, laid_alike, like
 
 
 class _Fused:
@@ -74,15 +74,23 @@ class _Fused:
         """Nothing: the update does it."""
 
 
-def _slots(parameters: Sequence[Tensor], variables: Sequence[Any]) -> list[Tensor]:
-    """Returns the slots of parameters, laid out like them; fused updates walk through both side by side."""
-    slots = []
+def _rows(parameters: Sequence[Tensor], others: Iterable[Tensor]) -> list[Tensor]:
+    """Returns gradients as flat views in the order of their parameters, of copies where they lie otherwise.
+
+    torch's fused updates want contiguous memory, and copy to it what is laid out in another way, kernels above all.
+    """
+    return [flat(like(parameter, other)) for parameter, other in zip(parameters, others, strict=True)]
+
+
+def _slots(parameters: Sequence[Tensor], variables: Iterable[Any]) -> list[Tensor]:
+    """Returns slots as flat views in the order of their parameters; lays those out anew that lie otherwise."""
+    rows = []
     for parameter, variable in zip(parameters, variables, strict=True):
         slot: Tensor = variable.value
-        if slot.stride() != parameter.stride():
+        if not laid_alike(slot, parameter):
             slot.data = like(parameter, slot.data)
-        slots.append(slot)
-    return slots
+        rows.append(flat(slot.data))
+    return rows
 
 
 class FusedAdamW(_Fused, keras.optimizers.AdamW):
@@ -97,10 +105,11 @@ class FusedAdamW(_Fused, keras.optimizers.AdamW):
     ) -> None:
         parameters = [variable.value for variable in trainable_variables]
         places = [self._get_variable_index(variable) for variable in trainable_variables]
-        grads = [like(parameter, grad) for parameter, grad in zip(parameters, grads, strict=True)]
+        grads = _rows(parameters, grads)
         means = _slots(parameters, [self._momentums[place] for place in places])
         squares = _slots(parameters, [self._velocities[place] for place in places])
         largest = _slots(parameters, [self._velocity_hats[place] for place in places]) if self.amsgrad else []
+        rows = _rows(parameters, parameters)
         step = self._step()
         steps = torch.full((), float(step), device=parameters[0].device)
         # Keras adds epsilon before the bias correction of the second moment ("epsilon hat"), torch after it.
@@ -108,7 +117,7 @@ class FusedAdamW(_Fused, keras.optimizers.AdamW):
         rate = _rate(learning_rate)
         for decay, scale, chosen in self._groups(trainable_variables):
             torch._fused_adamw_(
-                [parameters[i] for i in chosen],
+                [rows[i] for i in chosen],
                 [grads[i] for i in chosen],
                 [means[i] for i in chosen],
                 [squares[i] for i in chosen],
@@ -134,23 +143,23 @@ class FusedSGD(_Fused, keras.optimizers.SGD):
         parameters = [variable.value for variable in trainable_variables]
         rate = _rate(learning_rate)
         self._step()
-        steps = [like(p, g) for p, g in zip(parameters, grads, strict=True)]
+        rows, steps = _rows(parameters, parameters), _rows(parameters, grads)
         for decay, scale, chosen in self._groups(trainable_variables):
             for position, step in zip(
                 chosen, torch._foreach_mul([steps[i] for i in chosen], rate * scale), strict=True
             ):
                 steps[position] = step
             if decay:
-                torch._foreach_mul_([parameters[i] for i in chosen], 1.0 - decay * (rate * scale))
+                torch._foreach_mul_([rows[i] for i in chosen], 1.0 - decay * (rate * scale))
         if not self.momentum:
-            torch._foreach_sub_(parameters, steps)
+            torch._foreach_sub_(rows, steps)
             return
         places = [self._get_variable_index(variable) for variable in trainable_variables]
         velocities = _slots(parameters, [self.momentums[place] for place in places])
         # Keras' velocity holds steps that are already scaled by the learning rate of their time: v = m v - lr g. In
         # torch's terms that is a gradient of lr g, which is to be maximised, at a rate of -1.
         torch._fused_sgd_(
-            parameters,
+            rows,
             steps,
             velocities,
             weight_decay=0.0,

@@ -203,6 +203,15 @@ def test_a_single_value_for_each_channel_has_no_variance(assert_parity: Any) -> 
     assert_parity(model, torch.randn(1, 1, 1, 3))
 
 
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_a_strided_pointwise_convolution_of_few_channels_is_computed_safely(padding: str, assert_parity: Any) -> None:
+    """In channels_last, torch 2.15 itself corrupts memory here; Keras' channels_first is the reference."""
+    for size in (9, 12) * 10:
+        layer = layers.Conv2D(4, 1, strides=(2, 3), padding=padding, data_format="channels_first")
+        model = around(layer, "channels_first", size=None)
+        assert_parity(model, pictures("channels_first", size), target=Target(torch.channels_last))
+
+
 AS_THEY_ARE: dict[str, Callable[[], Any]] = {
     "unknown class": lambda: layers.GaussianNoise(0.0),
     "unknown activation": lambda: layers.Conv2D(4, 3, activation=lambda x: x * 2),

@@ -49,8 +49,11 @@ def lower_dense(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
 def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], groups: int, target: Target) -> Lowered:
     require(layer.padding in ("same", "valid"), f"padding {layer.padding!r}")
     bias, dtype, memory_format = _bias(layer), compute_dtype(layer), target.memory_format
-    strides, dilation = tuple(layer.strides), tuple(layer.dilation_rate)
+    strides: tuple[int, int] = tuple(layer.strides)
+    dilation = tuple(layer.dilation_rate)
     same = layer.padding == "same"
+    thinned = _to_be_thinned(layer, kernel, groups)
+    across, strides = (strides, (1, 1)) if thinned else ((1, 1), strides)
     size = tuple(layer.kernel_size)
     mixed = dtype != kernel.dtype
 
@@ -60,6 +63,8 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
         if mixed:
             weight = weight.to(dtype)
             offset = None if bias is None else bias.to(dtype)
+        if thinned:
+            x = x[:, :, :: across[0], :: across[1]]
         x = x.to(dtype, memory_format=memory_format)
         padding = (0, 0)
         if same:
@@ -73,6 +78,16 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
         gives_moved=moved,
         spares=native_activation(layer.activation) is None,
     )
+
+
+def _to_be_thinned(layer: Any, kernel: Tensor, groups: int) -> bool:
+    """Whether a convolution steps over pixels that it never reads, and has to be spared the stride.
+
+    oneDNN (in torch 2.15, on a CPU with AVX-512) writes out of bounds in the gradient of strided 1x1 convolutions in
+    channels_last whose input channels are no multiple of 16. The pixels can as well be left out before.
+    """
+    strided = tuple(layer.kernel_size) == (1, 1) and max(layer.strides) > 1
+    return strided and kernel.device.type == "cpu" and kernel.shape[2] * groups % 16 != 0
 
 
 def _kernel(layer: Any, variable: Any) -> Tensor:

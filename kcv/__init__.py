@@ -1,4 +1,4 @@
-"""kcv trains, evaluates and runs image classifiers: Keras 3 on PyTorch.
+"""kcv trains, evaluates and runs image classifiers: Keras 3 on PyTorch, at PyTorch's speed.
 
     from kcv import Config, train, load_model, evaluate, predict
 

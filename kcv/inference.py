@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
 
     from kcv.data.dataset import Pictures
+
+Forward: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 
 BATCH_SIZE = 256
 """Pictures a batch wherever the user names no other. One number for all verbs, because the last bits of a logit may
@@ -58,22 +60,43 @@ def logits_of_batches(
     model: keras.Model,
     batches: Iterable[torch.Tensor],
     *,
+    forward: Forward | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> NDArray[np.float32]:
-    """Runs a model over batches of RGB 0-255 [batch, size, size, 3] and returns its logits, float32 [n, classes]."""
+    """Runs a model over batches of RGB 0-255 [batch, size, size, 3] and returns its logits, float32 [n, classes].
+
+    Args:
+        model: gives logits.
+        batches: pictures.
+        forward: of the model, from `native_forward`, where the caller keeps it from call to call.
+        advance: called with the number of pictures done after each batch.
+    """
     import torch
 
+    forward = forward or native_forward(model)
     rows: list[torch.Tensor] = []
     with torch.inference_mode():
         for images in batches:
             # Results stay on the device until the end: a copy to the host would wait for every batch.
-            rows.append(model(images, training=False).float())
+            rows.append(forward(images).float())
             if advance is not None:
                 advance(len(images))
         if not rows:
             return np.zeros((0, int(model.output_shape[-1])), np.float32)
         result: NDArray[np.float32] = torch.cat(rows).cpu().numpy()
     return result
+
+
+def native_forward(model: keras.Model) -> Forward:
+    """Returns a model's forward pass in inference mode, run natively.
+
+    Not only for its speed: training leaves kernels laid out in another way in memory than a file does, and the last
+    bits follow the layout. A native program lays them out alike wherever the model came from.
+    """
+    from kcv.native.model import NativeModel, native_target
+
+    native = NativeModel(model, target=native_target(model_device(model).type))
+    return lambda images: native.forward_pass(images, training=False)
 
 
 def model_device(model: keras.Model) -> torch.device:

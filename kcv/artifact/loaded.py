@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from kcv import images as pictures
 from kcv.artifact.info import ArtifactInfo
 from kcv.errors import ImageError
-from kcv.inference import BATCH_SIZE, logits_of_batches, model_device, softmax
+from kcv.inference import BATCH_SIZE, Forward, logits_of_batches, model_device, native_forward, softmax
 
 if TYPE_CHECKING:
     import keras
@@ -49,6 +50,10 @@ class LoadedModel:
         """How pictures of other sizes are brought to `image_size`."""
         return self.info.resize
 
+    @cached_property
+    def _forward(self) -> Forward:
+        return native_forward(self.keras_model)
+
     def predict(
         self, images: NDArray[np.uint8] | Sequence[str | Path | NDArray[np.uint8]], *, batch_size: int = BATCH_SIZE
     ) -> NDArray[np.float32]:
@@ -66,7 +71,7 @@ class LoadedModel:
             ImageError: naming the first picture that cannot be read.
         """
         batches = self._batches(images, batch_size)
-        return softmax(logits_of_batches(self.keras_model, batches)).astype(np.float32)
+        return softmax(logits_of_batches(self.keras_model, batches, forward=self._forward)).astype(np.float32)
 
     def _batches(
         self, images: NDArray[np.uint8] | Sequence[str | Path | NDArray[np.uint8]], batch_size: int

@@ -9,7 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import keras
+import torch
 from keras import layers
+from keras.src.models.functional import Functional  # no public name; a subclass may compute something else
 
 from kcv.native.layers import LOWERINGS
 from kcv.native.layers.lowered import Lowered, Target, Unsupported, Value
@@ -17,6 +19,8 @@ from kcv.native.layers.shape import to_keras_order, to_torch_order, torch_dtype
 from kcv.native.program import Program, Step
 
 _log = logging.getLogger(__name__)
+
+_HALF = (torch.bfloat16, torch.float16)
 
 _MASKING = (layers.Masking, layers.Embedding)
 """Layers whose outputs may carry a mask from layer to layer, which native functions would lose."""
@@ -37,22 +41,17 @@ def lower(model: keras.Model, target: Target | None = None) -> Program:
         Unsupported: naming what cannot be lowered: a model that is no graph, a layer that makes masks.
     """
     walk = _Walk(target or Target())
-    graph = functional(model)
+    graph = _graph(model)
+    if graph is None:
+        raise Unsupported(f"{model.name} ({type(model).__name__}) is no functional model")
     return walk.program(graph, [walk.place(tensor) for tensor in graph.inputs])
 
 
-def functional(model: Any) -> Any:
-    """Returns the graph behind a model.
-
-    Raises:
-        Unsupported: it has none.
-    """
-    if isinstance(model, keras.Sequential):
-        model = model._functional
-    if not hasattr(model, "_nodes_by_depth"):
-        name = getattr(model, "name", type(model).__name__)
-        raise Unsupported(f"{name} ({type(model).__name__}) is no functional model")
-    return model
+def _graph(operation: Any) -> Any:
+    """Returns the graph behind a model, or None where there is none, or where its call may be more than the graph."""
+    if type(operation) is keras.Sequential:
+        operation = operation._functional
+    return operation if type(operation) is Functional else None
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
@@ -84,10 +83,11 @@ class _Walk:
         readers.update(id(tensor) for tensor in graph.outputs)
         for node in _nodes(graph):
             sources = [places[id(tensor)] for tensor in node.input_tensors]
-            if isinstance(node.operation, keras.Model) and _is_plain(node):
+            inner = _graph(node.operation)
+            if inner is not None and _is_plain(node):
                 # Inside and outside count their readers apart: what crosses the border must not be overwritten.
                 self._keep(sources)
-                made = self.graph(functional(node.operation), sources)
+                made = self.graph(inner, [self._typed(*pair) for pair in zip(sources, inner.inputs, strict=True)])
                 self._keep(made)
             else:
                 made = self._call(node, sources, [readers[id(tensor)] == 1 for tensor in node.input_tensors])
@@ -151,6 +151,15 @@ class _Walk:
             run = to_torch_order if moved else to_keras_order
             self._steps.append(Step("layout", run, (place,), (self._held_otherwise[place],)))
         return self._held_otherwise[place]
+
+    def _typed(self, place: int, tensor: keras.KerasTensor) -> int:
+        """Returns the place of the same value in the dtype that a nested model takes it in."""
+        value, dtype = self._values[place], torch_dtype(tensor.dtype)
+        if value.dtype == dtype or (dtype == torch.float32 and value.dtype in _HALF):
+            return place  # its layers cast down again: nothing is lost by staying
+        self._values.append(replace(value, dtype=dtype))
+        self._steps.append(Step("cast", lambda training, x: x.to(dtype), (place,), (len(self._values) - 1,)))
+        return len(self._values) - 1
 
     def _keep(self, places: Sequence[int]) -> None:
         for place in places:

@@ -15,7 +15,7 @@ from kcv.native.compiled import Compiled
 from kcv.native.layers.lowered import Target, Unsupported
 from kcv.native.logs import StepLogs
 from kcv.native.lowering import lower
-from kcv.native.program import Program
+from kcv.native.program import Program, StepError
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,8 @@ class NativeModel(keras.Model):
                 _log.warning("model %s: no native form of %s; called through Keras, which is slower", core.name, names)
         except Unsupported as reason:
             _log.warning("model %s runs through Keras, which is slower: %s", core.name, reason)
-        if self.program is not None and compile_on_gpu and _device_of(core).type == "cuda":
+        self._device = core.variables[0].value.device if core.variables else torch.device("cpu")
+        if self.program is not None and compile_on_gpu and self._device.type == "cuda":
             self._compiled = Compiled(self.program)
         self.built = True
 
@@ -64,10 +65,18 @@ class NativeModel(keras.Model):
 
     def forward_pass(self, inputs: Any, *, training: bool) -> Any:
         """Computes the outputs, natively where possible."""
-        if self.program is None:
+        if self.program is None or isinstance(inputs, dict):
             return self.core(inputs, training=training)
-        tensors = inputs if isinstance(inputs, list | tuple) else (inputs,)
-        return (self._compiled or self.program)(*tensors, training=training)
+        given = inputs if isinstance(inputs, list | tuple) else (inputs,)
+        tensors = [torch.as_tensor(x).to(self._device) for x in given]
+        try:
+            return (self._compiled or self.program)(*tensors, training=training)
+        except StepError as error:
+            if isinstance(error.__cause__, torch.OutOfMemoryError):
+                raise error.__cause__ from None  # Keras would need more memory, not less
+            _log.warning("model %s runs through Keras from here on, which is slower: %s", self.name, error)
+            self.program = self._compiled = None
+            return self.core(inputs, training=training)
 
     def train_step(self, data: Any) -> Any:
         """Makes one optimizer step on one batch."""
@@ -130,11 +139,6 @@ class NativeModel(keras.Model):
         first = x[0] if isinstance(x, list | tuple) else x
         self._loss_tracker.update_state(loss, sample_weight=first.shape[0])
         return loss
-
-
-def _device_of(model: keras.Model) -> torch.device:
-    device: torch.device = model.variables[0].value.device if model.variables else torch.device("cpu")
-    return device
 
 
 def native_target(device: str) -> Target:

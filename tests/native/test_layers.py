@@ -243,6 +243,66 @@ def test_operations_of_keras_and_their_arguments_are_called_as_they_are(assert_p
     assert_parity(keras.Model(inputs, layers.Conv2D(2, 1)(x)), pictures("channels_last"), native=False)
 
 
+class Doubled(keras.Model):
+    """A graph whose call is more than the graph."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return super().call(inputs, training=training) * 2
+
+
+def test_a_nested_model_with_a_call_of_its_own_is_called_as_it_is(assert_parity: Any) -> None:
+    inner = keras.Input((SIZE, SIZE, 3))
+    nested = Doubled(inner, layers.Conv2D(3, 3)(inner))
+    inputs = keras.Input((SIZE, SIZE, 3))
+    model = keras.Model(inputs, layers.Conv2D(2, 1)(nested(inputs)))
+    program = assert_parity(model, pictures("channels_last"), native=False)
+    assert program.called_as_they_are == (nested.name,)
+
+
+def test_a_nested_model_takes_its_input_in_its_own_dtype(assert_parity: Any) -> None:
+    inner = keras.Input((SIZE, SIZE, 3), dtype="bfloat16")
+    nested = keras.Sequential([layers.Conv2D(4, 3, dtype="float32")])
+    inputs = keras.Input((SIZE, SIZE, 3))
+    assert_parity(keras.Model(inputs, keras.Model(inner, nested(inner))(inputs)), pictures("channels_last"))
+
+
+def test_a_sequential_model_is_lowered(assert_parity: Any) -> None:
+    model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), layers.Conv2D(4, 3), layers.BatchNormalization()])
+    assert_parity(model, pictures("channels_last"))
+
+
+def test_several_inputs_and_outputs(assert_parity: Any) -> None:
+    a, b = keras.Input((4,)), keras.Input((4,))
+    shared = layers.Dense(3)
+    model = keras.Model([a, b], [layers.Add()([shared(a), shared(b)]), shared(a)])
+    program = lower(model)
+    x, y = torch.randn(5, 4), torch.randn(5, 4)
+    for ours, theirs in zip(program(x, y, training=True), model([x, y], training=True), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_compiler_takes_a_program_in_one_piece(training: bool) -> None:
+    """torch.compile without code generation: whether the tracer understands everything that a program does."""
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.BatchNormalization()(layers.Conv2D(CHANNELS, 3, strides=2, padding="same")(inputs))
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Dropout(0.2)(x)))
+    program = lower(model, Target(torch.channels_last))
+    compiled = torch.compile(program, backend="eager", fullgraph=True)
+    before = [variable.value.detach().clone() for variable in model.variables]
+    results = []
+    for run in (program, compiled):
+        with torch.no_grad():
+            for variable, value in zip(model.variables, before, strict=True):
+                variable.value.copy_(value)
+        torch.manual_seed(0)
+        results.append((run(pictures("channels_last"), training=training), [v.numpy().copy() for v in model.variables]))
+    torch.testing.assert_close(results[0][0], results[1][0])
+    for a, b in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
 def test_lora_and_quantised_kernels_are_left_to_keras() -> None:
     inputs = keras.Input((8,))
     layer = layers.Dense(4)

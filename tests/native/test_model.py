@@ -11,7 +11,6 @@ import pytest
 import torch
 from keras import layers
 
-from kcv.native import check as checking
 from kcv.native.logs import LazyCallbackList
 from kcv.native.model import NativeModel
 from kcv.native.optimizers import FusedAdamW
@@ -22,7 +21,9 @@ CLASSES = 3
 def core(**norm: Any) -> keras.Model:
     keras.utils.set_random_seed(1)
     inputs = keras.Input((8, 8, 3))
-    x = layers.BatchNormalization(**norm)(layers.Conv2D(6, 3, kernel_regularizer=keras.regularizers.L2(0.01))(inputs))
+    # No bias: before BatchNormalization its gradient is rounding noise, which Adam would walk along.
+    x = layers.Conv2D(6, 3, use_bias=False, kernel_regularizer=keras.regularizers.L2(0.01))(inputs)
+    x = layers.BatchNormalization(**norm)(x)
     return keras.Model(inputs, layers.Dense(CLASSES, name="logits")(layers.Flatten()(layers.ReLU()(x))), name="small")
 
 
@@ -210,9 +211,8 @@ class Subclassed(keras.Model):
 
 def masked() -> keras.Model:
     inputs = keras.Input((8, 3))
-    return keras.Model(
-        inputs, layers.Dense(CLASSES)(layers.Flatten()(layers.Masking(name="gaps")(inputs))), name="masked"
-    )
+    x = layers.GlobalAveragePooling1D()(layers.Masking(name="gaps")(inputs))
+    return keras.Model(inputs, layers.Dense(CLASSES)(x), name="masked")
 
 
 FALLBACKS = {"no graph": (Subclassed, "subclassed"), "masks": (masked, "gaps")}
@@ -256,6 +256,28 @@ def test_a_native_form_that_fails_or_differs_is_not_used(
     assert "swish" in record.getMessage()
 
 
+def test_a_native_form_that_fails_only_in_training_is_replaced_on_the_way(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(x: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            raise RuntimeError("out of luck")
+        return torch.nn.functional.silu(x)
+
+    from kcv.native.layers import activations
+
+    monkeypatch.setitem(activations._FUNCTIONS, keras.activations.silu, broken)
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Activation("silu", name="swish")(layers.Conv2D(4, 3)(inputs))
+    native = compiled(NativeModel(keras.Model(inputs, layers.Dense(CLASSES)(layers.Flatten()(x)))), FusedAdamW(0.01))
+    images, labels = data()
+    with caplog.at_level(logging.WARNING, "kcv"):
+        history = native.fit(images, labels, batch_size=8, epochs=4, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    (record,) = caplog.records
+    assert "layer swish failed: out of luck" in record.getMessage()
+
+
 def test_the_check_leaves_the_state_alone() -> None:
     model = core()
     before = [weight.numpy().copy() for weight in model.weights]
@@ -264,7 +286,6 @@ def test_the_check_leaves_the_state_alone() -> None:
     assert torch.equal(state, torch.get_rng_state())
     for a, b in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(a, b.numpy())
-    assert checking is not None
 
 
 def test_the_model_file_of_a_natively_trained_model_is_plain_keras(tmp_path: Path) -> None:

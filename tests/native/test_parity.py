@@ -14,11 +14,12 @@ from keras import layers
 from kcv import models
 from kcv.config import Config
 from kcv.native.layers.lowered import Target
+from kcv.native.lowering import lower
 from kcv.native.model import NativeModel, native_target
-from kcv.native.optimizers import FusedAdamW
+from kcv.native.optimizers import FusedAdamW, FusedSGD
 from kcv.native.precision import precision_scope
 
-SIZE = 32
+SIZE = 64
 NAMES = ("custom_cnn", "resnet50", "efficientnet_b0")
 
 
@@ -28,12 +29,18 @@ def build(name: str, *, dropout: bool = True) -> keras.Model:
         pixels = np.random.default_rng(0).integers(0, 256, (50, SIZE, SIZE, 3), dtype=np.uint8)
         return models.build(Config.load(**{"model.dropout": 0.2 if dropout else 0.0}).model, SIZE, 10, pixels)
     application = {"resnet50": keras.applications.ResNet50, "efficientnet_b0": keras.applications.EfficientNetB0}[name]
-    return application(
+    model = application(
         include_top=True, weights=None, classes=10, classifier_activation=None, input_shape=(SIZE, SIZE, 3)
     )
+    for layer in model.layers:
+        # A random ResNet-50 is chaotic: a rounding error in the first layer decides the loss a few steps later. Blocks
+        # that begin as the identity (Goyal et al. 2017, arXiv:1706.02677) do not blow errors up.
+        if layer.name.endswith("_3_bn"):
+            layer.gamma.assign(keras.ops.zeros_like(layer.gamma))
+    return model
 
 
-def pictures(count: int = 4, seed: int = 0) -> torch.Tensor:
+def pictures(count: int = 8, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 3)).astype(np.float32))
 
 
@@ -48,8 +55,6 @@ def test_in_bfloat16_outputs_are_those_of_keras_up_to_its_rounding(name: str, as
     exact = build(name, dropout=False)
     with precision_scope("mixed_bfloat16"):
         rounded = build(name, dropout=False)
-    from kcv.native.lowering import lower
-
     x = pictures()
     with torch.no_grad():
         reference, theirs = exact(x, training=False), rounded(x, training=False)
@@ -77,21 +82,30 @@ def losses(model: keras.Model, steps: int = 20) -> list[float]:
     torch.manual_seed(5)
     for step in range(steps):
         labels = torch.from_numpy(np.random.default_rng(step).integers(0, 10, 8))
-        logs = model.train_on_batch(pictures(8, seed=step % 4), targets[labels], return_dict=True)
+        logs = model.train_on_batch(pictures(seed=step % 4), targets[labels], return_dict=True)
         curve.append(float(logs["loss"]))
     return curve
 
 
+OPTIMIZERS: dict[str, tuple[Any, Any]] = {
+    "custom_cnn": (FusedAdamW(1e-4), keras.optimizers.AdamW(1e-4)),
+    # Adam would walk along the rounding noise in the gradients of ResNet's biases, which are zero.
+    "resnet50": (FusedSGD(1e-3, momentum=0.9), keras.optimizers.SGD(1e-3, momentum=0.9)),
+    "efficientnet_b0": (FusedSGD(1e-4, momentum=0.9), keras.optimizers.SGD(1e-4, momentum=0.9)),
+}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_loss_of_twenty_steps_follows_that_of_keras(name: str) -> None:
-    stock = build(name)
-    theirs = losses(compiled(keras.Model(stock.inputs, stock.outputs), keras.optimizers.AdamW(1e-4)))
+    fused, stock = OPTIMIZERS[name]
+    model = build(name)
+    theirs = losses(compiled(keras.Model(model.inputs, model.outputs), stock))
     native = NativeModel(build(name), target=native_target("cpu"))
     assert native.program is not None
-    ours = losses(compiled(native, FusedAdamW(1e-4)))
+    ours = losses(compiled(native, fused))
     assert len(set(ours)) == 20
-    np.testing.assert_allclose(ours, theirs, rtol=0.02)
-    np.testing.assert_allclose(ours[:3], theirs[:3], rtol=1e-3)
+    np.testing.assert_allclose(ours[:10], theirs[:10], rtol=1e-3)
+    np.testing.assert_allclose(ours, theirs, rtol=2e-2)
 
 
 class RandomModel:
@@ -122,7 +136,7 @@ class RandomModel:
             return layers.Conv2D(
                 width,
                 kernel,
-                # oneDNN (torch 2.15) writes out of bounds in strided 1x1 convolutions of few channels: stock Keras crashes.
+                # Not strided where pointwise: stock Keras crashes there, see _to_be_thinned.
                 strides=int(rng.integers(1, 3)) if kernel > 1 else 1,
                 padding="same",
                 use_bias=self.pick(True, False),

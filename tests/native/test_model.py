@@ -14,6 +14,7 @@ from keras import layers
 from kcv.native.logs import LazyCallbackList
 from kcv.native.model import NativeModel
 from kcv.native.optimizers import FusedAdamW
+from kcv.native.precision import precision_scope
 
 CLASSES = 3
 
@@ -234,9 +235,10 @@ def test_what_cannot_be_lowered_runs_through_keras_with_one_warning(
     assert history["loss"][-1] < history["loss"][0]
 
 
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("damage", ["fails", "differs"])
 def test_a_native_form_that_fails_or_differs_is_not_used(
-    damage: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    damage: str, policy: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(x: torch.Tensor) -> torch.Tensor:
         if damage == "fails":
@@ -246,9 +248,10 @@ def test_a_native_form_that_fails_or_differs_is_not_used(
     from kcv.native.layers import activations
 
     monkeypatch.setitem(activations._FUNCTIONS, keras.activations.silu, broken)
-    inputs = keras.Input((8, 8, 3))
-    x = layers.Activation("silu", name="swish")(layers.Conv2D(4, 3)(inputs))
-    model = keras.Model(inputs, layers.Dense(CLASSES)(layers.Flatten()(x)), name="odd")
+    with precision_scope(policy):
+        inputs = keras.Input((8, 8, 3))
+        x = layers.Activation("silu", name="swish")(layers.Conv2D(4, 3)(inputs))
+        model = keras.Model(inputs, layers.Dense(CLASSES, dtype="float32")(layers.Flatten()(x)), name="odd")
     with caplog.at_level(logging.WARNING, "kcv"):
         native = NativeModel(model)
     assert native.program is None
@@ -276,6 +279,12 @@ def test_a_native_form_that_fails_only_in_training_is_replaced_on_the_way(
     assert history["loss"][-1] < history["loss"][0]
     (record,) = caplog.records
     assert "layer swish failed: out of luck" in record.getMessage()
+
+
+def test_a_model_that_has_diverged_still_runs_natively() -> None:
+    model = core()
+    model.get_layer("logits").bias.assign([np.nan, np.inf, 0])
+    assert NativeModel(model).program is not None
 
 
 def test_the_check_leaves_the_state_alone() -> None:

@@ -66,6 +66,17 @@ def test_in_bfloat16_outputs_are_those_of_keras_up_to_its_rounding(name: str, as
     ).abs().max() / scale + 0.01
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_with_logits_in_float32_runs_natively(name: str, policy: str) -> None:
+    """The logits carry the roundings of all layers before them, whatever their own dtype."""
+    with precision_scope(policy):
+        trunk = build(name, dropout=False)
+        logits = layers.Dense(10, dtype="float32")(layers.Activation("gelu")(trunk.output))
+        native = NativeModel(keras.Model(trunk.inputs, logits), target=native_target("cpu"))
+    assert native.program is not None
+
+
 def compiled(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> keras.Model:
     model.compile(
         optimizer=optimizer,

@@ -47,6 +47,10 @@ class ArtifactError(KcvError):
     """A model file that is missing, damaged, foreign or unsafe to open."""
 
 
+class WeightsError(KcvError):
+    """Pretrained weights that are missing, damaged, unsafe to open, or of another network."""
+
+
 class DeviceError(KcvError):
     """A device or precision that this machine does not have."""
 

@@ -3,8 +3,8 @@
 Plain `keras.saving.load_model` opens it without kcv; kcv asks for nothing that the file already says.
 """
 
-from kcv.artifact.file import load, read_info, save
+from kcv.artifact.file import is_described, load, load_keras, read_info, save
 from kcv.artifact.info import ArtifactInfo
 from kcv.artifact.loaded import LoadedModel
 
-__all__ = ["ArtifactInfo", "LoadedModel", "load", "read_info", "save"]
+__all__ = ["ArtifactInfo", "LoadedModel", "is_described", "load", "load_keras", "read_info", "save"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,49 +84,76 @@ def load(path: str | Path, *, device: str = "auto") -> LoadedModel:
     """
     path = Path(path)
     info = read_info(path)
-    try:
-        check_classes(json.loads(_read_member(path, "config.json")), str(path))
-    except ValueError:
-        raise ArtifactError(f"{path}: its config.json is damaged") from None
-
-    import keras
-
-    from kcv.artifact.loaded import LoadedModel
-    from kcv.native.device import device_scope, resolve_device
-
-    where = resolve_device(device)
-    try:
-        with device_scope(where):
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except KcvError:
-        raise
-    # Keras raises whatever the damage happens to hit (KeyError, OSError, TypeError ...); all mean one thing here.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ArtifactError(f"{path}: cannot be opened as a Keras model: {reason}") from error
+    model = load_keras(path, device=device)
     expected = ((None, info.image_size, info.image_size, 3), (None, len(info.class_names)))
     if (model.input_shape, model.output_shape) != expected:
         raise ArtifactError(
             f"{path}: maps {model.input_shape} to {model.output_shape}, "
             f"but its description says {expected[0]} to {expected[1]}"
         )
+    from kcv.artifact.loaded import LoadedModel
+
     return LoadedModel(path, info, model)
+
+
+def is_described(path: str | Path) -> bool:
+    """Tells whether a file is one that kcv wrote. Raises ArtifactError where it is no archive at all."""
+    with _archive(Path(path)) as archive:
+        return INFO_MEMBER in archive.namelist()
+
+
+def load_keras(path: str | Path, *, device: str = "auto") -> keras.Model:
+    """Opens a `.keras` file of any origin, after the class check, uncompiled.
+
+    Raises:
+        ArtifactError: when the file is missing, damaged or unsafe.
+        DeviceError: when the device is not there.
+    """
+    path = Path(path)
+    try:
+        config = json.loads(_read_member(path, "config.json"))
+    except ValueError:
+        raise ArtifactError(f"{path}: its config.json is damaged") from None
+    if isinstance(config, dict):
+        config.pop("compile_config", None)  # never opened
+    check_classes(config, str(path))
+
+    import keras
+
+    from kcv.native.device import device_scope, resolve_device
+
+    where = resolve_device(device)
+    try:
+        with device_scope(where):
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except KcvError:
+        raise
+    # Keras raises whatever the damage happens to hit (KeyError, OSError, TypeError ...); all mean one thing here.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ArtifactError(f"{path}: cannot be opened as a Keras model: {reason}") from error
 
 
 def _read_member(path: Path, member: str) -> bytes:
     """Reads one JSON member of the archive, bounded in size."""
+    with _archive(path) as archive:
+        if member not in archive.namelist():
+            hint = "it was not written by kcv" if member == INFO_MEMBER else "it is not a Keras model"
+            raise ArtifactError(f"{path}: has no {member}: {hint}")
+        if archive.getinfo(member).file_size > _MOST_JSON_BYTES:
+            raise ArtifactError(f"{path}: its {member} is larger than {_MOST_JSON_BYTES} bytes")
+        return archive.read(member)
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     if path.is_dir():
         raise ArtifactError(f"{path}: is a folder; expected a model file such as {path / 'model.keras'}")
     if not path.exists():
         raise ArtifactError(f"{path}: no such model file")
     try:
         with zipfile.ZipFile(path) as archive:
-            if member not in archive.namelist():
-                hint = "it was not written by kcv" if member == INFO_MEMBER else "it is not a Keras model"
-                raise ArtifactError(f"{path}: has no {member}: {hint}")
-            if archive.getinfo(member).file_size > _MOST_JSON_BYTES:
-                raise ArtifactError(f"{path}: its {member} is larger than {_MOST_JSON_BYTES} bytes")
-            return archive.read(member)
+            yield archive
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise ArtifactError(f"{path}: not a model file, or a damaged one ({error})") from None
     except OSError as error:

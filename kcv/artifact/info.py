@@ -16,6 +16,7 @@ class ArtifactInfo(BaseModel):
     Attributes:
         format_version: of this description; a higher one than this kcv knows is refused.
         model_name: the architecture, as in `model.name`.
+        variant: of the architecture, where it has several (whose pretrained weights fit).
         class_names: the classes, in the order of the logits.
         image_size: side of the square input, in pixels.
         resize: how pictures of other sizes are brought to it.
@@ -36,6 +37,7 @@ class ArtifactInfo(BaseModel):
 
     format_version: int = Field(default=FORMAT_VERSION, ge=1, le=FORMAT_VERSION)
     model_name: str
+    variant: str | None = None
     class_names: tuple[str, ...] = Field(min_length=2)
     image_size: int = Field(ge=1, le=4096)
     resize: Literal["squash", "crop", "letterbox"]

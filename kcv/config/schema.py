@@ -143,4 +143,23 @@ def _cross_problems(flat: Mapping[str, Any]) -> list[str]:
     if numbers and epochs >= 1 and warmup >= epochs:
         limit = f"less than train.epochs, which is {epochs}"
         problems.append(f"optim.warmup_epochs: received {warmup:g}, allowed: {limit}.")
+    return problems + _model_problems(flat)
+
+
+def _model_problems(flat: Mapping[str, Any]) -> list[str]:
+    """As `_cross_problems`, about the model."""
+    problems = []
+    frozen, epochs = flat.get("model.unfreeze_after", 0), flat.get("train.epochs", 20)
+    if isinstance(frozen, int) and isinstance(epochs, int) and frozen >= max(epochs, 1):
+        limit = f"less than train.epochs, which is {epochs}"
+        problems.append(f"model.unfreeze_after: received {frozen}, allowed: {limit}.")
+    if frozen and flat.get("model.mode") == "feature_extraction":
+        problems.append(f"model.unfreeze_after: received {frozen}, allowed: 0, because model.mode never unfreezes.")
+    if flat.get("model.name", "custom_cnn") == "custom_cnn":
+        if flat.get("model.weights") == "imagenet":
+            problems.append("model.weights: received 'imagenet', allowed: auto, none, or a file, for custom_cnn.")
+    elif flat.get("model.width", 1.0) != 1.0:
+        problems.append(f"model.width: received {flat['model.width']}, allowed: 1, except for custom_cnn.")
+    if flat.get("model.feature_views") and (flat.get("augment.mixup") or flat.get("augment.cutmix")):
+        problems.append("model.feature_views: features of mixed pictures cannot be kept; turn mixup and cutmix off.")
     return problems

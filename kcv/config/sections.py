@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from kcv.config.keys import none_as_null
 
-ModelName: TypeAlias = Literal["custom_cnn"]
+ModelName: TypeAlias = Literal["custom_cnn", "resnet50", "efficientnet_b0", "efficientnet_lite0"]
 MODEL_NAMES: tuple[str, ...] = get_args(ModelName)
 
 MIN_IMAGE_SIZE = 16
@@ -83,11 +83,35 @@ class AugmentConfig(Section):
 
 
 class ModelConfig(Section):
-    """Which network."""
+    """Which network, which weights it starts from, and which of them are trained."""
 
     name: ModelName = Field("custom_cnn", description="the network")
     width: float = Field(1.0, ge=0.125, le=4, description="channels of the custom CNN over its default")
-    dropout: float = Field(0.0, ge=0, lt=1, description="part of the features dropped before the classifier")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="part of the features dropped before the logits; null: 0.3, custom CNN 0"
+    )
+    weights: str = Field(
+        "auto",
+        min_length=1,
+        description="to start from: imagenet, none (random), or a file; auto: imagenet where there are such",
+    )
+    mode: Literal["fine_tuning", "feature_extraction"] = Field(
+        "fine_tuning", description="train all layers, or only the head on a frozen backbone"
+    )
+    unfreeze_after: int = Field(
+        0, ge=0, description="epochs of feature extraction before fine-tuning begins (two stages); 0: none"
+    )
+    freeze_batch_norm: bool | None = Field(
+        None,
+        description="keep the backbone's BatchNormalization as it came; null: yes after frozen epochs, else no",
+    )
+    feature_views: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="augmented views whose frozen features are computed once and kept; null: 1 without augmentation, "
+        "else every epoch anew",
+    )
 
 
 class OptimConfig(Section):
@@ -98,6 +122,12 @@ class OptimConfig(Section):
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd; adamw has none")
     bias_lr_scale: float = Field(
         1.0, gt=0, le=1000, description="learning rate of biases and normalisation shifts over that of the kernels"
+    )
+    backbone_lr_scale: float = Field(
+        1.0, gt=0, le=10, description="learning rate of the backbone over that of the head, in fine-tuning"
+    )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="learning rate of each block of the backbone over that of the next one"
     )
     weight_decay: float = Field(
         0.05, ge=0, le=100, description="decoupled weight decay, times the learning rate a step"

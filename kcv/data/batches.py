@@ -11,13 +11,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from kcv.config import AugmentConfig
 from kcv.data.augment import Augment
 from kcv.data.dataset import Pictures
+from kcv.data.resident import ResidentPixels
 from kcv.data.streaming import Indices, StreamedPixels, default_workers
 from kcv.errors import DataError
 
@@ -25,28 +25,6 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 """Images [b, size, size, 3], uint8 or float32 in 0 to 255, and targets, float32 [b, classes]; both on the device."""
 
 _ORDER, _STEP = 0, 1  # keep the random streams of an epoch's order and of its steps apart
-
-
-class ResidentPixels:
-    """Batches of one split that lives on the device.
-
-    Args:
-        pixels: uint8 [n, size, size, 3].
-        device: where they are to live; on the CPU they are shared, not copied.
-    """
-
-    def __init__(self, pixels: NDArray[np.uint8], device: torch.device) -> None:
-        # torch warns of arrays that it could write to but must not; a copy is the quiet way.
-        self._pixels = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).to(device)
-
-    def take(self, indices: Indices | Tensor) -> Tensor:
-        """Returns the pictures at `indices` (a tensor is on the device already), uint8 [b, size, size, 3], a copy."""
-        if not isinstance(indices, Tensor):
-            indices = torch.from_numpy(indices).to(self._pixels.device)
-        return self._pixels.index_select(0, indices)
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 class _Batches(IterableDataset[Batch]):
@@ -80,13 +58,8 @@ class _Batches(IterableDataset[Batch]):
         return self._steps
 
     def loader(self) -> DataLoader[Batch]:
-        """Returns these batches as Keras' `fit(..., shuffle=False)` and `evaluate` take them.
-
-        The loader passes them on as they are, in this process. A new pass over it starts work only when its first batch
-        is asked for: Keras makes an iterator at the end of each epoch that it then throws away.
-        """
-        # Without a generator of its own, each pass would draw a number from the global one.
-        return DataLoader(self, batch_size=None, collate_fn=_as_it_is, generator=torch.Generator())
+        """Returns these batches as Keras' `fit(..., shuffle=False)` and `evaluate` take them."""
+        return as_loader(self)
 
     def close(self) -> None:
         """Ends the worker processes of streamed pictures, if any."""
@@ -180,6 +153,11 @@ class TrainingBatches(_Batches):
         for step, images in enumerate(self._images(parts, self._order_on_device(epoch))):
             yield self._finish(epoch, step, images)
 
+    def without_pictures(self) -> Iterator[tuple[Indices, Tensor]]:
+        """Yields positions in the split and targets of each batch of the epoch that is set."""
+        for part, where in zip(self.order(self._epoch), self._order_on_device(self._epoch), strict=True):
+            yield part, self._targets(where, self._smoothing)
+
     def _order_on_device(self, epoch: int) -> tuple[Tensor, ...]:
         """Returns `order(epoch)` as tensors: one copy an epoch, because each makes the host wait for the device."""
         if self._places[0] != epoch:
@@ -229,6 +207,21 @@ class InferenceBatches(_Batches):
         """Yields the pictures from first to last."""
         for where, images in zip(self._places, self._images(self._parts, self._places), strict=True):
             yield images, self._targets(where, 0.0)
+
+    def without_pictures(self) -> Iterator[tuple[Indices, Tensor]]:
+        """Yields positions in the split and targets of each batch."""
+        for part, where in zip(self._parts, self._places, strict=True):
+            yield part, self._targets(where, 0.0)
+
+
+def as_loader(batches: IterableDataset[Batch]) -> DataLoader[Batch]:
+    """Returns finished batches as Keras' `fit(..., shuffle=False)` and `evaluate` take them.
+
+    The loader passes them on as they are, in this process. A new pass over it starts work only when its first batch is
+    asked for: Keras makes an iterator at the end of each epoch that it then throws away.
+    """
+    # Without a generator of its own, each pass would draw a number from the global one.
+    return DataLoader(batches, batch_size=None, collate_fn=_as_it_is, generator=torch.Generator())
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -14,11 +14,11 @@ import numpy as np
 
 from kcv.data import parquet
 from kcv.data.dataset import Samples, Source
-from kcv.data.download import OpenBar, cache_dir, download, sha256_of
+from kcv.download import OpenBar, cache_dir, download, has_checksum
 from kcv.errors import DataError, OutputError
 
 URL: Final = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-SHA256: Final = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+CHECKSUM: Final = "sha256:6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 BYTES: Final = 170_498_071
 ARCHIVE: Final = "cifar-10-python.tar.gz"
 FOLDER: Final = "cifar-10-batches-py"
@@ -32,7 +32,9 @@ _BATCHES: Final = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test
 _META: Final = "batches.meta"
 
 
-def open_source(open_bar: OpenBar | None = None, *, url: str = URL, sha256: str = SHA256, size: int = BYTES) -> Source:
+def open_source(
+    open_bar: OpenBar | None = None, *, url: str = URL, checksum: str = CHECKSUM, size: int = BYTES
+) -> Source:
     """Finds CIFAR-10, or downloads it, and reads its 50,000 train and 10,000 test pictures.
 
     Looked for in this order: `cifar10/*.parquet`, the folder `cifar-10-batches-py` and the archive of it under
@@ -41,7 +43,7 @@ def open_source(open_bar: OpenBar | None = None, *, url: str = URL, sha256: str 
     Args:
         open_bar: makes the progress bar of a download; None shows nothing.
         url: where the archive is.
-        sha256: of the archive.
+        checksum: of the archive, as for `kcv.download.download`.
         size: of the archive, bytes.
 
     Raises:
@@ -58,12 +60,12 @@ def open_source(open_bar: OpenBar | None = None, *, url: str = URL, sha256: str 
     for root in roots:
         for archive in (root / ARCHIVE, root / "cifar10" / ARCHIVE):
             if archive.is_file():
-                if sha256_of(archive) != sha256:
+                if not has_checksum(archive, checksum):
                     raise DataError(f"{archive}: its checksum is wrong; delete it and put a whole {ARCHIVE} there.")
                 return _read_batches(_unpack(archive))
     archive = cache_dir() / ARCHIVE
     try:
-        download(url, archive, sha256=sha256, size=size, open_bar=open_bar)
+        download(url, archive, checksum=checksum, size=size, open_bar=open_bar)
     except (DataError, OutputError) as error:
         target = os.environ.get("KCV_DATA_DIR") or "a folder"
         raise DataError(

@@ -13,8 +13,8 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-from kcv.config import ModelConfig
-from kcv.models.inputs import network_input
+from kcv.models.head import classify
+from kcv.models.inputs import Normalisation, network_input
 from kcv.models.whitening import whitening_filters
 
 WIDTHS = (64, 256, 256, 256)
@@ -27,9 +27,26 @@ _CHANNELS = "channels_first"
 """The inner layout, whatever Keras' default is: on torch it is the faster one for Keras' layers."""
 
 
-def build(config: ModelConfig, image_size: int, num_classes: int, pixels: NDArray[np.uint8]) -> keras.Model:
-    """Builds the custom CNN; see `kcv.models.build` for the arguments and the contract."""
-    inputs, x = network_input(image_size, pixels)
+def build(
+    image_size: int,
+    num_classes: int,
+    pixels: NDArray[np.uint8],
+    *,
+    width: float,
+    dropout: float,
+    normalisation: Normalisation | None = None,
+) -> keras.Model:
+    """Builds the custom CNN; see `kcv.models.build` for the contract.
+
+    Args:
+        image_size: side of the pictures, pixels.
+        num_classes: width of the logits.
+        pixels: training pictures that the first layer is fitted to.
+        width: channels over `WIDTHS`.
+        dropout: part of the features dropped before the logits.
+        normalisation: of the pixels; None: theirs.
+    """
+    inputs, x = network_input(image_size, normalisation or Normalisation.of(pixels))
 
     # Up to 64 px every pixel counts; larger pictures are cut into patches of up to 4 px, as a stem with a stride does.
     stride = 1 if image_size <= 64 else 2 if image_size <= 128 else 4
@@ -49,14 +66,9 @@ def build(config: ModelConfig, image_size: int, num_classes: int, pixels: NDArra
 
     for number, channels in enumerate(WIDTHS, start=2):
         # Multiples of 16 fill the vector and matrix units.
-        width = max(16, round(channels * config.width / 16) * 16)
-        x = _block(x, width, f"block{number}", pooled=number - 2 < _POOLED)
-    x = layers.GlobalAveragePooling2D(data_format=_CHANNELS, name="pool")(x)
-    if config.dropout:
-        x = layers.Dropout(config.dropout, name="dropout")(x)
-    # Logits stay float32 under every policy: softmax and cross-entropy need the digits.
-    outputs = layers.Dense(num_classes, dtype="float32", name="logits")(x)
-    return keras.Model(inputs, outputs, name="custom_cnn")
+        filled = max(16, round(channels * width / 16) * 16)
+        x = _block(x, filled, f"block{number}", pooled=number - 2 < _POOLED)
+    return keras.Model(inputs, classify(x, num_classes, dropout), name="custom_cnn")
 
 
 def _block(x: keras.KerasTensor, width: int, name: str, *, pooled: bool) -> keras.KerasTensor:

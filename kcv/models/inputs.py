@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import keras
 import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
 
-def network_input(image_size: int, pixels: NDArray[np.uint8]) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Makes the input of a model that is trained from scratch.
+@dataclass(frozen=True)
+class Normalisation:
+    """What pictures are normalised by: (x / 255 - mean) / sqrt(variance), for R, G and B.
+
+    Attributes:
+        mean: of pictures in 0-1.
+        variance: of pictures in 0-1.
+    """
+
+    mean: tuple[float, ...]
+    variance: tuple[float, ...]
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.uint8]) -> Normalisation:
+        """Measures training pictures, uint8 [n, size, size, 3]."""
+        mean, variance = channel_statistics(pixels)
+        return cls(tuple(mean.tolist()), tuple(variance.tolist()))
+
+
+def network_input(image_size: int, normalisation: Normalisation) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Makes the input of a model.
 
     Args:
         image_size: side of the pictures, in pixels.
-        pixels: uint8 [n, image_size, image_size, 3], the training pictures whose mean and variance are taken.
+        normalisation: of the pictures.
 
     Returns:
         The input, float32 [batch, image_size, image_size, 3] of RGB 0-255 (uint8 arrays are taken too), and the
         normalised pictures, channels first: [batch, 3, image_size, image_size].
     """
-    mean, variance = channel_statistics(pixels)
     # float32 under every policy: 0-255 scaled in bfloat16 would lose the last bits of every pixel.
     inputs = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
     x = layers.Rescaling(1 / 255, dtype="float32", name="rescale")(inputs)
     x = layers.Normalization(
-        axis=-1, mean=mean.tolist(), variance=variance.tolist(), dtype="float32", name="normalise"
+        axis=-1,
+        mean=list(normalisation.mean),
+        variance=list(normalisation.variance),
+        dtype="float32",
+        name="normalise",
     )(x)
     return inputs, layers.Permute((3, 1, 2), name="channels_first")(x)
 

@@ -6,7 +6,7 @@ State has Keras' names and shapes, so it saves and loads as Keras' does.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -20,7 +20,7 @@ class _Fused:
     """What the fused optimizers share: the moving average in one call, and the count of steps."""
 
     _counted: tuple[int, int] | None = None
-    _scaled: tuple[tuple[str, ...], float] = ((), 1.0)
+    _factor: Callable[[Any], float] = staticmethod(lambda variable: 1.0)
 
     def _update_model_variables_moving_average(self: Any, trainable_variables: Sequence[Any]) -> None:
         """Moves the averages of the weights in one call."""
@@ -49,25 +49,22 @@ class _Fused:
         self._counted = (step, counter._version + 1)
         return step
 
-    def scale_learning_rate(self, var_names: Sequence[str], factor: float) -> None:
-        """Gives variables whose names contain one of these words a learning rate of their own.
+    def scale_learning_rate(self, factor: Callable[[Any], float]) -> None:
+        """Gives variables learning rates of their own.
 
         Like `exclude_from_weight_decay` it is to be called before training, and is not saved with the optimizer.
 
         Args:
-            var_names: parts of names, such as `bias`.
-            factor: their learning rate over that of the others.
+            factor: called with a variable; returns its learning rate over that of the optimizer.
         """
-        self._scaled = (tuple(var_names), factor)
+        self._factor = factor
 
     def _groups(self: Any, variables: Sequence[Any]) -> Iterable[tuple[float, float, list[int]]]:
         """Yields each pair of weight decay and learning rate factor, with the positions of its variables."""
-        words, factor = self._scaled
         groups: dict[tuple[float, float], list[int]] = {}
         for position, variable in enumerate(variables):
             decay = self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else 0.0
-            scale = factor if any(word in variable.name for word in words) else 1.0
-            groups.setdefault((decay, scale), []).append(position)
+            groups.setdefault((decay, self._factor(variable)), []).append(position)
         return ((decay, scale, positions) for (decay, scale), positions in groups.items())
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:

@@ -20,7 +20,7 @@ from kcv.native.memory import keep_freed_memory
 from kcv.native.precision import precision_scope, resolve_precision
 from kcv.tracking import Status, Tracker, open_tracker
 from kcv.training import environment
-from kcv.training.fitting import Fitted, fit, open_batches
+from kcv.training.fitting import Fitted, fit, open_batches, parameters
 from kcv.training.run import Run, RunFolder
 
 _log = logging.getLogger(__name__)
@@ -47,10 +47,23 @@ def train(config: Config) -> Run:
     if device == "cpu":
         keep_freed_memory()
     policy, reason = resolve_precision(config.precision, device)
+    pretrained = models.load_weights(config.model)
     dataset = data.load(config.data)
     _log.info("data       %s", _describe_data(dataset))
     _log.info("device     %s (%s), %s: %s", device, describe_device(device), policy, reason)
-    with open_batches(config, dataset, device) as batches:
+    with open_batches(config, dataset, device) as batches, device_scope(device), precision_scope(policy):
+        keras.utils.set_random_seed(config.seed)
+        model = models.build(
+            config.model,
+            dataset.image_size,
+            len(dataset.class_names),
+            _sample(dataset.train),
+            pretrained,
+            class_names=dataset.class_names,
+        )
+        if config.model.name != "custom_cnn" or pretrained:
+            _log.info("weights    %s", pretrained.source if pretrained else "random")
+        variant = models.variant_of(config.model, pretrained)
         # From here on there is a run: all that a wrong configuration can break has been tried.
         surroundings = environment.describe(
             device=device, precision=policy, seed=config.seed, data_fingerprint=dataset.fingerprint
@@ -58,13 +71,17 @@ def train(config: Config) -> Run:
         folder, tracker = _open_run(config, surroundings)
         status: Status = "FAILED"
         try:
-            keras.utils.set_random_seed(config.seed)
-            with device_scope(device), precision_scope(policy):
-                model = models.build(config.model, dataset.image_size, len(dataset.class_names), _sample(dataset.train))
-                _log.info("model      %s, %s parameters", config.model.name, f"{model.count_params():,}")
-                result = _Result(config, dataset, model, policy, folder)
-                fitted = fit(model, batches, config, history=folder.history, tracker=tracker, save=result.save)
-                figures = result.finish(fitted)
+            result = _Result(config, dataset, model, variant, policy, folder)
+            fitted = fit(
+                model,
+                batches,
+                config,
+                history=folder.history,
+                tracker=tracker,
+                save=result.save,
+                identity=_identity(config, dataset, variant, policy, device),
+            )
+            figures = result.finish(fitted)
             tracker.log_metrics(_scalars(figures), step=fitted.best_epoch)
             tracker.log_artifacts(folder.path)
             status = "FINISHED"
@@ -108,19 +125,21 @@ class _Result:
     config: Config
     dataset: Dataset
     model: keras.Model
+    variant: str | None
     policy: str
     folder: RunFolder
 
     def save(self, epoch: int, figures: dict[str, Any] | None = None) -> None:
         """Writes the model file with the weights as they are, of the given epoch (from 1)."""
-        trainable = sum(int(np.prod(variable.shape)) for variable in self.model.trainable_variables)
+        total, trained = parameters(self.model)
         info = artifact.ArtifactInfo(
             model_name=self.config.model.name,
+            variant=self.variant,
             class_names=self.dataset.class_names,
             image_size=self.dataset.image_size,
             resize=self.config.data.resize,
             precision=self.policy,
-            parameters={"total": int(self.model.count_params()), "trainable": trainable},
+            parameters={"total": total, "trainable": trained},
             data_name=self.dataset.name,
             data_fingerprint=self.dataset.fingerprint,
             config=self.config.to_dict(),
@@ -143,6 +162,15 @@ class _Result:
         plots.confusion_matrix(matrix, names, self.folder.confusion)
         plots.learning_curves(fitted.rows, self.folder.curves)
         return figures
+
+
+def _identity(config: Config, dataset: Dataset, variant: str | None, policy: str, device: str) -> tuple[str, ...]:
+    """Returns what decides frozen features, beside the weights."""
+    parts = (config.data.val_fraction, config.data.test_fraction, config.data.split_seed)
+    sizes = (dataset.image_size, dataset.resize)
+    versions = environment.versions()
+    computation = (policy, device, versions["torch"], versions["keras"])
+    return tuple(map(str, (config.model.name, variant, dataset.fingerprint, *parts, *sizes, *computation)))
 
 
 def _sample(pictures: Pictures) -> Pixels:

@@ -88,8 +88,8 @@ def test_parquet_under_the_data_folder_comes_first(tmp_path: Path, monkeypatch: 
 
 
 def fetch(archive: Path) -> Source:
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    return cifar10.open_source(url=archive.as_uri(), sha256=digest, size=archive.stat().st_size)
+    digest = f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}"
+    return cifar10.open_source(url=archive.as_uri(), checksum=digest, size=archive.stat().st_size)
 
 
 def test_a_download_is_unpacked_into_the_cache_once(tmp_path: Path, cache: Path) -> None:
@@ -106,8 +106,8 @@ def test_a_download_is_unpacked_into_the_cache_once(tmp_path: Path, cache: Path)
 def test_an_archive_in_the_data_folder_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = make_archive(tmp_path)
     monkeypatch.setenv("KCV_DATA_DIR", str(tmp_path))
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    check(cifar10.open_source(url="file:///nowhere", sha256=digest))
+    digest = f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}"
+    check(cifar10.open_source(url="file:///nowhere", checksum=digest))
     assert archive.exists(), "the user's own file stays"
     (cifar10.cache_dir() / "cifar-10-batches-py").rename(tmp_path / "away")
     with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz: its checksum is wrong"):

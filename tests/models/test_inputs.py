@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kcv.models.inputs import channel_statistics, network_input
+from kcv.models.inputs import Normalisation, channel_statistics, network_input
 
 
 def _pictures(n: int = 20, size: int = 16) -> np.ndarray:
@@ -29,7 +29,7 @@ def test_the_network_sees_standardised_channels_first(dtype):
     import keras
 
     pixels = _pictures()
-    inputs, outputs = network_input(16, pixels)
+    inputs, outputs = network_input(16, Normalisation.of(pixels))
     got = keras.ops.convert_to_numpy(keras.Model(inputs, outputs)(pixels.astype(dtype)))
     assert got.shape == (20, 3, 16, 16)
     np.testing.assert_allclose(got.mean((0, 2, 3)), 0, atol=1e-5)

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 
-from kcv.data.batches import TrainingBatches
+from kcv.data.dataset import Pictures
+
+
+class Epochs(Protocol):
+    """Training batches that are told which epoch it is."""
+
+    @property
+    def pictures(self) -> Pictures:
+        """What they are made of."""
+        ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch, from 0."""
+        ...
 
 
 class EpochClock(keras.callbacks.Callback):
@@ -22,7 +35,7 @@ class EpochClock(keras.callbacks.Callback):
         clock: returns seconds; replaceable so that tests need no real time.
     """
 
-    def __init__(self, batches: TrainingBatches, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, batches: Epochs, clock: Callable[[], float] = time.perf_counter) -> None:
         super().__init__()
         self._batches = batches
         self._clock = clock

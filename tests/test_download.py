@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from kcv.data.download import cache_dir, download, sha256_of
+from kcv.download import cache_dir, download, has_checksum
 from kcv.errors import DataError, OutputError
 
 CONTENT = bytes(range(256)) * 10_000
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
+CHECKSUM = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -55,6 +55,12 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
 
 
+def test_a_checksum_may_be_an_md5_where_there_is_no_better(server: str, tmp_path: Path) -> None:
+    good, bad = (f"md5:{hashlib.md5(content).hexdigest()}" for content in (CONTENT, b""))
+    download(f"{server}/good", tmp_path / "x.bin", checksum=good, size=len(CONTENT))
+    assert has_checksum(tmp_path / "x.bin", good) and not has_checksum(tmp_path / "x.bin", bad)
+
+
 class CountingBar:
     def __init__(self) -> None:
         self.opened: list[tuple[int, str, str]] = []
@@ -72,9 +78,9 @@ class CountingBar:
 def test_a_whole_file_arrives_and_progress_counts_its_bytes(server: str, tmp_path: Path) -> None:
     bar = CountingBar()
     path = tmp_path / "new" / "folder" / "x.bin"
-    download(f"{server}/good", path, sha256=SHA256, size=len(CONTENT), open_bar=bar)
+    download(f"{server}/good", path, checksum=CHECKSUM, size=len(CONTENT), open_bar=bar)
     assert path.read_bytes() == CONTENT
-    assert sha256_of(path) == SHA256
+    assert has_checksum(path, CHECKSUM)
     assert bar.opened == [(len(CONTENT), "downloading x.bin", "bytes")]
     assert bar.done == len(CONTENT)
 
@@ -91,7 +97,7 @@ def test_anything_else_leaves_what_was_there(server: str, tmp_path: Path, page: 
     path = tmp_path / "x.bin"
     path.write_bytes(b"old")
     with pytest.raises(DataError) as caught:
-        download(f"{server}/{page}", path, sha256=SHA256, size=len(CONTENT))
+        download(f"{server}/{page}", path, checksum=CHECKSUM, size=len(CONTENT))
     assert words in str(caught.value)
     assert path.read_bytes() == b"old"
     assert [child.name for child in tmp_path.iterdir()] == ["x.bin"]
@@ -99,20 +105,20 @@ def test_anything_else_leaves_what_was_there(server: str, tmp_path: Path, page: 
 
 def test_a_wrong_checksum_keeps_nothing(server: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"instead of 000000.*nothing was kept"):
-        download(f"{server}/good", tmp_path / "x.bin", sha256="0" * 64, size=len(CONTENT))
+        download(f"{server}/good", tmp_path / "x.bin", checksum="sha256:" + "0" * 64, size=len(CONTENT))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_network_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^http://127\.0\.0\.1:9/x cannot be downloaded \(.+\)\.$"):
-        download("http://127.0.0.1:9/x", tmp_path / "x.bin", sha256=SHA256, size=1)
+        download("http://127.0.0.1:9/x", tmp_path / "x.bin", checksum=CHECKSUM, size=1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unwritable_cache_is_not_blamed_on_the_network(server: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write"):
-        download(f"{server}/good", tmp_path / "file" / "x.bin", sha256=SHA256, size=len(CONTENT))
+        download(f"{server}/good", tmp_path / "file" / "x.bin", checksum=CHECKSUM, size=len(CONTENT))
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:

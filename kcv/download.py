@@ -1,0 +1,114 @@
+"""One file from the network into a cache: whole, checked, or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+from kcv.errors import DataError
+from kcv.files import atomic
+
+_CHUNK = 2**20
+_TIMEOUT = 30.0  # seconds without a byte
+_MOST_BYTES = 2**31
+
+
+class Bar(Protocol):
+    """Where progress is shown; `kcv.progress.Progress` is one."""
+
+    def advance(self, n: int = ...) -> None:
+        """Counts n more units."""
+
+
+OpenBar: TypeAlias = Callable[[int, str, str], AbstractContextManager[Bar]]
+"""Makes a bar from (total, label, unit)."""
+
+
+def cache_dir() -> Path:
+    """Returns KCV_CACHE_DIR, else kcv below XDG_CACHE_HOME, else ~/.cache/kcv. It need not exist."""
+    if own := os.environ.get("KCV_CACHE_DIR"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kcv"
+
+
+def has_checksum(path: Path, checksum: str) -> bool:
+    """Tells whether a file has a checksum (`sha256:...` or `md5:...`, hex)."""
+    algorithm, _, expected = checksum.partition(":")
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest() == expected
+
+
+def download(url: str, path: Path, *, checksum: str, size: int | None = None, open_bar: OpenBar | None = None) -> None:
+    """Downloads `url` to `path` if its checksum is right; otherwise `path` is as it was before.
+
+    Args:
+        url: what to get.
+        path: the file to make; its folder is made where it is missing.
+        checksum: of the file: `sha256:` or, where its publisher gives no other, `md5:`, and hex digits.
+        size: of the file, bytes; None: as the server says.
+        open_bar: makes the bar that counts bytes; None shows nothing.
+
+    Raises:
+        DataError: no connection, the server says no, the transfer breaks off, or another file came.
+        OutputError: `path` cannot be written.
+    """
+    algorithm, _, expected = checksum.partition(":")
+    digest = hashlib.new(algorithm)
+    received = 0
+    with (
+        _answer(url) as response,
+        atomic(path) as temporary,
+        temporary.open("wb") as target,
+    ):
+        size = size or int(response.headers.get("Content-Length") or 0)
+        with open_bar(size, f"downloading {path.name}", "bytes") if open_bar else nullcontext() as bar:
+            for chunk in _chunks(response, size or _MOST_BYTES, url):
+                digest.update(chunk)
+                received += len(chunk)
+                target.write(chunk)
+                if bar is not None:
+                    bar.advance(len(chunk))
+        if digest.hexdigest() != expected:
+            raise DataError(
+                f"{url}: what came is not the expected file ({received:,} of {size:,} bytes, "
+                f"{algorithm} {digest.hexdigest()[:16]}... instead of {expected[:16]}...); nothing was kept."
+            )
+
+
+@contextmanager
+def _answer(url: str) -> Iterator[Any]:
+    with _telling_of(url):
+        response = urllib.request.urlopen(url, timeout=_TIMEOUT)
+    with response:
+        yield response
+
+
+def _chunks(response: Any, size: int, url: str) -> Iterator[bytes]:
+    """Yields what the server sends, at most `size` + 1 bytes: an endless answer must not fill the disk."""
+    left = size + 1
+    while left:
+        with _telling_of(url):
+            chunk = response.read(min(_CHUNK, left))
+        if not chunk:
+            return
+        left -= len(chunk)
+        yield chunk
+
+
+@contextmanager
+def _telling_of(url: str) -> Iterator[None]:
+    """Turns the network's errors into a DataError; those of writing are none of its business."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
+        reason = getattr(error, "reason", None) or error
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
+        raise DataError(f"{url} cannot be downloaded ({' '.join(str(reason).split())}).") from error

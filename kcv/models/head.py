@@ -1,0 +1,29 @@
+"""What follows every backbone: global pooling, dropout, logits."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+FEATURES = "pool"
+"""The layer whose output, float [batch, features], is what a backbone knows of a picture."""
+LOGITS = "logits"
+HEAD = (FEATURES, "dropout", LOGITS)
+
+
+def classify(x: keras.KerasTensor, num_classes: int, dropout: float) -> keras.KerasTensor:
+    """Adds the head.
+
+    Args:
+        x: feature maps, channels first: [batch, channels, height, width].
+        num_classes: width of the logits.
+        dropout: part of the features dropped in training.
+
+    Returns:
+        Logits, float32 [batch, num_classes].
+    """
+    x = layers.GlobalAveragePooling2D(data_format="channels_first", name=FEATURES)(x)
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout")(x)
+    # Logits stay float32 under every policy: softmax and cross-entropy need the digits.
+    return layers.Dense(num_classes, dtype="float32", name=LOGITS)(x)

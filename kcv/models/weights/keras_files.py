@@ -1,0 +1,151 @@
+"""Weights in Keras' files: kcv's own models, and those of keras.applications."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from kcv import artifact
+from kcv.errors import ArtifactError, WeightsError
+from kcv.models.inputs import Normalisation
+from kcv.models.weights.pretrained import Arrays, Pretrained
+
+_APPLICATIONS: dict[str, Callable[..., Any]] = {
+    "resnet50": keras.applications.ResNet50,
+    "efficientnet_b0": keras.applications.EfficientNetB0,
+}
+_FEATURES = {"resnet50": 2048, "efficientnet_b0": 1280}
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def read(path: Path, name: str) -> Pretrained:
+    """Reads a model file of kcv's, or a file of a network of keras.applications.
+
+    Args:
+        path: `.keras`, `.weights.h5`, or the `.h5` files that keras.applications downloads.
+        name: the model that it is for.
+
+    Raises:
+        WeightsError: the file is damaged or of another network.
+        ArtifactError: a `.keras` file is damaged, or holds classes that are not Keras' own.
+    """
+    if path.suffix == ".keras":
+        return _own(path, name) if artifact.is_described(path) else _foreign(path, name)
+    return _application(path, name)
+
+
+def _own(path: Path, name: str) -> Pretrained:
+    info = artifact.read_info(path)
+    if info.model_name != name:
+        raise WeightsError(f"{path}: holds a {info.model_name}, not a {name}.")
+    model = artifact.load(path, device="cpu").keras_model
+    normalise = model.get_layer("normalise")
+    return Pretrained(
+        str(path),
+        info.variant,
+        _layers(model),
+        _normalisation(normalise.mean, normalise.variance),
+        info.class_names,
+    )
+
+
+def _foreign(path: Path, name: str) -> Pretrained:
+    """Reads a `.keras` file that another program wrote: a network of keras.applications, alone or within a model."""
+    _application_of(name, path)
+    try:
+        model = artifact.load_keras(path, device="cpu")
+    except ArtifactError as error:
+        raise WeightsError(str(error)) from error
+    return _converted(path, name, model)
+
+
+def _application(path: Path, name: str) -> Pretrained:
+    """Reads weights of a network of keras.applications by loading them into one, with or without its classifier."""
+    make = _application_of(name, path)
+    classes = _classes_of(path, _FEATURES[name])
+    attempts: list[dict[str, Any]] = [{"include_top": True, "classes": classes}] if classes else []
+    reason = ""
+    for arguments in [*attempts, {"include_top": False}]:
+        network = make(weights=None, **arguments)
+        try:
+            network.load_weights(path)
+        # Keras raises whatever the damage happens to hit (KeyError, OSError, ValueError ...).
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+            continue
+        return _converted(path, name, network)
+    raise WeightsError(f"{path}: does not hold Keras' {name}, or is damaged ({reason}).")
+
+
+def _application_of(name: str, path: Path) -> Callable[..., Any]:
+    if name not in _APPLICATIONS:
+        raise WeightsError(f"{path}: was not written by kcv, and keras.applications has no {name}.")
+    return _APPLICATIONS[name]
+
+
+def _classes_of(path: Path, features: int) -> int | None:
+    """Returns the width of the classifier in an HDF5 file, or None where there is none.
+
+    Raises:
+        WeightsError: it is no HDF5 file.
+    """
+    widths: list[int] = []
+
+    def visit(_: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.ndim == 2 and item.shape[0] == features:
+            widths.append(int(item.shape[1]))
+
+    try:
+        with h5py.File(path) as file:
+            file.visititems(visit)
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(f"{path}: is not a file of Keras weights, or is damaged ({error}).") from None
+    return widths[0] if widths else None
+
+
+def _converted(path: Path, name: str, model: keras.Model) -> Pretrained:
+    """Takes the weights of keras.applications' own conventions to those of kcv's graphs."""
+    layers = _layers(model)
+    normalisation = None
+    if name == "resnet50" and "conv1_conv" in layers:
+        kernel, *rest = layers["conv1_conv"]
+        # Its preprocessing swaps R and B; here the first kernel does, once and for all.
+        layers["conv1_conv"] = [np.ascontiguousarray(kernel[:, :, ::-1]), *rest]
+    if name == "efficientnet_b0":
+        for layer in _flat(model):
+            if isinstance(layer, keras.layers.Normalization):
+                normalisation = _efficientnet_normalisation(layer)
+    return Pretrained(str(path), "keras", layers, normalisation)
+
+
+def _efficientnet_normalisation(layer: keras.layers.Normalization) -> Normalisation:
+    variance = np.ravel(keras.ops.convert_to_numpy(layer.variance))
+    if np.allclose(variance, _IMAGENET_STD, atol=1e-3):
+        # The ImageNet weights keep the deviation where the variance belongs; a Rescaling makes up for it.
+        variance = variance**2
+    return _normalisation(layer.mean, variance)
+
+
+def _normalisation(mean: Any, variance: Any) -> Normalisation:
+    def numbers(values: Any) -> tuple[float, ...]:
+        return tuple(np.ravel(keras.ops.convert_to_numpy(values)).astype(float).tolist())
+
+    return Normalisation(numbers(mean), numbers(variance))
+
+
+def _flat(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yields the layers of a model and of the models in it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _flat(layer)
+        else:
+            yield layer
+
+
+def _layers(model: keras.Model) -> dict[str, Arrays]:
+    return {layer.name: layer.get_weights() for layer in _flat(model) if layer.weights}

@@ -1,0 +1,209 @@
+"""Frozen features in place of pictures: computed once, kept on disk, and fed to the head.
+
+What a frozen backbone says of a picture never changes, so an epoch need not ask it again. The head is trained on
+features whether they are kept or not; both ways differ only in who computes them when.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, IterableDataset
+
+from kcv import inference
+from kcv.config import AugmentConfig, Config
+from kcv.data.batches import Batch, InferenceBatches, TrainingBatches, as_loader
+from kcv.data.dataset import Pictures
+from kcv.download import cache_dir
+from kcv.files import atomic
+from kcv.progress import Progress, duration
+
+_log = logging.getLogger(__name__)
+
+Features = NDArray[np.float32]
+"""[pictures, features], often a file that is mapped into memory."""
+
+MOST_BYTES = 20 * 2**30
+"""What the kept features of all runs may take together; beyond it the ones not used for longest go."""
+
+_BATCH = 64  # enough to fill a CPU; larger ones only need more memory
+
+
+class FeatureBatches(IterableDataset[Batch]):
+    """The batches of a split, with frozen features [b, features] where the pictures were.
+
+    Args:
+        batches: what they stand for: order, targets and, where nothing is kept, pictures.
+        forward: from pictures to features.
+        views: kept features, of one augmented view of all pictures each; an epoch takes one view, in turn. None: the
+            features of each batch are computed when it is its turn.
+    """
+
+    def __init__(
+        self,
+        batches: TrainingBatches | InferenceBatches,
+        forward: inference.Forward,
+        views: Sequence[Features] | None,
+    ) -> None:
+        self._batches = batches
+        self._forward = forward
+        self._views = views
+        self._epoch = 0
+
+    @property
+    def pictures(self) -> Pictures:
+        """What the batches are made of."""
+        return self._batches.pictures
+
+    def __len__(self) -> int:
+        """Returns the number of batches in one pass."""
+        return len(self._batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch (counted from 0) that the next iteration gives."""
+        self._epoch = epoch
+        if isinstance(self._batches, TrainingBatches):
+            self._batches.set_epoch(epoch)
+
+    def loader(self) -> DataLoader[Batch]:
+        """Returns these batches as Keras' `fit` takes them."""
+        return as_loader(self)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields features and targets."""
+        if self._views is None:
+            for images, targets in self._batches:
+                with torch.no_grad():
+                    yield self._forward(images).float(), targets
+            return
+        view = self._views[self._epoch % len(self._views)]
+        for places, targets in self._batches.without_pictures():
+            yield torch.from_numpy(np.asarray(view[places])).to(targets.device), targets
+
+
+class FeatureStore:
+    """Computes and keeps the features of one backbone on one set of pictures.
+
+    Args:
+        backbone: the model of pictures to features.
+        config: of the run.
+        identity: what tells these pictures and this backbone from others, beside its weights.
+        device: where the backbone is.
+    """
+
+    def __init__(self, backbone: keras.Model, config: Config, identity: Sequence[str], device: str) -> None:
+        self._config = config
+        self._device = device
+        self._width = int(backbone.output_shape[-1])
+        self._forward = inference.native_forward(backbone)
+        self._identity = (*identity, _digest(backbone))
+
+    def training(self, batches: TrainingBatches) -> FeatureBatches:
+        """Returns the training batches as features."""
+        augmented = self._config.augment != AugmentConfig()
+        count = self._config.model.feature_views
+        if augmented and count is None:
+            _log.info(
+                "features   computed anew in each epoch, for each is augmented; model.feature_views=N keeps N views"
+            )
+            return FeatureBatches(batches, self._forward, None)
+        if not augmented:
+            # All views would be alike.
+            return FeatureBatches(batches, self._forward, [self._plain("train", batches.pictures)])
+        config = self._config
+        drawn = (config.augment.model_dump_json(), str(config.seed), str(config.data.batch_size))
+        views = []
+        for view in range(count or 1):
+            batches.set_epoch(view)
+            views.append(self._kept(f"train, view {view + 1} of {count}", (*drawn, str(view)), batches))
+        return FeatureBatches(batches, self._forward, views)
+
+    def validation(self, batches: InferenceBatches) -> FeatureBatches:
+        """Returns the validation batches as features."""
+        return FeatureBatches(batches, self._forward, [self._plain("val", batches.pictures)])
+
+    def _plain(self, split: str, pictures: Pictures) -> Features:
+        batches = InferenceBatches(
+            pictures,
+            batch_size=_BATCH,
+            device=self._device,
+            num_classes=int(pictures.labels.max()) + 1,
+            workers=self._config.data.workers,
+        )
+        try:
+            return self._kept(split, (), batches)
+        finally:
+            batches.close()
+
+    def _kept(self, what: str, view: Sequence[str], batches: TrainingBatches | InferenceBatches) -> Features:
+        """Returns features of one pass over the batches, in the order of the pictures; computes them if need be."""
+        path = self._path(what, view)
+        shape = (len(batches.pictures), self._width)
+        kept = _open(path, shape)
+        if kept is not None:
+            _log.info("features   %s: %s pictures x %s, kept from before", what, *(f"{n:,}" for n in shape))
+            return kept
+        began = time.perf_counter()
+        with atomic(path) as temporary:
+            values = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+            with Progress(shape[0], f"features of {what}") as bar, torch.no_grad():
+                for (images, _), (places, _) in zip(batches, batches.without_pictures(), strict=True):
+                    values[places] = self._forward(images).float().cpu().numpy()
+                    bar.advance(len(places))
+            values.flush()
+            del values
+        seconds = time.perf_counter() - began
+        _log.info(
+            "features   %s: %s pictures x %s, computed in %s", what, *(f"{n:,}" for n in shape), duration(seconds)
+        )
+        _prune(path)
+        computed = _open(path, shape)
+        if computed is None:
+            raise RuntimeError(f"{path} was written and cannot be read")
+        return computed
+
+    def _path(self, what: str, view: Sequence[str]) -> Path:
+        digest = hashlib.sha256("\0".join((*self._identity, what.split(",")[0], *view)).encode()).hexdigest()
+        return _folder() / f"{digest[:32]}.npy"
+
+
+def _folder() -> Path:
+    return cache_dir() / "features"
+
+
+def _open(path: Path, shape: tuple[int, int]) -> Features | None:
+    """Returns kept features, or None where there are none, or not these."""
+    try:
+        values: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+        path.touch()  # so that pruning knows what is in use
+    except (OSError, ValueError):
+        return None
+    return values if values.shape == shape and values.dtype == np.float32 else None
+
+
+def _prune(newest: Path) -> None:
+    """Removes the features that were not used for longest, until all together fit; never the newest."""
+    others = sorted((p for p in _folder().glob("*.npy") if p != newest), key=lambda p: p.stat().st_mtime, reverse=True)
+    total = newest.stat().st_size
+    for path in others:
+        total += path.stat().st_size
+        if total > MOST_BYTES:
+            path.unlink(missing_ok=True)
+
+
+def _digest(backbone: keras.Model) -> str:
+    """Returns the SHA-256 (hex) of a backbone's weights."""
+    digest = hashlib.sha256()
+    for weight in backbone.weights:
+        digest.update(f"{weight.path}{tuple(weight.shape)}".encode())
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
+    return digest.hexdigest()

@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": BASE | INFERENCE,
     "benchmark": BASE | {"data", "images", "models", "native"},
     "prediction": BASE | INFERENCE | {"rows"},
-    "cli": BASE | {"artifact", "training", "evaluation", "prediction", "benchmark"},
+    "cli": BASE | {"artifact", "training", "evaluation", "prediction", "benchmark", "models"},
 }
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from kcv.artifact import ArtifactInfo
+    from kcv.models.catalog import Entry
     from kcv.training import Run
 
 _CODES = {"bold": "1", "dim": "2", "green": "32", "red": "31"}
@@ -30,8 +31,14 @@ def program(name: str = "kcv") -> str:
     return f"uv run {name}" if os.environ.get("UV_RUN_RECURSION_DEPTH") else name
 
 
-def table(rows: Iterable[Sequence[str]], *, header: Sequence[str] | None = None, indent: int = 2) -> str:
-    """Returns rows as columns: the first to the left, the others to the right."""
+def table(
+    rows: Iterable[Sequence[str]],
+    *,
+    header: Sequence[str] | None = None,
+    indent: int = 2,
+    words: Container[int] = (0,),
+) -> str:
+    """Returns rows as columns: those of `words` to the left, the others, numbers, to the right."""
     body = [list(row) for row in rows]
     everything = [list(header), *body] if header else body
     if not everything:
@@ -40,7 +47,7 @@ def table(rows: Iterable[Sequence[str]], *, header: Sequence[str] | None = None,
     lines = [
         " " * indent
         + "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
+            cell.ljust(width) if i in words else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in everything
@@ -120,6 +127,24 @@ def model_card(content: ArtifactInfo, path: Path) -> str:
     )
     rows["file"] = f"{path}, {path.stat().st_size / 1e6:.1f} MB"
     return pairs(rows)
+
+
+def model_list(entries: Sequence[Entry]) -> str:
+    """Returns the table of architectures."""
+    header = ("model", "parameters", "smallest px", "ImageNet px", "ImageNet weights", "for")
+    rows = [
+        (
+            entry.name,
+            f"{entry.parameters / 1e6:.1f}M",
+            str(entry.min_image_size),
+            str(entry.image_size or "-"),
+            entry.weights_here,
+            entry.best_for,
+        )
+        for entry in entries
+    ]
+    train = f"{program()} train --model=NAME --data=path/to/pictures"
+    return f"{table(rows, header=header, words=(0, 4, 5))}\n\n  parameters without those of the logits\n  {train}"
 
 
 def evaluation(metrics: Mapping[str, Any], directory: Path) -> str:

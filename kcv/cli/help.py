@@ -14,7 +14,7 @@ from kcv.config.keys import Key
 
 def overview() -> str:
     """Returns the help page of kcv."""
-    verbs = [(f"{verb.name} {verb.usage}", verb.summary) for verb in VERBS.values()]
+    verbs = [(f"{verb.name} {verb.usage}".rstrip(), verb.summary) for verb in VERBS.values()]
     return "\n".join(
         (
             "kcv: train, evaluate and run image classifiers (Keras 3 on PyTorch)",
@@ -40,10 +40,9 @@ def page(verb: Verb) -> str:
         f"kcv {verb.name}: {verb.summary}",
         "",
         paint("Usage", "bold"),
-        f"  kcv {verb.name} {verb.usage} [--OPTION=VALUE ...]",
+        "  " + " ".join(filter(None, ("kcv", verb.name, verb.usage, "[--OPTION=VALUE ...]"))),
         "",
-        _columns([(verb.usage, verb.operand_help)]),
-        "",
+        *([_columns([(verb.usage, verb.operand_help)]), ""] if verb.operands else []),
         paint("Options", "bold"),
         _columns([(f"--{option.name}{_default(option)}", _meaning(option)) for option in verb.options]),
     ]

@@ -7,13 +7,12 @@ import logging
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kcv import __version__
-from kcv.cli import console
+from kcv.cli import console, messages
 from kcv.cli import help as helppage
 from kcv.cli.options import check, check_words
 from kcv.cli.verbs import VERBS, find_verb
@@ -107,6 +106,18 @@ def info(*operands: str, **flags: str) -> int:
     return 0
 
 
+def models(*operands: str, **flags: str) -> int:
+    """Lists the models that can be trained."""
+    values, _ = check(VERBS["models"], operands, flags)
+    from kcv.models import catalog
+
+    if values["format"] == "json":
+        _print_json(list(catalog.rows()))
+    else:
+        _print(console.model_list(catalog.ENTRIES))
+    return 0
+
+
 def benchmark(*operands: str, **flags: str) -> int:
     """Measures kcv beside what its users would use instead."""
     values, _ = check(VERBS["benchmark"], operands, flags)
@@ -131,6 +142,7 @@ _VERB_FUNCTIONS: dict[str, Callable[..., int]] = {
     "evaluate": evaluate,
     "predict": predict,
     "info": info,
+    "models": models,
     "benchmark": benchmark,
 }
 
@@ -180,7 +192,7 @@ def _run(words: list[str]) -> int:
         _print(helppage.page(verb))
         return 0
     check_words(verb, words[1:])
-    _quiet_others()
+    messages.show_own_only()
     import fire
     from fire.decorators import SetParseFn
 
@@ -190,21 +202,6 @@ def _run(words: list[str]) -> int:
     command = [verb.name, *words[1:], "--", "--separator=\N{SYMBOL FOR UNIT SEPARATOR}"]
     code = fire.Fire({verb.name: function}, command=command, name="kcv", serialize=lambda _: None)
     return int(code)
-
-
-def _quiet_others() -> None:
-    """Shows kcv's own messages on stderr, bare, and keeps other packages' warnings from the terminal."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log = logging.getLogger("kcv")
-    log.handlers[:] = [handler]
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    logging.getLogger().setLevel(logging.ERROR)
-    for name in ("mlflow", "alembic", "matplotlib", "PIL", "torch"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if not sys.warnoptions:  # python -W shows them
-        warnings.simplefilter("ignore")
 
 
 def _model_path(typed: str) -> Path:

@@ -127,7 +127,8 @@ def check(verb: Verb, operands: Sequence[str], flags: Mapping[str, str]) -> tupl
         raise UsageError(f"{verb.name} needs {verb.usage}: {verb.operand_help}.")
     if len(given) > len(verb.operands) and not verb.many:
         extra = given[len(verb.operands)]
-        raise UsageError(f"{verb.name} takes {verb.usage} and options, but not {extra!r} as well.")
+        known = f"{verb.usage} and options" if verb.operands else "only options"
+        raise UsageError(f"{verb.name} takes {known}, but not {extra!r}{' as well' if verb.operands else ''}.")
     for text in given:
         if not text.strip():
             raise UsageError(f"{verb.name}: {verb.operands[0].upper()} is empty; {verb.operand_help}.")

@@ -73,6 +73,15 @@ VERBS = {
             ("info runs/mine/model.keras",),
         ),
         Verb(
+            "models",
+            "List the models that can be trained, and whose ImageNet weights are on this machine.",
+            (),
+            0,
+            "",
+            (FORMAT,),
+            ("models",),
+        ),
+        Verb(
             "benchmark",
             "Measure kcv beside PyTorch, Keras and torchvision, in turns, on this machine.",
             ("what",),

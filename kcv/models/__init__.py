@@ -10,16 +10,15 @@ from numpy.typing import NDArray
 
 from kcv.config import ModelConfig
 from kcv.errors import ConfigError
-from kcv.models.weights import Pretrained
+from kcv.models.catalog import MIN_TRANSFER_SIZE
 from kcv.models.weights import load as load_weights
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Pretrained", "build", "load_weights", "variant_of"]
+    from kcv.models.weights.pretrained import Pretrained
 
-MIN_TRANSFER_SIZE = 32
-"""Pixels: the networks for ImageNet halve a picture five times."""
+__all__ = ["build", "load_weights", "variant_of"]
 
 _DROPOUT = 0.3
 """Before the logits of a network for ImageNet, where the configuration names none; the custom CNN has none then."""

@@ -53,7 +53,7 @@ class Backbone:
 
     def features(self) -> keras.Model:
         """Returns the model of pictures to features, float [batch, features]; it shares the layers."""
-        return keras.Model(self.model.inputs, self.model.get_layer(FEATURES).output, name=f"{self.model.name}_backbone")
+        return keras.Model(self.model.input, self.model.get_layer(FEATURES).output, name=f"{self.model.name}_backbone")
 
     def head(self) -> keras.Model:
         """Returns the model of features, float32 [batch, features], to logits; it shares the layers."""

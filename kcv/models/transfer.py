@@ -1,4 +1,4 @@
-"""Networks that come with ImageNet weights: ResNet-50, EfficientNet-B0 and EfficientNet-Lite0, with kcv's input and head.
+"""Networks with ImageNet weights: ResNet-50, EfficientNet-B0 and EfficientNet-Lite0, on kcv's input and head.
 
 The graphs are those of keras.applications, on kcv's picture contract: whatever a set of weights wants of its pixels
 (a mean of 0-255, ImageNet's statistics) is a layer of the model. Weights from torchvision want a slightly other graph;
@@ -73,7 +73,7 @@ def _resnet_of_torchvision(layer: keras.layers.Layer) -> Sequence[keras.layers.L
         return [changed(layer, epsilon=_TORCH_EPSILON)]
     if not isinstance(layer, layers.Conv2D):
         return same(layer)
-    stage, block, place = (layer.name.split("_") + ["", ""])[:3]
+    stage, block, place = [*layer.name.split("_"), "", ""][:3]
     if stage in ("conv3", "conv4", "conv5") and block == "block1" and place in ("1", "2"):
         if place == "1":
             return [changed(layer, strides=1, use_bias=False)]

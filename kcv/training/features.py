@@ -83,7 +83,8 @@ class FeatureBatches(IterableDataset[Batch]):
         if self._views is None:
             for images, targets in self._batches:
                 with torch.no_grad():
-                    yield self._forward(images).float(), targets
+                    features = self._forward(images).float()
+                yield features, targets
             return
         view = self._views[self._epoch % len(self._views)]
         for places, targets in self._batches.without_pictures():

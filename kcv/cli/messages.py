@@ -1,0 +1,22 @@
+"""Which log messages and warnings reach the terminal, and how."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+
+def show_own_only() -> None:
+    """Shows kcv's own messages on stderr, bare, and keeps other packages' warnings from the terminal."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("kcv")
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    logging.getLogger().setLevel(logging.ERROR)
+    for name in ("mlflow", "alembic", "matplotlib", "PIL", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if not sys.warnoptions:  # python -W shows them
+        warnings.simplefilter("ignore")

@@ -1,0 +1,71 @@
+"""Backbone and head: what is frozen, what learns, and how deep it lies."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+from kcv import models
+from kcv.config import MODEL_NAMES, ModelConfig
+from kcv.models.backbone import Backbone
+
+
+def built(name: str) -> keras.Model:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    return models.build(ModelConfig(name=name, weights="none", dropout=0.2), 32, 3, pixels)
+
+
+@pytest.fixture(params=MODEL_NAMES, scope="module")
+def model(request: pytest.FixtureRequest) -> keras.Model:
+    return built(request.param)
+
+
+def trained(model: keras.Model) -> set[str]:
+    return {variable.path for variable in model.trainable_variables}
+
+
+def test_frozen_only_the_logits_learn(model: keras.Model) -> None:
+    Backbone.of(model).freeze()
+    assert trained(model) == {"logits/kernel", "logits/bias"}
+    assert all(
+        variable.value.requires_grad is False for variable in model.non_trainable_variables if variable.trainable
+    )
+
+
+def test_unfreezing_gives_back_what_learned_before_and_no_more(model: keras.Model) -> None:
+    model = keras.models.clone_model(model)
+    backbone, before = Backbone.of(model), trained(model)
+    backbone.freeze()
+    backbone.unfreeze(batch_norm=True)
+    assert trained(model) == before
+    backbone.unfreeze(batch_norm=False)
+    norms = {layer.name for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
+    assert trained(model) == {path for path in before if path.split("/")[0] not in norms}
+    assert "block1_whiten/kernel" not in trained(model)
+
+
+def test_backbone_and_head_together_are_the_model(model: keras.Model) -> None:
+    backbone = Backbone.of(model)
+    images = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3)).astype(np.float32))
+    with torch.no_grad():
+        expected = model(images, training=False)
+        features = backbone.features()(images, training=False)
+        torch.testing.assert_close(backbone.head()(features, training=False), expected, rtol=0, atol=0)
+    assert {id(v) for v in backbone.head().trainable_variables} <= {id(v) for v in model.trainable_variables}
+
+
+DEEPEST = {"custom_cnn": ("block1_whiten", 4), "resnet50": ("conv1_conv", 16)}
+DEEPEST |= dict.fromkeys(("efficientnet_b0", "efficientnet_lite0"), ("stem_conv", 16))
+LAST = {"custom_cnn": "block5_conv2", "resnet50": "conv5_block3_3_conv"}
+LAST |= dict.fromkeys(("efficientnet_b0", "efficientnet_lite0"), "top_conv")
+
+
+def test_depth_counts_blocks_from_the_head(model: keras.Model) -> None:
+    depths = Backbone.of(model).depths()
+    assert set(depths) == {layer.name for layer in model.layers} - {"pool", "dropout", "logits"}
+    layer, depth = DEEPEST[model.name]
+    assert (depths[layer], depths[LAST[model.name]]) == (depth, 0)
+    order = [depths[layer.name] for layer in Backbone.of(model).layers if layer.weights]
+    assert sorted(order, reverse=True) == order

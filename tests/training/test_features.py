@@ -1,0 +1,173 @@
+"""Frozen features: computed once, kept for later runs, and no different from features that are not kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kcv import data, models
+from kcv.config import Config
+from kcv.data.dataset import Dataset
+from kcv.models.backbone import Backbone
+from kcv.training import features
+from kcv.training.features import FeatureStore
+from kcv.training.fitting import Batches, open_batches
+
+Configure = Callable[..., Config]
+AUGMENTED = {"augment.flip": "random", "augment.crop_padding": 2}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KCV_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "features"
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    return Backbone.of(models.build(Config.load(**{"model.width": 0.125}).model, 16, 3, pixels))
+
+
+class Case:
+    """A store and the batches that it is asked for."""
+
+    def __init__(self, config: Config, backbone: Backbone, identity: str = "one") -> None:
+        self.dataset: Dataset = data.load(config.data)
+        self._opened = open_batches(config, self.dataset, "cpu")
+        self.batches: Batches = self._opened.__enter__()
+        self.store = FeatureStore(backbone.features(), config, (identity,), "cpu")
+
+    def epoch(self, number: int) -> list[Any]:
+        fed = self.store.training(self.batches.train)
+        fed.set_epoch(number)
+        return list(fed)
+
+    def close(self) -> None:
+        self._opened.__exit__(None, None, None)
+
+
+@pytest.fixture
+def case(configure: Configure, backbone: Backbone) -> Iterator[Callable[..., Case]]:
+    cases = []
+
+    def make(identity: str = "one", **overrides: object) -> Case:
+        cases.append(Case(configure(**overrides), backbone, identity))
+        return cases[-1]
+
+    yield make
+    for made in cases:
+        made.close()
+
+
+def equal(first: list[Any], second: list[Any]) -> bool:
+    return all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(first, second, strict=True))
+
+
+def test_kept_features_are_those_of_the_pictures(case: Callable[..., Case], backbone: Backbone) -> None:
+    mine = case()
+    mine.batches.train.set_epoch(3)
+    with torch.no_grad():
+        for (got, targets), (images, wanted) in zip(mine.epoch(3), mine.batches.train, strict=True):
+            torch.testing.assert_close(got, backbone.features()(images, training=False), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(targets, wanted, rtol=0, atol=0)
+
+
+def test_epochs_come_in_other_orders(case: Callable[..., Case]) -> None:
+    mine = case()
+    assert not equal(mine.epoch(0), mine.epoch(1))
+    assert equal(mine.epoch(1), mine.epoch(1))
+
+
+@pytest.mark.parametrize("memory", [2048, 0], ids=["in memory", "streamed"])
+def test_kept_views_are_what_an_augmented_epoch_would_be(case: Callable[..., Case], memory: int) -> None:
+    """View v is epoch v: so long as there are as many views as epochs, keeping them changes nothing at all."""
+    options = {**AUGMENTED, "data.memory_budget_mb": memory, "data.workers": 1}
+    kept, anew = case(**options, **{"model.feature_views": 2}), case(**options)
+    for epoch in (0, 1):
+        for a, b in zip(kept.epoch(epoch), anew.epoch(epoch), strict=True):
+            torch.testing.assert_close(a[0], b[0], rtol=0, atol=0)
+    third, first = kept.epoch(2), kept.epoch(0)
+    assert not equal(third, first)  # another order
+    assert np.array_equal(*(np.sort(np.concatenate([x.numpy() for x, _ in epoch]), axis=0) for epoch in (third, first)))
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> str:
+    return " ".join(record.getMessage() for record in caplog.records)
+
+
+def test_a_later_run_takes_what_is_kept(
+    case: Callable[..., Case], cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = case().epoch(0)
+    (path,) = cache.glob("*.npy")
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "kcv"):
+        assert equal(case().epoch(0), first)
+        case(batch_size=7, seed=3).epoch(0)  # neither decides a picture's features
+    assert "computed" not in messages(caplog) and "kept from before" in messages(caplog)
+    assert list(cache.glob("*.npy")) == [path]
+
+
+@pytest.mark.parametrize(
+    "change", [{"identity": "two"}, {**AUGMENTED, "model.feature_views": 1}], ids=["pictures or network", "views"]
+)
+def test_other_pictures_networks_or_views_are_computed(
+    change: dict[str, Any], case: Callable[..., Case], cache: Path
+) -> None:
+    case().epoch(0)
+    case(**change).epoch(0)
+    assert len(list(cache.glob("*.npy"))) == 2
+
+
+def test_other_weights_are_computed(case: Callable[..., Case], cache: Path, backbone: Backbone) -> None:
+    case().epoch(0)
+    kernel = backbone.model.get_layer("block5_conv2")
+    before = kernel.get_weights()
+    try:
+        kernel.set_weights([before[0] * 1.5])
+        case().epoch(0)
+    finally:
+        kernel.set_weights(before)
+    assert len(list(cache.glob("*.npy"))) == 2
+
+
+def test_a_damaged_file_is_made_again(case: Callable[..., Case], cache: Path) -> None:
+    first = case().epoch(0)
+    (path,) = cache.glob("*.npy")
+    path.write_bytes(path.read_bytes()[:500])
+    assert equal(case().epoch(0), first)
+
+
+def test_an_interrupted_computation_leaves_nothing(case: Callable[..., Case], cache: Path) -> None:
+    mine = case()
+
+    def interrupted(images: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    mine.store._forward = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        mine.epoch(0)
+    assert list(cache.iterdir()) == []
+
+
+def test_what_was_not_used_for_longest_goes_first(
+    case: Callable[..., Case], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case("one").epoch(0)
+    (first,) = cache.glob("*.npy")
+    case("two").epoch(0)
+    (second,) = set(cache.glob("*.npy")) - {first}
+    for age, path in enumerate((second, first)):
+        os.utime(path, (1000.0 - age, 1000.0 - age))
+    monkeypatch.setattr(features, "MOST_BYTES", 2 * first.stat().st_size)
+    case("three").epoch(0)
+    assert not first.exists() and second.exists()
+    assert len(list(cache.glob("*.npy"))) == 2

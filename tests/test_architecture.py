@@ -103,6 +103,7 @@ CASES = {
     "help of train": "from kcv.cli import main; assert main(['train', '--help']) == 0",
     "version": "from kcv.cli import main; assert main(['--version']) == 0",
     "unknown flag": "from kcv.cli import main; assert main(['train', '--no_such_flag=1']) == 2",
+    "models": "from kcv.cli import main; assert main(['models']) == 0",
     "bad value": "from kcv.cli import main; assert main(['train', '--lr=abc']) == 2",
     "bad file": "from kcv.cli import main; assert main(['train', 'none.yaml']) == 2",
     "missing model": "from kcv.cli import main; assert main(['info', 'none.keras']) == 2",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kcv import models
-from kcv.config import Config
+from kcv.config import ModelConfig
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pictures in 0-1: any fixed numbers would cost the same."""
@@ -88,25 +88,14 @@ def in_torch(name: str, model: keras.Model, classes: int) -> nn.Module:
     return network
 
 
-_APPLICATIONS = {"resnet50": "ResNet50", "efficientnet_b0": "EfficientNetB0"}
+_DROPOUT = {"custom_cnn": 0.0, "resnet50": 0.0, "efficientnet_b0": 0.2}
+"""As the heads of the networks beside them have it."""
 
 
 def in_keras(name: str, image_size: int, classes: int, pixels: NDArray[np.uint8]) -> keras.Model:
-    """Returns the Keras model, under Keras' current dtype policy and device, with random weights."""
-    if name == "custom_cnn":
-        return models.build(Config.load(model=name).model, image_size, classes, pixels)
-    inputs = keras.Input((image_size, image_size, 3), dtype="float32")
-    x = inputs
-    if name == "resnet50":  # EfficientNet brings these two itself
-        x = keras.layers.Rescaling(1 / 255, dtype="float32")(x)
-        variance = [deviation**2 for deviation in STD]
-        x = keras.layers.Normalization(mean=list(MEAN), variance=variance, dtype="float32")(x)
-    application = getattr(keras.applications, _APPLICATIONS[name])
-    # Logits in float32 under every policy, as in kcv's own models: a head of our own, not the application's.
-    features = application(include_top=False, weights=None, input_tensor=x, pooling="avg").output
-    if name == "efficientnet_b0":
-        features = keras.layers.Dropout(0.2)(features)  # as in torchvision's head
-    return keras.Model(inputs, keras.layers.Dense(classes, dtype="float32")(features), name=name)
+    """Returns kcv's model, under Keras' current dtype policy and device, with random weights."""
+    config = ModelConfig.model_validate({"name": name, "weights": "none", "dropout": _DROPOUT[name]})
+    return models.build(config, image_size, classes, pixels)
 
 
 def sizes(name: str) -> tuple[int, int]:
@@ -114,4 +103,4 @@ def sizes(name: str) -> tuple[int, int]:
     return (32, 128) if name == "custom_cnn" else (64, 32)
 
 
-NAMES: Sequence[str] = ("custom_cnn", *_APPLICATIONS)
+NAMES: Sequence[str] = tuple(_DROPOUT)

@@ -158,8 +158,8 @@ def _model_problems(flat: Mapping[str, Any]) -> list[str]:
     if flat.get("model.name", "custom_cnn") == "custom_cnn":
         if flat.get("model.weights") == "imagenet":
             problems.append("model.weights: received 'imagenet', allowed: auto, none, or a file, for custom_cnn.")
-    elif flat.get("model.width", 1.0) != 1.0:
-        problems.append(f"model.width: received {flat['model.width']}, allowed: 1, except for custom_cnn.")
+    elif isinstance(width := flat.get("model.width", 1.0), int | float) and width != 1:
+        problems.append(f"model.width: received {width:g}, allowed: 1, except for custom_cnn.")
     if flat.get("model.feature_views") and (flat.get("augment.mixup") or flat.get("augment.cutmix")):
         problems.append("model.feature_views: features of mixed pictures cannot be kept; turn mixup and cutmix off.")
     return problems

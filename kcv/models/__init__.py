@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kcv.config import ModelConfig
 from kcv.errors import ConfigError
-from kcv.models.catalog import MIN_TRANSFER_SIZE
+from kcv.models.catalog import MIN_TRANSFER_SIZE, entry_of
 from kcv.models.weights import load as load_weights
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kcv.models.weights.pretrained import Pretrained
 
-__all__ = ["build", "load_weights", "variant_of"]
+__all__ = ["build", "entry_of", "load_weights", "variant_of"]
 
 _DROPOUT = 0.3
 """Before the logits of a network for ImageNet, where the configuration names none; the custom CNN has none then."""

@@ -24,6 +24,7 @@ class Entry:
         min_image_size: the smallest side it takes, pixels.
         image_size: the side that its ImageNet weights were trained at, pixels; None without such weights.
         best_for: in a few words.
+        depthwise: whether it is made of depthwise convolutions.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Entry:
     min_image_size: int
     image_size: int | None
     best_for: str
+    depthwise: bool = False
 
     @property
     def weights(self) -> Path | None:
@@ -50,10 +52,17 @@ class Entry:
 
 ENTRIES = (
     Entry("custom_cnn", 3_152_544, 256, MIN_IMAGE_SIZE, None, "small pictures, from scratch"),
-    Entry("resnet50", 23_561_152, 2048, MIN_TRANSFER_SIZE, 224, "your own pictures, on a GPU"),
-    Entry("efficientnet_b0", 4_049_564, 1280, MIN_TRANSFER_SIZE, 224, "your own pictures, accurate and small"),
-    Entry("efficientnet_lite0", 3_413_024, 1280, MIN_TRANSFER_SIZE, 224, "your own pictures, fast on a CPU"),
+    Entry("resnet50", 23_561_152, 2048, MIN_TRANSFER_SIZE, 224, "own pictures, on a GPU"),
+    Entry(
+        "efficientnet_b0", 4_049_564, 1280, MIN_TRANSFER_SIZE, 224, "own pictures, small and accurate", depthwise=True
+    ),
+    Entry("efficientnet_lite0", 3_413_024, 1280, MIN_TRANSFER_SIZE, 224, "own pictures, fast on a CPU", depthwise=True),
 )
+
+
+def entry_of(name: str) -> Entry:
+    """Returns the entry of a model."""
+    return next(entry for entry in ENTRIES if entry.name == name)
 
 
 def rows() -> Iterable[dict[str, str | int | None]]:

@@ -46,7 +46,9 @@ def train(config: Config) -> Run:
     device = resolve_device(config.device)
     if device == "cpu":
         keep_freed_memory()
-    policy, reason = resolve_precision(config.precision, device)
+    learns = config.model.mode == "fine_tuning"
+    depthwise = learns and models.entry_of(config.model.name).depthwise
+    policy, reason = resolve_precision(config.precision, device, trains_depthwise=depthwise)
     pretrained = models.load_weights(config.model)
     dataset = data.load(config.data)
     _log.info("data       %s", _describe_data(dataset))

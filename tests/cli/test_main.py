@@ -122,8 +122,8 @@ def test_a_bad_flag_answers_within_a_second(kcv: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "unknown verb 'trian'. Did you mean 'train'? There are train, evaluate, predict, info, benchmark; see kcv --help."),
-        (["help", "nothing"], "unknown verb 'nothing'. There are train, evaluate, predict, info, benchmark; see kcv --help."),
+        (["trian"], "unknown verb 'trian'. Did you mean 'train'? There are train, evaluate, predict, info, models, benchmark; see kcv --help."),
+        (["help", "nothing"], "unknown verb 'nothing'. There are train, evaluate, predict, info, models, benchmark; see kcv --help."),
         (["train", "--epoch=3"], "unknown option --epoch for train. Did you mean --epochs?"),
         (["train", "--learning-rate", "3"], "unknown option --learning-rate for train. Did you mean --lr?"),
         (["train", "--weight_decay=3"], "unknown option --weight_decay for train. Did you mean --optim.weight_decay?"),
@@ -138,6 +138,7 @@ def test_a_bad_flag_answers_within_a_second(kcv: Any) -> None:
         (["train", "--", "--interactive"], "-- is not understood; write the path of a file, ./-name if it begins with a dash."),
         (["predict", "-", "--model=m"], "- is not understood; write the path of a file, ./-name if it begins with a dash."),
         (["info"], "info needs MODEL: a model file (model.keras), or the run folder that holds it."),
+        (["models", "m"], "models takes only options, but not 'm'."),
         (["info", "m", "n"], "info takes MODEL and options, but not 'n' as well."),
         (["info", "m", "--format=yaml"], "--format: received 'yaml', allowed: text, json."),
         (["evaluate", "m", "--split=tset"], "--split: received 'tset', allowed: train, val, test. Did you mean 'test'?"),

@@ -104,7 +104,8 @@ def test_all_problems_come_at_once_each_with_value_and_what_is_allowed(tmp_path:
             f"{path}: epochs: unknown key. Did you mean 'train.epochs'?",
             f"{path}: data.val_fraction: received 1.5, allowed: a number greater than 0 and at most 0.5.",
             f"{path}: data.workrs: unknown key. Did you mean 'data.workers'?",
-            f"{path}: model: received 3, allowed: a section with the keys name, width, dropout.",
+            f"{path}: model: received 3, allowed: a section with the keys name, width, dropout, weights, mode, "
+            "unfreeze_after, freeze_batch_norm, feature_views.",
             "optim.lr: received 'abc', allowed: a number greater than 0 and at most 100.",
             "data.batch_size: received 1.5, allowed: a whole number from 1 to 65536.",
             "optim.schedule: received 'onecycle', allowed: 'one_cycle', 'cosine', 'constant'. "
@@ -120,6 +121,35 @@ def test_rules_between_keys_are_checked_beside_other_problems() -> None:
         "seed: received 'x', allowed: a whole number from 0 to 4294967295.",
         "optim.warmup_epochs: received 3, allowed: less than train.epochs, which is 1.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            {"model.unfreeze_after": 3, "epochs": 3, "optim.warmup_epochs": 1},
+            "model.unfreeze_after: received 3, allowed: less than train.epochs, which is 3.",
+        ),
+        (
+            {"model": "resnet50", "model.mode": "feature_extraction", "model.unfreeze_after": 2},
+            "model.unfreeze_after: received 2, allowed: 0, because model.mode never unfreezes.",
+        ),
+        (
+            {"model.weights": "imagenet"},
+            "model.weights: received 'imagenet', allowed: auto, none, or a file, for custom_cnn.",
+        ),
+        (
+            {"model": "resnet50", "model.width": 2},
+            "model.width: received 2, allowed: 1, except for custom_cnn.",
+        ),
+        (
+            {"model.feature_views": 2, "augment.mixup": 0.2},
+            "model.feature_views: features of mixed pictures cannot be kept; turn mixup and cutmix off.",
+        ),
+    ],
+)
+def test_rules_about_the_model(overrides: dict[str, object], line: str) -> None:
+    assert problems(**overrides) == [line]
 
 
 @pytest.mark.parametrize(

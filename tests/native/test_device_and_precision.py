@@ -46,6 +46,14 @@ def test_auto_precision_on_a_cpu_follows_its_instructions(monkeypatch, features,
     assert reason
 
 
+def test_auto_precision_trains_depthwise_convolutions_in_float32_on_a_cpu_only(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    assert resolve_precision("auto", "cpu", trains_depthwise=True)[0] == "float32"
+    assert resolve_precision("auto", "cuda", trains_depthwise=True)[0] == "mixed_bfloat16"
+    assert resolve_precision("mixed_bfloat16", "cpu", trains_depthwise=True)[0] == "mixed_bfloat16"
+
+
 @pytest.mark.parametrize(
     ("capability", "policy"), [((9, 0), "mixed_bfloat16"), ((8, 0), "mixed_bfloat16"), ((7, 5), "mixed_float16")]
 )

@@ -105,14 +105,12 @@ def test_a_loss_that_is_no_number_stops_the_run(loss):
 def test_the_report_is_one_line_an_epoch(caplog, capsys):
     from kcv.training.callbacks import Report
 
-    clock = Clock()
-    report = Report(count=600, steps=3, epochs=10, clock=clock)
+    report = Report(count=600, steps=3, epochs=10)
     with caplog.at_level(logging.INFO, logger="kcv"):
         for epoch in range(2):
             report.on_epoch_begin(epoch)
             for step in range(3):
                 report.on_train_batch_end(step, {"loss": 0.5, "accuracy": 0.8})
-            clock.now += 12
             report.on_epoch_end(epoch, LOGS)
     assert [record.getMessage() for record in caplog.records] == [
         "epoch  1/10  loss 0.5000  accuracy 0.8000  val_loss 0.6000  val_accuracy 0.7500  lr 1.00e-03  "

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -23,24 +21,18 @@ class Report(keras.callbacks.Callback):
         count: pictures in an epoch.
         steps: batches in an epoch.
         epochs: epochs of the run.
-        clock: returns seconds; replaceable so that tests need no real time.
     """
 
-    def __init__(self, count: int, steps: int, epochs: int, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, count: int, steps: int, epochs: int) -> None:
         super().__init__()
         self._count = count
         self._steps = steps
         self._epochs = epochs
-        self._clock = clock
-        self._began = 0.0
-        self._first = 0
         self._progress: Progress | None = None
         self._done = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts the epoch's bar."""
-        if self._began == 0.0:
-            self._began, self._first = self._clock(), epoch
         self._done = 0
         self._progress = Progress(self._count, self._label(epoch))
 
@@ -62,7 +54,8 @@ class Report(keras.callbacks.Callback):
         self.close()
         logs = logs or {}
         finished = epoch + 1
-        left = (self._clock() - self._began) / (finished - self._first) * (self._epochs - finished)
+        # By the latest epoch: where a backbone is frozen at first, the ones before it say nothing of the rest.
+        left = logs["seconds"] * (self._epochs - finished)
         _log.info(
             "%s  loss %.4f  accuracy %.4f  val_loss %.4f  val_accuracy %.4f  lr %.2e  %.0f pictures/s  %s%s",
             self._label(epoch),

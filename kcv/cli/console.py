@@ -114,7 +114,7 @@ def model_card(content: ArtifactInfo, path: Path) -> str:
     names = content.class_names
     shown = ", ".join(names[:20]) + (f" ... and {len(names) - 20} more" if len(names) > 20 else "")
     rows: dict[str, Any] = {
-        "model": f"{content.model_name}, {content.parameters['total']:,} parameters, trained in {content.precision}",
+        "model": f"{content.model_name}, {_parameters(content)}, trained in {content.precision}",
         "classes": f"{len(names)}: {shown}",
         "input": f"{content.image_size}x{content.image_size} RGB, other sizes: {content.resize}",
         "data": f"{content.data_name} (fingerprint {content.data_fingerprint[:12]})",
@@ -127,6 +127,11 @@ def model_card(content: ArtifactInfo, path: Path) -> str:
     )
     rows["file"] = f"{path}, {path.stat().st_size / 1e6:.1f} MB"
     return pairs(rows)
+
+
+def _parameters(content: ArtifactInfo) -> str:
+    total, trained = content.parameters["total"], content.parameters.get("trainable")
+    return f"{total:,} parameters" + (f" ({trained:,} of them learned)" if trained not in (None, total) else "")
 
 
 def model_list(entries: Sequence[Entry]) -> str:

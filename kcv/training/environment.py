@@ -30,7 +30,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def describe(*, device: str, precision: str, seed: int, data_fingerprint: str) -> dict[str, Any]:
+def describe(*, device: str, precision: str, seed: int, data_fingerprint: str, weights: str | None) -> dict[str, Any]:
     """Returns the content of `environment.json`: plain values only."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -46,6 +46,7 @@ def describe(*, device: str, precision: str, seed: int, data_fingerprint: str) -
         "precision": precision,
         "seed": seed,
         "data_fingerprint": data_fingerprint,
+        "weights": weights,
         "git_commit": _git_commit(),
     }
 

@@ -140,7 +140,9 @@ def _fit_stage(
     # The compiled twin shares layers and variables; the model itself stays free of optimizer and metrics, so that its
     # file opens without kcv.
     twin = NativeModel(
-        core, target=native_target(inference.model_device(core).type), compile_on_gpu=config.train.compile
+        core,
+        target=native_target(inference.model_device(core).type),
+        compile_on_gpu=config.train.compile and not stage.frozen,  # a head alone is too small to gain by it
     )
     twin.compile(
         optimizer=build_optimizer(

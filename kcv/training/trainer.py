@@ -15,6 +15,7 @@ from kcv.config import Config
 from kcv.data.dataset import Dataset, Pictures, Pixels
 from kcv.errors import KcvError
 from kcv.files import write_json, write_text
+from kcv.models.weights.pretrained import Pretrained
 from kcv.native.device import describe_device, device_scope, resolve_device
 from kcv.native.memory import keep_freed_memory
 from kcv.native.precision import precision_scope, resolve_precision
@@ -54,21 +55,15 @@ def train(config: Config) -> Run:
     _log.info("data       %s", _describe_data(dataset))
     _log.info("device     %s (%s), %s: %s", device, describe_device(device), policy, reason)
     with open_batches(config, dataset, device) as batches, device_scope(device), precision_scope(policy):
-        keras.utils.set_random_seed(config.seed)
-        model = models.build(
-            config.model,
-            dataset.image_size,
-            len(dataset.class_names),
-            _sample(dataset.train),
-            pretrained,
-            class_names=dataset.class_names,
-        )
-        if config.model.name != "custom_cnn" or pretrained:
-            _log.info("weights    %s", pretrained.source if pretrained else "random")
+        model = _build(config, dataset, pretrained)
         variant = models.variant_of(config.model, pretrained)
         # From here on there is a run: all that a wrong configuration can break has been tried.
         surroundings = environment.describe(
-            device=device, precision=policy, seed=config.seed, data_fingerprint=dataset.fingerprint
+            device=device,
+            precision=policy,
+            seed=config.seed,
+            data_fingerprint=dataset.fingerprint,
+            weights=pretrained.source if pretrained else None,
         )
         folder, tracker = _open_run(config, surroundings)
         status: Status = "FAILED"
@@ -103,6 +98,21 @@ def train(config: Config) -> Run:
         tracking=tracker.location,
         environment=surroundings,
     )
+
+
+def _build(config: Config, dataset: Dataset, pretrained: Pretrained | None) -> keras.Model:
+    keras.utils.set_random_seed(config.seed)
+    model = models.build(
+        config.model,
+        dataset.image_size,
+        len(dataset.class_names),
+        _sample(dataset.train),
+        pretrained,
+        class_names=dataset.class_names,
+    )
+    if config.model.name != "custom_cnn" or pretrained:
+        _log.info("weights    %s", pretrained.source if pretrained else "random")
+    return model
 
 
 def _open_run(config: Config, surroundings: dict[str, Any]) -> tuple[RunFolder, Tracker]:

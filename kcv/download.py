@@ -67,7 +67,8 @@ def download(url: str, path: Path, *, checksum: str, size: int | None = None, op
         atomic(path) as temporary,
         temporary.open("wb") as target,
     ):
-        size = size or int(response.headers.get("Content-Length") or 0)
+        told = response.headers.get("Content-Length") or ""
+        size = size or (int(told) if told.isdecimal() else 0)
         with open_bar(size, f"downloading {path.name}", "bytes") if open_bar else nullcontext() as bar:
             for chunk in _chunks(response, size or _MOST_BYTES, url):
                 digest.update(chunk)

@@ -63,6 +63,11 @@ class OutputError(KcvError):
     """A place that results cannot be written to."""
 
 
+def first_line(error: Exception) -> str:
+    """Returns the first line of what an error says, or its class where it says nothing; at most 150 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Returns `" Did you mean 'x'?"` for the nearest allowed name, or an empty string when none is near."""
     matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)

@@ -46,6 +46,13 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def model_file(named: str | Path) -> Path:
+    """Returns the model file that a user named, perhaps by the run folder that holds it; `~` is the home folder."""
+    path = Path(os.path.expanduser(named))  # leaves an unknown ~user as it is, where Path.expanduser raises
+    inside = path / "model.keras"
+    return inside if os.path.isfile(inside) else path
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text, atomically. Raises OutputError when that is not possible."""
     with atomic(path) as temporary:

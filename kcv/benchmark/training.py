@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from kcv import models
 from kcv.benchmark.contestants import Setting, StepFunction, kcv_step, keras_step, torch_network, torch_step
 from kcv.benchmark.networks import NAMES, sizes
 from kcv.benchmark.peak import flops_of_step, matrix_rate
@@ -55,15 +56,14 @@ def benchmark_training(
         DeviceError: when device or precision cannot be had.
     """
     where = resolve_device(device)
-    policy, _ = resolve_precision(precision, where)
     if where == "cpu":
         keep_freed_memory()  # of the whole process: it helps all three alike
-    peak = matrix_rate(where, policy)
     rows = []
     for name in [model] if model else BENCHMARKED:
         default_size, default_batch = sizes(name)
+        policy, _ = resolve_precision(precision, where, trains_depthwise=models.entry_of(name).depthwise)
         setting = Setting(name, image_size or default_size, batch_size or default_batch, policy, where)
-        rows.append(_row(setting, peak, repeats))
+        rows.append(_row(setting, matrix_rate(where, policy), repeats))
         gc.collect()
     return rows
 

@@ -175,11 +175,13 @@ def training_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
         setting = (row["model"], str(row["image_size"]), str(row["batch_size"]), row["precision"])
         body.append((*setting, *(f"{rates[name]:,.0f}" for name in ("torch", "keras", "kcv")), *ratios, _share(row)))
     first = rows[0]
+    peaks = {row["precision"]: f"{row['matrix_gflop_per_second']:,.0f}" for row in rows}
     hardware = f"{first['device']}: {first['hardware']}, {first['threads']} threads"
     return (
         f"{table(body, header=header)}\n\n"
         f"  {hardware}; medians of {first['repeats']} turns; pictures/s\n"
-        f"  peak: part of {first['matrix_gflop_per_second']:,.0f} GFLOP/s, the rate of matrix products here"
+        f"  peak: part of the rate of matrix products here, GFLOP/s: "
+        + ", ".join(f"{peak} in {precision}" for precision, peak in peaks.items())
     )
 
 

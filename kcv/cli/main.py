@@ -17,6 +17,7 @@ from kcv.cli import help as helppage
 from kcv.cli.options import check, check_words
 from kcv.cli.verbs import VERBS, find_verb
 from kcv.errors import KcvError, UsageError
+from kcv.files import model_file
 
 EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 130, 141
 
@@ -53,7 +54,7 @@ def evaluate(*operands: str, **flags: str) -> int:
     from kcv import evaluation
 
     result = evaluation.evaluate(
-        _model_path(values["model"]),
+        model_file(values["model"]),
         data=values["data"],
         split=values["split"],
         output_dir=Path(values["output_dir"]) if values["output_dir"] else None,
@@ -79,7 +80,7 @@ def predict(*operands: str, **flags: str) -> int:
     rows_on_terminal = sys.stdout.isatty() and (values["output"] is None or values["format"] == "json")
     rows = prediction.predict(
         values["path"],
-        _model_path(values["model"]),
+        model_file(values["model"]),
         top_k=values["top_k"],
         output=Path(values["output"]) if values["output"] else None,
         batch_size=values["batch_size"],
@@ -97,7 +98,7 @@ def info(*operands: str, **flags: str) -> int:
     values, _ = check(VERBS["info"], operands, flags)
     from kcv.artifact import read_info
 
-    path = _model_path(values["model"])
+    path = model_file(values["model"])
     content = read_info(path)
     if values["format"] == "json":
         _print_json({"path": str(path), "bytes": path.stat().st_size, **content.model_dump(mode="json")})
@@ -202,12 +203,6 @@ def _run(words: list[str]) -> int:
     command = [verb.name, *words[1:], "--", "--separator=\N{SYMBOL FOR UNIT SEPARATOR}"]
     code = fire.Fire({verb.name: function}, command=command, name="kcv", serialize=lambda _: None)
     return int(code)
-
-
-def _model_path(typed: str) -> Path:
-    """Returns the model file, which may be named by its run folder."""
-    path = Path(typed)
-    return path / "model.keras" if (path / "model.keras").is_file() else path
 
 
 def _print_rows(rows: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) -> int:

@@ -155,11 +155,21 @@ def _model_problems(flat: Mapping[str, Any]) -> list[str]:
         problems.append(f"model.unfreeze_after: received {frozen}, allowed: {limit}.")
     if frozen and flat.get("model.mode") == "feature_extraction":
         problems.append(f"model.unfreeze_after: received {frozen}, allowed: 0, because model.mode never unfreezes.")
+    freezes = bool(frozen) or flat.get("model.mode") == "feature_extraction"
     if flat.get("model.name", "custom_cnn") == "custom_cnn":
         if flat.get("model.weights") == "imagenet":
             problems.append("model.weights: received 'imagenet', allowed: auto, none, or a file, for custom_cnn.")
+        if freezes and flat.get("model.weights", "auto") == "auto":
+            problems.append(
+                "model.weights: received 'auto', allowed: a file (or none), to freeze custom_cnn, "
+                "which has no ImageNet weights."
+            )
     elif isinstance(width := flat.get("model.width", 1.0), int | float) and width != 1:
         problems.append(f"model.width: received {width:g}, allowed: 1, except for custom_cnn.")
+    if flat.get("model.feature_views") and not freezes:
+        problems.append(
+            f"model.feature_views: received {flat['model.feature_views']}, allowed: null, because nothing is frozen."
+        )
     if flat.get("model.feature_views") and (flat.get("augment.mixup") or flat.get("augment.cutmix")):
         problems.append("model.feature_views: features of mixed pictures cannot be kept; turn mixup and cutmix off.")
     return problems

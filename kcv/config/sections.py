@@ -146,7 +146,9 @@ class TrainConfig(Section):
 
     epochs: int = Field(20, ge=1, le=1_000_000, description="passes over the training pictures")
     monitor: Literal["val_accuracy", "val_loss"] = Field("val_accuracy", description="what chooses the best weights")
-    patience: int | None = Field(None, ge=1, description="stop after this many epochs without a better monitor")
+    patience: int | None = Field(
+        None, ge=1, description="stop after this many epochs without a better monitor; not while unfreeze_after holds"
+    )
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the moving average of the weights; null: off")
     compile: bool = Field(True, description="on CUDA, try torch.compile in the first steps and keep the faster way")
 

@@ -14,6 +14,11 @@ _BLOCK = re.compile(r"(conv\d+_block\d+|block\d+[a-z]?)(?=_)")
 """What the names of the layers of one block share, in kcv's own and in keras.applications' networks."""
 
 
+def is_of_block(name: str) -> bool:
+    """Whether a layer of this name is one of a network's blocks."""
+    return _BLOCK.match(name) is not None
+
+
 @dataclass(frozen=True)
 class Backbone:
     """All of a model but its head.

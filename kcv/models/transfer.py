@@ -36,6 +36,11 @@ def default_variant(name: str) -> str:
     return TORCHVISION if (name, TORCHVISION) in _NETWORKS else KERAS
 
 
+def variants(name: str) -> tuple[str | None, ...]:
+    """Returns the variants that an architecture has; None alone where there is only one way to build it."""
+    return tuple(variant for network, variant in _NETWORKS if network == name) or (None,)
+
+
 def build(
     name: str, image_size: int, num_classes: int, *, dropout: float, variant: str, normalisation: Normalisation | None
 ) -> keras.Model:

@@ -6,10 +6,13 @@ features whether they are kept or not; both ways differ only in who computes the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import logging
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,8 @@ Features = NDArray[np.float32]
 MOST_BYTES = 20 * 2**30
 """What the kept features of all runs may take together; beyond it the ones not used for longest go."""
 
+_FORMAT = 2
+"""Raise it when what is computed for the same key changes: the order of the rows, the way to get there."""
 _BATCH = 64  # enough to fill a CPU; larger ones only need more memory
 
 
@@ -97,16 +102,21 @@ class FeatureStore:
     Args:
         backbone: the model of pictures to features.
         config: of the run.
-        identity: what tells these pictures and this backbone from others, beside its weights.
+        identity: what decides features, beside the backbone and the pictures: how they are resized, versions.
         device: where the backbone is.
+        epochs: how many the features will serve.
     """
 
-    def __init__(self, backbone: keras.Model, config: Config, identity: Sequence[str], device: str) -> None:
+    def __init__(
+        self, backbone: keras.Model, config: Config, identity: Sequence[str], device: str, epochs: int
+    ) -> None:
         self._config = config
+        self._epochs = epochs
+        self._used: set[Path] = set()
         self._device = device
         self._width = int(backbone.output_shape[-1])
         self._forward = inference.native_forward(backbone)
-        self._identity = (*identity, _digest(backbone))
+        self._identity = (str(_FORMAT), *identity, _digest(backbone))
 
     def training(self, batches: TrainingBatches) -> FeatureBatches:
         """Returns the training batches as features."""
@@ -123,7 +133,8 @@ class FeatureStore:
         config = self._config
         drawn = (config.augment.model_dump_json(), str(config.seed), str(config.data.batch_size))
         views = []
-        for view in range(count or 1):
+        count = min(count or 1, self._epochs)  # epoch e takes view e: others would never be looked at
+        for view in range(count):
             batches.set_epoch(view)
             views.append(self._kept(f"train, view {view + 1} of {count}", (*drawn, str(view)), batches))
         return FeatureBatches(batches, self._forward, views)
@@ -147,7 +158,8 @@ class FeatureStore:
 
     def _kept(self, what: str, view: Sequence[str], batches: TrainingBatches | InferenceBatches) -> Features:
         """Returns features of one pass over the batches, in the order of the pictures; computes them if need be."""
-        path = self._path(what, view)
+        path = self._path((what.split(",")[0], _members(batches.pictures), *view))
+        self._used.add(path)
         shape = (len(batches.pictures), self._width)
         kept = _open(path, shape)
         if kept is not None:
@@ -156,6 +168,7 @@ class FeatureStore:
         began = time.perf_counter()
         with atomic(path) as temporary:
             values = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+            _reserve(temporary)
             with Progress(shape[0], f"features of {what}") as bar, torch.no_grad():
                 for (images, _), (places, _) in zip(batches, batches.without_pictures(), strict=True):
                     values[places] = self._forward(images).float().cpu().numpy()
@@ -166,14 +179,14 @@ class FeatureStore:
         _log.info(
             "features   %s: %s pictures x %s, computed in %s", what, *(f"{n:,}" for n in shape), duration(seconds)
         )
-        _prune(path)
+        _prune(self._used)
         computed = _open(path, shape)
         if computed is None:
             raise RuntimeError(f"{path} was written and cannot be read")
         return computed
 
-    def _path(self, what: str, view: Sequence[str]) -> Path:
-        digest = hashlib.sha256("\0".join((*self._identity, what.split(",")[0], *view)).encode()).hexdigest()
+    def _path(self, key: Sequence[str]) -> Path:
+        digest = hashlib.sha256("\0".join((*self._identity, *key)).encode()).hexdigest()
         return _folder() / f"{digest[:32]}.npy"
 
 
@@ -185,25 +198,51 @@ def _open(path: Path, shape: tuple[int, int]) -> Features | None:
     """Returns kept features, or None where there are none, or not these."""
     try:
         values: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-        path.touch()  # so that pruning knows what is in use
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
+    with contextlib.suppress(OSError):  # they may be somebody else's
+        path.touch()  # so that pruning knows what is in use
     return values if values.shape == shape and values.dtype == np.float32 else None
 
 
-def _prune(newest: Path) -> None:
-    """Removes the features that were not used for longest, until all together fit; never the newest."""
-    others = sorted((p for p in _folder().glob("*.npy") if p != newest), key=lambda p: p.stat().st_mtime, reverse=True)
-    total = newest.stat().st_size
-    for path in others:
-        total += path.stat().st_size
-        if total > MOST_BYTES:
-            path.unlink(missing_ok=True)
+def _reserve(path: Path) -> None:
+    """Takes the disk space of a file that is mapped: where it runs out later, the process would be killed."""
+    if hasattr(os, "posix_fallocate"):  # on Linux
+        with path.open("rb+") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+
+
+def _prune(used: Set[Path]) -> None:
+    """Removes the features that were not used for longest, until all together fit; never those of this run."""
+    kept: list[tuple[float, int, Path]] = []
+    for path in _folder().glob("*.npy"):
+        # Another run may take a file away, and hidden ones are just being written.
+        with contextlib.suppress(FileNotFoundError):
+            if not path.name.startswith("."):
+                status = path.stat()
+                kept.append((status.st_mtime, status.st_size, path))
+    total = sum(size for _, size, path in kept if path in used)
+    for _, size, path in sorted(kept, reverse=True):
+        if path not in used:
+            total += size
+            if total > MOST_BYTES:
+                path.unlink(missing_ok=True)
+
+
+def _members(pictures: Pictures) -> str:
+    """Returns the SHA-256 (hex) of which pictures a split holds, in which order; of files, with when they changed."""
+    digest = hashlib.sha256(np.ascontiguousarray(pictures.labels, dtype="<i8").tobytes())
+    for name, picture in zip(pictures.names, pictures.samples.pictures, strict=True):
+        changed = picture.stat().st_mtime_ns if isinstance(picture, Path) else 0
+        digest.update(f"{len(name)} {name} {changed}".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def _digest(backbone: keras.Model) -> str:
-    """Returns the SHA-256 (hex) of a backbone's weights."""
+    """Returns the SHA-256 (hex) of a backbone: its layers, their options, and their weights."""
     digest = hashlib.sha256()
+    for layer in backbone.layers:
+        digest.update(json.dumps(layer.get_config(), sort_keys=True, default=str).encode())
     for weight in backbone.weights:
         digest.update(f"{weight.path}{tuple(weight.shape)}".encode())
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())

@@ -116,7 +116,8 @@ def fit(
             val: InferenceBatches | FeatureBatches = batches.val
             if stage.frozen:
                 backbone.freeze()
-                store = FeatureStore(backbone.features(), config, identity, inference.model_device(model).type)
+                device, epochs = inference.model_device(model).type, stage.end - stage.first
+                store = FeatureStore(backbone.features(), config, identity, device, epochs)
                 core, train, val = backbone.head(), store.training(batches.train), store.validation(batches.val)
             else:
                 backbone.unfreeze(batch_norm=learns_batch_norm(config))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import keras
@@ -23,6 +24,7 @@ from kcv.tracking import Status, Tracker, open_tracker
 from kcv.training import environment
 from kcv.training.fitting import Fitted, fit, open_batches, parameters
 from kcv.training.run import Run, RunFolder
+from kcv.training.stages import plan
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +112,7 @@ def _build(config: Config, dataset: Dataset, pretrained: Pretrained | None) -> k
         pretrained,
         class_names=dataset.class_names,
     )
-    if config.model.name != "custom_cnn" or pretrained:
+    if config.model.name != "custom_cnn" or pretrained or plan(config)[0].frozen:
         _log.info("weights    %s", pretrained.source if pretrained else "random")
     return model
 
@@ -130,7 +132,7 @@ def _open_run(config: Config, surroundings: dict[str, Any]) -> tuple[RunFolder, 
     return folder, tracker
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Result:
     """Turns a model into the files of its run."""
 
@@ -140,10 +142,13 @@ class _Result:
     variant: str | None
     policy: str
     folder: RunFolder
+    counts: tuple[int, int] = (0, 0)  # parameters, and those that were trained, of the best epoch
 
     def save(self, epoch: int, figures: dict[str, Any] | None = None) -> None:
         """Writes the model file with the weights as they are, of the given epoch (from 1)."""
-        total, trained = parameters(self.model)
+        if figures is None:  # a later stage may train other parameters than that of the best epoch did
+            self.counts = parameters(self.model)
+        total, trained = self.counts
         info = artifact.ArtifactInfo(
             model_name=self.config.model.name,
             variant=self.variant,
@@ -177,12 +182,11 @@ class _Result:
 
 
 def _identity(config: Config, dataset: Dataset, variant: str | None, policy: str, device: str) -> tuple[str, ...]:
-    """Returns what decides frozen features, beside the weights."""
-    parts = (config.data.val_fraction, config.data.test_fraction, config.data.split_seed)
-    sizes = (dataset.image_size, dataset.resize)
+    """Returns what decides frozen features, beside the backbone and which pictures there are."""
     versions = environment.versions()
-    computation = (policy, device, versions["torch"], versions["keras"])
-    return tuple(map(str, (config.model.name, variant, dataset.fingerprint, *parts, *sizes, *computation)))
+    computation = (policy, device, *(versions[name] for name in ("kcv", "torch", "keras")), version("pillow"))
+    pixels = (dataset.fingerprint, dataset.image_size, dataset.resize)
+    return tuple(map(str, (config.model.name, variant, *pixels, *computation)))
 
 
 def _sample(pictures: Pictures) -> Pixels:

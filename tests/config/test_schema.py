@@ -127,7 +127,7 @@ def test_rules_between_keys_are_checked_beside_other_problems() -> None:
     ("overrides", "line"),
     [
         (
-            {"model.unfreeze_after": 3, "epochs": 3, "optim.warmup_epochs": 1},
+            {"model": "resnet50", "model.unfreeze_after": 3, "epochs": 3, "optim.warmup_epochs": 1},
             "model.unfreeze_after: received 3, allowed: less than train.epochs, which is 3.",
         ),
         (
@@ -143,8 +143,17 @@ def test_rules_between_keys_are_checked_beside_other_problems() -> None:
             "model.width: received 2, allowed: 1, except for custom_cnn.",
         ),
         (
-            {"model.feature_views": 2, "augment.mixup": 0.2},
+            {"model": "resnet50", "model.mode": "feature_extraction", "model.feature_views": 2, "augment.mixup": 0.2},
             "model.feature_views: features of mixed pictures cannot be kept; turn mixup and cutmix off.",
+        ),
+        (
+            {"model": "resnet50", "model.feature_views": 2},
+            "model.feature_views: received 2, allowed: null, because nothing is frozen.",
+        ),
+        (
+            {"model.mode": "feature_extraction"},
+            "model.weights: received 'auto', allowed: a file (or none), to freeze custom_cnn, "
+            "which has no ImageNet weights.",
         ),
     ],
 )

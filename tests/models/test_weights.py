@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kcv import artifact, models
 from kcv.artifact import ArtifactInfo
 from kcv.config import ModelConfig
 from kcv.errors import KcvError, WeightsError
+from kcv.models.backbone import Backbone
 from kcv.models.weights import imagenet
 
 CLASSES = ("cat", "dog", "frog")
@@ -77,6 +79,19 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     shape = torch_file(folder / "shape.pth", **{"features.0.0.weight": torch.zeros(8, 3, 3, 3)})
     flat = torch_file(folder / "flat.pth", **{"features.0.0.weight": torch.zeros(8)})
     other = torch_file(folder / "other.pth", "resnet50")
+    deeper = torch_file(folder / "deeper.pth", "efficientnet_b1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch is about to give such tensors up; old files hold them
+        eight_bits = torch.quantize_per_tensor(torch.zeros(32, 3, 3, 3), 0.1, 0, torch.qint8)
+        quantised = torch_file(folder / "quantised.pth", **{"features.0.0.weight": eight_bits})
+    sparse = torch_file(folder / "sparse.pth", **{"features.0.0.weight": torch.zeros(32, 3, 3, 3).to_sparse()})
+    whole = torch_file(folder / "whole.pth", **{"features.0.0.weight": torch.zeros(32, 3, 3, 3, dtype=torch.int64)})
+    deeper_keras = folder / "deeper.keras"
+    keras.applications.EfficientNetB1(weights=None, include_top=False, input_shape=(32, 32, 3)).save(deeper_keras)
+    resaved = folder / "resaved.keras"
+    described(folder / "own.keras", ModelConfig(name="efficientnet_b0", weights="none")).save(resaved)
+    younger = folder / "younger.keras"
+    described(younger, ModelConfig(name="efficientnet_b0", weights="none"), variant="of next year")
     wrong_h5 = folder / "wrong.weights.h5"
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save_weights(wrong_h5)
     text_h5 = folder / "text.h5"
@@ -99,6 +114,14 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "wrong shape": (shape, "its layer stem_conv has the shapes 3x3x3x8, but that of efficientnet_b0 has 3x3x3x32"),
         "wrong rank": (flat, "its features.0.0.weight is 8"),
         "wrong architecture": (other, "has no features.0.0.weight: it does not hold torchvision's efficientnet_b0"),
+        "deeper network": (deeper, "as well: it does not hold torchvision's efficientnet_b0"),
+        "deeper network of keras": (deeper_keras, "as well: it does not hold a efficientnet_b0"),
+        "quantised": (quantised, "its features.0.0 is no plain tensor of floats: torch.qint8"),
+        "sparse": (sparse, "its features.0.0 is no plain tensor of floats: torch.float32, torch.sparse_coo"),
+        "whole numbers": (whole, "its features.0.0 is no plain tensor of floats: torch.int64"),
+        "saved again": (resaved, "is a model of kcv's that another program saved again"),
+        "unknown variant": (younger, "in a variant that this kcv does not know, 'of next year'"),
+        "nobody's home": (Path("~nobody-here/x.pth"), "no such file"),
         "wrong weights.h5": (wrong_h5, "does not hold Keras' efficientnet_b0, or is damaged"),
         "text h5": (text_h5, "is not a file of Keras weights, or is damaged"),
         "truncated keras": (cut_keras, "not a model file, or a damaged one"),
@@ -117,7 +140,9 @@ def wrong(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str
 
 KINDS = (
     "pickle with code", "truncated", "text", "truncated safetensors", "no state dict", "wrong shape", "wrong rank",
-    "wrong architecture", "wrong weights.h5", "text h5", "truncated keras", "keras with code",
+    "wrong architecture", "deeper network", "deeper network of keras", "quantised", "sparse", "whole numbers",
+    "saved again", "unknown variant", "nobody's home", "wrong weights.h5", "text h5", "truncated keras",
+    "keras with code",
     "keras of another architecture", "keras of another program", "missing", "unknown kind",
 )  # fmt: skip
 
@@ -239,3 +264,37 @@ def test_a_compiled_model_of_another_program_is_read_without_its_optimizer(tmp_p
     kernel = network.get_layer("conv1_conv").get_weights()[0]
     np.testing.assert_array_equal(pretrained.layers["conv1_conv"][0], kernel[:, :, ::-1])
     assert pretrained.variant == "keras"
+
+
+def test_a_resnet_behind_a_rescaling_of_its_own_is_refused(tmp_path: Path) -> None:
+    network = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(32, 32, 3))
+    inputs = keras.Input((32, 32, 3))
+    keras.Model(inputs, network(keras.layers.Rescaling(1 / 255)(inputs))).save(tmp_path / "whole.keras")
+    with pytest.raises(WeightsError, match="rescales its pixels before the network"):
+        load(tmp_path / "whole.keras", "resnet50")
+
+
+def test_efficientnet_as_keras_builds_it_for_imagenet_keeps_its_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ImageNet weights Keras builds another input: a Rescaling more, and deviations where variances belong."""
+    from keras.src.applications import efficientnet
+
+    shape = (32, 32, 3)
+    plain = keras.applications.EfficientNetB0(weights=None, include_top=False, input_shape=shape)
+    normalise = next(layer for layer in plain.layers if isinstance(layer, keras.layers.Normalization))
+    normalise.set_weights([np.array(values) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0)])
+    plain.save_weights(tmp_path / "b0.weights.h5")
+    monkeypatch.setattr(efficientnet.file_utils, "get_file", lambda *args, **options: tmp_path / "b0.weights.h5")
+    network = keras.applications.EfficientNetB0(weights="imagenet", include_top=False, input_shape=shape)
+    assert sum(isinstance(layer, keras.layers.Rescaling) for layer in network.layers) == 2
+    network.save(tmp_path / "b0.keras")
+    config = ModelConfig(name="efficientnet_b0", weights=str(tmp_path / "b0.keras"))
+    pretrained = models.load_weights(config)
+    assert pretrained is not None
+    ours = Backbone.of(models.build(config, 32, 3, pixels(), pretrained)).features()
+    images = torch.from_numpy(pixels().astype(np.float32))
+    with torch.no_grad():
+        theirs = network(images, training=False).mean((1, 2))
+        scale = float(theirs.abs().max())
+        torch.testing.assert_close(ours(images, training=False), theirs, rtol=0, atol=1e-4 * scale)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ import torch
 from kcv import data, models
 from kcv.config import Config
 from kcv.data.dataset import Dataset
+from kcv.errors import OutputError
 from kcv.models.backbone import Backbone
 from kcv.training import features
 from kcv.training.features import FeatureStore
@@ -43,7 +46,7 @@ class Case:
         self.dataset: Dataset = data.load(config.data)
         self._opened = open_batches(config, self.dataset, "cpu")
         self.batches: Batches = self._opened.__enter__()
-        self.store = FeatureStore(backbone.features(), config, (identity,), "cpu")
+        self.store = FeatureStore(backbone.features(), config, (identity,), "cpu", config.train.epochs)
 
     def epoch(self, number: int) -> list[Any]:
         fed = self.store.training(self.batches.train)
@@ -59,7 +62,8 @@ def case(configure: Configure, backbone: Backbone) -> Iterator[Callable[..., Cas
     cases = []
 
     def make(identity: str = "one", **overrides: object) -> Case:
-        cases.append(Case(configure(**overrides), backbone, identity))
+        frozen = {"model.mode": "feature_extraction", "model.weights": "none"}
+        cases.append(Case(configure(**frozen, **overrides), backbone, identity))
         return cases[-1]
 
     yield make
@@ -139,11 +143,61 @@ def test_other_weights_are_computed(case: Callable[..., Case], cache: Path, back
     assert len(list(cache.glob("*.npy"))) == 2
 
 
-def test_a_damaged_file_is_made_again(case: Callable[..., Case], cache: Path) -> None:
+@pytest.mark.parametrize("left", [500, 0])
+def test_a_damaged_file_is_made_again(case: Callable[..., Case], cache: Path, left: int) -> None:
     first = case().epoch(0)
     (path,) = cache.glob("*.npy")
-    path.write_bytes(path.read_bytes()[:500])
+    path.write_bytes(path.read_bytes()[:left])
     assert equal(case().epoch(0), first)
+
+
+def test_changed_files_members_and_constants_are_computed(
+    case: Callable[..., Case], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case().epoch(0)
+    mine = case()
+    train = mine.batches.train.pictures
+    first = train.samples.pictures[0]
+    assert isinstance(first, Path)
+    before = first.stat()
+    try:
+        os.utime(first, (before.st_atime, before.st_mtime + 10))
+        mine.epoch(0)
+        assert len(list(cache.glob("*.npy"))) == 2
+    finally:
+        os.utime(first, ns=(before.st_atime_ns, before.st_mtime_ns))
+    train.samples.labels[[0, -1]] = train.samples.labels[[-1, 0]]
+    mine.epoch(0)
+    assert len(list(cache.glob("*.npy"))) == 3
+    monkeypatch.setattr(features, "_FORMAT", 99)
+    case().epoch(0)
+    assert len(list(cache.glob("*.npy"))) == 4
+
+
+def test_what_normalises_the_pixels_is_part_of_the_network() -> None:
+    digests = []
+    for mean in (0.4, 0.5):
+        inputs = keras.Input((16, 16, 3))
+        normalised = keras.layers.Normalization(mean=[mean] * 3, variance=[1.0] * 3)(inputs)
+        digests.append(features._digest(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(normalised))))
+    assert digests[0] != digests[1]
+
+
+def test_no_more_views_are_computed_than_epochs_look_at(case: Callable[..., Case], cache: Path) -> None:
+    case(**AUGMENTED, epochs=2, **{"model.feature_views": 50}).epoch(0)
+    assert len(list(cache.glob("*.npy"))) == 2
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(
+    case: Callable[..., Case], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OutputError, match="No space left on device"):
+        case().epoch(0)
+    assert list(cache.iterdir()) == []
 
 
 def test_an_interrupted_computation_leaves_nothing(case: Callable[..., Case], cache: Path) -> None:
@@ -168,6 +222,16 @@ def test_what_was_not_used_for_longest_goes_first(
     for age, path in enumerate((second, first)):
         os.utime(path, (1000.0 - age, 1000.0 - age))
     monkeypatch.setattr(features, "MOST_BYTES", 2 * first.stat().st_size)
+    being_written = cache / ".other.npy"  # by another run
+    being_written.touch()
     case("three").epoch(0)
-    assert not first.exists() and second.exists()
-    assert len(list(cache.glob("*.npy"))) == 2
+    assert not first.exists() and second.exists() and being_written.exists()
+    assert len([path for path in cache.glob("*.npy") if path != being_written]) == 2
+
+
+def test_a_run_never_removes_what_it_uses_itself(
+    case: Callable[..., Case], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "MOST_BYTES", 1)
+    case(**AUGMENTED, epochs=3, **{"model.feature_views": 3}).epoch(0)
+    assert len(list(cache.glob("*.npy"))) == 3

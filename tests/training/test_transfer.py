@@ -18,6 +18,7 @@ from kcv.training.callbacks import BestModel
 
 Configure = Callable[..., Config]
 SMALL = {"data.image_size": 32, "model.weights": "none"}
+FROZEN = {"model.mode": "feature_extraction", "model.weights": "none"}
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +79,7 @@ def test_both_networks_train_in_both_modes(
 
 
 def test_the_head_learns_from_frozen_features(configure: Configure) -> None:
-    run = train(configure(epochs=12, lr=2e-2, **{"model.mode": "feature_extraction"}))
+    run = train(configure(epochs=12, lr=2e-2, **FROZEN))
     assert run.metrics["accuracy"] > 0.9
 
 
@@ -87,12 +88,12 @@ def test_frozen_nothing_of_the_backbone_changes_by_a_bit(
     options: dict[str, object], configure: Configure, start: list[dict[str, np.ndarray]]
 ) -> None:
     """Neither a parameter nor a moving statistic, and neither with nor without kept features, decay or averages."""
-    frozen = {"model.mode": "feature_extraction", "train.ema": 0.9, "optim.weight_decay": 1.0}
+    frozen = {**FROZEN, "train.ema": 0.9, "optim.weight_decay": 1.0}
     assert moved(train(configure(**frozen, **options)), start) == {"logits"}
 
 
 def test_kept_and_fresh_features_train_the_same_head(configure: Configure, tmp_path: Path) -> None:
-    options = {"model.mode": "feature_extraction", "augment.flip": "random", "model.dropout": 0.2, "epochs": 3}
+    options = {**FROZEN, "augment.flip": "random", "model.dropout": 0.2, "epochs": 3}
     kept = train(configure(**options, **{"model.feature_views": 3, "output_dir": str(tmp_path / "kept")}))
     fresh = train(configure(**options, **{"output_dir": str(tmp_path / "fresh")}))
     for a, b in zip(kept.history, fresh.history, strict=True):
@@ -115,7 +116,7 @@ def test_in_two_stages_the_backbone_changes_only_after_the_first(
         on_epoch_end(self, epoch, logs)
 
     monkeypatch.setattr(BestModel, "on_epoch_end", watched)
-    run = train(configure(epochs=4, lr=5e-3, **{"model.unfreeze_after": after}))
+    run = train(configure(epochs=4, lr=5e-3, **{"model.unfreeze_after": after, "model.weights": "none"}))
     assert [row["epoch"] for row in run.history] == [1, 2, 3, 4]
     assert [epoch for _, epoch in changes] == [1, 2, 3, 4]
     for changed, epoch in changes:
@@ -149,3 +150,20 @@ def test_wrong_weights_stop_a_run_before_there_is_one(configure: Configure, tmp_
     with pytest.raises(KcvError, match="is not a file of PyTorch weights"):
         train(config)
     assert config.output_dir is not None and not config.output_dir.exists()
+
+
+def test_a_best_epoch_of_the_first_stage_is_told_as_what_it_was(
+    configure: Configure, start: list[dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_epoch_end = BestModel.on_epoch_end
+
+    def watched(self: BestModel, epoch: int, logs: Any = None) -> None:
+        if epoch == 0:  # as if the second was worse
+            on_epoch_end(self, epoch, logs)
+
+    monkeypatch.setattr(BestModel, "on_epoch_end", watched)
+    run = train(configure(epochs=2, lr=5e-3, **{"model.unfreeze_after": 1, "model.weights": "none"}))
+    assert run.best_epoch == 1
+    assert moved(run, start) == {"logits"}
+    model = artifact.load(run.model_path).keras_model
+    assert artifact.read_info(run.model_path).parameters["trainable"] == model.get_layer("logits").count_params()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kcv.config import ModelConfig
 from kcv.errors import WeightsError
+from kcv.files import model_file
 from kcv.models.weights import imagenet
 
 if TYPE_CHECKING:
@@ -41,10 +43,8 @@ def load(config: ModelConfig) -> Pretrained | None:
         return None
     if asked == "imagenet":
         return _read(imagenet.fetch(config.name), config.name)
-    path = Path(asked).expanduser()
-    if path.is_dir() and (path / "model.keras").is_file():
-        path = path / "model.keras"
-    if not path.is_file():
+    path = model_file(asked)
+    if not os.path.isfile(path):  # unlike Path.is_file, never raises
         raise WeightsError(
             f"model.weights: {asked}: no such file; allowed: auto, imagenet, none, or a file of weights."
         )

@@ -11,8 +11,9 @@ import keras
 import numpy as np
 
 from kcv import artifact
-from kcv.errors import ArtifactError, WeightsError
+from kcv.errors import ArtifactError, WeightsError, first_line
 from kcv.models.inputs import Normalisation
+from kcv.models.transfer import variants
 from kcv.models.weights.pretrained import Arrays, Pretrained
 
 _APPLICATIONS: dict[str, Callable[..., Any]] = {
@@ -43,8 +44,12 @@ def _own(path: Path, name: str) -> Pretrained:
     info = artifact.read_info(path)
     if info.model_name != name:
         raise WeightsError(f"{path}: holds a {info.model_name}, not a {name}.")
+    if info.variant not in variants(name):
+        raise WeightsError(f"{path}: holds {name} in a variant that this kcv does not know, {info.variant!r}.")
     model = artifact.load(path, device="cpu").keras_model
-    normalise = model.get_layer("normalise")
+    normalise = next((layer for layer in model.layers if layer.name == "normalise"), None)
+    if normalise is None:
+        raise WeightsError(f"{path}: has no layer normalise: it does not hold a {name} of kcv's.")
     return Pretrained(
         str(path),
         info.variant,
@@ -61,6 +66,17 @@ def _foreign(path: Path, name: str) -> Pretrained:
         model = artifact.load_keras(path, device="cpu")
     except ArtifactError as error:
         raise WeightsError(str(error)) from error
+    names = {layer.name for layer in model.layers}
+    if {"normalise", "channels_first"} <= names:
+        raise WeightsError(
+            f"{path}: is a model of kcv's that another program saved again, without its description; "
+            "use the file that kcv wrote."
+        )
+    rescaled = any(isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization) for layer in _flat(model))
+    if name == "resnet50" and rescaled:
+        raise WeightsError(
+            f"{path}: rescales its pixels before the network, which Keras' {name} does not; save the network alone."
+        )
     return _converted(path, name, model)
 
 
@@ -76,7 +92,7 @@ def _application(path: Path, name: str) -> Pretrained:
             network.load_weights(path)
         # Keras raises whatever the damage happens to hit (KeyError, OSError, ValueError ...).
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+            reason = first_line(error)
             continue
         return _converted(path, name, network)
     raise WeightsError(f"{path}: does not hold Keras' {name}, or is damaged ({reason}).")

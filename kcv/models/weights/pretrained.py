@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcv.errors import WeightsError
+from kcv.models.backbone import is_of_block
 from kcv.models.head import HEAD, LOGITS
 from kcv.models.inputs import Normalisation
 
@@ -52,6 +53,11 @@ class Pretrained:
             for layer in model.layers
             if layer.weights and (layer.name not in HEAD or (head and layer.name == LOGITS))
         ]
+        names = {layer.name for layer in wanted}
+        for name in self.layers:
+            if name not in names and is_of_block(name):
+                # A deeper network has all the layers of this one, and others between them.
+                raise WeightsError(f"{self.source}: has a layer {name} as well: it does not hold a {model.name}.")
         for layer in wanted:
             if layer.name not in self.layers:
                 raise WeightsError(f"{self.source}: has no layer {layer.name}: it does not hold a {model.name}.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kcv.errors import WeightsError
+from kcv.errors import WeightsError, first_line
 from kcv.models.head import LOGITS
 from kcv.models.weights.pretrained import Pretrained
 
@@ -36,8 +37,9 @@ def read(path: Path, name: str) -> Pretrained:
         WeightsError: the file is damaged, holds code, or is of another network.
     """
     tensors = _tensors(path)
+    wanted = list(_LAYERS[name]())
     layers = {}
-    for keras_name, torch_name, kind in _LAYERS[name]():
+    for keras_name, torch_name, kind in wanted:
         try:
             layers[keras_name] = _CONVERTERS[kind](tensors, torch_name)
         except KeyError as error:
@@ -49,7 +51,19 @@ def read(path: Path, name: str) -> Pretrained:
             raise WeightsError(
                 f"{path}: its {torch_name}.weight is {shape}: it does not hold {_ORIGINS[name]}."
             ) from None
+        except TypeError as error:
+            raise WeightsError(f"{path}: its {torch_name} is no plain tensor of floats: {error}.") from None
+    more = _more_than({torch_name for _, torch_name, _ in wanted}, tensors)
+    if more is not None:
+        raise WeightsError(f"{path}: has {more} as well: it does not hold {_ORIGINS[name]}.")
     return Pretrained(str(path), "keras" if name == "efficientnet_lite0" else "torchvision", layers)
+
+
+def _more_than(layers: Container[str], tensors: Iterable[str]) -> str | None:
+    """Returns a tensor that no layer takes: a deeper network has all layers of this one, and others between them."""
+    head = {"fc", "classifier", "_fc"}  # of any shape
+    names = (name for name in tensors if name.rpartition(".")[0] not in layers and name.split(".")[0] not in head)
+    return next(names, None)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -60,7 +74,9 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
             content: Any = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of kinds of tensors that are going out of use; they are refused below
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error) or "Weights only" in str(error):
             raise WeightsError(
@@ -69,7 +85,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             ) from None
         raise WeightsError(f"{path}: is not a file of PyTorch weights, or is damaged.") from None
     except Exception as error:  # damage hits the archive, the pickle or a tensor, and each raises something else
-        raise WeightsError(f"{path}: is not a file of PyTorch weights, or is damaged ({_first_line(error)}).") from None
+        raise WeightsError(f"{path}: is not a file of PyTorch weights, or is damaged ({first_line(error)}).") from None
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -78,11 +94,9 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
-
-
 def _array(tensor: Tensor, order: tuple[int, ...] | None = None) -> NDArray[np.float32]:
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or not tensor.is_floating_point():
+        raise TypeError(f"{tensor.dtype}, {tensor.layout}, on {tensor.device}")
     if order is not None:
         if tensor.ndim != len(order):
             raise ValueError(f"rank {tensor.ndim} instead of {len(order)}")

@@ -85,7 +85,9 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             ) from None
         raise WeightsError(f"{path}: is not a file of PyTorch weights, or is damaged.") from None
     except Exception as error:  # damage hits the archive, the pickle or a tensor, and each raises something else
-        raise WeightsError(f"{path}: is not a file of PyTorch weights, or is damaged ({first_line(error)}).") from None
+        reason = first_line(error)  # sometimes a bare number
+        told = f" ({reason})" if " " in reason else ""
+        raise WeightsError(f"{path}: is not a file of PyTorch weights, or is damaged{told}.") from None
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]

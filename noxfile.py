@@ -1,4 +1,5 @@
-"""Checks, each one command: `nox -s lint typecheck tests` (the default), `nox -s coverage`, `build`, `smoke`.
+"""Checks, each one command: `nox -s lint typecheck tests` (the default), `nox -s coverage`, `build`,
+`smoke`, `node`.
 
 All sessions share one environment: torch alone is several gigabytes. It is the one that `uv run` uses, so whoever has
 run kcv or its tests has already made it. What follows `--` goes to the tool: `nox -s tests -- -k config -x`.
@@ -62,7 +63,7 @@ def build(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def smoke(session: nox.Session) -> None:
-    """The main job through the command line: train on digits, look at the model, evaluate it, predict with it."""
+    """The main job through the command line: train on digits, look, evaluate, predict, export."""
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder) / "run"
         model = str(where / "model.keras")
@@ -73,3 +74,12 @@ def smoke(session: nox.Session) -> None:
         run(session, *kcv, "info", model)
         run(session, *kcv, "evaluate", model)
         run(session, *kcv, "predict", "docs/digit.png", f"--model={model}")
+        run(session, *kcv, "export", model)
+        run(session, *kcv, "predict", "docs/digit.png", f"--model={where / 'model.onnx'}")
+
+
+@nox.session(default=False)
+def node(session: nox.Session) -> None:
+    """The JavaScript example of docs/node, with the packages that it needs."""
+    session.run("npm", "install", "--prefix", "docs/node", "--no-audit", "--no-fund", env=ENVIRONMENT, external=True)
+    run(session, "pytest", "tests/test_deploy.py", *session.posargs)

@@ -1,6 +1,6 @@
-"""kcv trains, evaluates and runs image classifiers: Keras 3 on PyTorch, at PyTorch's speed.
+"""kcv trains, evaluates, exports and runs image classifiers: Keras 3 on PyTorch, at PyTorch's speed.
 
-    from kcv import Config, train, load_model, evaluate, predict
+    from kcv import Config, train, load_model, evaluate, predict, export
 
 Importing kcv loads none of Keras, torch and MLflow; they come with the first name that needs them.
 """
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from kcv.artifact import load as load_model
     from kcv.config import Config
     from kcv.evaluation import evaluate
+    from kcv.exporting import export
+    from kcv.onnx_model import OnnxModel
     from kcv.prediction import predict
     from kcv.training import train
 
 __version__ = "0.1.0"
-__all__ = ["Config", "__version__", "evaluate", "load_model", "predict", "train"]
+__all__ = ["Config", "OnnxModel", "__version__", "evaluate", "export", "load_model", "predict", "train"]
 
 # kcv is built on torch: a KERAS_BACKEND set for other programs on this machine must not break it.
 os.environ["KERAS_BACKEND"] = "torch"
@@ -30,6 +32,8 @@ _PUBLIC = {
     "train": ("kcv.training", "train"),
     "load_model": ("kcv.artifact", "load"),
     "evaluate": ("kcv.evaluation", "evaluate"),
+    "export": ("kcv.exporting", "export"),
+    "OnnxModel": ("kcv.onnx_model", "OnnxModel"),
     "predict": ("kcv.prediction", "predict"),
 }
 

@@ -51,6 +51,16 @@ class WeightsError(KcvError):
     """Pretrained weights that are missing, damaged, unsafe to open, or of another network."""
 
 
+class ExportError(KcvError):
+    """A model that cannot be exported as asked."""
+
+
+class ParityError(KcvError):
+    """An exported file that does not compute what its model computes; it is not kept."""
+
+    exit_code = 1
+
+
 class DeviceError(KcvError):
     """A device or precision that this machine does not have."""
 

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv import artifact, data, inference, metrics, plots
+from kcv import artifact, inference, metrics, plots
 from kcv.artifact import LoadedModel
-from kcv.config import Config
-from kcv.data.dataset import Pictures
 from kcv.errors import DataError
 from kcv.files import write_csv, write_json
 from kcv.progress import Progress
@@ -74,7 +72,7 @@ def evaluate(
         OutputError: the folder cannot be written to.
     """
     loaded = model if isinstance(model, LoadedModel) else artifact.load(model, device=device)
-    pictures = _load(loaded, data, split)
+    pictures = artifact.load_split(loaded, split, data)
     with Progress(len(pictures) if progress else None, f"evaluate {split}") as bar:
         logits = inference.logits(
             loaded.keras_model,
@@ -89,19 +87,6 @@ def evaluate(
     result = Evaluation(figures, directory, pictures.labels, probabilities)
     _write(result, loaded.class_names, loaded.path.parent / "history.csv")
     return result
-
-
-def _load(loaded: LoadedModel, source: str | None, split: str) -> Pictures:
-    info = loaded.info
-    config = Config.from_dict(info.config, origin=f"the configuration in {loaded.path}").data
-    changes = {"source": source or config.source, "image_size": info.image_size, "resize": info.resize}
-    return data.load_split(
-        config.model_copy(update=changes),
-        split,
-        info.class_names,
-        trained_on=info.data_fingerprint,
-        same_source=source is None,
-    )
 
 
 def _directory(model: Path, source: str | None, split: str) -> Path:

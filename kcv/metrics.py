@@ -62,6 +62,11 @@ def summarize(
     }
 
 
+def accuracy(labels: NDArray[np.integer[Any]], scores: NDArray[np.floating[Any]]) -> float:
+    """Returns the part of the rows (0-1) whose largest score, [n, classes], is at the label, [n]."""
+    return float((scores.argmax(axis=1) == labels).mean())
+
+
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     """Returns the 95% interval (low, high) of a proportion, `correct` out of `n`; (0, 1) where n is 0.
 

@@ -18,6 +18,7 @@ from PIL import Image
 from kcv.config import Config
 
 if TYPE_CHECKING:
+    from kcv.exporting import Export
     from kcv.training import Run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,6 +114,14 @@ def trained_run(trained_config: Config) -> Run:
     from kcv.training import train
 
     return train(trained_config)
+
+
+@pytest.fixture(scope="session")
+def exported(trained_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """The run's model as an ONNX file, for the tests that only look at it."""
+    from kcv import export
+
+    return export(trained_run.model_path, tmp_path_factory.mktemp("exported") / "model.onnx")
 
 
 @pytest.fixture

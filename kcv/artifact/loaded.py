@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 
 from kcv import images as pictures
 from kcv.artifact.info import ArtifactInfo
-from kcv.errors import ImageError
 from kcv.inference import BATCH_SIZE, Forward, logits_of_batches, model_device, native_forward, softmax
+from kcv.native.precision import in_float32
 
 if TYPE_CHECKING:
     import keras
     import torch
+
+
+_BATCH_PIXELS = 2**20
+_SMALLEST_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -50,19 +54,31 @@ class LoadedModel:
         """How pictures of other sizes are brought to `image_size`."""
         return self.info.resize
 
+    @property
+    def preferred_batch(self) -> int:
+        """How many pictures are computed at once where nobody says: fewer of larger ones."""
+        return min(BATCH_SIZE, max(_SMALLEST_BATCH, _BATCH_PIXELS // self.image_size**2))
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether several threads should call `predict` at the same time: no, each batch uses all cores."""
+        return False
+
     @cached_property
     def _forward(self) -> Forward:
-        return native_forward(self.keras_model)
+        return native_forward(in_float32(self.keras_model))
 
     def predict(
-        self, images: NDArray[np.uint8] | Sequence[str | Path | NDArray[np.uint8]], *, batch_size: int = BATCH_SIZE
+        self, images: NDArray[np.uint8] | Sequence[str | Path | NDArray[np.uint8]], *, batch_size: int | None = None
     ) -> NDArray[np.float32]:
-        """Classifies pictures.
+        """Classifies pictures, in float32 whatever precision the model was trained in.
+
+        So a picture gets the same probabilities here and from the exported ONNX file, on every machine.
 
         Args:
             images: uint8 [n, height, width, 3] RGB, or a sequence of paths or of such single pictures. Those that are
                 not [image_size, image_size] are resized as the model was trained.
-            batch_size: pictures a batch.
+            batch_size: pictures a batch; by default chosen by their size.
 
         Returns:
             Probabilities, float32 [n, classes], in the order of the pictures.
@@ -70,7 +86,7 @@ class LoadedModel:
         Raises:
             ImageError: naming the first picture that cannot be read.
         """
-        batches = self._batches(images, batch_size)
+        batches = self._batches(images, batch_size or self.preferred_batch)
         return softmax(logits_of_batches(self.keras_model, batches, forward=self._forward)).astype(np.float32)
 
     def _batches(
@@ -80,10 +96,5 @@ class LoadedModel:
 
         device = model_device(self.keras_model)
         for start in range(0, len(images), batch_size):
-            batch = [self._read(image) for image in images[start : start + batch_size]]
-            yield torch.from_numpy(np.stack(batch)).to(device)
-
-    def _read(self, image: str | Path | NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if isinstance(image, np.ndarray) and (image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3):
-            raise ImageError(f"a picture must be uint8 [height, width, 3], not {image.dtype} {list(image.shape)}")
-        return pictures.load(Path(image) if isinstance(image, str) else image, self.image_size, self.resize)
+            batch = pictures.stack(images[start : start + batch_size], self.image_size, self.resize)
+            yield torch.from_numpy(batch).to(device)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from kcv.benchmark import networks
 from kcv.errors import KcvError
@@ -68,11 +68,12 @@ def keras_model(setting: Setting) -> keras.Model:
         return networks.in_keras(setting.model, setting.image_size, CLASSES, pixels)
 
 
-def torch_network(setting: Setting, memory_format: torch.memory_format) -> nn.Module:
+def torch_network(setting: Setting, memory_format: torch.memory_format) -> networks.Pictures:
     """Builds the hand-written (or torchvision's) network of a setting."""
     torch.manual_seed(0)
     network = networks.in_torch(setting.model, keras_model(setting), CLASSES)
-    return networks.Pictures(network, memory_format).to(setting.device).to(memory_format=memory_format).train()
+    pictures = networks.Pictures(network, memory_format).to(setting.device)
+    return pictures.to(memory_format=memory_format).train()
 
 
 def torch_step(setting: Setting, memory_format: torch.memory_format) -> StepFunction:

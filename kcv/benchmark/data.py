@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from torchvision import transforms
 from kcv import images
 from kcv.config import AugmentConfig
 from kcv.data.augment import Augment
-from kcv.native.device import describe_device, resolve_device
+from kcv.native.device import describe_device, resolve_device, synchronize
 from kcv.progress import Progress
+from kcv.turns import take_turns
 
 _FILE_SIZE = 256  # px, of the JPEG files that are decoded
 
@@ -74,17 +75,8 @@ def _take_turns(
     label: str, contestants: dict[str, Callable[[], Any]], count: int, repeats: int, device: str
 ) -> dict[str, float]:
     """Returns each contestant's median pictures/s."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
     with Progress(repeats, f"{label} {' / '.join(contestants)}", unit="turns") as progress:
-        for turn in range(repeats + 2):
-            for name, work in contestants.items():
-                began = time.perf_counter()
-                work()
-                if device == "cuda":
-                    torch.cuda.synchronize()
-                if turn >= 2:
-                    seconds[name].append(time.perf_counter() - began)
-            progress.advance(turn >= 2)
+        seconds = take_turns(contestants, repeats, settle=partial(synchronize, device), advance=progress.advance)
     return {name: count / statistics.median(times) for name, times in seconds.items()}
 
 

@@ -40,9 +40,12 @@ class Pictures(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Maps RGB 0-255, uint8 [n, h, w, 3], to logits [n, classes]."""
-        x = (pictures.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-        logits: Tensor = self.network(x.contiguous(memory_format=self._memory_format))
+        logits: Tensor = self.network(self.normalise(pictures).contiguous(memory_format=self._memory_format))
         return logits
+
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """Maps RGB 0-255, uint8 [n, h, w, 3], to what the network takes, float32 [n, 3, h, w]."""
+        return (pictures.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
 
 
 class _Block(nn.Module):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
 import statistics
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,16 +15,15 @@ from kcv import models
 from kcv.benchmark.contestants import Setting, StepFunction, kcv_step, keras_step, torch_network, torch_step
 from kcv.benchmark.networks import NAMES, sizes
 from kcv.benchmark.peak import flops_of_step, matrix_rate
-from kcv.native.device import describe_device, resolve_device
+from kcv.native.device import describe_device, resolve_device, synchronize
 from kcv.native.memory import keep_freed_memory
 from kcv.native.precision import resolve_precision
 from kcv.progress import Progress
+from kcv.turns import take_turns
 
 _log = logging.getLogger(__name__)
 
 BENCHMARKED = tuple(NAMES)
-_TURN_SECONDS = 0.05
-"""How long a turn lasts at least: a shorter one is several steps: clocks and waits cost too."""
 _LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
@@ -107,38 +105,8 @@ def _faster_layout(setting: Setting) -> tuple[str, StepFunction]:
 
 def _take_turns(contestants: Mapping[str, StepFunction], setting: Setting, repeats: int) -> dict[str, list[float]]:
     """Returns each contestant's seconds for one step, turn by turn."""
-    counts = {name: _steps_in_a_turn(step, setting.device) for name, step in contestants.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
     with Progress(repeats, f"{setting.model} {' / '.join(contestants)}", unit="turns") as progress:
-        for _ in range(repeats):
-            for name, step in contestants.items():
-                seconds[name].append(_time(step, counts[name], setting.device))
-            progress.advance()
-    return seconds
-
-
-def _steps_in_a_turn(step: StepFunction, device: str) -> int:
-    """Warms a contestant up, and returns how many of its steps make a turn."""
-    for _ in range(2):
-        taken = _time(step, 1, device)
-    return max(1, math.ceil(_TURN_SECONDS / taken))
-
-
-def _time(step: StepFunction, count: int, device: str) -> float:
-    """Returns the seconds of one step, the mean of `count`; the device is idle before and after."""
-    _wait(device)
-    began = time.perf_counter()
-    for _ in range(count):
-        step()
-    _wait(device)
-    return (time.perf_counter() - began) / count
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    elif device == "mps":
-        torch.mps.synchronize()
+        return take_turns(contestants, repeats, settle=partial(synchronize, setting.device), advance=progress.advance)
 
 
 def _quartiles(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:

@@ -54,7 +54,7 @@ def page(verb: Verb) -> str:
 
 
 def _default(option: Option) -> str:
-    return "" if option.default is None else f"={option.default}"
+    return "" if option.default is None or option.switch else f"={option.default}"
 
 
 def _meaning(option: Option) -> str:

@@ -22,16 +22,22 @@ class Option:
         default: what it is where it is not given; None where that is said in `meaning`.
         choices: the values allowed, where they are listed.
         least: where it is a whole number, the smallest allowed.
+        switch: whether it needs no value: `--force` is short for `--force=true`.
     """
 
     name: str
     meaning: str
-    default: str | int | None = None
+    default: str | int | bool | None = None
     choices: tuple[str, ...] = ()
     least: int | None = None
+    switch: bool = False
 
-    def parse(self, text: str) -> str | int:
+    def parse(self, text: str) -> str | int | bool:
         """Returns the value that was typed. Raises UsageError where it is not allowed."""
+        if self.switch:
+            if text.lower() not in ("true", "false"):
+                raise UsageError(f"--{self.name}: received {text!r}, allowed: true, false.")
+            return text.lower() == "true"
         if self.choices and text not in self.choices:
             allowed = ", ".join(self.choices)
             raise UsageError(f"--{self.name}: received {text!r}, allowed: {allowed}.{nearest(text, self.choices)}")
@@ -61,6 +67,7 @@ class Verb:
         examples: commands to try.
         configured: whether every configuration key is a flag too.
         operand_choices: the words allowed as the first operand, where they are listed.
+        stdin: whether `-` stands for a list of operands on standard input.
     """
 
     name: str
@@ -73,6 +80,7 @@ class Verb:
     many: bool = False
     configured: bool = False
     operand_choices: tuple[str, ...] = ()
+    stdin: bool = False
 
     @property
     def usage(self) -> str:
@@ -86,14 +94,20 @@ def config_keys() -> Specification:
     return specify(Config, SHORT_FLAGS)
 
 
-def check_words(verb: Verb, words: Sequence[str]) -> None:
+def check_words(verb: Verb, words: Sequence[str]) -> list[str]:
     """Checks what Fire would quietly misread: flags without a value, flags given twice, and `--`.
+
+    Returns:
+        The words with a value at every switch.
 
     Raises:
         UsageError: one line.
     """
     seen: dict[str, str] = {}
+    checked = list(words)
     for position, word in enumerate(words):
+        if word == "-" and verb.stdin:
+            continue
         if word in ("-", "--"):
             raise UsageError(f"{word} is not understood; write the path of a file, ./-name if it begins with a dash.")
         if not re.match(r"--?[A-Za-z]", word):
@@ -102,11 +116,14 @@ def check_words(verb: Verb, words: Sequence[str]) -> None:
         name = name.replace("-", "_")
         _know(verb, name, word.partition("=")[0])
         following = words[position + 1] if position + 1 < len(words) else ""
-        if not equals and (not following or re.match(r"--?[A-Za-z]", following)):
+        if not equals and any(option.name == name and option.switch for option in verb.options):
+            checked[position] = f"{word}=true"
+        elif not equals and (not following or re.match(r"--?[A-Za-z]", following)):
             raise UsageError(f"{word} needs a value: {word}=VALUE.")
         if name in seen:
             raise UsageError(f"--{name} is given twice; give it once.")
         seen[name] = word
+    return checked
 
 
 def check(verb: Verb, operands: Sequence[str], flags: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -12,7 +12,10 @@ FORMAT = Option("format", "how results are printed", "text", FORMATS)
 BATCH = Option("batch_size", "pictures computed at once", 256, least=1)
 DEVICE = Option("device", "where to compute", "auto", DEVICES)
 BENCHMARKED = ("custom_cnn", "resnet50", "efficientnet_b0")
-"""Written down here too because kcv.benchmark imports torch, and help must not; a test holds both together."""
+EXPORTED = ("float32", "int8")
+OPSETS = ("18", "19", "20", "21")
+"""Written down here too because kcv.benchmark and kcv.exporting import torch, and help must not; a test holds both
+together."""
 
 VERBS = {
     verb.name: verb
@@ -48,27 +51,45 @@ VERBS = {
             "Say what is on pictures.",
             ("path",),
             1,
-            "pictures, folders or quoted patterns ('photos/*.jpg')",
+            "pictures, folders or quoted patterns ('photos/*.jpg'); - reads a list of pictures from standard input",
             (
-                Option("model", "a model file (model.keras), or the run folder that holds it; needed"),
+                Option("model", "a model file (model.keras, model.onnx), or a run folder; needed"),
                 Option("top_k", "how many classes to rank; default: 1, for one picture 5", least=1),
                 Option("output", "write rows to this file: .csv, .jsonl or .parquet"),
-                BATCH,
+                Option("recursive", "a folder stands for all below it, not only for its own pictures", switch=True),
+                Option("batch_size", "pictures computed at once; default: chosen by their size", least=1),
                 DEVICE,
                 FORMAT,
             ),
             (
-                "predict cat.jpg --model=runs/mine/model.keras",
-                "predict photos --model=runs/mine/model.keras --output=predictions.csv",
+                "predict cat.jpg --model=runs/mine/model.onnx",
+                "predict photos --recursive --model=runs/mine/model.onnx --output=predictions.csv",
             ),
             many=True,
+            stdin=True,
+        ),
+        Verb(
+            "export",
+            "Export a model to one ONNX file, checked against it on real pictures.",
+            ("model",),
+            1,
+            "a model file (model.keras), or the run folder that holds it",
+            (
+                Option("output", "the file; default: model.onnx beside the model"),
+                Option("precision", "of weights and computation; int8 is kept only where it pays", "float32", EXPORTED),
+                Option("opset", "version of ONNX's operators", "20", OPSETS),
+                Option("samples", "pictures to check with; default: the validation split of the training data"),
+                Option("force", "keep int8 whatever it gains and costs", switch=True),
+                FORMAT,
+            ),
+            ("export runs/mine", "export runs/mine --precision=int8 --output=mine.onnx"),
         ),
         Verb(
             "info",
             "Show what is in a model file.",
             ("model",),
             1,
-            "a model file (model.keras), or the run folder that holds it",
+            "a model file (model.keras, model.onnx), or the run folder that holds it",
             (FORMAT,),
             ("info runs/mine/model.keras",),
         ),
@@ -86,18 +107,22 @@ VERBS = {
             "Measure kcv beside PyTorch, Keras and torchvision, in turns, on this machine.",
             ("what",),
             1,
-            "train (training steps) or data (reading and augmenting pictures)",
+            "train (training steps), predict (finished models) or data (reading and augmenting pictures)",
             (
-                Option("model", "train: the network; default: each in turn", choices=BENCHMARKED),
-                Option("image_size", "px; default: 32, train of the larger networks 64", least=16),
-                Option("batch_size", "pictures at once; default: 128, of the larger networks 32, data 256", least=1),
+                Option("model", "train, predict: the network; default: each in turn", choices=BENCHMARKED),
+                Option("image_size", "px; default: 32, of the larger networks 64 (train), 224 (predict)", least=16),
+                Option(
+                    "batch_size",
+                    "train, data: pictures at once; default: 128, of the larger networks 32, data 256",
+                    least=1,
+                ),
                 Option("precision", "train: the number format", "auto", PRECISIONS),
                 Option("repeats", "turns of each that count", 20, least=1),
                 DEVICE,
                 FORMAT,
             ),
-            ("benchmark train --model=custom_cnn --precision=float32", "benchmark data --format=json"),
-            operand_choices=("train", "data"),
+            ("benchmark train --model=custom_cnn --precision=float32", "benchmark predict --model=efficientnet_b0"),
+            operand_choices=("train", "predict", "data"),
         ),
     )
 }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kcv import images
 from kcv.config import MIN_IMAGE_SIZE
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from kcv.config import DataConfig
 
 __all__ = [
-    "Dataset", "Encoded", "Labels", "Pictures", "Pixels", "Samples", "Source", "load", "load_split", "open_source",
+    "Dataset", "Encoded", "Labels", "Pictures", "Pixels", "Samples", "Source", "evenly", "load", "load_split",
+    "open_source",
 ]  # fmt: skip
 
 NAMED = ("cifar10", "digits")
@@ -107,6 +109,7 @@ def load_split(
     trained_on: str | None = None,
     *,
     same_source: bool = False,
+    most: int | None = None,
 ) -> Pictures:
     """Loads one split for a finished model, its labels as positions in the model's `class_names`, matched by name.
 
@@ -120,6 +123,7 @@ def load_split(
         trained_on: fingerprint of the source the model was trained on.
         same_source: whether `data.source` is meant to be what the model was trained on. Then a split that training
             carved is not replaced by the whole source, training pictures included, when the source has changed.
+        most: take no more pictures than this, evenly spread.
 
     Raises:
         DataError: the source has no such split, has changed, or has a class that the model does not know.
@@ -139,8 +143,15 @@ def load_split(
     samples = _choose(source, data, split, trained_on)
     labels = relabel(samples.labels, source.class_names, class_names, source.name, "the model")
     samples = Samples(samples.pictures, labels, samples.names)
+    if most is not None:
+        samples = samples.take(evenly(len(samples), most))
     in_memory = _fits(len(samples), data.image_size, data.memory_budget_mb)
     return _pictures(samples, data.image_size, data.resize, in_memory)
+
+
+def evenly(n: int, most: int) -> NDArray[np.int64]:
+    """Returns up to `most` of the positions 0 to n - 1, evenly spread: sources are often in the order of classes."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
 
 def _split(source: Source, data: DataConfig) -> tuple[Samples, Samples, Samples | None]:

@@ -53,7 +53,7 @@ def _read(folder: Path, root: Path, name: str) -> tuple[list[str], Samples]:
     pictures: list[Path] = []
     labels: list[int] = []
     for label, class_folder in enumerate(class_folders):
-        files = walk(class_folder)
+        files = sorted(walk(class_folder))
         pictures += files
         labels += [label] * len(files)
     if not pictures:

@@ -39,10 +39,13 @@ MAX_PIXELS: Final = 178_956_970
 
 LETTERBOX_GREY: Final = 128
 
+_LEAST_GAP: Final = 3
+"""How many times larger than its target a JPEG stays when its decoder reduces it: the antialiased resize has the last
+word then. Photographs differ by 0.1 to 0.3 of 255 levels on average from a full decode."""
+
 _ORIENTATION_TAG: Final = 0x0112
 
-# Broken metadata beside sound pixels is no reason to write to stderr from a worker thread. Set once, here, because
-# `warnings.catch_warnings` is not safe in threads.
+# Broken metadata beside sound pixels is no reason to talk to stderr. Set once: `catch_warnings` is not safe in threads.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
@@ -67,11 +70,7 @@ def decode(picture: Path | bytes | NDArray[np.uint8], *, name: str | None = None
     if isinstance(picture, np.ndarray):
         return _from_array(picture, label)
     with _named(label), _stream(picture) as stream:
-        image = _open(stream)
-        image.load()
-        if _orientation(image) != 1:
-            image = ImageOps.exif_transpose(image)
-        return np.array(_to_rgb(image))
+        return np.array(_upright(_open(stream)))
 
 
 def dimensions(picture: Path | bytes | NDArray[np.uint8], *, name: str | None = None) -> tuple[int, int]:
@@ -103,28 +102,64 @@ def resize(pixels: NDArray[np.uint8], size: int, mode: str) -> NDArray[np.uint8]
     height, width = pixels.shape[:2]
     if height == width == size:
         return pixels
-    image = Image.fromarray(pixels)
-    bilinear = Image.Resampling.BILINEAR
-    if mode == "letterbox":
-        scale = size / max(height, width)
-        inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-        canvas = Image.new("RGB", (size, size), (LETTERBOX_GREY,) * 3)
-        canvas.paste(image.resize(inner, bilinear), ((size - inner[0]) // 2, (size - inner[1]) // 2))
-        return np.array(canvas)
-    box = None
-    if mode == "crop":
-        # Resampling only the middle square is the same as resizing all and cutting the square out, and cheaper.
-        side = min(height, width)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-    return np.array(image.resize((size, size), bilinear, box=box))
+    return _resize(Image.fromarray(pixels), (width, height), size, mode)
 
 
 def load(
     picture: Path | bytes | NDArray[np.uint8], size: int, mode: str, *, name: str | None = None
 ) -> NDArray[np.uint8]:
-    """Decodes and resizes one picture: uint8 [size, size, 3]. Errors as `decode`."""
-    return resize(decode(picture, name=name), size, mode)
+    """Decodes and resizes one picture: uint8 [size, size, 3]. Errors as `decode`.
+
+    A JPEG that is much larger is reduced by its decoder first, which is several times faster and makes a difference of
+    the order of rounding.
+    """
+    if isinstance(picture, np.ndarray):
+        return resize(decode(picture, name=name), size, mode)
+    with _named(name or (str(picture) if isinstance(picture, Path) else "picture")), _stream(picture) as stream:
+        image = _open(stream)
+        width, height = image.size
+        scale = _reduction(image, size, mode)
+        if scale > 1:
+            image.draft(None, (width // scale, height // scale))
+        upright = _upright(image)
+        if upright.size == (size, size) and scale == 1:
+            return np.array(upright)
+        extent = (width / scale, height / scale) if scale > 1 and upright.size == image.size else upright.size
+        return _resize(upright, extent, size, mode)
+
+
+def _reduction(image: Image.Image, size: int, mode: str) -> int:
+    """Returns by how much (1, 2, 4 or 8) a JPEG decoder may reduce a picture that is to be `size` px."""
+    if image.format != "JPEG":
+        return 1
+    largest = (max if mode == "letterbox" else min)(image.size) // (_LEAST_GAP * size)
+    turned = _orientation(image) != 1
+    for scale in (8, 4, 2):
+        # The last row and column of a reduced picture may stand for a part of a pixel only. `_resize` knows how large
+        # a part, but not at which side it is after a turn.
+        whole = image.width % scale == image.height % scale == 0
+        if scale <= largest and (whole or not turned):
+            return scale
+    return 1
+
+
+def _resize(image: Image.Image, extent: tuple[float, float], size: int, mode: str) -> NDArray[np.uint8]:
+    """Resizes the part of an RGB image that goes from its upper left corner to `extent` (width, height)."""
+    bilinear = Image.Resampling.BILINEAR
+    width, height = extent
+    if mode == "letterbox":
+        scale = size / max(width, height)
+        inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+        canvas = Image.new("RGB", (size, size), (LETTERBOX_GREY,) * 3)
+        resized = image.resize(inner, bilinear, box=(0, 0, width, height))
+        canvas.paste(resized, ((size - inner[0]) // 2, (size - inner[1]) // 2))
+        return np.array(canvas)
+    left = top = 0.0
+    if mode == "crop":
+        # Resampling only the middle square is the same as resizing all and cutting the square out, and cheaper.
+        shorter = min(width, height)
+        left, top, width, height = (width - shorter) / 2, (height - shorter) / 2, shorter, shorter
+    return np.array(image.resize((size, size), bilinear, box=(left, top, left + width, top + height)))
 
 
 @contextmanager
@@ -169,6 +204,12 @@ def _open(stream: Any) -> Image.Image:
             raise ImageError(f"{image.width}x{image.height} pixels are more than the allowed {MAX_PIXELS:,}.")
         return image
     raise ImageError(f"not a picture in a known format ({', '.join(FORMATS)}).")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Returns an image as RGB, turned as its EXIF orientation says."""
+    image.load()
+    return _to_rgb(image if _orientation(image) == 1 else ImageOps.exif_transpose(image))
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,12 +1,13 @@
-"""Which picture files a path, a folder or a pattern stands for; none of them is opened."""
+"""Which picture files a path, a folder, a pattern or a list stands for; none of them is opened."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from kcv.errors import DataError
 
@@ -16,62 +17,106 @@ EXTENSIONS: Final = frozenset(
 )
 """What a picture's file name ends in (lower case) when a folder is searched."""
 
+_READ = 65536  # bytes of a list that are read at a time
+
 
 def is_picture_name(name: str) -> bool:
     """Whether a file of this name is taken for a picture: not hidden, and a known extension."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
-def walk(folder: Path) -> list[Path]:
-    """Returns every picture file below a folder, sorted by path.
+def walk(folder: Path, *, recursive: bool = True) -> Iterator[Path]:
+    """Yields the pictures of a folder: its own by name, then those of each folder in it, in the order of their names.
 
-    Hidden files and folders are skipped. Links to folders are followed, each folder once, so a link back to a parent
-    makes no loop.
+    Only the names of one folder at a time are held, so a million pictures cost little. Hidden files and folders are
+    skipped. Links to folders are followed, each folder once, so a link back to a parent makes no loop.
     """
-    found: list[Path] = []
-    seen = {os.path.realpath(folder)}
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        new = []
-        for child in sorted(folders):
-            real = os.path.realpath(os.path.join(parent, child))
-            if not child.startswith(".") and real not in seen:
-                seen.add(real)
-                new.append(child)
-        folders[:] = new  # os.walk goes on with what is left here
-        found.extend(Path(parent, file) for file in files if is_picture_name(file))
-    return sorted(found)
+    yield from _walk(str(folder), recursive, {os.path.realpath(folder)})
 
 
-def find(paths: Sequence[str | Path]) -> list[Path]:
-    """Returns the pictures that files, folders (with all below them) and glob patterns stand for, each once, in order.
+def _walk(folder: str, recursive: bool, seen: set[str]) -> Iterator[Path]:
+    files: list[str] = []
+    folders: list[str] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    folders.append(entry.name)
+                elif is_picture_name(entry.name):
+                    files.append(entry.name)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    for name in sorted(files):
+        yield Path(folder, name)
+    for name in sorted(folders) if recursive else ():
+        path = os.path.join(folder, name)
+        real = os.path.realpath(path)
+        if real not in seen:
+            seen.add(real)
+            yield from _walk(path, recursive, seen)
 
-    A file given by its own name is taken whatever its extension.
+
+def find(paths: Sequence[str | Path], *, recursive: bool = False) -> Iterator[Path]:
+    """Yields the pictures that files, folders and glob patterns stand for, in the order given.
+
+    A file given by its own name is taken whatever its extension. What is given twice comes twice.
+
+    Args:
+        paths: what to look at. All of it is checked when this is called; pictures are found as they are taken.
+        recursive: whether a folder stands for all below it, too.
 
     Raises:
         DataError: a path does not exist, a pattern matches no picture, or a folder holds none.
     """
-    found: dict[Path, None] = {}
-    for given in paths:
-        path = Path(given).expanduser()
-        if path.is_dir():
-            pictures = walk(path)
-        elif path.exists():
-            pictures = [path]
-        elif glob.has_magic(str(path)):
-            pictures = _match(str(path))
-        else:
-            raise DataError(f"{given}: no such file or folder.")
-        if not pictures:
-            raise DataError(f"{given}: no pictures there ({', '.join(sorted(EXTENSIONS))}).")
-        found.update(dict.fromkeys(pictures))
-    return list(found)
+    return chain.from_iterable([_find(given, recursive) for given in paths])
 
 
-def _match(pattern: str) -> list[Path]:
-    pictures: list[Path] = []
+def _find(given: str | Path, recursive: bool) -> Iterable[Path]:
+    path = Path(given).expanduser()
+    if path.is_dir():
+        pictures = walk(path, recursive=recursive)
+    elif path.exists():
+        return [path]
+    elif glob.has_magic(str(path)):
+        pictures = _match(str(path), recursive)
+    else:
+        raise DataError(f"{given}: no such file or folder.")
+    first = next(pictures, None)
+    if first is not None:
+        return chain([first], pictures)
+    if path.is_dir() and not recursive and next(walk(path), None) is not None:
+        raise DataError(f"{given}: no pictures there, only in folders below it; --recursive takes those.")
+    raise DataError(f"{given}: no pictures there ({', '.join(sorted(EXTENSIONS))}).")
+
+
+def _match(pattern: str, recursive: bool) -> Iterator[Path]:
     for match in map(Path, sorted(glob.glob(pattern, recursive=True))):
         if match.is_dir():
-            pictures += walk(match)
+            yield from walk(match, recursive=recursive)
         elif is_picture_name(match.name):
-            pictures.append(match)
-    return pictures
+            yield match
+
+
+def read_list(stream: IO[bytes]) -> Iterator[Path]:
+    """Yields the paths that a stream lists, as they arrive: one a line, or ended by NUL bytes as by `find -print0`.
+
+    Nothing is checked: whether there is a picture shows when it is read.
+    """
+    rest, end = b"", b"\n"
+    read = getattr(stream, "read1", stream.read)  # what is there already, where the stream can tell
+    while block := read(_READ):
+        rest += block
+        if b"\0" in rest:
+            end = b"\0"
+        *names, rest = rest.split(end)
+        yield from _listed(names, end)
+    yield from _listed([rest], end)
+
+
+def _listed(names: Iterable[bytes], end: bytes) -> Iterator[Path]:
+    for name in names:
+        text = name.removesuffix(b"\r") if end == b"\n" else name
+        if text:
+            yield Path(os.fsdecode(text))

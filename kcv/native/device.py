@@ -54,6 +54,16 @@ def describe_device(device: str) -> str:
     return _processor_name()
 
 
+def synchronize(device: str) -> None:
+    """Waits until a device has done what it was told; CPUs have."""
+    import torch
+
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
 def _processor_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

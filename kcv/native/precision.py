@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from kcv.errors import DeviceError
+
+if TYPE_CHECKING:
+    import keras
 
 
 def resolve_precision(asked: str, device: str, *, trains_depthwise: bool = False) -> tuple[str, str]:
@@ -67,3 +71,26 @@ def precision_scope(policy: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """Returns a functional model that computes in float32: itself, or a copy with the same weights.
+
+    Args:
+        model: built; its layers may have any dtype policy.
+
+    Returns:
+        The model as it is where all its layers compute in float32 already; else a copy on the same device.
+    """
+    if not any(layer.compute_dtype in ("bfloat16", "float16") for layer in model._flatten_layers()):
+        return model
+    import keras
+
+    def rebuilt(layer: keras.Layer) -> keras.Layer:
+        copy: keras.Layer = type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+        return copy
+
+    with keras.device(str(model.variables[0].value.device)):
+        copy = keras.models.clone_model(model, clone_function=rebuilt)
+        copy.set_weights(model.get_weights())
+    return copy

@@ -72,6 +72,11 @@ class Program:
         """The layers without a native form."""
         return tuple(step.name for step in self.steps if not step.native)
 
+    def wrapped(self, wrap: Callable[[Step], Callable[..., Any]]) -> Program:
+        """Returns the same program with each step's function replaced by what `wrap` makes of the step."""
+        steps = [replace(step, run=wrap(step)) for step in self.steps]
+        return Program(steps, self._inputs, self._outputs, self._dtypes, self._size)
+
     def __call__(self, *tensors: Tensor, training: bool) -> Any:
         """Computes the model's output, or the tuple of its outputs.
 

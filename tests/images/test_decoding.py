@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, JpegImagePlugin
+from sklearn.datasets import load_sample_image
 
 from kcv import images
 from kcv.errors import ImageError
@@ -278,3 +279,38 @@ def test_extreme_shapes_are_fine(mode: str, shape: tuple[int, int]) -> None:
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="stretch"):
         images.resize(noise(2, 2), 8, "stretch")
+
+
+@pytest.mark.parametrize("mode", images.RESIZE_MODES)
+@pytest.mark.parametrize("shape", [(900, 1200), (1203, 641), (427, 640), (70, 70), (600, 90)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_reduced_by_its_decoder_without_a_visible_difference(
+    mode: str, shape: tuple[int, int], orientation: int, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.jpg"
+    photograph = Image.fromarray(load_sample_image("china.jpg"))
+    photograph.resize((shape[1], shape[0]), Image.Resampling.LANCZOS).save(path, quality=92, exif=exif)
+    ours = images.load(path, 64, mode).astype(int)
+    exact = images.resize(images.decode(path), 64, mode).astype(int)
+    assert ours.shape == (64, 64, 3)
+    assert np.abs(ours - exact).mean() < 0.4
+    assert np.abs(ours - exact).max() <= 8
+
+
+def test_the_decoder_does_the_first_part_of_a_large_reduction(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    draft = JpegImagePlugin.JpegImageFile.draft
+
+    def watched(self: Any, mode: Any, size: tuple[int, int]) -> Any:
+        asked.append(size)
+        return draft(self, mode, size)
+
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "draft", watched)
+    large = Image.new("RGB", (3200, 2400))
+    images.load(encoded(large, "JPEG"), 96, "squash")
+    images.load(encoded(large, "JPEG"), 224, "letterbox")
+    images.load(encoded(large, "JPEG"), 900, "crop")
+    images.load(encoded(large, "PNG"), 96, "squash")
+    assert asked == [(400, 300), (800, 600)]

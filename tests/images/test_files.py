@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import os
 from pathlib import Path
 
 import pytest
 
 from kcv.errors import DataError
-from kcv.images.files import find, walk
+from kcv.images.files import find, read_list, walk
 
 
 @pytest.fixture
@@ -20,7 +22,8 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_a_folder_gives_its_pictures_sorted(tree: Path) -> None:
-    assert find([str(tree)]) == [tree / "a.PNG", tree / "b.jpg", tree / "deep" / "er" / "c.webp"]
+    assert list(find([str(tree)])) == [tree / "a.PNG", tree / "b.jpg"]
+    assert list(find([tree], recursive=True)) == [tree / "a.PNG", tree / "b.jpg", tree / "deep" / "er" / "c.webp"]
 
 
 def test_links_back_make_no_loop(tree: Path) -> None:
@@ -33,27 +36,64 @@ def test_links_to_other_folders_are_followed(tree: Path, tmp_path_factory: pytes
     other = tmp_path_factory.mktemp("other")
     (other / "far.jpg").touch()
     (tree / "link").symlink_to(other)
-    assert tree / "link" / "far.jpg" in walk(tree)
+    assert tree / "link" / "far.jpg" in list(walk(tree))
 
 
 def test_a_named_file_is_taken_whatever_its_name(tree: Path) -> None:
-    assert find([tree / "odd.bin"]) == [tree / "odd.bin"]
+    assert list(find([tree / "odd.bin"])) == [tree / "odd.bin"]
 
 
 def test_patterns_match_pictures_and_folders(tree: Path) -> None:
-    assert find([str(tree / "*.jpg")]) == [tree / "b.jpg"]
-    assert find([str(tree / "*")]) == [tree / "a.PNG", tree / "b.jpg", tree / "deep" / "er" / "c.webp"]
-    assert find([str(tree / "**" / "*.webp")]) == [tree / "deep" / "er" / "c.webp"]
+    assert list(find([str(tree / "*.jpg")])) == [tree / "b.jpg"]
+    assert list(find([str(tree / "*")])) == [tree / "a.PNG", tree / "b.jpg"]
+    assert list(find([str(tree / "*")], recursive=True))[2:] == [tree / "deep" / "er" / "c.webp"]
+    assert list(find([str(tree / "**" / "*.webp")])) == [tree / "deep" / "er" / "c.webp"]
 
 
 def test_brackets_in_a_real_name_are_no_pattern(tree: Path) -> None:
     (tree / "x[1].jpg").touch()
-    assert find([str(tree / "x[1].jpg")]) == [tree / "x[1].jpg"]
+    assert list(find([str(tree / "x[1].jpg")])) == [tree / "x[1].jpg"]
 
 
-def test_each_picture_comes_once_in_the_order_given(tree: Path) -> None:
-    assert find([tree / "b.jpg", tree, tree / "b.jpg"])[:2] == [tree / "b.jpg", tree / "a.PNG"]
-    assert len(find([tree, tree])) == 3
+def test_pictures_come_in_the_order_given_as_often_as_given(tree: Path) -> None:
+    assert list(find([tree / "b.jpg", tree, tree / "b.jpg"])) == [
+        tree / "b.jpg", tree / "a.PNG", tree / "b.jpg", tree / "b.jpg",
+    ]  # fmt: skip
+
+
+def test_all_paths_are_checked_before_any_is_taken(tree: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        find([tree / "b.jpg", tree / "gone.jpg"])
+
+
+def test_pictures_only_below_a_folder_are_pointed_out(tree: Path) -> None:
+    with pytest.raises(DataError, match="only in folders below it; --recursive takes those"):
+        find([tree / "deep"])
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        (b"a.jpg\nb c.png\n", ["a.jpg", "b c.png"]),
+        (b"a.jpg\r\n\r\nb.jpg", ["a.jpg", "b.jpg"]),
+        (b"two\nlines.jpg\0b.jpg\0", ["two\nlines.jpg", "b.jpg"]),
+        (b"\xff.jpg\n", ["\udcff.jpg"]),
+        (b"", []),
+        (b"\n\n", []),
+    ],
+)
+def test_lists_are_read_line_by_line_or_nul_by_nul(content: bytes, names: list[str]) -> None:
+    assert [str(path) for path in read_list(io.BytesIO(content))] == names
+
+
+def test_a_list_is_read_as_it_arrives() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as pipe:
+        paths = read_list(stream)
+        pipe.write(b"first.jpg\nsec")
+        assert next(paths) == Path("first.jpg")
+        pipe.write(b"ond.jpg\n")
+        assert next(paths) == Path("second.jpg")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,77 @@
+"""Benchmarks as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kcv.cli.console import table
+
+
+def training_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the table of training steps: pictures/s of each contestant, the ratios, the distance to the hardware."""
+    header = ("model", "px", "batch", "precision", "PyTorch/s", "Keras/s", "kcv/s", "kcv:PyTorch", "kcv:Keras", "peak")
+    body = []
+    for row in rows:
+        rates = row["images_per_second"]
+        ratios = (f"{row['kcv_over_torch']:.2f}x", f"{row['kcv_over_keras']:.2f}x")
+        setting = (row["model"], str(row["image_size"]), str(row["batch_size"]), row["precision"])
+        body.append((*setting, *(f"{rates[name]:,.0f}" for name in ("torch", "keras", "kcv")), *ratios, _share(row)))
+    first = rows[0]
+    peaks = {row["precision"]: f"{row['matrix_gflop_per_second']:,.0f}" for row in rows}
+    hardware = f"{first['device']}: {first['hardware']}, {first['threads']} threads"
+    return (
+        f"{table(body, header=header)}\n\n"
+        f"  {hardware}; medians of {first['repeats']} turns; pictures/s\n"
+        f"  peak: part of the rate of matrix products here, GFLOP/s: "
+        + ", ".join(f"{peak} in {precision}" for precision, peak in peaks.items())
+    )
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    return f"{100 * row['peak_fraction']:.0f}%"
+
+
+def data_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the table of decoding and augmentation."""
+    header = ("step", "px", "batch", "device", "torchvision/s", "kcv/s", "kcv:torchvision")
+    body = [
+        (
+            row["step"],
+            str(row["image_size"]),
+            str(row["batch_size"]),
+            row["device"],
+            *(f"{row['images_per_second'][name]:,.0f}" for name in ("torchvision", "kcv")),
+            f"{row['kcv_over_torchvision']:.2f}x",
+        )
+        for row in rows
+    ]
+    first = rows[0]
+    note = f"  {first['hardware']}, {first['threads']} threads; medians of {first['repeats']} turns; pictures/s"
+    return f"{table(body, header=header)}\n\n{note}"
+
+
+def prediction_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the table of predictions: latency, throughput, cold start and size of each way to run a model."""
+    header = ("model", "px", "runtime", "precision", "batch", "p50 ms", "p95 ms", "pictures/s", "cold start s", "MB")
+    body = [
+        (
+            row["model"],
+            str(row["image_size"]),
+            row["runtime"],
+            row["precision"],
+            str(row["batch_size"]),
+            f"{row['p50_ms']:.2f}",
+            f"{row['p95_ms']:.2f}",
+            f"{row['images_per_second']:,.0f}",
+            "-" if row["cold_start_s"] is None else f"{row['cold_start_s']:.2f}",
+            f"{row['bytes'] / 1e6:.1f}",
+        )
+        for row in rows
+    ]
+    first = rows[0]
+    return (
+        f"{table(body, header=header, words=(0, 2, 3))}\n\n"
+        f"  {first['hardware']}, {first['threads']} threads; medians of {first['repeats']} turns\n"
+        "  cold start: the whole command for one picture, Python's start included"
+    )

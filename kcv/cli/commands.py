@@ -1,0 +1,189 @@
+"""What the verbs do: each takes words and flags, calls kcv's function of that name, and shows the answer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kcv.cli import benchmarks as tables
+from kcv.cli import results, terminal
+from kcv.cli.options import check
+from kcv.cli.verbs import VERBS
+from kcv.errors import KcvError, UsageError
+from kcv.files import model_file
+
+
+def train(*operands: str, **flags: str) -> int:
+    """Trains a model and leaves a run folder with it."""
+    from kcv.config import Config
+
+    values, overrides = check(VERBS["train"], operands, flags)
+    config = Config.load(values["config"], **overrides)
+    from kcv import training
+
+    run = training.train(config)
+    if values["format"] == "json":
+        terminal.json_of(
+            {
+                "directory": str(run.directory),
+                "model": str(run.model_path),
+                "metrics": run.metrics,
+                "best_epoch": run.best_epoch,
+                "epochs": len(run.history),
+                "seconds": run.seconds,
+                "tracking": run.tracking,
+            }
+        )
+    else:
+        terminal.show(results.run_summary(run))
+    return 0
+
+
+def evaluate(*operands: str, **flags: str) -> int:
+    """Measures a model on a split."""
+    values, _ = check(VERBS["evaluate"], operands, flags)
+    from kcv import evaluation
+
+    result = evaluation.evaluate(
+        model_file(values["model"]),
+        data=values["data"],
+        split=values["split"],
+        output_dir=Path(values["output_dir"]) if values["output_dir"] else None,
+        batch_size=values["batch_size"],
+        device=values["device"],
+        progress=True,
+    )
+    if values["format"] == "json":
+        terminal.json_of({**result.metrics, "directory": str(result.directory)})
+        return 0
+    terminal.show(results.evaluation(result.metrics, result.directory))
+    return 0
+
+
+def predict(*operands: str, **flags: str) -> int:
+    """Says what is on pictures."""
+    values, _ = check(VERBS["predict"], operands, flags)
+    if values["model"] is None:
+        raise UsageError("predict needs --model=MODEL: a model file (model.keras, model.onnx), or a run folder.")
+    from kcv import images, prediction
+
+    given: Any = values["path"]
+    if "-" in given:
+        if len(given) > 1:
+            raise UsageError("predict: - stands alone; the list on standard input names all pictures.")
+        given = images.read_list(sys.stdin.buffer)
+
+    # Rows that appear on the terminal show how far it is; a bar among them would only be in their way.
+    rows_on_terminal = sys.stdout.isatty() and (values["output"] is None or values["format"] == "json")
+    rows = prediction.predict(
+        given,
+        model_file(values["model"]),
+        top_k=values["top_k"],
+        output=Path(values["output"]) if values["output"] else None,
+        batch_size=values["batch_size"],
+        device=values["device"],
+        recursive=bool(values["recursive"]),
+        progress=not rows_on_terminal,
+    )
+    failed = terminal.rows(rows, values)
+    if failed:
+        terminal.complain(f"{failed} picture{'s' if failed > 1 else ''} could not be read; see the rows with an error.")
+    return KcvError.exit_code if failed else 0
+
+
+def export(*operands: str, **flags: str) -> int:
+    """Exports a model to ONNX."""
+    values, _ = check(VERBS["export"], operands, flags)
+    from kcv import exporting
+
+    made = exporting.export(
+        model_file(values["model"]),
+        values["output"],
+        precision=values["precision"],
+        opset=int(values["opset"]),
+        samples=values["samples"],
+        force=bool(values["force"]),
+    )
+    if values["format"] == "json":
+        terminal.json_of(made.to_dict())
+    else:
+        terminal.show(results.export(made))
+    return 0
+
+
+def info(*operands: str, **flags: str) -> int:
+    """Shows what is in a model file."""
+    values, _ = check(VERBS["info"], operands, flags)
+    from kcv.classifier import is_onnx
+
+    path = model_file(values["model"])
+    if is_onnx(path):
+        from kcv.onnx_model import OnnxModel
+
+        told = OnnxModel(path, device="cpu").info
+        content, card = asdict(told), results.onnx_card(told, path)
+    else:
+        from kcv.artifact import read_info
+
+        described = read_info(path)
+        content, card = described.model_dump(mode="json"), results.model_card(described, path)
+    if values["format"] == "json":
+        terminal.json_of({"path": str(path), "bytes": path.stat().st_size, **content})
+    else:
+        terminal.show(card)
+    return 0
+
+
+def models(*operands: str, **flags: str) -> int:
+    """Lists the models that can be trained."""
+    values, _ = check(VERBS["models"], operands, flags)
+    from kcv.models import catalog
+
+    if values["format"] == "json":
+        terminal.json_of(list(catalog.rows()))
+    else:
+        terminal.show(results.model_list(catalog.ENTRIES))
+    return 0
+
+
+def benchmark(*operands: str, **flags: str) -> int:
+    """Measures kcv beside what its users would use instead."""
+    values, _ = check(VERBS["benchmark"], operands, flags)
+    what, shape = values.pop("what"), values.pop("format")
+    given = {name: value for name, value in values.items() if value is not None}
+    for name, default, verbs in (
+        ("model", None, ("train", "predict")),
+        ("precision", "auto", ("train",)),
+        ("batch_size", None, ("train", "data")),
+        ("device", "auto", ("train", "data")),
+    ):
+        if what not in verbs and given.pop(name, default) != default:
+            raise UsageError(f"benchmark {what} has no --{name}; benchmark {' and '.join(verbs)} has.")
+    from kcv import benchmark as measure
+
+    runs: dict[str, tuple[Callable[..., list[dict[str, Any]]], Callable[[list[dict[str, Any]]], str]]] = {
+        "train": (measure.benchmark_training, tables.training_benchmark),
+        "predict": (measure.benchmark_prediction, tables.prediction_benchmark),
+        "data": (measure.benchmark_data, tables.data_benchmark),
+    }
+    run, table = runs[what]
+    rows = run(**given)
+    if shape == "json":
+        terminal.json_of(rows)
+    else:
+        terminal.show(table(rows))
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "export": export,
+    "info": info,
+    "models": models,
+    "benchmark": benchmark,
+}

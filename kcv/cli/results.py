@@ -1,0 +1,180 @@
+"""What verbs answer, as text for the terminal."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kcv.cli.console import number, paint, pairs, percent, program, table
+
+if TYPE_CHECKING:
+    from kcv.artifact import ArtifactInfo
+    from kcv.exporting import Export
+    from kcv.models.catalog import Entry
+    from kcv.onnx_model import OnnxInfo
+    from kcv.training import Run
+
+
+def with_interval(metrics: Mapping[str, Any]) -> str:
+    """Returns the accuracy with its 95% interval and the number of pictures."""
+    low, high = metrics["accuracy_ci95"]
+    return f"{percent(metrics['accuracy'])} (95% interval {percent(low)} to {percent(high)}, n = {metrics['n']:,})"
+
+
+def per_class(metrics: Mapping[str, Any]) -> str:
+    """Returns the table of precision, recall, F1 and support."""
+    rows = [
+        (name, *(number(scores[column]) for column in ("precision", "recall", "f1")), str(scores["support"]))
+        for name, scores in metrics["per_class"].items()
+    ]
+    return table(rows, header=("class", "precision", "recall", "f1", "support"))
+
+
+def run_summary(run: Run) -> str:
+    """Returns what a training came to, and what to do next."""
+    metrics = run.metrics
+    rows = {
+        f"{metrics['split']} accuracy": paint(with_interval(metrics), "bold"),
+        "best epoch": f"{run.best_epoch} of {len(run.history)}",
+        "time": f"{run.seconds:.0f} s",
+        "model": run.model_path,
+        "tracking": run.tracking or "off",
+    }
+    model = shlex.quote(str(run.model_path))
+    commands = [
+        f"{program()} info {model}",
+        f"{program()} evaluate {model}",
+        f"{program()} predict PICTURE --model={model}",
+    ]
+    if run.tracking and run.tracking.startswith("sqlite"):
+        commands.append(f"{program('mlflow')} ui --backend-store-uri {shlex.quote(run.tracking)}")
+    return "\n".join(["", pairs(rows), "", "Next:", *(f"  {command}" for command in commands)])
+
+
+def model_card(content: ArtifactInfo, path: Path) -> str:
+    """Returns what a model file says of itself."""
+    rows: dict[str, Any] = {
+        "model": f"{content.model_name}, {_parameters(content)}, trained in {content.precision}",
+        "classes": _classes(content.class_names),
+        "input": f"{content.image_size}x{content.image_size} RGB, other sizes: {content.resize}",
+        "data": f"{content.data_name} (fingerprint {content.data_fingerprint[:12]})",
+        "best epoch": content.best_epoch if content.best_epoch is not None else "-",
+    }
+    if content.metrics:
+        rows[f"{content.metrics['split']} accuracy"] = with_interval(content.metrics)
+    rows["made"] = f"{content.created:%Y-%m-%d %H:%M} UTC with " + ", ".join(
+        f"{name} {version}" for name, version in content.versions.items()
+    )
+    rows["file"] = f"{path}, {path.stat().st_size / 1e6:.1f} MB"
+    return pairs(rows)
+
+
+def onnx_card(content: OnnxInfo, path: Path) -> str:
+    """Returns what an ONNX file says of itself."""
+    return pairs(
+        {
+            "model": f"{content.model_name}, ONNX, {content.precision}",
+            "classes": _classes(content.class_names),
+            "input": f"{content.image_size}x{content.image_size} RGB, other sizes: {content.resize}",
+            "data": f"{content.data_name} (fingerprint {content.data_fingerprint[:12]})",
+            "made": f"with kcv {content.kcv_version}",
+            "file": f"{path}, {path.stat().st_size / 1e6:.1f} MB",
+        }
+    )
+
+
+def _classes(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:20]) + (f" ... and {len(names) - 20} more" if len(names) > 20 else "")
+    return f"{len(names)}: {shown}"
+
+
+def export(made: Export) -> str:
+    """Returns what an export came to: how the file compares with the model, and whether int8 was worth it."""
+    parity, trade = made.parity, made.trade
+    rows: dict[str, Any] = {
+        "file": f"{made.path}, {made.bytes / 1e6:.1f} MB, {made.precision}, opset {made.opset}",
+        "checked with": made.samples,
+        "logits": f"differ by up to {parity.max_difference:.1e} from Keras (allowed {parity.tolerance:.1e})",
+        "same class": percent(parity.agreement),
+    }
+    if parity.keras_accuracy is not None:
+        rows["accuracy"] = f"Keras {percent(parity.keras_accuracy)}, ONNX {percent(parity.onnx_accuracy)}"
+    if trade is not None:
+        gains = ", ".join(f"{gain:.2f}x at batch {size}" for size, gain in trade.gains.items())
+        sizes = " to ".join(f"{trade.bytes[name] / 1e6:.1f}" for name in ("float32", "int8"))
+        rows["int8 speed"] = f"{gains}, on this machine"
+        rows["int8 accuracy"] = f"{percent(trade.int8_accuracy)} for {percent(trade.float32_accuracy)} in float32"
+        rows["int8 size"] = f"{sizes} MB"
+    if made.refusal is not None:
+        rows["int8 refused"] = paint(f"{made.refusal}; the file is float32 (--force keeps int8)", "bold")
+    command = f"{program()} predict PICTURE --model={shlex.quote(str(made.path))}"
+    return "\n".join([pairs(rows), "", "Next:", f"  {command}"])
+
+
+def _parameters(content: ArtifactInfo) -> str:
+    total, trained = content.parameters["total"], content.parameters.get("trainable")
+    return f"{total:,} parameters" + (f" ({trained:,} of them learned)" if trained not in (None, total) else "")
+
+
+def model_list(entries: Sequence[Entry]) -> str:
+    """Returns the table of architectures."""
+    header = ("model", "parameters", "smallest px", "ImageNet px", "ImageNet weights", "for")
+    rows = [
+        (
+            entry.name,
+            f"{entry.parameters / 1e6:.1f}M",
+            str(entry.min_image_size),
+            str(entry.image_size or "-"),
+            entry.weights_here,
+            entry.best_for,
+        )
+        for entry in entries
+    ]
+    train = f"{program()} train --model=NAME --data=path/to/pictures"
+    return f"{table(rows, header=header, words=(0, 4, 5))}\n\n  parameters without those of the logits\n  {train}"
+
+
+def evaluation(metrics: Mapping[str, Any], directory: Path) -> str:
+    """Returns the table of classes and the figures of a whole split."""
+    rows = {
+        f"{metrics['split']} accuracy": with_interval(metrics),
+        "macro F1": number(metrics["macro_f1"]),
+        "ROC AUC (macro)": number(metrics["roc_auc_macro"]),
+        "log loss": number(metrics["log_loss"]),
+        "calibration error": percent(metrics["ece"]),
+        "written to": directory,
+    }
+    return f"{per_class(metrics)}\n\n{pairs(rows)}"
+
+
+def row_line(row: Mapping[str, Any]) -> str:
+    """Returns a prediction as one line."""
+    if row["error"]:
+        return f"{row['path']}  {paint('error: ' + str(row['error']), 'red')}"
+    line = f"{row['path']}  {paint(str(row['label']), 'bold')}  {percent(row['confidence'])}"
+    names, probabilities = _ranked(row)
+    others = zip(names[1:], probabilities[1:], strict=True)
+    return line + "".join(f"  {name} {percent(p)}" for name, p in others)
+
+
+def ranking(row: Mapping[str, Any]) -> str:
+    """Returns the classes that a prediction ranks, with a bar each."""
+    names, probabilities = _ranked(row)
+    width = max(map(len, names))
+    return "\n".join(
+        f"  {name.ljust(width)}  {percent(p):>7}  {paint('#' * round(30 * p), 'green')}".rstrip()
+        for name, p in zip(names, probabilities, strict=True)
+    )
+
+
+def _ranked(row: Mapping[str, Any]) -> tuple[list[str], list[float]]:
+    """Returns the classes that a row ranks, the likeliest first."""
+    names, probabilities = [str(row["label"])], [float(row["confidence"])]
+    rank = 2
+    while row.get(f"label_{rank}"):
+        names.append(str(row[f"label_{rank}"]))
+        probabilities.append(float(row[f"confidence_{rank}"]))
+        rank += 1
+    return names, probabilities

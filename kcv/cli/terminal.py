@@ -1,0 +1,56 @@
+"""The only place that prints: results to stdout, complaints to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kcv.cli import console, results
+
+
+def show(text: str) -> None:
+    """Prints a result."""
+    print(text, flush=True)
+
+
+def json_of(values: Any) -> None:
+    """Prints a result as JSON."""
+    show(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def complain(text: str) -> None:
+    """Prints what went wrong."""
+    print(f"{console.paint('kcv: error:', 'red', sys.stderr)} {text}", file=sys.stderr, flush=True)
+
+
+def rows(predicted: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) -> int:
+    """Prints predictions as they come and returns how many pictures failed.
+
+    Args:
+        predicted: rows of `kcv.predict`.
+        values: the options `format` and `output` of the verb.
+    """
+    failed = total = 0
+    held: Mapping[str, Any] | None = None  # one row is kept back: a single picture is shown with its ranking
+    for row in predicted:
+        total += 1
+        failed += bool(row["error"])
+        if values["format"] == "json":
+            show(json.dumps(row, ensure_ascii=False))
+        elif total == 1:
+            held = row
+        elif values["output"] is None:
+            if held is not None:
+                show(results.row_line(held))
+                held = None
+            show(results.row_line(row))
+    if held is not None and total == 1:
+        show(results.row_line(held))
+        if not held["error"]:
+            show(results.ranking(held))
+    if values["output"] is not None:
+        logging.getLogger(__name__).info("%d rows written to %s", total, values["output"])
+    return failed

@@ -1,0 +1,180 @@
+"""A Keras model as an ONNX graph, through torch: pictures in, logits and probabilities out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from kcv import __version__
+from kcv.errors import ExportError
+from kcv.exporting.simplify import simplify
+from kcv.native.layers.lowered import Target, Unsupported
+from kcv.native.lowering import lower
+from kcv.onnx_model import INPUT, LOGITS, PROBABILITIES, OnnxInfo
+
+if TYPE_CHECKING:
+    import keras
+
+    from kcv.native.program import Program, Step
+
+OPSETS = (18, 19, 20, 21)
+"""From the lowest that torch writes to the highest that the oldest onnxruntime we support reads (1.20)."""
+DEFAULT_OPSET = 20
+"""The first with GELU as one operator."""
+
+_EXAMPLE_PICTURES = 2  # one would be taken for a fixed size by torch.export
+
+
+def write_graph(model: keras.Model, info: OnnxInfo, path: Path, *, opset: int = DEFAULT_OPSET) -> None:
+    """Writes a model as an ONNX file and has `onnx` check it, types and shapes included.
+
+    Args:
+        model: functional, in float32: RGB 0-255 [batch, size, size, 3] to logits. Its kernels are laid out anew.
+        info: what the file is to say of itself.
+        path: where to.
+        opset: of ONNX's operators; one of `OPSETS`.
+
+    Raises:
+        ExportError: a layer has no form in ONNX.
+    """
+    try:
+        network = _Deployed(lower(model, Target(in_place=False)))
+        graph = _trace(network, info.image_size, opset)
+    except Unsupported as error:
+        raise ExportError(f"{model.name} cannot be exported: {error}") from error
+    # The exporter has errors of its own for each of its stages; all mean that some layer is beyond it.
+    except (torch.onnx.OnnxExporterError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ExportError(f"{model.name} cannot be exported: {reason}") from error
+    _describe(graph, info)
+    simplify(graph)
+    onnx.checker.check_model(graph, full_check=True)
+    onnx.save(graph, path)
+
+
+class _Layer(nn.Module):
+    """One step of a program as a module, so that the nodes it becomes can be told by its name."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self._step = step.run
+
+    def forward(self, *tensors: Tensor) -> Any:
+        return self._step(False, *tensors)
+
+
+class _Deployed(nn.Module):
+    """The program as one torch module, softmax included."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict()
+        self._program = program.wrapped(self._register)
+
+    def _register(self, step: Step) -> Any:
+        name = re.sub(r"\W", "_", step.name)
+        while name in self.layers:  # `layout` and `cast` come more than once
+            name += "_"
+        layer = self.layers[name] = _Layer(step)
+        return lambda training, *tensors: layer(*tensors)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self._program(image, training=False)
+        return logits, torch.softmax(logits, dim=1)
+
+
+def _trace(network: nn.Module, size: int, opset: int) -> onnx.ModelProto:
+    image = torch.zeros((_EXAMPLE_PICTURES, size, size, 3), dtype=torch.uint8)
+    with torch.no_grad(), quiet_exporter():
+        exported = torch.onnx.export(
+            network.eval(),
+            (image,),
+            input_names=[INPUT],
+            output_names=[LOGITS, PROBABILITIES],
+            dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
+            opset_version=opset,
+            dynamo=True,
+            verbose=False,
+        )
+    assert exported is not None  # only a path to write to makes it None
+    proto: onnx.ModelProto = exported.model_proto
+    return proto
+
+
+def _describe(graph: onnx.ModelProto, info: OnnxInfo) -> None:
+    """Names nodes and weights by their layers, drops what the exporter says of its own code, and adds `info`."""
+    weights = {tensor.name: tensor for tensor in graph.graph.initializer}
+    renamed: dict[str, str] = {}
+    taken: set[str] = set()
+    for node in graph.graph.node:
+        layer = _layer_of(node)
+        node.name = _fresh(f"{layer or 'output'}/{node.op_type}", taken)
+        for position, name in enumerate(node.input):
+            if name in weights and name not in renamed and layer:
+                renamed[name] = _fresh(f"{layer}/{_role(node.op_type, position)}", taken)
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for node in graph.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    for name, new in renamed.items():
+        weights[name].name = new
+    for value in graph.graph.value_info:
+        value.name = renamed.get(value.name, value.name)
+    for value in [*graph.graph.value_info, *graph.graph.input, *graph.graph.output]:
+        del value.metadata_props[:]
+    del graph.graph.metadata_props[:]
+    del graph.metadata_props[:]
+    graph.graph.name = info.model_name
+    graph.producer_name, graph.producer_version = "kcv", __version__
+    onnx.helper.set_model_props(graph, info.to_metadata())
+
+
+def _layer_of(node: onnx.NodeProto) -> str:
+    """Returns the layer that a node came from, as the exporter noted it."""
+    for prop in node.metadata_props:
+        if prop.key == "pkg.torch.onnx.name_scopes":
+            found = re.search(r"layers\.(\w+)", prop.value)
+            return found.group(1) if found else ""
+    return ""
+
+
+def _role(kind: str, position: int) -> str:
+    roles = {"Conv": ("", "kernel", "bias"), "Gemm": ("", "kernel", "bias"), "MatMul": ("", "kernel"),
+             "BatchNormalization": ("", "gamma", "beta", "moving_mean", "moving_variance")}  # fmt: skip
+    known = roles.get(kind, ())
+    return known[position] if position < len(known) and known[position] else f"{kind.lower()}_{position}"
+
+
+def _fresh(name: str, taken: set[str]) -> str:
+    """Returns the name, numbered where it is taken already, and takes it."""
+    candidate, number = name, 1
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}_{number}"
+    taken.add(candidate)
+    return candidate
+
+
+@contextlib.contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Keeps the exporter from talking to the user: what matters to them is checked after."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(None):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

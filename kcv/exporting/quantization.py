@@ -1,0 +1,144 @@
+"""Static int8: weights and activations of convolutions in 8 bits, where that pays on this machine."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from kcv.exporting.gate import MOST_POINTS
+from kcv.exporting.samples import Samples
+from kcv.metrics import accuracy
+from kcv.onnx_model import INPUT, OnnxInfo, OnnxModel
+from kcv.turns import take_turns
+
+QUANTIZED = ("Conv", "Gemm", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Relu", "Clip")
+"""What is computed in 8 bits. The rest (normalisation of the input, GELU, SiLU, softmax) stays in float32."""
+
+_CALIBRATION_BATCH = 32
+_BATCHES = (1, 32)
+_LEAST_GAIN = 1.05
+"""How much faster int8 has to be to be kept: less is noise."""
+_TURNS = 15
+
+
+@dataclass(frozen=True)
+class Trade:
+    """What int8 gains and costs against float32, measured in turns on this machine.
+
+    Attributes:
+        float32_accuracy: of the float32 file (0-1).
+        int8_accuracy: of the int8 file.
+        pictures: how many both were measured on.
+        gains: how many times faster int8 is, by batch size.
+        bytes: sizes of the two files, by precision.
+    """
+
+    float32_accuracy: float
+    int8_accuracy: float
+    pictures: int
+    gains: dict[int, float]
+    bytes: dict[str, int]
+
+    @property
+    def refusal(self) -> str | None:
+        """Why int8 is not worth it; None where it is."""
+        lost = 100 * (self.float32_accuracy - self.int8_accuracy)
+        if not lost <= MOST_POINTS:
+            return (
+                f"accuracy falls by {lost:.2f} points, from {self.float32_accuracy:.2%} to {self.int8_accuracy:.2%} "
+                f"(allowed {MOST_POINTS})"
+            )
+        slow = {size: gain for size, gain in self.gains.items() if gain < _LEAST_GAIN}
+        if slow:
+            told = ", ".join(f"{gain:.2f}x at batch {size}" for size, gain in slow.items())
+            return f"it is not faster on this machine: {told}"
+        return None
+
+
+def quantize(source: Path, target: Path, info: OnnxInfo, pixels: NDArray[np.uint8]) -> None:
+    """Writes the int8 form of an exported file: QDQ, weights int8 by channel, activations uint8.
+
+    Args:
+        source: the float32 file.
+        target: where to.
+        info: what the file is to say of itself.
+        pixels: training pictures, uint8 [n, size, size, 3], that show which values occur between the layers.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped
+        def __init__(self) -> None:
+            self._batches = iter(range(0, len(pixels), _CALIBRATION_BATCH))
+
+        def get_next(self) -> dict[str, Any] | None:
+            start = next(self._batches, None)
+            return None if start is None else {INPUT: pixels[start : start + _CALIBRATION_BATCH]}
+
+    with tempfile.TemporaryDirectory() as folder, _quietly():
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(target),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(QUANTIZED),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+    graph = onnx.load(target)
+    onnx.helper.set_model_props(graph, info.to_metadata())
+    onnx.checker.check_model(graph, full_check=True)
+    onnx.save(graph, target)
+
+
+def weigh(float32: Path, int8: Path, samples: Samples) -> Trade:
+    """Measures both files on labelled pictures.
+
+    Args:
+        float32: the file that int8 was made from.
+        int8: the file in question.
+        samples: with labels.
+    """
+    assert samples.labels is not None
+    models = {path: OnnxModel(path, device="cpu") for path in (float32, int8)}
+    right = {path: accuracy(samples.labels, model.logits(samples.pixels)) for path, model in models.items()}
+    gains = {}
+    for size in _BATCHES:
+        batch = samples.pixels[np.arange(size) % len(samples.pixels)]
+        seconds = take_turns({path: partial(model.run, batch) for path, model in models.items()}, _TURNS)
+        gains[size] = statistics.median(seconds[float32]) / statistics.median(seconds[int8])
+    return Trade(
+        float32_accuracy=right[float32],
+        int8_accuracy=right[int8],
+        pictures=len(samples.labels),
+        gains=gains,
+        bytes={"float32": float32.stat().st_size, "int8": int8.stat().st_size},
+    )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps onnxruntime's quantiser from logging hints through the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

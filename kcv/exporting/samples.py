@@ -1,0 +1,101 @@
+"""Real pictures to check an export with: those the model was validated on, or others that the user names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcv import artifact, data, images
+from kcv.errors import DataError
+
+if TYPE_CHECKING:
+    from kcv.artifact import LoadedModel
+    from kcv.data.dataset import Pictures
+
+MOST_CHECKED = 1000
+MOST_CALIBRATED = 512
+_FEWEST_CALIBRATED = 16
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Pictures at a model's size.
+
+    Attributes:
+        name: what they are, for people.
+        pixels: uint8 [n, size, size, 3]; at least one.
+        labels: positions in the model's class names, int64 [n]; None where the pictures have no labels.
+    """
+
+    name: str
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+
+
+def to_check(model: LoadedModel, given: str | None) -> Samples:
+    """Returns up to `MOST_CHECKED` pictures that the model has not learned from.
+
+    Args:
+        model: the model.
+        given: a source as `--data` takes it, a folder of pictures without classes, or a picture; None for the
+            validation split of the training data.
+
+    Raises:
+        DataError: there are none, or they cannot be read.
+    """
+    if given is None:
+        try:
+            return _labelled(model, None, "val", MOST_CHECKED)
+        except DataError as error:
+            raise DataError(f"{error} Pictures to check the export with may be named: --samples=PATH.") from None
+    path = Path(given).expanduser()
+    if _holds_no_classes(path):
+        files = _spread(list(images.find([path])), MOST_CHECKED)
+        return Samples(given, images.stack(files, model.image_size, model.resize), None)
+    splits = data.open_source(given).splits
+    split = next(name for name in ("val", "test", "train") if name in splits)
+    return _labelled(model, given, split, MOST_CHECKED)
+
+
+def to_calibrate(model: LoadedModel, given: str | None, checked: Samples) -> tuple[Samples, Samples]:
+    """Returns pictures to calibrate a quantised model on, and those to check it with.
+
+    Calibration takes training pictures. Where the user named pictures, there are no others: half of them calibrate, and
+    the other half checks.
+
+    Raises:
+        DataError: there are too few, or none that are labelled.
+    """
+    if checked.labels is None:
+        raise DataError(f"{checked.name}: has no classes, so the accuracy of int8 cannot be checked with it.")
+    if given is None:
+        return _labelled(model, None, "train", MOST_CALIBRATED), checked
+    calibrating, checking = (
+        Samples(checked.name, checked.pixels[start::2], checked.labels[start::2]) for start in (0, 1)
+    )
+    if len(calibrating.pixels) < _FEWEST_CALIBRATED:
+        needed = 2 * _FEWEST_CALIBRATED
+        raise DataError(f"{given}: {len(checked.pixels)} pictures are too few for int8, which needs {needed} or more.")
+    return calibrating, checking
+
+
+def _labelled(model: LoadedModel, source: str | None, split: str, most: int) -> Samples:
+    pictures: Pictures = artifact.load_split(model, split, source, most=most)
+    pixels = np.stack([pictures.read(i) for i in range(len(pictures))])
+    names = {"val": "validation", "train": "training", "test": "test"}
+    return Samples(f"{names[split]} pictures of {source or model.info.data_name}", pixels, pictures.labels)
+
+
+def _holds_no_classes(path: Path) -> bool:
+    if path.is_dir():
+        return next(images.walk(path, recursive=False), None) is not None
+    return path.is_file() and path.suffix != ".parquet"
+
+
+def _spread(files: list[Path], most: int) -> list[Path]:
+    """Takes up to `most` files, evenly: folders are often in the order of their classes."""
+    return [files[i] for i in data.evenly(len(files), most)]

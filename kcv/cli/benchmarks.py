@@ -73,5 +73,6 @@ def prediction_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"{table(body, header=header, words=(0, 2, 3))}\n\n"
         f"  {first['hardware']}, {first['threads']} threads; medians of {first['repeats']} turns\n"
-        "  cold start: the whole command for one picture, Python's start included"
+        "  cold start: the whole command for one picture, Python's start included\n"
+        "  torch-onnx takes pictures that are normalised already, kcv-onnx takes bytes"
     )

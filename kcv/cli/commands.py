@@ -161,7 +161,8 @@ def benchmark(*operands: str, **flags: str) -> int:
         ("device", "auto", ("train", "data")),
     ):
         if what not in verbs and given.pop(name, default) != default:
-            raise UsageError(f"benchmark {what} has no --{name}; benchmark {' and '.join(verbs)} has.")
+            have = "have" if len(verbs) > 1 else "has"
+            raise UsageError(f"benchmark {what} has no --{name}; benchmark {' and '.join(verbs)} {have}.")
     from kcv import benchmark as measure
 
     runs: dict[str, tuple[Callable[..., list[dict[str, Any]]], Callable[[list[dict[str, Any]]], str]]] = {

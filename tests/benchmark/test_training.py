@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from kcv.benchmark import BENCHMARKED, benchmark_training
-from kcv.benchmark import training as timing
 from kcv.benchmark.contestants import Setting, kcv_step, keras_model, torch_network
 from kcv.benchmark.peak import flops_of_step, matrix_rate
 from kcv.cli.verbs import BENCHMARKED as OFFERED
@@ -87,20 +86,6 @@ def test_operations_are_those_of_the_layers() -> None:
     network = nn.Sequential(nn.Conv2d(8, 16, 3, groups=8), nn.Flatten(), nn.Linear(16 * 4 * 4, 5))
     forward = 2 * 2 * (16 * 4 * 4 * 9 * 1 + 16 * 4 * 4 * 5)  # two pictures, a product and a sum each
     assert flops_of_step(network, torch.zeros(2, 8, 6, 6)) == 3 * forward
-
-
-def test_turns_are_taken_in_order() -> None:
-    order: list[str] = []
-    steps = {name: (lambda name=name: order.append(name)) for name in "abc"}
-    setting = Setting("custom_cnn", 32, 2, "float32", "cpu")
-    original = timing._steps_in_a_turn
-    try:
-        timing._steps_in_a_turn = lambda step, device: 1
-        seconds = timing._take_turns(steps, setting, repeats=3)
-    finally:
-        timing._steps_in_a_turn = original
-    assert order == list("abcabcabc")
-    assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3, "c": 3}
 
 
 def test_the_machines_rate_is_that_of_a_product() -> None:

@@ -1,9 +1,15 @@
 """The verbs as a person runs them, on a real run: what is printed where, and the exit codes."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -64,7 +70,7 @@ def test_predict_many_with_a_bad_one_among_them(kcv, run, pictures, tmp_path):
     folder = tmp_path / "new"
     shutil.copytree(pictures / "test", folder)
     (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff")
-    done = kcv("predict", "new", f"--model={run}", "--output=rows.csv")
+    done = kcv("predict", "new", "--recursive", f"--model={run}", "--output=rows.csv")
     assert done.returncode == 2
     assert "kcv: error: 1 picture could not be read" in done.stderr
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 26
@@ -82,3 +88,57 @@ def test_info_needs_no_keras_and_says_what_is_in_the_file(kcv, run):
     assert done.returncode == 0
     for word in ("custom_cnn", "centre, left, top", "16x16", "test accuracy"):
         assert word in done.stdout
+
+
+def test_export_writes_the_file_that_predict_and_info_take(kcv, run, pictures, tmp_path):
+    done = kcv("export", str(run))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for word in ("model.onnx", "float32, opset 20", "24 validation pictures", "differ by up to", "100.00%", "Next:"):
+        assert word in done.stdout
+    picture = str(pictures / "test" / "left" / "000.png")
+    model = str(run / "model.onnx")
+    answers = [kcv("predict", picture, f"--model={one}").stdout for one in (run, model)]
+    assert answers[0].splitlines()[1].split()[0] == answers[1].splitlines()[1].split()[0] == "left"
+    card = kcv("info", model)
+    assert card.returncode == 0, card.stderr
+    for word in ("custom_cnn, ONNX, float32", "centre, left, top", "16x16 RGB"):
+        assert word in card.stdout
+    assert json.loads(kcv("info", model, "--format=json").stdout)["class_names"] == ["centre", "left", "top"]
+
+
+def test_predict_reads_a_list_from_standard_input(exported, pictures, tmp_path):
+    files = sorted((pictures / "test").rglob("*.png"))
+    listed = "\0".join([*map(str, files), "gone.png"]).encode()
+    done = subprocess.run(
+        [sys.executable, "-m", "kcv", "predict", "-", f"--model={exported.path}", "--format=json"],
+        input=listed, capture_output=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["path"] for row in rows] == [*map(str, files), "gone.png"]
+    assert [bool(row["error"]) for row in rows] == [False] * 24 + [True]
+    assert done.returncode == 2
+    empty = subprocess.run(
+        [sys.executable, "-m", "kcv", "predict", "-", f"--model={exported.path}"],
+        input=b"", capture_output=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert (empty.returncode, empty.stderr) == (2, b"kcv: error: no pictures were named.\n")
+
+
+def test_a_cold_prediction_on_onnx_is_there_at_once_and_small(exported, pictures):
+    script = (
+        "import resource, subprocess, sys, time; began = time.perf_counter(); "
+        "subprocess.run(sys.argv[1:], check=True, capture_output=True); "
+        "print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    words = ["predict", str(pictures / "test" / "left" / "000.png"), f"--model={exported.path}"]
+    command = [sys.executable, "-c", script, sys.executable, "-m", "kcv", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    taken = []
+    for _ in range(3):  # the machine may be busy with something else
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        taken.append([float(word) for word in done.stdout.split()])
+    seconds, kilobytes = min(taken)
+    assert seconds < 1.0
+    if sys.platform == "linux":  # elsewhere it counts in other units
+        assert kilobytes < 200_000

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kcv.benchmark import benchmark_prediction, prediction
+from kcv.cli.benchmarks import prediction_benchmark
+
+KEYS = {
+    "model",
+    "runtime",
+    "precision",
+    "batch_size",
+    "p50_ms",
+    "p95_ms",
+    "images_per_second",
+    "cold_start_s",
+    "bytes",
+}
+"""What other programs read."""
+
+
+def test_rows_say_how_fast_each_way_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prediction, "_COLD_STARTS", 1)
+    rows = benchmark_prediction(model="custom_cnn", repeats=1)
+    assert json.loads(json.dumps(rows)) == rows
+    runtimes = [("kcv-onnx", "float32"), ("kcv-onnx", "int8"), ("kcv-keras", "float32")]
+    runtimes += [("torch", "float32"), ("torch-onnx", "float32")]
+    assert [(row["runtime"], row["precision"], row["batch_size"]) for row in rows] == [
+        (*one, size) for size in (1, 32) for one in runtimes
+    ]
+    for row in rows:
+        assert row.keys() >= KEYS
+        assert 0 < row["p50_ms"] <= row["p95_ms"]
+        assert row["images_per_second"] == pytest.approx(row["batch_size"] / row["p50_ms"] * 1e3)
+        assert row["bytes"] > 1e6 and (row["image_size"], row["model"]) == (32, "custom_cnn")
+    cold = {row["runtime"]: row["cold_start_s"] for row in rows}
+    assert 0 < cold["kcv-onnx"] < cold["kcv-keras"]
+    sizes = {row["precision"]: row["bytes"] for row in rows if row["runtime"] == "kcv-onnx"}
+    assert sizes["int8"] < 0.4 * sizes["float32"]
+    lines = prediction_benchmark(rows).splitlines()
+    assert len(lines) == 1 + len(rows) + 4
+    assert max(map(len, lines)) <= 120

@@ -12,6 +12,8 @@ Name = TypeVar("Name", bound=Hashable)
 _TURN_SECONDS = 0.05
 """How long a turn lasts at least: a shorter one is several runs, because clocks and waits cost too."""
 _WARM_UPS = 2
+PAUSE = 0.1
+"""Seconds after which onnxruntime's threads rest."""
 
 
 def take_turns(
@@ -20,6 +22,7 @@ def take_turns(
     *,
     settle: Callable[[], object] = lambda: None,
     each: bool = False,
+    pause: float = 0.0,
     advance: Callable[[], object] = lambda: None,
 ) -> dict[Name, list[float]]:
     """Times contestants in turns.
@@ -29,6 +32,8 @@ def take_turns(
         repeats: turns of each that count; before them each is run until it is warm.
         settle: waits until what was begun is done, where runs only begin it (CUDA).
         each: whether every run is timed for itself; by default a turn gives the mean of its runs.
+        pause: seconds of rest before every turn. Thread pools spin for a while when they have nothing to do, which
+            takes a core away from whoever comes next.
         advance: called after every round of turns.
 
     Returns:
@@ -51,6 +56,7 @@ def take_turns(
     seconds: dict[Name, list[float]] = {name: [] for name in contestants}
     for _ in range(repeats):
         for name, work in contestants.items():
+            time.sleep(pause)
             if each:
                 seconds[name].extend(timed(work, 1) for _ in range(counts[name]))
             else:

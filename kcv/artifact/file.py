@@ -151,6 +151,8 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         raise ArtifactError(f"{path}: is a folder; expected a model file such as {path / 'model.keras'}")
     if not path.exists():
         raise ArtifactError(f"{path}: no such model file")
+    if path.suffix.lower() == ".onnx":
+        raise ArtifactError(f"{path}: is an ONNX file, which predict and info take; here the .keras file is needed")
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive

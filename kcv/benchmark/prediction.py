@@ -31,7 +31,7 @@ from kcv.exporting.quantization import quantize
 from kcv.native.device import describe_device
 from kcv.onnx_model import OnnxInfo, OnnxModel, open_session
 from kcv.progress import Progress
-from kcv.turns import take_turns
+from kcv.turns import PAUSE, take_turns
 
 BATCHES = (1, 32)
 _COLD_STARTS = 3
@@ -95,7 +95,7 @@ def _rows(setting: Setting, folder: Path, repeats: int) -> list[dict[str, Any]]:
         batch = pixels[:batch_size].numpy()
         with Progress(repeats, f"{setting.model}, batch {batch_size}", unit="turns") as progress:
             works = {one: partial(one.run, batch) for one in contestants}
-            seconds = take_turns(works, repeats, each=True, advance=progress.advance)
+            seconds = take_turns(works, repeats, each=True, pause=PAUSE, advance=progress.advance)
         for one, times in seconds.items():
             rows.append(
                 {

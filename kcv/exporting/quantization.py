@@ -21,7 +21,7 @@ from kcv.exporting.gate import MOST_POINTS
 from kcv.exporting.samples import Samples
 from kcv.metrics import accuracy
 from kcv.onnx_model import INPUT, OnnxInfo, OnnxModel
-from kcv.turns import take_turns
+from kcv.turns import PAUSE, take_turns
 
 QUANTIZED = ("Conv", "Gemm", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Relu", "Clip")
 """What is computed in 8 bits. The rest (normalisation of the input, GELU, SiLU, softmax) stays in float32."""
@@ -120,7 +120,7 @@ def weigh(float32: Path, int8: Path, samples: Samples) -> Trade:
     gains = {}
     for size in _BATCHES:
         batch = samples.pixels[np.arange(size) % len(samples.pixels)]
-        seconds = take_turns({path: partial(model.run, batch) for path, model in models.items()}, _TURNS)
+        seconds = take_turns({path: partial(model.run, batch) for path, model in models.items()}, _TURNS, pause=PAUSE)
         gains[size] = statistics.median(seconds[float32]) / statistics.median(seconds[int8])
     return Trade(
         float32_accuracy=right[float32],

@@ -38,7 +38,7 @@ Features = NDArray[np.float32]
 MOST_BYTES = 20 * 2**30
 """What the kept features of all runs may take together; beyond it the ones not used for longest go."""
 
-_FORMAT = 2
+_FORMAT = 3
 """Raise it when what is computed for the same key changes: the order of the rows, the way to get there."""
 _BATCH = 64  # enough to fill a CPU; larger ones only need more memory
 

@@ -189,3 +189,9 @@ def test_what_cannot_be_loaded_is_refused(kind, model_file, tmp_path):
     with pytest.raises(ArtifactError, match=message) as caught:
         load(make(model_file, tmp_path / "m.keras"))
     assert "\n" not in str(caught.value)
+
+
+def test_an_onnx_file_is_told_from_a_model_file(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"anything")
+    with pytest.raises(ArtifactError, match="is an ONNX file, which predict and info take"):
+        load(tmp_path / "m.onnx")

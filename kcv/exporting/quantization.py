@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 import tempfile
 import warnings
@@ -25,6 +26,9 @@ from kcv.turns import PAUSE, take_turns
 
 QUANTIZED = ("Conv", "Gemm", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Relu", "Clip")
 """What is computed in 8 bits. The rest (normalisation of the input, GELU, SiLU, softmax) stays in float32."""
+
+_FEWEST_PRODUCTS = 16
+"""A dense convolution of fewer products for each output waits for memory, and int8 only adds conversions."""
 
 _CALIBRATION_BATCH = 32
 _BATCHES = (1, 32)
@@ -96,6 +100,7 @@ def quantize(source: Path, target: Path, info: OnnxInfo, pixels: NDArray[np.uint
             Reader(),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTIZED),
+            nodes_to_exclude=_tiny(onnx.load(prepared).graph),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -104,6 +109,18 @@ def quantize(source: Path, target: Path, info: OnnxInfo, pixels: NDArray[np.uint
     onnx.helper.set_model_props(graph, info.to_metadata())
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, target)
+
+
+def _tiny(graph: onnx.GraphProto) -> list[str]:
+    """Returns the names of the convolutions that are too small to gain anything."""
+    kernels = {value.name: tuple(value.dims) for value in graph.initializer}
+    return [
+        node.name
+        for node in graph.node
+        if node.op_type == "Conv"
+        and math.prod(kernels[node.input[1]][1:]) < _FEWEST_PRODUCTS
+        and all(attribute.i == 1 for attribute in node.attribute if attribute.name == "group")
+    ]
 
 
 def weigh(float32: Path, int8: Path, samples: Samples) -> Trade:

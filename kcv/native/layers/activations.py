@@ -53,11 +53,19 @@ def then(run: Callable[[bool, Tensor], Tensor], activation: Any) -> Callable[[bo
 def _elementwise(layer: Any, inputs: Sequence[Value], target: Target, function: Callable[[Tensor], Tensor]) -> Lowered:
     (value,) = inputs
     dtype = compute_dtype(layer)
-    if function is F.relu and value.spare and value.dtype == dtype and target.in_place:
+    overwrites = value.spare and value.dtype == dtype and target.in_place
+    if function is F.relu and overwrites:
         function = F.relu_
 
     def run(training: bool, x: Tensor) -> Tensor:
         return function(x.to(dtype))
+
+    def run_silu(training: bool, x: Tensor) -> Tensor:
+        # Unlike ReLU's, its gradient needs what it was given.
+        return F.silu(x.to(dtype), inplace=not torch.is_grad_enabled())
+
+    if function is F.silu and overwrites:
+        return Lowered(run_silu, wants_moved=value.moved, gives_moved=value.moved)
 
     return Lowered(run, wants_moved=value.moved, gives_moved=value.moved)
 

@@ -44,7 +44,7 @@ async function pixels(path, size, resize) {
   return sharp(path)
     .rotate()
     .flatten({ background: "white" })
-    .resize(size, size, { fit: FIT[resize], kernel: "linear", background: grey })
+    .resize(size, size, { fit: FIT[resize], kernel: "linear", background: grey, fastShrinkOnLoad: false })
     .toColourspace("srgb")
     .removeAlpha()
     .raw()

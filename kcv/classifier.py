@@ -27,6 +27,10 @@ class Classifier(Protocol):
         """How pictures of other sizes are brought to `image_size`."""
 
     @property
+    def threshold(self) -> float | None:
+        """The confidence (0-1) below which it does not commit itself; None where it always does."""
+
+    @property
     def preferred_batch(self) -> int:
         """How many pictures it computes well at once, where nobody says."""
 

@@ -1,4 +1,4 @@
-"""Logits and probabilities of many pictures: the one way in which training, evaluation and prediction run a model."""
+"""Logits of many pictures: the one way in which training, evaluation and prediction run a model."""
 
 from __future__ import annotations
 
@@ -103,12 +103,3 @@ def model_device(model: keras.Model) -> torch.device:
     """Returns the torch device that a model's variables live on."""
     device: torch.device = model.variables[0].value.device
     return device
-
-
-def softmax(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Returns probabilities, float64 of the same shape, from logits along the last axis; rows sum to 1."""
-    shifted = values.astype(np.float64)
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    exponentials = np.exp(shifted)
-    result: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return result

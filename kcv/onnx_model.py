@@ -39,6 +39,8 @@ class OnnxInfo:
         data_name: what it was trained on.
         data_fingerprint: SHA-256 (hex) of that.
         kcv_version: of the kcv that wrote it.
+        temperature: what logits are divided by on their way to the probabilities; the graph does it.
+        threshold: the confidence (0-1) below which the answer is `kcv.classifier.UNSURE`; None: always answer.
     """
 
     class_names: tuple[str, ...]
@@ -49,10 +51,12 @@ class OnnxInfo:
     data_name: str
     data_fingerprint: str
     kcv_version: str
+    temperature: float = 1.0
+    threshold: float | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """Returns the texts that the file holds."""
-        return {
+        texts = {
             "kcv_format": str(FORMAT_VERSION),
             "class_names": json.dumps(self.class_names, ensure_ascii=False),
             "image_size": str(self.image_size),
@@ -62,7 +66,9 @@ class OnnxInfo:
             "data_name": self.data_name,
             "data_fingerprint": self.data_fingerprint,
             "kcv_version": self.kcv_version,
+            "temperature": repr(self.temperature),
         }
+        return texts if self.threshold is None else {**texts, "threshold": repr(self.threshold)}
 
     @classmethod
     def from_metadata(cls, values: Mapping[str, str], origin: str) -> OnnxInfo:
@@ -76,15 +82,25 @@ class OnnxInfo:
         try:
             version, size = int(values["kcv_format"]), int(values["image_size"])
             names = json.loads(values["class_names"])
+            temperature = float(values.get("temperature", 1))
+            threshold = float(values["threshold"]) if "threshold" in values else None
         except (KeyError, ValueError) as error:
             raise ArtifactError(f"{origin}: its description is damaged: {error}") from None
         if version > FORMAT_VERSION:
             raise ArtifactError(f"{origin}: written by a newer kcv (format {version}); this one reads {FORMAT_VERSION}")
         sound = isinstance(names, list) and len(names) >= 2 and all(isinstance(name, str) for name in names)
+        # Not `< 0` and `> 1`: a NaN is neither.
+        sound = sound and temperature > 0 and (threshold is None or 0 <= threshold <= 1)
         if not sound or not 1 <= size <= 4096 or values.get("resize") not in pictures.RESIZE_MODES:
             raise ArtifactError(f"{origin}: its description is damaged")
         texts = ("resize", "precision", "model_name", "data_name", "data_fingerprint", "kcv_version")
-        return cls(class_names=tuple(names), image_size=size, **{key: values.get(key, "") for key in texts})
+        return cls(
+            class_names=tuple(names),
+            image_size=size,
+            **{key: values.get(key, "") for key in texts},
+            temperature=temperature,
+            threshold=threshold,
+        )
 
 
 class OnnxModel:
@@ -128,6 +144,11 @@ class OnnxModel:
     def resize(self) -> str:
         """How pictures of other sizes are brought to `image_size`."""
         return self.info.resize
+
+    @property
+    def threshold(self) -> float | None:
+        """The confidence (0-1) below which it does not commit itself; None where it always does."""
+        return self.info.threshold
 
     @property
     def preferred_batch(self) -> int:

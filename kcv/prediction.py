@@ -20,7 +20,7 @@ from kcv import images
 from kcv.classifier import Classifier, open_classifier, usable_cores
 from kcv.errors import DataError, ImageError
 from kcv.progress import Progress
-from kcv.rows import check_suffix, open_rows
+from kcv.rows import UNSURE, check_suffix, open_rows
 
 Decoded: TypeAlias = NDArray[np.uint8] | ImageError
 
@@ -33,6 +33,7 @@ def predict(
     model: str | Path | Classifier,
     *,
     top_k: int | None = None,
+    threshold: float | None = None,
     output: str | Path | None = None,
     batch_size: int | None = None,
     device: str = "auto",
@@ -49,6 +50,8 @@ def predict(
             and all stand for pictures.
         model: a model file (`.keras` or `.onnx`), or an opened one.
         top_k: how many classes a row ranks; by default 1, for a single picture 5. At most the number of classes.
+        threshold: the confidence (0-1) below which a row's label is `unsure`; by default the model's own, if it has
+            one; 0 for always a class.
         output: a file for the rows as well: .csv, .jsonl or .parquet. It appears when the last row has been taken.
         batch_size: pictures a batch; by default chosen by their size.
         device: where to run, if `model` is a file.
@@ -58,6 +61,7 @@ def predict(
     Returns:
         Rows: `path`, `label`, `confidence` (0-1), `error` ("" where fine), then `label_2`, `confidence_2` and so on,
         and `probabilities`, a probability by class name. Where `error` is not empty, the others but `path` are None.
+        With a threshold also `likeliest`, the class that the confidence is of, where `label` is `unsure` as well.
 
     Raises:
         DataError: a path does not exist or stands for no picture.
@@ -83,7 +87,8 @@ def predict(
         counted = images.find(named, recursive=recursive) if sys.stderr.isatty() else ()
         total = sum(1 for _ in counted)
         bar = Progress(total, "predict")
-    job = _Job(model, min(ranked, len(model.class_names)), batch_size or model.preferred_batch)
+    least = threshold if threshold is not None else model.threshold
+    job = _Job(model, min(ranked, len(model.class_names)), batch_size or model.preferred_batch, least or None)
     return _rows(job, chain(first_two, files), output, bar)
 
 
@@ -94,10 +99,12 @@ class _Job:
     model: Classifier
     top_k: int
     batch_size: int
+    threshold: float | None
 
     @property
     def columns(self) -> list[str]:
-        more = [f"{name}_{rank}" for rank in range(2, self.top_k + 1) for name in ("label", "confidence")]
+        more = ["likeliest"] if self.threshold is not None else []
+        more += [f"{name}_{rank}" for rank in range(2, self.top_k + 1) for name in ("label", "confidence")]
         return ["path", "label", "confidence", "error", *more]
 
     def decode(self, files: Sequence[Path]) -> list[Decoded]:
@@ -131,6 +138,10 @@ class _Job:
             suffix = "" if rank == 1 else f"_{rank}"
             row[f"label{suffix}"] = names[position]
             row[f"confidence{suffix}"] = float(scores[position])
+        if self.threshold is not None:
+            row["likeliest"] = row["label"]
+            if not row["confidence"] >= self.threshold:
+                row["label"] = UNSURE
         row["probabilities"] = dict(zip(names, map(float, scores), strict=True))
         return row
 

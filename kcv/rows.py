@@ -12,6 +12,9 @@ from typing import Any, Protocol, TextIO
 from kcv.errors import UsageError, nearest
 from kcv.files import atomic
 
+UNSURE = "unsure"
+"""The label of a row whose confidence is below the model's threshold."""
+
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 _PARQUET_ROWS = 4096  # rows of one row group
 

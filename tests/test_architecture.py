@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BASE = {"errors", "config", "files", "progress", "download"}
 """What every part above them may import."""
 
-INFERENCE = {"artifact", "inference", "images", "data", "native", "metrics", "plots"}
+INFERENCE = {"artifact", "calibration", "inference", "images", "data", "native", "metrics", "plots"}
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -33,15 +33,16 @@ ALLOWED: dict[str, set[str]] = {
     "rows": BASE,
     "tracking": BASE,
     "turns": set(),
+    "calibration": BASE | {"rows"},
     "inference": BASE | {"data", "native"},
     "onnx_model": BASE | {"images"},
-    "artifact": BASE | {"data", "images", "inference", "native"},
+    "artifact": BASE | {"calibration", "data", "images", "inference", "native"},
     "classifier": BASE | {"artifact", "onnx_model"},
     "training": BASE | INFERENCE | {"models", "tracking"},
     "evaluation": BASE | INFERENCE,
     "exporting": BASE | INFERENCE | {"onnx_model", "turns"},
     "benchmark": BASE
-    | {"artifact", "data", "exporting", "images", "models", "native", "onnx_model"}
+    | {"artifact", "calibration", "data", "exporting", "images", "models", "native", "onnx_model"}
     | {"inference", "classifier", "turns"},
     "prediction": BASE | {"classifier", "images", "rows"},
     "cli": BASE

@@ -7,6 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
+from kcv import artifact
+from kcv.calibration import softmax
 from kcv.errors import DataError
 
 
@@ -36,8 +38,10 @@ def test_the_files_agree_with_the_figures(run):
 
     result = evaluate(run / "model.keras")
     assert {entry.name for entry in result.directory.iterdir()} == {
-        "metrics.json", "per_class.csv", "confusion_matrix.csv", "confusion_matrix.png", "roc.png",
-        "learning_curves.png",
+        "metrics.json", "per_class.csv", "confusion_matrix.csv", "confusion_matrix_normalized.csv",
+        *(f"{name}.{kind}" for kind in ("png", "svg") for name in (
+            "confusion_matrix", "confusion_matrix_normalized", "roc", "reliability", "learning_curves",
+        )),
     }  # fmt: skip
     header, *rows = _rows(result.directory / "confusion_matrix.csv")
     assert header == ["true class", "centre", "left", "top"]
@@ -60,6 +64,49 @@ def test_splits_and_other_data_go_to_folders_of_their_own(run, pictures, tmp_pat
     assert result.metrics["n"] == 16
     assert result.metrics["per_class"]["centre"]["support"] == 0
     assert result.metrics["per_class"]["centre"]["recall"] is None
+
+
+def test_calibration_is_fitted_again_and_kept_in_the_file(run, tmp_path, pictures):
+    from kcv import evaluate, export, load_model, predict
+
+    path = tmp_path / "model.keras"
+    shutil.copy(run / "model.keras", path)
+    before = load_model(path)
+    result = evaluate(path, abstain_precision=0.5, output_dir=tmp_path / "out")
+    after = load_model(path)
+    assert after.calibration.temperature == before.calibration.temperature  # training fitted the same
+    assert before.threshold is None
+    assert after.calibration.wanted_precision == 0.5
+    assert after.threshold == result.metrics["abstention"]["threshold"]
+    assert after.info.metrics == result.metrics
+    for one, other in zip(before.keras_model.weights, after.keras_model.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    # A threshold that most answers fall below, in the model file and in the file exported from it.
+    strict = after.info.calibration.model_copy(update={"threshold": 0.9999, "temperature": 9.0})
+    artifact.describe_again(path, after.info.model_copy(update={"calibration": strict}))
+    exported = export(path, tmp_path / "model.onnx").path
+    files = sorted((pictures / "test").rglob("*.png"))
+    for file in (path, exported):
+        rows = list(predict(files, file))
+        assert {row["label"] for row in rows} == {"unsure"}
+        plain = list(predict(files, file, threshold=0))
+        assert "likeliest" not in plain[0]
+        assert [row["likeliest"] for row in rows] == [row["label"] for row in plain]
+        softer = softmax(np.log(before.predict(files)) * before.calibration.temperature, 9.0)
+        np.testing.assert_allclose([list(row["probabilities"].values()) for row in rows], softer, atol=1e-5)
+
+
+def test_a_precision_that_is_out_of_reach_leaves_the_file_alone(run, tmp_path, monkeypatch):
+    from kcv import evaluate
+
+    path = tmp_path / "model.keras"
+    shutil.copy(run / "model.keras", path)
+    content = path.read_bytes()
+    monkeypatch.setattr("kcv.calibration.choose_threshold", lambda *_: None)
+    with pytest.raises(DataError, match="reached at no threshold"):
+        evaluate(path, abstain_precision=1.0, output_dir=tmp_path / "out")
+    assert path.read_bytes() == content
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_validation_split_is_the_one_of_training(run):

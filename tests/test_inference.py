@@ -7,7 +7,7 @@ from kcv.config import DataConfig
 
 
 def test_softmax_equals_its_definition_and_survives_large_logits():
-    from kcv.inference import softmax
+    from kcv.calibration import softmax
 
     logits = np.array([[0.0, 1.0, 2.0], [1000.0, 0.0, -1000.0]], np.float32)
     got = softmax(logits)

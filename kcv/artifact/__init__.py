@@ -3,9 +3,19 @@
 Plain `keras.saving.load_model` opens it without kcv; kcv asks for nothing that the file already says.
 """
 
-from kcv.artifact.file import is_described, load, load_keras, read_info, save
+from kcv.artifact.file import describe_again, is_described, load, load_keras, read_info, save
 from kcv.artifact.info import ArtifactInfo
 from kcv.artifact.loaded import LoadedModel
 from kcv.artifact.split import load_split
 
-__all__ = ["ArtifactInfo", "LoadedModel", "is_described", "load", "load_keras", "load_split", "read_info", "save"]
+__all__ = [
+    "ArtifactInfo",
+    "LoadedModel",
+    "describe_again",
+    "is_described",
+    "load",
+    "load_keras",
+    "load_split",
+    "read_info",
+    "save",
+]

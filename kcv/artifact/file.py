@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,21 @@ def save(path: str | Path, model: keras.Model, info: ArtifactInfo) -> Path:
             check_classes(json.loads(archive.read("config.json")), str(path))
             archive.writestr(INFO_MEMBER, info.model_dump_json(indent=2))
     return path
+
+
+def describe_again(path: Path, info: ArtifactInfo) -> None:
+    """Replaces what a model file says of itself; the model in it stays as it is, to the byte.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+        OutputError: the place cannot be written to; the file is as it was.
+    """
+    with _archive(path) as old, atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as new:
+        for member in old.infolist():
+            if member.filename != INFO_MEMBER:
+                with old.open(member) as source, new.open(member, "w") as target:
+                    shutil.copyfileobj(source, target)
+        new.writestr(INFO_MEMBER, info.model_dump_json(indent=2), zipfile.ZIP_DEFLATED)
 
 
 def read_info(path: str | Path) -> ArtifactInfo:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kcv.calibration import Calibration
+
 FORMAT_VERSION = 1
 
 
@@ -26,7 +28,7 @@ class ArtifactInfo(BaseModel):
         data_fingerprint: SHA-256 (hex) of the training source; see `kcv.data.dataset.Source`.
         config: the whole configuration of the run, nested.
         metrics: of the test split (or the validation split, where there is no test split), once measured.
-        calibration: parameters that turn logits into calibrated probabilities; None where not fitted.
+        calibration: how logits become probabilities and answers; None where nothing was fitted.
         best_epoch: the epoch (from 1) whose weights these are.
         versions: of kcv, keras, torch and Python.
         created: when the file was written.
@@ -47,7 +49,7 @@ class ArtifactInfo(BaseModel):
     data_fingerprint: str
     config: dict[str, Any]
     metrics: dict[str, Any] | None = None
-    calibration: dict[str, float] | None = None
+    calibration: Calibration | None = None
     best_epoch: int | None = None
     versions: dict[str, str]
     created: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from kcv import images as pictures
 from kcv.artifact.info import ArtifactInfo
-from kcv.inference import BATCH_SIZE, Forward, logits_of_batches, model_device, native_forward, softmax
+from kcv.calibration import Calibration
+from kcv.inference import BATCH_SIZE, Forward, logits_of_batches, model_device, native_forward
 from kcv.native.precision import in_float32
 
 if TYPE_CHECKING:
@@ -55,6 +56,16 @@ class LoadedModel:
         return self.info.resize
 
     @property
+    def calibration(self) -> Calibration:
+        """How its logits become probabilities; where none was fitted, by softmax alone."""
+        return self.info.calibration or Calibration()
+
+    @property
+    def threshold(self) -> float | None:
+        """The confidence (0-1) below which it does not commit itself; None where it always does."""
+        return self.calibration.threshold
+
+    @property
     def preferred_batch(self) -> int:
         """How many pictures are computed at once where nobody says: fewer of larger ones."""
         return min(BATCH_SIZE, max(_SMALLEST_BATCH, _BATCH_PIXELS // self.image_size**2))
@@ -87,7 +98,8 @@ class LoadedModel:
             ImageError: naming the first picture that cannot be read.
         """
         batches = self._batches(images, batch_size or self.preferred_batch)
-        return softmax(logits_of_batches(self.keras_model, batches, forward=self._forward)).astype(np.float32)
+        logits = logits_of_batches(self.keras_model, batches, forward=self._forward)
+        return self.calibration.probabilities(logits).astype(np.float32)
 
     def _batches(
         self, images: NDArray[np.uint8] | Sequence[str | Path | NDArray[np.uint8]], batch_size: int

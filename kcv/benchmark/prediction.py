@@ -24,6 +24,7 @@ from kcv import __version__, artifact, inference
 from kcv.artifact import ArtifactInfo
 from kcv.benchmark import networks
 from kcv.benchmark.contestants import CLASSES, Setting, keras_model, torch_network
+from kcv.calibration import softmax
 from kcv.classifier import usable_cores
 from kcv.config import Config
 from kcv.exporting.graph import quiet_exporter, write_graph
@@ -134,7 +135,7 @@ def _by_kcv(model: keras.Model, setting: Setting, folder: Path) -> list[_Contest
 
     def by_keras(pixels: NDArray[np.uint8]) -> object:
         with torch.inference_mode():
-            return inference.softmax(forward(torch.from_numpy(pixels)).numpy())
+            return softmax(forward(torch.from_numpy(pixels)).numpy())
 
     copy = keras.models.clone_model(model)  # exporting lays kernels out anew, and must not slow this model down
     copy.set_weights(model.get_weights())

@@ -54,6 +54,8 @@ def evaluate(*operands: str, **flags: str) -> int:
         output_dir=Path(values["output_dir"]) if values["output_dir"] else None,
         batch_size=values["batch_size"],
         device=values["device"],
+        calibrate=bool(values["calibrate"]),
+        abstain_precision=values["abstain_precision"],
         progress=True,
     )
     if values["format"] == "json":
@@ -82,6 +84,7 @@ def predict(*operands: str, **flags: str) -> int:
         given,
         model_file(values["model"]),
         top_k=values["top_k"],
+        threshold=values["threshold"],
         output=Path(values["output"]) if values["output"] else None,
         batch_size=values["batch_size"],
         device=values["device"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 from kcv.config import SHORT_FLAGS, Config
 from kcv.config.keys import Specification, closest, specify
 from kcv.errors import UsageError, nearest
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Option:
         default: what it is where it is not given; None where that is said in `meaning`.
         choices: the values allowed, where they are listed.
         least: where it is a whole number, the smallest allowed.
+        between: where it is a number, the smallest and the largest allowed.
         switch: whether it needs no value: `--force` is short for `--force=true`.
     """
 
@@ -30,9 +34,10 @@ class Option:
     default: str | int | bool | None = None
     choices: tuple[str, ...] = ()
     least: int | None = None
+    between: tuple[float, float] | None = None
     switch: bool = False
 
-    def parse(self, text: str) -> str | int | bool:
+    def parse(self, text: str) -> str | float | bool:
         """Returns the value that was typed. Raises UsageError where it is not allowed."""
         if self.switch:
             if text.lower() not in ("true", "false"):
@@ -47,6 +52,12 @@ class Option:
                     f"--{self.name}: received {text!r}, allowed: a whole number from {self.least} to 999999999."
                 )
             return int(text)
+        if self.between is not None:
+            low, high = self.between
+            number = float(text) if _NUMBER.fullmatch(text) else math.nan
+            if not low <= number <= high:
+                raise UsageError(f"--{self.name}: received {text!r}, allowed: a number from {low:g} to {high:g}.")
+            return number
         if not text.strip():
             raise UsageError(f"--{self.name}: received '', a value is needed.")
         return text
@@ -116,7 +127,7 @@ def check_words(verb: Verb, words: Sequence[str]) -> list[str]:
         name = name.replace("-", "_")
         _know(verb, name, word.partition("=")[0])
         following = words[position + 1] if position + 1 < len(words) else ""
-        if not equals and any(option.name == name and option.switch for option in verb.options):
+        if not equals and _is_switch(verb, name):
             checked[position] = f"{word}=true"
         elif not equals and (not following or re.match(r"--?[A-Za-z]", following)):
             raise UsageError(f"{word} needs a value: {word}=VALUE.")
@@ -162,6 +173,13 @@ def check(verb: Verb, operands: Sequence[str], flags: Mapping[str, str]) -> tupl
     for option in verb.options:
         values[option.name] = option.parse(flags.pop(option.name)) if option.name in flags else option.default
     return values, flags
+
+
+def _is_switch(verb: Verb, name: str) -> bool:
+    """Whether a flag needs no value: a verb's switch, or a configuration key that is true or false."""
+    if verb.configured and (key := config_keys().resolve(name)):
+        return isinstance(config_keys().keys[key].default, bool)
+    return any(option.name == name and option.switch for option in verb.options)
 
 
 def _is_option(verb: Verb, name: str) -> bool:

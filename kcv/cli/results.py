@@ -62,6 +62,8 @@ def model_card(content: ArtifactInfo, path: Path) -> str:
         "data": f"{content.data_name} (fingerprint {content.data_fingerprint[:12]})",
         "best epoch": content.best_epoch if content.best_epoch is not None else "-",
     }
+    if content.calibration:
+        rows["calibration"] = content.calibration.describe()
     if content.metrics:
         rows[f"{content.metrics['split']} accuracy"] = with_interval(content.metrics)
     rows["made"] = f"{content.created:%Y-%m-%d %H:%M} UTC with " + ", ".join(
@@ -138,15 +140,35 @@ def model_list(entries: Sequence[Entry]) -> str:
 
 def evaluation(metrics: Mapping[str, Any], directory: Path) -> str:
     """Returns the table of classes and the figures of a whole split."""
-    rows = {
+    rows: dict[str, Any] = {
         f"{metrics['split']} accuracy": with_interval(metrics),
-        "macro F1": number(metrics["macro_f1"]),
+        "macro F1": f"{number(metrics['macro_f1'])} (95% interval {_ends(metrics['macro_f1_ci95'])})",
+        **{f"top-{k} accuracy": percent(value) for k, value in metrics["top_k_accuracy"].items()},
         "ROC AUC (macro)": number(metrics["roc_auc_macro"]),
+        "average precision": number(metrics["average_precision_macro"]),
         "log loss": number(metrics["log_loss"]),
+        "Brier score": number(metrics["brier"]),
         "calibration error": percent(metrics["ece"]),
-        "written to": directory,
     }
+    if pairs_ := metrics["confused_pairs"][:3]:
+        rows["most confused"] = ", ".join(f"{pair['true']} as {pair['predicted']} ({pair['count']})" for pair in pairs_)
+    if "abstention" in metrics:
+        rows["answers"] = _answers(metrics["abstention"])
+    rows["written to"] = directory
     return f"{per_class(metrics)}\n\n{pairs(rows)}"
+
+
+def _ends(interval: Sequence[float]) -> str:
+    return " to ".join(number(end) for end in interval)
+
+
+def _answers(abstention: Mapping[str, Any]) -> str:
+    """Returns what a model comes to that says unsure below its threshold."""
+    low, high = abstention["precision_ci95"]
+    told = f"{percent(abstention['coverage'])} of the pictures, at confidence {abstention['threshold']:.4f} and above"
+    if abstention["precision"] is None:
+        return told
+    return f"{told}; {percent(abstention['precision'])} of them right (95% interval {percent(low)} to {percent(high)})"
 
 
 def row_line(row: Mapping[str, Any]) -> str:
@@ -155,6 +177,8 @@ def row_line(row: Mapping[str, Any]) -> str:
         return f"{row['path']}  {paint('error: ' + str(row['error']), 'red')}"
     line = f"{row['path']}  {paint(str(row['label']), 'bold')}  {percent(row['confidence'])}"
     names, probabilities = _ranked(row)
+    if row["label"] != names[0]:  # unsure
+        line = f"{row['path']}  {paint(str(row['label']), 'bold')}  {names[0]} {percent(row['confidence'])}"
     others = zip(names[1:], probabilities[1:], strict=True)
     return line + "".join(f"  {name} {percent(p)}" for name, p in others)
 
@@ -171,7 +195,7 @@ def ranking(row: Mapping[str, Any]) -> str:
 
 def _ranked(row: Mapping[str, Any]) -> tuple[list[str], list[float]]:
     """Returns the classes that a row ranks, the likeliest first."""
-    names, probabilities = [str(row["label"])], [float(row["confidence"])]
+    names, probabilities = [str(row.get("likeliest") or row["label"])], [float(row["confidence"])]
     rank = 2
     while row.get(f"label_{rank}"):
         names.append(str(row[f"label_{rank}"]))

@@ -40,6 +40,14 @@ VERBS = {
                 Option("data", "cifar10, digits, or the path of pictures; default: what the model was trained on"),
                 Option("split", "which part of the data", "test", ("train", "val", "test")),
                 Option("output_dir", "where metrics and plots go; default: evaluation/ beside the model"),
+                Option(
+                    "calibrate", "fit the temperature to the validation split first, into the model file", switch=True
+                ),
+                Option(
+                    "abstain_precision",
+                    "calibrate, and say unsure below the confidence that makes this part of the answers right",
+                    between=(0.01, 1),
+                ),
                 BATCH,
                 DEVICE,
                 FORMAT,
@@ -55,6 +63,7 @@ VERBS = {
             (
                 Option("model", "a model file (model.keras, model.onnx), or a run folder; needed"),
                 Option("top_k", "how many classes to rank; default: 1, for one picture 5", least=1),
+                Option("threshold", "say unsure below this confidence; default: the model's own", between=(0, 1)),
                 Option("output", "write rows to this file: .csv, .jsonl or .parquet"),
                 Option("recursive", "a folder stands for all below it, not only for its own pictures", switch=True),
                 Option("batch_size", "pictures computed at once; default: chosen by their size", least=1),

@@ -37,6 +37,8 @@ SHORT_FLAGS: Mapping[str, str] = {
     "lr": "optim.lr",
     "batch_size": "data.batch_size",
     "tracking": "tracking.uri",
+    "calibrate": "train.calibrate",
+    "abstain_precision": "train.abstain_precision",
 }
 """What people type -> the key that it stands for. Top-level keys (seed, precision ...) are their own short form."""
 

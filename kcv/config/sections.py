@@ -150,6 +150,14 @@ class TrainConfig(Section):
         None, ge=1, description="stop after this many epochs without a better monitor; not while unfreeze_after holds"
     )
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the moving average of the weights; null: off")
+    calibrate: bool = Field(True, description="fit a temperature on validation, so that confidences mean what they say")
+    abstain_precision: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="part of the answers that is to be right: below the confidence that gives it on validation, "
+        "predict says unsure; null: it always names a class",
+    )
     compile: bool = Field(True, description="on CUDA, try torch.compile in the first steps and keep the faster way")
 
 

@@ -144,4 +144,6 @@ def _info(loaded: LoadedModel, precision: str) -> OnnxInfo:
         data_name=info.data_name,
         data_fingerprint=info.data_fingerprint,
         kcv_version=__version__,
+        temperature=loaded.calibration.temperature,
+        threshold=loaded.threshold,
     )

@@ -47,7 +47,7 @@ def write_graph(model: keras.Model, info: OnnxInfo, path: Path, *, opset: int = 
         ExportError: a layer has no form in ONNX.
     """
     try:
-        network = _Deployed(lower(model, Target(in_place=False)))
+        network = _Deployed(lower(model, Target(in_place=False)), info.temperature)
         graph = _trace(network, info.image_size, opset)
     except Unsupported as error:
         raise ExportError(f"{model.name} cannot be exported: {error}") from error
@@ -73,10 +73,11 @@ class _Layer(nn.Module):
 
 
 class _Deployed(nn.Module):
-    """The program as one torch module, softmax included."""
+    """The program as one torch module, temperature and softmax included."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, temperature: float) -> None:
         super().__init__()
+        self.temperature = temperature
         self.layers = nn.ModuleDict()
         self._program = program.wrapped(self._register)
 
@@ -89,7 +90,7 @@ class _Deployed(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         logits = self._program(image, training=False)
-        return logits, torch.softmax(logits, dim=1)
+        return logits, torch.softmax(logits / self.temperature if self.temperature != 1 else logits, dim=1)
 
 
 def _trace(network: nn.Module, size: int, opset: int) -> onnx.ModelProto:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kcv.plots.confusion import confusion_matrix
 from kcv.plots.learning import learning_curves
+from kcv.plots.reliability import reliability_diagram
 from kcv.plots.roc import roc_curves
 
-__all__ = ["confusion_matrix", "learning_curves", "roc_curves"]
+__all__ = ["confusion_matrix", "learning_curves", "reliability_diagram", "roc_curves"]

@@ -18,16 +18,20 @@ _MOST_NUMBERED = 20  # classes up to which a confusion matrix shows its counts
 _MOST_NAMED = 50  # and up to which it names every class
 
 
-def confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str], path: Path) -> Path:
+def confusion_matrix(
+    matrix: NDArray[np.int64], class_names: Sequence[str], path: Path, *, normalized: bool = False
+) -> Path:
     """Draws which classes are taken for which.
 
     Colour is the share of the true class, so that small classes count as much as large ones. Up to 20 classes the
-    cells hold their counts; beyond 50 classes numbers stand for names, and the most frequent mistakes are listed.
+    cells hold their counts or shares; beyond 50 classes numbers stand for names, and the most frequent mistakes are
+    listed.
 
     Args:
         matrix: counts, int [classes, classes], true classes in rows.
         class_names: the classes, in order.
         path: the PNG file, replaced where it exists.
+        normalized: whether the cells hold shares of the true class, in percent, in place of counts.
 
     Returns:
         `path`.
@@ -63,25 +67,27 @@ def confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str], path
             axes.set(xlabel="predicted (number of the class, from 0)", ylabel="true")
             axes.spines[:].set(visible=True, color=PALE)
         if classes <= _MOST_NUMBERED:
-            _write_counts(axes, matrix, share)
+            _write_cells(axes, matrix, share, normalized)
         bar = figure.colorbar(picture, ax=axes, fraction=0.04, pad=0.03, aspect=32, ticks=[0, 0.01, 0.1, 0.25, 0.5, 1])
         bar.ax.set_yticklabels(["0", "1%", "10%", "25%", "50%", "100%"])
         bar.outline.set_visible(False)
         bar.ax.tick_params(length=0)
         bar.set_label("share of the true class")
         correct, n = int(matrix.trace()), int(matrix.sum())
-        axes.set_title(f"{correct:,} of {n:,} right ({correct / max(n, 1):.1%})")
+        unit = ", cells in percent of the true class" if normalized else ""
+        axes.set_title(f"{correct:,} of {n:,} right ({correct / max(n, 1):.1%}){unit}")
         if classes > _MOST_NAMED:
             figure.supxlabel("most frequent mistakes:  " + _worst(matrix, class_names), fontsize=8, color=INK)
     return path
 
 
-def _write_counts(axes: Axes, matrix: NDArray[np.int64], share: NDArray[np.float64]) -> None:
-    longest = len(f"{matrix.max()}")
+def _write_cells(axes: Axes, matrix: NDArray[np.int64], share: NDArray[np.float64], normalized: bool) -> None:
+    longest = 4 if normalized else len(f"{matrix.max()}")
     size = (9 if len(matrix) <= 12 else 7) - max(0, longest - 4)
     for row, column in zip(*np.nonzero(matrix), strict=True):
         colour = "white" if share[row, column] > 0.25 else INK
-        axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour, fontsize=size)
+        words = f"{100 * share[row, column]:.1f}" if normalized else str(matrix[row, column])
+        axes.text(column, row, words, ha="center", va="center", color=colour, fontsize=size)
 
 
 def _worst(matrix: NDArray[np.int64], class_names: Sequence[str], most: int = 6) -> str:

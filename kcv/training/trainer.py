@@ -11,10 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from kcv import artifact, data, inference, metrics, models, plots
+from kcv import artifact, calibration, data, inference, metrics, models, plots
+from kcv.calibration import Calibration
 from kcv.config import Config
 from kcv.data.dataset import Dataset, Pictures, Pixels
-from kcv.errors import KcvError
+from kcv.errors import DataError, KcvError
 from kcv.files import write_json, write_text
 from kcv.models.weights.pretrained import Pretrained
 from kcv.native.device import describe_device, device_scope, resolve_device
@@ -143,6 +144,7 @@ class _Result:
     policy: str
     folder: RunFolder
     counts: tuple[int, int] = (0, 0)  # parameters, and those that were trained, of the best epoch
+    calibration: Calibration | None = None
 
     def save(self, epoch: int, figures: dict[str, Any] | None = None) -> None:
         """Writes the model file with the weights as they are, of the given epoch (from 1)."""
@@ -161,6 +163,7 @@ class _Result:
             data_fingerprint=self.dataset.fingerprint,
             config=self.config.to_dict(),
             metrics=figures,
+            calibration=self.calibration,
             best_epoch=epoch,
             versions=environment.versions(),
         )
@@ -170,15 +173,31 @@ class _Result:
         """Measures the model once, on test or, where there is no test split, on val; writes all that is left."""
         split, pictures = ("test", self.dataset.test) if self.dataset.test else ("val", self.dataset.val)
         names = self.dataset.class_names
+        self.calibration = self._calibrate()
         logits = inference.logits(self.model, pictures, workers=self.config.data.workers)
-        probabilities = inference.softmax(logits)
-        figures = metrics.summarize(pictures.labels, probabilities, names, split)
+        probabilities = self.calibration.probabilities(logits)
+        figures = metrics.summarize(pictures.labels, probabilities, names, split, threshold=self.calibration.threshold)
         write_json(self.folder.metrics, figures)
         self.save(fitted.best_epoch, figures)
         matrix = metrics.confusion_matrix(pictures.labels, probabilities.argmax(axis=1), len(names))
         plots.confusion_matrix(matrix, names, self.folder.confusion)
         plots.learning_curves(fitted.rows, self.folder.curves)
         return figures
+
+    def _calibrate(self) -> Calibration:
+        """Fits temperature and threshold to the validation split, as the configuration asks."""
+        val, wanted = self.dataset.val, self.config.train.abstain_precision
+        if not self.config.train.calibrate and wanted is None:
+            return Calibration()
+        logits = inference.logits(self.model, val, workers=self.config.data.workers)
+        found = calibration.fit(logits, val.labels, temperature=None if self.config.train.calibrate else 1.0)
+        if wanted is not None:
+            try:
+                found = found.with_threshold(logits, val.labels, wanted, self.dataset.class_names)
+            except DataError as error:  # a finished training is not thrown away for it
+                _log.warning("%s The model always names a class.", error)
+        _log.info("calibrated %s", found.describe())
+        return found
 
 
 def _identity(config: Config, dataset: Dataset, variant: str | None, policy: str, device: str) -> tuple[str, ...]:

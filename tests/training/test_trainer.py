@@ -37,7 +37,7 @@ def test_the_run_folder_holds_what_it_promises(trained):
     names = {entry.name for entry in run.directory.iterdir()}
     assert names == {
         "config.yaml", "model.keras", "history.csv", "metrics.json", "environment.json", "learning_curves.png",
-        "confusion_matrix.png",
+        "learning_curves.svg", "confusion_matrix.png", "confusion_matrix.svg",
     }  # fmt: skip
     assert Config.load(run.directory / "config.yaml") == config
     metrics = json.loads((run.directory / "metrics.json").read_text())
@@ -53,6 +53,21 @@ def test_the_run_folder_holds_what_it_promises(trained):
     assert environment["seed"] == config.seed
     assert environment["data_fingerprint"] == read_info(run.model_path).data_fingerprint
     assert environment["threads"] >= 1
+
+
+def test_confidences_are_calibrated_on_validation_unless_told_otherwise(trained, configure):
+    from kcv import data, inference, train
+    from kcv.calibration import fit
+
+    config, run = trained
+    loaded = load(run.model_path)
+    val = data.load(config.data).val
+    assert loaded.calibration == fit(inference.logits(loaded.keras_model, val), val.labels)
+    plain = load(train(configure(calibrate=False)).model_path)
+    assert plain.calibration.temperature == 1
+    unsure = load(train(configure(abstain_precision=0.6, output_dir=str(config.output_dir) + "-unsure")).model_path)
+    assert unsure.calibration.wanted_precision == 0.6
+    assert unsure.threshold is not None
 
 
 def test_the_model_describes_itself(trained, pictures):
@@ -85,7 +100,7 @@ def test_the_stored_metrics_are_those_of_the_stored_model(trained):
     config, run = trained
     dataset = data.load(config.data)
     loaded = load(run.model_path)
-    probabilities = inference.softmax(inference.logits(loaded.keras_model, dataset.test))
+    probabilities = loaded.calibration.probabilities(inference.logits(loaded.keras_model, dataset.test))
     assert metrics.summarize(dataset.test.labels, probabilities, loaded.class_names, "test") == run.metrics
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv import artifact, inference, metrics, plots
+from kcv import artifact, inference, metrics
 from kcv.artifact import LoadedModel
-from kcv.errors import DataError
-from kcv.files import write_csv, write_json
+from kcv.evaluation.calibrating import recalibrate
+from kcv.evaluation.files import write_files
 from kcv.progress import Progress
+
+__all__ = ["Evaluation", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ def evaluate(
     *,
     batch_size: int = inference.BATCH_SIZE,
     device: str = "auto",
+    calibrate: bool = False,
+    abstain_precision: float | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Measures a model and writes what was found.
@@ -60,18 +62,23 @@ def evaluate(
             another.
         batch_size: pictures a batch.
         device: where to run, if `model` is a file.
+        calibrate: fit temperature (and, for `abstain_precision`, the threshold) to the validation split of the training
+            data first, and write them into the model file.
+        abstain_precision: the part of the answers (0-1] that is to be right; implies `calibrate`. None: no threshold.
         progress: whether to show a progress bar on a terminal.
 
     Returns:
-        The figures, and the folder that holds `metrics.json`, `per_class.csv`, `confusion_matrix.csv`,
-        `confusion_matrix.png`, `roc.png` and, if the model lies beside its `history.csv`, `learning_curves.png`.
+        The figures, and the folder with the files, see `kcv.evaluation.files`.
 
     Raises:
         ArtifactError: the model cannot be opened.
-        DataError: the data cannot be read, lacks the split, or has classes that the model does not know.
+        DataError: the data cannot be read, lacks the split, or has classes that the model does not know; or no
+            threshold gives the wanted precision.
         OutputError: the folder cannot be written to.
     """
     loaded = model if isinstance(model, LoadedModel) else artifact.load(model, device=device)
+    if calibrate or abstain_precision is not None:
+        loaded = recalibrate(loaded, abstain_precision, batch_size=batch_size)
     pictures = artifact.load_split(loaded, split, data)
     with Progress(len(pictures) if progress else None, f"evaluate {split}") as bar:
         logits = inference.logits(
@@ -81,11 +88,14 @@ def evaluate(
             workers=None,
             advance=bar.advance if progress else None,
         )
-    probabilities = inference.softmax(logits)
-    figures = metrics.summarize(pictures.labels, probabilities, loaded.class_names, split)
+    probabilities = loaded.calibration.probabilities(logits)
+    figures = metrics.summarize(pictures.labels, probabilities, loaded.class_names, split, threshold=loaded.threshold)
     directory = Path(output_dir) if output_dir is not None else _directory(loaded.path, data, split)
     result = Evaluation(figures, directory, pictures.labels, probabilities)
-    _write(result, loaded.class_names, loaded.path.parent / "history.csv")
+    if (calibrate or abstain_precision is not None) and split == "test" and data is None:
+        # What the file says of itself was measured with the probabilities of before.
+        artifact.describe_again(loaded.path, loaded.info.model_copy(update={"metrics": figures}))
+    write_files(directory, figures, pictures.labels, probabilities, loaded.path.parent / "history.csv")
     return result
 
 
@@ -94,30 +104,3 @@ def _directory(model: Path, source: str | None, split: str) -> Path:
         return model.parent / ("evaluation" if split == "test" else f"evaluation-{split}")
     name = re.sub(r"[^\w.-]+", "-", Path(source).name).strip("-.") or "data"
     return model.parent / f"evaluation-{name}-{split}"
-
-
-def _write(result: Evaluation, class_names: Sequence[str], history: Path) -> None:
-    folder = result.directory
-    write_json(folder / "metrics.json", result.metrics)
-    columns = ["precision", "recall", "f1", "support"]
-    per_class = result.metrics["per_class"].items()
-    write_csv(
-        folder / "per_class.csv",
-        ["class", *columns],
-        [[name, *(scores[key] for key in columns)] for name, scores in per_class],
-    )
-    matrix = metrics.confusion_matrix(result.labels, result.probabilities.argmax(axis=1), len(class_names))
-    rows = [[name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True)]
-    write_csv(folder / "confusion_matrix.csv", ["true class", *class_names], rows)
-    plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix.png")
-    plots.roc_curves(result.labels, result.probabilities, class_names, folder / "roc.png")
-    if history.is_file():
-        plots.learning_curves(_read_history(history), folder / "learning_curves.png")
-
-
-def _read_history(path: Path) -> list[dict[str, float]]:
-    try:
-        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-        return [{key: float(value) for key, value in row.items()} for row in rows]
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: is not the history of a run: {error}") from None

@@ -5,12 +5,14 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 from sklearn import metrics as reference
 
 from kcv import metrics
 
-KEYS = {"split", "n", "accuracy", "accuracy_ci95", "macro_f1", "roc_auc_macro", "log_loss", "ece", "per_class"}
+KEYS = {
+    "split", "n", "accuracy", "accuracy_ci95", "macro_f1", "macro_f1_ci95", "top_k_accuracy", "roc_auc_macro",
+    "average_precision_macro", "log_loss", "brier", "ece", "reliability", "confused_pairs", "per_class",
+}  # fmt: skip
 
 
 def scores(n: int, classes: int, seed: int = 0, decimals: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -22,26 +24,44 @@ def scores(n: int, classes: int, seed: int = 0, decimals: int = 2) -> tuple[np.n
     return labels, exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize(("n", "classes", "decimals"), [(400, 10, 2), (101, 2, 0), (60, 3, 0)])
-def test_agrees_with_scikit_learn(n: int, classes: int, decimals: int) -> None:
-    labels, probabilities = scores(n, classes, decimals=decimals)
+@pytest.mark.parametrize("case", range(50))
+def test_agrees_with_scikit_learn(case: int) -> None:
+    rng = np.random.default_rng(case)
+    n, classes = int(rng.integers(2, 400)), int(rng.integers(2, 12))
+    labels, probabilities = scores(n, classes, seed=case, decimals=int(rng.integers(0, 3)))
+    if case % 3 == 0:  # a class, or all but one, without pictures
+        labels = np.where(labels == classes - 1, 0, labels) if case % 2 else np.zeros_like(labels)
     names = [f"class {c}" for c in range(classes)]
 
     result = metrics.summarize(labels, probabilities, names, "test")
 
     predicted = probabilities.argmax(axis=1)
+    every = np.arange(classes)
     assert set(result) == KEYS
     assert (result["split"], result["n"]) == ("test", n)
     assert result["accuracy"] == reference.accuracy_score(labels, predicted)
     assert result["macro_f1"] == pytest.approx(reference.f1_score(labels, predicted, average="macro"), abs=1e-15)
-    auc = [reference.roc_auc_score(labels == c, probabilities[:, c]) for c in range(classes)]
-    assert result["roc_auc_macro"] == pytest.approx(np.mean(auc), abs=1e-14)
-    assert result["log_loss"] == pytest.approx(reference.log_loss(labels, probabilities), rel=1e-12)
-    precision, recall, f1, support = reference.precision_recall_fscore_support(labels, predicted)
+    assert result["log_loss"] == pytest.approx(reference.log_loss(labels, probabilities, labels=every), rel=1e-12)
+    brier = np.mean([np.sum((p - np.eye(classes)[label]) ** 2) for p, label in zip(probabilities, labels, strict=True)])
+    assert result["brier"] == pytest.approx(brier, rel=1e-12)
+    for k, value in result["top_k_accuracy"].items():
+        # scikit-learn puts the last of equal classes first, we the first.
+        tie_free = probabilities - 1e-9 * every
+        assert value == pytest.approx(reference.top_k_accuracy_score(labels, tie_free, k=int(k), labels=every))
+    assert set(result["top_k_accuracy"]) == {str(k) for k in (2, 3, 5) if k < classes}
+    precision, recall, f1, support = reference.precision_recall_fscore_support(
+        labels, predicted, labels=every, zero_division=np.nan
+    )
+    defined = [c for c in every if 0 < (labels == c).sum() < n]
+    auc = {c: reference.roc_auc_score(labels == c, probabilities[:, c]) for c in defined}
+    ap = {c: reference.average_precision_score(labels == c, probabilities[:, c]) for c in defined}
     for c, name in enumerate(names):
-        row = result["per_class"][name]
-        expected = {"precision": precision[c], "recall": recall[c], "f1": f1[c], "support": support[c]}
-        assert row == pytest.approx(expected, abs=1e-15)
+        columns = {"precision": precision[c], "recall": recall[c], "f1": f1[c], "support": support[c]}
+        columns |= {"roc_auc": auc.get(c, np.nan), "average_precision": ap.get(c, np.nan)}
+        row = {key: np.nan if value is None else value for key, value in result["per_class"][name].items()}
+        assert row == pytest.approx(columns, abs=1e-15, nan_ok=True)
+    assert result["roc_auc_macro"] == (pytest.approx(np.mean(list(auc.values()))) if auc else None)
+    assert result["average_precision_macro"] == (pytest.approx(np.mean(list(ap.values()))) if ap else None)
 
 
 def test_by_hand_with_a_class_that_never_occurs() -> None:
@@ -52,9 +72,9 @@ def test_by_hand_with_a_class_that_never_occurs() -> None:
 
     assert result["accuracy"] == 0.75
     assert result["per_class"] == {
-        "a": {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 1},
-        "b": {"precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3},
-        "never": {"precision": None, "recall": None, "f1": None, "support": 0},
+        "a": {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 1, "roc_auc": 1.0, "average_precision": 1.0},
+        "b": {"precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3, "roc_auc": 1.0, "average_precision": 1.0},
+        "never": dict.fromkeys(("precision", "recall", "f1", "roc_auc", "average_precision")) | {"support": 0},
     }
     assert result["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2, abs=1e-15)
     assert result["roc_auc_macro"] == 1.0
@@ -67,7 +87,8 @@ def test_class_that_is_predicted_but_never_occurs_counts_against_macro_f1() -> N
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8]])
     result = metrics.summarize(np.array([0, 0]), probabilities, ["a", "b"], "test")
 
-    assert result["per_class"]["b"] == {"precision": 0.0, "recall": None, "f1": 0.0, "support": 0}
+    unranked = {"roc_auc": None, "average_precision": None}
+    assert result["per_class"]["b"] == {"precision": 0.0, "recall": None, "f1": 0.0, "support": 0, **unranked}
     assert result["macro_f1"] == pytest.approx(1 / 3, abs=1e-15)
     assert result["roc_auc_macro"] is None
 
@@ -78,17 +99,6 @@ def test_one_picture() -> None:
     assert (result["n"], result["accuracy"], result["log_loss"], result["ece"]) == (1, 1.0, 0.0, 0.0)
     assert result["roc_auc_macro"] is None
     assert result["accuracy_ci95"] == pytest.approx([0.20654931, 1.0], abs=1e-8)
-
-
-@pytest.mark.parametrize(("correct", "n"), [(0, 10), (10, 10), (5, 10), (1, 1), (8600, 10000), (9999, 10000)])
-def test_wilson_interval_agrees_with_scipy(correct: int, n: int) -> None:
-    low, high = metrics.wilson_interval(correct, n)
-    assert (low, high) == pytest.approx(tuple(binomtest(correct, n).proportion_ci(method="wilson")), abs=1e-12)
-    assert 0 <= low <= correct / n <= high <= 1
-
-
-def test_wilson_interval_of_nothing_says_nothing() -> None:
-    assert metrics.wilson_interval(0, 0) == (0, 1)
 
 
 def test_zero_probability_of_the_true_class_keeps_the_loss_finite() -> None:
@@ -172,3 +182,44 @@ def test_roc_is_what_counting_pairs_and_thresholds_gives() -> None:
     thresholds = [np.inf, *sorted(set(scores), reverse=True)]
     np.testing.assert_allclose(false, [np.mean(scores[~positive] >= threshold) for threshold in thresholds])
     np.testing.assert_allclose(true, [np.mean(scores[positive] >= threshold) for threshold in thresholds])
+
+
+def test_answers_above_a_threshold_are_counted_alone() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.45, 0.55]])
+    labels = np.array([0, 1, 1, 0])
+    found = metrics.summarize(labels, probabilities, ["a", "b"], "test", threshold=0.6)["abstention"]
+    assert found == {
+        "threshold": 0.6, "coverage": 0.75, "precision": pytest.approx(2 / 3),
+        "precision_ci95": list(metrics.wilson_interval(2, 3)),
+    }  # fmt: skip
+    assert metrics.abstention(labels, probabilities, 1.0) == {
+        "threshold": 1.0, "coverage": 0.0, "precision": None, "precision_ci95": [0.0, 1.0],
+    }  # fmt: skip
+
+
+def test_confused_pairs_come_most_frequent_first_and_only_mistakes() -> None:
+    matrix = np.array([[5, 1, 0], [3, 1, 0], [0, 0, 7]])
+    assert metrics.confused_pairs(matrix, ["a", "b", "c"]) == [
+        {"true": "b", "predicted": "a", "count": 3, "share": 0.75},
+        {"true": "a", "predicted": "b", "count": 1, "share": pytest.approx(1 / 6)},
+    ]
+    assert len(metrics.confused_pairs(matrix, ["a", "b", "c"], most=1)) == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_calibration_error_equals_an_independent_count(seed: int) -> None:
+    labels, probabilities = scores(int(np.random.default_rng(seed).integers(1, 300)), 4, seed=seed, decimals=1)
+    error = 0.0
+    for i in range(15):
+        inside = [
+            (p.max(), p.argmax() == label)
+            for p, label in zip(probabilities, labels, strict=True)
+            if i / 15 < p.max() <= (i + 1) / 15
+        ]
+        if inside:
+            confidence, right = zip(*inside, strict=True)
+            error += len(inside) / len(labels) * abs(np.mean(right) - np.mean(confidence))
+    assert metrics.expected_calibration_error(labels, probabilities) == pytest.approx(error, abs=1e-12)
+    rows = metrics.reliability(labels, probabilities)
+    assert sum(row["n"] for row in rows) == len(labels)
+    assert (rows[0]["low"], rows[-1]["high"]) == (0.0, 1.0)

@@ -1,0 +1,116 @@
+"""All figures of one split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcv.metrics.calibration import brier_score, expected_calibration_error, log_loss, reliability
+from kcv.metrics.confusion import class_scores, confused_pairs, confusion_matrix
+from kcv.metrics.intervals import macro_f1_interval, wilson_interval
+from kcv.metrics.ranking import average_precisions, roc_aucs, top_k_accuracy
+
+_TOP_K = (2, 3, 5)
+
+
+def summarize(
+    labels: NDArray[np.integer[Any]],
+    probabilities: NDArray[np.floating[Any]],
+    class_names: Sequence[str],
+    split: str,
+    *,
+    threshold: float | None = None,
+) -> dict[str, Any]:
+    """Computes all figures of one split.
+
+    Args:
+        labels: positions in `class_names`, integer [n]; n >= 1. Not every class has to occur.
+        probabilities: [n, classes]; rows sum to 1.
+        class_names: the classes, in the order of the columns.
+        split: the name of the split, passed through.
+        threshold: the confidence (0-1) below which the model does not commit itself; None where it always does.
+
+    Returns:
+        What `metrics.json` holds, as plain Python values:
+        `split`; `n`, pictures; `accuracy`, `accuracy_ci95`, [low, high]; `macro_f1`, over the classes that occur in
+        labels or predictions, and `macro_f1_ci95`; `top_k_accuracy`, {k: part of the pictures}, for 2, 3 and 5 where
+        there are more classes; `roc_auc_macro` and `average_precision_macro`, one class against the rest, over the
+        classes for which they are defined; `log_loss`, in nats; `brier`, 0 to 2; `ece`, and `reliability`, its bins;
+        `confused_pairs`, the most frequent mistakes; `per_class`, {name: {precision, recall, f1, support, roc_auc,
+        average_precision}}; with a threshold also `abstention`, see there.
+        None stands for what is not defined: the recall of a class without pictures, the precision of a class that was
+        never predicted, the ROC AUC where all pictures are of one class, the losses of probabilities with NaN.
+
+    Raises:
+        ValueError: the shapes do not fit each other, there are no pictures, or a label is no class.
+    """
+    labels, probabilities = _checked(labels, probabilities, len(class_names))
+    n, classes = len(labels), len(class_names)
+    predicted = probabilities.argmax(axis=1)
+    matrix = confusion_matrix(labels, predicted, classes)
+    correct = int(matrix.trace())
+    scores = class_scores(labels, predicted, classes)
+    areas, precisions = roc_aucs(labels, probabilities), average_precisions(labels, probabilities)
+    figures = {
+        "split": split,
+        "n": n,
+        "accuracy": correct / n,
+        "accuracy_ci95": list(wilson_interval(correct, n)),
+        "macro_f1": _mean([row["f1"] for row in scores]),
+        "macro_f1_ci95": list(macro_f1_interval(matrix)),
+        "top_k_accuracy": {str(k): top_k_accuracy(labels, probabilities, k) for k in _TOP_K if k < classes},
+        "roc_auc_macro": _mean(areas),
+        "average_precision_macro": _mean(precisions),
+        "log_loss": log_loss(labels, probabilities),
+        "brier": brier_score(labels, probabilities),
+        "ece": expected_calibration_error(labels, probabilities),
+        "reliability": reliability(labels, probabilities),
+        "confused_pairs": confused_pairs(matrix, class_names),
+        "per_class": {
+            name: {**row, "roc_auc": area, "average_precision": precision}
+            for name, row, area, precision in zip(class_names, scores, areas, precisions, strict=True)
+        },
+    }
+    if threshold is not None:
+        figures["abstention"] = abstention(labels, probabilities, threshold)
+    return figures
+
+
+def abstention(
+    labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], threshold: float
+) -> dict[str, Any]:
+    """Returns what a model comes to that says nothing where its confidence is below a threshold.
+
+    Returns:
+        `threshold`; `coverage`, the part of the pictures that get an answer; `precision`, the part of the answers that
+        are right, and `precision_ci95`, [low, high]; None and [0, 1] where there are no answers.
+    """
+    answered = probabilities.max(axis=1) >= threshold
+    right, n = int((probabilities.argmax(axis=1) == labels)[answered].sum()), int(answered.sum())
+    return {
+        "threshold": threshold,
+        "coverage": n / len(labels),
+        "precision": right / n if n else None,
+        "precision_ci95": list(wilson_interval(right, n)),
+    }
+
+
+def _mean(values: Sequence[float | int | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return math.fsum(defined) / len(defined) if defined else None
+
+
+def _checked(
+    labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], classes: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    if labels.ndim != 1 or len(labels) == 0 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be integers [n], n >= 1, not {labels.dtype} {list(labels.shape)}")
+    if probabilities.shape != (len(labels), classes):
+        raise ValueError(f"probabilities must be [{len(labels)}, {classes}], not {list(probabilities.shape)}")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels must be 0 to {classes - 1}, not {labels.min()} to {labels.max()}")
+    return labels.astype(np.int64), probabilities.astype(np.float64)

@@ -1,0 +1,49 @@
+"""What a run came to, as a page for people: one HTML file, and a model card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kcv.files import write_text
+from kcv.reporting.card import card
+from kcv.reporting.material import gather, model_in, read_history
+from kcv.reporting.page import page
+
+__all__ = ["Report", "read_history", "report"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a report lies.
+
+    Attributes:
+        page: the HTML file; it needs no other file and no network.
+        card: the model card, Markdown.
+    """
+
+    page: Path
+    card: Path
+
+
+def report(run: str | Path, output_dir: str | Path | None = None, *, evaluation: str | Path | None = None) -> Report:
+    """Writes `report.html` and `MODEL_CARD.md` from what a run folder holds.
+
+    Args:
+        run: a run folder, or a model file.
+        output_dir: where to; by default the run folder.
+        evaluation: the folder of the evaluation to show; by default `evaluation` in the run folder. What is not there
+            is left out.
+
+    Raises:
+        ArtifactError: there is no such model, or its file is damaged.
+        DataError: a file of the run is damaged; the message names it.
+        OutputError: the place cannot be written to.
+    """
+    model = model_in(Path(run).expanduser())
+    material = gather(model, Path(evaluation) if evaluation is not None else model.parent / "evaluation")
+    folder = Path(output_dir) if output_dir is not None else model.parent
+    made = Report(folder / "report.html", folder / "MODEL_CARD.md")
+    write_text(made.page, page(material))
+    write_text(made.card, card(material))
+    return made

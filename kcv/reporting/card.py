@@ -1,0 +1,85 @@
+"""The model card of a run, in Markdown (after Mitchell et al., Model Cards for Model Reporting, FAT* 2019)."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+from kcv.reporting.material import Material
+
+
+def card(material: Material) -> str:
+    """Returns the whole card. What only people can know is left open and says so."""
+    info, metrics = material.info, material.metrics
+    lines = [
+        f"# {_plain(material.name)}",
+        "",
+        f"{_plain(info.model_name)}, an image classifier of {len(info.class_names)} classes, trained with kcv on "
+        f"{_plain(info.data_name)}.",
+        "",
+        "## Model",
+        "",
+        *_items(
+            {
+                "file": material.model.name,
+                "input": f"{info.image_size}x{info.image_size} RGB; other sizes: {info.resize}",
+                "classes": ", ".join(info.class_names),
+                "parameters": f"{info.parameters['total']:,}",
+                "trained in": info.precision,
+                "starting weights": material.environment.get("weights") or "random",
+                "made": f"{info.created:%Y-%m-%d}, " + ", ".join(f"{k} {v}" for k, v in info.versions.items()),
+            }
+        ),
+        "",
+        "## Training data",
+        "",
+        *_items({"source": info.data_name, "fingerprint (SHA-256)": info.data_fingerprint}),
+    ]
+    if metrics:
+        lines += ["", "## Results", "", *_results(metrics)]
+    if info.calibration:
+        lines += ["", "## Confidence", "", f"Fitted on validation: {info.calibration.describe()}."]
+    lines += [
+        "",
+        "## Intended use and limits",
+        "",
+        "To be written by those who know the pictures: what the model is for, what it must not be used for, whom the "
+        "pictures show and whom they leave out. The figures above hold for pictures like those of the training data, "
+        "and for no others.",
+        "",
+        "## Use",
+        "",
+        "```sh",
+        f"python -m kcv predict PICTURE --model={shlex.quote(material.model.name)}",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _results(metrics: dict[str, Any]) -> list[str]:
+    low, high = metrics["accuracy_ci95"]
+    lines = [
+        f"On {metrics['n']:,} {metrics['split']} pictures: accuracy {metrics['accuracy']:.2%} "
+        f"(95% interval {low:.2%} to {high:.2%})"
+        + (f", macro F1 {metrics['macro_f1']:.4f}" if metrics.get("macro_f1") is not None else "")
+        + (f", expected calibration error {metrics['ece']:.2%}" if metrics.get("ece") is not None else "")
+        + ".",
+        "",
+        "| class | precision | recall | F1 | pictures |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, scores in metrics["per_class"].items():
+        cells = ["–" if scores[key] is None else f"{scores[key]:.4f}" for key in ("precision", "recall", "f1")]
+        lines.append(f"| {_plain(name)} | {' | '.join(cells)} | {scores['support']:,} |")
+    return lines
+
+
+def _items(values: dict[str, Any]) -> list[str]:
+    return [f"- {name}: {_plain(value)}" for name, value in values.items()]
+
+
+def _plain(value: Any) -> str:
+    """Returns one line of text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(value).split()))

@@ -152,7 +152,7 @@ def evaluation(metrics: Mapping[str, Any], directory: Path) -> str:
 def row_line(row: Mapping[str, Any]) -> str:
     """Returns a prediction as one line."""
     if row["error"]:
-        return f"{row['path']}  {paint('error: ' + str(row['error']), 'red')}"
+        return _failed(row)
     line = f"{row['path']}  {paint(str(row['label']), 'bold')}  {percent(row['confidence'])}"
     names, probabilities = _ranked(row)
     others = zip(names[1:], probabilities[1:], strict=True)
@@ -167,6 +167,25 @@ def ranking(row: Mapping[str, Any]) -> str:
         f"  {name.ljust(width)}  {percent(p):>7}  {paint('#' * round(30 * p), 'green')}".rstrip()
         for name, p in zip(names, probabilities, strict=True)
     )
+
+
+def explanation(row: Mapping[str, Any]) -> str:
+    """Returns an explanation as one line: the explained class and the files, of which the folder is named once."""
+    if row["error"]:
+        return _failed(row)
+    beside, heatmap = (Path(row[key]).name for key in ("side_by_side", "heatmap"))
+    line = f"{row['path']}  {paint(str(row['label']), 'bold')}  {percent(row['probability'])}"
+    line += f"  {row['overlay']}, {beside}, {heatmap}"
+    return line + (f"  {paint('warning: ' + str(row['warning']), 'red')}" if row["warning"] else "")
+
+
+def grid_line(overlay: str) -> str:
+    """Returns where the grid of all pictures is, which lies beside each one's overlay."""
+    return f"side by side: {Path(overlay).with_name('grid.png')}"
+
+
+def _failed(row: Mapping[str, Any]) -> str:
+    return f"{row['path']}  {paint('error: ' + str(row['error']), 'red')}"
 
 
 def _ranked(row: Mapping[str, Any]) -> tuple[list[str], list[float]]:

@@ -85,7 +85,7 @@ class Program:
         return Program(steps, self.inputs, self._outputs, self.values)
 
     def through_keras(self) -> Program:
-        """Returns the same program with every layer called through Keras: slower, and right where a native form errs."""
+        """Returns the same program with every layer called through Keras, for where a native form errs."""
         return self.wrapped(lambda step: step.reference or step.run)
 
     def __call__(self, *tensors: Tensor, training: bool) -> Any:

@@ -59,7 +59,7 @@ def new_figure(size: tuple[float, float], path: Path) -> Iterator[Figure]:
         # Without what changes from one run to the next.
         for kind, target, nothing in (("png", path, "Software"), ("svg", path.with_suffix(".svg"), "Date")):
             with atomic(target) as temporary, warnings.catch_warnings():
-                # A name in a script that no installed font has is drawn as boxes; the CSV files beside it have it right.
+                # A name in a script that no installed font has is drawn as boxes; the CSV files beside it have it.
                 warnings.filterwarnings("ignore", message="Glyph .* missing from font")
                 metadata = {nothing: None}
                 figure.savefig(temporary, format=kind, bbox_inches="tight", pad_inches=0.15, metadata=metadata)

@@ -1,6 +1,7 @@
 """kcv trains, evaluates, exports and runs image classifiers: Keras 3 on PyTorch, at PyTorch's speed.
 
-    from kcv import Config, train, load_model, evaluate, predict, export
+    from kcv import Config, train, load_model, evaluate, predict, export, explain,
+        gradcam, report
 
 Importing kcv loads none of Keras, torch and MLflow; they come with the first name that needs them.
 """
@@ -16,13 +17,20 @@ if TYPE_CHECKING:
     from kcv.artifact import load as load_model
     from kcv.config import Config
     from kcv.evaluation import evaluate
+    from kcv.explaining import explain
+    from kcv.explaining.explainer import gradcam
     from kcv.exporting import export
     from kcv.onnx_model import OnnxModel
+    from kcv.plots import save_gradcam_grid
     from kcv.prediction import predict
+    from kcv.reporting import report
     from kcv.training import train
 
 __version__ = "0.1.0"
-__all__ = ["Config", "OnnxModel", "__version__", "evaluate", "export", "load_model", "predict", "train"]
+__all__ = [
+    "Config", "OnnxModel", "__version__", "evaluate", "explain", "export", "gradcam", "load_model", "predict",
+    "report", "save_gradcam_grid", "train",
+]  # fmt: skip
 
 # kcv is built on torch: a KERAS_BACKEND set for other programs on this machine must not break it.
 os.environ["KERAS_BACKEND"] = "torch"
@@ -32,9 +40,13 @@ _PUBLIC = {
     "train": ("kcv.training", "train"),
     "load_model": ("kcv.artifact", "load"),
     "evaluate": ("kcv.evaluation", "evaluate"),
+    "explain": ("kcv.explaining", "explain"),
     "export": ("kcv.exporting", "export"),
+    "gradcam": ("kcv.explaining.explainer", "gradcam"),
     "OnnxModel": ("kcv.onnx_model", "OnnxModel"),
     "predict": ("kcv.prediction", "predict"),
+    "report": ("kcv.reporting", "report"),
+    "save_gradcam_grid": ("kcv.plots", "save_gradcam_grid"),
 }
 
 

@@ -30,6 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "native": BASE,
     "metrics": BASE,
     "plots": BASE | {"metrics"},
+    "mistakes": BASE | {"data", "explaining", "plots"},
+    "reporting": BASE | {"artifact"},
     "rows": BASE,
     "tracking": BASE,
     "turns": set(),
@@ -38,16 +40,17 @@ ALLOWED: dict[str, set[str]] = {
     "onnx_model": BASE | {"images"},
     "artifact": BASE | {"calibration", "data", "images", "inference", "native"},
     "classifier": BASE | {"artifact", "onnx_model"},
-    "training": BASE | INFERENCE | {"models", "tracking"},
-    "evaluation": BASE | INFERENCE,
+    "training": BASE | INFERENCE | {"evaluation", "models", "reporting", "tracking"},
+    "evaluation": BASE | INFERENCE | {"mistakes", "reporting"},
+    "explaining": BASE | INFERENCE,
     "exporting": BASE | INFERENCE | {"onnx_model", "turns"},
     "benchmark": BASE
     | {"artifact", "calibration", "data", "exporting", "images", "models", "native", "onnx_model"}
     | {"inference", "classifier", "turns"},
     "prediction": BASE | {"classifier", "images", "rows"},
     "cli": BASE
-    | {"artifact", "benchmark", "classifier", "evaluation", "exporting", "images", "models", "onnx_model", "prediction"}
-    | {"training"},
+    | {"artifact", "benchmark", "classifier", "evaluation", "explaining", "exporting", "images", "models"}
+    | {"onnx_model", "prediction", "training"},
 }
 
 
@@ -110,6 +113,7 @@ CASES = {
     "configuration": "from kcv import Config; Config.load()",
     "help": "from kcv.cli import main; assert main(['--help']) == 0",
     "help of train": "from kcv.cli import main; assert main(['train', '--help']) == 0",
+    "help of explain": "from kcv.cli import main; assert main(['explain', '--help']) == 0",
     "version": "from kcv.cli import main; assert main(['--version']) == 0",
     "unknown flag": "from kcv.cli import main; assert main(['train', '--no_such_flag=1']) == 2",
     "models": "from kcv.cli import main; assert main(['models']) == 0",

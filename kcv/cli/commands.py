@@ -91,7 +91,32 @@ def predict(*operands: str, **flags: str) -> int:
         recursive=bool(values["recursive"]),
         progress=not rows_on_terminal,
     )
-    failed = terminal.rows(rows, values)
+    return _code(terminal.rows(rows, values))
+
+
+def explain(*operands: str, **flags: str) -> int:
+    """Draws heat maps of pictures."""
+    values, _ = check(VERBS["explain"], operands, flags)
+    if values["model"] is None:
+        raise UsageError("explain needs --model=MODEL: a model file (model.keras), or a run folder.")
+    from kcv import explaining
+
+    rows = explaining.explain(
+        values["path"],
+        model_file(values["model"]),
+        method=values["method"],
+        class_name=values["class_name"],
+        layer=values["layer"],
+        output=Path(values["output"]) if values["output"] else None,
+        batch_size=values["batch_size"],
+        device=values["device"],
+        recursive=bool(values["recursive"]),
+    )
+    return _code(terminal.explanations(rows, values["format"]))
+
+
+def _code(failed: int) -> int:
+    """Returns the exit code of rows of which some have an error, and complains about them."""
     if failed:
         terminal.complain(f"{failed} picture{'s' if failed > 1 else ''} could not be read; see the rows with an error.")
     return KcvError.exit_code if failed else 0
@@ -114,6 +139,19 @@ def export(*operands: str, **flags: str) -> int:
         terminal.json_of(made.to_dict())
     else:
         terminal.show(results.export(made))
+    return 0
+
+
+def report(*operands: str, **flags: str) -> int:
+    """Writes what a run came to, as a page and as a model card."""
+    values, _ = check(VERBS["report"], operands, flags)
+    from kcv import reporting
+
+    made = reporting.report(values["run"], values["output_dir"])
+    if values["format"] == "json":
+        terminal.json_of({"page": str(made.page), "card": str(made.card)})
+    else:
+        terminal.show(results.report(made))
     return 0
 
 
@@ -186,7 +224,9 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "explain": explain,
     "export": export,
+    "report": report,
     "info": info,
     "models": models,
     "benchmark": benchmark,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kcv.exporting import Export
     from kcv.models.catalog import Entry
     from kcv.onnx_model import OnnxInfo
+    from kcv.reporting import Report
     from kcv.training import Run
 
 
@@ -40,6 +41,7 @@ def run_summary(run: Run) -> str:
         "best epoch": f"{run.best_epoch} of {len(run.history)}",
         "time": f"{run.seconds:.0f} s",
         "model": run.model_path,
+        "report": run.directory / "report.html",
         "tracking": run.tracking or "off",
     }
     model = shlex.quote(str(run.model_path))
@@ -85,6 +87,11 @@ def onnx_card(content: OnnxInfo, path: Path) -> str:
             "file": f"{path}, {path.stat().st_size / 1e6:.1f} MB",
         }
     )
+
+
+def report(made: Report) -> str:
+    """Returns where a report lies."""
+    return pairs({"page": made.page, "model card": made.card})
 
 
 def _classes(names: Sequence[str]) -> str:
@@ -174,7 +181,7 @@ def _answers(abstention: Mapping[str, Any]) -> str:
 def row_line(row: Mapping[str, Any]) -> str:
     """Returns a prediction as one line."""
     if row["error"]:
-        return f"{row['path']}  {paint('error: ' + str(row['error']), 'red')}"
+        return _failed(row)
     line = f"{row['path']}  {paint(str(row['label']), 'bold')}  {percent(row['confidence'])}"
     names, probabilities = _ranked(row)
     if row["label"] != names[0]:  # unsure
@@ -191,6 +198,25 @@ def ranking(row: Mapping[str, Any]) -> str:
         f"  {name.ljust(width)}  {percent(p):>7}  {paint('#' * round(30 * p), 'green')}".rstrip()
         for name, p in zip(names, probabilities, strict=True)
     )
+
+
+def explanation(row: Mapping[str, Any]) -> str:
+    """Returns an explanation as one line: the explained class and the files, of which the folder is named once."""
+    if row["error"]:
+        return _failed(row)
+    beside, heatmap = (Path(row[key]).name for key in ("side_by_side", "heatmap"))
+    line = f"{row['path']}  {paint(str(row['label']), 'bold')}  {percent(row['probability'])}"
+    line += f"  {row['overlay']}, {beside}, {heatmap}"
+    return line + (f"  {paint('warning: ' + str(row['warning']), 'red')}" if row["warning"] else "")
+
+
+def grid_line(overlay: str) -> str:
+    """Returns where the grid of all pictures is, which lies beside each one's overlay."""
+    return f"side by side: {Path(overlay).with_name('grid.png')}"
+
+
+def _failed(row: Mapping[str, Any]) -> str:
+    return f"{row['path']}  {paint('error: ' + str(row['error']), 'red')}"
 
 
 def _ranked(row: Mapping[str, Any]) -> tuple[list[str], list[float]]:

@@ -54,3 +54,21 @@ def rows(predicted: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) -> i
     if values["output"] is not None:
         logging.getLogger(__name__).info("%d rows written to %s", total, values["output"])
     return failed
+
+
+def explanations(rows: Iterable[Mapping[str, Any]], shape: str) -> int:
+    """Prints explanations as they come and returns how many pictures failed.
+
+    Args:
+        rows: of `kcv.explain`.
+        shape: `text` or `json`.
+    """
+    failed = 0
+    drawn: list[str] = []
+    for row in rows:
+        failed += bool(row["error"])
+        drawn += [] if row["error"] else [row["overlay"]]
+        show(json.dumps(row, ensure_ascii=False) if shape == "json" else results.explanation(row))
+    if len(drawn) > 1 and shape == "text":
+        show(results.grid_line(drawn[0]))
+    return failed

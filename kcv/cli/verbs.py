@@ -13,9 +13,10 @@ BATCH = Option("batch_size", "pictures computed at once", 256, least=1)
 DEVICE = Option("device", "where to compute", "auto", DEVICES)
 BENCHMARKED = ("custom_cnn", "resnet50", "efficientnet_b0")
 EXPORTED = ("float32", "int8")
+EXPLAINED = ("gradcam", "gradcam++", "hirescam", "layercam")
 OPSETS = ("18", "19", "20", "21")
-"""Written down here too because kcv.benchmark and kcv.exporting import torch, and help must not; a test holds both
-together."""
+"""Written down here too because kcv.benchmark, kcv.explaining and kcv.exporting import torch, and help must not; tests
+hold both together."""
 
 VERBS = {
     verb.name: verb
@@ -78,6 +79,29 @@ VERBS = {
             stdin=True,
         ),
         Verb(
+            "explain",
+            "Show where on pictures a model found what speaks for a class: heat maps over the pictures.",
+            ("path",),
+            1,
+            "pictures, folders or quoted patterns ('photos/*.jpg')",
+            (
+                Option("model", "a model file (model.keras), or the run folder that holds it; needed"),
+                Option("method", "how activations and gradients become a map", "gradcam", EXPLAINED),
+                Option("class_name", "the class to explain; default: each picture's most probable one"),
+                Option("layer", "the layer to look at; default: the last one with height and width"),
+                Option("output", "the folder for the files; default: explanations/ beside the model"),
+                Option("recursive", "a folder stands for all below it, not only for its own pictures", switch=True),
+                Option("batch_size", "pictures computed at once; default: chosen by their size", least=1),
+                DEVICE,
+                FORMAT,
+            ),
+            (
+                "explain cat.jpg --model=runs/mine",
+                "explain photos --model=runs/mine --method=gradcam++ --class_name=cat --output=why_cat",
+            ),
+            many=True,
+        ),
+        Verb(
             "export",
             "Export a model to one ONNX file, checked against it on real pictures.",
             ("model",),
@@ -92,6 +116,15 @@ VERBS = {
                 FORMAT,
             ),
             ("export runs/mine", "export runs/mine --precision=int8 --output=mine.onnx"),
+        ),
+        Verb(
+            "report",
+            "Write what a run came to as one HTML page, report.html, and as a model card, MODEL_CARD.md.",
+            ("run",),
+            1,
+            "a run folder, or the model file in it",
+            (Option("output_dir", "where to; default: the run folder"), FORMAT),
+            ("report runs/mine",),
         ),
         Verb(
             "info",

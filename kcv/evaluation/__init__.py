@@ -15,6 +15,7 @@ from kcv.artifact import LoadedModel
 from kcv.evaluation.calibrating import recalibrate
 from kcv.evaluation.files import write_files
 from kcv.progress import Progress
+from kcv.reporting import report
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -95,7 +96,9 @@ def evaluate(
     if (calibrate or abstain_precision is not None) and split == "test" and data is None:
         # What the file says of itself was measured with the probabilities of before.
         artifact.describe_again(loaded.path, loaded.info.model_copy(update={"metrics": figures}))
-    write_files(directory, figures, pictures.labels, probabilities, loaded.path.parent / "history.csv")
+    history = loaded.path.parent / "history.csv"
+    write_files(directory, figures, loaded.keras_model, pictures, probabilities, history)
+    report(loaded.path, directory, evaluation=directory)
     return result
 
 

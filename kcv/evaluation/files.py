@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kcv import metrics, plots
-from kcv.errors import DataError
 from kcv.files import write_csv, write_json
+from kcv.mistakes import write_mistakes
+from kcv.reporting import read_history
+
+if TYPE_CHECKING:
+    import keras
+
+    from kcv.data.dataset import Pictures
 
 
 def write_files(
     folder: Path,
     figures: dict[str, Any],
-    labels: NDArray[np.int64],
+    model: keras.Model,
+    pictures: Pictures,
     probabilities: NDArray[np.float64],
     history: Path,
 ) -> None:
     """Writes the figures, the tables and the plots of a split.
 
     `metrics.json`, `per_class.csv`, the confusion matrix as counts and as shares of the true classes (CSV and plots),
-    ROC curves, the reliability diagram and, where there is a `history.csv`, the learning curves.
+    ROC curves, the reliability diagram, the most confident mistakes and, where there is a `history.csv`, the learning
+    curves.
 
     Args:
         folder: where to; made where it is missing.
         figures: as from `kcv.metrics.summarize`.
-        labels: int [n].
+        model: the measured model; its heat maps are drawn beside the mistakes.
+        pictures: the split.
         probabilities: [n, classes].
         history: the `history.csv` of the run, if it is one.
 
@@ -37,7 +45,7 @@ def write_files(
         DataError: the history is damaged.
         OutputError: the folder cannot be written to.
     """
-    class_names = list(figures["per_class"])
+    class_names, labels = list(figures["per_class"]), pictures.labels
     write_json(folder / "metrics.json", figures)
     per_class = figures["per_class"].items()
     columns = list(next(iter(figures["per_class"].values())))
@@ -55,13 +63,6 @@ def write_files(
     plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix_normalized.png", normalized=True)
     plots.roc_curves(labels, probabilities, class_names, folder / "roc.png")
     plots.reliability_diagram(figures["reliability"], figures["ece"], folder / "reliability.png")
-    if history.is_file():
-        plots.learning_curves(_read_history(history), folder / "learning_curves.png")
-
-
-def _read_history(path: Path) -> list[dict[str, float]]:
-    try:
-        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-        return [{key: float(value) for key, value in row.items()} for row in rows]
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: is not the history of a run: {error}") from None
+    write_mistakes(folder, model, pictures, probabilities, class_names)
+    if rows_of_epochs := read_history(history):
+        plots.learning_curves(rows_of_epochs, folder / "learning_curves.png")

@@ -106,8 +106,7 @@ class _Walk:
         for place, number in last.items():
             dead.setdefault(number, []).append(place)
         steps = [replace(step, dead=tuple(dead.get(number, ()))) for number, step in enumerate(self._steps)]
-        dtypes = [self._values[place].dtype for place in inputs]
-        return Program(steps, inputs, outputs, dtypes, len(self._values))
+        return Program(steps, inputs, outputs, self._values)
 
     def _call(self, node: Any, sources: Sequence[int], alone: Sequence[bool]) -> list[int]:
         """Adds the step of one call; `alone` says of each input whether this is its only reader."""
@@ -118,12 +117,14 @@ class _Walk:
                 raise Unsupported(f"{name} ({type(node.operation).__name__}) makes masks")
             sources = [self._held(place, moved=False) for place in sources]
             made = [self.place(tensor) for tensor in node.outputs]
-            self._steps.append(Step(name, _as_it_is(node), tuple(sources), tuple(made), native=False))
+            places = tuple(sources), tuple(made)
+            self._steps.append(Step(name, _as_it_is(node), *places, native=False, operation=node.operation))
             return made
         sources = [self._held(place, moved=lowered.wants_moved) for place in sources]
         made = [self.place(node.outputs[0], moved=lowered.gives_moved, spare=lowered.spares)]
         reference = _held_as(_as_it_is(node), lowered)
-        self._steps.append(Step(name, lowered.run, tuple(sources), tuple(made), reference=reference))
+        step = Step(name, lowered.run, tuple(sources), tuple(made), reference=reference, operation=node.operation)
+        self._steps.append(step)
         return made
 
     def _lower(self, node: Any, sources: Sequence[int], alone: Sequence[bool]) -> Lowered | None:

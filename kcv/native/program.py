@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from kcv.native.layers.lowered import Value
+
 
 @dataclass(frozen=True)
 class Step:
@@ -21,6 +23,7 @@ class Step:
         dead: values that nobody reads after this step.
         native: whether it is torch's own function; otherwise the Keras layer is called as it is.
         reference: the same through Keras, where there is a layer behind it and it is native.
+        operation: the layer it stands for; None where it only moves a value.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Step:
     dead: tuple[int, ...] = ()
     native: bool = True
     reference: Callable[..., Any] | None = None
+    operation: Any = None
 
     def advance(self, values: list[Any], training: bool) -> None:
         """Reads its inputs from `values`, puts its outputs there, and forgets what nobody reads any more."""
@@ -54,18 +58,21 @@ class Program:
         steps: in an order in which every value is there before it is read.
         inputs: where the model's inputs go.
         outputs: where its outputs are.
-        dtypes: of the inputs, as the model wants them.
-        size: number of values.
+        values: what is known of each value, by its place.
+
+    Attributes:
+        steps: as given.
+        inputs: as given.
+        values: as given.
     """
 
     def __init__(
-        self, steps: Sequence[Step], inputs: Sequence[int], outputs: Sequence[int], dtypes: Sequence[Any], size: int
+        self, steps: Sequence[Step], inputs: Sequence[int], outputs: Sequence[int], values: Sequence[Value]
     ) -> None:
         self.steps = tuple(steps)
-        self._inputs = tuple(inputs)
+        self.inputs = tuple(inputs)
+        self.values = tuple(values)
         self._outputs = tuple(outputs)
-        self._dtypes = tuple(dtypes)
-        self._size = size
 
     @property
     def called_as_they_are(self) -> tuple[str, ...]:
@@ -75,7 +82,11 @@ class Program:
     def wrapped(self, wrap: Callable[[Step], Callable[..., Any]]) -> Program:
         """Returns the same program with each step's function replaced by what `wrap` makes of the step."""
         steps = [replace(step, run=wrap(step)) for step in self.steps]
-        return Program(steps, self._inputs, self._outputs, self._dtypes, self._size)
+        return Program(steps, self.inputs, self._outputs, self.values)
+
+    def through_keras(self) -> Program:
+        """Returns the same program with every layer called through Keras, for where a native form errs."""
+        return self.wrapped(lambda step: step.reference or step.run)
 
     def __call__(self, *tensors: Tensor, training: bool) -> Any:
         """Computes the model's output, or the tuple of its outputs.
@@ -87,18 +98,37 @@ class Program:
         Raises:
             StepError: naming the layer that failed.
         """
-        values = self._start(tensors)
-        for step in self.steps:
+        values = self.start(tensors)
+        self.advance(values, 0, len(self.steps), training=training)
+        return self.results(values)
+
+    def start(self, tensors: Sequence[Tensor]) -> list[Any]:
+        """Returns the values before the first step: the inputs in their places, for who runs the steps in parts."""
+        values: list[Any] = [None] * len(self.values)
+        for place, tensor in zip(self.inputs, tensors, strict=True):
+            values[place] = tensor.to(self.values[place].dtype)
+        return values
+
+    def advance(self, values: list[Any], begin: int, end: int, *, training: bool) -> None:
+        """Runs the steps from number `begin` to before `end` on values that have come as far as `begin`.
+
+        Raises:
+            StepError: naming the layer that failed.
+        """
+        for step in self.steps[begin:end]:
             try:
                 step.advance(values, training)
             except Exception as error:
                 raise StepError(f"layer {step.name} failed: {error}") from error
+
+    def results(self, values: Sequence[Any]) -> Any:
+        """Returns the output, or the tuple of outputs, of values that have come through all steps."""
         results = tuple(values[place] for place in self._outputs)
         return results[0] if len(results) == 1 else results
 
     def first_to_differ(self, *tensors: Tensor, differ: Callable[[Tensor, Tensor], bool]) -> str | None:
         """Runs each step both natively and through Keras, in inference mode; names the first layer that differs."""
-        values = self._start(tensors)
+        values = self.start(tensors)
         for step in self.steps:
             theirs = None
             if step.reference is not None:
@@ -110,9 +140,3 @@ class Program:
             for place in dead:
                 values[place] = None
         return None
-
-    def _start(self, tensors: Sequence[Tensor]) -> list[Any]:
-        values: list[Any] = [None] * self._size
-        for place, tensor, dtype in zip(self._inputs, tensors, self._dtypes, strict=True):
-            values[place] = tensor.to(dtype)
-        return values

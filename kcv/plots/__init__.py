@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from kcv.plots.confusion import confusion_matrix
+from kcv.plots.heatmaps import MOST_IN_GRID, save_gradcam_grid, save_overlay, save_side_by_side, title_of
 from kcv.plots.learning import learning_curves
 from kcv.plots.reliability import reliability_diagram
 from kcv.plots.roc import roc_curves
+from kcv.plots.style import short
 
-__all__ = ["confusion_matrix", "learning_curves", "reliability_diagram", "roc_curves"]
+__all__ = [
+    "MOST_IN_GRID", "confusion_matrix", "learning_curves", "reliability_diagram", "roc_curves", "save_gradcam_grid",
+    "save_overlay", "save_side_by_side", "short", "title_of",
+]  # fmt: skip

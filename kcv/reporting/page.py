@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from kcv import __version__
 from kcv.reporting.html import picture, section, table, terms, text
 from kcv.reporting.material import Material
 from kcv.reporting.style import CSS
@@ -35,7 +36,7 @@ def page(material: Material) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<link rel="icon" href="data:,">\n<title>{text(material.name)}</title>\n<style>{CSS}</style>\n</head>\n'
         f"<body>\n<main>\n{body}\n"
-        f"<footer>Made by kcv {text(material.info.versions.get('kcv', ''))} from {text(material.model.name)}.</footer>\n"
+        f"<footer>Made by kcv {text(__version__)} from {text(material.model.name)}.</footer>\n"
         "</main>\n</body>\n</html>\n"
     )
 

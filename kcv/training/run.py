@@ -60,14 +60,9 @@ class RunFolder:
         return self.path / "metrics.json"
 
     @property
-    def curves(self) -> Path:
-        """The history as a picture."""
-        return self.path / "learning_curves.png"
-
-    @property
-    def confusion(self) -> Path:
-        """Which classes the best weights take for which, on the split of `metrics`."""
-        return self.path / "confusion_matrix.png"
+    def evaluation(self) -> Path:
+        """Tables and plots of the split that was measured at the end; `kcv evaluate` writes the same ones there."""
+        return self.path / "evaluation"
 
     @property
     def environment(self) -> Path:

@@ -11,16 +11,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from kcv import artifact, calibration, data, inference, metrics, models, plots
+from kcv import artifact, calibration, data, inference, metrics, models
 from kcv.calibration import Calibration
 from kcv.config import Config
 from kcv.data.dataset import Dataset, Pictures, Pixels
 from kcv.errors import DataError, KcvError
+from kcv.evaluation.files import write_files
 from kcv.files import write_json, write_text
 from kcv.models.weights.pretrained import Pretrained
 from kcv.native.device import describe_device, device_scope, resolve_device
 from kcv.native.memory import keep_freed_memory
 from kcv.native.precision import precision_scope, resolve_precision
+from kcv.reporting import report
 from kcv.tracking import Status, Tracker, open_tracker
 from kcv.training import environment
 from kcv.training.fitting import Fitted, fit, open_batches, parameters
@@ -82,6 +84,7 @@ def train(config: Config) -> Run:
                 identity=_identity(config, dataset, variant, policy, device),
             )
             figures = result.finish(fitted)
+            report(folder.path)
             tracker.log_metrics(_scalars(figures), step=fitted.best_epoch)
             tracker.log_artifacts(folder.path)
             status = "FINISHED"
@@ -179,9 +182,7 @@ class _Result:
         figures = metrics.summarize(pictures.labels, probabilities, names, split, threshold=self.calibration.threshold)
         write_json(self.folder.metrics, figures)
         self.save(fitted.best_epoch, figures)
-        matrix = metrics.confusion_matrix(pictures.labels, probabilities.argmax(axis=1), len(names))
-        plots.confusion_matrix(matrix, names, self.folder.confusion)
-        plots.learning_curves(fitted.rows, self.folder.curves)
+        write_files(self.folder.evaluation, figures, self.model, pictures, probabilities, self.folder.history)
         return figures
 
     def _calibrate(self) -> Calibration:

@@ -36,8 +36,8 @@ def test_the_run_folder_holds_what_it_promises(trained):
     config, run = trained
     names = {entry.name for entry in run.directory.iterdir()}
     assert names == {
-        "config.yaml", "model.keras", "history.csv", "metrics.json", "environment.json", "learning_curves.png",
-        "learning_curves.svg", "confusion_matrix.png", "confusion_matrix.svg",
+        "config.yaml", "model.keras", "history.csv", "metrics.json", "environment.json", "evaluation", "report.html",
+        "MODEL_CARD.md",
     }  # fmt: skip
     assert Config.load(run.directory / "config.yaml") == config
     metrics = json.loads((run.directory / "metrics.json").read_text())

@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "prediction": BASE | {"classifier", "images", "rows"},
     "cli": BASE
     | {"artifact", "benchmark", "classifier", "evaluation", "explaining", "exporting", "images", "models"}
-    | {"onnx_model", "prediction", "training"},
+    | {"onnx_model", "prediction", "reporting", "training"},
 }
 
 

@@ -38,7 +38,8 @@ def test_the_files_agree_with_the_figures(run):
 
     result = evaluate(run / "model.keras")
     assert {entry.name for entry in result.directory.iterdir()} == {
-        "metrics.json", "mistakes.json", "report.html", "MODEL_CARD.md", "per_class.csv", "confusion_matrix.csv", "confusion_matrix_normalized.csv",
+        "metrics.json", "mistakes.json", "report.html", "per_class.csv", "confusion_matrix.csv",
+        "confusion_matrix_normalized.csv",
         *(f"{name}.{kind}" for kind in ("png", "svg") for name in (
             "confusion_matrix", "confusion_matrix_normalized", "roc", "reliability", "learning_curves",
         )),

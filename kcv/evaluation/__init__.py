@@ -15,7 +15,7 @@ from kcv.artifact import LoadedModel
 from kcv.evaluation.calibrating import recalibrate
 from kcv.evaluation.files import write_files
 from kcv.progress import Progress
-from kcv.reporting import report
+from kcv.reporting import write_page
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -98,7 +98,7 @@ def evaluate(
         artifact.describe_again(loaded.path, loaded.info.model_copy(update={"metrics": figures}))
     history = loaded.path.parent / "history.csv"
     write_files(directory, figures, loaded.keras_model, pictures, probabilities, history)
-    report(loaded.path, directory, evaluation=directory)
+    write_page(loaded.path, directory)
     return result
 
 

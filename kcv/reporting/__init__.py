@@ -10,7 +10,9 @@ from kcv.reporting.card import card
 from kcv.reporting.material import gather, model_in, read_history
 from kcv.reporting.page import page
 
-__all__ = ["Report", "read_history", "report"]
+__all__ = ["Report", "read_history", "report", "write_page"]
+
+PAGE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,12 @@ def report(run: str | Path, output_dir: str | Path | None = None, *, evaluation:
     model = model_in(Path(run).expanduser())
     material = gather(model, Path(evaluation) if evaluation is not None else model.parent / "evaluation")
     folder = Path(output_dir) if output_dir is not None else model.parent
-    made = Report(folder / "report.html", folder / "MODEL_CARD.md")
+    made = Report(folder / PAGE, folder / "MODEL_CARD.md")
     write_text(made.page, page(material))
     write_text(made.card, card(material))
     return made
+
+
+def write_page(model: Path, evaluation: Path) -> None:
+    """Writes the report of one evaluation into its own folder. Raises as `report`."""
+    write_text(evaluation / PAGE, page(gather(model, evaluation)))

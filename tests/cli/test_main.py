@@ -24,9 +24,15 @@ METRICS: dict[str, Any] = {
     "accuracy": 0.9765,
     "accuracy_ci95": [0.96, 0.99],
     "macro_f1": 0.97,
+    "macro_f1_ci95": [0.95, 0.98],
+    "top_k_accuracy": {"2": 0.99},
     "roc_auc_macro": None,
+    "average_precision_macro": None,
     "log_loss": 0.1,
+    "brier": 0.2,
     "ece": 0.01,
+    "confused_pairs": [{"true": "cat", "predicted": "dog", "count": 6, "share": 0.5}],
+    "abstention": {"threshold": 0.8, "coverage": 0.75, "precision": 0.99, "precision_ci95": [0.98, 0.995]},
     "per_class": {"cat": {"precision": None, "recall": 0.5, "f1": 0.25, "support": 12}},
 }
 
@@ -122,8 +128,8 @@ def test_a_bad_flag_answers_within_a_second(kcv: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "unknown verb 'trian'. Did you mean 'train'? There are train, evaluate, predict, export, info, models, benchmark; see kcv --help."),
-        (["help", "nothing"], "unknown verb 'nothing'. There are train, evaluate, predict, export, info, models, benchmark; see kcv --help."),
+        (["trian"], "unknown verb 'trian'. Did you mean 'train'? There are train, evaluate, predict, explain, export, report, info, models, benchmark; see kcv --help."),
+        (["help", "nothing"], "unknown verb 'nothing'. There are train, evaluate, predict, explain, export, report, info, models, benchmark; see kcv --help."),
         (["train", "--epoch=3"], "unknown option --epoch for train. Did you mean --epochs?"),
         (["train", "--learning-rate", "3"], "unknown option --learning-rate for train. Did you mean --lr?"),
         (["train", "--weight_decay=3"], "unknown option --weight_decay for train. Did you mean --optim.weight_decay?"),
@@ -200,7 +206,28 @@ def test_suggested_commands_are_written_as_kcv_was_called(
         if uv:
             monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
         assert cli.main(["train"]) == 0
-        assert expected in capsys.readouterr().out.splitlines()[8]
+        assert expected in capsys.readouterr().out.splitlines()[9]
+
+
+def test_an_unsure_row_names_the_likeliest_class(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unsure = row("a.png", "unsure", likeliest="cat", label_2="dog", confidence_2=0.08)
+    options: dict[str, Any] = {}
+
+    def predict(*_: Any, **given: Any) -> Any:
+        options.update(given)
+        return iter([unsure])
+
+    _module(monkeypatch, "prediction", predict=predict)
+    assert cli.main(["predict", "a.png", "--model=m", "--threshold=0.95"]) == 0
+    assert options["threshold"] == 0.95
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "a.png  unsure  cat 90.00%  dog 8.00%",
+        "  cat   90.00%  " + "#" * 27,
+    ]
+    assert cli.main(["predict", "a.png", "--model=m", "--threshold=2"]) == 2
+    assert "--threshold: received '2', allowed: a number from 0 to 1." in capsys.readouterr().err
 
 
 def test_train_as_json(trained: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,6 +256,9 @@ def test_evaluate_hands_on_its_options_and_shows_a_table(
     assert lines[0].split() == ["class", "precision", "recall", "f1", "support"]
     assert lines[1].split() == ["cat", "-", "0.5000", "0.2500", "12"]
     assert any("97.65%" in line for line in lines)
+    assert any("0.9700 (95% interval 0.9500 to 0.9800)" in line for line in lines)
+    assert any("cat as dog (6)" in line for line in lines)
+    assert any("75.00% of the pictures, at confidence 0.8000 and above; 99.00% of them right" in line for line in lines)
     assert cli.main(["evaluate", "m.keras", "--format=json"]) == 0
     assert json.loads(capsys.readouterr().out) == {**METRICS, "directory": "there"}
 

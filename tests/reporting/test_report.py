@@ -1,0 +1,154 @@
+"""Reports: what they say, that they hold together without anything else, and that no name becomes markup."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kcv import artifact, report
+from kcv.errors import ArtifactError, DataError
+
+if TYPE_CHECKING:
+    from kcv.training import Run
+
+EVIL = "<script>alert(1)</script> \"&'|`*"
+
+
+@pytest.fixture
+def run(trained_run: Run, tmp_path: Path) -> Path:
+    """A copy of a finished run that a test may write to."""
+    shutil.copytree(trained_run.directory, tmp_path / "run")
+    return tmp_path / "run"
+
+
+class Strict(HTMLParser):
+    """Notes tags that are not closed, and all that a browser would load."""
+
+    VOID = ("meta", "link", "img", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "data", "action")]
+        assert not any(name.startswith("on") for name, _ in attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def parsed(page: Path) -> Strict:
+    parser = Strict()
+    parser.feed(page.read_text(encoding="utf-8"))
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def test_training_leaves_a_report_that_says_what_the_files_say(run: Path) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    metrics = json.loads((run / "metrics.json").read_text())
+    low, high = metrics["accuracy_ci95"]
+    assert f"{metrics['accuracy']:.2%} (95% interval {low:.2%} to {high:.2%})" in text
+    for name, scores in metrics["per_class"].items():
+        assert f"<td>{name}</td>" in text
+        assert f">{scores['recall']:.4f}</td>" in text
+    info = artifact.read_info(run / "model.keras")
+    assert info.data_fingerprint[:16] in text
+    assert f"temperature {info.calibration.temperature:.3f}" in text
+    # learning curves, confusion matrix, ROC and reliability, and the mistakes where there are any
+    assert text.count("<img ") == 4 + (run / "evaluation" / "mistakes.png").exists()
+    assert "kcv train" in text
+    assert json.loads((run / "environment.json").read_text())["packages"]["torch"] in text
+
+
+def test_a_report_needs_nothing_but_itself(run: Path) -> None:
+    page = parsed(report(run).page)
+    assert page.loads
+    assert all(address.startswith("data:") for address in page.loads)
+    assert "script" not in page.tags
+
+
+def test_the_same_run_gives_the_same_report(run: Path) -> None:
+    first = report(run).page.read_bytes()
+    assert report(run).page.read_bytes() == first
+
+
+def test_what_is_missing_is_left_out(run: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(run / "model.keras", alone)
+    made = report(alone)
+    text = made.page.read_text(encoding="utf-8")
+    parsed(made.page)
+    assert "<h2>Results</h2>" in text  # the model file itself knows them
+    assert "Learning curves" not in text
+    assert "Reproduce" not in text
+    assert "<img" not in text
+
+
+def test_names_are_shown_and_never_become_markup(run: Path, tmp_path: Path) -> None:
+    path = run / "model.keras"
+    info = artifact.read_info(path)
+    metrics = json.loads((run / "evaluation" / "metrics.json").read_text().replace('"left"', json.dumps(EVIL)))
+    (run / "evaluation" / "metrics.json").write_text(json.dumps(metrics))
+    names = tuple(EVIL if name == "left" else name for name in info.class_names)
+    config = {**info.config, "name": EVIL}
+    artifact.describe_again(path, info.model_copy(update={"class_names": names, "data_name": EVIL, "config": config}))
+    (run / "config.yaml").write_text(f"name: {EVIL}\n")
+    made = report(run, tmp_path / "out")
+    page = parsed(made.page)
+    assert "script" not in page.tags
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in made.page.read_text(encoding="utf-8")
+    card = made.card.read_text(encoding="utf-8")
+    assert "<script>" not in card.replace("\\<script\\>", "")
+    rows = [line for line in card.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {6}
+
+
+def test_a_model_card_says_what_the_run_came_to(run: Path) -> None:
+    card = report(run).card.read_text(encoding="utf-8")
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert f"accuracy {metrics['accuracy']:.2%}" in card
+    assert "## Intended use and limits" in card
+    assert artifact.read_info(run / "model.keras").data_fingerprint in card
+
+
+def test_no_run_and_damaged_files_are_named(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no such run"):
+        report(tmp_path / "nothing")
+    (run / "evaluation" / "metrics.json").write_text("{")
+    before = (run / "report.html").read_bytes()
+    with pytest.raises(DataError, match=r"metrics\.json: is damaged"):
+        report(run)
+    assert (run / "report.html").read_bytes() == before
+
+
+def test_a_browser_opens_it_without_a_word(run: Path, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("Chromium is not installed")
+    log = tmp_path / "net.json"
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}", "--disable-background-networking",
+        "--no-first-run", "--dump-dom", (run / "report.html").as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "<h2>Results</h2>" in done.stdout
+    assert "CONSOLE" not in done.stderr
+    asked = set(re.findall(r'"url":"(\w+)://[^"]*"', log.read_text()))
+    assert asked <= {"file", "chrome", "data"}

@@ -41,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "artifact": BASE | {"calibration", "data", "images", "inference", "native"},
     "classifier": BASE | {"artifact", "onnx_model"},
     "training": BASE | INFERENCE | {"evaluation", "models", "reporting", "tracking"},
-    "evaluation": BASE | INFERENCE | {"mistakes", "reporting"},
+    "evaluation": BASE | INFERENCE | {"explaining", "mistakes", "reporting"},
     "explaining": BASE | INFERENCE,
     "exporting": BASE | INFERENCE | {"onnx_model", "turns"},
     "benchmark": BASE

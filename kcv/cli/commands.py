@@ -56,11 +56,15 @@ def evaluate(*operands: str, **flags: str) -> int:
         device=values["device"],
         calibrate=bool(values["calibrate"]),
         abstain_precision=values["abstain_precision"],
+        explain=bool(values["explain"]),
         progress=True,
     )
     if values["format"] == "json":
-        terminal.json_of({**result.metrics, "directory": str(result.directory)})
+        more = {"explanations": result.explanations} if result.explanations else {}
+        terminal.json_of({**result.metrics, **more, "directory": str(result.directory)})
         return 0
+    if result.explanations:
+        terminal.show(results.explanations(result.explanations) + "\n")
     terminal.show(results.evaluation(result.metrics, result.directory))
     return 0
 

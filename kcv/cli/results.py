@@ -165,6 +165,21 @@ def evaluation(metrics: Mapping[str, Any], directory: Path) -> str:
     return f"{per_class(metrics)}\n\n{pairs(rows)}"
 
 
+def explanations(found: Mapping[str, Any]) -> str:
+    """Returns the table of how far heat maps can be trusted."""
+    rows = [
+        (
+            name,
+            *(f"{row[f'{kind}_auc']:.4f} ± {row[f'{kind}_sem']:.4f}" for kind in ("deletion", "insertion")),
+            number(row.get("rank_correlation")),
+            percent(row["flat"]),
+        )
+        for name, row in found["methods"].items()
+    ]
+    header = ("heat maps", "deletion (low)", "insertion (high)", "like random weights (low)", "flat")
+    return f"{table(rows, header=header)}\n\n  areas under the curves of {found['pictures']} pictures, ± standard error"
+
+
 def _ends(interval: Sequence[float]) -> str:
     return " to ".join(number(end) for end in interval)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kcv import artifact, inference, metrics
 from kcv.artifact import LoadedModel
 from kcv.evaluation.calibrating import recalibrate
+from kcv.evaluation.explanations import measure_explanations
 from kcv.evaluation.files import write_files
 from kcv.progress import Progress
 from kcv.reporting import write_page
@@ -29,12 +30,14 @@ class Evaluation:
         directory: the folder with the files.
         labels: int64 [n], positions in the model's class names.
         probabilities: float64 [n, classes].
+        explanations: as from `kcv.evaluation.explanations`; None where they were not measured.
     """
 
     metrics: dict[str, Any]
     directory: Path
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
+    explanations: dict[str, Any] | None = None
 
 
 def evaluate(
@@ -47,6 +50,7 @@ def evaluate(
     device: str = "auto",
     calibrate: bool = False,
     abstain_precision: float | None = None,
+    explain: bool = False,
     progress: bool = False,
 ) -> Evaluation:
     """Measures a model and writes what was found.
@@ -66,6 +70,7 @@ def evaluate(
         calibrate: fit temperature (and, for `abstain_precision`, the threshold) to the validation split of the training
             data first, and write them into the model file.
         abstain_precision: the part of the answers (0-1] that is to be right; implies `calibrate`. None: no threshold.
+        explain: measure how far the model's heat maps can be trusted, too: a minute or so.
         progress: whether to show a progress bar on a terminal.
 
     Returns:
@@ -98,6 +103,10 @@ def evaluate(
         artifact.describe_again(loaded.path, loaded.info.model_copy(update={"metrics": figures}))
     history = loaded.path.parent / "history.csv"
     write_files(directory, figures, loaded.keras_model, pictures, probabilities, history)
+    if explain:
+        result = replace(
+            result, explanations=measure_explanations(loaded.keras_model, pictures, directory, progress=progress)
+        )
     write_page(loaded.path, directory)
     return result
 

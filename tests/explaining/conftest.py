@@ -29,9 +29,9 @@ def as_if_trained(model: keras.Model, size: int) -> keras.Model:
     """Gives BatchNormalization the statistics of pictures, without which deep maps are all but flat."""
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = 0.5
-    for _ in range(4):
-        model(noise(size, 8).astype(np.float32), training=True)
+            layer.momentum = 0.1
+    for _ in range(2):
+        model(noise(size, 6).astype(np.float32), training=True)
     return model
 
 

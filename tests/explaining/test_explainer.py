@@ -285,9 +285,9 @@ def test_gradcam_takes_arrays_and_paths_and_cuts_them_into_batches(trained_run: 
 def test_gradcam_says_what_it_does_not_know(trained_run: Any, exported: Any, tmp_path: Any) -> None:
     pixels = np.zeros((1, 16, 16, 3), np.uint8)
     loaded = kcv.load_model(trained_run.model_path)
-    with pytest.raises(UsageError, match="no class 'lef'. Did you mean 'left'\\? The classes: centre, left, top."):
+    with pytest.raises(UsageError, match=r"no class 'lef'\. Did you mean 'left'\? The classes: centre, left, top\."):
         gradcam(loaded, pixels, class_name="lef")
-    with pytest.raises(UsageError, match="allowed: gradcam, gradcam\\+\\+, hirescam, layercam"):
+    with pytest.raises(UsageError, match=r"allowed: gradcam, gradcam\+\+, hirescam, layercam"):
         gradcam(loaded, pixels, method="scorecam")
     with pytest.raises(UsageError, match="no layer 'pool' with height and width"):
         gradcam(loaded, pixels, layer="pool")

@@ -66,7 +66,6 @@ def faithfulness(
         UsageError: the model cannot be explained, or has no such layer.
     """
     explainer, forward = Explainer(model, layer=layer), native_forward(in_float32(model))
-    generator = torch.Generator().manual_seed(seed)
     names = [*methods, RANDOM]
     areas: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     for start in range(0, len(pixels), batch_size):
@@ -74,11 +73,14 @@ def faithfulness(
         given = None if labels is None else torch.from_numpy(labels[start : start + batch_size].astype(np.int64))
         explained = explainer.explain(batch, classes=given, methods=methods)
         pictures = torch.from_numpy(batch).to(explained.logits.device).float()
-        noise = torch.rand((len(batch), explainer.target.height, explainer.target.width), generator=generator)
-        maps = {**explained.maps, RANDOM: heatmaps(noise, (batch.shape[1], batch.shape[2])).to(pictures.device)}
+        size, cells = (batch.shape[1], batch.shape[2]), (explainer.target.height, explainer.target.width)
+        noise, shuffle = (
+            torch.from_numpy(drawn).to(pictures.device) for drawn in _drawn(seed, start, len(batch), cells, size)
+        )
+        maps = {**explained.maps, RANDOM: heatmaps(noise, size)}
         with torch.inference_mode():
             for name in names:
-                order = _order(maps[name], generator)
+                order = _order(maps[name], shuffle)
                 mean = pictures.mean((1, 2), keepdim=True).expand_as(pictures)
                 deletion = _area(forward, explained.classes, order, pictures, mean, steps)
                 insertion = _area(forward, explained.classes, order, blurred(pictures), pictures, steps)
@@ -98,10 +100,18 @@ def blurred(pictures: Tensor) -> Tensor:
     return x.movedim(1, 3)
 
 
-def _order(maps: Tensor, generator: torch.Generator) -> Tensor:
-    """Returns each pixel's place from hot (0) to cold, int64 [n, h, w]; equally hot ones in random order."""
+def _drawn(
+    seed: int, first: int, count: int, cells: tuple[int, int], size: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Draws for each picture by its number, so that batches do not matter: noise [n, *cells], a shuffle [n, pixels]."""
+    generators = [np.random.default_rng([seed, number]) for number in range(first, first + count)]
+    noise = np.stack([generator.random(cells, np.float32) for generator in generators])
+    return noise, np.stack([generator.permutation(size[0] * size[1]) for generator in generators])
+
+
+def _order(maps: Tensor, shuffle: Tensor) -> Tensor:
+    """Returns each pixel's place from hot (0) to cold, int64 [n, h, w]; equally hot ones in the order of `shuffle`."""
     flat = maps.flatten(1)
-    shuffle = torch.rand(flat.shape, generator=generator).argsort(1).to(flat.device)
     hot = shuffle.gather(1, flat.gather(1, shuffle).argsort(dim=1, descending=True, stable=True))
     return hot.argsort(1).view(maps.shape)
 

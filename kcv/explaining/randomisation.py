@@ -69,19 +69,19 @@ def randomisation(
 
 
 def with_random_weights(model: keras.Model, seed: int) -> keras.Model:
-    """Returns a copy of a functional model, on its device, whose weights are as its initialisers draw them.
+    """Returns a copy of a functional model, on its device, that has learned nothing.
 
-    Keras' global seed is left as it is: the weights are drawn here, with the mean and spread of the initialisers' own.
+    Kernels are normal noise as wide as the model's own, so that no layer drowns in the next; biases and normalisation
+    are as a new layer has them. No global generator is touched but by what Keras draws and is thrown away.
     """
     import keras
 
     with keras.device(str(model_device(model))):
         copy = keras.models.clone_model(model)
     generator = np.random.default_rng(seed)
-    for variable in copy.weights:
-        drawn = variable.numpy()
-        if drawn.ndim > 1:  # a kernel; biases and scales start as constants
-            variable.assign(generator.normal(drawn.mean(), drawn.std(), drawn.shape).astype(drawn.dtype))
+    for learned, variable in zip(model.get_weights(), copy.weights, strict=True):
+        if learned.ndim > 1:
+            variable.assign(generator.normal(0.0, learned.std(), learned.shape).astype(learned.dtype))
     return copy
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kcv.artifact import load as load_model
+    from kcv.comparison import compare
     from kcv.config import Config
     from kcv.evaluation import evaluate
     from kcv.explaining import explain
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Config", "OnnxModel", "__version__", "evaluate", "explain", "export", "gradcam", "load_model", "predict",
-    "report", "save_gradcam_grid", "train",
+    "Config", "OnnxModel", "__version__", "compare", "evaluate", "explain", "export", "gradcam", "load_model",
+    "predict", "report", "save_gradcam_grid", "train",
 ]  # fmt: skip
 
 # kcv is built on torch: a KERAS_BACKEND set for other programs on this machine must not break it.
@@ -39,6 +40,7 @@ _PUBLIC = {
     "Config": ("kcv.config", "Config"),
     "train": ("kcv.training", "train"),
     "load_model": ("kcv.artifact", "load"),
+    "compare": ("kcv.comparison", "compare"),
     "evaluate": ("kcv.evaluation", "evaluate"),
     "explain": ("kcv.explaining", "explain"),
     "export": ("kcv.exporting", "export"),

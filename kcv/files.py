@@ -26,6 +26,8 @@ def atomic(path: Path) -> Iterator[Path]:
         OutputError: when the folder cannot be made or written to, or the disk is full.
     """
     path = Path(path)
+    if path.is_dir():  # found out now, not when the work is done
+        raise OutputError(f"cannot write {path}: Is a directory")
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,9 +48,14 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def expanded(named: str | Path) -> Path:
+    """Returns a path that a user named; `~` is the home folder, and a name like `~draft.png` stays as it is."""
+    return Path(os.path.expanduser(named))  # Path.expanduser raises where there is no such user
+
+
 def model_file(named: str | Path) -> Path:
-    """Returns the model file that a user named, perhaps by the run folder that holds it; `~` is the home folder."""
-    path = Path(os.path.expanduser(named))  # leaves an unknown ~user as it is, where Path.expanduser raises
+    """Returns the model file that a user named, perhaps by the run folder that holds it."""
+    path = expanded(named)
     inside = path / "model.keras"
     return inside if os.path.isfile(inside) else path
 

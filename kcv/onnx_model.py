@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcv import images as pictures
-from kcv.errors import ArtifactError, DeviceError
+from kcv.errors import ArtifactError, DeviceError, first_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -80,18 +80,21 @@ class OnnxInfo:
         if "kcv_format" not in values:
             raise ArtifactError(f"{origin}: has no class names in its metadata: it was not exported by kcv")
         try:
-            version, size = int(values["kcv_format"]), int(values["image_size"])
+            version = int(values["kcv_format"])
+            if version > FORMAT_VERSION:
+                message = f"written by a newer kcv (format {version}); this one reads {FORMAT_VERSION}"
+                raise ArtifactError(f"{origin}: {message}")
+            size = int(values["image_size"])
             names = json.loads(values["class_names"])
             temperature = float(values.get("temperature", 1))
             threshold = float(values["threshold"]) if "threshold" in values else None
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, RecursionError) as error:
             raise ArtifactError(f"{origin}: its description is damaged: {error}") from None
-        if version > FORMAT_VERSION:
-            raise ArtifactError(f"{origin}: written by a newer kcv (format {version}); this one reads {FORMAT_VERSION}")
         sound = isinstance(names, list) and len(names) >= 2 and all(isinstance(name, str) for name in names)
-        # Not `< 0` and `> 1`: a NaN is neither.
+        sound = sound and len(set(names)) == len(names) and 1 <= size <= 4096
+        # Not `<= 0` and `> 1`: a NaN is neither.
         sound = sound and temperature > 0 and (threshold is None or 0 <= threshold <= 1)
-        if not sound or not 1 <= size <= 4096 or values.get("resize") not in pictures.RESIZE_MODES:
+        if not sound or values.get("resize") not in pictures.RESIZE_MODES:
             raise ArtifactError(f"{origin}: its description is damaged")
         texts = ("resize", "precision", "model_name", "data_name", "data_fingerprint", "kcv_version")
         return cls(
@@ -124,10 +127,11 @@ class OnnxModel:
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.info = OnnxInfo.from_metadata(metadata, str(path))
         expected = [None, self.info.image_size, self.info.image_size, 3]
-        (first, *others) = self.session.get_inputs()
-        shape = [size if isinstance(size, int) else None for size in first.shape]
-        outputs = {output.name: output.shape[-1] for output in self.session.get_outputs()}
-        if others or first.name != INPUT or shape != expected or outputs.get(PROBABILITIES) != len(self.class_names):
+        inputs = [(value.name, value.type, _fixed(value.shape)) for value in self.session.get_inputs()]
+        outputs = {value.name: (value.type, _fixed(value.shape)) for value in self.session.get_outputs()}
+        rows = ("tensor(float)", [None, len(self.class_names)])
+        fits = all(outputs.get(name) == rows for name in (LOGITS, PROBABILITIES))
+        if not fits or inputs != [(INPUT, "tensor(uint8)", expected)]:
             raise ArtifactError(f"{path}: its inputs and outputs are not what its description says")
 
     @property
@@ -191,8 +195,17 @@ class OnnxModel:
 
     def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Returns the logits and the probabilities, float32 [n, classes], of pictures at the model's size."""
-        logits, probabilities = self.session.run([LOGITS, PROBABILITIES], {INPUT: batch})
+        try:
+            logits, probabilities = self.session.run([LOGITS, PROBABILITIES], {INPUT: batch})
+        # As when it is opened, there is a class of errors for each kind of damage.
+        except Exception as error:
+            raise ArtifactError(f"{self.path}: cannot be run: {first_line(error)}") from error
         return logits, probabilities
+
+
+def _fixed(shape: Sequence[Any]) -> list[int | None]:
+    """Returns the sizes of a tensor, None for those that are open."""
+    return [size if isinstance(size, int) else None for size in shape]
 
 
 def open_session(path: Path, *, device: str = "auto", threads: int | None = None) -> onnxruntime.InferenceSession:
@@ -220,8 +233,7 @@ def open_session(path: Path, *, device: str = "auto", threads: int | None = None
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     # onnxruntime has a class of errors for each kind of damage, with no common name that is public.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ArtifactError(f"{path}: cannot be opened as an ONNX model: {reason}") from error
+        raise ArtifactError(f"{path}: cannot be opened as an ONNX model: {first_line(error)}") from error
 
 
 def _providers(device: str) -> list[Any]:

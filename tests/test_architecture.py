@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "artifact": BASE | {"calibration", "data", "images", "inference", "native"},
     "classifier": BASE | {"artifact", "onnx_model"},
     "training": BASE | INFERENCE | {"evaluation", "models", "reporting", "tracking"},
+    "comparison": BASE | INFERENCE | {"classifier", "reporting", "turns"},
     "evaluation": BASE | INFERENCE | {"explaining", "mistakes", "reporting"},
     "explaining": BASE | INFERENCE,
     "exporting": BASE | INFERENCE | {"onnx_model", "turns"},
@@ -49,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"inference", "classifier", "turns"},
     "prediction": BASE | {"classifier", "images", "rows"},
     "cli": BASE
-    | {"artifact", "benchmark", "classifier", "evaluation", "explaining", "exporting", "images", "models"}
+    | {"artifact", "benchmark", "classifier", "comparison", "evaluation", "explaining", "exporting", "images", "models"}
     | {"onnx_model", "prediction", "reporting", "training"},
 }
 

@@ -1,11 +1,15 @@
-"""Benchmarks as tables."""
+"""The verb that measures, and what it measures as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kcv.cli import terminal
 from kcv.cli.console import table
+from kcv.cli.options import check
+from kcv.cli.verbs import VERBS
+from kcv.errors import UsageError
 
 
 def training_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -76,3 +80,33 @@ def prediction_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
         "  cold start: the whole command for one picture, Python's start included\n"
         "  torch-onnx takes pictures that are normalised already, kcv-onnx takes bytes"
     )
+
+
+def benchmark(*operands: str, **flags: str) -> int:
+    """Measures kcv beside what its users would use instead."""
+    values, _ = check(VERBS["benchmark"], operands, flags)
+    what, shape = values.pop("what"), values.pop("format")
+    given = {name: value for name, value in values.items() if value is not None}
+    for name, default, verbs in (
+        ("model", None, ("train", "predict")),
+        ("precision", "auto", ("train",)),
+        ("batch_size", None, ("train", "data")),
+        ("device", "auto", ("train", "data")),
+    ):
+        if what not in verbs and given.pop(name, default) != default:
+            have = "have" if len(verbs) > 1 else "has"
+            raise UsageError(f"benchmark {what} has no --{name}; benchmark {' and '.join(verbs)} {have}.")
+    from kcv import benchmark as measure
+
+    runs: dict[str, tuple[Callable[..., list[dict[str, Any]]], Callable[[list[dict[str, Any]]], str]]] = {
+        "train": (measure.benchmark_training, training_benchmark),
+        "predict": (measure.benchmark_prediction, prediction_benchmark),
+        "data": (measure.benchmark_data, data_benchmark),
+    }
+    run, table = runs[what]
+    rows = run(**given)
+    if shape == "json":
+        terminal.json_of(rows)
+    else:
+        terminal.show(table(rows))
+    return 0

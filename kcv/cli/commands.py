@@ -5,15 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from kcv.cli import benchmarks as tables
-from kcv.cli import results, terminal
+from kcv.cli import comparisons, results, terminal
+from kcv.cli.benchmarks import benchmark
 from kcv.cli.options import check
 from kcv.cli.verbs import VERBS
 from kcv.errors import KcvError, UsageError
-from kcv.files import model_file
+from kcv.files import expanded, model_file
 
 
 def train(*operands: str, **flags: str) -> int:
@@ -51,7 +50,7 @@ def evaluate(*operands: str, **flags: str) -> int:
         model_file(values["model"]),
         data=values["data"],
         split=values["split"],
-        output_dir=Path(values["output_dir"]) if values["output_dir"] else None,
+        output_dir=expanded(values["output_dir"]) if values["output_dir"] else None,
         batch_size=values["batch_size"],
         device=values["device"],
         calibrate=bool(values["calibrate"]),
@@ -89,7 +88,7 @@ def predict(*operands: str, **flags: str) -> int:
         model_file(values["model"]),
         top_k=values["top_k"],
         threshold=values["threshold"],
-        output=Path(values["output"]) if values["output"] else None,
+        output=expanded(values["output"]) if values["output"] else None,
         batch_size=values["batch_size"],
         device=values["device"],
         recursive=bool(values["recursive"]),
@@ -111,7 +110,7 @@ def explain(*operands: str, **flags: str) -> int:
         method=values["method"],
         class_name=values["class_name"],
         layer=values["layer"],
-        output=Path(values["output"]) if values["output"] else None,
+        output=expanded(values["output"]) if values["output"] else None,
         batch_size=values["batch_size"],
         device=values["device"],
         recursive=bool(values["recursive"]),
@@ -143,6 +142,27 @@ def export(*operands: str, **flags: str) -> int:
         terminal.json_of(made.to_dict())
     else:
         terminal.show(results.export(made))
+    return 0
+
+
+def compare(*operands: str, **flags: str) -> int:
+    """Compares runs on the same pictures."""
+    values, _ = check(VERBS["compare"], operands, flags)
+    from kcv import comparison
+
+    found = comparison.compare(
+        values["run"],
+        values["data"],
+        values["split"],
+        values["output"],
+        batch_size=values["batch_size"],
+        device=values["device"],
+        progress=True,
+    )
+    if values["format"] == "json":
+        terminal.json_of(found.to_dict())
+    else:
+        terminal.show(comparisons.comparison(found))
     return 0
 
 
@@ -194,42 +214,13 @@ def models(*operands: str, **flags: str) -> int:
     return 0
 
 
-def benchmark(*operands: str, **flags: str) -> int:
-    """Measures kcv beside what its users would use instead."""
-    values, _ = check(VERBS["benchmark"], operands, flags)
-    what, shape = values.pop("what"), values.pop("format")
-    given = {name: value for name, value in values.items() if value is not None}
-    for name, default, verbs in (
-        ("model", None, ("train", "predict")),
-        ("precision", "auto", ("train",)),
-        ("batch_size", None, ("train", "data")),
-        ("device", "auto", ("train", "data")),
-    ):
-        if what not in verbs and given.pop(name, default) != default:
-            have = "have" if len(verbs) > 1 else "has"
-            raise UsageError(f"benchmark {what} has no --{name}; benchmark {' and '.join(verbs)} {have}.")
-    from kcv import benchmark as measure
-
-    runs: dict[str, tuple[Callable[..., list[dict[str, Any]]], Callable[[list[dict[str, Any]]], str]]] = {
-        "train": (measure.benchmark_training, tables.training_benchmark),
-        "predict": (measure.benchmark_prediction, tables.prediction_benchmark),
-        "data": (measure.benchmark_data, tables.data_benchmark),
-    }
-    run, table = runs[what]
-    rows = run(**given)
-    if shape == "json":
-        terminal.json_of(rows)
-    else:
-        terminal.show(table(rows))
-    return 0
-
-
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
     "explain": explain,
     "export": export,
+    "compare": compare,
     "report": report,
     "info": info,
     "models": models,

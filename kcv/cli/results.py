@@ -83,6 +83,8 @@ def onnx_card(content: OnnxInfo, path: Path) -> str:
             "classes": _classes(content.class_names),
             "input": f"{content.image_size}x{content.image_size} RGB, other sizes: {content.resize}",
             "data": f"{content.data_name} (fingerprint {content.data_fingerprint[:12]})",
+            "confidence": f"temperature {content.temperature:.3f}"
+            + (f", unsure below {content.threshold:.4f}" if content.threshold is not None else ""),
             "made": f"with kcv {content.kcv_version}",
             "file": f"{path}, {path.stat().st_size / 1e6:.1f} MB",
         }

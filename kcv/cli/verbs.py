@@ -119,6 +119,23 @@ VERBS = {
             ("export runs/mine", "export runs/mine --precision=int8 --output=mine.onnx"),
         ),
         Verb(
+            "compare",
+            "Compare runs on the same pictures, and test whether they really differ.",
+            ("run",),
+            2,
+            "two or more run folders or model files",
+            (
+                Option("data", "cifar10, digits, or the path of pictures; default: what the first was trained on"),
+                Option("split", "which part of the data", "test", ("train", "val", "test")),
+                Option("output", "a folder for the table and the learning curves; default: no files"),
+                BATCH,
+                DEVICE,
+                FORMAT,
+            ),
+            ("compare runs/first runs/second", "compare runs/* --output=comparison"),
+            many=True,
+        ),
+        Verb(
             "report",
             "Write what a run came to as one HTML page, report.html, and as a model card, MODEL_CARD.md.",
             ("run",),

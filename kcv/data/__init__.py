@@ -22,6 +22,7 @@ from kcv.data import split as splitting
 from kcv.data.classes import relabel
 from kcv.data.dataset import SPLITS, Dataset, Encoded, Labels, Pictures, Pixels, Samples, Source
 from kcv.errors import DataError, ImageError, nearest
+from kcv.files import expanded
 from kcv.progress import Progress
 
 if TYPE_CHECKING:
@@ -68,10 +69,10 @@ def open_source(name: str) -> Source:
 
 
 def _path_of(name: str) -> Path:
-    path = Path(name).expanduser()
+    path = expanded(name)
     root = os.environ.get("KCV_DATA_DIR")
-    if not path.exists() and root and (Path(root).expanduser() / path).exists():
-        path = Path(root).expanduser() / path
+    if not path.exists() and root and (expanded(root) / path).exists():
+        path = expanded(root) / path
     if not path.exists():
         raise DataError(f"data source {name!r} is neither cifar10, digits nor an existing path.{nearest(name, NAMED)}")
     return path

@@ -18,7 +18,8 @@ from kcv.exporting import samples as sampling
 from kcv.exporting.gate import Parity, compare
 from kcv.exporting.graph import DEFAULT_OPSET, OPSETS, write_graph
 from kcv.exporting.quantization import Trade, quantize, weigh
-from kcv.files import atomic
+from kcv.files import atomic, expanded
+from kcv.inference import model_device
 from kcv.onnx_model import OnnxInfo, OnnxModel
 
 __all__ = ["OPSETS", "PRECISIONS", "Export", "Parity", "Trade", "export"]
@@ -71,7 +72,7 @@ def export(
 
     Args:
         model: a model file, or a loaded model.
-        output: the file; by default `model.onnx` beside the model.
+        output: the file; by default beside the model, with its name: `model.onnx`.
         precision: `float32`, or `int8`, which is kept only if it is faster on this machine and loses at most half a
             point of accuracy; otherwise the float32 file stays.
         opset: of ONNX's operators, one of `OPSETS`.
@@ -87,13 +88,22 @@ def export(
         ParityError: the file does not say what the model says; none is left.
         OutputError: the place cannot be written to.
     """
-    from kcv.native.precision import in_float32
+    from kcv.native.device import device_scope
 
     _check(precision, opset)
     loaded = model if isinstance(model, LoadedModel) else artifact.load(model, device="cpu")
-    target = Path(output) if output is not None else loaded.path.with_name("model.onnx")
+    if model_device(loaded.keras_model).type != "cpu":
+        loaded = artifact.load(loaded.path, device="cpu")
+    target = expanded(output) if output is not None else loaded.path.with_suffix(".onnx")
     if target.suffix.lower() != ".onnx":
         raise UsageError(f"--output: received {str(target)!r}, allowed: a name that ends in .onnx.")
+    with device_scope("cpu"):  # Keras would put pictures on a GPU where there is one
+        return _export(loaded, target, precision, opset, samples, force)
+
+
+def _export(loaded: LoadedModel, target: Path, precision: str, opset: int, samples: str | None, force: bool) -> Export:
+    from kcv.native.precision import in_float32
+
     checked = sampling.to_check(loaded, samples)
     calibrating = None
     if precision == "int8":
@@ -103,7 +113,7 @@ def export(
         float32 = Path(folder) / "float32.onnx"
         write_graph(exact, _info(loaded, "float32"), float32, opset=opset)
         trained = None if exact is loaded.keras_model else loaded.keras_model
-        parity = compare(exact, trained, OnnxModel(float32, device="cpu"), checked)
+        parity = compare(exact, trained, OnnxModel(float32, device="cpu"), checked, loaded.calibration)
         parity.check()
         kept, trade = float32, None
         if calibrating is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcv import inference
+from kcv.calibration import Calibration
 from kcv.errors import ParityError
 from kcv.metrics import accuracy
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from kcv.exporting.samples import Samples
     from kcv.onnx_model import OnnxModel
 
+PROBABILITY_TOLERANCE = 1e-5
+"""Largest difference of a probability to that of the file's own logits."""
 TOLERANCE = 1e-4
 """Largest difference of a logit, as a part of the largest logit or of 1: what float32 rounding comes to, not more."""
 BATCHES = (1, 3, 32)
@@ -36,6 +39,8 @@ class Parity:
         pictures: how many were compared.
         max_difference: largest difference of a logit between Keras in float32 and onnxruntime, over `BATCHES`.
         tolerance: the largest that is allowed.
+        max_probability_difference: largest difference between the file's probabilities and what its logits come to by
+            the model's calibration.
         agreement: part of the pictures (0-1) that both give the same class; ties within the tolerance count as the
             same.
         keras_accuracy: of the Keras model in the precision that it was trained in (0-1); None without labels.
@@ -48,6 +53,7 @@ class Parity:
     agreement: float
     keras_accuracy: float | None
     onnx_accuracy: float | None
+    max_probability_difference: float = 0.0
 
     def check(self) -> None:
         """Raises ParityError, with the figures, unless the file may ship."""
@@ -55,6 +61,11 @@ class Parity:
         # Not `>`: a NaN is no parity either.
         if not self.max_difference <= self.tolerance:
             problems.append(f"logits differ by up to {self.max_difference:.2g}, allowed {self.tolerance:.2g}")
+        if not self.max_probability_difference <= PROBABILITY_TOLERANCE:
+            problems.append(
+                f"probabilities differ by up to {self.max_probability_difference:.2g} from those of the logits, "
+                f"allowed {PROBABILITY_TOLERANCE:.2g}"
+            )
         if self.agreement < 1:
             problems.append(f"only {self.agreement:.2%} of {self.pictures} pictures get the same class")
         if self.keras_accuracy is not None and self.onnx_accuracy is not None:
@@ -63,11 +74,27 @@ class Parity:
                 problems.append(f"accuracy falls from {self.keras_accuracy:.2%} to {self.onnx_accuracy:.2%}")
         if problems:
             raise ParityError(
-                "the exported file does not say what the model says, so it is not kept: " + "; ".join(problems)
+                "the exported file does not say what the model says, so it is not kept: "
+                + "; ".join(problems)
+                + f" (in all: {self.figures()})"
             )
 
+    def figures(self) -> str:
+        """Returns all figures in words."""
+        words = f"logits {self.max_difference:.2g}, probabilities {self.max_probability_difference:.2g}"
+        words += f", same class {self.agreement:.2%} of {self.pictures}"
+        if self.keras_accuracy is None or self.onnx_accuracy is None:
+            return words
+        return f"{words}, accuracy Keras {self.keras_accuracy:.2%}, ONNX {self.onnx_accuracy:.2%}"
 
-def compare(model: keras.Model, trained: keras.Model | None, exported: OnnxModel, samples: Samples) -> Parity:
+
+def compare(
+    model: keras.Model,
+    trained: keras.Model | None,
+    exported: OnnxModel,
+    samples: Samples,
+    calibration: Calibration | None = None,
+) -> Parity:
     """Runs pictures through both.
 
     Args:
@@ -76,12 +103,18 @@ def compare(model: keras.Model, trained: keras.Model | None, exported: OnnxModel
         trained: the model in the precision it was trained in, where that is another one.
         exported: the file.
         samples: the pictures.
+        calibration: how the model's logits become probabilities; None for softmax alone.
     """
-    largest = scale = 0.0
+    calibration = calibration or Calibration()
+    largest = apart = scale = 0.0
     for batch in _batches(samples.pixels):
         theirs = np.asarray(model(batch, training=False).detach().cpu(), np.float32)
-        ours, _ = exported.run(batch)
-        largest = max(largest, float(np.abs(ours - theirs).max())) if np.isfinite(ours).all() else float("inf")
+        ours, probabilities = exported.run(batch)
+        if not (np.isfinite(ours).all() and np.isfinite(theirs).all() and np.isfinite(probabilities).all()):
+            largest = float("inf")  # max() passes over a NaN
+            continue
+        largest = max(largest, float(np.abs(ours - theirs).max()))
+        apart = max(apart, float(np.abs(probabilities - calibration.probabilities(ours)).max()))
         scale = max(scale, float(np.abs(theirs).max()))
     tolerance = TOLERANCE * max(1.0, scale)
     native = _logits(model, samples.pixels)
@@ -98,6 +131,7 @@ def compare(model: keras.Model, trained: keras.Model | None, exported: OnnxModel
         agreement=float(same.mean()),
         keras_accuracy=None if labels is None else accuracy(labels, trained_logits),
         onnx_accuracy=None if labels is None else accuracy(labels, ours),
+        max_probability_difference=apart,
     )
 
 

@@ -49,15 +49,15 @@ def write_graph(model: keras.Model, info: OnnxInfo, path: Path, *, opset: int = 
     try:
         network = _Deployed(lower(model, Target(in_place=False)), info.temperature)
         graph = _trace(network, info.image_size, opset)
+        _describe(graph, info)
+        simplify(graph)
+        onnx.checker.check_model(graph, full_check=True)
     except Unsupported as error:
         raise ExportError(f"{model.name} cannot be exported: {error}") from error
-    # The exporter has errors of its own for each of its stages; all mean that some layer is beyond it.
-    except (torch.onnx.OnnxExporterError, RuntimeError) as error:
+    # Exporter, checker and shape inference have errors of their own; all mean that some layer is beyond them.
+    except (torch.onnx.OnnxExporterError, onnx.checker.ValidationError, RuntimeError, LookupError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ExportError(f"{model.name} cannot be exported: {reason}") from error
-    _describe(graph, info)
-    simplify(graph)
-    onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, path)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from kcv import __version__
 from kcv.exporting.gate import MOST_POINTS
 from kcv.exporting.samples import Samples
 from kcv.metrics import accuracy
@@ -106,6 +107,11 @@ def quantize(source: Path, target: Path, info: OnnxInfo, pixels: NDArray[np.uint
             weight_type=QuantType.QInt8,
         )
     graph = onnx.load(target)
+    used = {node.domain for node in graph.graph.node}
+    versions = [entry for entry in graph.opset_import if entry.domain in used]  # not all that onnxruntime knows
+    del graph.opset_import[:]
+    graph.opset_import.extend(versions)
+    graph.producer_name, graph.producer_version = "kcv", __version__
     onnx.helper.set_model_props(graph, info.to_metadata())
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, target)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kcv import artifact, data, images
 from kcv.errors import DataError
+from kcv.files import expanded
 
 if TYPE_CHECKING:
     from kcv.artifact import LoadedModel
@@ -52,7 +53,7 @@ def to_check(model: LoadedModel, given: str | None) -> Samples:
             return _labelled(model, None, "val", MOST_CHECKED)
         except DataError as error:
             raise DataError(f"{error} Pictures to check the export with may be named: --samples=PATH.") from None
-    path = Path(given).expanduser()
+    path = expanded(given)
     if _holds_no_classes(path):
         files = _spread(list(images.find([path])), MOST_CHECKED)
         return Samples(given, images.stack(files, model.image_size, model.resize), None)
@@ -92,8 +93,10 @@ def _labelled(model: LoadedModel, source: str | None, split: str, most: int) -> 
 
 def _holds_no_classes(path: Path) -> bool:
     if path.is_dir():
-        return next(images.walk(path, recursive=False), None) is not None
-    return path.is_file() and path.suffix != ".parquet"
+        # A cover beside the folders of the classes does not make them a heap of pictures.
+        folders = any(child.is_dir() and not child.name.startswith(".") for child in path.iterdir())
+        return not folders and next(images.walk(path, recursive=False), None) is not None
+    return path.is_file() and path.suffix.lower() != ".parquet"
 
 
 def _spread(files: list[Path], most: int) -> list[Path]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from kcv.errors import DataError
+from kcv.files import expanded
 
 EXTENSIONS: Final = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".dib", ".tif", ".tiff"}
@@ -74,7 +75,7 @@ def find(paths: Sequence[str | Path], *, recursive: bool = False) -> Iterator[Pa
 
 
 def _find(given: str | Path, recursive: bool) -> Iterable[Path]:
-    path = Path(given).expanduser()
+    path = expanded(given)
     if path.is_dir():
         pictures = walk(path, recursive=recursive)
     elif path.exists():

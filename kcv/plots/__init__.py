@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kcv.plots.comparison import compared_curves
 from kcv.plots.confusion import confusion_matrix
 from kcv.plots.heatmaps import MOST_IN_GRID, save_gradcam_grid, save_overlay, save_side_by_side, title_of
 from kcv.plots.learning import learning_curves
@@ -10,6 +11,6 @@ from kcv.plots.roc import roc_curves
 from kcv.plots.style import short
 
 __all__ = [
-    "MOST_IN_GRID", "confusion_matrix", "learning_curves", "reliability_diagram", "roc_curves", "save_gradcam_grid",
-    "save_overlay", "save_side_by_side", "short", "title_of",
+    "MOST_IN_GRID", "compared_curves", "confusion_matrix", "learning_curves", "reliability_diagram", "roc_curves",
+    "save_gradcam_grid", "save_overlay", "save_side_by_side", "short", "title_of",
 ]  # fmt: skip

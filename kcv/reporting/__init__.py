@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kcv.files import write_text
+from kcv.files import expanded, write_text
 from kcv.reporting.card import card
 from kcv.reporting.material import gather, model_in, read_history
 from kcv.reporting.page import page
@@ -42,9 +42,9 @@ def report(run: str | Path, output_dir: str | Path | None = None, *, evaluation:
         DataError: a file of the run is damaged; the message names it.
         OutputError: the place cannot be written to.
     """
-    model = model_in(Path(run).expanduser())
+    model = model_in(expanded(run))
     material = gather(model, Path(evaluation) if evaluation is not None else model.parent / "evaluation")
-    folder = Path(output_dir) if output_dir is not None else model.parent
+    folder = expanded(output_dir) if output_dir is not None else model.parent
     made = Report(folder / PAGE, folder / "MODEL_CARD.md")
     write_text(made.page, page(material))
     write_text(made.card, card(material))

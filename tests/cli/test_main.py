@@ -128,8 +128,8 @@ def test_a_bad_flag_answers_within_a_second(kcv: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "unknown verb 'trian'. Did you mean 'train'? There are train, evaluate, predict, explain, export, report, info, models, benchmark; see kcv --help."),
-        (["help", "nothing"], "unknown verb 'nothing'. There are train, evaluate, predict, explain, export, report, info, models, benchmark; see kcv --help."),
+        (["trian"], "unknown verb 'trian'. Did you mean 'train'? There are train, evaluate, predict, explain, export, compare, report, info, models, benchmark; see kcv --help."),
+        (["help", "nothing"], "unknown verb 'nothing'. There are train, evaluate, predict, explain, export, compare, report, info, models, benchmark; see kcv --help."),
         (["train", "--epoch=3"], "unknown option --epoch for train. Did you mean --epochs?"),
         (["train", "--learning-rate", "3"], "unknown option --learning-rate for train. Did you mean --lr?"),
         (["train", "--weight_decay=3"], "unknown option --weight_decay for train. Did you mean --optim.weight_decay?"),
@@ -244,7 +244,7 @@ def test_evaluate_hands_on_its_options_and_shows_a_table(
 
     def evaluate(model: Path, **options: Any) -> SimpleNamespace:
         calls.append((model, options))
-        return SimpleNamespace(metrics=METRICS, directory=Path("there"))
+        return SimpleNamespace(metrics=METRICS, directory=Path("there"), explanations=None)
 
     _module(monkeypatch, "evaluation", evaluate=evaluate)
     (tmp_path / "model.keras").write_bytes(b"")

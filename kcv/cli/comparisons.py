@@ -1,0 +1,36 @@
+"""How runs compare, as text for the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kcv.cli.console import number, paint, percent, table
+
+if TYPE_CHECKING:
+    from kcv.comparison import Comparison
+
+
+def comparison(found: Comparison) -> str:
+    """Returns the table of runs, and which of them really differ."""
+    header = ("run", "model", "accuracy", "95% interval", "macro F1", "parameters", "MB", "ms a picture", "minutes")
+    rows = [
+        (
+            str(row["name"]),
+            str(row["model"]),
+            percent(row["accuracy"]),
+            f"{percent(row['accuracy_low'])} to {percent(row['accuracy_high'])}",
+            number(row["macro_f1"]),
+            f"{row['parameters'] / 1e6:.2f}M",
+            f"{row['bytes'] / 1e6:.1f}",
+            f"{row['latency_ms']:.1f}",
+            "-" if row["minutes"] is None else f"{row['minutes']:.1f}",
+        )
+        for row in found.rows
+    ]
+    corrected = ", p corrected for the number of pairs (Holm)" if len(found.pairs) > 1 else ""
+    lines = [table(rows, header=header, words=(0, 1)), "", f"  on {found.pictures}; McNemar's exact test{corrected}"]
+    lines += [f"  {paint(pair.words(), 'bold')}" for pair in found.pairs]
+    lines += [f"  warning: {warning}" for warning in found.warnings]
+    if found.directory is not None:
+        lines.append(f"  written to {found.directory}")
+    return "\n".join(lines)

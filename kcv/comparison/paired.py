@@ -1,0 +1,117 @@
+"""Whether two classifiers really differ: what they got right and wrong of the same pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Z95 = 1.959963984540054  # the normal distribution's 97.5% quantile
+LEVEL = 0.05
+"""A p-value below this is called a difference."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models on the same pictures.
+
+    Attributes:
+        first: name of the one.
+        second: name of the other.
+        both: pictures that both got right.
+        only_first: that only the first got right.
+        only_second: that only the second got right.
+        neither: that both got wrong.
+        p_value: of McNemar's test, for all comparisons that were made (Holm).
+    """
+
+    first: str
+    second: str
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    p_value: float
+
+    @property
+    def difference(self) -> float:
+        """Accuracy of the first less that of the second, in percentage points."""
+        return 100 * (self.only_first - self.only_second) / self._n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval of the difference, percentage points.
+
+        Wald's interval with half a picture more in each cell (Agresti and Min, Statistics in Medicine 24, 2005).
+        """
+        a, b, n = self.only_first + 0.5, self.only_second + 0.5, self._n + 2
+        middle = (a - b) / n
+        margin = _Z95 * math.sqrt(max(0.0, a + b - (a - b) ** 2 / n)) / n
+        return 100 * max(-1.0, middle - margin), 100 * min(1.0, middle + margin)
+
+    @property
+    def _n(self) -> int:
+        return self.both + self.only_first + self.only_second + self.neither
+
+    def words(self) -> str:
+        """Returns the outcome as a sentence."""
+        low, high = self.interval
+        told = f"{self.difference:+.2f} points, 95% interval {low:+.2f} to {high:+.2f}, p = {_p(self.p_value)}"
+        if self.p_value >= LEVEL:
+            return f"{self.first} and {self.second} do not differ beyond chance ({told})"
+        better, worse = (self.first, self.second) if self.difference > 0 else (self.second, self.first)
+        return f"{better} is better than {worse} ({self.first} less {self.second}: {told})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all of it as plain values."""
+        counts = {"both": self.both, "only_first": self.only_first, "only_second": self.only_second}
+        return {
+            "first": self.first, "second": self.second, **counts, "neither": self.neither,
+            "difference_points": self.difference, "difference_ci95_points": list(self.interval),
+            "p_value": self.p_value, "differ": self.p_value < LEVEL,
+        }  # fmt: skip
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Returns the two-sided p-value of McNemar's test (Psychometrika 12, 1947), exact, from the discordant counts."""
+    from scipy.stats import binomtest
+
+    n = only_first + only_second
+    return float(binomtest(only_first, n, 0.5).pvalue) if n else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values corrected for how many there are (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    corrected = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, position in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[position]))
+        corrected[position] = highest
+    return corrected
+
+
+def pairs(right: dict[str, NDArray[np.bool_]]) -> list[Pair]:
+    """Compares each model with each other one.
+
+    Args:
+        right: by name, whether each picture was classified right, bool [n], the same pictures in the same order.
+    """
+    names = list(right)
+    couples = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    counts = [
+        (int((right[a] & right[b]).sum()), int((right[a] & ~right[b]).sum()), int((~right[a] & right[b]).sum()))
+        for a, b in couples
+    ]
+    p_values = holm([mcnemar(only_a, only_b) for _, only_a, only_b in counts])
+    return [
+        Pair(a, b, both, only_a, only_b, len(right[a]) - both - only_a - only_b, p)
+        for (a, b), (both, only_a, only_b), p in zip(couples, counts, p_values, strict=True)
+    ]
+
+
+def _p(value: float) -> str:
+    return f"{value:.1e}" if value < 0.001 else f"{value:.3f}"

@@ -152,3 +152,18 @@ def test_a_carved_test_split_is_not_guessed_when_the_data_has_changed(configure,
     with pytest.raises(DataError, match="has changed since the model was trained on it"):
         evaluate(run.model_path)
     assert evaluate(run.model_path, data=str(flat)).metrics["n"] == 89
+
+
+def test_explanations_are_measured_on_request(run, monkeypatch):
+    from kcv import evaluate
+    from kcv.evaluation import explanations
+
+    monkeypatch.setattr(explanations, "MOST_EXPLAINED", 6)
+    result = evaluate(run / "model.keras", explain=True)
+    assert result.explanations["pictures"] == 6
+    assert json.loads((result.directory / "explanations.json").read_text()) == result.explanations
+    methods = result.explanations["methods"]
+    assert {"gradcam", "gradcam++", "random"} <= methods.keys()
+    assert all(0 <= methods["gradcam"][key] <= 1 for key in ("deletion_auc", "insertion_auc", "flat"))
+    assert "rank_correlation" in methods["gradcam"] and "rank_correlation" not in methods["random"]
+    assert evaluate(run / "model.keras").explanations is None

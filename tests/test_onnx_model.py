@@ -29,6 +29,11 @@ def changed(exported: Export, target: Path, **texts: str | None) -> Path:
 @pytest.mark.parametrize(
     ("texts", "words"),
     [
+        ({"class_names": "[" * 100_000}, "its description is damaged"),
+        ({"class_names": '["a", "a", "b"]'}, "its description is damaged"),
+        ({"temperature": "nan"}, "its description is damaged"),
+        ({"threshold": "1.5"}, "its description is damaged"),
+        ({"kcv_format": "2", "image_size": "large"}, "written by a newer kcv"),
         ({"kcv_format": None}, "was not exported by kcv"),
         ({"kcv_format": "99"}, r"written by a newer kcv \(format 99\); this one reads 1"),
         ({"image_size": "wide"}, "its description is damaged"),
@@ -91,3 +96,21 @@ def test_arrays_and_paths_batches_and_threads_give_the_same(exported: Export, pi
     odd = tmp_path / "a name with spaces, 100%.onnx"
     shutil.copy(exported.path, odd)
     np.testing.assert_array_equal(OnnxModel(odd).predict(pixels), model.predict(pixels))
+
+
+@pytest.mark.parametrize("output", ["logits", "probabilities"])
+def test_a_file_without_an_output_is_refused(exported: Export, tmp_path: Path, output: str) -> None:
+    graph = onnx.load(exported.path)
+    (place,) = [i for i, value in enumerate(graph.graph.output) if value.name == output]
+    del graph.graph.output[place]
+    onnx.save(graph, tmp_path / "m.onnx")
+    with pytest.raises(ArtifactError, match="its inputs and outputs are not what its description says"):
+        OnnxModel(tmp_path / "m.onnx", device="cpu")
+
+
+def test_a_file_that_wants_floats_is_refused(exported: Export, tmp_path: Path) -> None:
+    graph = onnx.load(exported.path)
+    graph.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    onnx.save(graph, tmp_path / "m.onnx")
+    with pytest.raises(ArtifactError, match="its inputs and outputs are not what its description says"):
+        OnnxModel(tmp_path / "m.onnx", device="cpu")

@@ -44,7 +44,9 @@ VERBS = {
                 Option(
                     "calibrate", "fit the temperature to the validation split first, into the model file", switch=True
                 ),
-                Option("explain", "measure how far heat maps can be trusted, too: a minute or so", switch=True),
+                Option(
+                    "explain", "measure how far heat maps can be trusted, too: some seconds to minutes", switch=True
+                ),
                 Option(
                     "abstain_precision",
                     "calibrate, and say unsure below the confidence that makes this part of the answers right",

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_Z95 = 1.959963984540054  # the normal distribution's 97.5% quantile
+from kcv.metrics.intervals import Z95
+
 LEVEL = 0.05
 """A p-value below this is called a difference."""
 
@@ -50,7 +51,7 @@ class Pair:
         """
         a, b, n = self.only_first + 0.5, self.only_second + 0.5, self._n + 2
         middle = (a - b) / n
-        margin = _Z95 * math.sqrt(max(0.0, a + b - (a - b) ** 2 / n)) / n
+        margin = Z95 * math.sqrt(max(0.0, a + b - (a - b) ** 2 / n)) / n
         return 100 * max(-1.0, middle - margin), 100 * min(1.0, middle + margin)
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_Z95 = 1.959963984540054  # the normal distribution's 97.5% quantile
+Z95 = 1.959963984540054  # the normal distribution's 97.5% quantile
 _RESAMPLES = 1000
 _MOST_COUNTS = 10_000_000  # of resampled cells held at once
 
@@ -21,9 +21,9 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     """
     if n == 0:
         return 0.0, 1.0
-    p, z2 = correct / n, _Z95**2
+    p, z2 = correct / n, Z95**2
     centre = p + z2 / (2 * n)
-    margin = _Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    margin = Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     scale = 1 + z2 / n
     # Exact at the ends: rounding would leave 1e-17 at 0 and a 1 that is not quite one.
     low = 0.0 if correct == 0 else (centre - margin) / scale

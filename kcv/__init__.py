@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kcv.artifact import load as load_model
+    from kcv.checking import check
     from kcv.comparison import compare
     from kcv.config import Config
     from kcv.evaluation import evaluate
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Config", "OnnxModel", "__version__", "compare", "evaluate", "explain", "export", "gradcam", "load_model",
+    "Config", "OnnxModel", "__version__", "check", "compare", "evaluate", "explain", "export", "gradcam", "load_model",
     "predict", "report", "save_gradcam_grid", "train",
 ]  # fmt: skip
 
@@ -40,6 +41,7 @@ _PUBLIC = {
     "Config": ("kcv.config", "Config"),
     "train": ("kcv.training", "train"),
     "load_model": ("kcv.artifact", "load"),
+    "check": ("kcv.checking", "check"),
     "compare": ("kcv.comparison", "compare"),
     "evaluate": ("kcv.evaluation", "evaluate"),
     "explain": ("kcv.explaining", "explain"),

@@ -63,7 +63,8 @@ def model_file(named: str | Path) -> Path:
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text, atomically. Raises OutputError when that is not possible."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        # A file name that is not UTF-8 is kept as \udc80 and the like, which JSON reads back as the same name.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "artifact": BASE | {"calibration", "data", "images", "inference", "native"},
     "classifier": BASE | {"artifact", "onnx_model"},
     "training": BASE | INFERENCE | {"evaluation", "models", "reporting", "tracking"},
+    "checking": BASE | {"data", "images"},
     "comparison": BASE | INFERENCE | {"classifier", "reporting", "turns"},
     "evaluation": BASE | INFERENCE | {"explaining", "mistakes", "reporting"},
     "explaining": BASE | INFERENCE,
@@ -50,8 +51,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"inference", "classifier", "turns"},
     "prediction": BASE | {"classifier", "images", "rows"},
     "cli": BASE
-    | {"artifact", "benchmark", "classifier", "comparison", "evaluation", "explaining", "exporting", "images", "models"}
-    | {"onnx_model", "prediction", "reporting", "training"},
+    | {"artifact", "benchmark", "checking", "classifier", "comparison", "evaluation", "explaining", "exporting"}
+    | {"images", "models", "onnx_model", "prediction", "reporting", "training"},
 }
 
 

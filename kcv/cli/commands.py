@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from kcv.cli import comparisons, results, terminal
+from kcv.cli import checks, comparisons, results, terminal
 from kcv.cli.benchmarks import benchmark
 from kcv.cli.options import check
 from kcv.cli.verbs import VERBS
@@ -145,6 +145,19 @@ def export(*operands: str, **flags: str) -> int:
     return 0
 
 
+def check_data(*operands: str, **flags: str) -> int:
+    """Checks data before training."""
+    values, _ = check(VERBS["check"], operands, flags)
+    from kcv import checking
+
+    found = checking.check(values["data"], values["output"], similarity=values["similarity"], progress=True)
+    if values["format"] == "json":
+        terminal.json_of(found.to_dict())
+    else:
+        terminal.show(checks.data_check(found, values["output"]))
+    return KcvError.exit_code if found.errors or (values["strict"] and found.warnings) else 0
+
+
 def compare(*operands: str, **flags: str) -> int:
     """Compares runs on the same pictures."""
     values, _ = check(VERBS["compare"], operands, flags)
@@ -220,6 +233,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "predict": predict,
     "explain": explain,
     "export": export,
+    "check": check_data,
     "compare": compare,
     "report": report,
     "info": info,

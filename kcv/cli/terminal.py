@@ -18,7 +18,13 @@ def show(text: str) -> None:
 
 def json_of(values: Any) -> None:
     """Prints a result as JSON."""
-    show(json.dumps(values, indent=2, ensure_ascii=False))
+    show(_json(values, indent=2))
+
+
+def _json(values: Any, indent: int | None = None) -> str:
+    text = json.dumps(values, indent=indent, ensure_ascii=False)
+    # A file name that is not UTF-8 is kept as \udc80 and the like, which JSON reads back as the same name.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def complain(text: str) -> None:
@@ -39,7 +45,7 @@ def rows(predicted: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) -> i
         total += 1
         failed += bool(row["error"])
         if values["format"] == "json":
-            show(json.dumps(row, ensure_ascii=False))
+            show(_json(row))
         elif total == 1:
             held = row
         elif values["output"] is None:
@@ -68,7 +74,7 @@ def explanations(rows: Iterable[Mapping[str, Any]], shape: str) -> int:
     for row in rows:
         failed += bool(row["error"])
         drawn += [] if row["error"] else [row["overlay"]]
-        show(json.dumps(row, ensure_ascii=False) if shape == "json" else results.explanation(row))
+        show(_json(row) if shape == "json" else results.explanation(row))
     if len(drawn) > 1 and shape == "text":
         show(results.grid_line(drawn[0]))
     return failed

@@ -147,6 +147,24 @@ VERBS = {
             ("report runs/mine",),
         ),
         Verb(
+            "check",
+            "Check data before training: damaged files, copies, leaks between splits, odd pictures.",
+            ("data",),
+            1,
+            "cifar10, digits, or the path of pictures",
+            (
+                Option("output", "write all findings to this file: .json or .csv"),
+                Option(
+                    "similarity",
+                    "from which likeness on two pictures are nearly the same; 1: only exact copies; default: 0.8",
+                    between=(0.5, 1),
+                ),
+                Option("strict", "warnings count as errors, too: exit code 2", switch=True),
+                FORMAT,
+            ),
+            ("check path/to/pictures", "check path/to/pictures --output=findings.csv"),
+        ),
+        Verb(
             "info",
             "Show what is in a model file.",
             ("model",),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Dataset", "Encoded", "Labels", "Pictures", "Pixels", "Samples", "Source", "evenly", "load", "load_split",
-    "open_source",
+    "open_source", "split_source",
 ]  # fmt: skip
 
 NAMED = ("cifar10", "digits")
@@ -85,7 +85,7 @@ def load(data: DataConfig) -> Dataset:
         DataError: the source cannot be used for training, or holds pictures that cannot be read.
     """
     source = open_source(data.source)
-    train, val, test = _split(source, data)
+    train, val, test = split_source(source, data)
     size = data.image_size or _own_size(source)
     parts = [train, val] + ([test] if test is not None else [])
     in_memory = _fits(sum(map(len, parts)), size, data.memory_budget_mb)
@@ -155,8 +155,12 @@ def evenly(n: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
 
-def _split(source: Source, data: DataConfig) -> tuple[Samples, Samples, Samples | None]:
-    """Returns train, val and test as training sees them; evaluation repeats the same call."""
+def split_source(source: Source, data: DataConfig) -> tuple[Samples, Samples, Samples | None]:
+    """Returns train, val and test as training sees them; evaluation repeats the same call.
+
+    Raises:
+        DataError: training would refuse the source.
+    """
     return splitting.three_way(
         source, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=data.split_seed
     )
@@ -165,7 +169,7 @@ def _split(source: Source, data: DataConfig) -> tuple[Samples, Samples, Samples 
 def _choose(source: Source, data: DataConfig, split: str, trained_on: str | None) -> Samples:
     has_all = all(name in source.splits for name in SPLITS)
     if not has_all and trained_on is not None and source.fingerprint == trained_on:
-        chosen = dict(zip(SPLITS, _split(source, data), strict=True))[split]
+        chosen = dict(zip(SPLITS, split_source(source, data), strict=True))[split]
     elif source.flat:
         chosen = source.splits["train"]
     else:

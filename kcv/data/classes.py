@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -39,13 +40,20 @@ def relabel(labels: Labels, old: Sequence[str], new: Sequence[str], where: str, 
     return table[labels]
 
 
-def align(name: str, parts: Mapping[str, tuple[Sequence[str], Samples]], *, flat: bool = False) -> Source:
+def align(
+    name: str,
+    parts: Mapping[str, tuple[Sequence[str], Samples]],
+    *,
+    flat: bool = False,
+    root: Path | None = None,
+) -> Source:
     """Makes one source of splits that each have class names of their own; those of train (else of the first) stand.
 
     Args:
         name: of the source.
         parts: under `train`, `val`, `test`: the class names and the samples whose labels point into them.
         flat: see `Source.flat`.
+        root: see `Source.root`.
 
     Raises:
         DataError: a split has a class that train does not have, or a class name stands twice.
@@ -63,4 +71,4 @@ def align(name: str, parts: Mapping[str, tuple[Sequence[str], Samples]], *, flat
         )
         for split, (names, samples) in parts.items()
     }
-    return Source(name, class_names, splits, flat=flat)
+    return Source(name, class_names, splits, flat=flat, root=root)

@@ -59,6 +59,7 @@ class Source:
         splits: `Samples` under the names `train`, `val`, `test`, as far as the source has them.
         image_size: the side of its pictures (pixels) where all are that one square, else None.
         flat: the source knows no splits; all of it stands under `train`.
+        root: the folder whose files it lists, where it is one.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Source:
     splits: Mapping[str, Samples]
     image_size: int | None = None
     flat: bool = False
+    root: Path | None = None
 
     @cached_property
     def fingerprint(self) -> str:

@@ -40,11 +40,11 @@ def open_source(path: Path, name: str | None = None) -> Source:
             if split in found:
                 raise DataError(f"{name}: {found[split].name} and {folder.name} are both the {split} split; keep one.")
             found[split] = folder
-        return align(name, {split: _read(folder, path, name) for split, folder in found.items()})
+        return align(name, {split: _read(folder, path, name) for split, folder in found.items()}, root=path)
     if not folders:
         loose = any(is_picture_name(child.name) for child in path.iterdir())
         raise DataError(f"{name}: {'holds pictures but no class folders' if loose else 'no pictures'}; {_LAYOUT}.")
-    return align(name, {"train": _read(path, path, name)}, flat=True)
+    return align(name, {"train": _read(path, path, name)}, flat=True, root=path)
 
 
 def _read(folder: Path, root: Path, name: str) -> tuple[list[str], Samples]:

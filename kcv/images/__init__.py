@@ -1,10 +1,11 @@
 """From untrusted files to pixels: the one decoder and the one resize that every verb uses."""
 
 from kcv.images.batch import stack
-from kcv.images.decoding import FORMATS, MAX_PIXELS, RESIZE_MODES, decode, dimensions, load, resize
-from kcv.images.files import EXTENSIONS, find, read_list, walk
+from kcv.images.decoding import RESIZE_MODES, decode, dimensions, examine, load, resize
+from kcv.images.files import EXTENSIONS, SUFFIXES, find, read_list, walk
+from kcv.images.opening import FORMATS, MAX_PIXELS
 
 __all__ = [
-    "EXTENSIONS", "FORMATS", "MAX_PIXELS", "RESIZE_MODES", "decode", "dimensions", "find", "load", "read_list",
-    "resize", "stack", "walk",
+    "EXTENSIONS", "FORMATS", "MAX_PIXELS", "RESIZE_MODES", "SUFFIXES", "decode", "dimensions", "examine", "find",
+    "load", "read_list", "resize", "stack", "walk",
 ]  # fmt: skip

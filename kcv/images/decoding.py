@@ -5,37 +5,18 @@ Training, evaluation, prediction and export all read pictures here, so a model s
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import (  # the plugins register themselves in Image.OPEN when they are imported
-    BmpImagePlugin,  # noqa: F401
-    GifImagePlugin,  # noqa: F401
-    Image,
-    ImageOps,
-    JpegImagePlugin,  # noqa: F401
-    PngImagePlugin,  # noqa: F401
-    PpmImagePlugin,  # noqa: F401
-    TiffImagePlugin,  # noqa: F401
-    WebPImagePlugin,  # noqa: F401
-)
+from PIL import Image, ImageOps
 
 from kcv.errors import ImageError
+from kcv.images.opening import opened
 
 RESIZE_MODES: Final = ("squash", "crop", "letterbox")
 """`squash` ignores the aspect ratio, `crop` keeps the middle square, `letterbox` pads with mid grey (128)."""
-
-FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
-"""The formats that are opened; Pillow's others (EPS runs Ghostscript, ...) are not for untrusted files."""
-
-MAX_PIXELS: Final = 178_956_970
-"""More pixels than this (half a GiB as RGB) is taken for a decompression bomb; where Pillow's own error starts."""
 
 LETTERBOX_GREY: Final = 128
 
@@ -44,9 +25,6 @@ _LEAST_GAP: Final = 3
 word then. Photographs differ by 0.1 to 0.3 of 255 levels on average from a full decode."""
 
 _ORIENTATION_TAG: Final = 0x0112
-
-# Broken metadata beside sound pixels is no reason to talk to stderr. Set once: `catch_warnings` is not safe in threads.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def decode(picture: Path | bytes | NDArray[np.uint8], *, name: str | None = None) -> NDArray[np.uint8]:
@@ -66,11 +44,18 @@ def decode(picture: Path | bytes | NDArray[np.uint8], *, name: str | None = None
     Raises:
         ImageError: it is missing, truncated, in no known format, or larger than `MAX_PIXELS`.
     """
-    label = name or (str(picture) if isinstance(picture, Path) else "picture")
+    return examine(picture, name=name)[0]
+
+
+def examine(
+    picture: Path | bytes | NDArray[np.uint8], *, name: str | None = None
+) -> tuple[NDArray[np.uint8], str | None]:
+    """Decodes as `decode` does; returns the pixels and what the bytes are, one of `FORMATS`, None for an array."""
     if isinstance(picture, np.ndarray):
-        return _from_array(picture, label)
-    with _named(label), _stream(picture) as stream:
-        return np.array(_upright(_open(stream)))
+        return _from_array(picture, name or "picture"), None
+    with opened(picture, name) as image:
+        # A JPEG with more pictures behind the first calls itself MPO.
+        return np.array(_upright(image)), "JPEG" if image.format == "MPO" else image.format
 
 
 def dimensions(picture: Path | bytes | NDArray[np.uint8], *, name: str | None = None) -> tuple[int, int]:
@@ -81,8 +66,7 @@ def dimensions(picture: Path | bytes | NDArray[np.uint8], *, name: str | None = 
     """
     if isinstance(picture, np.ndarray):
         return picture.shape[0], picture.shape[1]
-    with _named(name or (str(picture) if isinstance(picture, Path) else "picture")), _stream(picture) as stream:
-        image = _open(stream)
+    with opened(picture, name) as image:
         return image.height, image.width
 
 
@@ -115,8 +99,7 @@ def load(
     """
     if isinstance(picture, np.ndarray):
         return resize(decode(picture, name=name), size, mode)
-    with _named(name or (str(picture) if isinstance(picture, Path) else "picture")), _stream(picture) as stream:
-        image = _open(stream)
+    with opened(picture, name) as image:
         width, height = image.size
         scale = _reduction(image, size, mode)
         if scale > 1:
@@ -160,50 +143,6 @@ def _resize(image: Image.Image, extent: tuple[float, float], size: int, mode: st
         shorter = min(width, height)
         left, top, width, height = (width - shorter) / 2, (height - shorter) / 2, shorter, shorter
     return np.array(image.resize((size, size), bilinear, box=(left, top, left + width, top + height)))
-
-
-@contextmanager
-def _named(label: str) -> Iterator[None]:
-    """Turns whatever a decoder raises on a bad file into one line that names the picture."""
-    try:
-        yield
-    except ImageError as error:
-        raise ImageError(f"{label}: {error}") from None
-    except Exception as error:  # decoders raise nearly everything (struct.error, SyntaxError, ...) on damaged bytes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{label}: cannot be read as a picture ({reason}).") from error
-
-
-@contextmanager
-def _stream(picture: Path | bytes) -> Iterator[Any]:
-    if isinstance(picture, bytes):
-        yield io.BytesIO(picture)
-        return
-    if not picture.is_file():  # also keeps a named pipe from blocking the open
-        raise ImageError("is a folder, not a picture." if picture.is_dir() else "no such file.")
-    with picture.open("rb") as stream:
-        yield stream
-
-
-def _open(stream: Any) -> Image.Image:
-    """`Image.open` for `FORMATS` only, with our own size limit.
-
-    Pillow's own check warns between half its limit and the limit; a warning in a thread can neither be caught nor
-    silenced safely, so the plugins are called directly.
-    """
-    prefix = stream.read(16)
-    if not prefix:
-        raise ImageError("the file is empty.")
-    for format_name in FORMATS:
-        factory, accept = Image.OPEN[format_name]
-        if accept is None or accept(prefix) is not True:
-            continue
-        stream.seek(0)
-        image = factory(stream, "")
-        if image.width * image.height > MAX_PIXELS:
-            raise ImageError(f"{image.width}x{image.height} pixels are more than the allowed {MAX_PIXELS:,}.")
-        return image
-    raise ImageError(f"not a picture in a known format ({', '.join(FORMATS)}).")
 
 
 def _upright(image: Image.Image) -> Image.Image:

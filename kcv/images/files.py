@@ -12,11 +12,19 @@ from typing import IO, Final
 from kcv.errors import DataError
 from kcv.files import expanded
 
-EXTENSIONS: Final = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".dib", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pbm", ".pnm"}
-)
-"""What a picture's file name ends in (lower case) when a folder is searched."""
+SUFFIXES: Final = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+"""What the file names of each format end in, lower case."""
+
+EXTENSIONS: Final = frozenset(chain.from_iterable(SUFFIXES.values()))
+"""What a picture's file name ends in when a folder is searched."""
 
 _READ = 65536  # bytes of a list that are read at a time
 

@@ -128,8 +128,8 @@ def test_a_bad_flag_answers_within_a_second(kcv: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "unknown verb 'trian'. Did you mean 'train'? There are train, evaluate, predict, explain, export, compare, report, info, models, benchmark; see kcv --help."),
-        (["help", "nothing"], "unknown verb 'nothing'. There are train, evaluate, predict, explain, export, compare, report, info, models, benchmark; see kcv --help."),
+        (["trian"], "unknown verb 'trian'. Did you mean 'train'? There are train, evaluate, predict, explain, export, compare, report, check, info, models, benchmark; see kcv --help."),
+        (["help", "nothing"], "unknown verb 'nothing'. There are train, evaluate, predict, explain, export, compare, report, check, info, models, benchmark; see kcv --help."),
         (["train", "--epoch=3"], "unknown option --epoch for train. Did you mean --epochs?"),
         (["train", "--learning-rate", "3"], "unknown option --learning-rate for train. Did you mean --lr?"),
         (["train", "--weight_decay=3"], "unknown option --weight_decay for train. Did you mean --optim.weight_decay?"),

@@ -1,0 +1,58 @@
+"""What a check of data found, as text for the terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from kcv.cli.console import paint
+
+if TYPE_CHECKING:
+    from kcv.checking import DataCheck, Finding
+
+_SHOWN = 3  # findings of a kind
+_WIDTH = 150
+
+
+def data_check(found: DataCheck, written: str | None) -> str:
+    """Returns the findings by kind, the first of each, and what they come to.
+
+    Args:
+        found: the findings.
+        written: the file that holds all of them, where there is one.
+    """
+    from kcv.checking import KINDS
+
+    pictures = ", ".join(f"{count:,} {split}" for split, count in found.counts.items())
+    lines = [f"  {found.data}: {pictures} pictures of {len(found.class_names)} classes"]
+    by_kind: dict[str, list[Finding]] = defaultdict(list)
+    for finding in found.findings:
+        by_kind[finding.kind].append(finding)
+    for kind, findings in by_kind.items():
+        severity, meaning = KINDS[kind]
+        title = f"{severity}: {len(findings):,} x {meaning}"
+        lines += ["", "  " + (paint(title, "red") if severity == "error" else paint(title, "bold"))]
+        findings = sorted(findings, key=lambda finding: -(finding.similarity or 0))
+        lines += [f"    {textwrap.shorten(finding.message, _WIDTH)}" for finding in findings[:_SHOWN]]
+        if len(findings) > _SHOWN:
+            lines.append(paint(f"    ... and {len(findings) - _SHOWN:,} more", "dim"))
+    lines += ["", *_summary(found)]
+    if written is not None:
+        lines.append(f"  written to {written}")
+    elif len(found.findings) > _SHOWN:
+        lines.append("  --output=findings.csv (or .json) writes all of them")
+    return "\n".join(lines)
+
+
+def _summary(found: DataCheck) -> list[str]:
+    lines = []
+    for split, count in found.leaked().items():
+        exact = found.leaked(near=False).get(split, 0)
+        share = f"{100 * count / found.counts[split]:.1f}%"
+        lines.append(f"  {count:,} of {found.counts[split]:,} {split} pictures ({share}) are in train, too: "
+                     f"{exact:,} exactly, {count - exact:,} nearly")  # fmt: skip
+    if not found.findings:
+        return [f"  {paint('nothing found', 'green')}"]
+    numbers = ((found.errors, "error"), (found.warnings, "warning"))
+    return [*lines, "  " + ", ".join(f"{n:,} {word}{'' if n == 1 else 's'}" for n, word in numbers)]

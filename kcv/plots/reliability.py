@@ -45,6 +45,6 @@ def reliability_diagram(bins: Sequence[Mapping[str, Any]], ece: float | None, pa
             lower.legend(loc="upper left", fontsize=8, labelcolor=INK)
         upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
         lower.set(xlabel="confidence: probability of the predicted class", ylabel="% of pictures")
-        title = "not defined" if ece is None else f"{ece:.2%} on average"
+        title = "not defined" if ece is None else f"{100 * ece:.2f} points on average"
         upper.set_title(f"calibration: confidence is off by {title}" if ece is not None else f"calibration: {title}")
     return path

@@ -29,6 +29,7 @@ class Material:
         environment: as in `environment.json`; empty where there is none.
         config: the text of `config.yaml`; None where there is none.
         mistakes: the rows of `mistakes.json`; empty where there is none.
+        explanations: as in `explanations.json`; empty where there is none.
         plots: the files that are there, by the names of `PLOTS`.
     """
 
@@ -40,6 +41,7 @@ class Material:
     environment: dict[str, Any] = field(default_factory=dict)
     config: str | None = None
     mistakes: list[dict[str, Any]] = field(default_factory=list)
+    explanations: dict[str, Any] = field(default_factory=dict)
     plots: dict[str, Path] = field(default_factory=dict)
 
     @property
@@ -82,6 +84,7 @@ def gather(model: Path, evaluation: Path) -> Material:
         environment=_json(folder / "environment.json") or {},
         config=config.read_text(encoding="utf-8") if config.is_file() else None,
         mistakes=mistakes["mistakes"] if mistakes else [],
+        explanations=_json(evaluation / "explanations.json") or {},
         plots={name: next(path for path in places if path.is_file()) for name, places in found.items() if any(
             path.is_file() for path in places)},
     )  # fmt: skip

@@ -26,6 +26,7 @@ def page(material: Material) -> str:
         _classes(material),
         _calibration(material),
         _mistakes(material),
+        _explanations(material),
         _environment(material),
         _reproduce(material),
     ]
@@ -162,6 +163,27 @@ def _mistakes(material: Material) -> str:
         ),
         f"<details><summary>The first {len(rows)} as a table</summary>{shown}</details>" if rows else "",
     )
+
+
+def _explanations(material: Material) -> str:
+    found = material.explanations
+    rows = [
+        (name, row.get("deletion_auc"), row.get("insertion_auc"), row.get("rank_correlation"), row.get("flat"))
+        for name, row in found.get("methods", {}).items()
+    ]
+    header = (
+        "heat maps",
+        "deletion (low is good)",
+        "insertion (high is good)",
+        "like random weights",
+        "share that is flat",
+    )
+    note = (
+        f"Measured on {found.get('pictures')} pictures: the probability of the class while the pixels that a map points"
+        " at are taken away first, or put in first; and how alike maps of random weights are (near 0 is good)."
+    )
+    shown = table(header, rows)
+    return section("How far heat maps can be trusted", shown, f'<p class="note">{text(note)}</p>' if shown else "")
 
 
 def _environment(material: Material) -> str:

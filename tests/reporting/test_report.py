@@ -119,6 +119,15 @@ def test_names_are_shown_and_never_become_markup(run: Path, tmp_path: Path) -> N
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {6}
 
 
+def test_measured_explanations_are_in_the_page(run: Path) -> None:
+    assert "heat maps can be trusted" not in report(run).page.read_text()
+    row = {"deletion_auc": 0.1234, "insertion_auc": 0.8, "rank_correlation": None, "flat": 0.0}
+    (run / "evaluation" / "explanations.json").write_text(json.dumps({"pictures": 64, "methods": {"gradcam": row}}))
+    page = report(run).page.read_text()
+    assert "<td>gradcam</td><td>0.1234</td><td>0.8000</td><td>–</td><td>0.0000</td>" in page
+    assert "Measured on 64 pictures" in page
+
+
 def test_a_model_card_says_what_the_run_came_to(run: Path) -> None:
     card = report(run).card.read_text(encoding="utf-8")
     metrics = json.loads((run / "metrics.json").read_text())

@@ -79,7 +79,9 @@ class NativeModel(keras.Model):
             return self.core(inputs, training=training)
 
     def train_step(self, data: Any) -> Any:
-        """Makes one optimizer step on one batch."""
+        """Makes one optimizer step on one batch; None stands for a step that an interrupted epoch has behind it."""
+        if data is None:
+            return self._logs()
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         outputs = self.forward_pass(x, training=True)
         loss = self._loss_of(x, y, outputs, weights, training=True)
@@ -115,6 +117,9 @@ class NativeModel(keras.Model):
         """Updates the metrics on the device; what they have come to is computed when it is read."""
         if self._compile_metrics is not None:
             self._compile_metrics.update_state(y, y_pred, sample_weight)
+        return self._logs()
+
+    def _logs(self) -> Any:
         if not self.lazy_logs or self._metric_names is None:
             results = self.get_metrics_result()
             self._metric_names = tuple(results)

@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 KEPT = 2
 _NUMBER = re.compile(r"checkpoint-(\d{8})\.json")
+_NAME = re.compile(r"(checkpoint|best)-\d{8}\.safetensors")
 
 
 class CheckpointStore:
@@ -90,15 +91,17 @@ class CheckpointStore:
     def _read(self, stem: str) -> State:
         manifest = json.loads((self._folder / f"{stem}.json").read_text(encoding="utf-8"))
         for name, checksum in manifest["files"].items():
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"it names the file {name!r}")
             with (self._folder / name).open("rb") as stream:
                 if hashlib.file_digest(stream, "sha256").hexdigest() != checksum:
                     raise ValueError(f"the checksum of {name} is wrong")
         tensors, plain = _load(self._folder / f"{stem}.safetensors")
         best: tuple[Any, ...] = ()
         if name := manifest.get("best"):
+            self._best[name] = manifest["files"][name]  # so its checksum is the one that was checked above
             weights, _ = _load(self._folder / name)
             best = tuple(weights[key].numpy() for key in sorted(weights))
-            self._best[name] = manifest["files"][name]
         return State(int(manifest["epoch"]), int(manifest["step"]), tensors, plain, best)
 
     def _write(self, name: str, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> str:

@@ -168,6 +168,9 @@ class TrainConfig(Section):
         "stop",
         description="where the loss is no longer a number: stop, or go back to the last good epoch at half the rate",
     )
+    on_out_of_memory: Literal["stop", "split"] = Field(
+        "stop", description="where a batch does not fit into the GPU: stop and say which would, or compute it in parts"
+    )
     compile: bool = Field(True, description="on CUDA, try torch.compile in the first steps and keep the faster way")
 
 

@@ -74,6 +74,7 @@ class StageFit:
             core,
             target=native_target(inference.model_device(core).type),
             compile_on_gpu=self.config.train.compile and not stage.frozen,  # a head alone is too small to gain by it
+            split=self.config.train.on_out_of_memory == "split",
         )
         rate = begin.plain["rate"] if begin else 1.0
         self._compile(twin, stage, len(train), rate)

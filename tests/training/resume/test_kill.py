@@ -92,8 +92,8 @@ def test_killed_at_random_moments_it_ends_the_same(whole: Path, pictures: Path, 
             until(lambda before=before: set(folder.glob("resume/checkpoint-*.json")) - before, running)
             time.sleep(rng.uniform(0, 3 * 8 / max(KILLS, 8)))
             running.send_signal(signal.SIGKILL)
-            running.wait()
-        assert running.returncode == -signal.SIGKILL, f"it had ended after {killed} kills"
+            out, _ = running.communicate()
+        assert running.returncode == -signal.SIGKILL, f"it had ended after {killed} kills: {out}"
         killed += 1
         words = [f"--resume={folder}"]
     with process(*words) as running:

@@ -20,6 +20,7 @@ from kcv.data.dataset import Dataset
 from kcv.errors import KcvError, OutputError
 from kcv.files import write_json, write_text
 from kcv.tracking import Status, Tracker, open_tracker
+from kcv.training.callbacks import Diverged
 from kcv.training.resume import CheckpointStore, Record, Writer, lock
 from kcv.training.run import RunFolder
 
@@ -67,6 +68,8 @@ class OpenRun:
             status = "KILLED"
             _log.info("interrupted; %s", self._way_on())
             raise
+        except Diverged:
+            raise  # on the same way it would end the same
         except KcvError:
             _log.info("stopped; %s", self._way_on())
             raise

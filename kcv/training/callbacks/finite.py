@@ -24,4 +24,7 @@ class FiniteLoss(keras.callbacks.Callback):
         """Checks the epoch's loss."""
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
-            raise Diverged(f"the loss became {loss} in epoch {epoch + 1}: lower optim.lr, or use precision=float32")
+            raise Diverged(
+                f"the loss became {loss} in epoch {epoch + 1}: lower optim.lr, use precision=float32, or "
+                "train.on_divergence=rollback"
+            )

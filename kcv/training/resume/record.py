@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 FREE = (
     "output_dir", "device", "precision", "data.workers", "data.memory_budget_mb", "train.checkpoint_seconds",
-    "tracking.uri",
+    "train.on_divergence", "train.on_out_of_memory", "tracking.uri",
 )  # fmt: skip
 """Keys that change nothing in what a run computes; what device and precision come to is compared on its own."""
 

@@ -54,9 +54,9 @@ class State:
 
     @property
     def finite(self) -> bool:
-        """Whether all weights are numbers: a state from which there is a way on."""
-        weights = (tensor for name, tensor in self.tensors.items() if name.startswith("model/"))
-        return all(bool(torch.isfinite(tensor).all()) for tensor in weights if tensor.is_floating_point())
+        """Whether all weights and running metrics are numbers: a state from which there is a way on."""
+        kept = (tensor for name, tensor in self.tensors.items() if name.startswith(("model/", "metrics/")))
+        return all(bool(torch.isfinite(tensor).all()) for tensor in kept if tensor.is_floating_point())
 
     def slower(self, factor: float) -> State:
         """Returns the same state with its learning rate times `factor`."""

@@ -41,7 +41,9 @@ def process(*words: str) -> Iterator[subprocess.Popen[str]]:
         yield started
     finally:
         started.kill()
-        started.communicate()
+        started.wait()
+        assert started.stdout is not None
+        started.stdout.close()
 
 
 def options(pictures: Path, folder: Path) -> list[str]:

@@ -80,9 +80,9 @@ def smoke(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def reliability(session: nox.Session) -> None:
-    """A training that is killed 20 times, and ten minutes of random bytes for all that reads files."""
-    environment = {**ENVIRONMENT, "KCV_KILLS": "20", "KCV_FUZZ_SECONDS": "600"}
-    tests = ("tests/training/resume", "tests/hostile")
+    """20 kills; 200 epochs and 50,000 predictions in flat memory; ten minutes of random bytes for what reads files."""
+    environment = {**ENVIRONMENT, "KCV_KILLS": "20", "KCV_LONG": "1", "KCV_FUZZ_SECONDS": "600"}
+    tests = ("tests/training/resume", "tests/test_memory.py", "tests/hostile")
     session.run("uv", "run", "pytest", "-s", *tests, *session.posargs, env=environment, external=True)
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from kcv.errors import OutputError
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -73,12 +75,20 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Writes a table as CSV, atomically; None becomes an empty cell."""
+    """Writes a table as CSV, atomically; None becomes an empty cell, and no text a formula (see `cell`)."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerow(map(cell, header))
+    writer.writerows(map(cell, row) for row in rows)
     write_text(path, text.getvalue())
+
+
+def cell(value: Any) -> Any:
+    """Returns a value for CSV: a text that a spreadsheet would compute, run or look up gets an apostrophe before it.
+
+    Source: OWASP, CSV injection.
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _umask() -> int:

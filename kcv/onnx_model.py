@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kcv import images as pictures
-from kcv.errors import ArtifactError, DeviceError, first_line
-
-if TYPE_CHECKING:
-    import onnxruntime
+from kcv.errors import ArtifactError, first_line
+from kcv.names import is_plain
+from kcv.onnx_session import open_session
 
 FORMAT_VERSION = 1
 INPUT, LOGITS, PROBABILITIES = "image", "logits", "probabilities"
 """The names of what goes in and comes out."""
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _BATCH_PIXELS = 400_000
 _MOST, _LEAST = 64, 4
 
@@ -92,8 +91,9 @@ class OnnxInfo:
             raise ArtifactError(f"{origin}: its description is damaged: {error}") from None
         sound = isinstance(names, list) and len(names) >= 2 and all(isinstance(name, str) for name in names)
         sound = sound and len(set(names)) == len(names) and 1 <= size <= 4096
+        sound = sound and all(map(is_plain, [*names, *values.values()]))
         # Not `<= 0` and `> 1`: a NaN is neither.
-        sound = sound and temperature > 0 and (threshold is None or 0 <= threshold <= 1)
+        sound = sound and 0 < temperature < math.inf and (threshold is None or 0 <= threshold <= 1)
         if not sound or values.get("resize") not in pictures.RESIZE_MODES:
             raise ArtifactError(f"{origin}: its description is damaged")
         texts = ("resize", "precision", "model_name", "data_name", "data_fingerprint", "kcv_version")
@@ -206,43 +206,3 @@ class OnnxModel:
 def _fixed(shape: Sequence[Any]) -> list[int | None]:
     """Returns the sizes of a tensor, None for those that are open."""
     return [size if isinstance(size, int) else None for size in shape]
-
-
-def open_session(path: Path, *, device: str = "auto", threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Opens an ONNX file of any origin.
-
-    Raises:
-        ArtifactError: the file is missing or damaged.
-        DeviceError: onnxruntime cannot use the device.
-    """
-    if path.is_dir():
-        raise ArtifactError(f"{path}: is a folder; expected a model file such as {path / 'model.onnx'}")
-    if not path.exists():
-        raise ArtifactError(f"{path}: no such model file")
-    import onnxruntime
-
-    providers = _providers(device)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what matters arrives as an exception
-    if threads is not None:
-        options.intra_op_num_threads = threads
-        if threads == 1:
-            # Several threads call at once: each computes alone, and what it frees is the next one's to use.
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    # onnxruntime has a class of errors for each kind of damage, with no common name that is public.
-    except Exception as error:
-        raise ArtifactError(f"{path}: cannot be opened as an ONNX model: {first_line(error)}") from error
-
-
-def _providers(device: str) -> list[Any]:
-    import onnxruntime
-
-    available = onnxruntime.get_available_providers()
-    here = [name for name, provider in _PROVIDERS.items() if provider in available]
-    if device == "auto":
-        return [_PROVIDERS[name] for name in ("cuda", "cpu") if name in here]
-    if device not in here:
-        raise DeviceError(f"device={device!r} is not available to onnxruntime here; available: {', '.join(here)}")
-    return [_PROVIDERS[device]]

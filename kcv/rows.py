@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from kcv.errors import UsageError, nearest
-from kcv.files import atomic
+from kcv.files import atomic, cell
 
 UNSURE = "unsure"
 """The label of a row whose confidence is below the model's threshold."""
@@ -61,11 +61,12 @@ def open_rows(path: Path, columns: Sequence[str]) -> Iterator[RowWriter]:
 
 class _CsvRows:
     def __init__(self, stream: TextIO, columns: Sequence[str]) -> None:
-        self._writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
-        self._writer.writeheader()
+        self._columns = columns
+        self._writer = csv.writer(stream, lineterminator="\n")
+        self._writer.writerow(columns)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        self._writer.writerow(row)
+        self._writer.writerow([cell(row.get(column)) for column in self._columns])
 
 
 class _JsonRows:

@@ -13,13 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "kcv"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = {"errors", "config", "files", "progress", "download"}
+BASE = {"errors", "names", "config", "files", "progress", "download"}
 """What every part above them may import."""
 
 INFERENCE = {"artifact", "calibration", "inference", "images", "data", "native", "metrics", "plots"}
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "names": set(),
     "config": {"errors"},
     "files": {"errors"},
     "progress": {"errors"},
@@ -37,7 +38,8 @@ ALLOWED: dict[str, set[str]] = {
     "turns": set(),
     "calibration": BASE | {"rows"},
     "inference": BASE | {"data", "native"},
-    "onnx_model": BASE | {"images"},
+    "onnx_session": BASE,
+    "onnx_model": BASE | {"images", "onnx_session"},
     "artifact": BASE | {"calibration", "data", "images", "inference", "native"},
     "classifier": BASE | {"artifact", "onnx_model"},
     "training": BASE | INFERENCE | {"evaluation", "models", "reporting", "tracking"},
@@ -45,9 +47,9 @@ ALLOWED: dict[str, set[str]] = {
     "comparison": BASE | INFERENCE | {"classifier", "reporting", "turns"},
     "evaluation": BASE | INFERENCE | {"explaining", "mistakes", "reporting"},
     "explaining": BASE | INFERENCE,
-    "exporting": BASE | INFERENCE | {"onnx_model", "turns"},
+    "exporting": BASE | INFERENCE | {"onnx_model", "onnx_session", "turns"},
     "benchmark": BASE
-    | {"artifact", "calibration", "data", "exporting", "images", "models", "native", "onnx_model"}
+    | {"artifact", "calibration", "data", "exporting", "images", "models", "native", "onnx_model", "onnx_session"}
     | {"inference", "classifier", "turns"},
     "prediction": BASE | {"classifier", "images", "rows"},
     "cli": BASE

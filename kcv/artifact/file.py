@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from kcv.artifact.allowed import check_classes
+from kcv.artifact.bounds import check_archive, check_size
 from kcv.artifact.info import FORMAT_VERSION, ArtifactInfo
 from kcv.errors import ArtifactError, KcvError
 from kcv.files import atomic
@@ -128,11 +129,14 @@ def load_keras(path: str | Path, *, device: str = "auto") -> keras.Model:
     path = Path(path)
     try:
         config = json.loads(_read_member(path, "config.json"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ArtifactError(f"{path}: its config.json is damaged") from None
-    if isinstance(config, dict):
-        config.pop("compile_config", None)  # never opened
+    if not isinstance(config, dict):
+        raise ArtifactError(f"{path}: its config.json is damaged")
+    config.pop("compile_config", None)  # never opened
     check_classes(config, str(path))
+    with _archive(path) as archive:
+        stored = check_archive(archive, str(path))
 
     import keras
 
@@ -140,6 +144,7 @@ def load_keras(path: str | Path, *, device: str = "auto") -> keras.Model:
 
     where = resolve_device(device)
     try:
+        check_size(config, stored, str(path))
         with device_scope(where):
             return keras.saving.load_model(path, compile=False, safe_mode=True)
     except KcvError:
@@ -167,6 +172,8 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         raise ArtifactError(f"{path}: is a folder; expected a model file such as {path / 'model.keras'}")
     if not path.exists():
         raise ArtifactError(f"{path}: no such model file")
+    if not path.is_file():  # a pipe or a device would block, or never end
+        raise ArtifactError(f"{path}: is no regular file")
     if path.suffix.lower() == ".onnx":
         raise ArtifactError(f"{path}: is an ONNX file, which predict and info take; here the .keras file is needed")
     try:
@@ -181,5 +188,5 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
 def _loose_version(text: bytes) -> Any:
     try:
         return json.loads(text).get("format_version")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None

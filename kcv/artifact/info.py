@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kcv.calibration import Calibration
+from kcv.names import is_plain
 
 FORMAT_VERSION = 1
 
@@ -53,3 +54,11 @@ class ArtifactInfo(BaseModel):
     best_epoch: int | None = None
     versions: dict[str, str]
     created: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+
+    @field_validator("class_names", "model_name", "data_name")
+    @classmethod
+    def _shown(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        """Refuses what a terminal would obey."""
+        if not all(map(is_plain, [value] if isinstance(value, str) else value)):
+            raise ValueError("holds control characters")
+        return value

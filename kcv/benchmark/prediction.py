@@ -30,12 +30,12 @@ from kcv.config import Config
 from kcv.exporting.graph import quiet_exporter, write_graph
 from kcv.exporting.quantization import quantize
 from kcv.native.device import describe_device
-from kcv.onnx_model import OnnxInfo, OnnxModel, open_session
+from kcv.onnx_model import OnnxInfo, OnnxModel
+from kcv.onnx_session import open_session
 from kcv.progress import Progress
 from kcv.turns import PAUSE, take_turns
 
-BATCHES = (1, 32)
-_COLD_STARTS = 3
+BATCHES, _COLD_STARTS = (1, 32), 3
 _SIZES = {"custom_cnn": 32}
 _DEFAULT_SIZE = 224
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from kcv.cli.console import paint
+from kcv.names import plain
 
 if TYPE_CHECKING:
     from kcv.checking import DataCheck, Finding
@@ -34,7 +35,7 @@ def data_check(found: DataCheck, written: str | None) -> str:
         title = f"{severity}: {len(findings):,} x {meaning}"
         lines += ["", "  " + (paint(title, "red") if severity == "error" else paint(title, "bold"))]
         findings = sorted(findings, key=lambda finding: -(finding.similarity or 0))
-        lines += [f"    {textwrap.shorten(finding.message, _WIDTH)}" for finding in findings[:_SHOWN]]
+        lines += [f"    {textwrap.shorten(plain(finding.message), _WIDTH)}" for finding in findings[:_SHOWN]]
         if len(findings) > _SHOWN:
             lines.append(paint(f"    ... and {len(findings) - _SHOWN:,} more", "dim"))
     lines += ["", *_summary(found)]

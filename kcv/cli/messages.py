@@ -6,11 +6,20 @@ import logging
 import sys
 import warnings
 
+from kcv.names import plain
+
+
+class _Plain(logging.Formatter):
+    """Shows names of files and classes, and does not obey them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(plain, super().format(record).split("\n")))
+
 
 def show_own_only() -> None:
     """Shows kcv's own messages on stderr, bare, and keeps other packages' warnings from the terminal."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Plain("%(message)s"))
     log = logging.getLogger("kcv")
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO)

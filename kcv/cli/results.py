@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kcv.cli.console import number, paint, pairs, percent, program, table
+from kcv.names import plain
 
 if TYPE_CHECKING:
     from kcv.artifact import ArtifactInfo
@@ -199,10 +200,11 @@ def row_line(row: Mapping[str, Any]) -> str:
     """Returns a prediction as one line."""
     if row["error"]:
         return _failed(row)
-    line = f"{row['path']}  {paint(str(row['label']), 'bold')}  {percent(row['confidence'])}"
+    path = plain(row["path"])
+    line = f"{path}  {paint(str(row['label']), 'bold')}  {percent(row['confidence'])}"
     names, probabilities = _ranked(row)
     if row["label"] != names[0]:  # unsure
-        line = f"{row['path']}  {paint(str(row['label']), 'bold')}  {names[0]} {percent(row['confidence'])}"
+        line = f"{path}  {paint(str(row['label']), 'bold')}  {names[0]} {percent(row['confidence'])}"
     others = zip(names[1:], probabilities[1:], strict=True)
     return line + "".join(f"  {name} {percent(p)}" for name, p in others)
 
@@ -222,8 +224,8 @@ def explanation(row: Mapping[str, Any]) -> str:
     if row["error"]:
         return _failed(row)
     beside, heatmap = (Path(row[key]).name for key in ("side_by_side", "heatmap"))
-    line = f"{row['path']}  {paint(str(row['label']), 'bold')}  {percent(row['probability'])}"
-    line += f"  {row['overlay']}, {beside}, {heatmap}"
+    line = f"{plain(row['path'])}  {paint(str(row['label']), 'bold')}  {percent(row['probability'])}"
+    line += plain(f"  {row['overlay']}, {beside}, {heatmap}")
     return line + (f"  {paint('warning: ' + str(row['warning']), 'red')}" if row["warning"] else "")
 
 
@@ -233,7 +235,7 @@ def grid_line(overlay: str) -> str:
 
 
 def _failed(row: Mapping[str, Any]) -> str:
-    return f"{row['path']}  {paint('error: ' + str(row['error']), 'red')}"
+    return f"{plain(row['path'])}  {paint('error: ' + plain(row['error']), 'red')}"
 
 
 def _ranked(row: Mapping[str, Any]) -> tuple[list[str], list[float]]:

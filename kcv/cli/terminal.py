@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kcv.cli import console, results
+from kcv.names import plain
 
 
 def show(text: str) -> None:
@@ -29,7 +30,7 @@ def _json(values: Any, indent: int | None = None) -> str:
 
 def complain(text: str) -> None:
     """Prints what went wrong."""
-    print(f"{console.paint('kcv: error:', 'red', sys.stderr)} {text}", file=sys.stderr, flush=True)
+    print(f"{console.paint('kcv: error:', 'red', sys.stderr)} {plain(text)}", file=sys.stderr, flush=True)
 
 
 def rows(predicted: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) -> int:

@@ -18,6 +18,8 @@ from kcv.errors import ConfigError, nearest
 MAX_BYTES = 1_000_000
 """No configuration is larger; a larger file is some other file, given by mistake."""
 
+MAX_NODES = 10_000
+
 _FLOAT = re.compile(
     r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
 )
@@ -111,6 +113,7 @@ def read_mapping(path: Path) -> dict[Any, Any]:
         raise ConfigError([f"is larger than {MAX_BYTES} bytes, too large for a YAML configuration."], name)
     try:
         values = yaml.load(content.decode("utf-8-sig"), Loader=_Loader)
+        _require_small(values)
     except (UnicodeDecodeError, yaml.reader.ReaderError):
         raise ConfigError(["is not text, a YAML file in UTF-8 is expected."], name) from None
     except yaml.MarkedYAMLError as error:
@@ -127,6 +130,28 @@ def read_mapping(path: Path) -> dict[Any, Any]:
         kind = {"list": "a list", "str": "text"}.get(type(values).__name__, f"a {type(values).__name__}")
         raise ConfigError([f"holds {kind}, a mapping of keys to values is expected."], name)
     return values
+
+
+def _require_small(values: Any) -> None:
+    """Refuses aliases within aliases, which make gigabytes of a few lines as soon as somebody walks through them.
+
+    Raises:
+        ValueError: there are more than `MAX_NODES` values when all aliases are followed, or a value holds itself.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(value: Any) -> int:
+        children = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        if not isinstance(value, dict | list):
+            return 1
+        known = sizes.get(id(value))
+        if known is None:
+            sizes[id(value)] = MAX_NODES  # until it is known: what holds itself never ends
+            known = sizes[id(value)] = min(1 + sum(map(size, children)), MAX_NODES)
+        return known
+
+    if size(values) >= MAX_NODES:
+        raise ValueError(f"more than {MAX_NODES} values, or a value that holds itself")
 
 
 def dump(values: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from kcv.data.dataset import Labels, Samples, Source
 from kcv.errors import DataError
+from kcv.names import is_plain
 
 
 def listed(names: Sequence[str], limit: int = 5) -> str:
@@ -61,6 +62,8 @@ def align(
     first = "train" if "train" in parts else next(iter(parts))
     class_names = tuple(parts[first][0])
     twice = sorted({class_name for class_name in class_names if class_names.count(class_name) > 1})
+    if odd := [name for name in class_names if not is_plain(name)]:
+        raise DataError(f"{name}: the class names {listed(odd)} hold control characters; rename them.")
     if twice:
         raise DataError(f"{name}: the class names {listed(twice)} stand twice in {first}.")
     splits = {

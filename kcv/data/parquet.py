@@ -95,6 +95,8 @@ def _read(file: Path, prefix: str, offset: int) -> _Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not file.is_file():  # a pipe would block
+        raise DataError(f"{file}: is no regular file.")
     try:
         schema = pq.read_schema(file)
         image_column = _require_columns(schema, file)

@@ -34,16 +34,24 @@ def is_picture_name(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
-def walk(folder: Path, *, recursive: bool = True) -> Iterator[Path]:
+def walk(folder: Path, *, recursive: bool = True, lenient: bool = False) -> Iterator[Path]:
     """Yields the pictures of a folder: its own by name, then those of each folder in it, in the order of their names.
+
+    Args:
+        folder: where to look.
+        recursive: whether to look into the folders in it.
+        lenient: whether a folder in it that cannot be read is yielded itself, for whoever reads pictures to say so.
+
+    Raises:
+        DataError: a folder cannot be read.
 
     Only the names of one folder at a time are held, so a million pictures cost little. Hidden files and folders are
     skipped. Links to folders are followed, each folder once, so a link back to a parent makes no loop.
     """
-    yield from _walk(str(folder), recursive, {os.path.realpath(folder)})
+    yield from _walk(str(folder), recursive, lenient, {os.path.realpath(folder)})
 
 
-def _walk(folder: str, recursive: bool, seen: set[str]) -> Iterator[Path]:
+def _walk(folder: str, recursive: bool, lenient: bool, seen: set[str]) -> Iterator[Path]:
     files: list[str] = []
     folders: list[str] = []
     try:
@@ -56,6 +64,9 @@ def _walk(folder: str, recursive: bool, seen: set[str]) -> Iterator[Path]:
                 elif is_picture_name(entry.name):
                     files.append(entry.name)
     except OSError as error:
+        if lenient and len(seen) > 1:
+            yield Path(folder)
+            return
         raise DataError(f"{folder}: cannot be read: {error.strerror or error}") from None
     for name in sorted(files):
         yield Path(folder, name)
@@ -64,7 +75,7 @@ def _walk(folder: str, recursive: bool, seen: set[str]) -> Iterator[Path]:
         real = os.path.realpath(path)
         if real not in seen:
             seen.add(real)
-            yield from _walk(path, recursive, seen)
+            yield from _walk(path, recursive, lenient, seen)
 
 
 def find(paths: Sequence[str | Path], *, recursive: bool = False) -> Iterator[Path]:
@@ -85,7 +96,7 @@ def find(paths: Sequence[str | Path], *, recursive: bool = False) -> Iterator[Pa
 def _find(given: str | Path, recursive: bool) -> Iterable[Path]:
     path = expanded(given)
     if path.is_dir():
-        pictures = walk(path, recursive=recursive)
+        pictures = walk(path, recursive=recursive, lenient=True)
     elif path.exists():
         return [path]
     elif glob.has_magic(str(path)):
@@ -103,7 +114,7 @@ def _find(given: str | Path, recursive: bool) -> Iterable[Path]:
 def _match(pattern: str, recursive: bool) -> Iterator[Path]:
     for match in map(Path, sorted(glob.glob(pattern, recursive=True))):
         if match.is_dir():
-            yield from walk(match, recursive=recursive)
+            yield from walk(match, recursive=recursive, lenient=True)
         elif is_picture_name(match.name):
             yield match
 

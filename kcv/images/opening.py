@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,10 @@ def _stream(picture: Path | bytes) -> Iterator[Any]:
         yield io.BytesIO(picture)
         return
     if not picture.is_file():  # also keeps a named pipe from blocking the open
-        raise ImageError("is a folder, not a picture." if picture.is_dir() else "no such file.")
+        if not picture.is_dir():
+            raise ImageError("no such file.")
+        readable = os.access(picture, os.R_OK | os.X_OK)
+        raise ImageError("is a folder, not a picture." if readable else "a folder that cannot be read.")
     with picture.open("rb") as stream:
         yield stream
 

@@ -175,8 +175,11 @@ def test_what_is_not_a_model_file_is_refused(kind, model_file, tmp_path):
 
 
 UNLOADABLE = {
-    "no weights": (lambda s, t: _with_member(s, t, "model.weights.h5", lambda data: None), "cannot be opened"),
-    "cut weights": (lambda s, t: _with_member(s, t, "model.weights.h5", lambda data: data[:5000]), "cannot be opened"),
+    "no weights": (lambda s, t: _with_member(s, t, "model.weights.h5", lambda data: None), "has no model.weights.h5"),
+    "cut weights": (
+        lambda s, t: _with_member(s, t, "model.weights.h5", lambda data: data[:5000]),
+        "its weights cannot be read",
+    ),
     "no config": (lambda s, t: _with_member(s, t, "config.json", lambda data: None), "it is not a Keras model"),
     "bad config": (lambda s, t: _with_member(s, t, "config.json", lambda data: b"{"), "config.json is damaged"),
     "wrong classes": (_redescribed(class_names=["a", "b"]), "its description says"),

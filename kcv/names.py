@@ -1,0 +1,25 @@
+"""Names that come from files and folders of others: what in them a terminal would obey instead of showing it."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_CATEGORIES = ("Cc", "Zl", "Zp", "Cs")
+"""Unicode's control characters, separators of lines and paragraphs, and bytes that are not UTF-8."""
+
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""They turn the direction of writing, with which a name can look like another."""
+
+
+def is_plain(name: str) -> bool:
+    """Whether all characters of a name are there to be seen."""
+    return not any(map(_obeyed, name))
+
+
+def plain(text: object) -> str:
+    """Returns a text with escapes in place of what a terminal would obey, a line feed among it."""
+    return "".join(char.encode("unicode_escape").decode() if _obeyed(char) else char for char in str(text))
+
+
+def _obeyed(char: str) -> bool:
+    return unicodedata.category(char) in _CATEGORIES or char in _DIRECTIONS

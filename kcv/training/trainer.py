@@ -23,7 +23,7 @@ from kcv.native.device import describe_device, device_scope, resolve_device
 from kcv.native.memory import keep_freed_memory
 from kcv.native.precision import precision_scope, resolve_precision
 from kcv.reporting import report
-from kcv.tracking import Status, Tracker, open_tracker
+from kcv.tracking import Status, Tracker, open_tracker, without_credentials
 from kcv.training import environment
 from kcv.training.fitting import Fitted, fit, open_batches, parameters
 from kcv.training.run import Run, RunFolder
@@ -126,11 +126,11 @@ def _open_run(config: Config, surroundings: dict[str, Any]) -> tuple[RunFolder, 
     tracker = open_tracker(config.tracking)
     folder = RunFolder.create(config)
     try:
-        tracker.start(folder.path.name, config.flatten(), surroundings)
+        tracker.start(folder.path.name, _shown(config).flatten(), surroundings)
     except KcvError:
         folder.discard()
         raise
-    write_text(folder.config, config.to_yaml())
+    write_text(folder.config, _shown(config).to_yaml())
     write_json(folder.environment, surroundings)
     _log.info("run        %s", folder.path)
     return folder, tracker
@@ -164,7 +164,7 @@ class _Result:
             parameters={"total": total, "trainable": trained},
             data_name=self.dataset.name,
             data_fingerprint=self.dataset.fingerprint,
-            config=self.config.to_dict(),
+            config=_shown(self.config).to_dict(),
             metrics=figures,
             calibration=self.calibration,
             best_epoch=epoch,
@@ -199,6 +199,14 @@ class _Result:
                 _log.warning("%s The model always names a class.", error)
         _log.info("calibrated %s", found.describe())
         return found
+
+
+def _shown(config: Config) -> Config:
+    """Returns the configuration as it may be written down: without the credentials of a tracking uri."""
+    if config.tracking.uri is None:
+        return config
+    uri = without_credentials(config.tracking.uri)
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
 
 
 def _identity(config: Config, dataset: Dataset, variant: str | None, policy: str, device: str) -> tuple[str, ...]:

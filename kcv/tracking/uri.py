@@ -57,8 +57,11 @@ def hide_credentials(text: str) -> str:
 
 
 def _without_options(text: str) -> str:
-    text = re.sub(rf"(?i)([?&]){_SECRET_KEYS}=[^&#\s]*", r"\1", text)
-    return re.sub(r"\?&+", "?", re.sub(r"&{2,}", "&", text)).removesuffix("&").removesuffix("?")
+    before = ""
+    while text != before:  # two options in a row share the & between them
+        before = text
+        text = re.sub(rf"(?i)([?&]){_SECRET_KEYS}=[^&#\s'\"]*(&?)", lambda found: found[1] if found[2] else "", text)
+    return text
 
 
 def _scheme(uri: str) -> str:

@@ -12,7 +12,6 @@ from kcv.config import TrackingConfig
 from kcv.errors import TrackingError
 from kcv.tracking import MlflowTracker, NoTracker, open_tracker
 
-
 Messages = Callable[[], list[str]]
 Until = Callable[[Callable[[], object]], None]
 

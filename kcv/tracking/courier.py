@@ -115,7 +115,7 @@ class Courier:
         header, later = self._spool.header, []
         continued = {header["run_id"], header["continues"]} - {None}
         for spool in Spool.left_over(self._spool.path.parent, self._store.location):
-            names = {spool.name, spool.run_id, spool.header["continues"]}
+            names = {spool.name, spool.run_id, spool.header.get("continues")}
             same = bool(continued & names)
             delivery = Delivery(self._store, spool, left_over=True, goes_on=same)
             if same:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -84,7 +85,12 @@ class MlflowTracker:
         )
         self._courier = Courier(self._store, self._spool)
         self._courier.start()
-        fault = self._courier.wait_for_answer(START_SECONDS if self._store.remote else None)
+        try:
+            fault = self._courier.wait_for_answer(START_SECONDS if self._store.remote else None)
+        except BaseException:  # the person is tired of waiting; the next run must not make a run of this
+            self._ended = True
+            self._courier.stop(discard=True)
+            raise
         if fault is None:
             return
         if isinstance(fault, Refused) or not self._store.remote:
@@ -101,16 +107,15 @@ class MlflowTracker:
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Adds numbers of one step."""
         values = {name: float(value) for name, value in metrics.items()}
-        self._append({"kind": "metrics", "values": values, "step": step, "time": now()})
+        self._append({"kind": "metrics", "values": values, "step": int(step), "time": now()})
 
     def log_artifacts(self, path: Path) -> None:
         """Adds a file, or all files of a folder."""
         path = Path(path).absolute()
-        for file in sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]:
-            inside = file.relative_to(path).parent.as_posix() if file != path else "."
-            with contextlib.suppress(OSError):
+        for file, folder in _files(path):
+            with contextlib.suppress(OSError):  # what is not there by now is left out when its turn comes
                 self._bytes += file.stat().st_size
-            self._append({"kind": "artifact", "path": str(file), "folder": None if inside == "." else inside})
+            self._append({"kind": "artifact", "path": str(file), "folder": folder})
 
     def finish(self, status: Status = "FINISHED") -> None:
         """Closes the run, and waits a bounded time for what is still on its way."""
@@ -150,6 +155,14 @@ class MlflowTracker:
             self._unwritable = True
         if self._courier is not None:
             self._courier.tell()
+
+
+def _files(path: Path) -> list[tuple[Path, str | None]]:
+    """Returns a file, or all below a folder, each with the folder that it is in there."""
+    if not path.is_dir():
+        return [(path, None)]
+    found = [Path(root, name) for root, _, names in os.walk(path) for name in names]
+    return [(file, None if file.parent == path else file.parent.relative_to(path).as_posix()) for file in sorted(found)]
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

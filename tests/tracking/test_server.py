@@ -72,7 +72,13 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.mark.filterwarnings("ignore")  # the test reads through MLflow's client itself
 def test_a_server_that_comes_and_goes_has_everything_once(
-    server: Server, tmp_path: Path, spools: Path, messages: Messages, until: Until, monkeypatch: pytest.MonkeyPatch
+    server: Server,
+    tmp_path: Path,
+    spools: Path,
+    messages: Messages,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("kcv.tracking.courier.SILENT_SECONDS", 1.0)
     monkeypatch.setattr("kcv.tracking.courier.LONGEST_PAUSE", 1.0)
@@ -109,6 +115,7 @@ def test_a_server_that_comes_and_goes_has_everything_once(
     server.start()
     tracker.finish()
     assert list(spools.iterdir()) == []
+    assert capfd.readouterr().out == ""
 
     from mlflow import MlflowClient
 

@@ -37,6 +37,7 @@ class Courier:
         self._queue = [Delivery(store, spool)]
         self._changed = threading.Condition()
         self._fault: NoAnswer | Refused | None = None  # of the last attempt
+        self._asked = False  # somebody has waited for the first answer, and has told of it
         self._opened = self._ended = self._stopped = self._discarded = self._done = False
         self._failures = 0
         self._delivered_at = 0.0
@@ -49,6 +50,7 @@ class Courier:
         """Waits until the run is open, or the first attempt has failed, and returns what it failed of."""
         with self._changed:
             self._changed.wait_for(lambda: self._opened or self._fault or self._done, seconds)
+            self._asked = True
             if not (self._opened or self._fault or self._done):
                 return NoAnswer("no answer yet")
             return None if self._opened else self._fault
@@ -156,7 +158,7 @@ class Courier:
         return True
 
     def _note_success(self, *, opened: bool) -> None:
-        if self._failures and self._opened:
+        if self._failures and self._asked:
             _log.info("tracking: %s takes entries again", self._store.location)
         with self._changed:
             self._opened = self._opened or opened
@@ -169,7 +171,7 @@ class Courier:
         """Waits, the longer the more often the store has failed; an end is in more of a hurry."""
         self._spool.sync()
         with self._changed:
-            if self._opened and not self._failures:
+            if self._asked and type(fault) is not type(self._fault):  # once for each turn for the worse
                 _log.warning(
                     "tracking: %s: %s; the training goes on, and its entries wait in %s",
                     self._store.location,

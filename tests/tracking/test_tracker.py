@@ -12,7 +12,9 @@ import pytest
 
 from kcv.errors import TrackingError
 from kcv.tracking import MlflowTracker
+from kcv.tracking.delivery import Delivery
 from kcv.tracking.faults import NoAnswer, Refused
+from kcv.tracking.spool import Spool
 
 Messages = Callable[[], list[str]]
 Until = Callable[[Callable[[], object]], None]
@@ -173,10 +175,7 @@ def test_what_comes_while_a_store_is_down_is_delivered_when_it_is_back(
     log(tracker, 5)
     tracker.finish()
     assert [step for step, _ in store.points()] == [1, 2, 3, 4, 5]
-    assert [line.partition("host:5000")[2] for line in messages()[:2]] == [
-        messages()[0].partition("host:5000")[2],
-        " takes entries again",
-    ]
+    assert messages()[1] == "tracking: http://host:5000 takes entries again"
     assert "gone; the training goes on, and its entries wait in " in messages()[0]
 
 
@@ -221,6 +220,59 @@ def test_a_run_is_made_once_though_the_answer_was_lost(store: FakeStore) -> None
     log(tracker, 1)
     tracker.finish()
     assert [run["name"] for run in store.runs.values()] == ["mine"]
+    assert store.points() == [(1, 1.0)]
+
+
+def test_a_refusal_that_takes_its_time_is_told(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch, messages: Messages, until: Until, spools: Path
+) -> None:
+    monkeypatch.setattr("kcv.tracking.tracker.START_SECONDS", 0.05)
+    store.gate.clear()
+    store.fault = Refused("forbidden", of_entry=False)
+    tracker = track(store)
+    tracker.start("mine", {}, {})
+    store.gate.set()
+    until(lambda: len(messages()) == 2)
+    tracker.finish()
+    assert "http://host:5000: no answer yet; the training goes on" in messages()[0]
+    assert "http://host:5000: forbidden; the training goes on" in messages()[1]
+    assert "2 entries for http://host:5000 wait in" in messages()[2]
+    assert len(list(spools.glob("*.jsonl"))) == 1
+
+
+def test_a_person_who_stops_waiting_for_the_start_leaves_nothing(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch, spools: Path
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kcv.tracking.courier.Courier.wait_for_answer", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        track(store).start("mine", {}, {})
+    assert list(spools.iterdir()) == []
+
+
+def test_what_is_left_over_and_refused_stays_and_is_told(
+    store: FakeStore, messages: Messages, spools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = {"kind": "run", "location": store.location, "experiment": "deleted", "name": "old", "time": 1}
+    Spool.create(spools, {**header, "params": {}, "tags": {}, "run_id": None, "continues": None}).close()
+    find = store.find_run
+
+    def find_run(experiment: str, spool: str) -> str | None:
+        if experiment == "deleted":
+            raise Refused("the experiment is deleted there", of_entry=False)
+        return find(experiment, spool)
+
+    monkeypatch.setattr(store, "find_run", find_run)
+    tracker = track(store)
+    tracker.start("mine", {}, {})
+    log(tracker, 1)
+    tracker.finish()
+    (left,) = spools.glob("*.jsonl")
+    assert messages() == [
+        f"tracking: http://host:5000 refuses the run of {left}, which stays there: the experiment is deleted there"
+    ]
     assert store.points() == [(1, 1.0)]
 
 
@@ -292,9 +344,6 @@ def test_a_run_that_no_store_has_seen_is_continued_by_its_spool(store: FakeStore
 
 
 def test_a_run_whose_process_was_killed_is_closed_by_the_next(store: FakeStore, spools: Path) -> None:
-    from kcv.tracking.delivery import Delivery
-    from kcv.tracking.spool import Spool
-
     header = {"kind": "run", "location": store.location, "experiment": "kcv", "name": "dead", "time": 1}
     spool = Spool.create(spools, {**header, "params": {}, "tags": {}, "run_id": None, "continues": None})
     spool.append({"kind": "metrics", "values": {"loss": 1.0}, "step": 1, "time": 2})

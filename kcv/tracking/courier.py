@@ -21,6 +21,7 @@ SLOWEST_BYTES = 1e6
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds between two attempts at a store that does not answer: at first, and at most."""
 _STOP_SECONDS = 2.0
+_PATIENCE = 8  # failures of a spool left over, before it is left to another run
 
 
 class Courier:
@@ -93,13 +94,15 @@ class Courier:
 
     def _work(self) -> None:
         try:
-            self._queue += self._take_left_over()
+            self._take_left_over()
             while not self._stopped:
                 try:
                     if not self._deliver_one():
                         break
                 except (NoAnswer, Refused) as fault:
                     self._bear(fault)
+                    if not self._opened:  # another process may have let go of the run to continue
+                        self._take_left_over()
         except Exception as error:  # a fault of kcv's own must not look like one of the training
             _log.warning("tracking stopped, the training goes on: %s: %s", type(error).__name__, error)
         finally:
@@ -112,19 +115,16 @@ class Courier:
                 self._done = True
                 self._changed.notify_all()
 
-    def _take_left_over(self) -> list[Delivery]:
-        """Returns the spools of other runs; those of the run that is continued go first, for the order of its steps."""
-        header, later = self._spool.header, []
+    def _take_left_over(self) -> None:
+        """Queues the spools of other runs; those of the run that is continued go first, for the order of its steps."""
+        header = self._spool.header
         continued = {header["run_id"], header["continues"]} - {None}
         for spool in Spool.left_over(self._spool.path.parent, self._store.location):
             names = {spool.name, spool.run_id, spool.header.get("continues")}
             same = bool(continued & names)
             delivery = Delivery(self._store, spool, left_over=True, goes_on=same)
-            if same:
-                self._queue.insert(len(self._queue) - 1, delivery)
-            else:
-                later.append(delivery)
-        return later
+            own = next(place for place, other in enumerate(self._queue) if other.spool is self._spool)
+            self._queue.insert(own if same else len(self._queue), delivery)
 
     def _deliver_one(self) -> bool:
         """Delivers one entry, or waits for one. Returns whether there is more to do."""
@@ -139,14 +139,16 @@ class Courier:
                     delivery.conclude()
                     self._queue.remove(delivery)
                     return bool(self._queue)
-            except Refused as refusal:
-                if own or not self._opened:
+            except (NoAnswer, Refused) as fault:
+                delivery.failures += 1
+                if own or not self._opened or (isinstance(fault, NoAnswer) and delivery.failures < _PATIENCE):
                     raise
+                # It must not hold up this run, whose entries the store may well take.
                 _log.warning(
-                    "tracking: %s refuses the run of %s, which stays there: %s",
+                    "tracking: %s does not take the run of %s, which stays there: %s",
                     self._store.location,
                     delivery.spool.path,
-                    refusal,
+                    fault,
                 )
                 self._queue.remove(delivery)
                 delivery.spool.close()

@@ -31,6 +31,7 @@ class Delivery:
     def __init__(self, store: Store, spool: Spool, *, left_over: bool = False, goes_on: bool = False) -> None:
         self.spool = spool
         self.ended = False
+        self.failures = 0
         self._store = store
         self._goes_on = goes_on
         self._created = left_over  # perhaps: by a call whose answer was lost
@@ -80,7 +81,9 @@ class Delivery:
 
     def _deliver(self, entry: Entry) -> None:
         match entry:
-            case {"kind": "run"}:
+            case {"kind": "run", "experiment": _, "name": _, "time": _, "params": _, "tags": _, **others} if (
+                others.keys() >= {"run_id", "continues"}
+            ):
                 self._open(entry)
             case {"kind": "metrics", "values": values, "step": step, "time": timestamp}:
                 if not self._holds(values, step):

@@ -123,6 +123,7 @@ class MlflowTracker:
             return
         self._append({"kind": "end", "status": status, "time": now()})
         self._ended = True
+        self._spool.sync()  # the thread may be in a call that takes its time
         self._courier.wait_for_end(self._bytes)
         self._courier.stop(discard=not self._kept)
         if not self._kept:

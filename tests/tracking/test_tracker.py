@@ -252,27 +252,30 @@ def test_a_person_who_stops_waiting_for_the_start_leaves_nothing(
     assert list(spools.iterdir()) == []
 
 
-def test_what_is_left_over_and_refused_stays_and_is_told(
-    store: FakeStore, messages: Messages, spools: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", [NoAnswer, Refused])
+def test_what_is_left_over_and_not_taken_stays_and_is_told(
+    store: FakeStore, messages: Messages, spools: Path, monkeypatch: pytest.MonkeyPatch, until: Until, kind: type
 ) -> None:
+    monkeypatch.setattr("kcv.tracking.courier.LONGEST_PAUSE", 0.05)
     header = {"kind": "run", "location": store.location, "experiment": "deleted", "name": "old", "time": 1}
     Spool.create(spools, {**header, "params": {}, "tags": {}, "run_id": None, "continues": None}).close()
     find = store.find_run
 
     def find_run(experiment: str, spool: str) -> str | None:
         if experiment == "deleted":
-            raise Refused("the experiment is deleted there", of_entry=False)
+            reason = "the experiment is deleted there"
+            raise Refused(reason, of_entry=False) if kind is Refused else NoAnswer(reason)
         return find(experiment, spool)
 
     monkeypatch.setattr(store, "find_run", find_run)
     tracker = track(store)
     tracker.start("mine", {}, {})
+    until(lambda: "does not take" in "".join(messages()))
     log(tracker, 1)
     tracker.finish()
     (left,) = spools.glob("*.jsonl")
-    assert messages() == [
-        f"tracking: http://host:5000 refuses the run of {left}, which stays there: the experiment is deleted there"
-    ]
+    line = f"tracking: http://host:5000 does not take the run of {left}, which stays there: "
+    assert f"{line}the experiment is deleted there" in messages()
     assert store.points() == [(1, 1.0)]
 
 
@@ -341,6 +344,24 @@ def test_a_run_that_no_store_has_seen_is_continued_by_its_spool(store: FakeStore
     assert len(store.runs) == 1
     assert [step for step, _ in store.points()] == [1, 2, 3, 4]
     assert store.runs["id0"]["status"] == "FINISHED"
+
+
+def test_a_run_whose_spool_is_in_use_is_continued_when_that_is_free(
+    store: FakeStore, spools: Path, messages: Messages, until: Until
+) -> None:
+    header = {"kind": "run", "location": store.location, "experiment": "kcv", "name": "mine", "time": 1}
+    spool = Spool.create(spools, {**header, "params": {}, "tags": {}, "run_id": None, "continues": None})
+    spool.append({"kind": "metrics", "values": {"loss": 1.0}, "step": 1, "time": 2})
+    tracker = track(store)
+    tracker.start("mine", {}, {}, run_id=spool.name)
+    log(tracker, 2)
+    assert f"the run to continue waits in {spool.name}, which is in use" in messages()[0]
+    assert store.runs == {}
+    spool.close()
+    until(lambda: tracker.run_id)
+    tracker.finish()
+    assert len(store.runs) == 1
+    assert store.points() == [(1, 1.0), (2, 0.5)]
 
 
 def test_a_run_whose_process_was_killed_is_closed_by_the_next(store: FakeStore, spools: Path) -> None:

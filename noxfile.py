@@ -1,5 +1,5 @@
 """Checks, each one command: `nox -s lint typecheck tests` (the default), `nox -s coverage`, `build`,
-`smoke`, `node`.
+`smoke`, `reliability`, `node`.
 
 All sessions share one environment: torch alone is several gigabytes. It is the one that `uv run` uses, so whoever has
 run kcv or its tests has already made it. What follows `--` goes to the tool: `nox -s tests -- -k config -x`.
@@ -76,6 +76,14 @@ def smoke(session: nox.Session) -> None:
         run(session, *kcv, "predict", "docs/digit.png", f"--model={model}")
         run(session, *kcv, "export", model)
         run(session, *kcv, "predict", "docs/digit.png", f"--model={where / 'model.onnx'}")
+
+
+@nox.session(default=False)
+def reliability(session: nox.Session) -> None:
+    """20 kills; 200 epochs and 50,000 predictions in flat memory; ten minutes of random bytes for what reads files."""
+    environment = {**ENVIRONMENT, "KCV_KILLS": "20", "KCV_LONG": "1", "KCV_FUZZ_SECONDS": "600"}
+    tests = ("tests/training/resume", "tests/test_memory.py", "tests/hostile")
+    session.run("uv", "run", "pytest", "-s", *tests, *session.posargs, env=environment, external=True)
 
 
 @nox.session(default=False)

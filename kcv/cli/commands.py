@@ -20,10 +20,13 @@ def train(*operands: str, **flags: str) -> int:
     from kcv.config import Config
 
     values, overrides = check(VERBS["train"], operands, flags)
-    config = Config.load(values["config"], **overrides)
+    resume = expanded(values["resume"]) if values["resume"] else None
+    config = None
+    if resume is None or values["config"] or overrides:
+        config = Config.load(values["config"] or (resume and resume / "config.yaml"), **overrides)
     from kcv import training
 
-    run = training.train(config)
+    run = training.train(config, resume=resume)
     if values["format"] == "json":
         terminal.json_of(
             {

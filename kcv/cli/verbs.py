@@ -27,8 +27,12 @@ VERBS = {
             ("config",),
             0,
             "a YAML file; without one, the defaults below",
-            (FORMAT,),
-            ("train configs/quickstart.yaml", "train --data=path/to/pictures --epochs=30 --output_dir=runs/mine"),
+            (Option("resume", "continue the run in this folder, which was cut short"), FORMAT),
+            (
+                "train configs/quickstart.yaml",
+                "train --data=path/to/pictures --epochs=30 --output_dir=runs/mine",
+                "train --resume=runs/mine",
+            ),
             configured=True,
         ),
         Verb(

@@ -158,6 +158,19 @@ class TrainConfig(Section):
         description="part of the answers that is to be right: below the confidence that gives it on validation, "
         "predict says unsure; null: it always names a class",
     )
+    checkpoint_seconds: float | None = Field(
+        30.0,
+        ge=0,
+        description="least time between two checkpoints for --resume; they take 2% of the time at most. "
+        "0: after every step; null: none",
+    )
+    on_divergence: Literal["stop", "rollback"] = Field(
+        "stop",
+        description="where the loss is no longer a number: stop, or go back to the last good epoch at half the rate",
+    )
+    on_out_of_memory: Literal["stop", "split"] = Field(
+        "stop", description="where a batch does not fit into the GPU: stop and say which would, or compute it in parts"
+    )
     compile: bool = Field(True, description="on CUDA, try torch.compile in the first steps and keep the faster way")
 
 

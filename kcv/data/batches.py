@@ -6,6 +6,7 @@ disk (`kcv.data.streaming`). Both give the same batches bit for bit.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -68,7 +69,7 @@ class _Batches(IterableDataset[Batch]):
     def _images(self, parts: Sequence[Indices], places: Sequence[Tensor]) -> Iterator[Tensor]:
         """Yields the pictures of each part; `places` are the same positions on the device."""
         if isinstance(self._pixels, StreamedPixels):
-            return self._pixels.stream(parts)
+            return self._pixels.stream(parts) if parts else iter(())
         return map(self._pixels.take, places)
 
     def _targets(self, indices: Tensor, smoothing: float) -> Tensor:
@@ -119,13 +120,18 @@ class TrainingBatches(_Batches):
         self._augment = Augment(augment or AugmentConfig(), image_size=pictures.size, seed=seed)
         self._smoothing = label_smoothing
         self._seed = seed
-        self._epoch = 0
+        self._epoch = self._start = 0
         self._parts: tuple[int, list[Indices]] = (-1, [])
         self._places: tuple[int, tuple[Tensor, ...]] = (-1, ())
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch (counted from 0) that the next iteration gives; one under way stays in its own."""
-        self._epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Chooses the epoch (counted from 0) that the next iteration gives; one under way stays in its own.
+
+        Args:
+            epoch: from 0.
+            start: the first step that is wanted; None stands for each one before it, which is not made.
+        """
+        self._epoch, self._start = epoch, start
 
     def batch(self, epoch: int, step: int) -> Batch:
         """Returns one batch without the ones before it; streamed pictures are decoded in this process.
@@ -146,12 +152,13 @@ class TrainingBatches(_Batches):
             self._parts = (epoch, np.array_split(permutation, self._steps))
         return self._parts[1]
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Yields the batches of the epoch that is set when the first one is taken."""
-        epoch = self._epoch
-        parts = self.order(epoch)
-        for step, images in enumerate(self._images(parts, self._order_on_device(epoch))):
-            yield self._finish(epoch, step, images)
+    def __iter__(self) -> Iterator[Any]:
+        """Yields the batches of the epoch that is set when the first one is taken; None for a step before its start."""
+        epoch, start = self._epoch, self._start
+        yield from itertools.repeat(None, start)
+        images = self._images(self.order(epoch)[start:], self._order_on_device(epoch)[start:])
+        for step, taken in enumerate(images, start):
+            yield self._finish(epoch, step, taken)
 
     def without_pictures(self) -> Iterator[tuple[Indices, Tensor]]:
         """Yields positions in the split and targets of each batch of the epoch that is set."""

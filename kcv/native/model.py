@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import torch
 from torch import Tensor
 
+from kcv.errors import DeviceError
 from kcv.native.check import check
 from kcv.native.compiled import Compiled
 from kcv.native.layers.lowered import Target, Unsupported
@@ -31,18 +33,30 @@ class NativeModel(keras.Model):
         core: a built functional model; its kernels' storage is laid out anew.
         target: what to lower for.
         compile_on_gpu: whether training on CUDA also tries the program compiled by torch, and stays with the faster.
+        split: whether a batch that does not fit into the device's memory is computed in parts. The gradients are those
+            of the whole batch, but BatchNormalization sees the statistics of each part.
 
     Attributes:
         core: the functional model.
         program: the native program, or None where Keras runs.
         lazy_logs: whether a step's logs are computed only when they are read.
+        parts: in how many a batch is computed.
     """
 
-    def __init__(self, core: keras.Model, *, target: Target | None = None, compile_on_gpu: bool = False) -> None:
+    def __init__(
+        self,
+        core: keras.Model,
+        *,
+        target: Target | None = None,
+        compile_on_gpu: bool = False,
+        split: bool = False,
+    ) -> None:
         super().__init__(name=core.name, dtype=core.dtype_policy)
         self.core = core
         self.program: Program | None = None
         self.lazy_logs = False
+        self.parts = 1
+        self._split = split
         self._metric_names: tuple[str, ...] | None = None
         self._compiled: Compiled | None = None
         try:
@@ -79,31 +93,83 @@ class NativeModel(keras.Model):
             return self.core(inputs, training=training)
 
     def train_step(self, data: Any) -> Any:
-        """Makes one optimizer step on one batch."""
-        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-        outputs = self.forward_pass(x, training=True)
-        loss = self._loss_of(x, y, outputs, weights, training=True)
+        """Makes one optimizer step on one batch; None stands for a step that an interrupted epoch has behind it."""
+        if data is None:
+            return self._logs()
+        batch = keras.utils.unpack_x_y_sample_weight(data)
         variables = self.trainable_variables
+        if not variables:
+            warnings.warn("The model does not have any trainable weights.", stacklevel=2)
+        count = len(_first(batch[0]))
+        while True:
+            try:
+                done = [self._backward(part, count) for part in _parts(batch, count, self.parts)]
+                break
+            except torch.OutOfMemoryError:
+                pass  # the traceback, which is gone here, would keep what did not fit
+            self._make_room(batch, count)
         if variables:
             parameters = [variable.value for variable in variables]
-            torch.autograd.backward(self.optimizer.scale_loss(loss))
             gradients = [parameter.grad for parameter in parameters]
             # Torch adds to gradients that it finds, so that they go before the next step.
-            for parameter in parameters:
-                parameter.grad = None
+            self._forget_gradients()
             with torch.no_grad():
                 self.optimizer.apply(gradients, variables)
             if self._compiled is not None:
                 self._compiled.step_done()
-        else:
-            warnings.warn("The model does not have any trainable weights.", stacklevel=2)
-        return self.compute_metrics(x, y, outputs, sample_weight=weights)
+        logs = None
+        for (x, y, weights), outputs, loss in done:
+            self._loss_tracker.update_state(loss, sample_weight=len(_first(x)))
+            logs = self.compute_metrics(x, y, outputs, sample_weight=weights)
+        return logs
+
+    def _backward(self, batch: Any, count: int) -> tuple[Any, Any, Any]:
+        """Adds the gradients of a part of a batch of `count`; returns the part, its outputs and its loss."""
+        x, y, weights = batch
+        outputs = self.forward_pass(x, training=True)
+        loss: Tensor = self._compute_loss(x=x, y=y, y_pred=outputs, sample_weight=weights, training=True)
+        if self.trainable_variables:
+            share = len(_first(x)) / count
+            torch.autograd.backward(self.optimizer.scale_loss(loss if share == 1 else loss * share))
+        return batch, _detached(outputs), loss.detach()
+
+    def _make_room(self, batch: Any, count: int) -> None:
+        """Halves the parts of a batch that did not fit; or says which batch would, where it must not be split.
+
+        Raises:
+            DeviceError: the batch must not be split, or one picture is too large.
+        """
+        while True:
+            self._forget_gradients()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.parts *= 2
+            size = -(-count // self.parts)
+            if self.parts >= 2 * count:
+                raise DeviceError("a single picture does not fit into the device's memory; use a smaller image_size")
+            if self._split:
+                _log.warning("out of memory: from here on a batch of %d is computed in parts of %d", count, size)
+                return
+            try:
+                self._backward(next(_parts(batch, count, self.parts)), count)
+            except torch.OutOfMemoryError:
+                continue
+            self._forget_gradients()
+            raise DeviceError(
+                f"batch_size={count} does not fit into the device's memory, {size} does: use --batch_size={size}, or "
+                "--train.on_out_of_memory=split"
+            )
+
+    def _forget_gradients(self) -> None:
+        for variable in self.trainable_variables:
+            variable.value.grad = None
 
     def test_step(self, data: Any) -> Any:
         """Measures one batch."""
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         outputs = self.forward_pass(x, training=False)
-        self._loss_of(x, y, outputs, weights, training=False)
+        loss = self._compute_loss(x=x, y=y, y_pred=outputs, sample_weight=weights, training=False)
+        self._loss_tracker.update_state(loss, sample_weight=len(_first(x)))
         return self.compute_metrics(x, y, outputs, sample_weight=weights)
 
     def predict_step(self, data: Any) -> Any:
@@ -115,6 +181,9 @@ class NativeModel(keras.Model):
         """Updates the metrics on the device; what they have come to is computed when it is read."""
         if self._compile_metrics is not None:
             self._compile_metrics.update_state(y, y_pred, sample_weight)
+        return self._logs()
+
+    def _logs(self) -> Any:
         if not self.lazy_logs or self._metric_names is None:
             results = self.get_metrics_result()
             self._metric_names = tuple(results)
@@ -134,11 +203,25 @@ class NativeModel(keras.Model):
         super().compile(*args, **kwargs)
         self._metric_names = None
 
-    def _loss_of(self, x: Any, y: Any, outputs: Any, weights: Any, *, training: bool) -> Tensor:
-        loss: Tensor = self._compute_loss(x=x, y=y, y_pred=outputs, sample_weight=weights, training=training)
-        first = x[0] if isinstance(x, list | tuple) else x
-        self._loss_tracker.update_state(loss, sample_weight=first.shape[0])
-        return loss
+
+def _first(x: Any) -> Any:
+    return x[0] if isinstance(x, list | tuple) else x
+
+
+def _parts(batch: Any, count: int, parts: int) -> Iterator[Any]:
+    """Yields a batch in nearly equal parts, each of (x, y, weights)."""
+    if parts == 1:
+        yield batch
+        return
+    size = -(-count // parts)
+    for begin in range(0, count, size):
+        yield keras.tree.map_structure(
+            lambda tensor, begin=begin: None if tensor is None else tensor[begin : begin + size], batch
+        )
+
+
+def _detached(outputs: Any) -> Any:
+    return keras.tree.map_structure(lambda tensor: tensor.detach(), outputs)
 
 
 def native_target(device: str) -> Target:

@@ -7,13 +7,14 @@ import os
 from kcv.config import TrackingConfig
 from kcv.tracking.protocol import NoTracker, Status, Tracker
 from kcv.tracking.tracker import MlflowTracker
-from kcv.tracking.uri import hide_credentials, without_credentials
+from kcv.tracking.uri import config_without_credentials, hide_credentials, without_credentials
 
 __all__ = [
     "MlflowTracker",
     "NoTracker",
     "Status",
     "Tracker",
+    "config_without_credentials",
     "hide_credentials",
     "open_tracker",
     "without_credentials",

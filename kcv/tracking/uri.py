@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from kcv.config import Config
 from kcv.errors import TrackingError
 
 _SERVERS = ("http", "https")
@@ -49,6 +50,14 @@ def without_credentials(uri: str) -> str:
     if not is_server(uri):  # a database's password may hold a slash
         uri = re.sub(r"//[^:/]*:[^@]*@", "//", uri, count=1)
     return _without_options(uri)
+
+
+def config_without_credentials(config: Config) -> Config:
+    """Returns a configuration as it may be written down."""
+    if config.tracking.uri is None:
+        return config
+    uri = without_credentials(config.tracking.uri)
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
 
 
 def hide_credentials(text: str) -> str:

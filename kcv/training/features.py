@@ -12,28 +12,24 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch.utils.data import DataLoader, IterableDataset
 
 from kcv import inference
 from kcv.config import AugmentConfig, Config
-from kcv.data.batches import Batch, InferenceBatches, TrainingBatches, as_loader
+from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.dataset import Pictures
 from kcv.download import cache_dir
 from kcv.files import atomic
 from kcv.progress import Progress, duration
+from kcv.training.feature_batches import FeatureBatches, Features
 
 _log = logging.getLogger(__name__)
-
-Features = NDArray[np.float32]
-"""[pictures, features], often a file that is mapped into memory."""
 
 MOST_BYTES = 20 * 2**30
 """What the kept features of all runs may take together; beyond it the ones not used for longest go."""
@@ -41,59 +37,6 @@ MOST_BYTES = 20 * 2**30
 _FORMAT = 3
 """Raise it when what is computed for the same key changes: the order of the rows, the way to get there."""
 _BATCH = 64  # enough to fill a CPU; larger ones only need more memory
-
-
-class FeatureBatches(IterableDataset[Batch]):
-    """The batches of a split, with frozen features [b, features] where the pictures were.
-
-    Args:
-        batches: what they stand for: order, targets and, where nothing is kept, pictures.
-        forward: from pictures to features.
-        views: kept features, of one augmented view of all pictures each; an epoch takes one view, in turn. None: the
-            features of each batch are computed when it is its turn.
-    """
-
-    def __init__(
-        self,
-        batches: TrainingBatches | InferenceBatches,
-        forward: inference.Forward,
-        views: Sequence[Features] | None,
-    ) -> None:
-        self._batches = batches
-        self._forward = forward
-        self._views = views
-        self._epoch = 0
-
-    @property
-    def pictures(self) -> Pictures:
-        """What the batches are made of."""
-        return self._batches.pictures
-
-    def __len__(self) -> int:
-        """Returns the number of batches in one pass."""
-        return len(self._batches)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch (counted from 0) that the next iteration gives."""
-        self._epoch = epoch
-        if isinstance(self._batches, TrainingBatches):
-            self._batches.set_epoch(epoch)
-
-    def loader(self) -> DataLoader[Batch]:
-        """Returns these batches as Keras' `fit` takes them."""
-        return as_loader(self)
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Yields features and targets."""
-        if self._views is None:
-            for images, targets in self._batches:
-                with torch.no_grad():
-                    features = self._forward(images).float()
-                yield features, targets
-            return
-        view = self._views[self._epoch % len(self._views)]
-        for places, targets in self._batches.without_pictures():
-            yield torch.from_numpy(np.asarray(view[places])).to(targets.device), targets
 
 
 class FeatureStore:

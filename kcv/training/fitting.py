@@ -5,26 +5,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import keras
-import numpy as np
 
 from kcv import inference
 from kcv.config import Config
 from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.dataset import Dataset
 from kcv.models.backbone import Backbone
-from kcv.native.logs import LazyCallbackList
-from kcv.native.model import NativeModel, native_target
 from kcv.tracking import Tracker
-from kcv.training.callbacks import BestModel, EpochClock, FiniteLoss, HistoryFile, Report, Track, higher_is_better
-from kcv.training.features import FeatureBatches, FeatureStore
-from kcv.training.optimizer import build_optimizer
-from kcv.training.stages import Stage, learns_batch_norm, plan
+from kcv.training.callbacks import BestModel, Diverged, HistoryFile, Report, Track
+from kcv.training.resume import State, Stopping, Writer
+from kcv.training.stage_fit import StageFit
+from kcv.training.stages import plan
 
 _log = logging.getLogger(__name__)
+
+_MOST_ROLLBACKS: Final = 3
+_SLOWER: Final = 0.5  # the learning rate after a rollback, over the one before
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,33 @@ class Fitted:
     rows: list[dict[str, float]]
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What looks after a training while it runs.
+
+    Attributes:
+        history: the CSV file that gets a row an epoch.
+        tracker: gets the same figures.
+        save: called with the epoch (from 1) whenever the model's weights are the best so far.
+        writer: writes checkpoints; None for none.
+        stopping: whether somebody wants the training to stop.
+    """
+
+    history: Path
+    tracker: Tracker
+    save: Callable[[int], object]
+    writer: Writer | None = None
+    stopping: Stopping = field(default_factory=Stopping)
+
+
 def fit(
     model: keras.Model,
     batches: Batches,
     config: Config,
+    watch: Watch,
     *,
-    history: Path,
-    tracker: Tracker,
-    save: Callable[[int], object],
     identity: Sequence[str],
+    begin: State | None = None,
 ) -> Fitted:
     """Trains a model, stage by stage, and leaves the weights of its best epoch in it.
 
@@ -97,108 +116,39 @@ def fit(
         model: uncompiled; it stays so.
         batches: what to train on and what to choose the epoch by.
         config: stages, optimizer, schedule, epochs, monitor, patience and moving average.
-        history: the CSV file that gets a row an epoch.
-        tracker: gets the same figures.
-        save: called with the epoch (from 1) whenever the model's weights are the best so far.
+        watch: what looks after the training.
         identity: of the pictures and the network, see `kcv.training.features.FeatureStore`.
+        begin: the state to go on from; None to begin.
 
     Raises:
-        KcvError: the loss is no longer a number.
+        Diverged: the loss is no longer a number.
+        KeyboardInterrupt: somebody wanted the training to stop; there is a checkpoint of the last step.
     """
-    backbone = Backbone.of(model)
-    best = BestModel(model, config.train.monitor, save)
-    rows = HistoryFile(history)
+    best = BestModel(model, config.train.monitor, watch.save)
+    rows = HistoryFile(watch.history)
     report = Report(len(batches.train.pictures), len(batches.train), config.train.epochs)
+    reporting = [best, rows, Track(watch.tracker), report]
+    fitting = StageFit(Backbone.of(model), batches, config, watch, reporting, identity)
+    stages = [stage for stage in plan(config) if begin is None or begin.epoch < stage.end]
+    divergences = 0
     try:
-        for stage in plan(config):
-            core = model
-            train: TrainingBatches | FeatureBatches = batches.train
-            val: InferenceBatches | FeatureBatches = batches.val
-            if stage.frozen:
-                backbone.freeze()
-                device, epochs = inference.model_device(model).type, stage.end - stage.first
-                store = FeatureStore(backbone.features(), config, identity, device, epochs)
-                core, train, val = backbone.head(), store.training(batches.train), store.validation(batches.val)
-            else:
-                backbone.unfreeze(batch_norm=learns_batch_norm(config))
-            describe(model)
-            _fit_stage(core, train, val, config, stage, backbone, [best, rows, Track(tracker), report])
+        with watch.stopping.between_steps():
+            while stages:
+                if begin is not None:
+                    best.weights = begin.best
+                try:
+                    fitting.run(stages[0], begin)
+                except Diverged as error:
+                    divergences += 1
+                    if fitting.good is None or divergences > _MOST_ROLLBACKS:
+                        raise
+                    begin = fitting.good.slower(_SLOWER)
+                    rate = begin.plain["rate"]
+                    _log.warning("%s; back to epoch %d, at %g of the rate", error, begin.epoch + 1, rate)
+                else:
+                    begin = None
+                    stages.pop(0)
     finally:
         report.close()
     best.restore()
     return Fitted(best.best_epoch, rows.rows)
-
-
-def _fit_stage(
-    core: keras.Model,
-    train: TrainingBatches | FeatureBatches,
-    val: InferenceBatches | FeatureBatches,
-    config: Config,
-    stage: Stage,
-    backbone: Backbone,
-    reporting: Sequence[keras.callbacks.Callback],
-) -> None:
-    # The compiled twin shares layers and variables; the model itself stays free of optimizer and metrics, so that its
-    # file opens without kcv.
-    twin = NativeModel(
-        core,
-        target=native_target(inference.model_device(core).type),
-        compile_on_gpu=config.train.compile and not stage.frozen,  # a head alone is too small to gain by it
-    )
-    twin.compile(
-        optimizer=build_optimizer(
-            stage.schedule(config.optim),
-            steps_per_epoch=len(train),
-            epochs=stage.end - stage.first,
-            ema=config.train.ema,
-            depths=backbone.depths(),
-        ),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        jit_compile=False,
-    )
-    twin.fit(
-        train.loader(),
-        validation_data=val.loader(),
-        epochs=stage.end,
-        initial_epoch=stage.first,
-        callbacks=LazyCallbackList(
-            _callbacks(config, train, reporting, may_stop=stage.last),
-            model=twin,
-            epochs=stage.end,
-            steps=len(train),
-        ),
-        shuffle=False,  # the batches shuffle themselves; Keras warns of the default
-        verbose=0,
-    )
-
-
-def _callbacks(
-    config: Config,
-    train: TrainingBatches | FeatureBatches,
-    reporting: Sequence[keras.callbacks.Callback],
-    *,
-    may_stop: bool,
-) -> list[keras.callbacks.Callback]:
-    """Returns the callbacks in the order of who needs whom: the clock adds what the reporting ones read."""
-    callbacks: list[keras.callbacks.Callback] = [EpochClock(train), FiniteLoss()]
-    if config.train.ema is not None:
-        # Before the reporting ones: the best model is one of averaged weights.
-        callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-    callbacks += reporting
-    if config.train.patience is not None and may_stop:
-        mode = "max" if higher_is_better(config.train.monitor) else "min"
-        callbacks.append(keras.callbacks.EarlyStopping(config.train.monitor, patience=config.train.patience, mode=mode))
-    return callbacks
-
-
-def describe(model: keras.Model) -> None:
-    """Logs how many parameters a model has, and how many of them are trained."""
-    total, trained = parameters(model)
-    share = "" if trained == total else f", {trained:,} of them trained"
-    _log.info("model      %s, %s parameters%s", model.name, f"{total:,}", share)
-
-
-def parameters(model: keras.Model) -> tuple[int, int]:
-    """Returns the number of a model's parameters, and of those that are trained."""
-    return int(model.count_params()), sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kcv.config import Config
-from kcv.errors import OutputError
+from kcv.errors import OutputError, UsageError
+from kcv.files import expanded
+
+_TEMPORARY = re.compile(r"\.(model|history|metrics|config|environment|report|MODEL_CARD)\.\w{8}\.\w+")
+"""What `kcv.files.atomic` calls a file that is being written."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,20 @@ class RunFolder:
             if folder._make(exist_ok=False):
                 return folder
         raise OutputError(f"cannot find a free name for the run below {parent}")
+
+    @classmethod
+    def existing(cls, path: str | Path) -> RunFolder:
+        """Returns the folder of a run that is there.
+
+        Raises:
+            UsageError: there is none that could be continued.
+        """
+        folder = cls(expanded(path))
+        if not folder.config.is_file():
+            raise UsageError(f"--resume={path}: no run there; a run folder holds config.yaml")
+        if not folder.finished and not folder.record.is_file():
+            raise UsageError(f"--resume={path}: the run left nothing to go on from")
+        return folder
 
     @property
     def config(self) -> Path:
@@ -69,8 +89,39 @@ class RunFolder:
         """What the run was made with."""
         return self.path / "environment.json"
 
+    @property
+    def resume(self) -> Path:
+        """What an unfinished run is continued from."""
+        return self.path / "resume"
+
+    @property
+    def record(self) -> Path:
+        """What the run began with."""
+        return self.resume / "run.json"
+
+    @property
+    def lock(self) -> Path:
+        """The file that keeps other trainings out."""
+        return self.resume / "lock"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.metrics.is_file() and not self.record.is_file()
+
+    def close(self) -> None:
+        """Removes what only an unfinished run needs."""
+        shutil.rmtree(self.resume, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Removes the files that a killed process was writing, of which only hidden pieces are there."""
+        for path in self.path.glob(".*"):
+            if path.is_file() and _TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
     def discard(self) -> None:
-        """Removes the folder if nothing has been put into it."""
+        """Removes the folder if nothing but its lock has been put into it."""
+        self.close()
         try:
             self.path.rmdir()
         except OSError:

@@ -46,7 +46,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Stands in for training, which other tests run; holds the configurations it was called with."""
     seen: list[Config] = []
 
-    def train(config: Config) -> SimpleNamespace:
+    def train(config: Config, resume: object = None) -> SimpleNamespace:
         seen.append(config)
         return SimpleNamespace(
             directory=Path("runs/a"),
@@ -292,7 +292,7 @@ def test_predict_ranks_one_picture_and_lists_many(
 def test_exit_codes(
     error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def train(_: Config) -> None:
+    def train(_: Config, resume: object = None) -> None:
         raise error
 
     _module(monkeypatch, "training", train=train)
@@ -301,7 +301,7 @@ def test_exit_codes(
 
 
 def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def train(_: Config) -> None:
+    def train(_: Config, resume: object = None) -> None:
         raise ZeroDivisionError("a bug")
 
     _module(monkeypatch, "training", train=train)

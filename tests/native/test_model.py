@@ -11,6 +11,7 @@ import pytest
 import torch
 from keras import layers
 
+from kcv.errors import DeviceError
 from kcv.native.logs import LazyCallbackList
 from kcv.native.model import NativeModel
 from kcv.native.optimizers import FusedAdamW
@@ -304,3 +305,52 @@ def test_the_model_file_of_a_natively_trained_model_is_plain_keras(tmp_path: Pat
     native.core.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     np.testing.assert_allclose(again.predict(images, verbose=0), native.predict(images, verbose=0), atol=1e-5)
+
+
+class Small:
+    """Stands for a device with memory for so many pictures."""
+
+    def __init__(self, program: Any, most: int) -> None:
+        self.program = program
+        self.most = most
+        self.sizes: list[int] = []
+
+    def __call__(self, tensor: torch.Tensor, *, training: bool) -> Any:
+        self.sizes.append(len(tensor))
+        if len(tensor) > self.most:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.program(tensor, training=training)
+
+
+def plain() -> keras.Model:
+    """A model without BatchNormalization, whose parts are therefore the whole."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((8, 8, 3))
+    x = layers.ReLU()(layers.Conv2D(6, 3, kernel_regularizer=keras.regularizers.L2(0.01))(inputs))
+    return keras.Model(inputs, layers.Dense(CLASSES)(layers.Flatten()(x)))
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_parts(caplog: pytest.LogCaptureFixture) -> None:
+    images, labels = data(30)
+    whole = compiled(NativeModel(plain()), FusedAdamW(0.01))
+    split = compiled(NativeModel(plain(), split=True), FusedAdamW(0.01))
+    split.program = small = Small(split.program, 8)
+    histories = [model.fit(images, labels, batch_size=30, epochs=3, verbose=0).history for model in (whole, split)]
+    for key, values in histories[0].items():
+        np.testing.assert_allclose(histories[1][key], values, rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(split.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert small.sizes[:4] == [30, 15, 8, 8]
+    assert small.sizes.count(30) == small.sizes.count(15) == 1  # it is tried once
+    assert "a batch of 30 is computed in parts of 8" in caplog.text
+
+
+def test_a_batch_that_does_not_fit_names_one_that_does() -> None:
+    images, labels = data(32)
+    model = compiled(NativeModel(plain()), FusedAdamW(0.01))
+    model.program = Small(model.program, 8)
+    with pytest.raises(DeviceError, match=r"batch_size=32 does not fit into the device's memory, 8 does"):
+        model.fit(images, labels, batch_size=32, verbose=0)
+    model.program = Small(model.program.program, 0)
+    with pytest.raises(DeviceError, match="a single picture does not fit"):
+        model.fit(images, labels, batch_size=32, verbose=0)

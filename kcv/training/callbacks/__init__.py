@@ -1,10 +1,15 @@
 """What happens around the steps of `fit`, one concern a file."""
 
 from kcv.training.callbacks.best import BestModel, higher_is_better
+from kcv.training.callbacks.checkpoint import Checkpoint
 from kcv.training.callbacks.epochs import EpochClock
-from kcv.training.callbacks.finite import FiniteLoss
+from kcv.training.callbacks.finite import Diverged, FiniteLoss
 from kcv.training.callbacks.history import HistoryFile
+from kcv.training.callbacks.patience import Patience
 from kcv.training.callbacks.report import Report
 from kcv.training.callbacks.track import Track
 
-__all__ = ["BestModel", "EpochClock", "FiniteLoss", "HistoryFile", "Report", "Track", "higher_is_better"]
+__all__ = [
+    "BestModel", "Checkpoint", "Diverged", "EpochClock", "FiniteLoss", "HistoryFile", "Patience", "Report", "Track",
+    "higher_is_better",
+]  # fmt: skip

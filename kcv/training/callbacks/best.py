@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -25,6 +25,7 @@ class BestModel(keras.callbacks.Callback):
 
     Attributes:
         best_epoch: the epoch (from 1) of the best weights, 0 before any.
+        weights: the best weights; never changed, only replaced.
     """
 
     def __init__(self, core: keras.Model, monitor: str, save: Callable[[int], object]) -> None:
@@ -35,7 +36,7 @@ class BestModel(keras.callbacks.Callback):
         self._sign = 1.0 if higher_is_better(monitor) else -1.0
         self._save = save
         self._best = -np.inf
-        self._weights: list[NDArray[Any]] = []
+        self.weights: Sequence[NDArray[Any]] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Compares and, if better, keeps. Ties keep the earlier epoch."""
@@ -44,10 +45,19 @@ class BestModel(keras.callbacks.Callback):
             return
         self._best = value
         self.best_epoch = epoch + 1
-        self._weights = self._core.get_weights()
+        self.weights = self._core.get_weights()
         self._save(self.best_epoch)
 
     def restore(self) -> None:
         """Puts the best weights back into the model."""
-        if self._weights:
-            self._core.set_weights(self._weights)
+        if self.weights:
+            self._core.set_weights(list(self.weights))
+
+    def state(self) -> dict[str, Any]:
+        """Returns the best epoch and its monitor; the weights are kept apart, because they are large."""
+        return {"best_epoch": self.best_epoch, "best": self._best if self.best_epoch else None}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Takes the best epoch back; `weights` must be set beside it."""
+        self.best_epoch = state["best_epoch"]
+        self._best = -np.inf if state["best"] is None else state["best"]

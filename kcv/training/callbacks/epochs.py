@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import keras
@@ -19,8 +19,8 @@ class Epochs(Protocol):
         """What they are made of."""
         ...
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch, from 0."""
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Chooses the epoch and its first step, both from 0."""
         ...
 
 
@@ -41,11 +41,13 @@ class EpochClock(keras.callbacks.Callback):
         self._clock = clock
         self._began = 0.0
         self._trained = 0.0
+        self._before = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Moves the batches to this epoch."""
         self._batches.set_epoch(epoch)
-        self._began = self._trained = self._clock()
+        self._began = self._trained = self._clock() - self._before
+        self._before = 0.0
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Notes when training ended and validation began."""
@@ -58,3 +60,11 @@ class EpochClock(keras.callbacks.Callback):
         logs["learning_rate"] = float(self.model.optimizer.learning_rate)
         logs["seconds"] = self._clock() - self._began
         logs["images_per_second"] = len(self._batches.pictures) / max(self._trained - self._began, 1e-9)
+
+    def state(self) -> dict[str, Any]:
+        """Returns the seconds of the epoch so far."""
+        return {"seconds": self._clock() - self._began}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Counts the seconds before the interruption to the next epoch that begins."""
+        self._before = float(state["seconds"])

@@ -10,8 +10,12 @@ import keras
 from kcv.errors import KcvError
 
 
+class Diverged(KcvError):
+    """The loss is no longer a number."""
+
+
 class FiniteLoss(keras.callbacks.Callback):
-    """Raises KcvError at the end of an epoch whose training loss is not finite.
+    """Raises Diverged at the end of an epoch whose training loss is not finite.
 
     Checked once an epoch, because looking at the loss of every step would make the host wait for the device.
     """
@@ -20,4 +24,7 @@ class FiniteLoss(keras.callbacks.Callback):
         """Checks the epoch's loss."""
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
-            raise KcvError(f"the loss became {loss} in epoch {epoch + 1}: lower optim.lr, or use precision=float32")
+            raise Diverged(
+                f"the loss became {loss} in epoch {epoch + 1}: lower optim.lr, use precision=float32, or "
+                "train.on_divergence=rollback"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,4 +34,17 @@ class HistoryFile(keras.callbacks.Callback):
         """Adds the epoch's row and writes the file."""
         logs = logs or {}
         self.rows.append({"epoch": epoch + 1, **{key: float(logs[key]) for key in COLUMNS[1:]}})
+        self._write()
+
+    def state(self) -> dict[str, Any]:
+        """Returns the rows."""
+        return {"rows": list(self.rows)}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Takes the rows back, and out of the file what came after them."""
+        self.rows = [dict(row) for row in state["rows"]]
+        if self.rows:
+            self._write()
+
+    def _write(self) -> None:
         write_csv(self._path, COLUMNS, [[row[key] for key in COLUMNS] for row in self.rows])

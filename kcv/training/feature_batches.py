@@ -1,0 +1,77 @@
+"""Batches of frozen features in place of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, IterableDataset
+
+from kcv import inference
+from kcv.data.batches import Batch, InferenceBatches, TrainingBatches, as_loader
+from kcv.data.dataset import Pictures
+
+Features = NDArray[np.float32]
+"""[pictures, features], often a file that is mapped into memory."""
+
+
+class FeatureBatches(IterableDataset[Batch]):
+    """The batches of a split, with frozen features [b, features] where the pictures were.
+
+    Args:
+        batches: what they stand for: order, targets and, where nothing is kept, pictures.
+        forward: from pictures to features.
+        views: kept features, of one augmented view of all pictures each; an epoch takes one view, in turn. None: the
+            features of each batch are computed when it is its turn.
+    """
+
+    def __init__(
+        self,
+        batches: TrainingBatches | InferenceBatches,
+        forward: inference.Forward,
+        views: Sequence[Features] | None,
+    ) -> None:
+        self._batches = batches
+        self._forward = forward
+        self._views = views
+        self._epoch = self._start = 0
+
+    @property
+    def pictures(self) -> Pictures:
+        """What the batches are made of."""
+        return self._batches.pictures
+
+    def __len__(self) -> int:
+        """Returns the number of batches in one pass."""
+        return len(self._batches)
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Chooses the epoch and its first step (both from 0) that the next iteration gives."""
+        self._epoch, self._start = epoch, start
+        if isinstance(self._batches, TrainingBatches):
+            self._batches.set_epoch(epoch, start)
+
+    def loader(self) -> DataLoader[Batch]:
+        """Returns these batches as Keras' `fit` takes them."""
+        return as_loader(self)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yields features and targets; None for a step before the start."""
+        if self._views is None:
+            for batch in self._batches:
+                if batch is None:
+                    yield None
+                    continue
+                with torch.no_grad():
+                    features = self._forward(batch[0]).float()
+                yield features, batch[1]
+            return
+        view = self._views[self._epoch % len(self._views)]
+        for step, (places, targets) in enumerate(self._batches.without_pictures()):
+            if step < self._start:
+                yield None
+            else:
+                yield torch.from_numpy(np.asarray(view[places])).to(targets.device), targets

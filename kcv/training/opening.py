@@ -1,0 +1,144 @@
+"""A run that begins or goes on: its folder, its lock, its record, its tracker."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kcv.config import Config
+from kcv.data.dataset import Dataset
+from kcv.errors import KcvError, OutputError
+from kcv.files import write_json, write_text
+from kcv.tracking import Status, Tracker, config_without_credentials, open_tracker
+from kcv.training.callbacks import Diverged
+from kcv.training.resume import CheckpointStore, Record, Writer, lock
+from kcv.training.run import RunFolder
+
+_log = logging.getLogger(__name__)
+
+_COPIES = 5
+"""Variables of a checkpoint over those of the model: weights, two moments, a moving average, the best weights."""
+
+
+@dataclass
+class Outcome:
+    """Whether a run has come to its end."""
+
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run under way.
+
+    Attributes:
+        folder: its files.
+        tracker: takes it down.
+        config: of the run.
+    """
+
+    folder: RunFolder
+    tracker: Tracker
+    config: Config
+
+    def writer(self) -> Writer | None:
+        """Returns what writes its checkpoints; None where the configuration wants none."""
+        seconds = self.config.train.checkpoint_seconds
+        return None if seconds is None else Writer(CheckpointStore(self.folder.resume), seconds)
+
+    @contextmanager
+    def recorded(self) -> Iterator[Outcome]:
+        """Tells the tracker how the block ends, and the user how to go on where it does not end well."""
+        outcome = Outcome()
+        status: Status = "FAILED"
+        try:
+            yield outcome
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            _log.info("interrupted; %s", self._way_on())
+            raise
+        except Diverged:
+            raise  # on the same way it would end the same
+        except KcvError:
+            _log.info("stopped; %s", self._way_on())
+            raise
+        finally:
+            self.tracker.finish(status)
+
+    def _way_on(self) -> str:
+        if self.config.train.checkpoint_seconds is None:
+            return f"what there is, the best model among it, stays in {self.folder.path}"
+        return f"to go on: python -m kcv train --resume={shlex.quote(str(self.folder.path))}"
+
+
+def open_run(
+    config: Config,
+    dataset: Dataset,
+    surroundings: Mapping[str, Any],
+    held: ExitStack,
+    folder: RunFolder | None,
+    record: Record | None,
+) -> OpenRun:
+    """Makes a run's folder and record, or takes up those of the run to continue.
+
+    Args:
+        config: of the run.
+        dataset: its pictures.
+        surroundings: for `environment.json`.
+        held: gets the lock of a new folder.
+        folder: of the run to continue, locked; None for a new one.
+        record: of the run to continue.
+
+    Raises:
+        OutputError: the folder cannot be made, or is in use.
+        TrackingError: the store cannot be used. A new folder is then removed.
+    """
+    tracker = open_tracker(config.tracking)
+    shown = config_without_credentials(config)
+    if folder is not None and record is not None:
+        tracker.start(folder.path.name, shown.flatten(), surroundings, record.tracked_by(tracker))
+        known = json.loads(folder.environment.read_text(encoding="utf-8"))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(folder.environment, {**known, "resumed": [*known.get("resumed", []), now]})
+        _log.info("run        %s, continued", folder.path)
+        return OpenRun(folder, tracker, config)
+    folder = RunFolder.create(config)
+    held.enter_context(lock(folder.lock))
+    try:
+        tracker.start(folder.path.name, shown.flatten(), surroundings)
+    except KcvError:
+        folder.discard()
+        raise
+    write_text(folder.config, shown.to_yaml())
+    write_json(folder.environment, surroundings)
+    Record.of(shown, dataset, surroundings, tracker).write(folder.record)
+    _log.info("run        %s", folder.path)
+    return OpenRun(folder, tracker, config)
+
+
+def require_space(folder: Path, model: keras.Model, config: Config) -> None:
+    """Checks that a run's files fit on the disk, before hours are spent on them.
+
+    Raises:
+        OutputError: they do not.
+    """
+    weights = 4 * model.count_params()
+    # Two checkpoints and the one that is being written; the model file, and the one that replaces it.
+    needed = weights * (2 + (3 * _COPIES if config.train.checkpoint_seconds is not None else 0))
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OutputError(
+            f"{folder}: {free / 1e6:,.0f} MB are free on the disk, and the run needs up to {needed / 1e6:,.0f} MB for "
+            "its model and checkpoints; make room, or use --train.checkpoint_seconds=none"
+        )

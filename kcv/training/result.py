@@ -1,0 +1,95 @@
+"""From a fitted model to the files of its run."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from kcv import artifact, calibration, inference, metrics
+from kcv.calibration import Calibration
+from kcv.config import Config
+from kcv.data.dataset import Dataset
+from kcv.errors import DataError
+from kcv.evaluation.files import write_files
+from kcv.files import write_json
+from kcv.tracking import config_without_credentials
+from kcv.training import environment
+from kcv.training.fitting import Fitted
+from kcv.training.run import RunFolder
+from kcv.training.stage_fit import parameters
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Result:
+    """Turns a model into the files of its run."""
+
+    config: Config
+    dataset: Dataset
+    model: keras.Model
+    variant: str | None
+    policy: str
+    folder: RunFolder
+    counts: tuple[int, int] = (0, 0)  # parameters, and those that were trained, of the best epoch
+    calibration: Calibration | None = None
+
+    def save(self, epoch: int, figures: dict[str, Any] | None = None) -> None:
+        """Writes the model file with the weights as they are, of the given epoch (from 1)."""
+        if figures is None:  # a later stage may train other parameters than that of the best epoch did
+            self.counts = parameters(self.model)
+        total, trained = self.counts
+        info = artifact.ArtifactInfo(
+            model_name=self.config.model.name,
+            variant=self.variant,
+            class_names=self.dataset.class_names,
+            image_size=self.dataset.image_size,
+            resize=self.config.data.resize,
+            precision=self.policy,
+            parameters={"total": total, "trainable": trained},
+            data_name=self.dataset.name,
+            data_fingerprint=self.dataset.fingerprint,
+            config=config_without_credentials(self.config).to_dict(),
+            metrics=figures,
+            calibration=self.calibration,
+            best_epoch=epoch,
+            versions=environment.versions(),
+        )
+        artifact.save(self.folder.model, self.model, info)
+
+    def recall(self) -> None:
+        """Reads from the model file how many parameters the best epoch had, where a run goes on."""
+        if self.folder.model.is_file():
+            found = artifact.read_info(self.folder.model).parameters
+            self.counts = (found["total"], found["trainable"])
+
+    def finish(self, fitted: Fitted) -> dict[str, Any]:
+        """Measures the model once, on test or, where there is no test split, on val; writes all that is left."""
+        split, pictures = ("test", self.dataset.test) if self.dataset.test else ("val", self.dataset.val)
+        names = self.dataset.class_names
+        self.calibration = self._calibrate()
+        logits = inference.logits(self.model, pictures, workers=self.config.data.workers)
+        probabilities = self.calibration.probabilities(logits)
+        figures = metrics.summarize(pictures.labels, probabilities, names, split, threshold=self.calibration.threshold)
+        write_json(self.folder.metrics, figures)
+        self.save(fitted.best_epoch, figures)
+        write_files(self.folder.evaluation, figures, self.model, pictures, probabilities, self.folder.history)
+        return figures
+
+    def _calibrate(self) -> Calibration:
+        """Fits temperature and threshold to the validation split, as the configuration asks."""
+        val, wanted = self.dataset.val, self.config.train.abstain_precision
+        if not self.config.train.calibrate and wanted is None:
+            return Calibration()
+        logits = inference.logits(self.model, val, workers=self.config.data.workers)
+        found = calibration.fit(logits, val.labels, temperature=None if self.config.train.calibrate else 1.0)
+        if wanted is not None:
+            try:
+                found = found.with_threshold(logits, val.labels, wanted, self.dataset.class_names)
+            except DataError as error:  # a finished training is not thrown away for it
+                _log.warning("%s The model always names a class.", error)
+        _log.info("calibrated %s", found.describe())
+        return found

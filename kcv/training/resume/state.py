@@ -1,0 +1,154 @@
+"""All that decides how a training goes on from a step: variables, generators, metrics, and what callbacks remember."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import torch
+from keras.src.random.seed_generator import global_seed_generator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kcv.errors import KcvError
+
+
+class Remembering(Protocol):
+    """A callback that remembers something between epochs."""
+
+    def state(self) -> dict[str, Any]:
+        """Returns it, as plain values."""
+        ...
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Takes it back."""
+        ...
+
+
+@dataclass(frozen=True)
+class State:
+    """A training between two steps.
+
+    Attributes:
+        epoch: of the next step, from 0.
+        step: the next step of that epoch, from 0; the number of steps where only the validation is left.
+        tensors: on the CPU, under the names that `capture` gives them; nobody changes them any more.
+        plain: all else, as JSON can hold it.
+        best: the weights of the best epoch so far; none before the first epoch is over.
+    """
+
+    epoch: int
+    step: int
+    tensors: Mapping[str, Tensor]
+    plain: Mapping[str, Any]
+    best: Sequence[NDArray[Any]] = ()
+
+    @property
+    def bytes(self) -> int:
+        """How large it is, in bytes."""
+        return sum(t.numel() * t.element_size() for t in self.tensors.values()) + sum(a.nbytes for a in self.best)
+
+    @property
+    def finite(self) -> bool:
+        """Whether all weights and running metrics are numbers: a state from which there is a way on."""
+        kept = (tensor for name, tensor in self.tensors.items() if name.startswith(("model/", "metrics/")))
+        return all(bool(torch.isfinite(tensor).all()) for tensor in kept if tensor.is_floating_point())
+
+    def slower(self, factor: float) -> State:
+        """Returns the same state with its learning rate times `factor`."""
+        return replace(self, plain={**self.plain, "rate": self.plain["rate"] * factor})
+
+
+def capture(
+    model: keras.Model,
+    twin: keras.Model,
+    remembering: Mapping[str, Remembering],
+    *,
+    epoch: int,
+    step: int,
+    rate: float,
+    best: Sequence[NDArray[Any]],
+) -> State:
+    """Copies the state of a training between two steps.
+
+    Args:
+        model: whose variables are kept, frozen ones and seed generators among them.
+        twin: the compiled model that is fitted; its optimizer and metrics are kept.
+        remembering: the callbacks that remember something, by name.
+        epoch: see `State`.
+        step: see `State`.
+        rate: the learning rate over the configured one.
+        best: the weights of the best epoch.
+    """
+    tensors = {
+        **_copies("model", model.variables),
+        **_copies("optimizer", twin.optimizer.variables),
+        **_copies("metrics", twin.metrics_variables),
+        **_copies("keras", [global_seed_generator().state]),
+        "torch": torch.get_rng_state(),
+    }
+    for number, state in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []):
+        tensors[f"cuda/{number}"] = state
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    tensors["numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
+    version, words, gauss = random.getstate()
+    tensors["python"] = torch.tensor(words, dtype=torch.int64)
+    plain = {
+        "rate": rate,
+        "numpy": [kind, *rest],
+        "python": [version, gauss],
+        "callbacks": {name: callback.state() for name, callback in remembering.items()},
+    }
+    return State(epoch, step, tensors, plain, tuple(best))
+
+
+def restore(state: State, model: keras.Model, twin: keras.Model, remembering: Mapping[str, Remembering]) -> None:
+    """Puts variables and callbacks back; to be called when `fit` has built optimizer and metrics.
+
+    Raises:
+        KcvError: the state is of another network or optimizer.
+    """
+    _put("model", state, model.variables)
+    _put("optimizer", state, twin.optimizer.variables)
+    for name, callback in remembering.items():
+        callback.resume(state.plain["callbacks"][name])
+
+
+def restore_metrics(state: State, twin: keras.Model) -> None:
+    """Puts the running metrics of an epoch back; to be called when `fit` has reset them."""
+    _put("metrics", state, twin.metrics_variables)
+
+
+def restore_generators(state: State) -> None:
+    """Puts all random generators back; to be called when nothing but steps draws numbers any more."""
+    _put("keras", state, [global_seed_generator().state])
+    torch.set_rng_state(state.tensors["torch"])
+    generators = [tensor for name, tensor in state.tensors.items() if name.startswith("cuda/")]
+    if torch.cuda.is_available() and len(generators) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(generators)
+    kind, position, has_gauss, gauss = state.plain["numpy"]
+    np.random.set_state((kind, state.tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, gauss = state.plain["python"]
+    random.setstate((version, tuple(state.tensors["python"].tolist()), gauss))
+
+
+def _copies(kind: str, variables: Iterable[Any]) -> dict[str, Tensor]:
+    # One memory format for all: how a kernel lies in memory is up to the program that runs it.
+    return {
+        f"{kind}/{number:05d}": variable.value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for number, variable in enumerate(variables)
+    }
+
+
+def _put(kind: str, state: State, variables: Iterable[Any]) -> None:
+    stored = {name: tensor for name, tensor in state.tensors.items() if name.startswith(f"{kind}/")}
+    variables = list(variables)
+    if [tuple(tensor.shape) for tensor in stored.values()] != [tuple(variable.shape) for variable in variables]:
+        raise KcvError(f"the checkpoint is of another network or optimizer: its {kind} variables do not fit")
+    with torch.no_grad():
+        for tensor, variable in zip(stored.values(), variables, strict=True):
+            variable.value.copy_(tensor)  # in place: programs and optimizers hold on to the memory

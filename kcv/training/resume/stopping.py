@@ -1,0 +1,55 @@
+"""Ctrl-C and SIGTERM: once to stop after the step under way, twice to stop at once."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopping:
+    """Turns signals into a request that the training answers between two steps.
+
+    Attributes:
+        requested: whether somebody wants the training to stop.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._between_steps = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Takes the signals for as long as the block runs; outside of the main thread it cannot, and does nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._heard) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def between_steps(self) -> Iterator[None]:
+        """Within the block a signal is a request; elsewhere it ends the work at once, as KeyboardInterrupt."""
+        self._between_steps = True
+        try:
+            yield
+        finally:
+            self._between_steps = False
+
+    def _heard(self, number: int, frame: FrameType | None) -> Any:
+        if self.requested or not self._between_steps:
+            raise KeyboardInterrupt
+        self.requested = True
+        _log.info("stopping after this step; once more stops at once")

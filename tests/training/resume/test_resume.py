@@ -1,0 +1,281 @@
+"""A run that is stopped at any step goes on to the same weights, history and figures, to the bit."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+from kcv.artifact import load
+from kcv.config import Config
+from kcv.errors import ConfigError, DataError, DeviceError, KcvError, OutputError, UsageError
+from kcv.training import Run, train
+from kcv.training.callbacks import Checkpoint
+from kcv.training.resume import CheckpointStore, lock
+
+Configure = Callable[..., Config]
+
+
+@contextmanager
+def stopped_at(epoch: int, step: int, how: str = "ask") -> Iterator[None]:
+    """Lets the next training in the block stop at a step: as Ctrl-C does, or as a killed process does."""
+    consider = Checkpoint._consider
+
+    def stop(self: Checkpoint, at: int) -> None:
+        here = (self._epoch, at) == (epoch, step)
+        if here and how == "ask":
+            self._stopping.requested = True
+        consider(self, at)
+        if here:
+            assert self._writer is not None
+            self._writer.wait()
+            raise SystemExit("killed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "_consider", stop)
+        yield
+
+
+def disturb() -> None:
+    """Moves every random generator on, as another process would have others."""
+    random.random()
+    np.random.standard_normal(3)
+    torch.rand(5)
+    keras.random.uniform((2,))
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    rows = csv.DictReader((folder / "history.csv").read_text().splitlines())
+    return [{key: row[key] for key in row if key not in ("seconds", "images_per_second")} for row in rows]
+
+
+def assert_same(first: Run, second: Run) -> None:
+    ours, theirs = (load(run.model_path).keras_model.get_weights() for run in (first, second))
+    assert all(np.array_equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    assert history(first.directory) == history(second.directory)
+    assert first.best_epoch == second.best_epoch
+    figures = [json.loads((run.directory / "metrics.json").read_text()) for run in (first, second)]
+    assert figures[0] == figures[1]
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "dropout, average, patience": {"model.dropout": 0.2, "train.ema": 0.9, "train.patience": 1, "epochs": 4},
+    "augmented, mixed": {"augment.crop_padding": 1, "augment.cutmix": 1.0, "augment.color_jitter": 0.3},
+    "sgd, cosine": {"optim.name": "sgd", "optim.schedule": "cosine", "lr": 0.1},
+    "bfloat16": {"precision": "mixed_bfloat16"},
+    "streamed": {"data.memory_budget_mb": 0, "data.workers": 1},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+def test_a_run_goes_on_to_the_bit(variant: dict[str, Any], configure: Configure, tmp_path: Path) -> None:
+    common = {"train.checkpoint_seconds": 0, "epochs": 3, **variant}
+    whole = train(configure(output_dir=str(tmp_path / "whole"), **common))
+    cut = configure(output_dir=str(tmp_path / "cut"), **common)
+    # Six steps an epoch: in the middle, at the beginning, before the validation.
+    for epoch, step, how in ((0, 3, "kill"), (1, 0, "ask"), (1, 6, "kill")):
+        with stopped_at(epoch, step, how), pytest.raises((KeyboardInterrupt, SystemExit)):
+            train(cut) if epoch == 0 else train(resume=tmp_path / "cut")
+        disturb()
+    again = train(resume=tmp_path / "cut")
+    assert_same(whole, again)
+    assert not (tmp_path / "cut" / "resume").exists()
+
+
+@pytest.mark.parametrize("views", [None, 2])
+def test_a_run_of_two_stages_goes_on_in_each(
+    views: int | None, configure: Configure, trained_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KCV_CACHE_DIR", str(tmp_path / "cache"))
+    common = {
+        "train.checkpoint_seconds": 0, "epochs": 4, "model.unfreeze_after": 2,
+        "model.weights": str(trained_run.model_path),
+        "augment.crop_padding": 1, "model.feature_views": views, "model.dropout": 0.2,
+    }  # fmt: skip
+    whole = train(configure(output_dir=str(tmp_path / "whole"), **common))
+    cut = configure(output_dir=str(tmp_path / "cut"), **common)
+    for place in ((1, 2), (2, 0), (3, 4)):
+        with stopped_at(*place), pytest.raises(KeyboardInterrupt):
+            train(cut) if place == (1, 2) else train(resume=tmp_path / "cut")
+        disturb()
+    assert_same(whole, train(resume=tmp_path / "cut"))
+
+
+def test_without_a_checkpoint_it_begins_anew(configure: Configure, tmp_path: Path) -> None:
+    whole = train(configure(output_dir=str(tmp_path / "whole")))
+    with stopped_at(0, 2, how="kill"), pytest.raises(SystemExit):
+        train(configure(output_dir=str(tmp_path / "cut")))  # half a minute is not over: nothing was written
+    assert CheckpointStore(tmp_path / "cut" / "resume").newest() is None
+    assert_same(whole, train(resume=tmp_path / "cut"))
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    configure: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    common = {"train.checkpoint_seconds": 0}
+    whole = train(configure(output_dir=str(tmp_path / "whole"), **common))
+    with stopped_at(1, 3), pytest.raises(KeyboardInterrupt):
+        train(configure(output_dir=str(tmp_path / "cut"), **common))
+    newest = max((tmp_path / "cut" / "resume").glob("checkpoint-*.safetensors"))
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    with caplog.at_level(logging.WARNING, logger="kcv"):
+        again = train(resume=tmp_path / "cut")
+    assert "is damaged" in caplog.text
+    assert_same(whole, again)
+
+
+@pytest.fixture
+def cut(configure: Configure, tmp_path: Path) -> Path:
+    """A run that was stopped in its second epoch."""
+    with stopped_at(1, 2), pytest.raises(KeyboardInterrupt):
+        train(configure(output_dir=str(tmp_path / "cut"), **{"train.checkpoint_seconds": 0}))
+    return tmp_path / "cut"
+
+
+def test_another_configuration_is_refused_by_key(cut: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--resume: optim\.lr: received 0\.1, but the run began with 0\.003\."):
+        train(Config.load(cut / "config.yaml", lr=0.1), resume=cut)
+    text = (cut / "config.yaml").read_text().replace("epochs: 2", "epochs: 5")
+    (cut / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"train\.epochs: received 5, but the run began with 2"):
+        train(resume=cut)
+
+
+def test_what_changes_nothing_may_change(cut: Path) -> None:
+    changes = {"data.workers": 1, "data.memory_budget_mb": 0, "train.checkpoint_seconds": 60.0}
+    assert train(Config.load(cut / "config.yaml", **changes), resume=cut).metrics
+
+
+@pytest.mark.filterwarnings("ignore")  # the test reads through MLflow's client itself
+def test_its_record_goes_on_too(configure: Configure, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    config = configure(output_dir=str(tmp_path / "cut"), tracking=uri, **{"train.checkpoint_seconds": 0})
+    with stopped_at(1, 2), pytest.raises(KeyboardInterrupt):
+        train(config)
+    run = train(resume=tmp_path / "cut")
+    client = MlflowClient(tracking_uri=uri)
+    (found,) = client.search_runs([client.get_experiment_by_name("kcv").experiment_id])
+    assert found.info.status == "FINISHED"
+    points = client.get_metric_history(found.info.run_id, "val_loss")
+    assert [point.step for point in points] == [1, 2]
+    assert [point.value for point in points] == pytest.approx([row["val_loss"] for row in run.history])
+
+
+def test_a_record_that_no_server_has_seen_goes_on_too(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kcv.tracking.courier.SILENT_SECONDS", 0.1)
+    uri = "http://anna:s3cr3t@127.0.0.1:9"
+    config = configure(output_dir=str(tmp_path / "cut"), tracking=uri, **{"train.checkpoint_seconds": 0})
+    with stopped_at(1, 2), pytest.raises(KeyboardInterrupt):
+        train(config)
+    (first,) = (tmp_path / "cache" / "tracking").glob("*.jsonl")
+    assert json.loads((tmp_path / "cut" / "resume" / "run.json").read_text())["tracking"] == {
+        "location": "http://127.0.0.1:9",
+        "run": first.stem,
+    }
+    assert b"s3cr3t" not in (tmp_path / "cut" / "resume" / "run.json").read_bytes()
+    train(resume=tmp_path / "cut")
+    (second,) = set((tmp_path / "cache" / "tracking").glob("*.jsonl")) - {first}
+    assert json.loads(second.read_text().splitlines()[0])["continues"] == first.stem
+
+
+def test_other_pictures_are_refused(configure: Configure, pictures: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(pictures, own)
+    with stopped_at(1, 2), pytest.raises(KeyboardInterrupt):
+        train(configure(data=str(own), output_dir=str(tmp_path / "cut"), **{"train.checkpoint_seconds": 0}))
+    next((own / "train").rglob("*.png")).unlink()
+    with pytest.raises(DataError, match=r"has changed since the run began: 89 train pictures, 90 then"):
+        train(resume=tmp_path / "cut")
+
+
+def test_another_precision_is_refused(cut: Path) -> None:
+    with pytest.raises(DeviceError, match=r"precision=float32, here it would be mixed_bfloat16"):
+        train(Config.load(cut / "config.yaml", precision="mixed_bfloat16"), resume=cut)
+
+
+def test_other_versions_are_said(cut: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record = json.loads((cut / "resume" / "run.json").read_text())
+    record["surroundings"]["packages"]["torch"] = "1.0"
+    (cut / "resume" / "run.json").write_text(json.dumps(record))
+    with caplog.at_level(logging.WARNING, logger="kcv"):
+        train(resume=cut)
+    assert f"the run goes on, but not to the bit: torch {version('torch')} instead of 1.0" in caplog.text
+
+
+def test_a_finished_run_says_so(trained_run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="kcv"):
+        again = train(resume=trained_run.directory)
+    assert "has come to its end before" in caplog.text
+    assert (again.metrics, again.best_epoch) == (trained_run.metrics, trained_run.best_epoch)
+    assert again.history == trained_run.history
+
+
+def test_a_folder_in_use_is_refused(cut: Path) -> None:
+    with lock(cut / "resume" / "lock"), pytest.raises(OutputError, match="another training runs there"):
+        train(resume=cut)
+
+
+def test_no_run_there(tmp_path: Path, trained_run: Run) -> None:
+    with pytest.raises(UsageError, match="no run there"):
+        train(resume=tmp_path)
+    folder = tmp_path / "run"
+    shutil.copytree(trained_run.directory, folder)
+    (folder / "metrics.json").unlink()
+    with pytest.raises(UsageError, match="left nothing to go on from"):
+        train(resume=folder)
+
+
+def test_damaged_records_are_refused(cut: Path) -> None:
+    for path in (cut / "resume").glob("checkpoint-*.safetensors"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="all checkpoints are damaged"):
+        train(resume=cut)
+    (cut / "resume" / "run.json").write_text("{")
+    with pytest.raises(DataError, match=r"run\.json: is missing or damaged"):
+        train(resume=cut)
+
+
+def test_a_run_of_another_network_is_refused(cut: Path) -> None:
+    # As after an edit of both config.yaml and run.json.
+    for name in ("config.yaml", "resume/run.json"):
+        path = cut / name
+        path.write_text(
+            path.read_text().replace("width: 1.0", "width: 0.5").replace('"model.width": 1.0', '"model.width": 0.5')
+        )
+    with pytest.raises(KcvError, match="of another network"):
+        train(resume=cut)
+
+
+def test_pieces_of_a_killed_process_are_swept_away(cut: Path) -> None:
+    (cut / ".model.abcd1234.keras").write_bytes(b"half")
+    (cut / "resume" / ".checkpoint-00000009.abcd1234.safetensors").write_bytes(b"half")
+    (cut / ".mine").touch()
+    run = train(resume=cut)
+    hidden = {path.name for path in run.directory.iterdir() if path.name.startswith(".")}
+    assert hidden == {".mine"}
+
+
+def test_without_checkpoints_there_are_none(configure: Configure, tmp_path: Path) -> None:
+    config = configure(**{"train.checkpoint_seconds": None})
+    with stopped_at(1, 2, how="ask"), pytest.raises(KeyboardInterrupt):
+        train(config)
+    assert not list((tmp_path / "run" / "resume").glob("checkpoint-*"))

@@ -165,6 +165,8 @@ def import_mlflow() -> type[MlflowClient]:
         warnings.simplefilter("ignore")  # of MLflow's own dependencies: a user can do nothing about them
         from mlflow import MlflowClient
 
+    # Later ones come on another thread, where `catch_warnings` would undo what other threads do to the filters.
+    warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic)\b")
     for name in ("mlflow", "alembic"):  # both announce each table of a new database
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import re
 import shlex
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import torch
 
 import kcv
 from kcv.native.device import describe_device
+from kcv.tracking import hide_credentials
 
 _PACKAGES = ("keras", "torch", "torchvision", "numpy", "scikit-learn", "mlflow", "pillow")
 
@@ -34,7 +34,7 @@ def describe(*, device: str, precision: str, seed: int, data_fingerprint: str, w
     """Returns the content of `environment.json`: plain values only."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": re.sub(r"//[^/@\s]*@", "//", shlex.join(sys.argv)),  # without the credentials of a tracking uri
+        "command": hide_credentials(shlex.join(sys.argv)),  # that a tracking uri may hold
         "kcv": kcv.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -19,7 +19,7 @@ from kcv.config import Config
 from kcv.data.dataset import Dataset
 from kcv.errors import KcvError, OutputError
 from kcv.files import write_json, write_text
-from kcv.tracking import Status, Tracker, open_tracker
+from kcv.tracking import Status, Tracker, config_without_credentials, open_tracker
 from kcv.training.callbacks import Diverged
 from kcv.training.resume import CheckpointStore, Record, Writer, lock
 from kcv.training.run import RunFolder
@@ -105,8 +105,9 @@ def open_run(
         TrackingError: the store cannot be used. A new folder is then removed.
     """
     tracker = open_tracker(config.tracking)
+    shown = config_without_credentials(config)
     if folder is not None and record is not None:
-        tracker.start(folder.path.name, config.flatten(), surroundings)
+        tracker.start(folder.path.name, shown.flatten(), surroundings, record.tracked_by(tracker))
         known = json.loads(folder.environment.read_text(encoding="utf-8"))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(folder.environment, {**known, "resumed": [*known.get("resumed", []), now]})
@@ -115,13 +116,13 @@ def open_run(
     folder = RunFolder.create(config)
     held.enter_context(lock(folder.lock))
     try:
-        tracker.start(folder.path.name, config.flatten(), surroundings)
+        tracker.start(folder.path.name, shown.flatten(), surroundings)
     except KcvError:
         folder.discard()
         raise
-    write_text(folder.config, config.to_yaml())
+    write_text(folder.config, shown.to_yaml())
     write_json(folder.environment, surroundings)
-    Record.of(config, dataset, surroundings).write(folder.record)
+    Record.of(shown, dataset, surroundings, tracker).write(folder.record)
     _log.info("run        %s", folder.path)
     return OpenRun(folder, tracker, config)
 

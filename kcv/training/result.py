@@ -15,6 +15,7 @@ from kcv.data.dataset import Dataset
 from kcv.errors import DataError
 from kcv.evaluation.files import write_files
 from kcv.files import write_json
+from kcv.tracking import config_without_credentials
 from kcv.training import environment
 from kcv.training.fitting import Fitted
 from kcv.training.run import RunFolder
@@ -51,7 +52,7 @@ class Result:
             parameters={"total": total, "trainable": trained},
             data_name=self.dataset.name,
             data_fingerprint=self.dataset.fingerprint,
-            config=self.config.to_dict(),
+            config=config_without_credentials(self.config).to_dict(),
             metrics=figures,
             calibration=self.calibration,
             best_epoch=epoch,

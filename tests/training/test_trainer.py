@@ -240,3 +240,18 @@ def test_mlflow_has_the_run(configure, tmp_path):
     assert losses == pytest.approx([row["val_loss"] for row in run.history])
     names = {entry.path for entry in client.list_artifacts(found.info.run_id)}
     assert {"model.keras", "metrics.json", "report.html", "evaluation", "config.yaml"} <= names
+
+
+def test_no_file_of_a_run_holds_the_credentials_of_its_store(configure, tmp_path, monkeypatch):
+    from kcv.training import train
+
+    monkeypatch.setattr("kcv.tracking.courier.SILENT_SECONDS", 0.2)
+    monkeypatch.setattr("sys.argv", ["kcv", "train", "--tracking=http://anna:s3cr3t@127.0.0.1:9"])
+    run = train(configure(tracking="http://anna:s3cr3t@127.0.0.1:9"))
+    assert run.tracking == "http://127.0.0.1:9"
+    assert Config.load(run.directory / "config.yaml").tracking.uri == "http://127.0.0.1:9"
+    assert read_info(run.model_path).config["tracking"]["uri"] == "http://127.0.0.1:9"
+    (spool,) = (tmp_path / "cache" / "tracking").glob("*.jsonl")
+    files = [spool, *(path for path in run.directory.rglob("*") if path.is_file())]
+    assert [path for path in files if b"s3cr3t" in path.read_bytes()] == []
+    assert len(spool.read_text().splitlines()) > 10

@@ -14,6 +14,7 @@ from kcv.config import Config
 from kcv.data.dataset import Dataset
 from kcv.errors import ConfigError, DataError, DeviceError
 from kcv.files import write_json
+from kcv.tracking import Tracker
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +49,8 @@ class Record(BaseModel):
     tracking: dict[str, str | None] = {}
 
     @classmethod
-    def of(cls, config: Config, dataset: Dataset, environment: Mapping[str, Any]) -> Record:
-        """Describes a run that begins."""
+    def of(cls, config: Config, dataset: Dataset, environment: Mapping[str, Any], tracker: Tracker) -> Record:
+        """Describes a run that begins, with its tracker started."""
         return cls(
             config=config.flatten(),
             fingerprint=dataset.fingerprint,
@@ -57,6 +58,7 @@ class Record(BaseModel):
             device=environment["device"],
             precision=environment["precision"],
             surroundings={key: environment[key] for key in ("kcv", "python", "packages", "threads", "device_name")},
+            tracking={"location": tracker.location, "run": tracker.run_id or tracker.spool},
         )
 
     @classmethod
@@ -80,6 +82,10 @@ class Record(BaseModel):
             OutputError: that is not possible.
         """
         write_json(path, self.model_dump())
+
+    def tracked_by(self, tracker: Tracker) -> str | None:
+        """Returns what a tracker of this run continues it by; None where it was kept elsewhere, or nowhere."""
+        return self.tracking.get("run") if self.tracking.get("location") == tracker.location else None
 
     def require(self, config: Config) -> None:
         """Refuses another configuration.

@@ -161,6 +161,42 @@ def test_what_changes_nothing_may_change(cut: Path) -> None:
     assert train(Config.load(cut / "config.yaml", **changes), resume=cut).metrics
 
 
+@pytest.mark.filterwarnings("ignore")  # the test reads through MLflow's client itself
+def test_its_record_goes_on_too(configure: Configure, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    config = configure(output_dir=str(tmp_path / "cut"), tracking=uri, **{"train.checkpoint_seconds": 0})
+    with stopped_at(1, 2), pytest.raises(KeyboardInterrupt):
+        train(config)
+    run = train(resume=tmp_path / "cut")
+    client = MlflowClient(tracking_uri=uri)
+    (found,) = client.search_runs([client.get_experiment_by_name("kcv").experiment_id])
+    assert found.info.status == "FINISHED"
+    points = client.get_metric_history(found.info.run_id, "val_loss")
+    assert [point.step for point in points] == [1, 2]
+    assert [point.value for point in points] == pytest.approx([row["val_loss"] for row in run.history])
+
+
+def test_a_record_that_no_server_has_seen_goes_on_too(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kcv.tracking.courier.SILENT_SECONDS", 0.1)
+    uri = "http://anna:s3cr3t@127.0.0.1:9"
+    config = configure(output_dir=str(tmp_path / "cut"), tracking=uri, **{"train.checkpoint_seconds": 0})
+    with stopped_at(1, 2), pytest.raises(KeyboardInterrupt):
+        train(config)
+    (first,) = (tmp_path / "cache" / "tracking").glob("*.jsonl")
+    assert json.loads((tmp_path / "cut" / "resume" / "run.json").read_text())["tracking"] == {
+        "location": "http://127.0.0.1:9",
+        "run": first.stem,
+    }
+    assert b"s3cr3t" not in (tmp_path / "cut" / "resume" / "run.json").read_bytes()
+    train(resume=tmp_path / "cut")
+    (second,) = set((tmp_path / "cache" / "tracking").glob("*.jsonl")) - {first}
+    assert json.loads(second.read_text().splitlines()[0])["continues"] == first.stem
+
+
 def test_other_pictures_are_refused(configure: Configure, pictures: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     shutil.copytree(pictures, own)

@@ -1,0 +1,33 @@
+"""Where a run is written down: MLflow, or nowhere (decision 011)."""
+
+from __future__ import annotations
+
+import os
+
+from kcv.config import TrackingConfig
+from kcv.tracking.protocol import NoTracker, Status, Tracker
+from kcv.tracking.tracker import MlflowTracker
+from kcv.tracking.uri import config_without_credentials, hide_credentials, without_credentials
+
+__all__ = [
+    "MlflowTracker",
+    "NoTracker",
+    "Status",
+    "Tracker",
+    "config_without_credentials",
+    "hide_credentials",
+    "open_tracker",
+    "without_credentials",
+]
+
+
+def open_tracker(tracking: TrackingConfig) -> Tracker:
+    """Returns the tracker that a configuration asks for. Nothing is written before its `start`.
+
+    Without a `uri` it is the one in MLFLOW_TRACKING_URI, or else `mlflow.db` in the working folder.
+
+    Raises:
+        TrackingError: the uri is of no kind that MLflow keeps runs in.
+    """
+    uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    return NoTracker() if uri.lower() == "none" else MlflowTracker(uri, tracking.experiment)

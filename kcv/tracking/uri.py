@@ -1,0 +1,84 @@
+"""Uris of MLflow stores: which there are, and how they look without what is secret in them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from kcv.config import Config
+from kcv.errors import TrackingError
+
+_SERVERS = ("http", "https")
+_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", *_SERVERS, "databricks", "uc")
+_SECRET_KEYS = r"[^=&#\s]*(?:pass|pwd|token|secret|credential|odbc_connect)[^=&#\s]*"
+
+
+def resolve(uri: str) -> tuple[str, Path | None]:
+    """Returns the uri, absolute where it is an SQLite file, and that file's folder.
+
+    Raises:
+        TrackingError: it is of no kind that MLflow keeps runs in.
+    """
+    shown = without_credentials(uri)
+    if uri != "databricks" and _scheme(uri) not in _SCHEMES:
+        raise TrackingError(
+            f"tracking.uri: received {shown!r}, allowed: sqlite:///FILE, another database's uri, "
+            "http(s)://HOST:PORT of an MLflow server, or none."
+        )
+    if is_server(uri) and not _has_host(uri):
+        raise TrackingError(f"tracking.uri: received {shown!r}, which names no host.")
+    if _scheme(uri) != "sqlite":
+        return uri, None
+    match = re.fullmatch(r"(sqlite(?:\+\w+)?):///([^?]+)(\?.*)?", uri)
+    if match is None:
+        raise TrackingError(f"tracking.uri: received {shown!r}, allowed: sqlite:/// and the path of a file.")
+    path = Path(match[2]).absolute()
+    return f"{match[1]}:///{path}{match[3] or ''}", path.parent
+
+
+def is_server(uri: str) -> bool:
+    """Tells whether MLflow's own server is behind a uri."""
+    return _scheme(uri) in _SERVERS
+
+
+def without_credentials(uri: str) -> str:
+    """Returns a uri without user, password and secret options; everything else, and an SQLite file's uri, as it was."""
+    if _scheme(uri) == "sqlite":  # its path may hold an @
+        return uri
+    uri = re.sub(r"//[^/?#]*@", "//", uri, count=1)
+    if not is_server(uri):  # a database's password may hold a slash
+        uri = re.sub(r"//[^:/]*:[^@]*@", "//", uri, count=1)
+    return _without_options(uri)
+
+
+def config_without_credentials(config: Config) -> Config:
+    """Returns a configuration as it may be written down."""
+    if config.tracking.uri is None:
+        return config
+    uri = without_credentials(config.tracking.uri)
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
+
+
+def hide_credentials(text: str) -> str:
+    """Returns a text, such as a message or a command, with the uris in it without their user, password and options."""
+    return _without_options(re.sub(r"//[^/?#\s]*@", "//", text))
+
+
+def _without_options(text: str) -> str:
+    before = ""
+    while text != before:  # two options in a row share the & between them
+        before = text
+        text = re.sub(rf"(?i)([?&]){_SECRET_KEYS}=[^&#\s'\"]*(&?)", lambda found: found[1] if found[2] else "", text)
+    return text
+
+
+def _scheme(uri: str) -> str:
+    return uri.partition(":")[0].partition("+")[0].lower() if ":" in uri else ""
+
+
+def _has_host(uri: str) -> bool:
+    try:
+        return bool(urlsplit(uri).hostname)
+    except ValueError:  # brackets that hold no address
+        return False

@@ -1,0 +1,100 @@
+"""What the answers of servers that are no working MLflow server mean at a start."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from kcv.errors import TrackingError
+from kcv.tracking import MlflowTracker
+
+Messages = Callable[[], list[str]]
+
+
+class Handler(BaseHTTPRequestHandler):
+    status, body = 200, b""
+    seconds = threading.Event()
+    seconds.set()
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.seconds.wait(60)
+        with contextlib.suppress(ConnectionError):  # who asked may have gone
+            self.send_response(self.status)
+            self.send_header("Content-Length", str(len(self.body)))
+            self.end_headers()
+            self.wfile.write(self.body)
+
+    do_GET = do_POST = do_PUT = answer
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def uri() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://anna:secret@127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def error(code: str) -> bytes:
+    return json.dumps({"error_code": code, "message": "no"}).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "part"),
+    [
+        (401, b"You are not authenticated.", "401"),
+        (403, b"Permission denied", "403"),
+        (403, error("PERMISSION_DENIED"), "PERMISSION_DENIED"),
+        (404, b"<html>not here</html>", "404"),
+        (400, error("INVALID_PARAMETER_VALUE"), "INVALID_PARAMETER_VALUE"),
+        (200, b"<html>another server</html>", "not in a valid JSON format"),
+    ],
+)
+def test_an_answer_that_refuses_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, uri: str, status: int, body: bytes, part: str
+) -> None:
+    monkeypatch.setattr(Handler, "status", status)
+    monkeypatch.setattr(Handler, "body", body)
+    with pytest.raises(TrackingError, match=part) as caught:
+        MlflowTracker(uri, "kcv").start("run", {}, {})
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_server_in_trouble_is_one_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, uri: str, status: int, messages: Messages
+) -> None:
+    monkeypatch.setattr("kcv.tracking.courier.SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(Handler, "status", status)
+    tracker = MlflowTracker(uri, "kcv")
+    tracker.start("run", {}, {})
+    tracker.finish()
+    assert "the server is not able to answer; the training goes on" in messages()[0]
+    assert "2 entries" in messages()[1]
+    assert "secret" not in "".join(messages())
+
+
+def test_a_server_that_only_listens_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch, uri: str, messages: Messages
+) -> None:
+    monkeypatch.setattr("kcv.tracking.tracker.START_SECONDS", 0.2)
+    monkeypatch.setattr("kcv.tracking.courier.FINISH_SECONDS", 0.2)
+    monkeypatch.setattr(Handler, "seconds", threading.Event())
+    tracker = MlflowTracker(uri, "kcv")
+    tracker.start("run", {}, {})
+    tracker.log_metrics({"loss": 1.0}, 1)
+    tracker.finish()
+    assert "no answer yet; the training goes on" in messages()[0]
+    assert "3 entries" in messages()[1]
+    Handler.seconds.set()

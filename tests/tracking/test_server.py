@@ -1,0 +1,160 @@
+"""The tracker with a real MLflow server that is killed and started again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kcv.errors import TrackingError
+from kcv.tracking import MlflowTracker
+
+Messages = Callable[[], list[str]]
+Until = Callable[[Callable[[], object]], None]
+
+
+class Server:
+    """An MLflow server on loopback, whose runs outlive it."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
+        command += ["--port", self.uri.rpartition(":")[2], "--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db"]
+        command += ["--artifacts-destination", str(self._folder / "artifacts")]
+        own = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, env={**os.environ, **own}, stdout=log, stderr=log, start_new_session=True
+            )
+        end = time.monotonic() + 120
+        while not self._answers():
+            assert self._process.poll() is None, (self._folder / "server.log").read_text()
+            assert time.monotonic() < end, (self._folder / "server.log").read_text()
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # its workers too
+            self._process.wait()
+            self._process = None
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
+                return True
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    yield server
+    server.kill()
+
+
+@pytest.mark.filterwarnings("ignore")  # the test reads through MLflow's client itself
+def test_a_server_that_comes_and_goes_has_everything_once(
+    server: Server,
+    tmp_path: Path,
+    spools: Path,
+    messages: Messages,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("kcv.tracking.courier.SILENT_SECONDS", 1.0)
+    monkeypatch.setattr("kcv.tracking.courier.LONGEST_PAUSE", 1.0)
+    (tmp_path / "run" / "plots").mkdir(parents=True)
+    (tmp_path / "run" / "model.keras").write_bytes(b"model" * 1000)
+    (tmp_path / "run" / "plots" / "a.png").write_bytes(b"png")
+
+    # Down at the start and all the time: everything waits.
+    early = MlflowTracker(server.uri.replace("//", "//anna:secret@"), "mine")
+    began = time.monotonic()
+    early.start("early", {"lr": 0.1}, {"device": "cpu"})
+    assert time.monotonic() - began < 30  # most of it to import MLflow
+    for step in (1, 2, 3):
+        early.log_metrics({"loss": 1 / step}, step)
+    early.finish("FAILED")
+    assert early.run_id is None
+    assert "5 entries for http://127.0.0.1:" in messages()[-1]
+    assert "the next run with this store delivers them" in messages()[-1]
+    assert "secret" not in "".join(messages()) + next(spools.glob("*.jsonl")).read_text()
+    until(lambda: not any(thread.name == "kcv-tracking" for thread in threading.enumerate()))
+
+    # The next run delivers it, loses the server in the middle, and gets it back.
+    server.start()
+    tracker = MlflowTracker(server.uri, "mine")
+    tracker.start("late", {f"key.{n}": n for n in range(150)}, {"device": "gpu"})
+    for step in range(1, 11):
+        tracker.log_metrics({"loss": 1 / step, "accuracy": step / 20}, step)
+    until(lambda: tracker.run_id)
+    server.kill()
+    for step in range(11, 21):
+        tracker.log_metrics({"loss": 1 / step, "accuracy": step / 20}, step)
+    tracker.log_artifacts(tmp_path / "run")
+    until(lambda: "no answer from the server" in messages()[-1])
+    server.start()
+    tracker.finish()
+    assert list(spools.iterdir()) == []
+    assert capfd.readouterr().out == ""
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=server.uri)
+    experiment = client.get_experiment_by_name("mine")
+    assert experiment is not None
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert len(client.search_runs([experiment.experiment_id])) == len(runs) == 2
+    for name, status, device, last in (("early", "FAILED", "cpu", 3), ("late", "FINISHED", "gpu", 20)):
+        run = runs[name]
+        assert (run.info.status, run.data.tags["device"]) == (status, device)
+        history = client.get_metric_history(run.info.run_id, "loss")
+        assert [(point.step, point.value) for point in history] == [(n, 1 / n) for n in range(1, last + 1)]
+        assert [point.timestamp for point in history] == sorted(point.timestamp for point in history)
+        assert run.info.start_time <= history[0].timestamp <= run.info.end_time
+    assert runs["early"].data.params == {"lr": "0.1"}
+    assert runs["late"].data.params == {f"key.{n}": str(n) for n in range(150)}
+    late = runs["late"].info.run_id
+    assert tracker.run_id == late
+    assert [entry.path for entry in client.list_artifacts(late)] == ["model.keras", "plots"]
+    assert [entry.path for entry in client.list_artifacts(late, "plots")] == ["plots/a.png"]
+
+    # It goes on where it was; steps that it holds are not added again.
+    resumed = MlflowTracker(server.uri, "mine")
+    resumed.start("late", {"key.0": "changed", "new": 1}, {"device": "cpu"}, run_id=late)
+    assert client.get_run(late).info.status == "RUNNING"
+    resumed.log_metrics({"loss": 9.0}, 20)
+    resumed.log_metrics({"loss": 1 / 21}, 21)
+    resumed.finish()
+    assert [point.step for point in client.get_metric_history(late, "loss")] == list(range(1, 22))
+    run = client.get_run(late)
+    assert (run.info.status, run.data.params["key.0"], run.data.params["new"]) == ("FINISHED", "0", "1")
+
+    # What a server refuses at the start is still an error.
+    client.delete_experiment(experiment.experiment_id)
+    with pytest.raises(TrackingError, match="the experiment 'mine' is deleted there"):
+        MlflowTracker(server.uri, "mine").start("refused", {}, {})
+    with pytest.raises(TrackingError, match="cannot use"):
+        MlflowTracker(server.uri, "other").start("refused", {}, {}, run_id="0" * 32)
+    with pytest.raises(TrackingError, match="cannot use"):
+        MlflowTracker(f"{server.uri}/nowhere", "other").start("refused", {}, {})
+    assert list(spools.iterdir()) == []

@@ -1,0 +1,153 @@
+"""The spool file alone: what it keeps, in which order, and who may have it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kcv.tracking.spool import Spool
+
+HERE = "http://host:5000"
+
+
+def make(folder: Path, **header: Any) -> Spool:
+    return Spool.create(folder, {"kind": "run", "location": HERE, "time": 1, **header})
+
+
+def rest(spool: Spool) -> list[Any]:
+    """Delivers what waits, and returns it."""
+    found = []
+    while (entry := spool.peek()) is not None:
+        found.append(entry.get("n", entry.get("kind", "damaged")))
+        spool.advance()
+    return found
+
+
+def test_entries_come_out_in_order_while_others_go_in(tmp_path: Path) -> None:
+    spool = make(tmp_path)
+    assert rest(spool) == ["run"]
+    assert spool.peek() is None
+
+    def write() -> None:
+        for n in range(500):
+            spool.append({"n": n, "text": "x" * (n * 7 % 1000)})
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    found = rest(spool)
+    thread.join()
+    assert found + rest(spool) == list(range(500))
+    assert spool.waiting == 0
+    spool.remove()
+    spool.append({"n": 501})  # too late: no harm
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_owner_goes_on_where_the_last_one_was(tmp_path: Path) -> None:
+    spool = make(tmp_path)
+    for n in range(3):
+        spool.append({"n": n})
+    assert spool.peek() is not None
+    spool.run_id = "abc"
+    spool.advance()
+    assert (spool.peek() or {})["n"] == 0
+    spool.advance()
+    spool.close()
+    (found,) = Spool.left_over(tmp_path, HERE)
+    assert (found.name, found.run_id, found.waiting) == (spool.name, "abc", 2)
+    assert rest(found) == [1, 2]
+    found.close()
+
+
+def test_half_a_line_at_the_end_is_no_entry(tmp_path: Path) -> None:
+    spool = make(tmp_path)
+    spool.append({"n": 0})
+    spool.close()
+    with spool.path.open("ab") as stream:
+        stream.write(b'{"n": 1, "te')
+    (found,) = Spool.left_over(tmp_path, HERE)
+    assert found.waiting == 2
+    assert rest(found) == ["run", 0]
+    assert found.waiting == 0
+    found.close()
+
+
+def test_a_damaged_line_is_not_the_end(tmp_path: Path) -> None:
+    spool = make(tmp_path)
+    spool.close()
+    with spool.path.open("ab") as stream:
+        stream.write(b'\x00\xff\n[1]\n{"n": 2}\n')
+    (found,) = Spool.left_over(tmp_path, HERE)
+    assert rest(found) == ["run", "damaged", "damaged", 2]
+    found.close()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"offset": "x"}'])
+def test_without_its_cursor_a_spool_begins_anew(tmp_path: Path, text: str) -> None:
+    spool = make(tmp_path)
+    spool.append({"n": 0})
+    rest(spool)
+    spool.close()
+    spool.path.with_suffix(".cursor").write_text(text)
+    (found,) = Spool.left_over(tmp_path, HERE)
+    assert rest(found) == ["run", 0]
+    found.close()
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    spool = make(tmp_path)
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write", lambda handle, data: write(handle, data[:5]))
+        with pytest.raises(OSError, match="the disk is full"):
+            spool.append({"n": 0})
+    spool.append({"n": 1})
+    assert rest(spool) == ["run", 1]
+    spool.close()
+
+
+def test_nobody_takes_a_spool_of_a_living_process(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from kcv.tracking.spool import Spool\n"
+        f"spool = Spool.create(Path(sys.argv[1]), {{'kind': 'run', 'location': '{HERE}', 'time': 2}})\n"
+        "spool.append({'n': 7}); print(spool.name, flush=True); sys.stdin.read()"
+    )
+    root = Path(__file__).resolve().parent.parent.parent
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": root}
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], **pipes) as process:
+        assert process.stdout is not None
+        name = process.stdout.readline().strip()
+        assert Spool.left_over(tmp_path, HERE) == []
+        process.kill()
+        process.wait()
+    (found,) = Spool.left_over(tmp_path, HERE)
+    assert found.name == name
+    assert rest(found) == ["run", 7]
+    assert Spool.left_over(tmp_path, HERE) == []  # this process has it now
+    found.remove()
+
+
+def test_spools_are_left_to_their_own_store_and_the_oldest_goes_first(tmp_path: Path) -> None:
+    for time, location in ((3, HERE), (1, HERE), (2, "http://other"), (4, HERE)):
+        make(tmp_path, time=time, location=location).close()
+    (tmp_path / "spool-strange.jsonl").write_text("not a spool\n")
+    (tmp_path / "spool-empty.jsonl").write_text("")
+    (tmp_path / "spool-future.jsonl").write_text(json.dumps({"version": 99, "location": HERE}) + "\n")
+    found = Spool.left_over(tmp_path, HERE)
+    assert [spool.header["time"] for spool in found] == [1, 3, 4]
+    for spool in found:
+        spool.close()
+
+
+def test_only_its_owner_can_read_a_spool(tmp_path: Path) -> None:
+    spool = make(tmp_path)
+    assert spool.path.stat().st_mode & 0o077 == 0
+    spool.close()

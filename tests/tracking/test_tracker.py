@@ -1,0 +1,392 @@
+"""The tracker with a store that goes and comes back as a test says."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kcv.errors import TrackingError
+from kcv.tracking import MlflowTracker
+from kcv.tracking.delivery import Delivery
+from kcv.tracking.faults import NoAnswer, Refused
+from kcv.tracking.spool import Spool
+
+Messages = Callable[[], list[str]]
+Until = Callable[[Callable[[], object]], None]
+
+
+class FakeStore:
+    """Keeps runs in a dict; `fault` is what it does instead, `lost` forgets to answer once, `gate` makes it slow."""
+
+    location = "http://host:5000"
+    remote = True
+
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.fault: Exception | None = None
+        self.lost = False
+        self.refused_metric = ""
+        self.calls = 0
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def prepare(self) -> None:
+        pass
+
+    def check_file(self) -> None:
+        return None
+
+    def _call(self) -> None:
+        self.calls += 1
+        self.gate.wait(60)
+        if self.fault is not None:
+            raise self.fault
+
+    def _answer(self) -> None:
+        if self.lost:
+            self.lost = False
+            raise NoAnswer("the answer was lost")
+
+    def create_run(self, experiment: str, name: str, start_time: int, spool: str) -> str:
+        self._call()
+        run_id = f"id{len(self.runs)}"
+        run = {"name": name, "spool": spool, "params": {}, "tags": {}, "metrics": [], "files": [], "status": "RUNNING"}
+        self.runs[run_id] = run
+        self._answer()
+        return run_id
+
+    def find_run(self, experiment: str, spool: str) -> str | None:
+        self._call()
+        return next((run_id for run_id, run in self.runs.items() if run["spool"] == spool), None)
+
+    def describe_run(self, run_id: str, params: dict[str, str], tags: dict[str, str]) -> None:
+        self._call()
+        self.runs[run_id]["params"] |= params
+        self.runs[run_id]["tags"] |= tags
+
+    def reopen_run(self, run_id: str) -> None:
+        self._call()
+        self.runs[run_id]["status"] = "RUNNING"
+
+    def steps(self, run_id: str, metric: str) -> set[int]:
+        self._call()
+        return {step for step, values, _ in self.runs[run_id]["metrics"] if metric in values}
+
+    def log_metrics(self, run_id: str, metrics: dict[str, float], step: int, timestamp: int) -> None:
+        self._call()
+        if self.refused_metric in metrics:
+            raise Refused("no such name", of_entry=True)
+        if (point := (step, metrics, timestamp)) not in self.runs[run_id]["metrics"]:
+            self.runs[run_id]["metrics"].append(point)
+        self._answer()
+
+    def log_artifact(self, run_id: str, path: Path, folder: str | None) -> None:
+        self._call()
+        self.runs[run_id]["files"].append(f"{folder}/{path.name}")
+
+    def end_run(self, run_id: str, status: str, end_time: int) -> None:
+        self._call()
+        self.runs[run_id]["status"] = status
+
+    def points(self, run_id: str = "id0") -> list[tuple[int, float]]:
+        return [(step, values["loss"]) for step, values, _ in self.runs[run_id]["metrics"] if "loss" in values]
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> FakeStore:
+    monkeypatch.setattr("kcv.tracking.courier.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("kcv.tracking.courier.SILENT_SECONDS", 0.3)
+    return FakeStore()
+
+
+def track(store: FakeStore) -> MlflowTracker:
+    return MlflowTracker(store, "kcv")  # type: ignore[arg-type]
+
+
+def log(tracker: MlflowTracker, *steps: int) -> None:
+    for step in steps:
+        tracker.log_metrics({"loss": 1 / step}, step)
+
+
+def settled() -> bool:
+    return not any(thread.name == "kcv-tracking" for thread in threading.enumerate())
+
+
+def test_all_is_delivered_and_no_spool_is_left(store: FakeStore, tmp_path: Path, spools: Path) -> None:
+    (tmp_path / "run" / "plots").mkdir(parents=True)
+    (tmp_path / "run" / "a.txt").write_text("a")
+    (tmp_path / "run" / "plots" / "b.png").write_text("b")
+    tracker = track(store)
+    assert (tracker.run_id, tracker.spool) == (None, None)
+    tracker.start("mine", {"lr": 0.1}, {"device": "cpu"})
+    assert tracker.run_id == "id0"
+    log(tracker, 1, 2)
+    tracker.log_artifacts(tmp_path / "run")
+    tracker.log_artifacts(tmp_path / "run" / "a.txt")
+    tracker.finish()
+    tracker.finish("FAILED")
+    log(tracker, 3)
+    run = store.runs["id0"]
+    assert (run["name"], run["params"], run["tags"]) == ("mine", {"lr": "0.1"}, {"device": "cpu"})
+    assert store.points() == [(1, 1.0), (2, 0.5)]
+    assert run["files"] == ["None/a.txt", "plots/b.png", "None/a.txt"]
+    assert run["status"] == "FINISHED"
+    assert list(spools.iterdir()) == []
+
+
+def test_a_slow_store_is_not_waited_for(store: FakeStore, monkeypatch: pytest.MonkeyPatch, messages: Messages) -> None:
+    monkeypatch.setattr("kcv.tracking.tracker.START_SECONDS", 0.1)
+    store.gate.clear()
+    tracker = track(store)
+    tracker.start("slow", {}, {})
+    durations = []
+    for step in range(1, 21):
+        began = time.perf_counter()
+        log(tracker, step)
+        durations.append(time.perf_counter() - began)
+    store.gate.set()
+    tracker.finish()
+    assert sorted(durations)[10] < 0.05
+    assert len(store.points()) == 20
+    assert store.runs["id0"]["status"] == "FINISHED"
+    assert "no answer yet; the training goes on" in messages()[0]
+
+
+def test_what_comes_while_a_store_is_down_is_delivered_when_it_is_back(
+    store: FakeStore, messages: Messages, until: Until
+) -> None:
+    tracker = track(store)
+    tracker.start("mine", {}, {})
+    log(tracker, 1)
+    until(lambda: store.points() == [(1, 1.0)])
+    store.fault = NoAnswer("gone")
+    log(tracker, 2, 3)
+    calls = store.calls
+    until(lambda: store.calls > calls + 2)
+    store.fault = None
+    log(tracker, 4)
+    until(lambda: len(store.points()) == 4)
+    store.lost = True  # it takes the next figures, and its answer is lost
+    log(tracker, 5)
+    tracker.finish()
+    assert [step for step, _ in store.points()] == [1, 2, 3, 4, 5]
+    assert messages()[1] == "tracking: http://host:5000 takes entries again"
+    assert "gone; the training goes on, and its entries wait in " in messages()[0]
+
+
+def test_a_store_that_stays_away_gets_all_with_the_next_run(
+    store: FakeStore, tmp_path: Path, spools: Path, messages: Messages, until: Until
+) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    for name in ("kept", "gone"):
+        (files / name).write_text(name)
+    store.fault = NoAnswer("gone")
+    tracker = track(store)
+    tracker.start("first", {"lr": 1}, {})
+    log(tracker, 1, 2)
+    tracker.log_artifacts(files)
+    began = time.monotonic()
+    tracker.finish("FAILED")
+    assert time.monotonic() - began < 20
+    assert (tracker.run_id, tracker.spool) == (None, next(spools.iterdir()).stem)
+    assert messages()[-1] == (
+        f"tracking: 6 entries for http://host:5000 wait in {spools / str(tracker.spool)}.jsonl; "
+        "the next run with this store delivers them"
+    )
+    until(settled)
+    (files / "gone").unlink()
+    store.fault = None
+    other = track(store)
+    other.start("second", {}, {})
+    other.finish()
+    first = next(run for run in store.runs.values() if run["name"] == "first")
+    assert (first["params"], first["status"], first["files"]) == ({"lr": "1"}, "FAILED", ["None/kept"])
+    assert [step for step, _, _ in first["metrics"]] == [1, 2]
+    assert all(timestamp <= time.time() * 1000 for _, _, timestamp in first["metrics"])
+    assert [line for line in messages() if "1 files of the run first are gone" in line]
+    assert list(spools.iterdir()) == []
+
+
+def test_a_run_is_made_once_though_the_answer_was_lost(store: FakeStore) -> None:
+    store.lost = True
+    tracker = track(store)
+    tracker.start("mine", {}, {})
+    log(tracker, 1)
+    tracker.finish()
+    assert [run["name"] for run in store.runs.values()] == ["mine"]
+    assert store.points() == [(1, 1.0)]
+
+
+def test_a_refusal_that_takes_its_time_is_told(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch, messages: Messages, until: Until, spools: Path
+) -> None:
+    monkeypatch.setattr("kcv.tracking.tracker.START_SECONDS", 0.05)
+    store.gate.clear()
+    store.fault = Refused("forbidden", of_entry=False)
+    tracker = track(store)
+    tracker.start("mine", {}, {})
+    store.gate.set()
+    until(lambda: len(messages()) == 2)
+    tracker.finish()
+    assert "http://host:5000: no answer yet; the training goes on" in messages()[0]
+    assert "http://host:5000: forbidden; the training goes on" in messages()[1]
+    assert "2 entries for http://host:5000 wait in" in messages()[2]
+    assert len(list(spools.glob("*.jsonl"))) == 1
+
+
+def test_a_person_who_stops_waiting_for_the_start_leaves_nothing(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch, spools: Path
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kcv.tracking.courier.Courier.wait_for_answer", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        track(store).start("mine", {}, {})
+    assert list(spools.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [NoAnswer, Refused])
+def test_what_is_left_over_and_not_taken_stays_and_is_told(
+    store: FakeStore, messages: Messages, spools: Path, monkeypatch: pytest.MonkeyPatch, until: Until, kind: type
+) -> None:
+    monkeypatch.setattr("kcv.tracking.courier.LONGEST_PAUSE", 0.05)
+    header = {"kind": "run", "location": store.location, "experiment": "deleted", "name": "old", "time": 1}
+    Spool.create(spools, {**header, "params": {}, "tags": {}, "run_id": None, "continues": None}).close()
+    find = store.find_run
+
+    def find_run(experiment: str, spool: str) -> str | None:
+        if experiment == "deleted":
+            reason = "the experiment is deleted there"
+            raise Refused(reason, of_entry=False) if kind is Refused else NoAnswer(reason)
+        return find(experiment, spool)
+
+    monkeypatch.setattr(store, "find_run", find_run)
+    tracker = track(store)
+    tracker.start("mine", {}, {})
+    until(lambda: "does not take" in "".join(messages()))
+    log(tracker, 1)
+    tracker.finish()
+    (left,) = spools.glob("*.jsonl")
+    line = f"tracking: http://host:5000 does not take the run of {left}, which stays there: "
+    assert f"{line}the experiment is deleted there" in messages()
+    assert store.points() == [(1, 1.0)]
+
+
+@pytest.mark.parametrize("of_entry", [True, False])
+def test_a_refusal_at_the_start_is_an_error_and_leaves_nothing(store: FakeStore, spools: Path, of_entry: bool) -> None:
+    store.fault = Refused("forbidden", of_entry=of_entry)
+    tracker = track(store)
+    with pytest.raises(TrackingError, match=r"^tracking\.uri: cannot use http://host:5000 .*: forbidden\. Give "):
+        tracker.start("mine", {}, {})
+    tracker.finish()
+    assert list(spools.iterdir()) == []
+
+
+def test_a_refusal_later_costs_what_is_refused_and_no_more(store: FakeStore, messages: Messages, until: Until) -> None:
+    tracker = track(store)
+    tracker.start("mine", {}, {})
+    store.refused_metric = "bad"
+    tracker.log_metrics({"bad": 1.0}, 1)
+    tracker.log_metrics({"bad": 1.0}, 2)
+    log(tracker, 3)
+    until(lambda: store.points())
+    store.fault = Refused("the token has expired", of_entry=False)
+    log(tracker, 4)
+    calls = store.calls
+    until(lambda: store.calls > calls + 1)
+    store.fault = None
+    tracker.finish()
+    assert [step for step, _ in store.points()] == [3, 4]
+    assert len([line for line in messages() if "refuses an entry" in line]) == 1
+
+
+def test_a_run_is_continued_by_its_id_without_doubling_steps(store: FakeStore) -> None:
+    first = track(store)
+    first.start("mine", {"epochs": 2}, {})
+    log(first, 1, 2)
+    first.log_metrics({"test_accuracy": 0.5}, 2)
+    first.finish("KILLED")
+    second = track(store)
+    second.start("mine", {}, {}, run_id=first.run_id)
+    assert (second.run_id, store.runs["id0"]["status"]) == ("id0", "RUNNING")
+    log(second, 2, 3)
+    second.log_metrics({"other": 0.5}, 2)
+    second.finish()
+    assert len(store.runs) == 1
+    assert [step for step, _ in store.points()] == [1, 2, 3]
+    assert [step for step, values, _ in store.runs["id0"]["metrics"] if "other" in values] == [2]
+    assert store.runs["id0"]["status"] == "FINISHED"
+
+
+def test_a_run_that_no_store_has_seen_is_continued_by_its_spool(store: FakeStore, until: Until) -> None:
+    store.fault = NoAnswer("gone")
+    names = []
+    for steps in ((1, 2), (2, 3)):
+        tracker = track(store)
+        tracker.start("mine", {}, {}, run_id=names[-1] if names else None)
+        names.append(tracker.spool)
+        log(tracker, *steps)
+        tracker.finish("KILLED")
+        until(settled)
+    assert names[0] == names[1]
+    store.fault = None
+    last = track(store)
+    last.start("mine", {}, {}, run_id=names[0])
+    log(last, 3, 4)
+    last.finish()
+    assert len(store.runs) == 1
+    assert [step for step, _ in store.points()] == [1, 2, 3, 4]
+    assert store.runs["id0"]["status"] == "FINISHED"
+
+
+def test_a_run_whose_spool_is_in_use_is_continued_when_that_is_free(
+    store: FakeStore, spools: Path, messages: Messages, until: Until
+) -> None:
+    header = {"kind": "run", "location": store.location, "experiment": "kcv", "name": "mine", "time": 1}
+    spool = Spool.create(spools, {**header, "params": {}, "tags": {}, "run_id": None, "continues": None})
+    spool.append({"kind": "metrics", "values": {"loss": 1.0}, "step": 1, "time": 2})
+    tracker = track(store)
+    tracker.start("mine", {}, {}, run_id=spool.name)
+    log(tracker, 2)
+    assert f"the run to continue waits in {spool.name}, which is in use" in messages()[0]
+    assert store.runs == {}
+    spool.close()
+    until(lambda: tracker.run_id)
+    tracker.finish()
+    assert len(store.runs) == 1
+    assert store.points() == [(1, 1.0), (2, 0.5)]
+
+
+def test_a_run_whose_process_was_killed_is_closed_by_the_next(store: FakeStore, spools: Path) -> None:
+    header = {"kind": "run", "location": store.location, "experiment": "kcv", "name": "dead", "time": 1}
+    spool = Spool.create(spools, {**header, "params": {}, "tags": {}, "run_id": None, "continues": None})
+    spool.append({"kind": "metrics", "values": {"loss": 1.0}, "step": 1, "time": 2})
+    Delivery(store, spool).step()  # type: ignore[arg-type]
+    spool.close()  # as the system does when a process dies
+    tracker = track(store)
+    tracker.start("next", {}, {})
+    tracker.finish()
+    assert [(run["name"], run["status"]) for run in store.runs.values()] == [("dead", "KILLED"), ("next", "FINISHED")]
+    assert store.points("id0") == [(1, 1.0)]
+
+
+def test_a_cache_that_cannot_be_written_costs_only_what_is_not_delivered(
+    store: FakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, messages: Messages
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("KCV_CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    tracker = track(store)
+    tracker.start("mine", {}, {})
+    log(tracker, 1)
+    tracker.finish()
+    assert store.points() == [(1, 1.0)]
+    assert "what the store has not taken when this run ends is lost" in messages()[0]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

@@ -82,6 +82,8 @@ def predict(*operands: str, **flags: str) -> int:
     if "-" in given:
         if len(given) > 1:
             raise UsageError("predict: - stands alone; the list on standard input names all pictures.")
+        if sys.stdin is None:
+            raise UsageError("predict -: standard input is closed.")
         given = images.read_list(sys.stdin.buffer)
 
     # Rows that appear on the terminal show how far it is; a bar among them would only be in their way.

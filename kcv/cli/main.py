@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from kcv import __version__
 from kcv.cli import help as helppage
@@ -32,9 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a class name must not fail on a terminal's old encoding
     try:
-        code = _run(words)
-        sys.stdout.flush()
-        return code
+        with _terminable():
+            code = _run(words)
+            terminal.flush()
+            return code
     except KcvError as error:
         for line in str(error).splitlines():
             terminal.complain(line)
@@ -43,12 +47,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.complain("interrupted.")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has left; Python must not fail once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        terminal.let_go()  # whoever read the output has left
         return EXIT_PIPE
     except Exception:
         traceback.print_exc()
         return EXIT_BUG
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets SIGTERM end the work as an exception does, so that no temporary file stays; `train` has a way of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(words: list[str]) -> int:

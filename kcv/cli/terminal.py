@@ -4,17 +4,43 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from kcv.cli import console, results
+from kcv.errors import OutputError
 from kcv.names import plain
 
 
 def show(text: str) -> None:
-    """Prints a result."""
-    print(text, flush=True)
+    """Prints a result. Raises OutputError where the output has no room for it."""
+    with _told():
+        print(text, flush=True)
+
+
+def flush() -> None:
+    """Writes what is held back. Raises OutputError where the output has no room for it."""
+    with _told():
+        sys.stdout.flush()
+
+
+def let_go() -> None:
+    """Turns to nowhere what can no longer be written: Python would fail once more when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        let_go()
+        raise OutputError(f"cannot write to standard output: {error.strerror or error}") from None
 
 
 def json_of(values: Any) -> None:

@@ -30,13 +30,6 @@ _COPIES = 5
 """Variables of a checkpoint over those of the model: weights, two moments, a moving average, the best weights."""
 
 
-@dataclass
-class Outcome:
-    """Whether a run has come to its end."""
-
-    finished: bool = False
-
-
 @dataclass(frozen=True)
 class OpenRun:
     """A run under way.
@@ -57,12 +50,11 @@ class OpenRun:
         return None if seconds is None else Writer(CheckpointStore(self.folder.resume), seconds)
 
     @contextmanager
-    def recorded(self) -> Iterator[Outcome]:
+    def recorded(self) -> Iterator[None]:
         """Tells the tracker how the block ends, and the user how to go on where it does not end well."""
-        outcome = Outcome()
         status: Status = "FAILED"
         try:
-            yield outcome
+            yield
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
@@ -130,13 +122,19 @@ def open_run(
 def require_space(folder: Path, model: keras.Model, config: Config) -> None:
     """Checks that a run's files fit on the disk, before hours are spent on them.
 
+    Args:
+        folder: of the run; it need not be there yet.
+        model: whose weights are kept.
+        config: of the run.
+
     Raises:
         OutputError: they do not.
     """
     weights = 4 * model.count_params()
     # Two checkpoints and the one that is being written; the model file, and the one that replaces it.
     needed = weights * (2 + (3 * _COPIES if config.train.checkpoint_seconds is not None else 0))
-    free = shutil.disk_usage(folder).free
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
     if free < needed:
         raise OutputError(
             f"{folder}: {free / 1e6:,.0f} MB are free on the disk, and the run needs up to {needed / 1e6:,.0f} MB for "

@@ -100,10 +100,10 @@ def _train(
         record.require_machine(surroundings)
     with open_batches(config, dataset, device) as batches, device_scope(device), precision_scope(policy):
         model = _build(config, dataset, pretrained)
+        require_space(folder.path if folder else Path(config.output_dir or "runs"), model, config)
         # From here on there is a run: all that a wrong configuration can break has been tried.
         opened = open_run(config, dataset, surroundings, held, folder, record)
-        require_space(opened.folder.path, model, config)
-        with opened.recorded() as outcome:
+        with opened.recorded():
             result = Result(config, dataset, model, models.variant_of(config.model, pretrained), policy, opened.folder)
             if begin is not None:
                 result.recall()
@@ -115,7 +115,6 @@ def _train(
             report(opened.folder.path)
             opened.tracker.log_metrics(_scalars(figures), step=fitted.best_epoch)
             opened.tracker.log_artifacts(opened.folder.path)
-            outcome.finished = True
     opened.folder.close()
     return Run(
         directory=opened.folder.path,

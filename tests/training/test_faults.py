@@ -203,7 +203,7 @@ def test_a_disk_that_has_room_again_gets_checkpoints_again(
 def test_a_read_only_folder_is_one_line(configure: Configure, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(OutputError, match=r"cannot make the run folder .*Read-only file system"):
-        train(configure(output_dir=str(small_disk / "run")))
+        train(configure(output_dir=str(small_disk / "run"), **SMALL))
 
 
 def test_two_new_runs_do_not_share_a_folder(configure: Configure, tmp_path: Path) -> None:

@@ -113,9 +113,9 @@ def _train(
             fitted = fit(model, batches, config, watch, identity=identity, begin=begin)
             figures = result.finish(fitted)
             report(opened.folder.path)
+            opened.folder.close()  # here the run is finished; what is left is told, and waits where nobody listens
             opened.tracker.log_metrics(_scalars(figures), step=fitted.best_epoch)
             opened.tracker.log_artifacts(opened.folder.path)
-    opened.folder.close()
     return Run(
         directory=opened.folder.path,
         model_path=opened.folder.model,

@@ -239,6 +239,7 @@ def test_mlflow_has_the_run(configure, tmp_path):
     losses = [point.value for point in client.get_metric_history(found.info.run_id, "val_loss")]
     assert losses == pytest.approx([row["val_loss"] for row in run.history])
     names = {entry.path for entry in client.list_artifacts(found.info.run_id)}
+    assert "resume" not in names
     assert {"model.keras", "metrics.json", "report.html", "evaluation", "config.yaml"} <= names
 
 

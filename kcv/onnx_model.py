@@ -124,13 +124,16 @@ class OnnxModel:
         self.path = Path(path)
         self._threads = threads
         self.session = open_session(self.path, device=device, threads=threads)
-        metadata = self.session.get_modelmeta().custom_metadata_map
+        try:
+            metadata = self.session.get_modelmeta().custom_metadata_map
+            declared = [self.session.get_inputs(), self.session.get_outputs()]
+            inputs, outputs = ([(value.name, value.type, _fixed(value.shape)) for value in side] for side in declared)
+        except UnicodeDecodeError as error:
+            raise ArtifactError(f"{path}: its description is damaged: {error}") from None
         self.info = OnnxInfo.from_metadata(metadata, str(path))
         expected = [None, self.info.image_size, self.info.image_size, 3]
-        inputs = [(value.name, value.type, _fixed(value.shape)) for value in self.session.get_inputs()]
-        outputs = {value.name: (value.type, _fixed(value.shape)) for value in self.session.get_outputs()}
         rows = ("tensor(float)", [None, len(self.class_names)])
-        fits = all(outputs.get(name) == rows for name in (LOGITS, PROBABILITIES))
+        fits = all((name, *rows) in outputs for name in (LOGITS, PROBABILITIES))
         if not fits or inputs != [(INPUT, "tensor(uint8)", expected)]:
             raise ArtifactError(f"{path}: its inputs and outputs are not what its description says")
 

@@ -41,7 +41,8 @@ def open_session(path: Path, *, device: str = "auto", threads: int | None = None
             # Several threads call at once: each computes alone, and what it frees is the next one's to use.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        # Its fallback prints, and tries the same again.
+        return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     # onnxruntime has a class of errors for each kind of damage, with no common name that is public.
     except Exception as error:
         raise ArtifactError(f"{path}: cannot be opened as an ONNX model: {first_line(error)}") from error

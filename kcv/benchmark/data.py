@@ -18,6 +18,7 @@ from torchvision import transforms
 from kcv import images
 from kcv.config import AugmentConfig
 from kcv.data.augment import Augment
+from kcv.data.chance import Chance
 from kcv.native.device import describe_device, resolve_device, synchronize
 from kcv.progress import Progress
 from kcv.turns import take_turns
@@ -107,10 +108,10 @@ def _augment(pixels: NDArray[np.uint8], device: str) -> Callable[[], Any]:
     pictures = torch.from_numpy(pixels).to(device)
     targets = torch.zeros(len(pixels), 10, device=device)
     indices = torch.arange(len(pixels), device=device)
-    generator = torch.Generator(device).manual_seed(0)
+    chance = Chance(torch.Generator(device).manual_seed(0), len(pictures))
 
     def work() -> Tensor:
-        changed, _ = augment(pictures, targets, generator=generator, indices=indices, epoch=0)
+        changed, _ = augment(pictures, targets, chance=chance, indices=indices, epoch=0)
         return changed
 
     return work

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kcv.config import AugmentConfig
+from kcv.data.chance import Chance
 from kcv.data.color import jitter
 from kcv.data.mix import inside, mix
 from kcv.errors import ConfigError
@@ -60,14 +61,14 @@ class Augment:
         self._seed = seed
 
     def __call__(
-        self, images: Tensor, targets: Tensor, *, generator: torch.Generator, indices: Tensor, epoch: int
+        self, images: Tensor, targets: Tensor, *, chance: Chance, indices: Tensor, epoch: int
     ) -> tuple[Tensor, Tensor]:
         """Augments one batch; the arguments stay untouched.
 
         Args:
             images: uint8 [b, size, size, 3].
             targets: float32 [b, classes].
-            generator: freshly seeded for this batch, on the device of `images`; the only source of chance.
+            chance: of this batch, on the device of `images`.
             indices: int64 [b], each picture's position in the training set.
             epoch: counted from 0.
 
@@ -76,38 +77,37 @@ class Augment:
         """
         config = self._config
         if config.crop_padding or config.flip != "none":
-            images = self._crop_and_flip(images, generator, indices, epoch)
+            images = self._crop_and_flip(images, chance, indices, epoch)
         if config.color_jitter or config.hue:
-            images = jitter(images, config.color_jitter, config.hue, generator)
+            images = jitter(images, config.color_jitter, config.hue, chance)
         if config.cutout or config.random_erasing:
-            images = self._blank(images, generator)
+            images = self._blank(images, chance)
         if config.mixup or config.cutmix:
-            images, targets = mix(images, targets, config.mixup, config.cutmix, generator)
+            images, targets = mix(images, targets, config.mixup, config.cutmix, chance)
         return images, targets
 
-    def _crop_and_flip(self, images: Tensor, generator: torch.Generator, indices: Tensor, epoch: int) -> Tensor:
-        count, padding, flip = len(images), self._config.crop_padding, self._config.flip
-        device = images.device
-        down, right = torch.randint(-padding, padding + 1, (2, count, 1), generator=generator, device=device)
+    def _crop_and_flip(self, images: Tensor, chance: Chance, indices: Tensor, epoch: int) -> Tensor:
+        padding, flip = self._config.crop_padding, self._config.flip
+        down, right = chance.integers(-padding, padding + 1, 2)[..., None]
         if flip == "alternating":
             mirrored = first_flip(indices, self._seed) ^ bool(epoch % 2)
         elif flip == "random":
-            mirrored = torch.randint(2, (count,), generator=generator, device=device) == 1
+            mirrored = chance.integers(0, 2, 1)[0] == 1
         else:
-            mirrored = torch.zeros(count, dtype=torch.bool, device=device)
+            mirrored = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         return shift_and_flip(images, down, right, mirrored[:, None])
 
-    def _blank(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        config, count, size = self._config, len(images), images.shape[1]
+    def _blank(self, images: Tensor, chance: Chance) -> Tensor:
+        config, size = self._config, images.shape[1]
         blank = torch.zeros((), dtype=torch.bool, device=images.device)
         if config.cutout:
             # The centre lies anywhere, so a square may hang over the border (DeVries & Taylor 2017, arXiv 1708.04552:
             # better than always whole squares).
-            centre = torch.randint(size, (2, count), generator=generator, device=images.device)
+            centre = chance.integers(0, size, 2)
             top, left = centre - config.cutout // 2
             blank = blank | inside(top, top + config.cutout, left, left + config.cutout, size)
         if config.random_erasing:
-            blank = blank | inside(*erasing_boxes(count, size, config.random_erasing, generator), size)
+            blank = blank | inside(*erasing_boxes(size, config.random_erasing, chance), size)
         return images.masked_fill(blank, GREY)
 
 
@@ -150,26 +150,23 @@ def first_flip(indices: Tensor, seed: int) -> Tensor:
     return (value >> 33) & 1 == 1
 
 
-def erasing_boxes(
-    count: int, size: int, probability: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def erasing_boxes(size: int, probability: float, chance: Chance) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draws the rectangles of random erasing.
 
     Returns:
         int64 [count] each: top, bottom, left, right (bottom and right not included); empty where nothing is erased.
     """
-    device = generator.device
-    chance = torch.rand((5, count, _ERASING_TRIES), generator=generator, device=device)
-    area = size * size * (ERASED_AREA[0] + (ERASED_AREA[1] - ERASED_AREA[0]) * chance[0])
+    drawn = chance.uniform(5, _ERASING_TRIES)
+    area = size * size * (ERASED_AREA[0] + (ERASED_AREA[1] - ERASED_AREA[0]) * drawn[0])
     low, high = (math.log(ratio) for ratio in ERASED_RATIO)
-    ratio = torch.exp(low + (high - low) * chance[1])
+    ratio = torch.exp(low + (high - low) * drawn[1])
     height, width = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
     fits = (height < size) & (width < size)
     # argmax gives the first of equal values, on CPU and CUDA alike, only for distinct scores: make them so.
-    score = fits * torch.arange(_ERASING_TRIES, 0, -1, device=device)
+    score = fits * torch.arange(_ERASING_TRIES, 0, -1, device=chance.device)
     pick = score.argmax(dim=1, keepdim=True)
-    erase = fits.any(dim=1) & (chance[2, :, 0] < probability)
+    erase = fits.any(dim=1) & (drawn[2, :, 0] < probability)
     height, width = (side.gather(1, pick).squeeze(1) * erase for side in (height, width))
-    top = (chance[3, :, 0] * (size - height + 1)).long().clamp_(max=size)
-    left = (chance[4, :, 0] * (size - width + 1)).long().clamp_(max=size)
+    top = (drawn[3, :, 0] * (size - height + 1)).long().clamp_(max=size)
+    left = (drawn[4, :, 0] * (size - width + 1)).long().clamp_(max=size)
     return top, top + height, left, left + width

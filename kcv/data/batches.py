@@ -17,15 +17,15 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from kcv.config import AugmentConfig
 from kcv.data.augment import Augment
+from kcv.data.chance import Chance
 from kcv.data.dataset import Pictures
+from kcv.data.order import STEP, Indices, Part, Share, shuffled
 from kcv.data.resident import ResidentPixels
-from kcv.data.streaming import Indices, StreamedPixels, default_workers
+from kcv.data.streaming import StreamedPixels, default_workers
 from kcv.errors import DataError
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 """Images [b, size, size, 3], uint8 or float32 in 0 to 255, and targets, float32 [b, classes]; both on the device."""
-
-_ORDER, _STEP = 0, 1  # keep the random streams of an epoch's order and of its steps apart
 
 
 class _Batches(IterableDataset[Batch]):
@@ -86,21 +86,25 @@ class TrainingBatches(_Batches):
     tiny last batch disturbs the batch statistics. All that is random in a batch follows from (seed, epoch, step) on a
     given kind of device, never from the global generators, so that a resumed run repeats what it would have seen.
 
+    Of several processes each has its share of every batch, and together they see what one process would see: the same
+    pictures, changed in the same way (only the partners in mixup and CutMix are found within the share).
+
     Iteration gives the epoch that was last set (at first 0), again and again: call `set_epoch` when an epoch begins,
     e.g. `keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.set_epoch(epoch))`.
 
     Args:
         pictures: the training split.
         num_classes: width of the targets.
-        batch_size: the most pictures in a batch.
+        batch_size: the most pictures in a batch, of all processes together.
         augment: the random changes.
         label_smoothing: part of each target spread evenly over all classes, 0 to 1.
         seed: of order and augmentation, 0 or more.
         device: where the batches are made.
         workers: processes that decode streamed pictures; None = all cores but one. Unused for pictures in memory.
+        share: the process's part of each batch.
 
     Raises:
-        DataError: no pictures.
+        DataError: no pictures, or batches with fewer pictures than there are processes.
         ConfigError: an augmentation that does not fit the pictures' size.
     """
 
@@ -115,13 +119,20 @@ class TrainingBatches(_Batches):
         seed: int,
         device: torch.device | str,
         workers: int | None = None,
+        share: Share | None = None,
     ) -> None:
         super().__init__(pictures, num_classes, batch_size, device, workers)
+        self._share = share or Share()
+        if len(pictures) // self._steps < self._share.size:
+            raise DataError(
+                f"batches of {len(pictures) // self._steps} of {len(pictures)} pictures cannot be shared by "
+                f"{self._share.size} processes: use a larger batch_size, or fewer processes"
+            )
         self._augment = Augment(augment or AugmentConfig(), image_size=pictures.size, seed=seed)
         self._smoothing = label_smoothing
         self._seed = seed
         self._epoch = self._start = 0
-        self._parts: tuple[int, list[Indices]] = (-1, [])
+        self._parts: tuple[int, list[Part]] = (-1, [])
         self._places: tuple[int, tuple[Tensor, ...]] = (-1, ())
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
@@ -142,43 +153,44 @@ class TrainingBatches(_Batches):
         """
         if not 0 <= step < len(self):
             raise IndexError(f"step={step}: an epoch has steps 0 to {len(self) - 1}")
-        return self._finish(epoch, step, self._pixels.take(self.order(epoch)[step]))
+        return self._finish(epoch, step, self._pixels.take(self.order(epoch)[step].indices))
 
-    def order(self, epoch: int) -> list[Indices]:
-        """Returns each batch's positions in the split, int64 arrays; together a permutation."""
+    def order(self, epoch: int) -> list[Part]:
+        """Returns this process's part of each batch; those of all processes together are a permutation of the split."""
         if self._parts[0] != epoch:
-            count = len(self._labels)
-            permutation = np.random.default_rng((self._seed, epoch, _ORDER)).permutation(count)
-            self._parts = (epoch, np.array_split(permutation, self._steps))
+            self._parts = (epoch, shuffled(len(self._labels), self._steps, self._seed, epoch, self._share))
         return self._parts[1]
 
     def __iter__(self) -> Iterator[Any]:
         """Yields the batches of the epoch that is set when the first one is taken; None for a step before its start."""
         epoch, start = self._epoch, self._start
         yield from itertools.repeat(None, start)
-        images = self._images(self.order(epoch)[start:], self._order_on_device(epoch)[start:])
+        indices = [part.indices for part in self.order(epoch)[start:]]
+        images = self._images(indices, self._order_on_device(epoch)[start:])
         for step, taken in enumerate(images, start):
             yield self._finish(epoch, step, taken)
 
     def without_pictures(self) -> Iterator[tuple[Indices, Tensor]]:
         """Yields positions in the split and targets of each batch of the epoch that is set."""
         for part, where in zip(self.order(self._epoch), self._order_on_device(self._epoch), strict=True):
-            yield part, self._targets(where, self._smoothing)
+            yield part.indices, self._targets(where, self._smoothing)
 
     def _order_on_device(self, epoch: int) -> tuple[Tensor, ...]:
         """Returns `order(epoch)` as tensors: one copy an epoch, because each makes the host wait for the device."""
         if self._places[0] != epoch:
-            parts = self.order(epoch)
+            parts = [part.indices for part in self.order(epoch)]
             whole = torch.from_numpy(np.concatenate(parts)).to(self._device)
             self._places = (epoch, torch.split(whole, [len(part) for part in parts]))
         return self._places[1]
 
     def _finish(self, epoch: int, step: int, images: Tensor) -> Batch:
-        seed = np.random.SeedSequence((self._seed, epoch, _STEP, step)).generate_state(1, np.uint64)[0]
+        seed = np.random.SeedSequence((self._seed, epoch, STEP, step)).generate_state(1, np.uint64)[0]
         generator = torch.Generator(self._device).manual_seed(int(seed >> np.uint64(1)))
         where = self._order_on_device(epoch)[step]
         targets = self._targets(where, self._smoothing)
-        return self._augment(images, targets, generator=generator, indices=where, epoch=epoch)
+        part = self.order(epoch)[step]
+        chance = Chance(generator, len(images), part.begin, part.total)
+        return self._augment(images, targets, chance=chance, indices=where, epoch=epoch)
 
 
 class InferenceBatches(_Batches):

@@ -12,26 +12,28 @@ import math
 import torch
 from torch import Tensor
 
+from kcv.data.chance import Chance
+
 # Rows: luma, then the two chroma axes of YIQ (FCC NTSC, 1953).
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
-def jitter(images: Tensor, strength: float, hue: float, generator: torch.Generator) -> Tensor:
+def jitter(images: Tensor, strength: float, hue: float, chance: Chance) -> Tensor:
     """Draws each picture's four changes and applies them.
 
     Args:
         images: uint8 [b, h, w, 3], RGB.
         strength: brightness, contrast and saturation factors come from [max(0, 1 - strength), 1 + strength].
         hue: turns of the colour circle, from [-hue, hue].
-        generator: on the device of `images`.
+        chance: of this batch, on the device of `images`.
 
     Returns:
         uint8 [b, h, w, 3].
     """
     low = max(0.0, 1.0 - strength)
-    chance = torch.rand((4, len(images)), generator=generator, device=images.device)
-    brightness, contrast, saturation = low + (1.0 + strength - low) * chance[:3]
-    return adjust(images, brightness, contrast, saturation, hue * (2.0 * chance[3] - 1.0))
+    drawn = chance.uniform(4)[..., 0]
+    brightness, contrast, saturation = low + (1.0 + strength - low) * drawn[:3]
+    return adjust(images, brightness, contrast, saturation, hue * (2.0 * drawn[3] - 1.0))
 
 
 def adjust(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, turns: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Mixup and CutMix: training pictures, and with them their labels, blended in pairs.
 
 Every picture has its own proportion (all others of a batch share one in most code): the average gradient is the same
-and varies less. Its partner is the picture before it, which is as good as any, since batches are cut from a new random
-order each epoch.
+and varies less. Its partner is the picture before it (of those that the process has), which is as good as any, since
+batches are cut from a new random order each epoch.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kcv.data.chance import Chance
+
 
 def mix(
-    images: Tensor, targets: Tensor, mixup_alpha: float, cutmix_alpha: float, generator: torch.Generator
+    images: Tensor, targets: Tensor, mixup_alpha: float, cutmix_alpha: float, chance: Chance
 ) -> tuple[Tensor, Tensor]:
     """Applies one of the two to a batch; where both are on, each batch takes either with even chance.
 
@@ -22,20 +24,21 @@ def mix(
         targets: float32 [b, classes].
         mixup_alpha: parameter of the Beta distribution of mixup's proportion; 0 = off.
         cutmix_alpha: the same for cutmix; 0 = off.
-        generator: freshly seeded for this batch, on the device of `images`.
+        chance: of this batch, on the device of `images`.
 
     Returns:
         Images (mixup: float32, cutmix: as given) and targets.
     """
     # torch has no public Beta that takes a generator. These few numbers are drawn on the host, from the same seed,
     # which also lets the host choose between the two without waiting for the device.
-    host = np.random.default_rng(generator.initial_seed())
+    host = np.random.default_rng(chance.seed)
     take_mixup = bool(mixup_alpha) and (not cutmix_alpha or host.random() < 0.5)
     alpha = mixup_alpha if take_mixup else cutmix_alpha
-    keep = torch.from_numpy(host.beta(alpha, alpha, len(images)).astype(np.float32)).to(images.device)
+    keep = torch.from_numpy(host.beta(alpha, alpha, chance.total).astype(np.float32)).to(images.device)
+    keep = chance.own(keep, dim=0)
     if take_mixup:
         return mixup(images, targets, keep)
-    centre = torch.randint(images.shape[1], (2, len(images)), generator=generator, device=images.device)
+    centre = chance.integers(0, images.shape[1], 2)
     return cutmix(images, targets, keep, centre[0], centre[1])
 
 

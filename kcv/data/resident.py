@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kcv.data.streaming import Indices
+from kcv.data.order import Indices
 
 
 class ResidentPixels:

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.context import BaseContext
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +27,8 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from kcv.data.dataset import Pictures
+from kcv.data.order import Indices
 from kcv.errors import DataError, ImageError
-
-Indices: TypeAlias = NDArray[np.int64]
 
 PREFETCH = 2
 """Batches that each worker may be ahead."""

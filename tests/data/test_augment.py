@@ -6,6 +6,7 @@ from torch import Tensor
 from kcv.config import AugmentConfig
 from kcv.data import augment
 from kcv.data.augment import ERASED_AREA, GREY, Augment
+from kcv.data.chance import Chance
 from kcv.errors import ConfigError
 
 
@@ -17,13 +18,19 @@ def noise(count: int, size: int = 16) -> Tensor:
     return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator(99))
 
 
+def chance(count: int, seed: int = 0) -> Chance:
+    return Chance(generator(seed), count)
+
+
 def one_hot(count: int, classes: int = 4) -> Tensor:
     return F.one_hot(torch.arange(count) % classes, classes).float()
 
 
 def apply(images: Tensor, *, seed: int = 0, epoch: int = 0, **config: object) -> tuple[Tensor, Tensor]:
     run = Augment(AugmentConfig(**config), image_size=images.shape[1], seed=5)
-    return run(images, one_hot(len(images)), generator=generator(seed), indices=torch.arange(len(images)), epoch=epoch)
+    return run(
+        images, one_hot(len(images)), chance=chance(len(images), seed), indices=torch.arange(len(images)), epoch=epoch
+    )
 
 
 EVERY_CHANGE = [
@@ -65,7 +72,7 @@ def test_arguments_stay_untouched(config: dict[str, object]) -> None:
     images, targets = noise(8), one_hot(8)
     kept, kept_targets = images.clone(), targets.clone()
     run = Augment(AugmentConfig(**config), image_size=16, seed=5)
-    changed, _ = run(images, targets, generator=generator(), indices=torch.arange(8), epoch=1)
+    changed, _ = run(images, targets, chance=chance(8), indices=torch.arange(8), epoch=1)
     assert not torch.equal(changed.float(), images.float())
     assert torch.equal(images, kept)
     assert torch.equal(targets, kept_targets)

@@ -8,6 +8,7 @@ import torch
 from kcv.config import AugmentConfig
 from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.dataset import Pictures, Samples
+from kcv.data.order import Share
 from kcv.errors import DataError
 
 SIZE = 8
@@ -23,10 +24,10 @@ def in_memory(count: int) -> Pictures:
 
 def training(
     pictures: Pictures, *, batch_size: int = 8, seed: int = 1, workers: int = 0, augment: AugmentConfig = AUGMENT,
-    label_smoothing: float = 0.0,
+    label_smoothing: float = 0.0, share: Share | None = None,
 ) -> TrainingBatches:  # fmt: skip
     return TrainingBatches(pictures, num_classes=3, batch_size=batch_size, augment=augment, seed=seed,
-                           label_smoothing=label_smoothing, device="cpu", workers=workers)  # fmt: skip
+                           label_smoothing=label_smoothing, device="cpu", workers=workers, share=share)  # fmt: skip
 
 
 def plain(pictures: Pictures, **options: int) -> TrainingBatches:
@@ -137,7 +138,7 @@ def test_read_only_pixels_are_fine() -> None:
 def test_label_smoothing_is_for_training_targets_alone() -> None:
     pictures = in_memory(3)
     ((_, targets),) = training(pictures, augment=AugmentConfig(), label_smoothing=0.3)
-    order = training(pictures).order(0)[0]
+    order = training(pictures).order(0)[0].indices
     torch.testing.assert_close(targets, (torch.eye(3) * 0.7 + 0.1)[order])
     ((_, plain_targets),) = InferenceBatches(pictures, batch_size=4, device="cpu", num_classes=3)
     assert torch.equal(plain_targets, torch.eye(3))
@@ -209,3 +210,38 @@ def test_keras_fit_takes_the_loaders_as_they_are(monkeypatch: pytest.MonkeyPatch
     fresh = training(pictures, batch_size=8)
     assert same(seen, [fresh.batch(epoch, step) for epoch in range(3) for step in range(3)])
     assert all(not torch.equal(a[0], b[0]) for a, b in pairwise(seen) if len(a[0]) == len(b[0]))
+
+
+SHARED = [
+    AugmentConfig(crop_padding=1, flip="random", color_jitter=0.3, hue=0.1),
+    AugmentConfig(flip="alternating", cutout=2, random_erasing=0.8),
+]
+
+
+@pytest.mark.parametrize("augment", SHARED, ids=["crop", "blank"])
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_together_see_what_one_would_see(augment: AugmentConfig, processes: int) -> None:
+    pictures = in_memory(20)
+    shares = [training(pictures, augment=augment, share=Share(rank, processes)) for rank in range(processes)]
+    alone = training(pictures, augment=augment)
+    for epoch in (0, 1):
+        for batches in (alone, *shares):
+            batches.set_epoch(epoch)
+        together = [tuple(torch.cat(side) for side in zip(*parts, strict=True)) for parts in zip(*shares, strict=True)]
+        assert same(together, alone)
+
+
+def test_mixed_pictures_keep_their_own_proportions_in_a_share() -> None:
+    pictures, config = in_memory(20), AugmentConfig(cutmix=1.0)
+    whole = [training(pictures, augment=config, share=Share(rank, 2)).order(0)[0] for rank in range(2)]
+    assert [(part.begin, part.total) for part in whole] == [(0, 7), (3, 7)]
+    alone, second = training(pictures, augment=config), training(pictures, augment=config, share=Share(1, 2))
+    own = alone.order(0)[0].indices[3:] % 3
+    # Of all but the first, which finds its partner among its own, the targets are those of a single process.
+    assert len(own) == 4
+    assert torch.equal(second.batch(0, 0)[1][1:], alone.batch(0, 0)[1][4:])
+
+
+def test_batches_too_small_for_the_processes_are_refused() -> None:
+    with pytest.raises(DataError, match="batches of 2 of 4 pictures cannot be shared by 3 processes"):
+        training(in_memory(4), batch_size=2, share=Share(0, 3))

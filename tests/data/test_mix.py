@@ -4,11 +4,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kcv.data import mix
+from kcv.data.chance import Chance
 
 
 def noise(count: int, size: int = 16) -> Tensor:
     generator = torch.Generator().manual_seed(99)
     return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator)
+
+
+def chance(count: int, seed: int = 0) -> Chance:
+    return Chance(torch.Generator().manual_seed(seed), count)
 
 
 def one_hot(count: int, classes: int = 4) -> Tensor:
@@ -58,7 +63,7 @@ def test_cutmix_boxes_are_cut_at_the_border_and_labels_follow_the_area(
 def test_cutmix_labels_equal_the_area_that_was_really_pasted() -> None:
     count = 200
     images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(count, 16, 16, 3).contiguous()
-    mixed, labels = mix.mix(images, torch.eye(count), 0.0, 1.0, torch.Generator().manual_seed(0))
+    mixed, labels = mix.mix(images, torch.eye(count), 0.0, 1.0, chance(count))
     own = (mixed == images).all(3).float().mean((1, 2))
     assert torch.equal(labels.diagonal(), own)
     assert torch.equal(labels.sum(1), torch.ones(count))
@@ -67,8 +72,6 @@ def test_cutmix_labels_equal_the_area_that_was_really_pasted() -> None:
 
 
 def test_with_both_on_each_batch_takes_one_of_them() -> None:
-    kinds = [
-        mix.mix(noise(4), one_hot(4), 0.5, 1.0, torch.Generator().manual_seed(seed))[0].dtype for seed in range(40)
-    ]
+    kinds = [mix.mix(noise(4), one_hot(4), 0.5, 1.0, chance(4, seed))[0].dtype for seed in range(40)]
     assert 8 < kinds.count(torch.float32) < 32
     assert kinds.count(torch.float32) + kinds.count(torch.uint8) == 40

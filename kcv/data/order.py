@@ -1,0 +1,72 @@
+"""Which pictures come when: an epoch's order, cut into batches, and each batch into the parts of several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices: TypeAlias = NDArray[np.int64]
+"""Positions in a split, int64 [n]."""
+
+ORDER, STEP = 0, 1
+"""Keep the random streams of an epoch's order and of its steps apart."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a common work that is this process's.
+
+    Attributes:
+        rank: the process's number, from 0.
+        size: of how many.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def bounds(self, count: int) -> tuple[int, int]:
+        """Returns where this process's part of `count` things begins and ends; parts are nearly equal, in order."""
+        return count * self.rank // self.size, count * (self.rank + 1) // self.size
+
+
+@dataclass(frozen=True)
+class Part:
+    """This process's part of one batch.
+
+    Attributes:
+        indices: its pictures.
+        begin: how many pictures of the batch come before, in other processes.
+        total: pictures of the whole batch.
+    """
+
+    indices: Indices
+    begin: int
+    total: int
+
+
+def shuffled(count: int, steps: int, seed: int, epoch: int, share: Share) -> list[Part]:
+    """Returns an epoch in random order: one permutation, cut into `steps` nearly equal batches.
+
+    The batches are the same whatever the number of processes.
+
+    Args:
+        count: pictures of the split.
+        steps: batches of the epoch.
+        seed: 0 or more.
+        epoch: from 0.
+        share: the process's.
+    """
+    permutation = np.random.default_rng((seed, epoch, ORDER)).permutation(count)
+    return _parts(np.array_split(permutation, steps), share)
+
+
+def _parts(batches: Sequence[Indices], share: Share) -> list[Part]:
+    parts = []
+    for batch in batches:
+        begin, end = share.bounds(len(batch))
+        parts.append(Part(batch[begin:end], begin, len(batch)))
+    return parts

@@ -56,10 +56,12 @@ class ParallelModel(NativeModel):
         return super().train_step((images, targets))
 
     def _training_pass(self, x: Any) -> Any:
-        if self._through_all is None:
+        through_all = self._through_all
+        if through_all is None:
             parameters = [variable.value for variable in self.trainable_variables]
-            self._keep("_through_all", self._group.data_parallel(parameters, super()._training_pass))
-        return self._through_all(x)
+            through_all = self._group.data_parallel(parameters, super()._training_pass)
+            self._keep("_through_all", through_all)
+        return through_all(x)
 
     def _keep(self, name: str, value: object) -> None:
         """Sets an attribute unseen by Keras and torch, which would take the parameters in it for more of them."""

@@ -52,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "exporting": BASE | INFERENCE | {"onnx_model", "onnx_session", "turns"},
     "benchmark": BASE
     | {"artifact", "calibration", "data", "exporting", "images", "models", "native", "onnx_model", "onnx_session"}
-    | {"inference", "classifier", "turns"},
+    | {"classifier", "distributed", "inference", "turns"},
     "prediction": BASE | {"classifier", "images", "rows"},
     "cli": BASE
     | {"artifact", "benchmark", "checking", "classifier", "comparison", "evaluation", "explaining", "exporting"}

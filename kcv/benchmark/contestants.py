@@ -16,10 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kcv.benchmark import networks
+from kcv.distributed import Group
 from kcv.errors import KcvError
 from kcv.native.logs import LazyCallbackList
 from kcv.native.model import NativeModel, native_target
 from kcv.native.optimizers import FusedAdamW
+from kcv.native.parallel import ParallelModel, moving_statistics, parallel_target
 from kcv.native.precision import precision_scope
 
 CLASSES = 10
@@ -121,6 +123,22 @@ def kcv_step(setting: Setting) -> StepFunction:
     return _fit_step(twin, LazyCallbackList([], model=twin, epochs=1, steps=1), setting)
 
 
+def together_step(setting: Setting, group: Group) -> tuple[StepFunction, int, int]:
+    """Returns the step of several processes, and the bytes of gradients and of statistics that they exchange."""
+    model = keras_model(setting)
+    target = parallel_target(native_target(setting.device), group, sync_batchnorm=False)
+    twin = ParallelModel(model, group, target=target)
+    _compile(twin, FusedAdamW(_LEARNING_RATE))
+    step = _fit_step(twin, LazyCallbackList([], model=twin, epochs=1, steps=1), setting, torch.ones(()))
+
+    def agreed() -> None:
+        group.agree(0)  # on going on, as after each step of a training
+        step()
+
+    gradients = sum(variable.value.numel() for variable in model.trainable_variables)
+    return agreed, 4 * gradients, 4 * sum(tensor.numel() for tensor in moving_statistics(model))
+
+
 def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
     model.compile(
         optimizer=optimizer,
@@ -130,9 +148,9 @@ def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
     )
 
 
-def _fit_step(model: keras.Model, callbacks: Any, setting: Setting) -> StepFunction:
+def _fit_step(model: keras.Model, callbacks: Any, setting: Setting, *more: Tensor) -> StepFunction:
     """Returns what `fit` does between two batches, as `fit` does it."""
-    batch = setting.batch()
+    batch = (*setting.batch(), *more)
     model._symbolic_build(data_batch=batch)
     model.make_train_function()
     callbacks.on_train_begin()

@@ -77,6 +77,30 @@ def memory_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def scaling_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the table of steps of several processes, with what the cost model predicts."""
+    header = ("model", "px", "batch", "alone ms", "together ms", "predicted", "waiting", "predicted", "pictures/s")
+    body = [
+        (
+            row["model"],
+            str(row["image_size"]),
+            str(row["batch_size"]),
+            *(f"{row[key]:.1f}" for key in ("alone_ms", "together_ms", "predicted_together_ms")),
+            *(f"{100 * row[key]:.0f}%" for key in ("measured_share", "predicted_share")),
+            f"{row['images_per_second']:,.0f}",
+        )
+        for row in rows
+    ]
+    first = rows[0]
+    link = first["link"]
+    where = f"{first['processes']} processes of {first['threads']} threads on {first['machines']} machines"
+    return (
+        f"{table(body, header=header)}\n\n"
+        f"  {where}: {first['hardware']}; medians of {first['repeats']} turns\n"
+        f"  link: {1e3 * link['latency']:.3f} ms a message, {link['bandwidth'] / 1e6:,.0f} MB/s"
+    )
+
+
 def prediction_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table of predictions: latency, throughput, cold start and size of each way to run a model."""
     header = ("model", "px", "runtime", "precision", "batch", "p50 ms", "p95 ms", "pictures/s", "cold start s", "MB")
@@ -110,12 +134,12 @@ def benchmark(*operands: str, **flags: str) -> int:
     what, shape = values.pop("what"), values.pop("format")
     given = {name: value for name, value in values.items() if value is not None}
     for name, default, verbs in (
-        ("model", None, ("train", "predict")),
-        ("precision", "auto", ("train",)),
-        ("batch_size", None, ("train", "data", "memory")),
-        ("device", "auto", ("train", "data")),
+        ("model", None, ("train", "predict", "scaling")),
+        ("precision", "auto", ("train", "scaling")),
+        ("batch_size", None, ("train", "data", "memory", "scaling")),
+        ("device", "auto", ("train", "data", "scaling")),
         ("pictures", None, ("memory",)),
-        ("repeats", 20, ("train", "predict", "data")),
+        ("repeats", 20, ("train", "predict", "data", "scaling")),
     ):
         if what not in verbs and given.pop(name, default) != default:
             have = "have" if len(verbs) > 1 else "has"
@@ -127,6 +151,7 @@ def benchmark(*operands: str, **flags: str) -> int:
         "predict": (measure.benchmark_prediction, prediction_benchmark),
         "data": (measure.benchmark_data, data_benchmark),
         "memory": (measure.benchmark_memory, memory_benchmark),
+        "scaling": (measure.benchmark_scaling, scaling_benchmark),
     }
     run, table = runs[what]
     rows = run(**given)

@@ -192,10 +192,10 @@ VERBS = {
             "Measure kcv beside PyTorch, Keras and torchvision, in turns, on this machine.",
             ("what",),
             1,
-            "train (training steps), predict (finished models), data (reading and augmenting pictures) or memory (what "
-            "streaming needs)",
+            "train (training steps), predict (finished models), data (reading and augmenting pictures), memory (what "
+            "streaming needs) or scaling (several processes, under torchrun)",
             (
-                Option("model", "train, predict: the network; default: each in turn", choices=BENCHMARKED),
+                Option("model", "train, predict, scaling: the network; default: each in turn", choices=BENCHMARKED),
                 Option("image_size", "px; default: 32, of the larger networks 64 (train), 224 (predict)", least=16),
                 Option(
                     "batch_size",
@@ -209,7 +209,7 @@ VERBS = {
                 FORMAT,
             ),
             ("benchmark train --model=custom_cnn --precision=float32", "benchmark predict --model=efficientnet_b0"),
-            operand_choices=("train", "predict", "data", "memory"),
+            operand_choices=("train", "predict", "data", "memory", "scaling"),
         ),
     )
 }

@@ -87,7 +87,9 @@ def windowed(groups: Indices, steps: int, seed: int, epoch: int, share: Share, w
     arrival = offsets + np.arange(len(groups))
     begin, end = share.bounds(len(groups))
     chance = np.random.default_rng((seed, epoch, ORDER, share.rank))
-    own = arrival[begin:end][np.argsort(np.arange(end - begin) + chance.uniform(0, window, end - begin))]
+    own = arrival[begin:end]
+    del offsets, arrival
+    own = own[np.argsort(np.arange(end - begin) + chance.uniform(0, window, end - begin))]
     parts = np.array_split(own, steps)
     stretches = [Share(rank, share.size).bounds(len(groups)) for rank in range(share.size)]
     # As array_split cuts: the first ones have one more where it does not come out even.

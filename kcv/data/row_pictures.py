@@ -115,7 +115,6 @@ class RowPictures(Sequence[bytes]):
             return checked(self.groups, row, self._cursor(row).at(row))
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yields all, without holding on to a group."""
         for encoded in self.batches(np.array_split(np.arange(len(self)), max(1, len(self) // _READ_ROWS))):
             yield from encoded
 
@@ -137,17 +136,22 @@ class RowPictures(Sequence[bytes]):
         Raises:
             DataError: a file cannot be read, or holds no picture at a row.
         """
-        wanted = self.rows[np.concatenate(parts)] if len(parts) else np.zeros(0, np.int64)
-        group_of = self.groups.of(wanted)
+        # Half as wide as positions are elsewhere: these are the largest things that grow with the set.
+        wanted: Any = (
+            self.rows[np.concatenate(parts)].astype(_kind(self.groups)) if len(parts) else np.zeros(0, np.int32)
+        )
+        group_of = self.groups.of(wanted).astype(np.int32)
         _, first_need = np.unique(group_of, return_index=True)
-        order = group_of[np.sort(first_need)]
-        rank = np.empty(int(order.max(initial=-1)) + 1, np.int64)
-        rank[order] = np.arange(len(order))
+        order: Any = group_of[np.sort(first_need)]
+        rank = np.empty(int(order.max(initial=-1)) + 1, np.int32)
+        rank[order] = np.arange(len(order), dtype=np.int32)
         # The order in which rows come out of the files, and how far one has to read for each batch.
-        arrival = np.lexsort((wanted, rank[group_of]))
-        arrives = np.empty(len(wanted), np.int64)
-        arrives[arrival] = np.arange(len(wanted))
+        arrival = np.lexsort((wanted, rank[group_of])).astype(wanted.dtype)
+        del group_of
+        arrives = np.empty_like(arrival)
+        arrives[arrival] = np.arange(len(wanted), dtype=wanted.dtype)
         source = self._rows_of(order, wanted[arrival])
+        del arrival
         held: dict[int, bytes] = {}
         done, read = 0, 0
         for part in parts:
@@ -186,11 +190,8 @@ class RowPictures(Sequence[bytes]):
         self._cursors = [*self._cursors[-_CURSORS + 1 :], cursor]
         return cursor
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"groups": self.groups, "rows": self.rows}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["groups"], state["rows"])  # type: ignore[misc]
+    def __reduce__(self) -> Any:
+        return RowPictures, (self.groups, self.rows)
 
 
 class _Cursor:
@@ -207,6 +208,10 @@ class _Cursor:
             self.begin += len(self._values)
             self._values = next(self._batches)
         return self._values[row - self.begin]
+
+
+def _kind(groups: RowGroups) -> type[np.integer[Any]]:
+    return np.int32 if groups.ends[-1] < 2**31 else np.int64
 
 
 def checked(groups: RowGroups, row: int, value: Any) -> bytes:

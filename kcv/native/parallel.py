@@ -45,7 +45,7 @@ class ParallelModel(NativeModel):
         self._weight = 1.0
         self._keep("_through_all", None)
         # With common statistics all move theirs alike already.
-        self._keep("_moving", () if target.add_up is not None else _moving_statistics(core))
+        self._keep("_moving", () if target.add_up is not None else moving_statistics(core))
 
     def train_step(self, data: Any) -> Any:
         """Makes one optimizer step, the same in all processes; None stands for one that is behind."""
@@ -85,7 +85,7 @@ class ParallelModel(NativeModel):
         )
 
 
-def _moving_statistics(core: keras.Model) -> list[Tensor]:
+def moving_statistics(core: keras.Model) -> list[Tensor]:
     """Returns the moving means and variances that training changes."""
     layers = [
         layer

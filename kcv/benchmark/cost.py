@@ -1,0 +1,125 @@
+"""How long a training step of several processes takes: a model of compute, all-reduce and input.
+
+Gradients are averaged by a ring all-reduce, in the buckets of DistributedDataParallel, while the backward pass still
+runs (Li et al. 2020, "PyTorch Distributed", VLDB 13, section 3.2); a ring of n moves 2 (n - 1) / n of the bytes over
+every link, in 2 (n - 1) messages (Patarasuk & Yuan 2009, J. Parallel Distrib. Comput. 69). docs/scaling.md compares it
+with measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+BACKWARD = 2 / 3
+"""The part of a step's computation that is its backward pass: each product of the forward pass has two there."""
+
+_FIRST_BUCKET, _BUCKET = 2**20, 25 * 2**20  # bytes; DistributedDataParallel's defaults
+
+
+@dataclass(frozen=True)
+class Link:
+    """What connects neighbours in the ring.
+
+    Attributes:
+        latency: seconds of one message without content.
+        bandwidth: bytes/s.
+        apart: whether transfers leave the processes' cores alone, so that computing goes on meanwhile. Over
+            the loopback of a machine whose cores are all at work they do not.
+    """
+
+    latency: float
+    bandwidth: float
+    apart: bool = True
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one process does in a step.
+
+    Attributes:
+        compute: seconds for its part of the batch, alone.
+        gradient_bytes: of all trained parameters.
+        statistics_bytes: of the moving statistics that are averaged beside the backward pass.
+        pictures: of its part.
+    """
+
+    compute: float
+    gradient_bytes: int
+    statistics_bytes: int
+    pictures: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the model says of a step.
+
+    Attributes:
+        seconds: of the whole step.
+        all_reduce: seconds that averaging takes, hidden or not.
+        exposed: seconds of it that nothing else fills.
+    """
+
+    seconds: float
+    all_reduce: float
+    exposed: float
+
+    @property
+    def share(self) -> float:
+        """The part of the step (0-1) that is waiting for others."""
+        return self.exposed / self.seconds
+
+
+def all_reduce_seconds(size: float, processes: int, link: Link) -> float:
+    """Returns how long a ring takes to add up `size` bytes."""
+    if processes == 1:
+        return 0.0
+    return 2 * (processes - 1) * (link.latency + size / processes / link.bandwidth)
+
+
+def step_seconds(work: Work, processes: int, link: Link, *, input_rate: float | None = None) -> Step:
+    """Returns what a step takes.
+
+    Args:
+        work: of each process.
+        processes: how many.
+        link: between neighbours.
+        input_rate: pictures/s that a process can be fed with; None: it never waits for pictures.
+    """
+    sizes = buckets(work.gradient_bytes)
+    times = [all_reduce_seconds(size, processes, link) for size in sizes]
+    # Before each step the hosts agree on one number; statistics go beside the first buckets.
+    agreement = all_reduce_seconds(8, processes, link)
+    statistics = all_reduce_seconds(work.statistics_bytes, processes, link) if work.statistics_bytes else 0.0
+    total = sum(times) + statistics
+    # The last bucket is full only when the backward pass is over.
+    room = BACKWARD * work.compute if link.apart else 0.0
+    exposed = total - min(total - times[-1], room) + agreement if processes > 1 else 0.0
+    compute = work.compute if input_rate is None else max(work.compute, work.pictures / input_rate)
+    return Step(compute + exposed, total + agreement, exposed)
+
+
+def buckets(size: int) -> list[int]:
+    """Returns the sizes (bytes) in which DistributedDataParallel sends gradients of `size` bytes altogether."""
+    sizes = [min(size, _FIRST_BUCKET)]
+    while (rest := size - sum(sizes)) > 0:
+        sizes.append(min(rest, _BUCKET))
+    return sizes
+
+
+def fitted_link(sizes: Sequence[int], seconds: Sequence[float], processes: int, *, apart: bool) -> Link:
+    """Returns the link that explains measured all-reduces best, each counted relative to its time.
+
+    Args:
+        sizes: bytes, two different ones at least.
+        seconds: of each.
+        processes: that took part.
+        apart: see `Link`.
+    """
+    messages = 2 * (processes - 1)
+    terms = np.array([[messages, messages * size / processes] for size in sizes])
+    weights = 1 / np.asarray(seconds)
+    (latency, per_byte), *_ = np.linalg.lstsq(terms * weights[:, None], np.ones(len(seconds)), rcond=None)
+    return Link(max(float(latency), 1e-9), 1 / max(float(per_byte), 1e-15), apart)

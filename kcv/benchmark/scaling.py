@@ -22,7 +22,7 @@ from kcv.native.device import describe_device, resolve_device, synchronize
 from kcv.native.memory import keep_freed_memory
 from kcv.native.precision import resolve_precision
 
-_PROBES = (2**16, 2**18, 2**20, 2**22, 2**24)  # bytes
+_PROBES = (2**16, 2**19, 2**22, 2**24, 25 * 2**20)  # bytes; the last is a whole bucket
 _WARM_UPS = 3
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcv import images
+from kcv.data.file_names import FileNames, FilePaths
 from kcv.data.row_pictures import RowNames, RowPictures
 
 Labels: TypeAlias = NDArray[np.int64]
@@ -49,7 +50,7 @@ class Samples:
 
 
 def _taken(sequence: Sequence[T], indices: NDArray[np.int64]) -> Any:
-    if isinstance(sequence, RowPictures | RowNames):
+    if isinstance(sequence, RowPictures | RowNames | FilePaths | FileNames):
         return sequence.take(indices)
     return [sequence[int(i)] for i in indices]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from kcv.data.classes import align
 from kcv.data.dataset import Samples, Source
+from kcv.data.file_names import FileNames, FilePaths
 from kcv.errors import DataError
 from kcv.images.files import is_picture_name, walk
 
@@ -50,17 +52,19 @@ def open_source(path: Path, name: str | None = None) -> Source:
 def _read(folder: Path, root: Path, name: str) -> tuple[list[str], Samples]:
     """Returns the class names of one split, sorted, and its pictures. Classes may be empty, the split may not."""
     class_folders = _subfolders(folder)
-    pictures: list[Path] = []
-    labels: list[int] = []
-    for label, class_folder in enumerate(class_folders):
-        files = sorted(walk(class_folder))
-        pictures += files
-        labels += [label] * len(files)
-    if not pictures:
+    counts: list[int] = []
+
+    def found() -> Iterator[str]:
+        for class_folder in class_folders:
+            files = sorted(walk(class_folder))
+            counts.append(len(files))
+            yield from (file.relative_to(root).as_posix() for file in files)
+
+    names = FileNames.of(found())
+    if not len(names):
         below = "" if folder == root else f" in {folder.relative_to(root)}"
         raise DataError(f"{name}: no pictures{below}; {_LAYOUT}.")
-    names = [picture.relative_to(root).as_posix() for picture in pictures]
-    samples = Samples(pictures, np.array(labels, dtype=np.int64), names)
+    samples = Samples(FilePaths(root, names), np.repeat(np.arange(len(counts)), counts), names)
     return [class_folder.name for class_folder in class_folders], samples
 
 

@@ -1,0 +1,84 @@
+"""Names of very many files in one piece: as Python objects, a million of them would take hundreds of megabytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcv.data.order import Indices
+
+
+class FileNames(Sequence[str]):
+    """Paths below some folder, as text with `/`.
+
+    Args:
+        text: all names one after the other.
+        ends: int64 [m], where each ends.
+        rows: which of them, int64 [n]; by default all.
+    """
+
+    def __init__(self, text: bytes, ends: NDArray[np.int64], rows: Indices | None = None) -> None:
+        self._text = text
+        self._ends = ends
+        self._rows = np.arange(len(ends)) if rows is None else rows
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> FileNames:
+        """Takes names over."""
+        text, ends = bytearray(), []
+        for name in names:
+            text += os.fsencode(name)
+            ends.append(len(text))
+        return cls(bytes(text), np.array(ends, np.int64))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> FileNames: ...
+    def __getitem__(self, index: int | slice) -> str | FileNames:
+        if isinstance(index, slice):
+            return FileNames(self._text, self._ends, self._rows[index])
+        row = int(self._rows[index])
+        begin = int(self._ends[row - 1]) if row else 0
+        return os.fsdecode(self._text[begin : int(self._ends[row])])
+
+    def take(self, indices: Indices) -> FileNames:
+        """Returns those at `indices`."""
+        return FileNames(self._text, self._ends, self._rows[indices])
+
+
+class FilePaths(Sequence[Path]):
+    """The files of some names.
+
+    Args:
+        root: the folder that they lie below.
+        names: theirs.
+    """
+
+    def __init__(self, root: Path, names: FileNames) -> None:
+        self._root = root
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> FilePaths: ...
+    def __getitem__(self, index: int | slice) -> Path | FilePaths:
+        if isinstance(index, slice):
+            return FilePaths(self._root, self._names[index])
+        return self._root / self._names[index]
+
+    def take(self, indices: Indices) -> FilePaths:
+        """Returns those at `indices`."""
+        return FilePaths(self._root, self._names.take(indices))

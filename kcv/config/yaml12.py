@@ -92,6 +92,18 @@ def parse_scalar(text: str) -> Any:
     return text
 
 
+def parse_value(text: str) -> Any:
+    """Reads text as a plain scalar or, in brackets, as a YAML list or mapping; as the text itself where it is none."""
+    if not text.lstrip().startswith(("[", "{")):
+        return parse_scalar(text)
+    try:
+        values = yaml.load(text[:MAX_BYTES], Loader=_Loader)
+        _require_small(values)
+    except (RecursionError, ValueError, yaml.YAMLError):
+        return text
+    return values
+
+
 def read_mapping(path: Path) -> dict[Any, Any]:
     """Reads a YAML file that holds one mapping.
 

@@ -10,6 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kcv.launch import Launch
+
 
 class Classifier(Protocol):
     """A model with everything its file said of it."""
@@ -45,10 +47,10 @@ class Classifier(Protocol):
 
 
 def usable_cores() -> int:
-    """Returns how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Returns how many cores this process may use; those of a machine are shared by its processes of the job."""
+    known = hasattr(os, "sched_getaffinity")  # not on macOS and Windows
+    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    return max(1, cores // Launch.current().local_size)
 
 
 def is_onnx(path: str | Path) -> bool:

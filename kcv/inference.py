@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from kcv.data.dataset import Pictures
+    from kcv.distributed import Group
 
 Forward: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 
@@ -28,6 +29,7 @@ def logits(
     batch_size: int = BATCH_SIZE,
     workers: int | None = 0,
     advance: Callable[[int], object] | None = None,
+    group: Group | None = None,
 ) -> NDArray[np.float32]:
     """Runs a model over one split.
 
@@ -37,11 +39,12 @@ def logits(
         batch_size: pictures a batch; changes speed and, at most, the last bits.
         workers: processes that decode pictures which are not in memory.
         advance: called with the number of pictures done after each batch.
+        group: the processes that share the work; all get all logits.
 
     Returns:
         float32 [n, classes], in the order of the split.
     """
-    from kcv.data.batches import InferenceBatches
+    from kcv.data.inference_batches import InferenceBatches
 
     batches = InferenceBatches(
         pictures,
@@ -49,9 +52,11 @@ def logits(
         device=model_device(model),
         workers=workers,
         num_classes=int(model.output_shape[-1]),
+        share=group.share if group else None,
     )
     try:
-        return logits_of_batches(model, (images for images, _ in batches.loader()), advance=advance)
+        rows = logits_of_batches(model, (images for images, _ in batches.loader()), advance=advance)
+        return group.rows(rows) if group else rows
     finally:
         batches.close()
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self, TextIO
 
+from kcv.launch import Launch
+
 _REDRAW_SECONDS = 0.1
 _RATE_WINDOW_SECONDS = 10.0
 _WIDEST_BAR = 28
@@ -64,7 +66,8 @@ class Progress:
         # The rate is that of the last seconds: the first step of a training run is no measure for the others.
         self._history: deque[tuple[float, int]] = deque([(self._start, 0)])
         self._drawn_at = -float("inf")
-        self._visible = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        # Of several processes one speaks.
+        self._visible = self._stream.isatty() and os.environ.get("TERM") != "dumb" and Launch.current().first
         self._fill, self._rest = ("━", "─") if _can_print(self._stream, "━─") else ("#", "-")
 
     @property

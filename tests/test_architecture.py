@@ -13,22 +13,24 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "kcv"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = {"errors", "names", "config", "files", "progress", "download"}
+BASE = {"errors", "launch", "names", "config", "files", "progress", "download"}
 """What every part above them may import."""
 
-INFERENCE = {"artifact", "calibration", "inference", "images", "data", "native", "metrics", "plots"}
+INFERENCE = {"artifact", "calibration", "distributed", "inference", "images", "data", "native", "metrics", "plots"}
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "launch": {"errors"},
     "names": set(),
     "config": {"errors"},
     "files": {"errors"},
-    "progress": {"errors"},
+    "progress": {"errors", "launch"},
     "download": {"errors", "files"},
     "images": BASE,
     "data": BASE | {"images"},
     "models": BASE | {"artifact"},
-    "native": BASE,
+    "distributed": BASE | {"data"},
+    "native": BASE | {"distributed"},
     "metrics": BASE,
     "plots": BASE | {"metrics"},
     "mistakes": BASE | {"data", "explaining", "plots"},
@@ -37,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "tracking": BASE,
     "turns": set(),
     "calibration": BASE | {"rows"},
-    "inference": BASE | {"data", "native"},
+    "inference": BASE | {"data", "distributed", "native"},
     "onnx_session": BASE,
     "onnx_model": BASE | {"images", "onnx_session"},
     "artifact": BASE | {"calibration", "data", "images", "inference", "native"},

@@ -98,6 +98,7 @@ def predict(*operands: str, **flags: str) -> int:
         device=values["device"],
         recursive=bool(values["recursive"]),
         progress=not rows_on_terminal,
+        resume=bool(values["resume"]),
     )
     return _code(terminal.rows(rows, values))
 

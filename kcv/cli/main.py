@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -16,7 +17,8 @@ from kcv.cli import messages, terminal
 from kcv.cli.commands import COMMANDS
 from kcv.cli.options import check_words
 from kcv.cli.verbs import find_verb
-from kcv.errors import KcvError
+from kcv.errors import ConfigError, KcvError, UsageError
+from kcv.launch import ToldElsewhere
 
 EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 130, 141
 
@@ -40,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             terminal.flush()
             return code
     except KcvError as error:
-        for line in str(error).splitlines():
-            terminal.complain(line)
+        if not _said_elsewhere(error):
+            for line in str(error).splitlines():
+                terminal.complain(line)
         return error.exit_code
     except KeyboardInterrupt:
         terminal.complain("interrupted.")
@@ -52,6 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception:
         traceback.print_exc()
         return EXIT_BUG
+
+
+def _said_elsewhere(error: KcvError) -> bool:
+    """Whether another process says it: all of a machine read the same command line."""
+    if isinstance(error, ToldElsewhere):
+        return True
+    return isinstance(error, UsageError | ConfigError) and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 @contextmanager

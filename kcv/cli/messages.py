@@ -6,6 +6,7 @@ import logging
 import sys
 import warnings
 
+from kcv.launch import Launch
 from kcv.names import plain
 
 
@@ -22,7 +23,7 @@ def show_own_only() -> None:
     handler.setFormatter(_Plain("%(message)s"))
     log = logging.getLogger("kcv")
     log.handlers[:] = [handler]
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if Launch.current().first else logging.CRITICAL)  # of several processes one speaks
     log.propagate = False
     logging.getLogger().setLevel(logging.ERROR)
     for name in ("mlflow", "alembic", "matplotlib", "PIL", "torch"):

@@ -12,11 +12,14 @@ from typing import Any
 
 from kcv.cli import console, results
 from kcv.errors import OutputError
+from kcv.launch import Launch
 from kcv.names import plain
 
 
 def show(text: str) -> None:
-    """Prints a result. Raises OutputError where the output has no room for it."""
+    """Prints a result; of several processes, the first does. Raises OutputError where the output has no room for it."""
+    if not Launch.current().first:
+        return
     with _told():
         print(text, flush=True)
 

@@ -74,6 +74,7 @@ VERBS = {
                 Option("threshold", "say unsure below this confidence; default: the model's own", between=(0, 1)),
                 Option("output", "write rows to this file: .csv, .jsonl or .parquet"),
                 Option("recursive", "a folder stands for all below it, not only for its own pictures", switch=True),
+                Option("resume", "keep finished parts beside the output, and go on from those there", switch=True),
                 Option("batch_size", "pictures computed at once; default: chosen by their size", least=1),
                 DEVICE,
                 FORMAT,

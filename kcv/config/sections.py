@@ -180,6 +180,11 @@ class TrainConfig(Section):
     on_out_of_memory: Literal["stop", "split"] = Field(
         "stop", description="where a batch does not fit into the GPU: stop and say which would, or compute it in parts"
     )
+    sync_batchnorm: bool | None = Field(
+        None,
+        description="under torchrun: normalise by the statistics of the whole batch, not of each process's part; null: "
+        "where a process has fewer than 32 pictures of a batch",
+    )
     compile: bool = Field(True, description="on CUDA, try torch.compile in the first steps and keep the faster way")
 
 

@@ -1,4 +1,4 @@
-"""Batches of pictures for training and for inference, as tensors on the device.
+"""Batches of pictures for training, as tensors on the device, and what they share with those for inference.
 
 A small set lives on the device as one uint8 tensor, and a batch is one `index_select` from it; a large one streams from
 disk (`kcv.data.streaming`). Both give the same batches bit for bit.
@@ -6,6 +6,7 @@ disk (`kcv.data.streaming`). Both give the same batches bit for bit.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
@@ -28,7 +29,7 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 """Images [b, size, size, 3], uint8 or float32 in 0 to 255, and targets, float32 [b, classes]; both on the device."""
 
 
-class _Batches(IterableDataset[Batch]):
+class SplitBatches(IterableDataset[Batch]):
     """What training and inference batches share: the pictures, on the device, and the way to Keras.
 
     Attributes:
@@ -79,7 +80,7 @@ class _Batches(IterableDataset[Batch]):
         return targets.scatter_(1, self._labels[indices][:, None], 1.0 - smoothing + rest)
 
 
-class TrainingBatches(_Batches):
+class TrainingBatches(SplitBatches):
     """A training split in random order, augmented, with smoothed labels.
 
     An epoch is one seeded permutation cut into `len(self)` nearly equal parts: each picture comes exactly once, and no
@@ -162,13 +163,36 @@ class TrainingBatches(_Batches):
         return self._parts[1]
 
     def __iter__(self) -> Iterator[Any]:
-        """Yields the batches of the epoch that is set when the first one is taken; None for a step before its start."""
+        """Yields the batches of the epoch that is set when the first one is taken; None for a step before its start.
+
+        Of several processes, each gets a third item with its part of a batch: see `weighed`.
+        """
         epoch, start = self._epoch, self._start
         yield from itertools.repeat(None, start)
         indices = [part.indices for part in self.order(epoch)[start:]]
         images = self._images(indices, self._order_on_device(epoch)[start:])
         for step, taken in enumerate(images, start):
-            yield self._finish(epoch, step, taken)
+            yield self.weighed(epoch, step, self._finish(epoch, step, taken))
+
+    def weighed(self, epoch: int, step: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Returns a batch with, where there are several processes, how much it weighs.
+
+        That is the pictures of this part over those of the average part, a float32 scalar on the host.
+        """
+        if self._share.size == 1:
+            return batch
+        part = self.order(epoch)[step]
+        return *batch, torch.tensor(len(part.indices) * self._share.size / part.total)
+
+    def seen(self, epoch: int) -> int:
+        """Returns how many pictures of an epoch are this process's."""
+        return sum(len(part.indices) for part in self.order(epoch))
+
+    def shared(self, share: Share) -> TrainingBatches:
+        """Returns the same batches for another division of the work; only one of the two may be iterated at a time."""
+        other = copy.copy(self)
+        other._share, other._parts, other._places = share, (-1, []), (-1, ())
+        return other
 
     def without_pictures(self) -> Iterator[tuple[Indices, Tensor]]:
         """Yields positions in the split and targets of each batch of the epoch that is set."""
@@ -191,46 +215,6 @@ class TrainingBatches(_Batches):
         part = self.order(epoch)[step]
         chance = Chance(generator, len(images), part.begin, part.total)
         return self._augment(images, targets, chance=chance, indices=where, epoch=epoch)
-
-
-class InferenceBatches(_Batches):
-    """A split in its own order, unchanged, with plain one-hot targets.
-
-    Args:
-        pictures: any split.
-        batch_size: the most pictures in a batch; all are nearly equal in size.
-        device: where the batches are made.
-        workers: as for `TrainingBatches`.
-        num_classes: width of the targets.
-
-    Raises:
-        DataError: no pictures.
-    """
-
-    def __init__(
-        self,
-        pictures: Pictures,
-        *,
-        batch_size: int,
-        device: torch.device | str,
-        num_classes: int,
-        workers: int | None = None,
-    ) -> None:
-        super().__init__(pictures, num_classes, batch_size, device, workers)
-        self._parts = np.array_split(np.arange(len(pictures)), self._steps)
-        self._places = torch.split(
-            torch.arange(len(pictures), device=self._device), [len(part) for part in self._parts]
-        )
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Yields the pictures from first to last."""
-        for where, images in zip(self._places, self._images(self._parts, self._places), strict=True):
-            yield images, self._targets(where, 0.0)
-
-    def without_pictures(self) -> Iterator[tuple[Indices, Tensor]]:
-        """Yields positions in the split and targets of each batch."""
-        for part, where in zip(self._parts, self._places, strict=True):
-            yield part, self._targets(where, 0.0)
 
 
 def as_loader(batches: IterableDataset[Batch]) -> DataLoader[Batch]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kcv import artifact, inference, metrics
 from kcv.artifact import LoadedModel
+from kcv.distributed import connect
 from kcv.evaluation.calibrating import recalibrate
 from kcv.evaluation.explanations import measure_explanations
 from kcv.evaluation.files import write_files
@@ -56,7 +57,7 @@ def evaluate(
     """Measures a model and writes what was found.
 
     Figures of the test split of the training data equal those that training wrote, to the last digit, on the
-    same machine.
+    same machine. Under torchrun all processes call it, share the pictures, and return the same; the first one writes.
 
     Args:
         model: a model file, or a loaded model.
@@ -82,22 +83,29 @@ def evaluate(
             threshold gives the wanted precision.
         OutputError: the folder cannot be written to.
     """
-    loaded = model if isinstance(model, LoadedModel) else artifact.load(model, device=device)
-    if calibrate or abstain_precision is not None:
-        loaded = recalibrate(loaded, abstain_precision, batch_size=batch_size)
-    pictures = artifact.load_split(loaded, split, data)
-    with Progress(len(pictures) if progress else None, f"evaluate {split}") as bar:
-        logits = inference.logits(
-            loaded.keras_model,
-            pictures,
-            batch_size=batch_size,
-            workers=None,
-            advance=bar.advance if progress else None,
-        )
+    with connect() as group:
+        with group.in_turn():
+            loaded = model if isinstance(model, LoadedModel) else artifact.load(model, device=device)
+        if calibrate or abstain_precision is not None:
+            loaded = recalibrate(loaded, abstain_precision, batch_size=batch_size, group=group)
+        with group.in_turn():
+            pictures = artifact.load_split(loaded, split, data)
+        with Progress(len(pictures) // group.size if progress else None, f"evaluate {split}") as bar:
+            logits = inference.logits(
+                loaded.keras_model,
+                pictures,
+                batch_size=batch_size,
+                workers=None,
+                advance=bar.advance if progress else None,
+                group=group,
+            )
+        first = group.first
     probabilities = loaded.calibration.probabilities(logits)
     figures = metrics.summarize(pictures.labels, probabilities, loaded.class_names, split, threshold=loaded.threshold)
     directory = Path(output_dir) if output_dir is not None else _directory(loaded.path, data, split)
     result = Evaluation(figures, directory, pictures.labels, probabilities)
+    if not first:
+        return result
     if (calibrate or abstain_precision is not None) and split == "test" and data is None:
         # What the file says of itself was measured with the probabilities of before.
         artifact.describe_again(loaded.path, loaded.info.model_copy(update={"metrics": figures}))

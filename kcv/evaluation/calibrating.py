@@ -7,17 +7,21 @@ from dataclasses import replace
 
 from kcv import artifact, calibration, inference
 from kcv.artifact import LoadedModel
+from kcv.distributed import ALONE, Group
 
 _log = logging.getLogger(__name__)
 
 
-def recalibrate(model: LoadedModel, abstain_precision: float | None, *, batch_size: int) -> LoadedModel:
+def recalibrate(
+    model: LoadedModel, abstain_precision: float | None, *, batch_size: int, group: Group = ALONE
+) -> LoadedModel:
     """Fits a model's calibration to the validation split of its training data and writes it into its file.
 
     Args:
         model: a model that kcv trained; the weights stay as they are.
         abstain_precision: the part of the answers (0-1] that is to be right; None for no threshold.
         batch_size: pictures a batch.
+        group: the processes that share the pictures; the first writes.
 
     Returns:
         The model with its new calibration.
@@ -28,11 +32,12 @@ def recalibrate(model: LoadedModel, abstain_precision: float | None, *, batch_si
         OutputError: the file cannot be written.
     """
     pictures = artifact.load_split(model, "val")
-    logits = inference.logits(model.keras_model, pictures, batch_size=batch_size, workers=None)
+    logits = inference.logits(model.keras_model, pictures, batch_size=batch_size, workers=None, group=group)
     found = calibration.fit(logits, pictures.labels)
     if abstain_precision is not None:
         found = found.with_threshold(logits, pictures.labels, abstain_precision, model.class_names)
     info = model.info.model_copy(update={"calibration": found})
-    artifact.describe_again(model.path, info)
+    if group.first:
+        artifact.describe_again(model.path, info)
     _log.info("calibrated %s", found.describe())
     return replace(model, info=info)

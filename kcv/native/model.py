@@ -11,7 +11,7 @@ import keras
 import torch
 from torch import Tensor
 
-from kcv.errors import DeviceError
+from kcv.errors import DeviceError, KcvError
 from kcv.native.check import check
 from kcv.native.compiled import Compiled
 from kcv.native.layers.lowered import Target, Unsupported
@@ -86,8 +86,8 @@ class NativeModel(keras.Model):
         try:
             return (self._compiled or self.program)(*tensors, training=training)
         except StepError as error:
-            if isinstance(error.__cause__, torch.OutOfMemoryError):
-                raise error.__cause__ from None  # Keras would need more memory, not less
+            if isinstance(error.__cause__, torch.OutOfMemoryError | KcvError):
+                raise error.__cause__ from None  # Keras would need more memory, not less, and find no lost process
             _log.warning("model %s runs through Keras from here on, which is slower: %s", self.name, error)
             self.program = self._compiled = None
             return self.core(inputs, training=training)
@@ -126,12 +126,19 @@ class NativeModel(keras.Model):
     def _backward(self, batch: Any, count: int) -> tuple[Any, Any, Any]:
         """Adds the gradients of a part of a batch of `count`; returns the part, its outputs and its loss."""
         x, y, weights = batch
-        outputs = self.forward_pass(x, training=True)
+        outputs = self._training_pass(x)
         loss: Tensor = self._compute_loss(x=x, y=y, y_pred=outputs, sample_weight=weights, training=True)
         if self.trainable_variables:
             share = len(_first(x)) / count
-            torch.autograd.backward(self.optimizer.scale_loss(loss if share == 1 else loss * share))
+            self._differentiate(loss if share == 1 else loss * share)
         return batch, _detached(outputs), loss.detach()
+
+    def _training_pass(self, x: Any) -> Any:
+        return self.forward_pass(x, training=True)
+
+    def _differentiate(self, loss: Tensor) -> None:
+        """Adds the gradients of a loss to those of the parameters."""
+        torch.autograd.backward(self.optimizer.scale_loss(loss))
 
     def _make_room(self, batch: Any, count: int) -> None:
         """Halves the parts of a batch that did not fit; or says which batch would, where it must not be split.

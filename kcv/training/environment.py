@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import kcv
+from kcv.launch import Launch
 from kcv.native.device import describe_device
 from kcv.tracking import hide_credentials
 
@@ -32,6 +33,7 @@ def versions() -> dict[str, str]:
 
 def describe(*, device: str, precision: str, seed: int, data_fingerprint: str, weights: str | None) -> dict[str, Any]:
     """Returns the content of `environment.json`: plain values only."""
+    launch = Launch.current()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": hide_credentials(shlex.join(sys.argv)),  # that a tracking uri may hold
@@ -43,6 +45,8 @@ def describe(*, device: str, precision: str, seed: int, data_fingerprint: str, w
         "device_name": describe_device(device),
         "cuda": torch.version.cuda if device == "cuda" else None,
         "threads": torch.get_num_threads(),
+        "processes": launch.size,
+        "job": launch.job,
         "precision": precision,
         "seed": seed,
         "data_fingerprint": data_fingerprint,

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset
 
 from kcv import inference
-from kcv.data.batches import Batch, InferenceBatches, TrainingBatches, as_loader
+from kcv.data.batches import Batch, TrainingBatches, as_loader
 from kcv.data.dataset import Pictures
+from kcv.data.inference_batches import InferenceBatches
 
 Features = NDArray[np.float32]
 """[pictures, features], often a file that is mapped into memory."""
@@ -54,6 +55,10 @@ class FeatureBatches(IterableDataset[Batch]):
         if isinstance(self._batches, TrainingBatches):
             self._batches.set_epoch(epoch, start)
 
+    def seen(self, epoch: int) -> int:
+        """Returns how many pictures of an epoch are this process's."""
+        return self._batches.seen(epoch) if isinstance(self._batches, TrainingBatches) else len(self.pictures)
+
     def loader(self) -> DataLoader[Batch]:
         """Returns these batches as Keras' `fit` takes them."""
         return as_loader(self)
@@ -67,11 +72,13 @@ class FeatureBatches(IterableDataset[Batch]):
                     continue
                 with torch.no_grad():
                     features = self._forward(batch[0]).float()
-                yield features, batch[1]
+                yield features, *batch[1:]
             return
         view = self._views[self._epoch % len(self._views)]
         for step, (places, targets) in enumerate(self._batches.without_pictures()):
             if step < self._start:
                 yield None
             else:
-                yield torch.from_numpy(np.asarray(view[places])).to(targets.device), targets
+                batch = torch.from_numpy(np.asarray(view[places])).to(targets.device), targets
+                training = self._batches if isinstance(self._batches, TrainingBatches) else None
+                yield training.weighed(self._epoch, step, batch) if training else batch

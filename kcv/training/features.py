@@ -12,7 +12,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ import torch
 
 from kcv import inference
 from kcv.config import AugmentConfig, Config
-from kcv.data.batches import InferenceBatches, TrainingBatches
+from kcv.data.batches import TrainingBatches
 from kcv.data.dataset import Pictures
+from kcv.data.inference_batches import InferenceBatches
+from kcv.distributed import ALONE, Group
 from kcv.download import cache_dir
 from kcv.files import atomic
 from kcv.progress import Progress, duration
@@ -48,13 +51,21 @@ class FeatureStore:
         identity: what decides features, beside the backbone and the pictures: how they are resized, versions.
         device: where the backbone is.
         epochs: how many the features will serve.
+        group: the processes; those of one machine share the work and the files.
     """
 
     def __init__(
-        self, backbone: keras.Model, config: Config, identity: Sequence[str], device: str, epochs: int
+        self,
+        backbone: keras.Model,
+        config: Config,
+        identity: Sequence[str],
+        device: str,
+        epochs: int,
+        group: Group = ALONE,
     ) -> None:
         self._config = config
         self._epochs = epochs
+        self._group = group.local
         self._used: set[Path] = set()
         self._device = device
         self._width = int(backbone.output_shape[-1])
@@ -72,57 +83,64 @@ class FeatureStore:
             return FeatureBatches(batches, self._forward, None)
         if not augmented:
             # All views would be alike.
-            return FeatureBatches(batches, self._forward, [self._plain("train", batches.pictures)])
+            return FeatureBatches(batches, self._forward, [self._plain("train", batches.pictures, self._group)])
         config = self._config
         drawn = (config.augment.model_dump_json(), str(config.seed), str(config.data.batch_size))
         views = []
         count = min(count or 1, self._epochs)  # epoch e takes view e: others would never be looked at
         for view in range(count):
-            batches.set_epoch(view)
-            views.append(self._kept(f"train, view {view + 1} of {count}", (*drawn, str(view)), batches))
+            own = batches.shared(self._group.share)
+            own.set_epoch(view)
+            views.append(self._kept(f"train, view {view + 1} of {count}", (*drawn, str(view)), own, self._group))
         return FeatureBatches(batches, self._forward, views)
 
     def validation(self, batches: InferenceBatches) -> FeatureBatches:
         """Returns the validation batches as features."""
-        return FeatureBatches(batches, self._forward, [self._plain("val", batches.pictures)])
+        return FeatureBatches(batches, self._forward, [self._plain("val", batches.pictures, ALONE)])
 
-    def _plain(self, split: str, pictures: Pictures) -> Features:
+    def _plain(self, split: str, pictures: Pictures, group: Group) -> Features:
         batches = InferenceBatches(
             pictures,
             batch_size=_BATCH,
             device=self._device,
             num_classes=int(pictures.labels.max()) + 1,
             workers=self._config.data.workers,
+            share=group.share,
         )
         try:
-            return self._kept(split, (), batches)
+            return self._kept(split, (), batches, group)
         finally:
             batches.close()
 
-    def _kept(self, what: str, view: Sequence[str], batches: TrainingBatches | InferenceBatches) -> Features:
-        """Returns features of one pass over the batches, in the order of the pictures; computes them if need be."""
+    def _kept(
+        self, what: str, view: Sequence[str], batches: TrainingBatches | InferenceBatches, group: Group
+    ) -> Features:
+        """Returns features of one pass over the batches, in the order of the pictures; computes them if need be.
+
+        Each process of the group gives the batches that are its own.
+        """
         path = self._path((what.split(",")[0], _members(batches.pictures), *view))
         self._used.add(path)
         shape = (len(batches.pictures), self._width)
         kept = _open(path, shape)
-        if kept is not None:
+        if all(group.gather(kept is not None)) and kept is not None:
             _log.info("features   %s: %s pictures x %s, kept from before", what, *(f"{n:,}" for n in shape))
             return kept
         began = time.perf_counter()
-        with atomic(path) as temporary:
-            values = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-            _reserve(temporary)
-            with Progress(shape[0], f"features of {what}") as bar, torch.no_grad():
-                for (images, _), (places, _) in zip(batches, batches.without_pictures(), strict=True):
-                    values[places] = self._forward(images).float().cpu().numpy()
-                    bar.advance(len(places))
-            values.flush()
-            del values
+        with (
+            _common_file(path, shape, group) as values,
+            Progress(shape[0] // group.size, f"features of {what}") as bar,
+            torch.no_grad(),
+        ):
+            for batch, (places, _) in zip(batches, batches.without_pictures(), strict=True):
+                values[places] = self._forward(batch[0]).float().cpu().numpy()
+                bar.advance(len(places))
         seconds = time.perf_counter() - began
         _log.info(
             "features   %s: %s pictures x %s, computed in %s", what, *(f"{n:,}" for n in shape), duration(seconds)
         )
-        _prune(self._used)
+        if group.first:
+            _prune(self._used)
         computed = _open(path, shape)
         if computed is None:
             raise RuntimeError(f"{path} was written and cannot be read")
@@ -146,6 +164,25 @@ def _open(path: Path, shape: tuple[int, int]) -> Features | None:
     with contextlib.suppress(OSError):  # they may be somebody else's
         path.touch()  # so that pruning knows what is in use
     return values if values.shape == shape and values.dtype == np.float32 else None
+
+
+@contextmanager
+def _common_file(path: Path, shape: tuple[int, int], group: Group) -> Iterator[Features]:
+    """Gives all processes of a machine one array to fill; it is a file of that name when all have left the block."""
+    if group.first:
+        with atomic(path) as temporary:
+            values = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+            _reserve(temporary)
+            group.broadcast(temporary)
+            yield values
+            values.flush()
+            group.barrier()
+    else:
+        values = np.lib.format.open_memmap(group.broadcast(Path()), mode="r+")
+        yield values
+        values.flush()
+        group.barrier()
+    group.barrier()
 
 
 def _reserve(path: Path) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import keras
+import numpy as np
 
 from kcv import inference
 from kcv.config import Config
-from kcv.data.batches import InferenceBatches, TrainingBatches
-from kcv.data.dataset import Dataset
+from kcv.data.batches import TrainingBatches
+from kcv.data.dataset import Dataset, Pictures
+from kcv.data.inference_batches import InferenceBatches
+from kcv.distributed import ALONE, Group
 from kcv.models.backbone import Backbone
 from kcv.tracking import Tracker
 from kcv.training.callbacks import BestModel, Diverged, HistoryFile, Report, Track
@@ -34,19 +37,22 @@ class Batches:
 
     Attributes:
         train: shuffled, augmented, with smoothed labels.
-        val: in order, as they are.
+        val: in order, as they are; of several processes each has its part.
+        group: the processes that share the work.
     """
 
     train: TrainingBatches
     val: InferenceBatches
+    group: Group = ALONE
 
 
 @contextmanager
-def open_batches(config: Config, dataset: Dataset, device: str) -> Iterator[Batches]:
+def open_batches(config: Config, dataset: Dataset, device: str, group: Group = ALONE) -> Iterator[Batches]:
     """Gives the training and validation batches, and ends their worker processes when the block ends.
 
     Raises:
         ConfigError: an augmentation does not fit the size of the pictures.
+        DataError: a batch has fewer pictures than there are processes.
     """
     classes, workers = len(dataset.class_names), config.data.workers
     train = TrainingBatches(
@@ -58,15 +64,25 @@ def open_batches(config: Config, dataset: Dataset, device: str) -> Iterator[Batc
         seed=config.seed,
         device=device,
         workers=workers,
+        share=group.share,
     )
     val = InferenceBatches(
-        dataset.val, num_classes=classes, batch_size=inference.BATCH_SIZE, device=device, workers=workers
+        _own(dataset.val, group), num_classes=classes, batch_size=inference.BATCH_SIZE, device=device, workers=workers
     )
     try:
-        yield Batches(train, val)
+        yield Batches(train, val, group)
     finally:
         train.close()
         val.close()
+
+
+def _own(pictures: Pictures, group: Group) -> Pictures:
+    """Returns this process's part of a split; all of it where there is not a picture for each process."""
+    begin, end = group.share.bounds(len(pictures))
+    if not group.several or len(pictures) < group.size:
+        return pictures
+    pixels = None if pictures.pixels is None else pictures.pixels[begin:end]
+    return replace(pictures, samples=pictures.samples.take(np.arange(begin, end)), pixels=pixels)
 
 
 @dataclass(frozen=True)
@@ -87,14 +103,14 @@ class Watch:
     """What looks after a training while it runs.
 
     Attributes:
-        history: the CSV file that gets a row an epoch.
+        history: the CSV file that gets a row an epoch; None for none.
         tracker: gets the same figures.
         save: called with the epoch (from 1) whenever the model's weights are the best so far.
-        writer: writes checkpoints; None for none.
+        writer: writes checkpoints; None for none. Only the first of several processes has one.
         stopping: whether somebody wants the training to stop.
     """
 
-    history: Path
+    history: Path | None
     tracker: Tracker
     save: Callable[[int], object]
     writer: Writer | None = None

@@ -6,7 +6,7 @@ import json
 import logging
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,9 +17,11 @@ import keras
 
 from kcv.config import Config
 from kcv.data.dataset import Dataset
+from kcv.distributed import Group
 from kcv.errors import KcvError, OutputError
 from kcv.files import write_json, write_text
-from kcv.tracking import Status, Tracker, config_without_credentials, open_tracker
+from kcv.launch import Launch
+from kcv.tracking import NoTracker, Status, Tracker, config_without_credentials, open_tracker
 from kcv.training.callbacks import Diverged
 from kcv.training.resume import CheckpointStore, Record, Writer, lock
 from kcv.training.run import RunFolder
@@ -117,6 +119,38 @@ def open_run(
     Record.of(shown, dataset, surroundings, tracker).write(folder.record)
     _log.info("run        %s", folder.path)
     return OpenRun(folder, tracker, config)
+
+
+def opened_by_first(group: Group, begin: Callable[[], OpenRun], config: Config) -> OpenRun:
+    """Returns a run that the first process begins or takes up; the others take nothing down.
+
+    Raises:
+        KcvError: as `begin` raises it.
+    """
+    opened: list[OpenRun] = []
+
+    def first() -> RunFolder:
+        opened.append(begin())
+        return opened[0].folder
+
+    folder = group.first_does(first)
+    return opened[0] if opened else OpenRun(folder, NoTracker(), config)
+
+
+def find_interrupted(config: Config, launch: Launch) -> Path | None:
+    """Returns the run that this job has begun, where torchrun has started its processes anew; else None."""
+    if launch.restarts == 0:
+        return None
+    runs = (Path("runs") / config.name).glob("*") if config.output_dir is None else [Path(config.output_dir)]
+    for folder in sorted(map(RunFolder, runs), key=lambda run: run.path, reverse=True):
+        try:
+            environment = json.loads(folder.environment.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if environment.get("job") == launch.job and (folder.finished or folder.record.is_file()):
+            _log.info("restarted  %s goes on", folder.path)
+            return folder.path
+    return None
 
 
 def require_space(folder: Path, model: keras.Model, config: Config) -> None:

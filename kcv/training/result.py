@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 from kcv import artifact, calibration, inference, metrics
 from kcv.calibration import Calibration
 from kcv.config import Config
-from kcv.data.dataset import Dataset
+from kcv.data.dataset import Dataset, Pictures
+from kcv.distributed import ALONE, Group
 from kcv.errors import DataError
 from kcv.evaluation.files import write_files
 from kcv.files import write_json
@@ -26,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Result:
-    """Turns a model into the files of its run."""
+    """Turns a model into the files of its run; of several processes the first writes them, and all measure."""
 
     config: Config
     dataset: Dataset
@@ -34,6 +37,7 @@ class Result:
     variant: str | None
     policy: str
     folder: RunFolder
+    group: Group = ALONE
     counts: tuple[int, int] = (0, 0)  # parameters, and those that were trained, of the best epoch
     calibration: Calibration | None = None
 
@@ -41,6 +45,8 @@ class Result:
         """Writes the model file with the weights as they are, of the given epoch (from 1)."""
         if figures is None:  # a later stage may train other parameters than that of the best epoch did
             self.counts = parameters(self.model)
+        if not self.group.first:
+            return
         total, trained = self.counts
         info = artifact.ArtifactInfo(
             model_name=self.config.model.name,
@@ -62,7 +68,7 @@ class Result:
 
     def recall(self) -> None:
         """Reads from the model file how many parameters the best epoch had, where a run goes on."""
-        if self.folder.model.is_file():
+        if self.group.first and self.folder.model.is_file():
             found = artifact.read_info(self.folder.model).parameters
             self.counts = (found["total"], found["trainable"])
 
@@ -71,9 +77,11 @@ class Result:
         split, pictures = ("test", self.dataset.test) if self.dataset.test else ("val", self.dataset.val)
         names = self.dataset.class_names
         self.calibration = self._calibrate()
-        logits = inference.logits(self.model, pictures, workers=self.config.data.workers)
+        logits = self._logits(pictures)
         probabilities = self.calibration.probabilities(logits)
         figures = metrics.summarize(pictures.labels, probabilities, names, split, threshold=self.calibration.threshold)
+        if not self.group.first:
+            return figures
         write_json(self.folder.metrics, figures)
         self.save(fitted.best_epoch, figures)
         write_files(self.folder.evaluation, figures, self.model, pictures, probabilities, self.folder.history)
@@ -84,7 +92,7 @@ class Result:
         val, wanted = self.dataset.val, self.config.train.abstain_precision
         if not self.config.train.calibrate and wanted is None:
             return Calibration()
-        logits = inference.logits(self.model, val, workers=self.config.data.workers)
+        logits = self._logits(val)
         found = calibration.fit(logits, val.labels, temperature=None if self.config.train.calibrate else 1.0)
         if wanted is not None:
             try:
@@ -93,3 +101,6 @@ class Result:
                 _log.warning("%s The model always names a class.", error)
         _log.info("calibrated %s", found.describe())
         return found
+
+    def _logits(self, pictures: Pictures) -> NDArray[np.float32]:
+        return inference.logits(self.model, pictures, workers=self.config.data.workers, group=self.group)

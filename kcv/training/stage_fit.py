@@ -12,13 +12,16 @@ import numpy as np
 
 from kcv import inference
 from kcv.config import Config
-from kcv.data.batches import InferenceBatches, TrainingBatches
+from kcv.data.batches import TrainingBatches
+from kcv.data.inference_batches import InferenceBatches
 from kcv.models.backbone import Backbone
 from kcv.native.logs import LazyCallbackList
 from kcv.native.model import NativeModel, native_target
+from kcv.native.parallel import ParallelModel, parallel_target
 from kcv.training.callbacks import (
     BestModel,
     Checkpoint,
+    CommonLogs,
     EpochClock,
     FiniteLoss,
     HistoryFile,
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
     from kcv.training.fitting import Batches, Watch
 
 _log = logging.getLogger(__name__)
+
+_FEW = 32
+"""Pictures a process below which the statistics of a part are too coarse (Wu & He 2018, arXiv 1803.08494, fig. 1)."""
 
 
 @dataclass
@@ -70,12 +76,7 @@ class StageFit:
         describe(self.backbone.model)
         # The compiled twin shares layers and variables; the model itself stays free of optimizer and metrics, so that
         # its file opens without kcv.
-        twin = NativeModel(
-            core,
-            target=native_target(inference.model_device(core).type),
-            compile_on_gpu=self.config.train.compile and not stage.frozen,  # a head alone is too small to gain by it
-            split=self.config.train.on_out_of_memory == "split",
-        )
+        twin = self._twin(core, compile_on_gpu=self.config.train.compile and not stage.frozen)
         rate = begin.plain["rate"] if begin else 1.0
         self._compile(twin, stage, len(train), rate)
         callbacks, remembering = self._callbacks(train, may_stop=stage.last)
@@ -85,6 +86,8 @@ class StageFit:
             remembering,
             self.watch.writer,
             self.watch.stopping,
+            wanted=self.config.train.checkpoint_seconds is not None,
+            group=self.batches.group,
             begin=begin,
             rate=rate,
             keep_good=self.config.train.on_divergence == "rollback",
@@ -113,8 +116,18 @@ class StageFit:
             return model, batches.train, batches.val
         self.backbone.freeze()
         device, epochs = inference.model_device(model).type, stage.end - stage.first
-        store = FeatureStore(self.backbone.features(), self.config, self.identity, device, epochs)
+        group = self.batches.group
+        store = FeatureStore(self.backbone.features(), self.config, self.identity, device, epochs, group)
         return self.backbone.head(), store.training(batches.train), store.validation(batches.val)
+
+    def _twin(self, core: keras.Model, *, compile_on_gpu: bool) -> NativeModel:
+        target, config, group = native_target(inference.model_device(core).type), self.config, self.batches.group
+        if not group.several:
+            # A head alone is too small to gain by being compiled.
+            split = config.train.on_out_of_memory == "split"
+            return NativeModel(core, target=target, compile_on_gpu=compile_on_gpu, split=split)
+        target = parallel_target(target, group, sync_batchnorm=syncs_batchnorm(config, group.size))
+        return ParallelModel(core, group, target=target, compile_on_gpu=compile_on_gpu)
 
     def _compile(self, twin: NativeModel, stage: Stage, steps: int, rate: float) -> None:
         schedule = stage.schedule(self.config.optim)
@@ -138,7 +151,11 @@ class StageFit:
         config = self.config.train
         clock = EpochClock(train)
         remembering: dict[str, Any] = {"clock": clock}
-        callbacks: list[keras.callbacks.Callback] = [clock, FiniteLoss()]  # the others read what the clock adds
+        group = self.batches.group
+        # The others read what these have changed and added.
+        callbacks: list[keras.callbacks.Callback] = [clock, FiniteLoss()]
+        if group.several:
+            callbacks.insert(0, CommonLogs(group, train, self.batches.val))
         if config.ema is not None:
             # Before the reporting ones: the best model is one of averaged weights.
             callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
@@ -153,6 +170,13 @@ class StageFit:
             remembering["patience"] = Patience(config.monitor, patience=config.patience, mode=mode)
             callbacks.append(remembering["patience"])
         return callbacks, remembering
+
+
+def syncs_batchnorm(config: Config, processes: int) -> bool:
+    """Whether batch normalisation takes the statistics of the whole batch where several processes share it."""
+    if config.train.sync_batchnorm is not None:
+        return config.train.sync_batchnorm
+    return config.data.batch_size < _FEW * processes
 
 
 def describe(model: keras.Model) -> None:

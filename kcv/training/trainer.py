@@ -6,16 +6,20 @@ import json
 import logging
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import torch
 
 from kcv import artifact, data, models
 from kcv.config import Config
 from kcv.data.dataset import Dataset, Pictures, Pixels
+from kcv.distributed import Group, connect
+from kcv.launch import Launch
 from kcv.models.weights.pretrained import Pretrained
 from kcv.native.device import describe_device, device_scope, resolve_device
 from kcv.native.memory import keep_freed_memory
@@ -23,10 +27,11 @@ from kcv.native.precision import precision_scope, resolve_precision
 from kcv.reporting import read_history, report
 from kcv.training import environment
 from kcv.training.fitting import Watch, fit, open_batches
-from kcv.training.opening import open_run, require_space
+from kcv.training.opening import OpenRun, find_interrupted, open_run, opened_by_first, require_space
 from kcv.training.result import Result
-from kcv.training.resume import CheckpointStore, Record, Stopping, lock
+from kcv.training.resume import CheckpointStore, Record, State, Stopping, lock
 from kcv.training.run import Run, RunFolder
+from kcv.training.stage_fit import syncs_batchnorm
 from kcv.training.stages import plan
 
 _log = logging.getLogger(__name__)
@@ -41,6 +46,8 @@ def train(config: Config | None = None, *, resume: str | Path | None = None) -> 
 
     A continued run ends as it would have ended: the same weights, history and figures to the bit, on the same machine.
 
+    Under torchrun all processes call it, share each batch, and return the same; the first one writes and speaks.
+
     Args:
         config: what to train on what, and how; see `kcv.Config`. By default the defaults, or those of the run.
         resume: the folder of a run to continue.
@@ -53,41 +60,65 @@ def train(config: Config | None = None, *, resume: str | Path | None = None) -> 
             run to continue began with another configuration or other data.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; there is a checkpoint of the last step then.
     """
-    stopping = Stopping()
-    with stopping.listening(), ExitStack() as held:
-        if resume is None:
-            return _train(config or Config(), stopping, held)
-        folder = RunFolder.existing(resume)
-        if folder.finished:
-            _log.info("finished   %s has come to its end before; there is nothing to go on with", folder.path)
-            return _finished(folder)
-        held.enter_context(lock(folder.lock))
-        record = Record.read(folder.record)
-        config = config or Config.load(folder.config)
-        record.require(config)
-        folder.sweep()
-        return _train(config, stopping, held, folder, record)
+    stopping = Stopping(patient=Launch.current().several)
+    with stopping.listening(), connect() as group, ExitStack() as held:
+        start = group.first_does(lambda: _start(config, resume, held))
+        return start if isinstance(start, Run) else _train(start, stopping, held, group)
 
 
-def _train(
-    config: Config,
-    stopping: Stopping,
-    held: ExitStack,
-    folder: RunFolder | None = None,
-    record: Record | None = None,
-) -> Run:
+@dataclass(frozen=True)
+class _Start:
+    """What a training begins with, or goes on from.
+
+    Attributes:
+        config: of the run.
+        folder: of the run to continue, locked; None for a new one.
+        record: what that run began with.
+        state: its last checkpoint; None where it had come to none.
+    """
+
+    config: Config
+    folder: RunFolder | None = None
+    record: Record | None = None
+    state: State | None = None
+
+
+def _start(config: Config | None, resume: str | Path | None, held: ExitStack) -> _Start | Run:
+    """Opens the run to continue, if any; of several processes the first does."""
+    if resume is None:
+        resume = find_interrupted(config or Config(), Launch.current())
+    if resume is None:
+        return _Start(config or Config())
+    folder = RunFolder.existing(resume)
+    if folder.finished:
+        _log.info("finished   %s has come to its end before; there is nothing to go on with", folder.path)
+        return _finished(folder)
+    held.enter_context(lock(folder.lock))
+    record = Record.read(folder.record)
+    config = config or Config.load(folder.config)
+    record.require(config)
+    folder.sweep()
+    return _Start(config, folder, record, CheckpointStore(folder.resume).newest())
+
+
+def _train(start: _Start, stopping: Stopping, held: ExitStack, group: Group) -> Run:
     began = time.perf_counter()
+    config, folder, record = start.config, start.folder, start.record
     device = resolve_device(config.device)
     if device == "cpu":
         keep_freed_memory()
     learns = config.model.mode == "fine_tuning"
     depthwise = learns and models.entry_of(config.model.name).depthwise
     policy, reason = resolve_precision(config.precision, device, trains_depthwise=depthwise)
-    begin = CheckpointStore(folder.resume).newest() if folder else None
-    pretrained = models.load_weights(config.model)
-    dataset = data.load(config.data)
+    begin = start.state.of_process(group.rank, group.size) if start.state else None
+    with group.in_turn():
+        pretrained = models.load_weights(config.model)
+        dataset = data.load(config.data)
     _log.info("data       %s", _describe_data(dataset))
     _log.info("device     %s (%s), %s: %s", device, describe_device(device), policy, reason)
+    if group.several:
+        synced = "the whole batch" if syncs_batchnorm(config, group.size) else "each process's part"
+        _log.info("processes  %d, which share each batch; batch normalisation by %s", group.size, synced)
     surroundings = environment.describe(
         device=device,
         precision=policy,
@@ -98,22 +129,32 @@ def _train(
     if record is not None:
         record.require_data(dataset)
         record.require_machine(surroundings)
-    with open_batches(config, dataset, device) as batches, device_scope(device), precision_scope(policy):
+    with open_batches(config, dataset, device, group) as batches, device_scope(device), precision_scope(policy):
         model = _build(config, dataset, pretrained)
-        require_space(folder.path if folder else Path(config.output_dir or "runs"), model, config)
-        # From here on there is a run: all that a wrong configuration can break has been tried.
-        opened = open_run(config, dataset, surroundings, held, folder, record)
+        # So far all have drawn the same numbers; what layers drop must not be the same.
+        if group.several:
+            torch.manual_seed(config.seed + group.rank)
+
+        def begin_run() -> OpenRun:
+            require_space(folder.path if folder else Path(config.output_dir or "runs"), model, config)
+            # From here on there is a run: all that a wrong configuration can break has been tried.
+            return open_run(config, dataset, surroundings, held, folder, record)
+
+        opened = opened_by_first(group, begin_run, config)
         with opened.recorded():
-            result = Result(config, dataset, model, models.variant_of(config.model, pretrained), policy, opened.folder)
+            variant = models.variant_of(config.model, pretrained)
+            result = Result(config, dataset, model, variant, policy, opened.folder, group)
             if begin is not None:
                 result.recall()
                 _log.info("resume     epoch %d, step %d", begin.epoch + 1, begin.step)
-            watch = Watch(opened.folder.history, opened.tracker, result.save, opened.writer(), stopping)
+            history = opened.folder.history if group.first else None
+            watch = Watch(history, opened.tracker, result.save, opened.writer() if group.first else None, stopping)
             identity = _identity(config, dataset, result.variant, policy, device)
             fitted = fit(model, batches, config, watch, identity=identity, begin=begin)
             figures = result.finish(fitted)
-            report(opened.folder.path)
-            opened.folder.close()  # here the run is finished; what is left is told, and waits where nobody listens
+            if group.first:
+                report(opened.folder.path)
+                opened.folder.close()  # here the run is finished; what is left is told, and waits where nobody listens
             opened.tracker.log_metrics(_scalars(figures), step=fitted.best_epoch)
             opened.tracker.log_artifacts(opened.folder.path)
     return Run(

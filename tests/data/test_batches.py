@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from kcv.config import AugmentConfig
-from kcv.data.batches import InferenceBatches, TrainingBatches
+from kcv.data.batches import TrainingBatches
 from kcv.data.dataset import Pictures, Samples
+from kcv.data.inference_batches import InferenceBatches
 from kcv.data.order import Share
 from kcv.errors import DataError
 
@@ -227,7 +228,8 @@ def test_processes_together_see_what_one_would_see(augment: AugmentConfig, proce
     for epoch in (0, 1):
         for batches in (alone, *shares):
             batches.set_epoch(epoch)
-        together = [tuple(torch.cat(side) for side in zip(*parts, strict=True)) for parts in zip(*shares, strict=True)]
+        parts = list(zip(*shares, strict=True))
+        together = [tuple(torch.cat([part[item] for part in step]) for item in (0, 1)) for step in parts]
         assert same(together, alone)
 
 
@@ -240,6 +242,22 @@ def test_mixed_pictures_keep_their_own_proportions_in_a_share() -> None:
     # Of all but the first, which finds its partner among its own, the targets are those of a single process.
     assert len(own) == 4
     assert torch.equal(second.batch(0, 0)[1][1:], alone.batch(0, 0)[1][4:])
+
+
+def test_the_parts_of_a_batch_weigh_what_they_hold() -> None:
+    shares = [training(in_memory(20), share=Share(rank, 3)) for rank in range(3)]
+    for step in zip(*shares, strict=True):
+        total = sum(len(images) for images, _, _ in step)
+        for images, _, weight in step:
+            assert float(weight) == pytest.approx(len(images) * 3 / total)
+    assert [batches.seen(0) for batches in shares] == [6, 6, 8]
+
+
+def test_processes_measure_each_batch_once_and_as_one_would() -> None:
+    pictures, options = in_memory(20), {"batch_size": 6, "device": "cpu", "num_classes": 3}
+    for processes in (2, 3, 5):  # of four batches, one of five processes gets none
+        shares = [InferenceBatches(pictures, **options, share=Share(rank, processes)) for rank in range(processes)]
+        assert same(list(chain.from_iterable(shares)), InferenceBatches(pictures, **options))
 
 
 def test_batches_too_small_for_the_processes_are_refused() -> None:

@@ -8,8 +8,9 @@ from PIL import Image
 
 from kcv.config import AugmentConfig
 from kcv.data import streaming
-from kcv.data.batches import Batch, InferenceBatches, TrainingBatches
+from kcv.data.batches import Batch, TrainingBatches
 from kcv.data.dataset import Pictures, Samples
+from kcv.data.inference_batches import InferenceBatches
 from kcv.data.streaming import StreamedPixels
 from kcv.errors import DataError
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype
 
+_APART = 0x9E3779B1  # odd, and far from small numbers: ranks times it never meet the counts of steps
+
 
 def lower_dropout(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `Dropout` and `SpatialDropout2D`.
@@ -40,7 +42,8 @@ def lower_dropout(layer: Any, inputs: Sequence[Value], target: Target) -> Lowere
             return torch.zeros_like(x)
         size = x.shape if shape is None else [n if m is None else m for n, m in zip(x.shape, shape, strict=True)]
         keep = torch.full(tuple(size), 1 - rate, device=x.device)
-        return x * torch.bernoulli(keep, generator=_draw(seeds, x.device)).div_(1 - rate).to(dtype)
+        generator = _draw(seeds, x.device, target.rank)
+        return x * torch.bernoulli(keep, generator=generator).div_(1 - rate).to(dtype)
 
     return Lowered(run, wants_moved=moved, gives_moved=moved)
 
@@ -51,12 +54,12 @@ def _noise_shape(layer: Any) -> tuple[int | None, ...] | None:
     return None if layer.noise_shape is None else tuple(layer.noise_shape)
 
 
-def _draw(seeds: Any, device: torch.device) -> torch.Generator | None:
-    """Returns the generator of this call and moves the layer's seed on, as Keras does."""
+def _draw(seeds: Any, device: torch.device, rank: int) -> torch.Generator | None:
+    """Returns the generator of this call and moves the layer's seed on, as Keras does; other ranks draw apart."""
     if device.type != "cpu":
         return None
     state = seeds.state.value
     first, second = state.tolist()
     with torch.no_grad():
         state[1] += 1
-    return torch.Generator().manual_seed((first + second) & 0xFFFFFFFF)
+    return torch.Generator().manual_seed((first + second + rank * _APART) & 0xFFFFFFFF)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype, require
+from kcv.native.layers.synced import SyncedBatchNorm
 
 
 def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
@@ -35,6 +36,12 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
         x = x.to(dtype)
         if not (training and layer.trainable):
             return torch.batch_norm(x, gamma, beta, mean, variance, False, 0.0, epsilon, True)
+        if target.add_up is not None:
+            y, batch_mean, batch_variance = SyncedBatchNorm.apply(x, gamma, beta, epsilon, target.add_up)
+            with torch.no_grad():
+                mean.lerp_(batch_mean, rate)
+                variance.lerp_(batch_variance, rate)
+            return y  # type: ignore[no-any-return]
         count = x.numel() // x.shape[1]
         batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
         y = torch.batch_norm(x, gamma, beta, batch_mean, batch_variance, True, 1.0, epsilon, True)

@@ -2,6 +2,7 @@
 
 from kcv.training.callbacks.best import BestModel, higher_is_better
 from kcv.training.callbacks.checkpoint import Checkpoint
+from kcv.training.callbacks.common import CommonLogs
 from kcv.training.callbacks.epochs import EpochClock
 from kcv.training.callbacks.finite import Diverged, FiniteLoss
 from kcv.training.callbacks.history import HistoryFile
@@ -10,6 +11,6 @@ from kcv.training.callbacks.report import Report
 from kcv.training.callbacks.track import Track
 
 __all__ = [
-    "BestModel", "Checkpoint", "Diverged", "EpochClock", "FiniteLoss", "HistoryFile", "Patience", "Report", "Track",
-    "higher_is_better",
+    "BestModel", "Checkpoint", "CommonLogs", "Diverged", "EpochClock", "FiniteLoss", "HistoryFile", "Patience",
+    "Report", "Track", "higher_is_better",
 ]  # fmt: skip

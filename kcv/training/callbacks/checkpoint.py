@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import keras
 
+from kcv.distributed import ALONE, Group
 from kcv.training.callbacks.best import BestModel
 from kcv.training.resume import (
     State,
@@ -18,6 +19,8 @@ from kcv.training.resume import (
     restore_metrics,
 )
 from kcv.training.resume.state import Remembering
+
+_STOP, _WRITE = 1, 2
 
 
 class Startable(Protocol):
@@ -42,6 +45,8 @@ class Checkpoint(keras.callbacks.Callback):
         begin: the state to go on from; None to begin.
         rate: the learning rate over the configured one.
         keep_good: whether to keep the state at the beginning of each epoch, to return to.
+        wanted: whether there are to be checkpoints; of several processes only the first has a writer.
+        group: the processes, which stop and write after the same step.
 
     Attributes:
         good: the last state that `keep_good` has kept.
@@ -58,6 +63,8 @@ class Checkpoint(keras.callbacks.Callback):
         begin: State | None = None,
         rate: float = 1.0,
         keep_good: bool = False,
+        wanted: bool = True,
+        group: Group = ALONE,
     ) -> None:
         super().__init__()
         self.good: State | None = begin if keep_good else None
@@ -69,6 +76,8 @@ class Checkpoint(keras.callbacks.Callback):
         self._begin = begin
         self._rate = rate
         self._keep_good = keep_good
+        self._wanted = wanted
+        self._group = group
         self._epoch = self._behind = 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -101,13 +110,21 @@ class Checkpoint(keras.callbacks.Callback):
             self._writer.wait()
 
     def _consider(self, step: int) -> None:
-        take: Callable[[], State] = lambda: self._capture(step)  # noqa: E731
-        if self._stopping.requested:
-            if self._writer is not None:
-                self._writer.save(take())
+        due = self._writer is not None and self._writer.due
+        flags = self._group.agree(_STOP * self._stopping.requested | _WRITE * due)
+        if not flags:
+            return
+        take: Callable[[], State] = lambda: self._capture(step).gathered(self._group)  # noqa: E731
+        if flags & _STOP:
+            if self._wanted:
+                state = take()
+                if self._writer is not None:
+                    self._writer.save(state)
             raise KeyboardInterrupt
-        if self._writer is not None and self._writer.due:
+        if self._writer is not None:
             self._writer.offer(take)
+        else:
+            take()  # the first process has asked for this one's part
 
     def _capture(self, step: int) -> State:
         best = self._remembering["best"]

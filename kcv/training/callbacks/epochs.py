@@ -23,6 +23,10 @@ class Epochs(Protocol):
         """Chooses the epoch and its first step, both from 0."""
         ...
 
+    def seen(self, epoch: int) -> int:
+        """Returns how many pictures of an epoch this process gets."""
+        ...
+
 
 class EpochClock(keras.callbacks.Callback):
     """Sets the epoch of the batches; adds `learning_rate`, `seconds` and `images_per_second` to the epoch's logs.

@@ -19,13 +19,13 @@ class HistoryFile(keras.callbacks.Callback):
     """Collects one row an epoch and rewrites the file whole after each, so that it is never cut in the middle.
 
     Args:
-        path: of the CSV file.
+        path: of the CSV file; None for none.
 
     Attributes:
         rows: what the file holds, as numbers; `epoch` counts from 1.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         super().__init__()
         self.rows: list[dict[str, float]] = []
         self._path = path
@@ -47,4 +47,5 @@ class HistoryFile(keras.callbacks.Callback):
             self._write()
 
     def _write(self) -> None:
-        write_csv(self._path, COLUMNS, [[row[key] for key in COLUMNS] for row in self.rows])
+        if self._path is not None:
+            write_csv(self._path, COLUMNS, [[row[key] for key in COLUMNS] for row in self.rows])

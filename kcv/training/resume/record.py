@@ -25,6 +25,9 @@ FREE = (
 """Keys that change nothing in what a run computes; what device and precision come to is compared on its own."""
 
 
+_SURROUNDINGS = ("kcv", "python", "packages", "threads", "processes", "device_name")
+
+
 class Record(BaseModel):
     """What a run began with; `resume/run.json`.
 
@@ -57,7 +60,7 @@ class Record(BaseModel):
             counts=_counts(dataset),
             device=environment["device"],
             precision=environment["precision"],
-            surroundings={key: environment[key] for key in ("kcv", "python", "packages", "threads", "device_name")},
+            surroundings={key: environment[key] for key in _SURROUNDINGS},
             tracking={"location": tracker.location, "run": tracker.run_id or tracker.spool},
         )
 

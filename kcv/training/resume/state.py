@@ -14,7 +14,12 @@ from keras.src.random.seed_generator import global_seed_generator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kcv.distributed import Group
 from kcv.errors import KcvError
+
+_GENERATORS = ("torch", "cuda/")
+_OWN = ("metrics/", *_GENERATORS)
+"""What each of several processes has for itself."""
 
 
 class Remembering(Protocol):
@@ -58,6 +63,37 @@ class State:
         kept = (tensor for name, tensor in self.tensors.items() if name.startswith(("model/", "metrics/")))
         return all(bool(torch.isfinite(tensor).all()) for tensor in kept if tensor.is_floating_point())
 
+    def gathered(self, group: Group) -> State:
+        """Returns the first process's state with what is every process's own: running metrics and generators."""
+        if not group.several:
+            return self
+        own = {name: tensor for name, tensor in self.tensors.items() if name.startswith(_OWN)}
+        others = {
+            f"rank{rank}/{name}": tensor
+            for rank, tensors in enumerate(group.gather(own))
+            for name, tensor in tensors.items()
+            if rank > 0
+        }
+        return replace(self, tensors={**self.tensors, **others}, plain={**self.plain, "processes": group.size})
+
+    def of_process(self, rank: int, size: int) -> State:
+        """Returns the state of one of `size` processes out of one that holds those of all.
+
+        Where there were more or fewer when it was taken, the first goes on with the running metrics of all, and the
+        others' generators stay as they are.
+        """
+        tensors = {name: tensor for name, tensor in self.tensors.items() if not name.startswith("rank")}
+        before = int(self.plain.get("processes", 1))
+        if before == size:
+            tensors |= {name: self.tensors[f"rank{rank}/{name}"] for name in tensors if rank and name.startswith(_OWN)}
+            return replace(self, tensors=tensors)
+        for name in [name for name in tensors if name.startswith("metrics/")]:
+            parts = [tensors[name], *(self.tensors[f"rank{other}/{name}"] for other in range(1, before))]
+            tensors[name] = torch.stack(parts).sum(0) if rank == 0 else torch.zeros_like(tensors[name])
+        if rank > 0:
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_GENERATORS)}
+        return replace(self, tensors=tensors)
+
     def slower(self, factor: float) -> State:
         """Returns the same state with its learning rate times `factor`."""
         return replace(self, plain={**self.plain, "rate": self.plain["rate"] * factor})
@@ -91,8 +127,8 @@ def capture(
         **_copies("keras", [global_seed_generator().state]),
         "torch": torch.get_rng_state(),
     }
-    for number, state in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []):
-        tensors[f"cuda/{number}"] = state
+    if torch.cuda.is_available():
+        tensors["cuda/0"] = torch.cuda.get_rng_state()
     kind, keys, *rest = np.random.get_state(legacy=True)
     tensors["numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
     version, words, gauss = random.getstate()
@@ -126,10 +162,10 @@ def restore_metrics(state: State, twin: keras.Model) -> None:
 def restore_generators(state: State) -> None:
     """Puts all random generators back; to be called when nothing but steps draws numbers any more."""
     _put("keras", state, [global_seed_generator().state])
-    torch.set_rng_state(state.tensors["torch"])
-    generators = [tensor for name, tensor in state.tensors.items() if name.startswith("cuda/")]
-    if torch.cuda.is_available() and len(generators) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(generators)
+    if "torch" in state.tensors:
+        torch.set_rng_state(state.tensors["torch"])
+    if torch.cuda.is_available() and "cuda/0" in state.tensors:
+        torch.cuda.set_rng_state(state.tensors["cuda/0"])
     kind, position, has_gauss, gauss = state.plain["numpy"]
     np.random.set_state((kind, state.tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, gauss))
     version, gauss = state.plain["python"]

@@ -18,12 +18,17 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Stopping:
     """Turns signals into a request that the training answers between two steps.
 
+    Args:
+        patient: whether a second signal during the steps changes nothing: torchrun sends its processes one of its own
+            after that of the terminal, and ends them after half a minute anyway.
+
     Attributes:
         requested: whether somebody wants the training to stop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
         self.requested = False
+        self._patient = patient
         self._between_steps = False
 
     @contextmanager
@@ -49,6 +54,8 @@ class Stopping:
             self._between_steps = False
 
     def _heard(self, number: int, frame: FrameType | None) -> Any:
+        if self._between_steps and self.requested and self._patient:
+            return
         if self.requested or not self._between_steps:
             raise KeyboardInterrupt
         self.requested = True

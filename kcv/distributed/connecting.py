@@ -1,0 +1,55 @@
+"""Connecting the processes that torchrun has started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from kcv.distributed.group import ALONE, Group, PeerLost, told_of_lost_peers
+from kcv.launch import Launch, ToldElsewhere
+
+
+@contextmanager
+def connect() -> Iterator[Group]:
+    """Connects the processes that torchrun has started, for as long as the block runs.
+
+    Raises:
+        UsageError: the environment is not torchrun's.
+        PeerLost: another process is gone. The first process says so; in the others it is `ToldElsewhere`.
+    """
+    launch = Launch.current()
+    if not launch.several:
+        yield ALONE
+        return
+    try:
+        with told_of_lost_peers():
+            if torch.cuda.is_available():
+                torch.cuda.set_device(launch.local_rank)
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        try:
+            with told_of_lost_peers():
+                group = _groups(launch)
+            yield group
+        finally:
+            dist.destroy_process_group()
+    except PeerLost as error:
+        if launch.first:
+            raise
+        raise ToldElsewhere(str(error)) from None
+
+
+def _groups(launch: Launch) -> Group:
+    control: Any = dist.new_group(backend="gloo")
+    tensors: Any = dist.new_group()  # apart from that of the gradients, whose order is DistributedDataParallel's
+    machines: list[tuple[int, ...]] = [()] * launch.size
+    dist.all_gather_object(machines, (launch.rank - launch.local_rank, launch.local_size), group=control)
+    local = None
+    for begin, count in sorted(set(machines)):
+        members: Any = dist.new_group(list(range(begin, begin + count)), backend="gloo")
+        if begin <= launch.rank < begin + count:
+            local = Group(launch.local_rank, launch.local_size, tensors=members, control=members)
+    return Group(launch.rank, launch.size, tensors=tensors, control=control, local=local)

@@ -1,0 +1,224 @@
+"""What the processes of a job tell each other."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kcv.data.order import Share
+from kcv.errors import KcvError
+from kcv.launch import ToldElsewhere
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class PeerLost(KcvError):
+    """Another process of the job has ended."""
+
+
+def _together(method: Callable[P, T]) -> Callable[P, T]:
+    """Tells of a process that is gone in place of torch's own errors, which are plain RuntimeErrors with gloo."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with told_of_lost_peers():
+            return method(*args, **kwargs)
+
+    return call
+
+
+@contextmanager
+def told_of_lost_peers() -> Iterator[None]:
+    """Turns torch's errors about a process that is gone into `PeerLost`.
+
+    Raises:
+        PeerLost: the block found that another process is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise PeerLost(f"another process of the job has ended ({str(error).splitlines()[0][:150]})") from None
+        raise
+
+
+class Group:
+    """The processes of a job, or of a machine's part of it. All must make the same calls in the same order.
+
+    Args:
+        rank: this process's number, from 0.
+        size: how many there are; with 1, every call returns at once.
+        tensors: connects the devices; of the whole job by default.
+        control: connects the hosts.
+
+    Attributes:
+        rank: as given.
+        size: as given.
+        local: those of them on this machine.
+    """
+
+    def __init__(
+        self,
+        rank: int = 0,
+        size: int = 1,
+        *,
+        tensors: dist.ProcessGroup | None = None,
+        control: dist.ProcessGroup | None = None,
+        local: Group | None = None,
+    ) -> None:
+        self.rank = rank
+        self.size = size
+        self.local = local or self
+        self._tensors = tensors
+        self._control = control
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.rank == 0
+
+    @property
+    def several(self) -> bool:
+        """Whether there are others."""
+        return self.size > 1
+
+    @property
+    def share(self) -> Share:
+        """This process's part of a common work."""
+        return Share(self.rank, self.size)
+
+    @_together
+    def barrier(self) -> None:
+        """Waits until all have come here."""
+        if self.several:
+            dist.barrier(group=self._control)
+
+    @_together
+    def broadcast(self, value: T | None = None) -> T:
+        """Returns the first process's value, which the others need not name."""
+        box: list[Any] = [value]
+        if self.several:
+            dist.broadcast_object_list(box, group=self._control, group_src=0)
+        result: T = box[0]
+        return result
+
+    def first_does(self, work: Callable[[], T]) -> T:
+        """Returns what `work` gives in the first process; the others wait for it.
+
+        Raises:
+            KcvError: as `work` raises it; in the other processes without a message.
+        """
+        if not self.several:
+            return work()
+        result: Any
+        problem: str | None
+        if not self.first:
+            result, problem = self.broadcast(None)
+            if problem is not None:
+                raise ToldElsewhere(problem)
+        else:
+            try:
+                result = work()
+            except KcvError as error:
+                self.broadcast((None, str(error)))
+                raise
+            self.broadcast((result, None))
+        found: T = result
+        return found
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Lets the first process of each machine through the block before the others: it fills the caches."""
+        if not self.local.first:
+            self.local.barrier()
+        yield
+        if self.local.first:
+            self.local.barrier()
+
+    @_together
+    def agree(self, flags: int) -> int:
+        """Returns the bits that any process has set: the hosts wait for each other, their devices do not."""
+        if not self.several:
+            return flags
+        bits = torch.tensor([flags >> bit & 1 for bit in range(_FLAGS)], dtype=torch.uint8)
+        dist.all_reduce(bits, dist.ReduceOp.MAX, group=self._control)
+        return sum(int(value) << bit for bit, value in enumerate(bits))
+
+    @_together
+    def gather(self, value: T) -> list[T]:
+        """Returns every process's value, by rank."""
+        values: list[Any] = [value] * self.size
+        if self.several:
+            dist.all_gather_object(values, value, group=self._control)
+        return values
+
+    def rows(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the rows of all processes one after the other, by rank."""
+        return np.concatenate(self.gather(rows)) if self.several else rows
+
+    @_together
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Returns sums over all processes, computed in double precision."""
+        sums = torch.tensor(values, dtype=torch.float64)
+        if self.several:
+            dist.all_reduce(sums, group=self._control)
+        return [float(value) for value in sums]
+
+    @_together
+    def add_up(self, tensor: Tensor) -> Tensor:
+        """Replaces a tensor on the device by its sum over all processes."""
+        if self.several:
+            dist.all_reduce(tensor, group=self._tensors)
+        return tensor
+
+    @_together
+    def begin_mean(self, tensors: Sequence[Tensor]) -> Callable[[], None]:
+        """Begins to average tensors over all processes beside what follows; call the result to put the means there."""
+        if not (self.several and tensors):
+            return lambda: None
+        flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
+        work = dist.all_reduce(flat, group=self._tensors, async_op=True)
+
+        def finish() -> None:
+            with told_of_lost_peers(), torch.no_grad():
+                work.wait()
+                means = torch.split(flat.div_(self.size), [tensor.numel() for tensor in tensors])
+                for tensor, mean in zip(tensors, means, strict=True):
+                    tensor.copy_(mean.view(tensor.shape))
+
+        return finish
+
+    @_together
+    def data_parallel(self, parameters: Sequence[torch.nn.Parameter], run: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns `run` such that the gradients of `parameters` are averaged over all processes in its backward pass.
+
+        All begin with the parameters of the first.
+        """
+        return torch.nn.parallel.DistributedDataParallel(_Forward(parameters, run), gradient_as_bucket_view=True)
+
+
+_FLAGS = 8
+ALONE = Group()
+"""The group of a process that nobody else works with."""
+
+
+class _Forward(torch.nn.Module):
+    """What DistributedDataParallel is put around: Keras' parameters, and the way through the model."""
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], run: Callable[..., Any]) -> None:
+        super().__init__()
+        self.shared = torch.nn.ParameterList(parameters)
+        object.__setattr__(self, "_run", run)  # not to be searched for modules: the parameters are all there is
+
+    def forward(self, *tensors: Tensor) -> Any:
+        run: Any = self._run
+        return run(*tensors)

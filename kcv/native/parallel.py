@@ -1,0 +1,107 @@
+"""A native model that several processes train together, each on its part of every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from kcv.distributed import Group, told_of_lost_peers
+from kcv.errors import DeviceError
+from kcv.native.layers.lowered import Target
+from kcv.native.model import NativeModel
+
+
+class ParallelModel(NativeModel):
+    """A `NativeModel` whose gradients and moving statistics are those of all processes.
+
+    A batch is (images, targets, weight): this process's part, and how much that weighs, its pictures over those of the
+    average part. The average over the processes of the weighted gradients is then the gradient of the whole batch.
+    Moving statistics follow the average of all parts' in every step, so that weights and statistics are the same
+    everywhere, to the bit, at any time.
+
+    Args:
+        core: as for `NativeModel`.
+        group: the processes.
+        target: as for `NativeModel`.
+        compile_on_gpu: as for `NativeModel`.
+
+    Raises:
+        DeviceError: the parameters are sharded (FSDP): Keras' optimizers would update them wrongly.
+    """
+
+    _group: Group
+    _moving: Sequence[Tensor]
+    _through_all: Callable[..., Any] | None
+
+    def __init__(self, core: keras.Model, group: Group, *, target: Target, compile_on_gpu: bool = False) -> None:
+        if any(isinstance(variable.value, DTensor) for variable in core.variables):
+            raise DeviceError("the model's parameters are sharded (FSDP), which trains Keras variables wrongly")
+        super().__init__(core, target=target, compile_on_gpu=compile_on_gpu)
+        self._keep("_group", group)
+        self._weight = 1.0
+        self._keep("_through_all", None)
+        # With common statistics all move theirs alike already.
+        self._keep("_moving", () if target.add_up is not None else _moving_statistics(core))
+
+    def train_step(self, data: Any) -> Any:
+        """Makes one optimizer step, the same in all processes; None stands for one that is behind."""
+        if data is None:
+            return super().train_step(None)
+        images, targets, weight = data
+        self._weight = float(weight)
+        return super().train_step((images, targets))
+
+    def _training_pass(self, x: Any) -> Any:
+        through_all = self._through_all
+        if through_all is None:
+            parameters = [variable.value for variable in self.trainable_variables]
+            through_all = self._group.data_parallel(parameters, super()._training_pass)
+            self._keep("_through_all", through_all)
+        return through_all(x)
+
+    def _keep(self, name: str, value: object) -> None:
+        """Sets an attribute unseen by Keras and torch, which would take the parameters in it for more of them."""
+        object.__setattr__(self, name, value)
+
+    def _differentiate(self, loss: Tensor) -> None:
+        finish = self._group.begin_mean(self._moving)
+        with told_of_lost_peers():
+            super()._differentiate(loss * self._weight)
+        finish()
+
+    def _make_room(self, batch: Any, count: int) -> None:
+        """Says that a part did not fit.
+
+        Raises:
+            DeviceError: always; to try smaller ones, the others would have to take part.
+        """
+        raise DeviceError(
+            f"{count} pictures a process do not fit into the device's memory; use a smaller batch_size, or more "
+            "processes"
+        )
+
+
+def _moving_statistics(core: keras.Model) -> list[Tensor]:
+    """Returns the moving means and variances that training changes."""
+    layers = [
+        layer
+        for layer in core._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+    ]
+    return [variable.value for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
+
+
+def parallel_target(target: Target, group: Group, *, sync_batchnorm: bool) -> Target:
+    """Returns what to lower for where several processes train together.
+
+    Args:
+        target: for one process.
+        group: the processes.
+        sync_batchnorm: whether batch normalisation takes the statistics of the whole batch.
+    """
+    add_up = group.add_up if sync_batchnorm else None
+    return Target(target.memory_format, target.in_place, add_up, group.rank)

@@ -1,0 +1,101 @@
+"""Two processes under torchrun against one, on real digits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kcv
+
+WORKER = Path(__file__).with_name("worker.py")
+SETTINGS: dict[str, Any] = {
+    "data.source": "digits", "data.batch_size": 128, "model.width": 0.25, "augment.crop_padding": 2,
+    "augment.flip": "random", "train.epochs": 2, "tracking.uri": "none", "train.calibrate": False,
+}  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    names = ("PYTHONPATH", "OMP_NUM_THREADS")
+    root = str(Path(kcv.__file__).parent.parent)
+    return {**{k: v for k, v in os.environ.items() if k not in names}, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+
+
+def launch(folder: Path, processes: int, *, kill: str = "none", restarts: int = 0, **settings: Any) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    if "resume" not in settings:
+        settings = {**SETTINGS, "output_dir": str(folder / "run"), **settings}
+    script = [str(WORKER), str(folder), kill, json.dumps(settings)]
+    starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+               f"--max-restarts={restarts}"]  # fmt: skip
+    command = [*starter, *script] if processes > 1 else [sys.executable, *script]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stderr
+
+
+def weights(folder: Path) -> list[np.ndarray]:
+    return list(kcv.load_model(folder / "run" / "model.keras").keras_model.get_weights())
+
+
+def digests(folder: Path) -> list[str]:
+    return [path.read_text() for path in sorted(folder.glob("rank*.txt"))]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes that nothing has disturbed."""
+    folder = tmp_path_factory.mktemp("two")
+    launch(folder, 2)
+    return folder
+
+
+def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
+    for processes in (1, 2):
+        launch(tmp_path / str(processes), processes, double=True, **{"train.sync_batchnorm": True})
+    alone, together = weights(tmp_path / "1"), weights(tmp_path / "2")
+    assert max(float(np.abs(a - b).max()) for a, b in zip(alone, together, strict=True)) < 1e-5
+    assert len(set(digests(tmp_path / "2"))) == 1
+    rows = [json.loads((tmp_path / name / "run" / "metrics.json").read_text()) for name in ("1", "2")]
+    assert rows[0]["log_loss"] == pytest.approx(rows[1]["log_loss"], rel=1e-5)
+    histories = [(tmp_path / name / "run" / "history.csv").read_text().splitlines() for name in ("1", "2")]
+    assert len(histories[0]) == len(histories[1]) == 3
+    for one, other in zip(histories[0][1:], histories[1][1:], strict=True):
+        assert [float(x) for x in one.split(",")[:6]] == pytest.approx([float(x) for x in other.split(",")[:6]], 1e-5)
+
+
+def test_processes_agree_to_the_bit_with_statistics_of_their_own(two: Path) -> None:
+    assert len(digests(two)) == 2
+    assert len(set(digests(two))) == 1
+    environment = json.loads((two / "run" / "environment.json").read_text())
+    assert environment["processes"] == 2
+
+
+def test_a_killed_process_brings_the_group_back_to_the_same_end(two: Path, tmp_path: Path) -> None:
+    told = launch(tmp_path, 2, kill="1:13", restarts=1, **{"train.checkpoint_seconds": 0})
+    assert "goes on" in told or (tmp_path / "run" / "metrics.json").is_file()
+    assert digests(tmp_path) == digests(two)
+    undisturbed, killed = (json.loads((folder / "run" / "metrics.json").read_text()) for folder in (two, tmp_path))
+    assert killed == undisturbed
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["resumed"]
+
+
+def test_a_run_goes_on_with_another_number_of_processes_and_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(WORKER),
+               str(tmp_path), "1:13", json.dumps({**SETTINGS, "output_dir": str(folder), "train.checkpoint_seconds": 0})]  # fmt: skip  # noqa: E501
+    dead = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
+    assert dead.returncode != 0
+    assert not (folder / "metrics.json").exists()
+    goes_on = [sys.executable, "-m", "kcv", "train", f"--resume={folder}"]
+    done = subprocess.run(goes_on, env=environment(), capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "not to the bit" in done.stderr
+    assert "processes 1 instead of 2" in done.stderr
+    assert json.loads((folder / "metrics.json").read_text())["accuracy"] > 0.5

@@ -130,9 +130,7 @@ def build_layers(library: KerasCv, entries: Sequence[Mapping[str, Any]]) -> list
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        layers = [
-            _build(library, entry, f"augment.layers[{place}]", problems) for place, entry in enumerate(entries)
-        ]
+        layers = [_build(library, entry, f"augment.layers[{place}]", problems) for place, entry in enumerate(entries)]
     finally:
         keras.config.set_dtype_policy(policy)
     if problems:
@@ -169,7 +167,9 @@ def _build(library: KerasCv, entry: Mapping[str, Any], where: str, problems: lis
             values[key] = tuple(value) if isinstance(value, list) else value
     if "value_range" in taken:
         values["value_range"] = RANGE
-    missing = [key for key, value in taken.items() if value.default is value.empty and key not in entry and key not in values]
+    missing = [
+        key for key, value in taken.items() if value.default is value.empty and key not in entry and key not in values
+    ]
     if missing:
         problems.append(f"{where}: {name} needs {', '.join(missing)}.")
     if len(problems) > found:

@@ -63,7 +63,9 @@ class Pipeline:
         try:
             images, targets = self(((0, 0), noise, torch.full((4, num_classes), 1 / num_classes)))
         except self._tf.errors.OpError as error:
-            raise ConfigError([f"augment.layers: cannot run on pictures of {image_size} px: {first_line(error)}"]) from error
+            raise ConfigError(
+                [f"augment.layers: cannot run on pictures of {image_size} px: {first_line(error)}"]
+            ) from error
         if not (images.isfinite().all() and targets.isfinite().all()):
             raise ConfigError(["augment.layers: give values that are no numbers; change their arguments"])
 
@@ -229,9 +231,15 @@ def _trace(library: KerasCv, entries: Sequence[Mapping[str, Any]], signature: tu
         return tf.clip_by_value(pictures["images"], *map(float, RANGE)), pictures["labels"]
 
     graph = tf.function(change, input_signature=signature, autograph=False).get_concrete_function()
-    hidden = [kind for kind in _operations(graph) if kind in _STATEFUL or kind.startswith(("Random", "Rng", "Stateful"))]
+    operations = _operations(graph)
+    if "CropAndResize" in operations:
+        # tensorflow's optimizer of graphs writes a warning about it to stderr, from C++, past all levels.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    hidden = [kind for kind in operations if kind in _STATEFUL or kind.startswith(("Random", "Rng", "Stateful"))]
     if hidden:
-        raise ConfigError([f"augment.layers: draw numbers that no seed repeats ({', '.join(hidden)}); use other layers"])
+        raise ConfigError(
+            [f"augment.layers: draw numbers that no seed repeats ({', '.join(hidden)}); use other layers"]
+        )
     return graph  # type: ignore[no-any-return]
 
 
@@ -256,7 +264,9 @@ def _reason(error: Exception) -> str:
     """Returns why a layer failed, from between the lines that Keras and AutoGraph put around it."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Exception encountered", "in user code", "File ", "Arguments"))]
+    told = [
+        line for line in lines if not line.startswith(("Exception encountered", "in user code", "File ", "Arguments"))
+    ]
     return told[0][:200] if told else type(error).__name__
 
 

@@ -133,11 +133,8 @@ class TrainingBatches(SplitBatches):
             )
         augment = augment or AugmentConfig()
         self._augment = Augment(augment, image_size=pictures.size, seed=seed)
-        self._pipeline: Pipeline | None = None
-        if augment.library == "keras_cv":
-            self._pipeline = Pipeline(
-                augment.layers, image_size=pictures.size, num_classes=num_classes, device=self._device
-            )
+        layers = augment.layers if augment.library == "keras_cv" else None
+        self._pipeline = Pipeline(layers, pictures.size, num_classes, self._device) if layers else None
         self._smoothing = label_smoothing
         self._seed = seed
         self._epoch = self._start = 0
@@ -179,13 +176,9 @@ class TrainingBatches(SplitBatches):
         yield from itertools.repeat(None, start)
         parts, places = self.order(epoch)[start:], self._order_on_device(epoch)[start:]
         images = enumerate(self._images([part.indices for part in parts], places), start)
-        if self._pipeline is None:
-            changed = (self._finish(epoch, step, taken) for step, taken in images)
-        else:
-            # Pulled from another thread: it may not look at what belongs to whichever epoch is set.
-            plain = (
-                self._plain(epoch, step, taken, parts[step - start], places[step - start]) for step, taken in images
-            )
+        changed: Iterator[Batch] = (self._finish(epoch, step, taken) for step, taken in images)
+        if self._pipeline is not None:  # pulls from another thread, which may not look at what `set_epoch` changes
+            plain = (self._plain(epoch, i, taken, parts[i - start], places[i - start]) for i, taken in images)
             changed = self._pipeline.stream(plain)
         for step, batch in enumerate(changed, start):
             yield self.weighed(epoch, step, batch)

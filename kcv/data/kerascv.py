@@ -1,8 +1,9 @@
 """keras-cv, an extra: the one place that imports it and tensorflow, in the one order that works, and builds its layers.
 
-Both bring a copy of LLVM: torch in triton, which Keras' torch backend imports, and tensorflow in itself. Where tensorflow's
-is loaded first, loading triton's ends the process, with no exception to catch ("Option ... registered more than once").
-`import torch` alone does not load triton, so torch, then tensorflow, then anything that needs triton is that order too.
+torch and tensorflow bring a copy of LLVM each: torch in triton, which Keras' torch backend imports, tensorflow in its
+own libraries. Where tensorflow's is loaded first, loading triton's ends the process, with no exception to catch
+("Option ... registered more than once"). `import torch` alone does not load triton: torch, then tensorflow, then Keras
+ends the process too.
 Hence Keras, on its torch backend, comes before tensorflow (docs/decisions/014-keras-cv.md).
 """
 
@@ -13,7 +14,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Final
@@ -65,29 +66,27 @@ def open_kerascv() -> KerasCv:
     if "tensorflow" in sys.modules and "triton._C.libtriton" not in sys.modules and find_spec("triton") is not None:
         raise ConfigError(
             [
-                "augment.library=keras_cv: tensorflow was imported before Keras' torch backend, and to import that now would "
-                "end the process; import kcv and keras first"
+                "augment.library=keras_cv: tensorflow was imported before Keras' torch backend, and to import that now "
+                "would end the process; import kcv and keras first"
             ]
         )
     # tensorflow's C++ side reads it once, when it is loaded.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras  # noqa: F401 (loads triton's LLVM, before tensorflow's)
 
-    with _numpy_state_untouched():
+    with _generators_untouched():
         import tensorflow as tf
 
         # Without converters of their own, some operations are vectorised by loops; that is told for each, each time.
         tf.get_logger().setLevel(logging.ERROR)
-        try:
+        with suppress(RuntimeError):  # somebody else uses tensorflow here, and has decided
             tf.config.set_visible_devices([], "GPU")
-        except RuntimeError:
-            pass  # somebody else uses tensorflow here, and has decided
         import keras_cv
     return KerasCv(keras_cv, tf)
 
 
 @contextmanager
-def _numpy_state_untouched() -> Iterator[None]:
+def _generators_untouched() -> Iterator[None]:
     """Gives the block, and takes back what importing drew from the global generators."""
     import random
 

@@ -1,8 +1,9 @@
-"""Checks, each one command: `nox -s lint typecheck tests kerascv` (the default), `nox -s coverage`, `build`, `smoke`,
-`reliability`, `node`.
+"""Checks, each one command: `nox -s lint typecheck tests kerascv` (the default), `nox -s coverage`, `build`,
+`smoke`, `reliability`, `node`.
 
-All sessions but kerascv share one environment: torch alone is several gigabytes. It is the one that `uv run` uses, so whoever has
-run kcv or its tests has already made it. What follows `--` goes to the tool: `nox -s tests -- -k config -x`.
+All sessions but kerascv share one environment: torch alone is several gigabytes. It is the one that `uv run` uses, so
+whoever has run kcv or its tests has already made it. What follows `--` goes to the tool:
+`nox -s tests -- -k config -x`.
 """
 
 from __future__ import annotations

@@ -79,7 +79,6 @@ def names() -> list[str]:
 
 def test_the_layers_are_those_that_were_tried() -> None:
     assert {"RandAugment", "AugMix", "CutMix", "MixUp", "GridMask", "RandomCutout", "RandomColorJitter"} <= {*names()}
-    assert len(names()) == 33
     assert ARGUMENTS.keys() <= {*names()}
 
 
@@ -89,7 +88,7 @@ def test_every_layer_runs_in_a_graph_repeats_and_changes_pictures_apart(capfd: p
         layer = Pipeline([{"name": name, **ARGUMENTS.get(name, {})}], 32, 4, "cpu")
         images, targets = layer(plain(3))
         assert images.shape == (12, 32, 32, 3) and images.dtype == targets.dtype == torch.float32, name
-        assert 0 <= images.min() and 4 < images.max() <= 255, name
+        assert images.min() >= 0 and 4 < images.max() <= 255, name
         torch.testing.assert_close(targets.sum(1), torch.ones(12))
         assert equal(layer(plain(3)), (images, targets)), name
         changed, _ = layer(((1, 0), same, torch.eye(4)[torch.arange(12) % 4]))

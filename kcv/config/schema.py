@@ -80,7 +80,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_choices(self) -> Config:
-        problems = _cross_problems(self.flatten())
+        # In plain values an infinity is null.
+        problems = _cross_problems({**self.flatten(), "augment.layers": self.augment.layers})
         if problems:
             raise ValueError("\n".join(problems))
         return self

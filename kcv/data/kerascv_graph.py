@@ -112,11 +112,9 @@ def trace(library: KerasCv, entries: Sequence[Mapping[str, Any]], signature: tup
         return tf.clip_by_value(pictures["images"], *map(float, RANGE)), pictures["labels"]
 
     graph = tf.function(change, input_signature=signature, autograph=False).get_concrete_function()
-    operations = _operations(graph)
-    if "CropAndResize" in operations:
-        # tensorflow's optimizer of graphs writes a warning about it to stderr, from C++, past all levels.
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    hidden = [kind for kind in operations if kind in _STATEFUL or kind.startswith(("Random", "Rng", "Stateful"))]
+    hidden = [
+        kind for kind in _operations(graph) if kind in _STATEFUL or kind.startswith(("Random", "Rng", "Stateful"))
+    ]
     if hidden:
         raise ConfigError(
             [f"augment.layers: draw numbers that no seed repeats ({', '.join(hidden)}); use other layers"]

@@ -110,7 +110,7 @@ def _keras(pixels: NDArray[np.uint8], device: str) -> Callable[[], Any]:
 
 
 def _keras_cv(pixels: NDArray[np.uint8]) -> Callable[[], Any]:
-    layers = [
+    layers: list[dict[str, Any]] = [
         {"name": "RandomTranslation", "height_factor": 1 / 8, "width_factor": 1 / 8, "interpolation": "nearest"},
         {"name": "RandomFlip"},
         {"name": "RandomCutout", "height_factor": 1 / 4, "width_factor": 1 / 4, "fill_value": float(GREY)},

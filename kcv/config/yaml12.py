@@ -92,10 +92,10 @@ def parse_scalar(text: str) -> Any:
     return text
 
 
-def parse_value(text: str) -> Any:
-    """Reads text as a plain scalar or, in brackets, as a YAML list or mapping; as the text itself where it is none."""
-    if not text.lstrip().startswith(("[", "{")):
-        return parse_scalar(text)
+def parse_list(text: str) -> Any:
+    """Reads text as a YAML list in brackets; as the text itself where it is none."""
+    if not text.lstrip().startswith("["):
+        return text
     try:
         values = yaml.load(text[:MAX_BYTES], Loader=_Loader)
         _require_small(values)

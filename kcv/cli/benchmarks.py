@@ -52,6 +52,28 @@ def data_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{table(body, header=header, words=(0, 3, 4))}\n\n{note}"
 
 
+def memory_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the table of memory by the number of pictures."""
+    header = ("pictures", "encoded MB", "row groups", "peak MB", "worker MB", "pictures/s")
+    body = [
+        (
+            f"{row['pictures']:,}",
+            f"{row['encoded_bytes'] / 1e6:,.0f}",
+            f"{row['row_groups']:,}",
+            f"{row['peak_bytes'] / 1e6:,.0f}",
+            "-" if row["workers_peak_bytes"] is None else f"{row['workers_peak_bytes'] / 1e6:,.0f}",
+            f"{row['images_per_second']:,.0f}",
+        )
+        for row in rows
+    ]
+    first = rows[0]
+    return (
+        f"{table(body, header=header, words=())}\n\n"
+        f"  {first['hardware']}; one epoch of training batches streamed from Parquet shards, in a process of its own\n"
+        f"  {first['shuffle_buffer_mb']} MB of encoded pictures are held and mixed; {first['workers']} worker"
+    )
+
+
 def prediction_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table of predictions: latency, throughput, cold start and size of each way to run a model."""
     header = ("model", "px", "runtime", "precision", "batch", "p50 ms", "p95 ms", "pictures/s", "cold start s", "MB")
@@ -87,8 +109,10 @@ def benchmark(*operands: str, **flags: str) -> int:
     for name, default, verbs in (
         ("model", None, ("train", "predict")),
         ("precision", "auto", ("train",)),
-        ("batch_size", None, ("train", "data")),
+        ("batch_size", None, ("train", "data", "memory")),
         ("device", "auto", ("train", "data")),
+        ("pictures", None, ("memory",)),
+        ("repeats", 20, ("train", "predict", "data")),
     ):
         if what not in verbs and given.pop(name, default) != default:
             have = "have" if len(verbs) > 1 else "has"
@@ -99,6 +123,7 @@ def benchmark(*operands: str, **flags: str) -> int:
         "train": (measure.benchmark_training, training_benchmark),
         "predict": (measure.benchmark_prediction, prediction_benchmark),
         "data": (measure.benchmark_data, data_benchmark),
+        "memory": (measure.benchmark_memory, memory_benchmark),
     }
     run, table = runs[what]
     rows = run(**given)

@@ -192,22 +192,24 @@ VERBS = {
             "Measure kcv beside PyTorch, Keras and torchvision, in turns, on this machine.",
             ("what",),
             1,
-            "train (training steps), predict (finished models) or data (reading and augmenting pictures)",
+            "train (training steps), predict (finished models), data (reading and augmenting pictures) or memory (what "
+            "streaming needs)",
             (
                 Option("model", "train, predict: the network; default: each in turn", choices=BENCHMARKED),
                 Option("image_size", "px; default: 32, of the larger networks 64 (train), 224 (predict)", least=16),
                 Option(
                     "batch_size",
-                    "train, data: pictures at once; default: 128, of the larger networks 32, data 256",
+                    "train, data, memory: pictures at once; default: 128, of the larger networks 32, else 256",
                     least=1,
                 ),
                 Option("precision", "train: the number format", "auto", PRECISIONS),
-                Option("repeats", "turns of each that count", 20, least=1),
+                Option("repeats", "train, predict, data: turns of each that count", 20, least=1),
+                Option("pictures", "memory: the largest set, in pictures; default: 1000000", least=1000),
                 DEVICE,
                 FORMAT,
             ),
             ("benchmark train --model=custom_cnn --precision=float32", "benchmark predict --model=efficientnet_b0"),
-            operand_choices=("train", "predict", "data"),
+            operand_choices=("train", "predict", "data", "memory"),
         ),
     )
 }

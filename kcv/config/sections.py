@@ -63,6 +63,12 @@ class DataConfig(Section):
     workers: int | None = Field(
         None, ge=0, le=64, description="processes that decode pictures when they stream from disk; null: cores - 1"
     )
+    shuffle_buffer_mb: int = Field(
+        256,
+        ge=1,
+        le=1_000_000,
+        description="encoded pictures that are held and mixed where Parquet files do not fit into memory",
+    )
     memory_budget_mb: int = Field(
         2048, ge=0, description="pictures up to this many MB stay in memory, more stream from disk; 0: always stream"
     )

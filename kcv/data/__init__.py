@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,8 @@ from kcv.data import folder, parquet
 from kcv.data import split as splitting
 from kcv.data.classes import relabel
 from kcv.data.dataset import SPLITS, Dataset, Encoded, Labels, Pictures, Pixels, Samples, Source
+from kcv.data.decoding import decode
+from kcv.data.shards import is_url
 from kcv.errors import DataError, ImageError, nearest
 from kcv.files import expanded
 from kcv.progress import Progress
@@ -41,11 +42,10 @@ _log = logging.getLogger(__name__)
 DEFAULT_SIZE = 224
 _SMALL = 64  # pictures that all are one square of at most this side (pixels) keep their own size
 _PEEK = 16
-_CHUNK = 256  # pictures a thread decodes at a time
 
 
 def open_source(name: str) -> Source:
-    """Opens `cifar10`, `digits`, or a path: a folder of class folders, or Parquet.
+    """Opens `cifar10`, `digits`, a path (a folder of class folders, or Parquet), or a URL of Parquet.
 
     A path that does not exist here is looked for under KCV_DATA_DIR.
 
@@ -60,6 +60,8 @@ def open_source(name: str) -> Source:
         from kcv.data import cifar10
 
         return cifar10.open_source(Progress)
+    if is_url(name):
+        return parquet.open_url(name)
     path = _path_of(name)
     if parquet.is_parquet(path):
         return parquet.open_source(path, name)
@@ -203,31 +205,5 @@ def _fits(n: int, size: int, budget_mb: int) -> bool:
 
 
 def _pictures(samples: Samples, size: int, resize: str, in_memory: bool) -> Pictures:
-    pixels = _decode(samples, size, resize) if in_memory else None
+    pixels = decode(samples, size, resize) if in_memory else None
     return Pictures(samples, size, resize, pixels)
-
-
-def _decode(samples: Samples, size: int, resize: str) -> Pixels:
-    """Decodes all pictures into one array, uint8 [n, size, size, 3].
-
-    Raises:
-        DataError: pictures cannot be read; the message names the first three.
-    """
-    pixels = np.empty((len(samples), size, size, 3), np.uint8)
-
-    def decode(start: int) -> list[str]:
-        failures = []
-        for i in range(start, min(start + _CHUNK, len(samples))):
-            try:
-                pixels[i] = images.load(samples.pictures[i], size, resize, name=samples.names[i])
-            except ImageError as error:
-                failures.append(str(error))
-        progress.advance(min(_CHUNK, len(samples) - start))
-        return failures
-
-    with Progress(len(samples), "reading pictures") as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
-        failures = [line for lines in pool.map(decode, range(0, len(samples), _CHUNK)) for line in lines]
-    if failures:
-        shown = " ".join(failures[:3]) + (" ..." if len(failures) > 3 else "")
-        raise DataError(f"{len(failures)} of {len(samples)} pictures cannot be read: {shown}")
-    return pixels

@@ -20,8 +20,10 @@ from kcv.config import AugmentConfig
 from kcv.data.augment import Augment
 from kcv.data.chance import Chance
 from kcv.data.dataset import Pictures
-from kcv.data.order import STEP, Indices, Part, Share, shuffled
+from kcv.data.loader import as_loader as as_loader
+from kcv.data.order import STEP, Indices, Part, Share, shuffled, windowed
 from kcv.data.resident import ResidentPixels
+from kcv.data.row_pictures import RowPictures
 from kcv.data.streaming import StreamedPixels, default_workers
 from kcv.data.tf_pipeline import Pipeline, Plain
 from kcv.errors import DataError
@@ -105,6 +107,8 @@ class TrainingBatches(SplitBatches):
         device: where the batches are made.
         workers: processes that decode streamed pictures; None = all cores but one. Unused for pictures in memory.
         share: the process's part of each batch.
+        shuffle_buffer: bytes of encoded pictures that are held and mixed where they come from Parquet files too large
+            for memory; those are read from beginning to end, in random order of their row groups.
 
     Raises:
         DataError: no pictures, or batches with fewer pictures than there are processes.
@@ -123,8 +127,10 @@ class TrainingBatches(SplitBatches):
         device: torch.device | str,
         workers: int | None = None,
         share: Share | None = None,
+        shuffle_buffer: int = 2**28,
     ) -> None:
         super().__init__(pictures, num_classes, batch_size, device, workers)
+        self._shuffle_buffer = shuffle_buffer
         self._share = share or Share()
         if len(pictures) // self._steps < self._share.size:
             raise DataError(
@@ -164,8 +170,15 @@ class TrainingBatches(SplitBatches):
     def order(self, epoch: int) -> list[Part]:
         """Returns this process's part of each batch; those of all processes together are a permutation of the split."""
         if self._parts[0] != epoch:
-            self._parts = (epoch, shuffled(len(self._labels), self._steps, self._seed, epoch, self._share))
+            self._parts = (epoch, self._order(epoch))
         return self._parts[1]
+
+    def _order(self, epoch: int) -> list[Part]:
+        rows = self.pictures.samples.pictures
+        if self.pictures.pixels is not None or not isinstance(rows, RowPictures):
+            return shuffled(len(self._labels), self._steps, self._seed, epoch, self._share)
+        window = max(1, int(self._shuffle_buffer / rows.mean_bytes))
+        return windowed(rows.groups.of(rows.rows), self._steps, self._seed, epoch, self._share, window)
 
     def __iter__(self) -> Iterator[Any]:
         """Yields the batches of the epoch that is set when the first one is taken; None for a step before its start.
@@ -231,17 +244,3 @@ class TrainingBatches(SplitBatches):
         targets = self._targets(where, self._smoothing)
         chance = Chance(generator, len(images), part.begin, part.total)
         return self._augment(images, targets, chance=chance, indices=where, epoch=epoch)
-
-
-def as_loader(batches: IterableDataset[Batch]) -> DataLoader[Batch]:
-    """Returns finished batches as Keras' `fit(..., shuffle=False)` and `evaluate` take them.
-
-    The loader passes them on as they are, in this process. A new pass over it starts work only when its first batch is
-    asked for: Keras makes an iterator at the end of each epoch that it then throws away.
-    """
-    # Without a generator of its own, each pass would draw a number from the global one.
-    return DataLoader(batches, batch_size=None, collate_fn=_as_it_is, generator=torch.Generator())
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

@@ -7,18 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kcv import images
+from kcv.data.row_pictures import RowNames, RowPictures
 
 Labels: TypeAlias = NDArray[np.int64]
 Pixels: TypeAlias = NDArray[np.uint8]
 
 Encoded: TypeAlias = Path | bytes | Pixels
 """One picture as a source holds it: a file, the bytes of a file, or an RGB array [height, width, 3]."""
+
+T = TypeVar("T")
 
 SPLITS = ("train", "val", "test")
 
@@ -42,11 +45,13 @@ class Samples:
 
     def take(self, indices: NDArray[np.int64]) -> Samples:
         """Returns the samples at `indices`, in that order."""
-        return Samples(
-            [self.pictures[int(i)] for i in indices],
-            self.labels[indices],
-            [self.names[int(i)] for i in indices],
-        )
+        return Samples(_taken(self.pictures, indices), self.labels[indices], _taken(self.names, indices))
+
+
+def _taken(sequence: Sequence[T], indices: NDArray[np.int64]) -> Any:
+    if isinstance(sequence, RowPictures | RowNames):
+        return sequence.take(indices)
+    return [sequence[int(i)] for i in indices]
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,8 @@ class Source:
     def fingerprint(self) -> str:
         """SHA-256 (hex) over class names and, per split, names, labels and contents.
 
-        Bytes and arrays are hashed; files count by relative path and size, so that a million of them stay cheap.
+        Bytes and arrays are hashed; files count by relative path and size, so that a million of them stay cheap, and so
+        do Parquet files whose pictures are not held, by name and row groups.
         """
         digest = hashlib.sha256()
 
@@ -89,6 +95,10 @@ class Source:
             samples = self.splits[split]
             add(split.encode())
             add(np.ascontiguousarray(samples.labels, dtype="<i8").tobytes())
+            if isinstance(samples.pictures, RowPictures):
+                for value in samples.pictures.groups.identity():
+                    add(value)
+                continue
             for name, picture in zip(samples.names, samples.pictures, strict=True):
                 add(name.encode(errors="surrogateescape"))
                 if isinstance(picture, Path):

@@ -64,6 +64,41 @@ def shuffled(count: int, steps: int, seed: int, epoch: int, share: Share) -> lis
     return _parts(np.array_split(permutation, steps), share)
 
 
+def windowed(groups: Indices, steps: int, seed: int, epoch: int, share: Share, window: int) -> list[Part]:
+    """Returns an epoch in an order in which files can be read from beginning to end.
+
+    Row groups come in random order, each process has its stretch of them, and within it no picture moves by much more
+    than a window: a reader that holds that many gives them all, reading once. The result depends on the number of
+    processes.
+
+    Args:
+        groups: the row group of each picture of the split, ascending; int64 [n].
+        steps: batches of the epoch.
+        seed: 0 or more.
+        epoch: from 0.
+        share: the process's.
+        window: pictures, 1 or more; 1 leaves them in the order of their group.
+    """
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    lengths = np.diff(starts, append=len(groups))
+    drawn = np.random.default_rng((seed, epoch, ORDER)).permutation(len(starts))
+    # Positions of the drawn groups one after the other, without a loop over them.
+    offsets = np.repeat(starts[drawn] - np.cumsum(lengths[drawn]) + lengths[drawn], lengths[drawn])
+    arrival = offsets + np.arange(len(groups))
+    begin, end = share.bounds(len(groups))
+    chance = np.random.default_rng((seed, epoch, ORDER, share.rank))
+    own = arrival[begin:end][np.argsort(np.arange(end - begin) + chance.uniform(0, window, end - begin))]
+    parts = np.array_split(own, steps)
+    stretches = [Share(rank, share.size).bounds(len(groups)) for rank in range(share.size)]
+    # As array_split cuts: the first ones have one more where it does not come out even.
+    sizes = [[(last - first) // steps + (step < (last - first) % steps) for step in range(steps)]
+             for first, last in stretches]  # fmt: skip
+    return [
+        Part(part, sum(size[step] for size in sizes[: share.rank]), sum(size[step] for size in sizes))
+        for step, part in enumerate(parts)
+    ]
+
+
 def _parts(batches: Sequence[Indices], share: Share) -> list[Part]:
     parts = []
     for batch in batches:

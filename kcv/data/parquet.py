@@ -6,13 +6,16 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kcv.data.classes import align
 from kcv.data.dataset import Encoded, Samples, Source
+from kcv.data.row_pictures import RowGroups, RowNames, RowPictures
+from kcv.data.shards import Shard, local_shards, remote_shards, unreadable
 from kcv.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,30 +26,49 @@ IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMN = "label"
 
 
+EAGER_BYTES = 2**28
+"""Files of this machine up to so many bytes are read at once; larger sets, and those of other machines, stay there."""
+
+
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of one file: its pictures, the class name of each, and the order of the classes where it is declared."""
+    """The rows of one file.
 
-    pictures: list[bytes]
-    classes: list[str]
-    declared: tuple[str, ...] | None
+    Attributes:
+        pictures: encoded; None where they stay in the file.
+        labels: int64 [n], positions in `names`.
+        names: the classes that the file has, or declares.
+        declared: whether the schema declares them, in an order that stands.
+        numeric: whether they are numbers.
+        column: of the pictures.
+        group_rows: the rows of each row group.
+        encoded_bytes: of the pictures, about.
+    """
+
+    pictures: list[bytes] | None
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+    declared: bool
     numeric: bool
+    column: str
+    group_rows: tuple[int, ...]
+    encoded_bytes: int
 
 
 def is_parquet(path: Path) -> bool:
     """Whether `path` is a Parquet file, or a folder with Parquet files in it or one level below."""
     if path.is_dir():
-        return bool(_files(path))
+        return bool(local_shards(path))
     return path.suffix.lower() == ".parquet"
 
 
 def open_source(path: Path, name: str | None = None) -> Source:
-    """Reads a Parquet file, or the Parquet files in a folder and one level below it.
+    """Opens a Parquet file, or the Parquet files in a folder and one level below it.
 
     Files whose name (or else folder) begins with train, val, valid, validation or test are that split; without any
     such name all rows are one source without splits. Integer labels take the class names from the schema's metadata
-    (Hugging Face `ClassLabel`) and are their own names where it has none; text labels are the names. The encoded
-    pictures are held in memory.
+    (Hugging Face `ClassLabel`) and are their own names where it has none; text labels are the names. Up to
+    `EAGER_BYTES` of encoded pictures are held in memory; larger sets stay on disk (`kcv.data.row_pictures`).
 
     Args:
         path: a file or folder.
@@ -56,80 +78,125 @@ def open_source(path: Path, name: str | None = None) -> Source:
         DataError: no Parquet, a column is missing or has another type, a null, or a label out of range.
     """
     name = name or str(path)
-    files = _files(path) if path.is_dir() else [path]
-    if not files:
+    shards = local_shards(path)
+    if not shards:
         raise DataError(f"{name}: no Parquet files there.")
-    by_split: dict[str | None, list[Path]] = {}
-    for file in files:
-        by_split.setdefault(_split_of(file, path), []).append(file)
+    return _open(shards, name, str(path))
+
+
+def open_url(url: str) -> Source:
+    """Opens the Parquet files behind a URL, as `open_source` does; their pictures stay there until they are needed.
+
+    Raises:
+        DataError: as `open_source`; or the URL cannot be reached, see `kcv.data.shards.remote_shards`.
+    """
+    shards = remote_shards(url)
+    return _open(shards, url, url.partition("://")[2].rstrip("/"))
+
+
+def _open(shards: Sequence[Shard], name: str, root: str) -> Source:
+    by_split: dict[str | None, list[Shard]] = {}
+    for shard in shards:
+        by_split.setdefault(_split_of(shard, root), []).append(shard)
     if None in by_split and len(by_split) > 1:
-        stray = by_split[None][0].name
+        stray = by_split[None][0].names[0]
         raise DataError(f"{name}: {stray} belongs to no split; begin its name with train-, validation- or test-.")
-    parts = {split or "train": _merge(files, split or "train", name) for split, files in by_split.items()}
+    eagerly = all(shard.local for shard in shards) and sum(map(_size, shards)) <= EAGER_BYTES
+    parts = {
+        split or "train": _merge(files, split or "train", name, eagerly=eagerly) for split, files in by_split.items()
+    }
     return align(name, parts, flat=None in by_split)
 
 
-def _merge(files: Sequence[Path], split: str, name: str) -> tuple[tuple[str, ...], Samples]:
-    pictures: list[Encoded] = []
-    classes: list[str] = []
-    declared: tuple[str, ...] | None = None
-    numeric = True
-    for file in files:
-        rows = _read(file, f"{split}/", len(pictures))
-        pictures += rows.pictures
-        classes += rows.classes
-        declared = declared or rows.declared
-        numeric = numeric and rows.numeric
-    if not pictures:
+def _size(shard: Shard) -> int:
+    try:
+        return Path(shard.place).stat().st_size
+    except OSError:  # told when it is opened
+        return 0
+
+
+def _merge(shards: Sequence[Shard], split: str, name: str, *, eagerly: bool) -> tuple[tuple[str, ...], Samples]:
+    files: list[_Rows] = []
+    for shard in shards:
+        files.append(_read(shard, f"{split}/", sum(len(rows.labels) for rows in files), eagerly=eagerly))
+    if not sum(len(rows.labels) for rows in files):
         raise DataError(f"{name}: the {split} split has no rows.")
-    present = set(classes)
+    declared = next((rows.names for rows in files if rows.declared), None)
+    present = {rows.names[code] for rows in files for code in np.unique(rows.labels)}
+    numeric = all(rows.numeric for rows in files)
     order = declared or tuple(sorted(present, key=(lambda text: int(text)) if numeric else None))
     position = {class_name: i for i, class_name in enumerate(order)}
     if not present <= position.keys():
         raise DataError(f"{name}: the files of the {split} split declare different class names.")
-    labels = np.array([position[class_name] for class_name in classes], dtype=np.int64)
-    return order, Samples(pictures, labels, [f"{split}/{i}" for i in range(len(pictures))])
+    tables = [np.array([position.get(text, -1) for text in rows.names], np.int64) for rows in files]
+    labels = np.concatenate([table[rows.labels] for table, rows in zip(tables, files, strict=True)])
+    if eagerly:
+        pictures: list[Encoded] = [picture for rows in files for picture in rows.pictures or ()]
+        return order, Samples(pictures, labels, [f"{split}/{i}" for i in range(len(labels))])
+    counts = [len(rows.group_rows) for rows in files]
+    groups = RowGroups(
+        shards,
+        np.repeat(np.arange(len(files)), counts),
+        np.concatenate([np.arange(count) for count in counts]),
+        np.cumsum([count for rows in files for count in rows.group_rows]),
+        [rows.column for rows in files],
+        sum(rows.encoded_bytes for rows in files),
+    )
+    everything = np.arange(len(labels))
+    return order, Samples(RowPictures(groups, everything), labels, RowNames(split, everything))
 
 
-def _read(file: Path, prefix: str, offset: int) -> _Rows:
+def _read(shard: Shard, prefix: str, offset: int, *, eagerly: bool) -> _Rows:
     import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow.compute as pc
 
-    if not file.is_file():  # a pipe would block
-        raise DataError(f"{file}: is no regular file.")
+    file = shard.open()
     try:
-        schema = pq.read_schema(file)
-        image_column = _require_columns(schema, file)
-        table = pq.read_table(file, columns=[image_column, LABEL_COLUMN])
+        schema = file.schema_arrow
+        column = _require_columns(schema, shard.name)
+        table = file.read(columns=[column, LABEL_COLUMN] if eagerly else [LABEL_COLUMN])
+        metadata = file.metadata
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{file}: cannot be read as Parquet ({reason}).") from error
+        raise unreadable(shard.name, error) from error
+    finally:
+        file.close()
 
     def row(i: int) -> str:
-        return f"{file}: row {i} ({prefix}{offset + i})"
+        return f"{shard.name}: row {i} ({prefix}{offset + i})"
 
-    images = table[image_column]
-    values: list[Any] = images.to_pylist()
-    pictures = [value["bytes"] if isinstance(value, dict) else value for value in values]
-    if None in pictures:
-        raise DataError(f"{row(pictures.index(None))}: the picture is null; its bytes must be in the file.")
-    labels: list[Any] = table[LABEL_COLUMN].to_pylist()
-    if None in labels:
-        raise DataError(f"{row(labels.index(None))}: the label is null.")
-    if not _is_integer(schema.field(LABEL_COLUMN).type):
-        return _Rows(pictures, labels, None, numeric=False)
-    declared = _class_names(schema)
-    if declared is None:
-        return _Rows(pictures, [str(label) for label in labels], None, numeric=True)
-    for i, label in enumerate(labels):
-        if not 0 <= label < len(declared):
-            raise DataError(
-                f"{row(i)}: label {label} is not one of 0 to {len(declared) - 1}, the classes that the schema names."
-            )
-    return _Rows(pictures, [declared[label] for label in labels], declared, numeric=False)
+    pictures = None
+    if eagerly:
+        values: list[Any] = table[column].to_pylist()
+        pictures = [value["bytes"] if isinstance(value, dict) else value for value in values]
+        if None in pictures:
+            raise DataError(f"{row(pictures.index(None))}: the picture is null; its bytes must be in the file.")
+    column_of_labels = table[LABEL_COLUMN].combine_chunks()
+    if column_of_labels.null_count:
+        first = int(pc.index(pc.is_null(column_of_labels), value=True).as_py())
+        raise DataError(f"{row(first)}: the label is null.")
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    # Nearly all bytes of a row group are its pictures'.
+    shape = (column, tuple(group.num_rows for group in groups), sum(group.total_byte_size for group in groups))
+    numeric = _is_integer(schema.field(LABEL_COLUMN).type)
+    declared = _class_names(schema) if numeric else None
+    if declared is not None:
+        if pa.types.is_dictionary(column_of_labels.type):
+            column_of_labels = column_of_labels.dictionary_decode()
+        labels = column_of_labels.to_numpy(zero_copy_only=False).astype(np.int64)
+        wrong = np.flatnonzero((labels < 0) | (labels >= len(declared)))
+        if len(wrong):
+            i = int(wrong[0])
+            raise DataError(f"{row(i)}: label {labels[i]} is not one of 0 to {len(declared) - 1}, the classes that the "
+                            "schema names.")  # fmt: skip
+        return _Rows(pictures, labels, declared, True, False, *shape)
+    if not pa.types.is_dictionary(column_of_labels.type):
+        column_of_labels = column_of_labels.dictionary_encode()
+    names = tuple(str(value) for value in column_of_labels.dictionary.to_pylist())
+    labels = column_of_labels.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return _Rows(pictures, labels, names, False, numeric, *shape)
 
 
-def _require_columns(schema: pa.Schema, file: Path) -> str:
+def _require_columns(schema: pa.Schema, file: str) -> str:
     """Returns the name of the picture column, or says what is wrong with the schema."""
     import pyarrow as pa
 
@@ -173,14 +240,10 @@ def _class_names(schema: pa.Schema) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _files(folder: Path) -> list[Path]:
-    found = [*folder.glob("*.parquet"), *folder.glob("*/*.parquet")]
-    return sorted(file for file in found if not file.name.startswith(".") and not file.parent.name.startswith("."))
-
-
-def _split_of(file: Path, root: Path) -> str | None:
-    candidates = [file.name] if file == root or file.parent == root else [file.name, file.parent.name]
-    for text in candidates:
+def _split_of(shard: Shard, root: str) -> str | None:
+    path = PurePosixPath(shard.place)
+    name, folder = shard.names
+    for text in [name] if str(path) == root or str(path.parent) == root else [name, folder]:
         match = re.match(r"(train|validation|valid|val|test)(?![A-Za-z])", text)
         if match:
             return SPLIT_PREFIXES[match.group(1)]

@@ -14,10 +14,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import weakref
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -26,8 +26,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from kcv.data.dataset import Pictures
+from kcv.data.dataset import Pictures, Samples
 from kcv.data.order import Indices
+from kcv.data.reading_ahead import read_ahead
+from kcv.data.row_pictures import RowPictures
 from kcv.errors import DataError, ImageError
 
 PREFETCH = 2
@@ -41,32 +43,45 @@ class _Unreadable:
     message: str
 
 
+Sent: TypeAlias = Indices | tuple[Sequence[str], Sequence[bytes]]
+"""What a worker gets for a batch: positions in the split; or, of rows in Parquet files, which one process alone reads,
+names and encoded pictures."""
+
+
 class _Reader(TorchDataset[Any]):
-    """What runs in a worker: positions in, one batch of pictures out."""
+    """What runs in a worker: positions or encoded pictures in, one batch of pictures out."""
 
     def __init__(self, pictures: Pictures, as_array: bool) -> None:
-        self._pictures = pictures
+        rows = isinstance(pictures.samples.pictures, RowPictures)
+        self._pictures = replace(pictures, samples=Samples([], pictures.labels[:0], [])) if rows else pictures
         self._as_array = as_array
 
-    def __getitem__(self, indices: Indices) -> Tensor | NDArray[np.uint8] | _Unreadable:
+    def __getitem__(self, sent: Sent) -> Tensor | NDArray[np.uint8] | _Unreadable:
         try:
-            batch = read_batch(self._pictures, indices)
+            if isinstance(sent, tuple):
+                names, encoded = sent
+                labels = np.zeros(len(names), np.int64)
+                pictures = replace(self._pictures, samples=Samples(encoded, labels, names))
+                batch = read_batch(pictures, np.arange(len(names)))
+            else:
+                batch = read_batch(self._pictures, sent)
         except DataError as error:
             return _Unreadable(str(error))
         return batch if self._as_array else torch.from_numpy(batch)
 
 
 @dataclass
-class _Plan(Sampler[Indices]):
+class _Plan(Sampler[Sent]):
     """The batches of the pass at hand, set by the parent before each pass."""
 
-    parts: Sequence[Indices] = field(default_factory=list)
+    count: int = 0
+    items: Callable[[], Iterator[Sent]] = field(default=lambda: iter(()))
 
-    def __iter__(self) -> Iterator[Indices]:
-        return iter(self.parts)
+    def __iter__(self) -> Iterator[Sent]:
+        return self.items()
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return self.count
 
 
 class StreamedPixels:
@@ -101,12 +116,18 @@ class StreamedPixels:
         Raises:
             DataError: a picture cannot be read, or a worker died.
         """
+        rows = self._pictures.samples.pictures
         if self._workers == 0:
-            yield from map(self.take, parts)
+            if isinstance(rows, RowPictures):
+                reader = _Reader(self._pictures, as_array=False)
+                yield from (self._accept(reader[sent]) for sent in self._sent(rows, parts))
+            else:
+                yield from map(self.take, parts)
             return
         self._passes += 1
         this_pass = self._passes
-        self._plan.parts = parts
+        self._plan.count = len(parts)
+        self._plan.items = lambda: read_ahead(self._sent(rows, parts)) if isinstance(rows, RowPictures) else iter(parts)
         if self._loader is None:
             self._loader = self._open(parts)
         batches: Any = iter(self._loader)
@@ -118,6 +139,11 @@ class StreamedPixels:
             if self._passes != this_pass:
                 raise RuntimeError("a new pass over streamed pictures has begun; this one cannot go on")
             yield self._accept(self._next(batches))
+
+    def _sent(self, rows: RowPictures, parts: Sequence[Indices]) -> Iterator[Sent]:
+        names = self._pictures.names
+        for part, encoded in zip(parts, rows.batches(parts), strict=True):
+            yield [names[int(index)] for index in part], encoded
 
     def close(self) -> None:
         """Ends the workers; a later pass starts new ones."""

@@ -29,7 +29,11 @@ def connect() -> Iterator[Group]:
         with told_of_lost_peers():
             if torch.cuda.is_available():
                 torch.cuda.set_device(launch.local_rank)
-            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+            store, rank, size = next(iter(dist.rendezvous("env://")))  # type: ignore[attr-defined]
+            # torchrun keeps its store when it starts the processes anew, with the addresses of those that are gone.
+            store = dist.PrefixStore(f"kcv/{launch.restarts}", store)  # type: ignore[attr-defined]
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         try:
             with told_of_lost_peers():
                 group = _groups(launch)

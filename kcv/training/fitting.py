@@ -65,6 +65,7 @@ def open_batches(config: Config, dataset: Dataset, device: str, group: Group = A
         device=device,
         workers=workers,
         share=group.share,
+        shuffle_buffer=config.data.shuffle_buffer_mb * 2**20,
     )
     val = InferenceBatches(
         _own(dataset.val, group), num_classes=classes, batch_size=inference.BATCH_SIZE, device=device, workers=workers

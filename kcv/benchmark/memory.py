@@ -1,0 +1,160 @@
+"""`kcv benchmark memory`: what streaming from Parquet needs, by the number of pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from kcv import data
+from kcv.config import AugmentConfig, DataConfig
+from kcv.data import parquet
+from kcv.data.batches import TrainingBatches
+from kcv.data.row_pictures import RowPictures
+from kcv.errors import OutputError
+from kcv.native.device import describe_device
+from kcv.progress import Progress
+
+SIZES = (10_000, 100_000, 1_000_000)
+"""Pictures of the sets; each ten times the one before."""
+
+_SIDE = 32  # px
+_DIFFERENT = 1000  # pictures that are made; sets repeat them
+_GROUP = 1000  # rows of a row group
+_SHARD = 50_000  # rows of a file
+_CLASSES = 10
+_BUFFER_MB = 8  # small beside the sets, so that they would show if they were held
+_WORKERS = 1
+
+
+def benchmark_memory(
+    *, pictures: int = SIZES[-1], image_size: int = _SIDE, batch_size: int = 256
+) -> list[dict[str, Any]]:
+    """Measures an epoch of streamed training batches of growing sets of small JPEG pictures, each in a new process.
+
+    The sets are made in a temporary folder and removed.
+
+    Args:
+        pictures: of the largest set.
+        image_size: pixels that pictures are brought to.
+        batch_size: pictures a batch.
+
+    Returns:
+        A row for each set: `peak_bytes` of the process, `workers_peak_bytes` of the largest worker, pictures/s.
+
+    Raises:
+        OutputError: there is not enough room for the largest set.
+    """
+    encoded = _pictures()
+    need = 2 * pictures * sum(map(len, encoded)) // len(encoded)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="kcv-memory-") as folder:
+        if shutil.disk_usage(folder).free < need:
+            raise OutputError(f"{folder}: the set of {pictures:,} pictures needs {need / 1e6:,.0f} MB of free disk")
+        for count in [size for size in SIZES if size < pictures] + [pictures]:
+            place = Path(folder) / str(count)
+            _write(place, count, encoded)
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                measured = pool.submit(_measure, str(place), image_size, batch_size).result()
+            rows.append({**measured, "hardware": describe_device("cpu")})
+            shutil.rmtree(place)
+    return rows
+
+
+def _measure(place: str, image_size: int, batch_size: int) -> dict[str, Any]:
+    """Runs in a process of its own: peaks are never lowered."""
+    parquet.EAGER_BYTES = 0  # the small sets, too, stay on disk
+    config = DataConfig(source=place, image_size=image_size, memory_budget_mb=0, val_fraction=0.01, test_fraction=0)
+    dataset = data.load(config)
+    rows = dataset.train.samples.pictures
+    if not isinstance(rows, RowPictures):
+        raise TypeError("the set was read into memory")
+    batches = TrainingBatches(
+        dataset.train,
+        num_classes=_CLASSES,
+        batch_size=batch_size,
+        augment=AugmentConfig(flip="random"),
+        seed=0,
+        device="cpu",
+        workers=_WORKERS,
+        shuffle_buffer=_BUFFER_MB * 2**20,
+    )
+    began = time.perf_counter()
+    seen = sum(len(images) for images, _ in batches.loader())
+    seconds = time.perf_counter() - began
+    workers_peak = _peak_below(os.getpid())
+    batches.close()
+    return {
+        "pictures": len(dataset.train) + len(dataset.val),
+        "encoded_bytes": rows.groups.encoded_bytes,
+        "row_groups": len(rows.groups.ends),
+        "image_size": image_size,
+        "batch_size": batch_size,
+        "shuffle_buffer_mb": _BUFFER_MB,
+        "workers": _WORKERS,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "workers_peak_bytes": workers_peak,
+        "images_per_second": seen / seconds,
+    }
+
+
+def _peak_below(ancestor: int) -> int | None:
+    """Returns the most memory (bytes) that any one process below another has held; None where Linux does not tell."""
+    parents, peaks = {}, {}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
+            parents[int(status.parent.name)] = int(lines["PPid"])
+            peaks[int(status.parent.name)] = int(lines["VmHWM"].split()[0]) * 1024
+        except (OSError, KeyError, ValueError):  # it has ended, or is the kernel's
+            continue
+    below = {ancestor}
+    while more := {process for process, parent in parents.items() if parent in below} - below:
+        below |= more
+    return max((peaks[process] for process in below - {ancestor} if process in peaks), default=None)
+
+
+def _pictures() -> list[bytes]:
+    rng = np.random.default_rng(0)
+    encoded = []
+    for _ in range(_DIFFERENT):
+        stream = io.BytesIO()
+        rough = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        rough.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=90)
+        encoded.append(stream.getvalue())
+    return encoded
+
+
+def _write(folder: Path, count: int, encoded: list[bytes]) -> None:
+    folder.mkdir()
+    names = [f"class {i}" for i in range(_CLASSES)]
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema(
+        [("image", image), ("label", pa.int64())], {"huggingface": json.dumps({"info": {"features": features}})}
+    )
+    with Progress(count, f"making {count:,} pictures") as progress:
+        for shard, begin in enumerate(range(0, count, _SHARD)):
+            end = min(begin + _SHARD, count)
+            # Not in the order of the others: what repeats at one distance would be stored once.
+            with pq.ParquetWriter(folder / f"train-{shard:05d}.parquet", schema, use_dictionary=False) as writer:
+                for start in range(begin, end, _GROUP):
+                    rows = range(start, min(start + _GROUP, end))
+                    values = [{"bytes": encoded[i % len(encoded)], "path": None} for i in rows]
+                    table = pa.table([pa.array(values, image), [i % _CLASSES for i in rows]], schema)
+                    writer.write_table(table, row_group_size=_GROUP)
+            progress.advance(end - begin)

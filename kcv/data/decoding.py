@@ -1,0 +1,61 @@
+"""All pictures of a split at once, decoded into memory."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from kcv import images
+from kcv.data.dataset import Encoded, Pixels, Samples
+from kcv.data.row_pictures import RowPictures
+from kcv.errors import DataError, ImageError
+from kcv.progress import Progress
+
+CHUNK = 256
+"""Pictures that a thread decodes at a time."""
+
+
+def _chunks(samples: Samples) -> Iterator[Sequence[Encoded]]:
+    parts = [np.arange(i, min(i + CHUNK, len(samples))) for i in range(0, len(samples), CHUNK)]
+    if isinstance(samples.pictures, RowPictures):
+        yield from samples.pictures.batches(parts)
+    else:
+        yield from (samples.pictures[part[0] : part[-1] + 1] for part in parts)
+
+
+def decode(samples: Samples, size: int, resize: str) -> Pixels:
+    """Decodes all pictures into one array, uint8 [n, size, size, 3].
+
+    Raises:
+        DataError: pictures cannot be read; the message names the first three.
+    """
+    pixels = np.empty((len(samples), size, size, 3), np.uint8)
+
+    def decode_from(start: int, encoded: Sequence[Encoded]) -> list[str]:
+        failures = []
+        for i, picture in enumerate(encoded, start):
+            try:
+                pixels[i] = images.load(picture, size, resize, name=samples.names[i])
+            except ImageError as error:
+                failures.append(str(error))
+        progress.advance(len(encoded))
+        return failures
+
+    failures: list[str] = []
+    with Progress(len(samples), "reading pictures") as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting: deque[Future[list[str]]] = deque()
+        start = 0
+        for encoded in _chunks(samples):
+            waiting.append(pool.submit(decode_from, start, encoded))
+            start += len(encoded)
+            if len(waiting) > 2 * (os.cpu_count() or 1):  # encoded pictures are not to pile up
+                failures += waiting.popleft().result()
+        failures += [line for future in waiting for line in future.result()]
+    if failures:
+        shown = " ".join(failures[:3]) + (" ..." if len(failures) > 3 else "")
+        raise DataError(f"{len(failures)} of {len(samples)} pictures cannot be read: {shown}")
+    return pixels

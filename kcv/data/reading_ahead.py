@@ -1,0 +1,54 @@
+"""An iterator whose next items are made by a thread while the last ones are used."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+AHEAD = 2
+"""Items that may wait."""
+
+
+def read_ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yields the items, of which up to `AHEAD` are made before they are asked for.
+
+    An error of the iterator is raised here, in its place. The thread ends soon after the result is closed.
+    """
+    waiting: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(AHEAD)
+    left = threading.Event()
+
+    def put(item: Any, error: BaseException | None) -> bool:
+        while not left.is_set():
+            try:
+                waiting.put((item, error), timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def read() -> None:
+        try:
+            for item in items:
+                if not put(item, None):
+                    return
+            put(None, StopIteration())
+        except BaseException as error:
+            put(None, error)
+
+    thread = threading.Thread(target=read, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = waiting.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item
+    finally:
+        left.set()
+        thread.join()

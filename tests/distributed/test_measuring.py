@@ -1,0 +1,156 @@
+"""`evaluate` and `predict` by two processes under torchrun, against one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import kcv
+from kcv.launch import Launch
+from kcv.prediction.job import Job
+from kcv.prediction.parts import Parts
+
+ALONE = [sys.executable, "-m", "kcv"]
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "kcv"]
+
+
+def kcv_by(command: list[str], *words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    root = str(Path(kcv.__file__).parent.parent)
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    words = tuple(map(str, words))
+    return subprocess.run([*command, *words], env=environment, cwd=cwd, capture_output=True, text=True, timeout=240,
+                          check=False)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "run"
+    settings = {"data.source": "digits", "model.width": 0.25, "train.epochs": 1, "tracking.uri": "none",
+                "output_dir": str(folder)}  # fmt: skip
+    return kcv.train(kcv.Config.load(None, **settings)).model_path
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More pictures than go into one part, one of which cannot be read."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for number in range(2300):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{number:05d}.png")
+    (folder / "02250.png").write_bytes(b"no picture")
+    return folder
+
+
+def test_evaluate_gives_the_same_to_the_last_digit(model: Path, tmp_path: Path) -> None:
+    answers = []
+    for name, command in (("alone", ALONE), ("two", TWO)):
+        done = kcv_by(command, "evaluate", model, "--format=json", f"--output_dir={tmp_path / name}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        answers.append(json.loads(done.stdout))  # of one process alone, or it would not be JSON
+    for answer in answers:
+        answer.pop("directory")
+    assert answers[0] == answers[1]
+    files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("alone", "two")]
+    assert files[0] == files[1]
+
+
+def test_predict_writes_the_same_file(model: Path, pictures: Path, tmp_path: Path) -> None:
+    for name, command in (("alone", ALONE), ("two", TWO)):
+        done = kcv_by(command, "predict", pictures, f"--model={model}", f"--output={tmp_path / name}.csv", cwd=tmp_path)
+        assert "1 picture could not be read" in done.stderr
+    assert (tmp_path / "alone.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+    assert len((tmp_path / "two.csv").read_text().splitlines()) == 2301
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.csv", "two.csv"]
+
+
+def test_a_wrong_word_is_one_line_of_one_process(tmp_path: Path) -> None:
+    done = kcv_by(TWO, "evaluate", "no/such/model.keras", cwd=tmp_path)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("kcv: error:")]
+    assert done.returncode != 0
+    assert len(lines) == 1
+    assert "no/such/model.keras" in lines[0]
+    unknown = kcv_by(TWO, "train", "--data.sorce=digits", cwd=tmp_path)
+    assert sum(line.startswith("kcv: error:") for line in unknown.stderr.splitlines()) == 1
+
+
+def test_predict_needs_a_file_and_names(model: Path, tmp_path: Path) -> None:
+    done = kcv_by(TWO, "predict", tmp_path, f"--model={model}", cwd=tmp_path)
+    assert "predict: several processes need --output=FILE" in done.stderr
+    with pytest.raises(kcv.errors.UsageError, match="--resume needs --output=FILE"):
+        kcv.predict(tmp_path, model, resume=True)
+    with pytest.raises(kcv.errors.UsageError, match="--resume needs names of files or folders"):
+        kcv.predict(iter([tmp_path]), model, resume=True, output=tmp_path / "rows.csv")
+
+
+class Counting:
+    """A classifier that can be made to fail after so many pictures."""
+
+    class_names, image_size, resize, threshold = ("a", "b"), 8, "squash", None
+    preferred_batch, concurrent = 2, False
+
+    def __init__(self, last: int = 10**9) -> None:
+        self.seen, self.last = 0, last
+
+    def predict(self, images: list[np.ndarray], *, batch_size: int | None = None) -> np.ndarray:
+        self.seen += len(images)
+        if self.seen > self.last:
+            raise MemoryError
+        share = np.array([image.mean() / 255 for image in images], np.float32)
+        return np.stack([share, 1 - share], axis=1)
+
+
+@pytest.fixture
+def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    monkeypatch.setattr("kcv.prediction.parts.ROWS", 4)
+    folder = tmp_path / "few"
+    folder.mkdir()
+    for number in range(11):
+        Image.new("RGB", (8, 8), (number * 20,) * 3).save(folder / f"{number:02d}.png")
+    return sorted(folder.iterdir())
+
+
+def test_finished_parts_are_kept_and_the_rest_is_done(few: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / "rows.csv"
+    with pytest.raises(MemoryError):
+        list(kcv.predict(few, Counting(last=7), output=output, resume=True))
+    assert not output.exists()
+    assert [path.name for path in sorted((tmp_path / "rows.csv.parts").iterdir())] == [
+        "part-00000000.jsonl", "prediction.json",
+    ]  # fmt: skip
+    again = Counting()
+    rows = list(kcv.predict(few, again, output=output, resume=True))
+    assert again.seen == 7  # of eleven pictures, four were finished
+    assert rows == list(kcv.predict(few, Counting(), output=tmp_path / "uncut.csv"))
+    assert output.read_bytes() == (tmp_path / "uncut.csv").read_bytes()
+    assert not (tmp_path / "rows.csv.parts").exists()
+
+
+def test_parts_of_another_prediction_are_not_mixed_in(few: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / "rows.csv"
+    with pytest.raises(MemoryError):
+        list(kcv.predict(few, Counting(last=7), output=output, resume=True))
+    with pytest.raises(kcv.errors.OutputError, match=r"is of another prediction \(its pictures, names differ\)"):
+        kcv.predict(few[:9], Counting(), output=output, resume=True)
+    job = Job(Counting(), 1, 2, None)
+    with pytest.raises(kcv.errors.OutputError, match="go on with --resume, or remove it"):
+        Parts(job, output, lambda: iter(few), Launch(0, 2, 0, 2), "Counting").rows(resume=False)
+
+
+def test_each_process_does_its_own_parts(few: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / "rows.jsonl"
+    models = [Counting(), Counting()]
+    first, second = (
+        Parts(Job(model, 2, 2, None), output, lambda: iter(few), Launch(rank, 2, rank, 2), "Counting")
+        for rank, model in enumerate(models)
+    )
+    rows = first.rows(resume=False)
+    assert list(second.rows(resume=False)) == []
+    assert [row["path"] for row in rows] == [str(path) for path in few]
+    assert [model.seen for model in models] == [7, 4]

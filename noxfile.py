@@ -1,8 +1,9 @@
-"""Checks, each one command: `nox -s lint typecheck tests` (the default), `nox -s coverage`, `build`,
+"""Checks, each one command: `nox -s lint typecheck tests kerascv` (the default), `nox -s coverage`, `build`,
 `smoke`, `reliability`, `node`.
 
-All sessions share one environment: torch alone is several gigabytes. It is the one that `uv run` uses, so whoever has
-run kcv or its tests has already made it. What follows `--` goes to the tool: `nox -s tests -- -k config -x`.
+All sessions but kerascv share one environment: torch alone is several gigabytes. It is the one that `uv run` uses, so
+whoever has run kcv or its tests has already made it. What follows `--` goes to the tool:
+`nox -s tests -- -k config -x`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "typecheck", "tests"]
+nox.options.sessions = ["lint", "typecheck", "tests", "kerascv"]
 nox.options.error_on_external_run = False
 
 ENVIRONMENT: dict[str, str | None] = {
@@ -47,6 +48,15 @@ def typecheck(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The test suite."""
     run(session, "pytest", *session.posargs)
+
+
+@nox.session
+def kerascv(session: nox.Session) -> None:
+    """Augmentation by keras-cv, with its extra, in an environment of its own: no other session has tensorflow."""
+    environment = {**ENVIRONMENT, "UV_PROJECT_ENVIRONMENT": str(Path(".nox", "kerascv").absolute())}
+    places = ("data/kerascv", "config/test_layers.py", "benchmark/test_data.py", "training/resume/test_resume.py")
+    tests = session.posargs or (*(f"tests/{place}" for place in places), "-k", "not test_resume or keras_cv")
+    session.run("uv", "run", "--extra", "kerascv", "pytest", *tests, env=environment, external=True)
 
 
 @nox.session(default=False)

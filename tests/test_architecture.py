@@ -113,7 +113,10 @@ def test_only_the_command_line_prints(path: Path) -> None:
     assert path == PACKAGE / "cli" / "terminal.py" or not calls
 
 
-HEAVY = {"keras", "torch", "torchvision", "mlflow", "matplotlib", "sklearn", "onnxruntime", "pyarrow", "tensorflow"}
+HEAVY = {"keras", "torch", "torchvision", "mlflow", "matplotlib", "sklearn", "onnxruntime", "pyarrow"} | {
+    "tensorflow",
+    "keras_cv",
+}
 CASES = {
     "import": "import kcv",
     "configuration": "from kcv import Config; Config.load()",
@@ -124,6 +127,8 @@ CASES = {
     "unknown flag": "from kcv.cli import main; assert main(['train', '--no_such_flag=1']) == 2",
     "models": "from kcv.cli import main; assert main(['models']) == 0",
     "bad value": "from kcv.cli import main; assert main(['train', '--lr=abc']) == 2",
+    "keras-cv's layers": "from kcv.cli import main; "
+    "assert main(['train', '--augment.library=keras_cv', '--augment.layers=[3]']) == 2",
     "bad file": "from kcv.cli import main; assert main(['train', 'none.yaml']) == 2",
     "missing model": "from kcv.cli import main; assert main(['info', 'none.keras']) == 2",
 }
@@ -143,3 +148,12 @@ def test_kcv_brings_the_torch_backend() -> None:
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == "torch\n"
+
+
+def test_only_the_guard_imports_what_aborts_in_another_order() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found = {name.partition(".")[0] for name in names} & {"tensorflow", "keras_cv"}
+            assert not found or path == PACKAGE / "data" / "kerascv.py", f"{path} imports {found}"

@@ -1,4 +1,4 @@
-"""`kcv benchmark data`: reading and augmenting pictures, beside torchvision's pipeline of one PIL picture at a time."""
+"""`kcv benchmark data`: reading and augmenting pictures, beside the libraries that do the same."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 from torchvision import transforms
 
 from kcv import images
-from kcv.config import AugmentConfig
-from kcv.data.augment import Augment
-from kcv.data.chance import Chance
+from kcv.benchmark import augmenting
 from kcv.native.device import describe_device, resolve_device, synchronize
 from kcv.progress import Progress
 from kcv.turns import take_turns
@@ -32,16 +28,18 @@ def benchmark_data(
     """Measures the two halves of a data pipeline, in this process alone.
 
     `decode` reads JPEG files of 256 px from memory and brings them to `image_size`; `augment` shifts by up to an eighth
-    of the picture, flips and blanks a square of a quarter.
+    of the picture, flips and blanks a square of a quarter. That is done by kcv, by torchvision on one PIL picture at a
+    time (`torchvision`) and on whole batches (`torchvision_v2`, which draws once for a batch), by Keras' layers, and,
+    where its extra is installed, by keras-cv in tf.data.
 
     Args:
         image_size: pixels.
         batch_size: pictures that are augmented at once.
-        device: where kcv augments; torchvision's pipeline of PIL pictures has only the CPU.
+        device: where kcv, torchvision_v2 and Keras augment; PIL pictures and keras-cv have only the CPU.
         repeats: batches of each that count.
 
     Returns:
-        A row for each half: medians of pictures/s, and their ratio.
+        A row for each half: medians of pictures/s, and kcv's over torchvision's.
 
     Raises:
         DeviceError: when the device is not there.
@@ -49,13 +47,14 @@ def benchmark_data(
     where = resolve_device(device)
     files = _files(min(batch_size, 64))
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, image_size, image_size, 3), dtype=np.uint8)
+    decoding = {"kcv": _decode(files, image_size), "torchvision": _decode_as_torchvision(files, image_size)}
     halves = {
-        "decode": (len(files), _decode(files, image_size), _decode_as_torchvision(files, image_size)),
-        "augment": (batch_size, _augment(pixels, where), _augment_as_torchvision(pixels)),
+        "decode": (len(files), {name: (work, len(files)) for name, work in decoding.items()}),
+        "augment": (batch_size, augmenting.contestants(pixels, where)),
     }
     rows = []
-    for name, (count, ours, theirs) in halves.items():
-        rates = _take_turns(name, {"kcv": ours, "torchvision": theirs}, count, repeats, where)
+    for name, (count, contestants) in halves.items():
+        rates = _take_turns(name, contestants, repeats, where)
         rows.append(
             {
                 "step": name,
@@ -73,12 +72,13 @@ def benchmark_data(
 
 
 def _take_turns(
-    label: str, contestants: dict[str, Callable[[], Any]], count: int, repeats: int, device: str
+    label: str, contestants: dict[str, tuple[Callable[[], Any], int]], repeats: int, device: str
 ) -> dict[str, float]:
-    """Returns each contestant's median pictures/s."""
-    with Progress(repeats, f"{label} {' / '.join(contestants)}", unit="turns") as progress:
-        seconds = take_turns(contestants, repeats, settle=partial(synchronize, device), advance=progress.advance)
-    return {name: count / statistics.median(times) for name, times in seconds.items()}
+    """Returns each contestant's median pictures/s; each comes with the pictures of one call."""
+    works = {name: work for name, (work, _) in contestants.items()}
+    with Progress(repeats, f"{label} {' / '.join(works)}", unit="turns") as progress:
+        seconds = take_turns(works, repeats, settle=partial(synchronize, device), advance=progress.advance)
+    return {name: contestants[name][1] / statistics.median(times) for name, times in seconds.items()}
 
 
 def _files(count: int) -> list[bytes]:
@@ -100,33 +100,3 @@ def _decode(files: list[bytes], size: int) -> Callable[[], Any]:
 def _decode_as_torchvision(files: list[bytes], size: int) -> Callable[[], Any]:
     resize = transforms.Compose([transforms.Resize((size, size)), transforms.PILToTensor()])
     return lambda: torch.stack([resize(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
-
-
-def _augment(pixels: NDArray[np.uint8], device: str) -> Callable[[], Any]:
-    size = pixels.shape[1]
-    augment = Augment(AugmentConfig(crop_padding=size // 8, flip="random", cutout=size // 4), image_size=size, seed=0)
-    pictures = torch.from_numpy(pixels).to(device)
-    targets = torch.zeros(len(pixels), 10, device=device)
-    indices = torch.arange(len(pixels), device=device)
-    chance = Chance(torch.Generator(device).manual_seed(0), len(pictures))
-
-    def work() -> Tensor:
-        changed, _ = augment(pictures, targets, chance=chance, indices=indices, epoch=0)
-        return changed
-
-    return work
-
-
-def _augment_as_torchvision(pixels: NDArray[np.uint8]) -> Callable[[], Any]:
-    size = pixels.shape[1]
-    square = (size // 4) ** 2 / size**2
-    augment = transforms.Compose(
-        [
-            transforms.RandomCrop(size, padding=size // 8, padding_mode="reflect"),
-            transforms.RandomHorizontalFlip(),
-            transforms.PILToTensor(),
-            transforms.RandomErasing(p=1.0, scale=(square, square), ratio=(1.0, 1.0), value=128),
-        ]
-    )
-    pictures = [Image.fromarray(picture) for picture in pixels]
-    return lambda: torch.stack([augment(picture) for picture in pictures])

@@ -28,6 +28,7 @@ class Key:
         allowed: what is allowed, in words.
         textual: whether its values are text, so that nothing typed for it is read as a number.
         optional: whether it may be null.
+        listed: whether its values are lists, so that what is typed for it in brackets is read as YAML.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Key:
     allowed: str
     textual: bool
     optional: bool
+    listed: bool
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ def _key(name: str, short: str, field: FieldInfo) -> Key:
         f"{allowed}, or null" if optional else allowed,
         _is_textual(field),
         optional,
+        get_origin(field.annotation) is list,
     )
 
 

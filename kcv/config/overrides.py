@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kcv.config.keys import Key, Specification
-from kcv.config.yaml12 import parse_scalar
+from kcv.config.yaml12 import parse_list, parse_scalar
 from kcv.errors import nearest
 
 
@@ -117,4 +117,4 @@ def _parse(key: Key, value: Any) -> Any:
         return value
     if key.textual:
         return None if key.optional and value == "null" else value
-    return parse_scalar(value)
+    return parse_list(value) if key.listed else parse_scalar(value)

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from kcv.config import overrides as _overrides
 from kcv.config import yaml12
 from kcv.config.keys import specify
+from kcv.config.layers import layer_problems, mixes
 from kcv.config.sections import (
     MAX_SEED,
     AugmentConfig,
@@ -79,7 +80,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_choices(self) -> Config:
-        problems = _cross_problems(self.flatten())
+        # In plain values an infinity is null.
+        problems = _cross_problems({**self.flatten(), "augment.layers": self.augment.layers})
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -145,7 +147,8 @@ def _cross_problems(flat: Mapping[str, Any]) -> list[str]:
     if numbers and epochs >= 1 and warmup >= epochs:
         limit = f"less than train.epochs, which is {epochs}"
         problems.append(f"optim.warmup_epochs: received {warmup:g}, allowed: {limit}.")
-    return problems + _model_problems(flat)
+    defaults = {key: field.get_default(call_default_factory=True) for key, field in AugmentConfig.model_fields.items()}
+    return problems + _model_problems(flat) + layer_problems(flat, defaults)
 
 
 def _model_problems(flat: Mapping[str, Any]) -> list[str]:
@@ -172,6 +175,7 @@ def _model_problems(flat: Mapping[str, Any]) -> list[str]:
         problems.append(
             f"model.feature_views: received {flat['model.feature_views']}, allowed: null, because nothing is frozen."
         )
-    if flat.get("model.feature_views") and (flat.get("augment.mixup") or flat.get("augment.cutmix")):
+    mixed = flat.get("augment.mixup") or flat.get("augment.cutmix") or mixes(flat.get("augment.layers"))
+    if flat.get("model.feature_views") and mixed:
         problems.append("model.feature_views: features of mixed pictures cannot be kept; turn mixup and cutmix off.")
     return problems

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from kcv.config.keys import none_as_null
+from kcv.config.layers import as_entries
 
 ModelName: TypeAlias = Literal["custom_cnn", "resnet50", "efficientnet_b0", "efficientnet_lite0"]
 MODEL_NAMES: tuple[str, ...] = get_args(ModelName)
@@ -76,6 +77,14 @@ class DataConfig(Section):
 class AugmentConfig(Section):
     """Random changes to training pictures, drawn anew for each picture and epoch. All off by default."""
 
+    library: Literal["kcv", "keras_cv"] = Field(
+        "kcv", description="whose changes: kcv's own (the keys below), or layers of keras-cv (the extra kcv[kerascv])"
+    )
+    layers: Annotated[list[Any], BeforeValidator(as_entries)] = Field(
+        default_factory=list,
+        description="layers of keras-cv in their order, with their arguments, where library is keras_cv",
+        json_schema_extra={"allowed": "a list of layers, such as [{name: RandAugment, magnitude: 0.3}, CutMix]"},
+    )
     crop_padding: int = Field(0, ge=0, le=512, description="shift by up to this many px (padded random crop)")
     flip: Literal["none", "random", "alternating"] = Field(
         "none", description="horizontal mirror: never, by chance, or every other epoch"

@@ -92,6 +92,18 @@ def parse_scalar(text: str) -> Any:
     return text
 
 
+def parse_list(text: str) -> Any:
+    """Reads text as a YAML list in brackets; as the text itself where it is none."""
+    if not text.lstrip().startswith("["):
+        return text
+    try:
+        values = yaml.load(text[:MAX_BYTES], Loader=_Loader)
+        _require_small(values)
+    except (RecursionError, ValueError, yaml.YAMLError):
+        return text
+    return values
+
+
 def read_mapping(path: Path) -> dict[Any, Any]:
     """Reads a YAML file that holds one mapping.
 

@@ -20,10 +20,12 @@ from kcv.config import AugmentConfig
 from kcv.data.augment import Augment
 from kcv.data.chance import Chance
 from kcv.data.dataset import Pictures
+from kcv.data.loader import as_loader as as_loader
 from kcv.data.order import STEP, Indices, Part, Share, shuffled, windowed
 from kcv.data.resident import ResidentPixels
 from kcv.data.row_pictures import RowPictures
 from kcv.data.streaming import StreamedPixels, default_workers
+from kcv.data.tf_pipeline import Pipeline, Plain
 from kcv.errors import DataError
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
@@ -89,7 +91,8 @@ class TrainingBatches(SplitBatches):
     given kind of device, never from the global generators, so that a resumed run repeats what it would have seen.
 
     Of several processes each has its share of every batch, and together they see what one process would see: the same
-    pictures, changed in the same way (only the partners in mixup and CutMix are found within the share).
+    pictures, changed in the same way (only the partners in mixup and CutMix are found within the share, and keras-cv's
+    layers draw anew for each share).
 
     Iteration gives the epoch that was last set (at first 0), again and again: call `set_epoch` when an epoch begins,
     e.g. `keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.set_epoch(epoch))`.
@@ -109,7 +112,7 @@ class TrainingBatches(SplitBatches):
 
     Raises:
         DataError: no pictures, or batches with fewer pictures than there are processes.
-        ConfigError: an augmentation that does not fit the pictures' size.
+        ConfigError: an augmentation that does not fit the pictures' size, or that the extra is needed for.
     """
 
     def __init__(
@@ -134,7 +137,10 @@ class TrainingBatches(SplitBatches):
                 f"batches of {len(pictures) // self._steps} of {len(pictures)} pictures cannot be shared by "
                 f"{self._share.size} processes: use a larger batch_size, or fewer processes"
             )
-        self._augment = Augment(augment or AugmentConfig(), image_size=pictures.size, seed=seed)
+        augment = augment or AugmentConfig()
+        self._augment = Augment(augment, image_size=pictures.size, seed=seed)
+        layers = augment.layers if augment.library == "keras_cv" else None
+        self._pipeline = Pipeline(layers, pictures.size, num_classes, self._device) if layers else None
         self._smoothing = label_smoothing
         self._seed = seed
         self._epoch = self._start = 0
@@ -181,10 +187,14 @@ class TrainingBatches(SplitBatches):
         """
         epoch, start = self._epoch, self._start
         yield from itertools.repeat(None, start)
-        indices = [part.indices for part in self.order(epoch)[start:]]
-        images = self._images(indices, self._order_on_device(epoch)[start:])
-        for step, taken in enumerate(images, start):
-            yield self.weighed(epoch, step, self._finish(epoch, step, taken))
+        parts, places = self.order(epoch)[start:], self._order_on_device(epoch)[start:]
+        images = enumerate(self._images([part.indices for part in parts], places), start)
+        changed: Iterator[Batch] = (self._finish(epoch, step, taken) for step, taken in images)
+        if self._pipeline is not None:  # pulls from another thread, which may not look at what `set_epoch` changes
+            plain = (self._plain(epoch, i, taken, parts[i - start], places[i - start]) for i, taken in images)
+            changed = self._pipeline.stream(plain)
+        for step, batch in enumerate(changed, start):
+            yield self.weighed(epoch, step, batch)
 
     def weighed(self, epoch: int, step: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """Returns a batch with, where there are several processes, how much it weighs.
@@ -219,25 +229,18 @@ class TrainingBatches(SplitBatches):
             self._places = (epoch, torch.split(whole, [len(part) for part in parts]))
         return self._places[1]
 
+    def _step_seed(self, epoch: int, step: int) -> int:
+        state = np.random.SeedSequence((self._seed, epoch, STEP, step)).generate_state(1, np.uint64)[0]
+        return int(state >> np.uint64(1))
+
+    def _plain(self, epoch: int, step: int, images: Tensor, part: Part, where: Tensor) -> Plain:
+        return (self._step_seed(epoch, step), part.begin), images, self._targets(where, self._smoothing)
+
     def _finish(self, epoch: int, step: int, images: Tensor) -> Batch:
-        seed = np.random.SeedSequence((self._seed, epoch, STEP, step)).generate_state(1, np.uint64)[0]
-        generator = torch.Generator(self._device).manual_seed(int(seed >> np.uint64(1)))
-        where = self._order_on_device(epoch)[step]
+        where, part = self._order_on_device(epoch)[step], self.order(epoch)[step]
+        if self._pipeline is not None:
+            return self._pipeline(self._plain(epoch, step, images, part, where))
+        generator = torch.Generator(self._device).manual_seed(self._step_seed(epoch, step))
         targets = self._targets(where, self._smoothing)
-        part = self.order(epoch)[step]
         chance = Chance(generator, len(images), part.begin, part.total)
         return self._augment(images, targets, chance=chance, indices=where, epoch=epoch)
-
-
-def as_loader(batches: IterableDataset[Batch]) -> DataLoader[Batch]:
-    """Returns finished batches as Keras' `fit(..., shuffle=False)` and `evaluate` take them.
-
-    The loader passes them on as they are, in this process. A new pass over it starts work only when its first batch is
-    asked for: Keras makes an iterator at the end of each epoch that it then throws away.
-    """
-    # Without a generator of its own, each pass would draw a number from the global one.
-    return DataLoader(batches, batch_size=None, collate_fn=_as_it_is, generator=torch.Generator())
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

@@ -20,6 +20,7 @@ import torch
 
 from kcv.artifact import load
 from kcv.config import Config
+from kcv.data import kerascv
 from kcv.errors import ConfigError, DataError, DeviceError, KcvError, OutputError, UsageError
 from kcv.training import Run, train
 from kcv.training.callbacks import Checkpoint
@@ -80,7 +81,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+KERAS_CV = {"augment.library": "keras_cv", "augment.layers": [{"name": "RandAugment", "magnitude": 0.3}, "CutMix"]}
+EXTRA = pytest.mark.skipif(not kerascv.installed(), reason="needs the extra kcv[kerascv]")
+
+
+@pytest.mark.parametrize(
+    "variant", [*VARIANTS.values(), pytest.param(KERAS_CV, marks=EXTRA)], ids=[*VARIANTS.keys(), "keras_cv"]
+)
 def test_a_run_goes_on_to_the_bit(variant: dict[str, Any], configure: Configure, tmp_path: Path) -> None:
     common = {"train.checkpoint_seconds": 0, "epochs": 3, **variant}
     whole = train(configure(output_dir=str(tmp_path / "whole"), **common))

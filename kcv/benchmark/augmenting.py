@@ -1,0 +1,126 @@
+"""One augmentation by kcv and by four others: shift by up to an eighth, mirror, blank a square of a quarter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms
+from torchvision.transforms import v2
+
+from kcv.config import AugmentConfig
+from kcv.data.augment import GREY, Augment
+from kcv.data.chance import Chance
+from kcv.data.kerascv import installed
+from kcv.data.tf_pipeline import Pipeline
+
+Contestant: TypeAlias = tuple[Callable[[], Any], int]
+"""What is timed, and how many pictures one call of it changes."""
+
+_STREAMED: Final = 8
+"""Batches that keras-cv's pipeline changes in one call: to open it is no part of what a long epoch costs."""
+
+
+def contestants(pixels: NDArray[np.uint8], device: str) -> dict[str, Contestant]:
+    """Returns what is timed, by name; `keras_cv` only where its extra is installed.
+
+    Args:
+        pixels: uint8 [b, size, size, 3].
+        device: where kcv, torchvision_v2 and Keras work.
+    """
+    count = len(pixels)
+    found: dict[str, Contestant] = {
+        "kcv": (_kcv(pixels, device), count),
+        "torchvision": (_torchvision(pixels), count),
+        "torchvision_v2": (_torchvision_v2(pixels, device), count),
+        "keras": (_keras(pixels, device), count),
+    }
+    if installed():
+        found["keras_cv"] = (_keras_cv(pixels), count * _STREAMED)
+    return found
+
+
+def _kcv(pixels: NDArray[np.uint8], device: str) -> Callable[[], Any]:
+    size = pixels.shape[1]
+    augment = Augment(AugmentConfig(crop_padding=size // 8, flip="random", cutout=size // 4), image_size=size, seed=0)
+    pictures = torch.from_numpy(pixels).to(device)
+    targets = torch.zeros(len(pixels), 10, device=device)
+    indices = torch.arange(len(pixels), device=device)
+    chance = Chance(torch.Generator(device).manual_seed(0), len(pictures))
+
+    def work() -> Tensor:
+        changed, _ = augment(pictures, targets, chance=chance, indices=indices, epoch=0)
+        return changed
+
+    return work
+
+
+def _torchvision(pixels: NDArray[np.uint8]) -> Callable[[], Any]:
+    size = pixels.shape[1]
+    augment = transforms.Compose(
+        [
+            transforms.RandomCrop(size, padding=size // 8, padding_mode="reflect"),
+            transforms.RandomHorizontalFlip(),
+            transforms.PILToTensor(),
+            transforms.RandomErasing(p=1.0, scale=_square(size), ratio=(1.0, 1.0), value=GREY),
+        ]
+    )
+    pictures = [Image.fromarray(picture) for picture in pixels]
+    return lambda: torch.stack([augment(picture) for picture in pictures])
+
+
+def _torchvision_v2(pixels: NDArray[np.uint8], device: str) -> Callable[[], Any]:
+    size = pixels.shape[1]
+    augment = v2.Compose(
+        [
+            v2.RandomCrop(size, padding=size // 8, padding_mode="reflect"),
+            v2.RandomHorizontalFlip(),
+            v2.RandomErasing(p=1.0, scale=_square(size), ratio=(1.0, 1.0), value=GREY),
+        ]
+    )
+    pictures = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).contiguous()
+    return lambda: augment(pictures)
+
+
+def _keras(pixels: NDArray[np.uint8], device: str) -> Callable[[], Any]:
+    import keras
+
+    size = pixels.shape[1]
+    pictures = torch.from_numpy(pixels).to(device).float()
+    with keras.device(device):
+        layers = [
+            keras.layers.RandomTranslation(1 / 8, 1 / 8, fill_mode="reflect", interpolation="nearest", seed=0),
+            keras.layers.RandomFlip("horizontal", seed=0),
+            keras.layers.RandomErasing(1.0, scale=_square(size), fill_value=GREY, seed=0),
+        ]
+
+    def work() -> Any:
+        with keras.device(device), torch.no_grad():
+            changed = pictures
+            for layer in layers:
+                changed = layer(changed, training=True)
+            return changed
+
+    return work
+
+
+def _keras_cv(pixels: NDArray[np.uint8]) -> Callable[[], Any]:
+    layers: list[dict[str, Any]] = [
+        {"name": "RandomTranslation", "height_factor": 1 / 8, "width_factor": 1 / 8, "interpolation": "nearest"},
+        {"name": "RandomFlip"},
+        {"name": "RandomCutout", "height_factor": 1 / 4, "width_factor": 1 / 4, "fill_value": float(GREY)},
+    ]
+    pipeline = Pipeline(layers, pixels.shape[1], 10, "cpu")
+    pictures, targets = torch.from_numpy(pixels), torch.zeros(len(pixels), 10)
+    return lambda: list(pipeline.stream(((0, step), pictures, targets) for step in range(_STREAMED)))
+
+
+def _square(size: int) -> tuple[float, float]:
+    """Returns the part of a picture that a square of a quarter's side covers, as a range."""
+    part = (size // 4) ** 2 / size**2
+    return part, part

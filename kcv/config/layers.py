@@ -1,0 +1,112 @@
+"""The layers of another library, as a configuration lists them: their shape, checked without that library.
+
+A list has one entry a layer, in the order in which they run: `{name: RandAugment, magnitude: 0.3}`, or `RandAugment`
+where nothing but the name is given. Which layers there are and what each takes is known to `kcv.data.kerascv`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+MIXING: Final = ("CutMix", "MixUp", "FourierMix", "Mosaic")
+"""Layers that put several pictures, and their labels, together."""
+
+_EXAMPLE: Final = "{name: RandAugment, magnitude: 0.3}"
+
+
+def as_entries(value: Any) -> Any:
+    """Returns a list of layers with each bare name as a mapping; anything else as it came."""
+    if not isinstance(value, list | tuple):
+        return value
+    return [_as_entry(entry) for entry in value]
+
+
+def _as_entry(entry: Any) -> Any:
+    if isinstance(entry, str):
+        return {"name": entry}
+    if not isinstance(entry, Mapping):
+        return entry
+    nested = {"layer": _as_entry, "layers": as_entries}
+    return {key: nested.get(key, _plain)(value) if isinstance(key, str) else value for key, value in entry.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Returns tuples, which Python brings and YAML does not know, as lists."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def layer_problems(flat: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """Returns one line for each thing that is wrong with a configuration's augmentation by another library.
+
+    Args:
+        flat: values by dotted key; they may be of a wrong type, or missing.
+        defaults: of the section `augment`, by key.
+    """
+    library, layers = flat.get("augment.library", defaults["library"]), as_entries(flat.get("augment.layers", []))
+    if not isinstance(layers, list):
+        return []  # the schema says so
+    if library != "keras_cv":
+        if not layers or library != defaults["library"]:
+            return []
+        return [
+            "augment.layers: are layers of keras-cv, and augment.library is 'kcv'; set augment.library to keras_cv, or "
+            "take them out."
+        ]
+    problems = []
+    if not layers:
+        problems.append(f"augment.layers: received [], allowed: at least one layer of keras-cv, such as {_EXAMPLE}.")
+    for key, default in defaults.items():
+        value = flat.get(f"augment.{key}", default)
+        if key not in ("library", "layers") and value != default:
+            problems.append(
+                f"augment.{key}: received {value!r}, allowed: {default!r}, because augment.library is keras_cv, which "
+                "changes the pictures by augment.layers alone."
+            )
+    for place, entry in enumerate(layers):
+        problems += _entry_problems(f"augment.layers[{place}]", entry)
+    return problems
+
+
+def _entry_problems(where: str, entry: Any) -> list[str]:
+    if not isinstance(entry, Mapping):
+        return [f"{where}: received {entry!r}, allowed: the name of a layer, or a mapping such as {_EXAMPLE}."]
+    name = entry.get("name")
+    if not isinstance(name, str) or not name.isidentifier():
+        return [f"{where}.name: received {name!r}, allowed: the name of a layer of keras-cv, such as RandAugment."]
+    problems = []
+    for key, value in entry.items():
+        if not isinstance(key, str) or not key.isidentifier():
+            problems.append(f"{where}: received the argument {key!r}, allowed: names of arguments of {name}.")
+        elif key == "seed":
+            problems.append(f"{where}.seed: received {value!r}, allowed: none, because the run's seed decides.")
+        elif key == "value_range":
+            if value != [0, 255]:
+                problems.append(f"{where}.value_range: received {value!r}, allowed: [0, 255], what all pictures have.")
+        elif key == "layer":
+            problems += _entry_problems(f"{where}.layer", value)
+        elif key == "layers":
+            if not isinstance(value, list) or not value:
+                problems.append(f"{where}.layers: received {value!r}, allowed: a list of layers.")
+            else:
+                for place, inner in enumerate(value):
+                    problems += _entry_problems(f"{where}.layers[{place}]", inner)
+        elif not _is_argument(value):
+            problems.append(f"{where}.{key}: received {value!r}, allowed: a finite number, text, or a list of these.")
+    return problems
+
+
+def _is_argument(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_argument(item) and not isinstance(item, list) for item in value)
+    return value is None or isinstance(value, bool | str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def mixes(layers: Any) -> bool:
+    """Whether any of the layers, or of those within them, puts several pictures together."""
+    return any(
+        isinstance(layer, Mapping)
+        and (layer.get("name") in MIXING or mixes(layer.get("layers", [])) or mixes([layer.get("layer")]))
+        for layer in (layers if isinstance(layers, list) else [])
+    )

@@ -1,0 +1,184 @@
+"""keras-cv, an extra: the one place that imports it and tensorflow, in the one order that works, and builds its layers.
+
+torch and tensorflow bring a copy of LLVM each: torch in triton, which Keras' torch backend imports, tensorflow in its
+own libraries. Where tensorflow's is loaded first, loading triton's ends the process, with no exception to catch
+("Option ... registered more than once"). `import torch` alone does not load triton: torch, then tensorflow, then Keras
+ends the process too.
+Hence Keras, on its torch backend, comes before tensorflow (docs/decisions/014-keras-cv.md).
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Final
+
+from kcv.errors import ConfigError, first_line, nearest
+
+RANGE: Final = (0, 255)
+"""What every picture's values lie in."""
+
+_REFUSED: Final[Mapping[str, str]] = {
+    "RandomJpegQuality": "takes values of 0 to 1, and kcv's pictures have 0 to 255",
+    "Rescaling": "changes what values mean; the model rescales",
+    "RepeatedAugmentation": "gives more pictures than it gets",
+    "RandomAspectRatio": "gives pictures of another size",
+    "Resizing": "is not random; data.image_size and data.resize decide the size",
+}
+"""Layers that no training of kcv can have, and why."""
+
+_UNSEEN: Final = ("self", "kwargs", "seed", "bounding_box_format", "segmentation_classes")
+"""Arguments that are not for a configuration: the run's seed decides, and there are no boxes and no masks."""
+
+
+@dataclass(frozen=True)
+class KerasCv:
+    """The two libraries, imported.
+
+    Attributes:
+        cv: the module `keras_cv`.
+        tf: the module `tensorflow`.
+    """
+
+    cv: Any
+    tf: Any
+
+
+def installed() -> bool:
+    """Whether the extra is there; imports nothing."""
+    return all(find_spec(name) is not None for name in ("keras_cv", "tensorflow"))
+
+
+def open_kerascv() -> KerasCv:
+    """Imports keras-cv and tensorflow after Keras; tensorflow is kept quiet and off the GPUs.
+
+    Raises:
+        ConfigError: the extra is not installed, or tensorflow was imported in an order that would end the process.
+    """
+    if not installed():
+        raise ConfigError(["augment.library=keras_cv needs the extra: pip install 'kcv[kerascv]'"])
+    if "tensorflow" in sys.modules and "triton._C.libtriton" not in sys.modules and find_spec("triton") is not None:
+        raise ConfigError(
+            [
+                "augment.library=keras_cv: tensorflow was imported before Keras' torch backend, and to import that now "
+                "would end the process; import kcv and keras first"
+            ]
+        )
+    # tensorflow's C++ side reads it once, when it is loaded.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras  # noqa: F401 (loads triton's LLVM, before tensorflow's)
+
+    with _generators_untouched():
+        import tensorflow as tf
+
+        # Without converters of their own, some operations are vectorised by loops; that is told for each, each time.
+        tf.get_logger().setLevel(logging.ERROR)
+        with suppress(RuntimeError):  # somebody else uses tensorflow here, and has decided
+            tf.config.set_visible_devices([], "GPU")
+        import keras_cv
+    return KerasCv(keras_cv, tf)
+
+
+@contextmanager
+def _generators_untouched() -> Iterator[None]:
+    """Gives the block, and takes back what importing drew from the global generators."""
+    import random
+
+    import numpy as np
+
+    before, numbers = random.getstate(), np.random.get_state()
+    yield
+    random.setstate(before)
+    np.random.set_state(numbers)
+
+
+def layer_names(library: KerasCv) -> list[str]:
+    """Returns the layers that a configuration can name, in alphabetical order."""
+    layers = library.cv.layers
+    bases = (layers.BaseImageAugmentationLayer, layers.VectorizedBaseImageAugmentationLayer)
+    return [
+        name
+        for name, kind in sorted(vars(layers).items())
+        if inspect.isclass(kind) and issubclass(kind, bases) and kind not in bases and name not in _REFUSED
+    ]
+
+
+def build_layers(library: KerasCv, entries: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Builds layers from a configuration's list.
+
+    Args:
+        library: see `open_kerascv`.
+        entries: `augment.layers` of a configuration that was validated.
+
+    Returns:
+        A keras-cv layer for each entry, computing in float32, for values of 0 to 255.
+
+    Raises:
+        ConfigError: a name or an argument that keras-cv does not have, a value that it does not take; all of them.
+    """
+    import keras
+
+    problems: list[str] = []
+    # Layers within layers take the policy of the process, which a training in half precision sets.
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        layers = [_build(library, entry, f"augment.layers[{place}]", problems) for place, entry in enumerate(entries)]
+    finally:
+        keras.config.set_dtype_policy(policy)
+    if problems:
+        raise ConfigError(problems)
+    return layers
+
+
+def _build(library: KerasCv, entry: Mapping[str, Any], where: str, problems: list[str]) -> Any:
+    name = entry["name"]
+    names = layer_names(library)
+    if name in _REFUSED:
+        problems.append(f"{where}: {name} cannot be used: it {_REFUSED[name]}; there are {', '.join(names)}.")
+        return None
+    if name not in names:
+        hint = nearest(name, names) or f" There are {', '.join(names)}."
+        problems.append(f"{where}: keras-cv has no layer {name!r}.{hint}")
+        return None
+    kind = getattr(library.cv.layers, name)
+    taken = {key: value for key, value in inspect.signature(kind.__init__).parameters.items() if key not in _UNSEEN}
+    found = len(problems)
+    values: dict[str, Any] = {}
+    for key, value in entry.items():
+        if key == "name":
+            continue
+        if key not in taken:
+            hint = nearest(key, taken)
+            problems.append(f"{where}: {name} has no argument {key!r}.{hint or f' It has {_listed(taken)}.'}")
+        elif key == "layer":
+            values[key] = _build(library, value, f"{where}.layer", problems)
+        elif key == "layers":
+            inner = enumerate(value)
+            values[key] = [_build(library, item, f"{where}.layers[{place}]", problems) for place, item in inner]
+        else:
+            values[key] = tuple(value) if isinstance(value, list) else value
+    if "value_range" in taken:
+        values["value_range"] = RANGE
+    missing = [
+        key for key, value in taken.items() if value.default is value.empty and key not in entry and key not in values
+    ]
+    if missing:
+        problems.append(f"{where}: {name} needs {', '.join(missing)}.")
+    if len(problems) > found:
+        return None
+    try:
+        return kind(**values)
+    except (TypeError, ValueError, AttributeError) as error:
+        problems.append(f"{where}: {name} does not take this: {first_line(error)}")
+        return None
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(names) or "none"

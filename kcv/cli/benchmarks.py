@@ -140,7 +140,8 @@ def benchmark(*operands: str, **flags: str) -> int:
     ):
         if what not in verbs and given.pop(name, default) != default:
             have = "have" if len(verbs) > 1 else "has"
-            raise UsageError(f"benchmark {what} has no --{name}; benchmark {' and '.join(verbs)} {have}.")
+            others = " and ".join(part for part in (", ".join(verbs[:-1]), verbs[-1]) if part)
+            raise UsageError(f"benchmark {what} has no --{name}; benchmark {others} {have}.")
     from kcv import benchmark as measure
 
     runs: dict[str, tuple[Callable[..., list[dict[str, Any]]], Callable[[list[dict[str, Any]]], str]]] = {

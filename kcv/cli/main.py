@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from kcv.cli.options import check_words
 from kcv.cli.verbs import find_verb
 from kcv.errors import ConfigError, KcvError, UsageError
 from kcv.launch import ToldElsewhere
+
+_TO_SAY_SECONDS = 5.0
+"""How long a process whose error another one tells stays: torchrun ends them all when the first has gone."""
 
 EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 130, 141
 
@@ -42,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             terminal.flush()
             return code
     except KcvError as error:
-        if not _said_elsewhere(error):
+        if _said_elsewhere(error):
+            time.sleep(_TO_SAY_SECONDS)
+        else:
             for line in str(error).splitlines():
                 terminal.complain(line)
         return error.exit_code

@@ -99,3 +99,20 @@ def test_a_run_goes_on_with_another_number_of_processes_and_says_so(tmp_path: Pa
     assert "not to the bit" in done.stderr
     assert "processes 1 instead of 2" in done.stderr
     assert json.loads((folder / "metrics.json").read_text())["accuracy"] > 0.5
+
+
+def test_processes_share_the_work_of_frozen_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = {"model.mode": "feature_extraction", "model.weights": "none", "augment.crop_padding": 0,
+              "augment.flip": "none", "precision": "float32"}  # fmt: skip
+    told = []
+    for processes in (1, 2):
+        monkeypatch.setenv("KCV_CACHE_DIR", str(tmp_path / f"cache{processes}"))
+        launch(tmp_path / str(processes), processes, **frozen)
+        kept = sorted((tmp_path / f"cache{processes}").rglob("*.npy"))
+        told.append([np.load(path) for path in kept])
+    train = [max(arrays, key=len) for arrays in told]
+    assert len(train[0]) == len(train[1]) == 1293
+    np.testing.assert_allclose(*train, rtol=1e-4, atol=1e-4)
+    assert len(set(digests(tmp_path / "2"))) == 1
+    rows = [(tmp_path / name / "run" / "history.csv").read_text().splitlines()[-1].split(",") for name in ("1", "2")]
+    assert [float(x) for x in rows[0][:6]] == pytest.approx([float(x) for x in rows[1][:6]], rel=1e-3)

@@ -8,6 +8,7 @@ with measurements.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,11 +29,14 @@ class Link:
         bandwidth: bytes/s.
         apart: whether transfers leave the processes' cores alone, so that computing goes on meanwhile. Over
             the loopback of a machine whose cores are all at work they do not.
+        tree: whether the library also has trees (NCCL), of which the faster of the two is taken: far fewer messages in
+            a row, at the same bandwidth (Sanders, Speck & Traff 2009, Parallel Computing 35).
     """
 
     latency: float
     bandwidth: float
     apart: bool = True
+    tree: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,12 @@ class Step:
 
 
 def all_reduce_seconds(size: float, processes: int, link: Link) -> float:
-    """Returns how long a ring takes to add up `size` bytes."""
+    """Returns how long adding up `size` bytes over all processes takes."""
     if processes == 1:
         return 0.0
-    return 2 * (processes - 1) * (link.latency + size / processes / link.bandwidth)
+    ring = 2 * (processes - 1) * (link.latency + size / processes / link.bandwidth)
+    tree = 2 * math.ceil(math.log2(processes)) * link.latency + 2 * size / link.bandwidth
+    return min(ring, tree) if link.tree else ring
 
 
 def step_seconds(work: Work, processes: int, link: Link, *, input_rate: float | None = None) -> Step:

@@ -21,6 +21,7 @@ from kcv.data import split as splitting
 from kcv.data.classes import relabel
 from kcv.data.dataset import SPLITS, Dataset, Encoded, Labels, Pictures, Pixels, Samples, Source
 from kcv.data.decoding import decode
+from kcv.data.row_pictures import RowPictures
 from kcv.data.shards import is_url
 from kcv.errors import DataError, ImageError, nearest
 from kcv.files import expanded
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Dataset", "Encoded", "Labels", "Pictures", "Pixels", "Samples", "Source", "evenly", "load", "load_split",
-    "open_source", "split_source",
+    "open_source", "representative", "split_source",
 ]  # fmt: skip
 
 NAMED = ("cifar10", "digits")
@@ -42,6 +43,7 @@ _log = logging.getLogger(__name__)
 DEFAULT_SIZE = 224
 _SMALL = 64  # pictures that all are one square of at most this side (pixels) keep their own size
 _PEEK = 16
+_SPREAD = 64  # row groups that a sample is taken from
 
 
 def open_source(name: str) -> Source:
@@ -155,6 +157,23 @@ def load_split(
 def evenly(n: int, most: int) -> NDArray[np.int64]:
     """Returns up to `most` of the positions 0 to n - 1, evenly spread: sources are often in the order of classes."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
+
+
+def representative(pictures: Pictures, most: int) -> NDArray[np.int64]:
+    """Returns up to `most` positions spread over a split, ascending, that are cheap to read.
+
+    Of pictures that stay in Parquet files they are the first ones of evenly spread row groups: to spread them evenly
+    would mean to read everything.
+    """
+    rows = pictures.samples.pictures
+    if pictures.pixels is not None or not isinstance(rows, RowPictures):
+        return evenly(len(pictures), most)
+    begins = np.flatnonzero(np.diff(rows.groups.of(rows.rows), prepend=-1))
+    ends = np.append(begins[1:], len(rows))
+    chosen = evenly(len(begins), _SPREAD)
+    each = -(-most // len(chosen))
+    runs = [np.arange(begins[i], min(begins[i] + each, ends[i])) for i in chosen]
+    return np.concatenate(runs)[:most].astype(np.int64)
 
 
 def split_source(source: Source, data: DataConfig) -> tuple[Samples, Samples, Samples | None]:

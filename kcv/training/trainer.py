@@ -210,7 +210,7 @@ def _identity(config: Config, dataset: Dataset, variant: str | None, policy: str
 def _sample(pictures: Pictures) -> Pixels:
     """Returns training pictures spread evenly over the split, uint8 [n, size, size, 3]."""
     count = min(len(pictures), _MOST_FITTING_PICTURES, max(1, _MOST_FITTING_PIXELS // pictures.size**2))
-    indices = np.linspace(0, len(pictures) - 1, count).astype(np.int64)
+    indices = data.representative(pictures, count)
     if pictures.pixels is not None:
         return pictures.pixels[indices]
     return np.stack([pictures.read(int(index)) for index in indices])

@@ -21,6 +21,12 @@ def test_a_ring_moves_nearly_twice_the_bytes_whatever_its_length() -> None:
     assert all_reduce_seconds(1e8, 1024, LINK) == pytest.approx(2 * 1023 * 1e-4 + 2.0 * 1023 / 1024)
 
 
+def test_trees_have_few_messages_in_a_row() -> None:
+    trees = Link(1e-5, 1e9, tree=True)
+    assert all_reduce_seconds(8, 1024, trees) == pytest.approx(20 * 1e-5, rel=1e-3)
+    assert all_reduce_seconds(1e8, 4, trees) == all_reduce_seconds(1e8, 4, Link(1e-5, 1e9))
+
+
 def test_one_process_waits_for_nobody() -> None:
     step = step_seconds(WORK, 1, LINK)
     assert (step.seconds, step.exposed, step.share) == (0.3, 0.0, 0.0)

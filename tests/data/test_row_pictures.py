@@ -190,6 +190,17 @@ def test_each_row_group_is_read_once_and_little_is_held(folder: Path) -> None:
     assert len(watched.groups_read) < 9  # of the end of an epoch, only what it needs
 
 
+def test_a_sample_reads_the_beginnings_of_row_groups(folder: Path) -> None:
+    pictures = data.load(config(folder)).train
+    taken = data.representative(pictures, 18)
+    groups = pictures.samples.pictures.groups.of(pictures.samples.pictures.rows)
+    assert len(taken) == 18
+    assert (np.diff(taken) > 0).all()
+    assert np.bincount(groups[taken]).tolist() == [2] * 9
+    assert all(position == 0 or groups[position] != groups[position - 1] or position - 1 in taken for position in taken)
+    assert len(data.representative(pictures, 10**6)) == len(pictures)
+
+
 def test_many_threads_may_read(folder: Path) -> None:
     pictures = data.open_source(str(folder)).splits["train"].pictures
     order = np.random.default_rng(0).permutation(ROWS)

@@ -129,6 +129,11 @@ class Pictures:
         return len(self.samples)
 
     @property
+    def by_row_group(self) -> bool:
+        """Whether they are read from Parquet files from beginning to end, in an order that suits that."""
+        return self.pixels is None and isinstance(self.samples.pictures, RowPictures)
+
+    @property
     def labels(self) -> Labels:
         """Class positions, int64 [n]."""
         return self.samples.labels

@@ -35,6 +35,7 @@ class Record(BaseModel):
         config: dotted keys and plain values.
         fingerprint: of the data.
         counts: pictures by split.
+        by_row_group: whether training pictures come in the order of Parquet files larger than memory.
         device: the kind of device.
         precision: the dtype policy.
         surroundings: versions, threads and the device's name: where they differ, the run goes on, but not to the bit.
@@ -46,6 +47,7 @@ class Record(BaseModel):
     config: dict[str, Any]
     fingerprint: str
     counts: dict[str, int]
+    by_row_group: bool = False
     device: str
     precision: str
     surroundings: dict[str, Any]
@@ -58,6 +60,7 @@ class Record(BaseModel):
             config=config.flatten(),
             fingerprint=dataset.fingerprint,
             counts=_counts(dataset),
+            by_row_group=dataset.train.by_row_group,
             device=environment["device"],
             precision=environment["precision"],
             surroundings={key: environment[key] for key in _SURROUNDINGS},
@@ -125,6 +128,12 @@ class Record(BaseModel):
         Raises:
             DataError: naming what differs.
         """
+        if dataset.train.by_row_group != self.by_row_group:
+            then = "were read from disk" if self.by_row_group else "were all in memory"
+            raise DataError(
+                f"{dataset.name}: the training pictures {then} when the run began, and their order follows from that; use "
+                "the same data.memory_budget_mb."
+            )
         if dataset.fingerprint == self.fingerprint:
             return
         found = _counts(dataset)

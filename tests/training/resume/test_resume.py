@@ -15,12 +15,14 @@ from typing import Any
 
 import keras
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from kcv.artifact import load
 from kcv.config import Config
-from kcv.data import kerascv
+from kcv.data import kerascv, parquet
 from kcv.errors import ConfigError, DataError, DeviceError, KcvError, OutputError, UsageError
 from kcv.training import Run, train
 from kcv.training.callbacks import Checkpoint
@@ -100,6 +102,55 @@ def test_a_run_goes_on_to_the_bit(variant: dict[str, Any], configure: Configure,
     again = train(resume=tmp_path / "cut")
     assert_same(whole, again)
     assert not (tmp_path / "cut" / "resume").exists()
+
+
+@pytest.fixture
+def shards(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The pictures as Parquet files that are too large to be read at once."""
+    monkeypatch.setattr(parquet, "EAGER_BYTES", 0)
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for split in ("train", "val", "test"):
+        files = sorted((pictures / split).glob("*/*"))
+        for number, part in enumerate((files[0::2], files[1::2])):
+            images = [{"bytes": file.read_bytes(), "path": None} for file in part]
+            table = pa.table({"image": images, "label": [file.parent.name for file in part]})
+            pq.write_table(table, folder / f"{split}-{number}.parquet", row_group_size=7)
+    return folder
+
+
+def test_a_run_on_parquet_larger_than_memory_goes_on_to_the_bit(
+    configure: Configure, shards: Path, tmp_path: Path
+) -> None:
+    common = {"data": str(shards), "data.memory_budget_mb": 0, "data.workers": 0, "train.checkpoint_seconds": 0,
+              "augment.flip": "random", "epochs": 3}  # fmt: skip
+    whole = train(configure(output_dir=str(tmp_path / "whole"), **common))
+    with stopped_at(1, 3, "kill"), pytest.raises(SystemExit):
+        train(configure(output_dir=str(tmp_path / "cut"), **common))
+    disturb()
+    with pytest.raises(DataError, match=r"were read from disk when the run began.*data.memory_budget_mb"):
+        train(Config.load(tmp_path / "cut" / "config.yaml", **{"data.memory_budget_mb": 100}), resume=tmp_path / "cut")
+    other_workers = Config.load(tmp_path / "cut" / "config.yaml", **{"data.workers": 2})
+    assert_same(whole, train(other_workers, resume=tmp_path / "cut"))
+
+
+def test_a_shard_that_is_gone_ends_a_run_in_one_line_and_comes_back(
+    configure: Configure, shards: Path, tmp_path: Path
+) -> None:
+    common = {"data": str(shards), "data.memory_budget_mb": 0, "data.workers": 0, "train.checkpoint_seconds": 0}
+    whole = train(configure(output_dir=str(tmp_path / "whole"), **common))
+    shard, consider = shards / "train-1.parquet", Checkpoint._consider
+
+    def lose(self: Checkpoint, at: int) -> None:
+        if (self._epoch, at) == (0, 2):
+            shard.rename(shards / "away")
+        consider(self, at)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(DataError, match=r"train-1.parquet: is no regular file"):
+        patch.setattr(Checkpoint, "_consider", lose)
+        train(configure(output_dir=str(tmp_path / "cut"), **common))
+    (shards / "away").rename(shard)
+    assert_same(whole, train(resume=tmp_path / "cut"))
 
 
 @pytest.mark.parametrize("views", [None, 2])

@@ -131,8 +131,8 @@ class Record(BaseModel):
         if dataset.train.by_row_group != self.by_row_group:
             then = "were read from disk" if self.by_row_group else "were all in memory"
             raise DataError(
-                f"{dataset.name}: the training pictures {then} when the run began, and their order follows from that; use "
-                "the same data.memory_budget_mb."
+                f"{dataset.name}: the training pictures {then} when the run began, and their order follows from that; "
+                "use the same data.memory_budget_mb."
             )
         if dataset.fingerprint == self.fingerprint:
             return

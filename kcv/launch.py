@@ -41,7 +41,7 @@ class Launch:
             UsageError: the variables do not fit together.
         """
         values = os.environ if environment is None else environment
-        if "WORLD_SIZE" not in values:
+        if values.get("WORLD_SIZE", "1") == "1" and "TORCHELASTIC_RUN_ID" not in values:
             return cls()
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         try:

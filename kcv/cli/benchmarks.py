@@ -10,6 +10,7 @@ from kcv.cli.console import table
 from kcv.cli.options import check
 from kcv.cli.verbs import VERBS
 from kcv.errors import UsageError
+from kcv.launch import Launch
 
 
 def training_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -142,6 +143,8 @@ def benchmark(*operands: str, **flags: str) -> int:
             have = "have" if len(verbs) > 1 else "has"
             others = " and ".join(part for part in (", ".join(verbs[:-1]), verbs[-1]) if part)
             raise UsageError(f"benchmark {what} has no --{name}; benchmark {others} {have}.")
+    if Launch.current().several and what != "scaling":
+        raise UsageError(f"benchmark {what} runs in one process; start it without torchrun.")
     from kcv import benchmark as measure
 
     runs: dict[str, tuple[Callable[..., list[dict[str, Any]]], Callable[[list[dict[str, Any]]], str]]] = {

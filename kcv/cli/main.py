@@ -19,7 +19,10 @@ from kcv.cli.commands import COMMANDS
 from kcv.cli.options import check_words
 from kcv.cli.verbs import find_verb
 from kcv.errors import ConfigError, KcvError, UsageError
-from kcv.launch import ToldElsewhere
+from kcv.launch import Launch, ToldElsewhere
+
+TOGETHER = ("train", "evaluate", "predict", "benchmark")
+"""The verbs that several processes do together; of the benchmarks, `scaling` alone."""
 
 _TO_SAY_SECONDS = 5.0
 """How long a process whose error another one tells stays: torchrun ends them all when the first has gone."""
@@ -101,6 +104,10 @@ def _run(words: list[str]) -> int:
         terminal.show(helppage.page(verb))
         return 0
     checked = check_words(verb, words[1:])
+    if Launch.current().several and verb.name not in TOGETHER:
+        raise UsageError(
+            f"{verb.name} runs in one process; start it without torchrun. {', '.join(TOGETHER)} share work."
+        )
     messages.show_own_only()
     import fire
     from fire.decorators import SetParseFn

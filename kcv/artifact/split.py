@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 from kcv import data
 from kcv.config import Config
+from kcv.data.shards import is_url
+from kcv.errors import DataError
 
 if TYPE_CHECKING:
     from kcv.artifact.loaded import LoadedModel
+    from kcv.config import DataConfig
     from kcv.data.dataset import Pictures
 
 
@@ -22,16 +25,37 @@ def load_split(model: LoadedModel, split: str, source: str | None = None, *, mos
         most: take no more pictures than this, evenly spread.
 
     Raises:
-        DataError: as `kcv.data.load_split`.
+        DataError: as `kcv.data.load_split`, or as `data_config`.
     """
     info = model.info
-    config = Config.from_dict(info.config, origin=f"the configuration in {model.path}").data
-    changes = {"source": source or config.source, "image_size": info.image_size, "resize": info.resize}
+    config = data_config(model, source)
     return data.load_split(
-        config.model_copy(update=changes),
+        config.model_copy(update={"image_size": info.image_size, "resize": info.resize}),
         split,
         info.class_names,
         trained_on=info.data_fingerprint,
-        same_source=source is None,
+        same_source=is_own_data(model, source),
         most=most,
     )
+
+
+def data_config(model: LoadedModel, source: str | None) -> DataConfig:
+    """Returns how a model's file describes its data, with another source where one is named.
+
+    Raises:
+        DataError: nobody has named the URL that the file has: a file of somebody else must not make kcv fetch it.
+    """
+    config = Config.from_dict(model.info.config, origin=f"the configuration in {model.path}").data
+    if source is None and is_url(config.source):
+        raise DataError(
+            f"{model.path}: was trained on {config.source}, which is fetched only where you name it: "
+            f"--data={config.source}"
+        )
+    return config.model_copy(update={"source": source or config.source})
+
+
+def is_own_data(model: LoadedModel, source: str | None) -> bool:
+    """Whether a source that a user named, or did not name, is meant to be what the model was trained on."""
+    if source is None:
+        return True
+    return is_url(source) and model.info.config.get("data", {}).get("source") == source

@@ -16,7 +16,6 @@ from kcv import artifact, data, inference, metrics, plots
 from kcv.artifact import LoadedModel
 from kcv.classifier import is_onnx
 from kcv.comparison.paired import Pair, pairs
-from kcv.config import Config
 from kcv.data.dataset import Pictures
 from kcv.errors import ArtifactError, DataError, UsageError
 from kcv.files import model_file, write_csv, write_json
@@ -143,14 +142,13 @@ def _same_classes(models: dict[str, LoadedModel]) -> None:
 
 def _pictures(first: LoadedModel, model: LoadedModel, split: str, source: str | None) -> Pictures:
     """Returns the pictures of the first model's split, as the other model wants them."""
-    config = Config.from_dict(first.info.config, origin=f"the configuration in {first.path}").data
-    changes = {"source": source or config.source, "image_size": model.image_size, "resize": model.resize}
+    config = artifact.data_config(first, source)
     return data.load_split(
-        config.model_copy(update=changes),
+        config.model_copy(update={"image_size": model.image_size, "resize": model.resize}),
         split,
         model.class_names,
         trained_on=first.info.data_fingerprint,
-        same_source=source is None,
+        same_source=artifact.is_own_data(first, source),
     )
 
 

@@ -87,7 +87,8 @@ def evaluate(
         with group.in_turn():
             loaded = model if isinstance(model, LoadedModel) else artifact.load(model, device=device)
         if calibrate or abstain_precision is not None:
-            loaded = recalibrate(loaded, abstain_precision, batch_size=batch_size, group=group)
+            own = data if artifact.is_own_data(loaded, data) else None
+            loaded = recalibrate(loaded, abstain_precision, own, batch_size=batch_size, group=group)
         with group.in_turn():
             pictures = artifact.load_split(loaded, split, data)
         with Progress(len(pictures) // group.size if progress else None, f"evaluate {split}") as bar:

@@ -13,13 +13,19 @@ _log = logging.getLogger(__name__)
 
 
 def recalibrate(
-    model: LoadedModel, abstain_precision: float | None, *, batch_size: int, group: Group = ALONE
+    model: LoadedModel,
+    abstain_precision: float | None,
+    source: str | None = None,
+    *,
+    batch_size: int,
+    group: Group = ALONE,
 ) -> LoadedModel:
     """Fits a model's calibration to the validation split of its training data and writes it into its file.
 
     Args:
         model: a model that kcv trained; the weights stay as they are.
         abstain_precision: the part of the answers (0-1] that is to be right; None for no threshold.
+        source: the training data, where its URL must be named; see `kcv.artifact.data_config`.
         batch_size: pictures a batch.
         group: the processes that share the pictures; the first writes.
 
@@ -31,7 +37,7 @@ def recalibrate(
             as it was.
         OutputError: the file cannot be written.
     """
-    pictures = artifact.load_split(model, "val")
+    pictures = artifact.load_split(model, "val", source)
     logits = inference.logits(model.keras_model, pictures, batch_size=batch_size, workers=None, group=group)
     found = calibration.fit(logits, pictures.labels)
     if abstain_precision is not None:

@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 terminal.complain(line)
         return error.exit_code
     except KeyboardInterrupt:
-        terminal.complain("interrupted.")
+        if os.environ.get("RANK", "0") == "0":
+            terminal.complain("interrupted.")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         terminal.let_go()  # whoever read the output has left

@@ -73,7 +73,8 @@ class OpenRun:
     def _way_on(self) -> str:
         if self.config.train.checkpoint_seconds is None:
             return f"what there is, the best model among it, stays in {self.folder.path}"
-        return f"to go on: python -m kcv train --resume={shlex.quote(str(self.folder.path))}"
+        program = "torchrun ... -m kcv" if Launch.current().several else "python -m kcv"
+        return f"to go on: {program} train --resume={shlex.quote(str(self.folder.path))}"
 
 
 def open_run(

@@ -59,4 +59,4 @@ class Stopping:
         if self.requested or not self._between_steps:
             raise KeyboardInterrupt
         self.requested = True
-        _log.info("stopping after this step; once more stops at once")
+        _log.info("stopping after this step%s", "" if self._patient else "; once more stops at once")

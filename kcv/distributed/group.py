@@ -144,6 +144,10 @@ class Group:
         if self.local.first:
             self.local.barrier()
 
+    def agrees_at(self, step: int) -> bool:
+        """Whether the hosts agree after a step: each one among few processes; among many, the ring would take longer."""
+        return step % (1 + self.size // _MANY) == 0
+
     @_together
     def agree(self, flags: int) -> int:
         """Returns the bits that any process has set: the hosts wait for each other, their devices do not."""
@@ -207,6 +211,7 @@ class Group:
 
 
 _FLAGS = 8
+_MANY = 64  # processes, for each of which one step more passes between two agreements
 ALONE = Group()
 """The group of a process that nobody else works with."""
 

@@ -86,6 +86,16 @@ def test_sharded_parameters_are_refused() -> None:
         torch.distributed.destroy_process_group()
 
 
+def test_many_processes_agree_less_often() -> None:
+    assert [sum(Group(0, size).agrees_at(step) for step in range(100)) for size in (1, 63, 64, 256)] == [
+        100,
+        100,
+        50,
+        20,
+    ]
+    assert Group(0, 1024).agrees_at(0)  # at the beginning of each epoch
+
+
 def test_a_group_of_one_waits_for_nobody() -> None:
     group = Group()
     tensor = torch.ones(3)

@@ -110,6 +110,8 @@ class Checkpoint(keras.callbacks.Callback):
             self._writer.wait()
 
     def _consider(self, step: int) -> None:
+        if not self._group.agrees_at(step):
+            return
         due = self._writer is not None and self._writer.due
         flags = self._group.agree(_STOP * self._stopping.requested | _WRITE * due)
         if not flags:

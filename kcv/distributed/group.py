@@ -145,7 +145,7 @@ class Group:
             self.local.barrier()
 
     def agrees_at(self, step: int) -> bool:
-        """Whether the hosts agree after a step: each one among few processes; among many, the ring would take longer."""
+        """Whether the hosts agree after a step: after each among few processes; among many the ring takes too long."""
         return step % (1 + self.size // _MANY) == 0
 
     @_together

@@ -106,9 +106,7 @@ def _run(words: list[str]) -> int:
         return 0
     checked = check_words(verb, words[1:])
     if Launch.current().several and verb.name not in TOGETHER:
-        raise UsageError(
-            f"{verb.name} runs in one process; start it without torchrun. {', '.join(TOGETHER)} share work."
-        )
+        raise UsageError(f"{verb.name} runs in one process; start it without torchrun.")
     messages.show_own_only()
     import fire
     from fire.decorators import SetParseFn

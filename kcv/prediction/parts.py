@@ -120,6 +120,8 @@ class Parts:
                     bar.advance(len(batch))
         if self._launch.first:
             yield from self._merged(count)
+        else:
+            self._mark(self._launch.rank).touch()
 
     def _do(self, number: int, files: list[Path]) -> None:
         with atomic(self._part(number)) as temporary, temporary.open("w", encoding="ascii") as stream:
@@ -137,7 +139,15 @@ class Parts:
                         row = json.loads(line)
                         writer.write(row)
                         yield row
+        # A process that has not come yet would wait for the folder for ever.
+        while not all(self._mark(rank).exists() for rank in range(1, self._launch.size)):
+            time.sleep(_LOOK_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _mark(self, rank: int) -> Path:
+        """Returns the file by which a process says that it is done; those of earlier starts do not count."""
+        start = hashlib.sha256(f"{self._launch.job} {self._launch.restarts}".encode()).hexdigest()[:16]
+        return self._folder / f"done-{start}-{rank}"
 
     def _part(self, number: int) -> Path:
         return self._folder / f"part-{number:08d}.jsonl"

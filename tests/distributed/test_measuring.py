@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,14 @@ def test_predict_writes_the_same_file(model: Path, pictures: Path, tmp_path: Pat
     assert (tmp_path / "alone.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
     assert len((tmp_path / "two.csv").read_text().splitlines()) == 2301
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.csv", "two.csv"]
+
+
+def test_a_process_without_work_ends_too(model: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
+    Image.new("RGB", (32, 32)).save(tmp_path / "two.png")
+    done = kcv_by(TWO, "predict", tmp_path, f"--model={model}", f"--output={tmp_path / 'rows.csv'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 3
 
 
 def test_a_wrong_word_is_one_line_of_one_process(tmp_path: Path) -> None:
@@ -151,6 +160,13 @@ def test_each_process_does_its_own_parts(few: list[Path], tmp_path: Path) -> Non
         for rank, model in enumerate(models)
     )
     rows = first.rows(resume=False)
-    assert list(second.rows(resume=False)) == []
+    came: list[dict[str, object]] = []
+    late = threading.Thread(target=lambda: came.extend(second.rows(resume=False)))
+    threading.Timer(0.5, late.start).start()  # the first one is done with its own parts long before
+    rows = list(rows)
+    late.join(20)
+    assert not late.is_alive()
+    assert came == []
+    assert not output.with_name("rows.jsonl.parts").exists()
     assert [row["path"] for row in rows] == [str(path) for path in few]
     assert [model.seen for model in models] == [7, 4]

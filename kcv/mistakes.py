@@ -69,20 +69,18 @@ def most_confident(
 
 
 def write_mistakes(
-    folder: Path,
-    model: keras.Model,
-    pictures: Pictures,
-    probabilities: NDArray[np.float64],
-    class_names: Sequence[str],
-) -> None:
-    """Writes `mistakes.json` and, where there are any, the first of them as `mistakes.png` and `.svg`.
+    folder: Path, pictures: Pictures, probabilities: NDArray[np.float64], class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Writes `mistakes.json`: how many pictures are taken for another class, and which.
 
     Args:
         folder: where to; made where it is missing.
-        model: gives the heat maps of the predicted classes; without a layer that has height and width there are none.
         pictures: the split.
         probabilities: float64 [n, classes], of the split.
         class_names: the classes, in order.
+
+    Returns:
+        The rows of the file, as from `most_confident`.
 
     Raises:
         OutputError: the folder cannot be written to.
@@ -90,11 +88,25 @@ def write_mistakes(
     rows = most_confident(pictures.labels, probabilities, class_names, pictures.names)
     wrong = int((probabilities.argmax(axis=1) != pictures.labels).sum())
     write_json(folder / "mistakes.json", {"pictures": len(pictures), "wrong": wrong, "mistakes": rows})
-    for suffix in (".png", ".svg"):
-        (folder / f"mistakes{suffix}").unlink(missing_ok=True)  # of an evaluation before, which this one replaces
+    return rows
+
+
+def draw_mistakes(
+    path: Path, rows: Sequence[dict[str, Any]], model: keras.Model, pictures: Pictures, class_names: Sequence[str]
+) -> None:
+    """Draws the first mistakes with their heat maps, as PNG and SVG.
+
+    Args:
+        path: the PNG file, replaced where it exists.
+        rows: at least one, as from `most_confident`; the first 12 are shown.
+        model: gives the heat maps of the predicted classes; without a layer that has height and width there are none.
+        pictures: the split.
+        class_names: the classes, in order.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
     shown = rows[:MOST_DRAWN]
-    if not shown:
-        return
     pixels = np.stack([pictures.read(row["index"]) for row in shown])
     positions = [list(class_names).index(row["predicted"]) for row in shown]
     try:
@@ -103,4 +115,4 @@ def write_mistakes(
     except UsageError:  # a network without any feature map, such as one of dense layers alone
         maps = np.zeros(pixels.shape[:3], np.float32)
     titles = [f"{plots.short(row['true'])} → {plots.title_of(row['predicted'], row['confidence'])}" for row in shown]
-    plots.save_gradcam_grid(pixels, maps, titles, folder / "mistakes.png", note="true → predicted, confidence")
+    plots.save_gradcam_grid(pixels, maps, titles, path, note="true → predicted, confidence")

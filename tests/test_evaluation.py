@@ -27,7 +27,7 @@ def _rows(path):
 def test_it_repeats_the_figures_of_training_to_the_last_digit(run):
     from kcv import evaluate
 
-    result = evaluate(run / "model.keras")
+    result = evaluate(run / "model.keras", plots=False)
     assert result.metrics == json.loads((run / "metrics.json").read_text())
     assert result.directory == run / "evaluation"
     assert (result.directory / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
@@ -53,14 +53,23 @@ def test_the_files_agree_with_the_figures(run):
     assert float(table["left"][1]) == result.metrics["per_class"]["left"]["recall"]
 
 
+def test_without_plots_there_are_tables_alone_and_none_of_an_evaluation_before(run):
+    from kcv import evaluate
+
+    assert list((run / "evaluation").glob("*.png"))
+    result = evaluate(run / "model.keras", plots=False)
+    assert {entry.suffix for entry in result.directory.iterdir()} == {".json", ".csv", ".html"}
+    assert result.metrics == json.loads((run / "metrics.json").read_text())
+
+
 def test_splits_and_other_data_go_to_folders_of_their_own(run, pictures, tmp_path):
     from kcv import evaluate
 
-    assert evaluate(run / "model.keras", split="val").directory == run / "evaluation-val"
+    assert evaluate(run / "model.keras", plots=False, split="val").directory == run / "evaluation-val"
     other = tmp_path / "other photos"
     shutil.copytree(pictures / "test" / "left", other / "left")
     shutil.copytree(pictures / "test" / "top", other / "top")
-    result = evaluate(run / "model.keras", data=str(other))
+    result = evaluate(run / "model.keras", plots=False, data=str(other))
     assert result.directory == run / "evaluation-other-photos-test"
     assert result.metrics["n"] == 16
     assert result.metrics["per_class"]["centre"]["support"] == 0
@@ -73,7 +82,7 @@ def test_calibration_is_fitted_again_and_kept_in_the_file(run, tmp_path, picture
     path = tmp_path / "model.keras"
     shutil.copy(run / "model.keras", path)
     before = load_model(path)
-    result = evaluate(path, abstain_precision=0.5, output_dir=tmp_path / "out")
+    result = evaluate(path, plots=False, abstain_precision=0.5, output_dir=tmp_path / "out")
     after = load_model(path)
     assert after.calibration.temperature == before.calibration.temperature  # training fitted the same
     assert before.threshold is None
@@ -105,7 +114,7 @@ def test_a_precision_that_is_out_of_reach_leaves_the_file_alone(run, tmp_path, m
     content = path.read_bytes()
     monkeypatch.setattr("kcv.calibration.choose_threshold", lambda *_: None)
     with pytest.raises(DataError, match="reached at no threshold"):
-        evaluate(path, abstain_precision=1.0, output_dir=tmp_path / "out")
+        evaluate(path, plots=False, abstain_precision=1.0, output_dir=tmp_path / "out")
     assert path.read_bytes() == content
     assert not (tmp_path / "out").exists()
 
@@ -116,7 +125,7 @@ def test_the_validation_split_is_the_one_of_training(run):
     history = _rows(run / "history.csv")
     column = history[0].index("val_accuracy")
     best = max(float(row[column]) for row in history[1:])
-    assert evaluate(run / "model.keras", split="val").metrics["accuracy"] == pytest.approx(best)
+    assert evaluate(run / "model.keras", plots=False, split="val").metrics["accuracy"] == pytest.approx(best)
 
 
 def test_classes_are_matched_by_name(run, pictures, tmp_path):
@@ -125,8 +134,8 @@ def test_classes_are_matched_by_name(run, pictures, tmp_path):
     # Alone in a folder, `top` and `left` are classes 1 and 0; in the model they are 2 and 1.
     for name in ("left", "top"):
         shutil.copytree(pictures / "test" / name, tmp_path / "two" / name)
-    whole = evaluate(run / "model.keras").metrics["per_class"]
-    part = evaluate(run / "model.keras", data=str(tmp_path / "two")).metrics["per_class"]
+    whole = evaluate(run / "model.keras", plots=False).metrics["per_class"]
+    part = evaluate(run / "model.keras", plots=False, data=str(tmp_path / "two")).metrics["per_class"]
     assert part["top"]["recall"] == whole["top"]["recall"]
     assert part["left"]["recall"] == whole["left"]["recall"]
 
@@ -137,7 +146,7 @@ def test_a_class_that_the_model_does_not_know_is_refused(run, pictures, tmp_path
     shutil.copytree(pictures / "test" / "left", tmp_path / "two" / "left")
     shutil.copytree(pictures / "test" / "top", tmp_path / "two" / "zebra")
     with pytest.raises(DataError, match="zebra"):
-        evaluate(run / "model.keras", data=str(tmp_path / "two"))
+        evaluate(run / "model.keras", plots=False, data=str(tmp_path / "two"))
 
 
 def test_a_carved_test_split_is_not_guessed_when_the_data_has_changed(configure, pictures, tmp_path):
@@ -147,11 +156,11 @@ def test_a_carved_test_split_is_not_guessed_when_the_data_has_changed(configure,
     flat = tmp_path / "flat"
     shutil.copytree(pictures / "train", flat)
     run = train(configure(data=str(flat), epochs=1))
-    assert evaluate(run.model_path).metrics == run.metrics
+    assert evaluate(run.model_path, plots=False).metrics == run.metrics
     next((flat / "left").glob("*.png")).unlink()
     with pytest.raises(DataError, match="has changed since the model was trained on it"):
-        evaluate(run.model_path)
-    assert evaluate(run.model_path, data=str(flat)).metrics["n"] == 89
+        evaluate(run.model_path, plots=False)
+    assert evaluate(run.model_path, plots=False, data=str(flat)).metrics["n"] == 89
 
 
 def test_explanations_are_measured_on_request(run, monkeypatch):
@@ -159,11 +168,11 @@ def test_explanations_are_measured_on_request(run, monkeypatch):
     from kcv.evaluation import explanations
 
     monkeypatch.setattr(explanations, "MOST_EXPLAINED", 6)
-    result = evaluate(run / "model.keras", explain=True)
+    result = evaluate(run / "model.keras", plots=False, explain=True)
     assert result.explanations["pictures"] == 6
     assert json.loads((result.directory / "explanations.json").read_text()) == result.explanations
     methods = result.explanations["methods"]
     assert {"gradcam", "gradcam++", "random"} <= methods.keys()
     assert all(0 <= methods["gradcam"][key] <= 1 for key in ("deletion_auc", "insertion_auc", "flat"))
     assert "rank_correlation" in methods["gradcam"] and "rank_correlation" not in methods["random"]
-    assert evaluate(run / "model.keras").explanations is None
+    assert evaluate(run / "model.keras", plots=False).explanations is None

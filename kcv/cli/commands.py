@@ -59,6 +59,7 @@ def evaluate(*operands: str, **flags: str) -> int:
         calibrate=bool(values["calibrate"]),
         abstain_precision=values["abstain_precision"],
         explain=bool(values["explain"]),
+        plots=bool(values["plots"]),
         progress=True,
     )
     if values["format"] == "json":

@@ -51,6 +51,7 @@ VERBS = {
                 Option(
                     "explain", "measure how far heat maps can be trusted, too: some seconds to minutes", switch=True
                 ),
+                Option("plots", "draw plots; --plots=false: figures and tables alone", True, switch=True),
                 Option(
                     "abstain_precision",
                     "calibrate, and say unsure below the confidence that makes this part of the answers right",

@@ -173,6 +173,7 @@ class TrainConfig(Section):
         description="part of the answers that is to be right: below the confidence that gives it on validation, "
         "predict says unsure; null: it always names a class",
     )
+    plots: bool = Field(True, description="draw the plots of the final evaluation; false: figures and tables alone")
     checkpoint_seconds: float | None = Field(
         30.0,
         ge=0,

@@ -52,6 +52,7 @@ def evaluate(
     calibrate: bool = False,
     abstain_precision: float | None = None,
     explain: bool = False,
+    plots: bool = True,
     progress: bool = False,
 ) -> Evaluation:
     """Measures a model and writes what was found.
@@ -72,6 +73,7 @@ def evaluate(
             data first, and write them into the model file.
         abstain_precision: the part of the answers (0-1] that is to be right; implies `calibrate`. None: no threshold.
         explain: measure how far the model's heat maps can be trusted, too: a minute or so.
+        plots: whether to draw plots; without them there are the figures and the tables alone.
         progress: whether to show a progress bar on a terminal.
 
     Returns:
@@ -111,7 +113,7 @@ def evaluate(
         # What the file says of itself was measured with the probabilities of before.
         artifact.describe_again(loaded.path, loaded.info.model_copy(update={"metrics": figures}))
     history = loaded.path.parent / "history.csv"
-    write_files(directory, figures, loaded.keras_model, pictures, probabilities, history)
+    write_files(directory, figures, loaded.keras_model, pictures, probabilities, history, draw=plots)
     if explain:
         result = replace(
             result, explanations=measure_explanations(loaded.keras_model, pictures, directory, progress=progress)

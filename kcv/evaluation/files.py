@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 
 from kcv import metrics, plots
 from kcv.files import write_csv, write_json
-from kcv.mistakes import write_mistakes
+from kcv.mistakes import draw_mistakes, write_mistakes
 from kcv.reporting import read_history
 
 if TYPE_CHECKING:
     import keras
 
     from kcv.data.dataset import Pictures
+
+PLOTS = ("confusion_matrix", "confusion_matrix_normalized", "roc", "reliability", "mistakes", "learning_curves")
+"""Names of the plots, without their suffix."""
 
 
 def write_files(
@@ -26,12 +29,14 @@ def write_files(
     pictures: Pictures,
     probabilities: NDArray[np.float64],
     history: Path,
+    *,
+    draw: bool = True,
 ) -> None:
     """Writes the figures, the tables and the plots of a split.
 
     `metrics.json`, `per_class.csv`, the confusion matrix as counts and as shares of the true classes (CSV and plots),
-    ROC curves, the reliability diagram, the most confident mistakes and, where there is a `history.csv`, the learning
-    curves.
+    the most confident mistakes (JSON and plot), ROC curves, the reliability diagram and, where there is a
+    `history.csv`, the learning curves. Plots of an earlier evaluation that are not drawn again are removed.
 
     Args:
         folder: where to; made where it is missing.
@@ -40,6 +45,7 @@ def write_files(
         pictures: the split.
         probabilities: [n, classes].
         history: the `history.csv` of the run, if it is one.
+        draw: whether to draw the plots.
 
     Raises:
         DataError: the history is damaged.
@@ -59,10 +65,21 @@ def write_files(
     for name, cells in (("confusion_matrix", matrix), ("confusion_matrix_normalized", shares)):
         rows = [[true, *row] for true, row in zip(class_names, cells.tolist(), strict=True)]
         write_csv(folder / f"{name}.csv", ["true class", *class_names], rows)
-    plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix.png")
-    plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix_normalized.png", normalized=True)
-    plots.roc_curves(labels, probabilities, class_names, folder / "roc.png")
-    plots.reliability_diagram(figures["reliability"], figures["ece"], folder / "reliability.png")
-    write_mistakes(folder, model, pictures, probabilities, class_names)
-    if rows_of_epochs := read_history(history):
-        plots.learning_curves(rows_of_epochs, folder / "learning_curves.png")
+    mistakes = write_mistakes(folder, pictures, probabilities, class_names)
+    epochs = read_history(history)
+    drawn: set[str] = set()
+    if draw:
+        plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix.png")
+        plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix_normalized.png", normalized=True)
+        plots.roc_curves(labels, probabilities, class_names, folder / "roc.png")
+        plots.reliability_diagram(figures["reliability"], figures["ece"], folder / "reliability.png")
+        drawn = {"confusion_matrix", "confusion_matrix_normalized", "roc", "reliability"}
+        if mistakes:
+            draw_mistakes(folder / "mistakes.png", mistakes, model, pictures, class_names)
+            drawn.add("mistakes")
+        if epochs:
+            plots.learning_curves(epochs, folder / "learning_curves.png")
+            drawn.add("learning_curves")
+    for name in set(PLOTS) - drawn:
+        for suffix in (".png", ".svg"):
+            (folder / f"{name}{suffix}").unlink(missing_ok=True)  # it would show what was measured before

@@ -84,7 +84,15 @@ class Result:
             return figures
         write_json(self.folder.metrics, figures)
         self.save(fitted.best_epoch, figures)
-        write_files(self.folder.evaluation, figures, self.model, pictures, probabilities, self.folder.history)
+        write_files(
+            self.folder.evaluation,
+            figures,
+            self.model,
+            pictures,
+            probabilities,
+            self.folder.history,
+            draw=self.config.train.plots,
+        )
         return figures
 
     def _calibrate(self) -> Calibration:

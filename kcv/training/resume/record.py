@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 FREE = (
     "output_dir", "device", "precision", "data.workers", "data.memory_budget_mb", "train.checkpoint_seconds",
-    "train.on_divergence", "train.on_out_of_memory", "tracking.uri",
+    "train.on_divergence", "train.on_out_of_memory", "train.plots", "tracking.uri",
 )  # fmt: skip
 """Keys that change nothing in what a run computes; what device and precision come to is compared on its own."""
 

@@ -1,4 +1,4 @@
-"""What all tests share: where real data is, and an environment that the machine's own settings do not reach into."""
+"""What all tests share: where real data is, toys that are trained once, and an environment of their own."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several workers with as many threads each would only get in each other's way. Read when torch is first imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
 from PIL import Image
+from warm import Child, Finished, WarmPython
+from workers import made_once, turn
 
 from kcv.config import Config
 
@@ -22,8 +28,55 @@ if TYPE_CHECKING:
     from kcv.training import Run
 
 ROOT = Path(__file__).resolve().parent.parent
+MOST_WORKERS = 4  # each takes 1 to 2 GB
+LONGEST = (
+    "test_resume.py", "test_readme.py", "distributed/test_training.py", "test_kill.py", "training/test_transfer.py",
+    "exporting/test_graph.py", "training/test_faults.py", "distributed/test_measuring.py", "exporting/test_export.py",
+    "training/test_trainer.py", "cli/test_verbs.py", "models/test_weights.py", "models/test_transfer.py",
+    "test_evaluation.py", "native/test_parity.py", "test_compare.py", "test_memory.py",
+)  # fmt: skip
 
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
+Command = Callable[..., Finished]
+Starter = Callable[..., Child]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="also run the tests marked `full`: the complete set")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A worker for each core; none for tests of a file or two, which are done before workers have started."""
+    if os.name == "nt":
+        return 0
+    named = [Path(word.partition("::")[0]) for word in config.args]
+    if len(named) <= 2 and all(path.is_file() for path in named):
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS) if cores > 1 else 0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Workers take whole files: with the longest first, none is left alone with one at the end.
+    items.sort(key=lambda item: next((n for n, name in enumerate(LONGEST) if name in str(item.path)), len(LONGEST)))
+    if config.getoption("--full"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("full")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Gives the tests marked `serial` the machine to themselves."""
+    with turn(_shared(item.config), alone=item.get_closest_marker("serial") is not None):
+        return (yield)
+
+
+def _shared(config: pytest.Config) -> Path:
+    """A folder that all workers of this run have in common."""
+    own = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
@@ -39,8 +92,11 @@ def data_root() -> Path:
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KCV_CACHE_DIR", str(tmp_path / "cache"))
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "NO_COLOR", "FORCE_COLOR"):
+    own = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "NO_COLOR", "FORCE_COLOR", "COLUMNS")
+    for name in own:  # pytest-xdist sets COLUMNS
         monkeypatch.delenv(name, raising=False)
+    # It guards against power cuts, which no test makes, and takes a fifth of the time of a small training.
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @pytest.fixture(autouse=True)
@@ -55,14 +111,48 @@ def _own_logging() -> Iterator[None]:
         log.handlers[:] = handlers
 
 
+@pytest.fixture(scope="session")
+def warm(shared: Path) -> Iterator[WarmPython]:
+    """Starts processes that have Keras loaded already."""
+    if sys.platform != "linux":
+        pytest.skip("needs sockets that pass open files as Linux has them")
+    python = WarmPython(shared)
+    yield python
+    python.close()
+
+
 @pytest.fixture
-def kcv(tmp_path: Path) -> Command:
+def start(warm: WarmPython, tmp_path: Path) -> Iterator[Starter]:
+    """Returns a function that starts `python -m kcv WORD...` in an empty folder; what runs at the end is killed."""
+    running: list[Child] = []
+
+    def start(*words: object, cwd: Path = tmp_path, program: str = "kcv", **options: Any) -> Child:
+        running.append(warm.start(program, words, folder=cwd, **options))
+        return running[-1]
+
+    yield start
+    for child in running:
+        child.kill()
+
+
+@pytest.fixture
+def kcv(start: Starter) -> Command:
     """Runs `python -m kcv WORD...` as a person does, in an empty folder, and returns the finished process."""
 
-    def run(*words: str, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(*words: object, **options: Any) -> Finished:
+        return start(*words, **options).finished()
+
+    return run
+
+
+@pytest.fixture
+def cold_kcv(tmp_path: Path) -> Command:
+    """Starts `python -m kcv WORD...` from nothing: for what the start itself shows."""
+
+    def run(*words: str, **env: str) -> Finished:
         return subprocess.run(
             [sys.executable, "-m", "kcv", *words],
-            cwd=cwd,
+            cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT), **env},
             capture_output=True,
             text=True,
@@ -90,39 +180,48 @@ def _draw(folder: Path, split: str, per_class: int, seed: int) -> None:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with train/, val/ and test/ of three classes."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for seed, (split, per_class) in enumerate({"train": 30, "val": 8, "test": 8}.items()):
-        _draw(folder, split, per_class, seed)
-    return folder
+def shared(request: pytest.FixtureRequest) -> Path:
+    """A folder that all workers of this run have in common."""
+    return _shared(request.config)
 
 
 @pytest.fixture(scope="session")
-def trained_config(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+def pictures(shared: Path) -> Path:
+    """A folder with train/, val/ and test/ of three classes."""
+
+    def draw() -> Path:
+        for seed, (split, per_class) in enumerate({"train": 30, "val": 8, "test": 8}.items()):
+            _draw(shared / "pictures", split, per_class, seed)
+        return shared / "pictures"
+
+    return made_once(shared, "drawn", draw)
+
+
+@pytest.fixture(scope="session")
+def trained_config(pictures: Path, shared: Path) -> Config:
     """The configuration of `trained_run`."""
     return _quick_config(
         pictures,
-        tmp_path_factory.mktemp("runs") / "run",
+        shared / "runs" / "run",
         epochs=4,
-        **{"augment.crop_padding": 1, "model.dropout": 0.1},
+        **{"augment.crop_padding": 1, "model.dropout": 0.1, "model.width": 0.5, "train.plots": True},
     )
 
 
 @pytest.fixture(scope="session")
-def trained_run(trained_config: Config) -> Run:
+def trained_run(trained_config: Config, shared: Path) -> Run:
     """One finished run, for the tests that only look at it."""
     from kcv.training import train
 
-    return train(trained_config)
+    return made_once(shared, "trained", lambda: train(trained_config))
 
 
 @pytest.fixture(scope="session")
-def exported(trained_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Export:
+def exported(trained_run: Run, shared: Path) -> Export:
     """The run's model as an ONNX file, for the tests that only look at it."""
     from kcv import export
 
-    return export(trained_run.model_path, tmp_path_factory.mktemp("exported") / "model.onnx")
+    return made_once(shared, "exported", lambda: export(trained_run.model_path, shared / "exported" / "model.onnx"))
 
 
 @pytest.fixture
@@ -141,5 +240,8 @@ def _quick_config(pictures: Path, directory: Path, **overrides: object) -> Confi
         "device": "cpu",
         "tracking": "none",
         "output_dir": str(directory),
+        "train.plots": False,  # half of the time of such a run, and few tests look at them
     }
+    if overrides.get("model", "custom_cnn") == "custom_cnn":
+        values["model.width"] = 0.25
     return Config.load(**{**values, **overrides})

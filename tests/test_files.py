@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +58,12 @@ def test_json_and_csv_are_written_for_other_programs(tmp_path):
     assert not (tmp_path / "b.json").exists()
     write_csv(tmp_path / "a.csv", ["class", "f1"], [["a, b", None], ['"c"', 0.5]])
     assert (tmp_path / "a.csv").read_bytes() == b'class,f1\n"a, b",\n"""c""",0.5\n'
+
+
+def test_a_file_is_flushed_to_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    replace = os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: events.append("flushed"))
+    monkeypatch.setattr(os, "replace", lambda old, new: (events.append("renamed"), replace(old, new)))
+    write_text(tmp_path / "a.txt", "a")
+    assert events == ["flushed", "renamed", "flushed"]  # the file, and then the folder with its name

@@ -1,0 +1,165 @@
+"""Seeded faults: each is a plausible mistake in one room of kcv, and the tests named beside it must find it.
+
+`nox -s faults` makes each change in a copy of the tree and runs those tests there; it fails where one lives. Take a new
+room's fault into the table, so that its tests are known to test. `python tests/faults.py WORD...` runs those whose
+name holds a word.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("kcv", "tests", "configs", "docs", "pyproject.toml", "README.md", "noxfile.py")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One mistake.
+
+    Attributes:
+        name: what is wrong.
+        path: the file, below `kcv/`.
+        right: text that stands there once.
+        wrong: what the mistake makes of it.
+        tests: where it must be found, below `tests/`; all of them belong to the fast set.
+    """
+
+    name: str
+    path: str
+    right: str
+    wrong: str
+    tests: str
+
+
+FAULTS = (
+    Fault("a flipped sign in the calibration error", "metrics/calibration.py",
+          '(row["accuracy"] or 0.0) - (row["confidence"] or 0.0)', '(row["accuracy"] or 0.0) + (row["confidence"] or 0.0)',
+          "metrics"),
+    Fault("an interval that is too narrow", "metrics/intervals.py",
+          "math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))", "math.sqrt(p * (1 - p) / n)", "metrics"),
+    Fault("model files may name any class", "artifact/allowed.py",
+          'if "class_name" in node and not _is_allowed(node):', 'if "class_name" in node and False:',
+          "hostile/test_models.py"),
+    Fault("weights may be links to other files", "artifact/bounds.py",
+          "if not isinstance(group.get(name, getlink=True), h5py.HardLink):", "if False:", "hostile/test_models.py"),
+    Fault("resuming forgets the optimizer", "training/resume/state.py",
+          '    _put("optimizer", state, twin.optimizer.variables)\n', "", "training/resume/test_resume.py"),
+    Fault("resuming forgets torch's generator", "training/resume/state.py",
+          'torch.set_rng_state(state.tensors["torch"])', "pass", "training/resume"),
+    Fault("a damaged checkpoint is taken", "training/resume/store.py",
+          'if hashlib.file_digest(stream, "sha256").hexdigest() != checksum:', "if False:", "training/resume"),
+    Fault("classes of an exported file in the wrong order", "exporting/__init__.py",
+          "class_names=info.class_names,", "class_names=info.class_names[::-1],", "exporting"),
+    Fault("the parity gate lets wrong logits pass", "exporting/gate.py",
+          "if not self.max_difference <= self.tolerance:", "if self.max_difference > 1e9:", "exporting/test_gate.py"),
+    Fault("the worst epoch is kept where a loss is monitored", "training/callbacks/best.py",
+          'value = self._sign * float((logs or {})[self._monitor])', 'value = float((logs or {})[self._monitor])',
+          "training/test_callbacks.py"),
+    Fault("test pictures stay in the training split", "data/split.py",
+          "return samples.take(np.sort(rest)), samples.take(np.sort(taken))", "return samples, samples.take(np.sort(taken))",
+          "data/test_split.py"),
+    Fault("mixup blends pictures but not targets", "data/mix.py",
+          "return blended, _mix_targets(targets, keep)", "return blended, targets", "data"),
+    Fault("the same order in every epoch", "data/order.py",
+          "permutation = np.random.default_rng((seed, epoch, ORDER))", "permutation = np.random.default_rng((seed, 0, ORDER))",
+          "data/test_batches.py"),
+    Fault("moving variances follow the unbiased variance", "native/layers/normalization.py",
+          "alpha=rate * (count - 1) / count", "alpha=rate", "native"),
+    Fault("the learning rate of a group is ignored", "native/optimizers.py",
+          "                lr=rate * scale,\n", "                lr=rate,\n", "native/test_optimizers.py"),
+    Fault("the moving average of the weights moves the wrong way round", "native/optimizers.py",
+          "else 1.0 - self.ema_momentum", "else self.ema_momentum", "native/test_optimizers.py"),
+    Fault("photos are not turned upright", "images/decoding.py",
+          "return _to_rgb(image if _orientation(image) == 1 else ImageOps.exif_transpose(image))", "return _to_rgb(image)",
+          "images/test_decoding.py"),
+    Fault("heat maps show what speaks against a class", "explaining/methods.py",
+          "_stretched(maps.relu())", "_stretched((-maps).relu())", "explaining/test_explainer.py"),
+    Fault("confidences are sharpened where they should be softened", "calibration.py",
+          "shifted = values.astype(np.float64) / temperature", "shifted = values.astype(np.float64) * temperature",
+          "test_calibration.py"),
+    Fault("several comparisons are not corrected for", "comparison/paired.py",
+          "(len(p_values) - rank) * p_values[position]", "p_values[position]", "comparison"),
+    Fault("an entry for the tracker is lost where another one fails", "tracking/spool.py",
+          "        self._offset = self._next\n", "        self._offset = self.path.stat().st_size\n", "tracking/test_spool.py"),
+    Fault("rows of predictions get the next picture's scores", "prediction/job.py",
+
+          "scores = iter(self.model.predict(pixels, batch_size=len(pixels)) if pixels else ())",
+          "scores = iter(self.model.predict(pixels, batch_size=len(pixels))[::-1] if pixels else ())",
+          "test_prediction.py"),
+    Fault("a download is kept whatever came", "download.py",
+          "if digest.hexdigest() != expected:", "if False:", "test_download.py"),
+    Fault("what was typed does not override the file", "config/overrides.py",
+          "            place[leaf] = _parse(spec.keys[key], value)", "            place.setdefault(leaf, _parse(spec.keys[key], value))",
+          "config"),
+    Fault("formulas reach a spreadsheet", "files.py",
+          'return f"\'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value', "return value",
+          "test_files.py"),
+    Fault("copies in train and test are not reported", "checking/copies.py",
+          "    if len(splits) > 1:\n", "    if len(splits) > 2:\n", "checking"),
+    Fault("a name from a file becomes markup in a report", "reporting/html.py",
+          "return html.escape(str(value), quote=True)", "return str(value)", "reporting"),
+    Fault("figures of several processes are not weighed", "training/callbacks/common.py",
+          "weights = {name: seen[name.startswith(\"val_\")] for name in logs}", "weights = dict.fromkeys(logs, 1.0)",
+          "distributed"),
+    Fault("ImageNet weights of Keras get red where they want blue", "models/weights/keras_files.py",
+          "np.ascontiguousarray(kernel[:, :, ::-1])", "np.ascontiguousarray(kernel)", "models/test_transfer.py"),
+    Fault("an unreadable picture is no error of the command", "cli/commands.py",
+          "return KcvError.exit_code if failed else 0", "return 0", "cli"),
+)  # fmt: skip
+
+
+def main(words: list[str]) -> int:
+    """Tries the faults; returns 1 where one is not found."""
+    chosen = [fault for fault in FAULTS if not words or any(word in fault.name for word in words)]
+    alive = []
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        tree.mkdir()
+        for name in COPIED:
+            source = ROOT / name
+            copy = shutil.copytree if source.is_dir() else shutil.copy
+            copy(source, tree / name)
+        for fault in chosen:
+            began = time.monotonic()
+            if _found(fault, tree):
+                print(f"found  {time.monotonic() - began:4.0f} s  {fault.name}", flush=True)
+            else:
+                print(f"LIVES  {time.monotonic() - began:4.0f} s  {fault.name}", flush=True)
+                alive.append(fault.name)
+    print(f"{len(chosen) - len(alive)} of {len(chosen)} faults found")
+    return 1 if alive else 0
+
+
+def _found(fault: Fault, tree: Path) -> bool:
+    """Makes the mistake in the tree, runs the tests, and takes it back."""
+    path = tree / "kcv" / fault.path
+    sound = path.read_text(encoding="utf-8")
+    if sound.count(fault.right) != 1:
+        raise SystemExit(f"{fault.path}: the text of the fault {fault.name!r} does not stand there once")
+    path.write_text(sound.replace(fault.right, fault.wrong), encoding="utf-8")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-n0", "-q", "-x", "-p", "no:cacheprovider", f"tests/{fault.tests}"],
+            cwd=tree, env=_environment(tree), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        path.write_text(sound, encoding="utf-8")
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"{fault.name}: the tests did not run\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == 1
+
+
+def _environment(tree: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(tree)}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,30 +1,32 @@
 """Memory stays flat: over the epochs of a training, and over the rows of a prediction.
 
-KCV_LONG=1 takes 200 epochs of digits and 50,000 pictures, as `nox -s reliability` does; the normal test run fewer.
+KCV_LONG=1 takes 200 epochs of digits and 50,000 pictures, as `nox -s reliability` does; the complete set fewer.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from warm import WarmPython
 
 if TYPE_CHECKING:
     from kcv.exporting import Export
     from kcv.training import Run
 
-ROOT = Path(__file__).resolve().parent.parent
 LONG = os.environ.get("KCV_LONG") == "1"
 EPOCHS, PICTURES = (200, 50_000) if LONG else (24, 10_000)
 MOST_MB = 40
 """Between the first tenth and the end; a tensor of an epoch that is not given back would be 5 MB an epoch on digits."""
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+Sizes = Callable[..., list[float]]
+
+pytestmark = [pytest.mark.full, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 
 _TRAIN = """
 import json, sys
@@ -61,22 +63,22 @@ print(json.dumps(sizes))
 """
 
 
-def sizes_of(script: str, *words: str) -> list[float]:
-    done = subprocess.run(
-        [sys.executable, "-c", script, *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=580,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    sizes: list[float] = json.loads(done.stdout.splitlines()[-1])
-    return sizes
+@pytest.fixture
+def sizes_of(warm: WarmPython, tmp_path: Path) -> Callable[..., list[float]]:
+    """Returns a function that runs a script in a process of its own and gives the sizes that it prints, in MB."""
+
+    def run(script: str, *words: object) -> list[float]:
+        (tmp_path / "script.py").write_text(script)
+        done = warm.start(str(tmp_path / "script.py"), words, folder=tmp_path).finished(timeout=3000)
+        assert done.returncode == 0, done.stderr
+        sizes: list[float] = json.loads(done.stdout.splitlines()[-1])
+        return sizes
+
+    return run
 
 
-def test_memory_is_flat_over_many_epochs(tmp_path: Path) -> None:
-    sizes = sizes_of(_TRAIN, str(EPOCHS), str(tmp_path / "run"))
+def test_memory_is_flat_over_many_epochs(sizes_of: Sizes, tmp_path: Path) -> None:
+    sizes = sizes_of(_TRAIN, EPOCHS, tmp_path / "run")
     assert len(sizes) == EPOCHS
     settled = max(sizes[: EPOCHS // 4])
     print(f"{EPOCHS} epochs: {settled:.0f} MB after a quarter, {max(sizes):.0f} MB at most")
@@ -84,10 +86,12 @@ def test_memory_is_flat_over_many_epochs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["onnx", "keras"])
-def test_memory_is_flat_over_many_predictions(kind: str, exported: Export, trained_run: Run, pictures: Path) -> None:
+def test_memory_is_flat_over_many_predictions(
+    kind: str, sizes_of: Sizes, exported: Export, trained_run: Run, pictures: Path
+) -> None:
     model = exported.path if kind == "onnx" else trained_run.model_path
     paths = [str(path) for path in sorted((pictures / "test").rglob("*.png"))]
-    sizes = sizes_of(_PREDICT, str(model), str(PICTURES), *paths)
+    sizes = sizes_of(_PREDICT, model, PICTURES, *paths)
     assert len(sizes) == PICTURES // 1000
     settled = max(sizes[: max(2, len(sizes) // 4)])
     print(f"{PICTURES:,} predictions, {kind}: {settled:.0f} MB after a quarter, {max(sizes):.0f} MB at most")

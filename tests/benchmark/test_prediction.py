@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,25 @@ KEYS = {
 """What other programs read."""
 
 
+def test_each_contestant_has_a_row_for_each_batch_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(bytes(100))
+    command = (sys.executable, "-c", "")
+    contestants = [prediction._Contestant(name, "float32", len, file, command) for name in ("kcv-onnx", "torch")]
+    monkeypatch.setattr(prediction, "_contestants", lambda setting, folder: contestants)
+    monkeypatch.setattr(prediction, "PAUSE", 0.0)
+    rows = benchmark_prediction(model="custom_cnn", image_size=16, repeats=1)
+    assert [(row["runtime"], row["batch_size"]) for row in rows] == [
+        ("kcv-onnx", 1), ("torch", 1), ("kcv-onnx", 32), ("torch", 32),
+    ]  # fmt: skip
+    for row in rows:
+        assert row.keys() >= KEYS
+        assert 0 < row["p50_ms"] <= row["p95_ms"] and row["cold_start_s"] > 0
+        assert (row["bytes"], row["image_size"], row["model"]) == (100, 16, "custom_cnn")
+
+
+@pytest.mark.full
+@pytest.mark.serial
 def test_rows_say_how_fast_each_way_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prediction, "_COLD_STARTS", 1)
     rows = benchmark_prediction(model="custom_cnn", repeats=1)

@@ -10,6 +10,7 @@ from torch import nn
 from kcv.benchmark import BENCHMARKED, benchmark_training
 from kcv.benchmark.contestants import Setting, kcv_step, keras_model, torch_network
 from kcv.benchmark.peak import flops_of_step, matrix_rate
+from kcv.cli.benchmarks import training_benchmark
 from kcv.cli.verbs import BENCHMARKED as OFFERED
 from kcv.config import MODEL_NAMES
 from kcv.native.layers import LOWERINGS
@@ -46,9 +47,13 @@ def test_a_row_says_how_fast_each_is_and_by_how_much() -> None:
     assert 0 < row["peak_fraction"] < 1.5
     assert (row["image_size"], row["batch_size"], row["precision"]) == (32, 2, "float32")
     assert row["torch_layout"] in ("channels_last", "contiguous")
+    assert training_benchmark([row]).splitlines()[1].split()[:4] == ["custom_cnn", "32", "2", "float32"]
 
 
-@pytest.mark.parametrize("name", BENCHMARKED)
+@pytest.mark.parametrize(
+    "name",
+    ["custom_cnn", *(pytest.param(name, marks=pytest.mark.full) for name in BENCHMARKED if name != "custom_cnn")],
+)
 def test_both_networks_have_the_same_work_to_do(name: str) -> None:
     setting = Setting(name, 32, 2, "float32", "cpu")
     model, network = keras_model(setting), torch_network(setting, torch.contiguous_format)

@@ -230,6 +230,7 @@ def test_the_exit_code_tells_what_was_found(photos: Path, capsys: pytest.Capture
     assert json.loads(capsys.readouterr().out)["by_kind"] == {"leak": 1}
 
 
+@pytest.mark.full
 def test_cifar10_has_near_duplicates_as_published(data_root: Path, tmp_path: Path) -> None:
     # Barz and Denzler (2020) list 39 pairs within the test split, found by hand among a network's suggestions.
     (tmp_path / "cifar").mkdir()

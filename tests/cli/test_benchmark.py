@@ -6,10 +6,21 @@ import pytest
 
 from kcv.cli import main
 
+ROW = {
+    "model": "custom_cnn", "image_size": 32, "batch_size": 2, "precision": "float32", "device": "cpu",
+    "hardware": "a processor", "threads": 2, "repeats": 1,
+    "images_per_second": {"torch": 40.0, "keras": 20.0, "kcv": 42.0}, "kcv_over_torch": 1.05, "kcv_over_keras": 2.1,
+    "peak_fraction": 0.25, "matrix_gflop_per_second": 100.0,
+}  # fmt: skip
+"""Of what `benchmark_training` gives (tests/benchmark), what the table shows."""
 
-def test_training_steps_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+
+def test_training_steps_as_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+    monkeypatch.setattr("kcv.benchmark.benchmark_training", lambda **options: asked.update(options) or [ROW])
     command = ["benchmark", "train", "--model=custom_cnn", "--batch_size=2", "--precision=float32", "--repeats=1"]
     assert main([*command, "--device=cpu"]) == 0
+    assert asked.items() >= {"model": "custom_cnn", "batch_size": 2, "precision": "float32", "repeats": 1}.items()
     lines = capsys.readouterr().out.splitlines()
     for word in ("model", "PyTorch/s", "Keras/s", "kcv/s", "kcv:PyTorch", "kcv:Keras", "peak"):
         assert word in lines[0]

@@ -7,35 +7,36 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from warm import Finished, WarmPython
 
 import kcv
+from kcv import Config, errors, predict, train
 from kcv.launch import Launch
 from kcv.prediction.job import Job
 from kcv.prediction.parts import Parts
 
-ALONE = [sys.executable, "-m", "kcv"]
-TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "kcv"]
+Together = Callable[..., list[Finished]]
 
 
-def kcv_by(command: list[str], *words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    root = str(Path(kcv.__file__).parent.parent)
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    words = tuple(map(str, words))
-    return subprocess.run([*command, *words], env=environment, cwd=cwd, capture_output=True, text=True, timeout=240,
-                          check=False)  # fmt: skip
+@pytest.fixture
+def together(warm: WarmPython, tmp_path: Path) -> Together:
+    """Runs `kcv WORD...` by two processes that share its work."""
+    return lambda *words: warm.together("kcv", words, folder=tmp_path)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "run"
     settings = {"data.source": "digits", "model.width": 0.25, "train.epochs": 1, "tracking.uri": "none",
-                "output_dir": str(folder)}  # fmt: skip
-    return kcv.train(kcv.Config.load(None, **settings)).model_path
+                "train.plots": False, "output_dir": str(folder)}  # fmt: skip
+    return train(Config.load(None, **settings)).model_path
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +50,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_evaluate_gives_the_same_to_the_last_digit(model: Path, tmp_path: Path) -> None:
-    answers = []
-    for name, command in (("alone", ALONE), ("two", TWO)):
-        done = kcv_by(command, "evaluate", model, "--format=json", f"--output_dir={tmp_path / name}", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        answers.append(json.loads(done.stdout))  # of one process alone, or it would not be JSON
+def test_evaluate_gives_the_same_to_the_last_digit(model: Path, kcv: Any, together: Together, tmp_path: Path) -> None:
+    one = kcv("evaluate", model, "--plots=false", "--format=json", f"--output_dir={tmp_path / 'alone'}")
+    first, second = together("evaluate", model, "--plots=false", "--format=json", f"--output_dir={tmp_path / 'two'}")
+    assert [done.returncode for done in (one, first, second)] == [0, 0, 0], first.stderr + second.stderr
+    assert second.stdout == ""
+    answers = [json.loads(done.stdout) for done in (one, first)]
     for answer in answers:
         answer.pop("directory")
     assert answers[0] == answers[1]
@@ -62,40 +63,65 @@ def test_evaluate_gives_the_same_to_the_last_digit(model: Path, tmp_path: Path) 
     assert files[0] == files[1]
 
 
-def test_predict_writes_the_same_file(model: Path, pictures: Path, tmp_path: Path) -> None:
-    for name, command in (("alone", ALONE), ("two", TWO)):
-        done = kcv_by(command, "predict", pictures, f"--model={model}", f"--output={tmp_path / name}.csv", cwd=tmp_path)
-        assert "1 picture could not be read" in done.stderr
+def test_predict_writes_the_same_file(
+    model: Path, pictures: Path, kcv: Any, together: Together, tmp_path: Path
+) -> None:
+    one = kcv("predict", pictures, f"--model={model}", f"--output={tmp_path / 'alone'}.csv")
+    two = together("predict", pictures, f"--model={model}", f"--output={tmp_path / 'two'}.csv")
+    assert "1 picture could not be read" in one.stderr
+    assert "1 picture could not be read" in two[0].stderr
     assert (tmp_path / "alone.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
     assert len((tmp_path / "two.csv").read_text().splitlines()) == 2301
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.csv", "two.csv"]
 
 
-def test_a_process_without_work_ends_too(model: Path, tmp_path: Path) -> None:
+def test_a_process_without_work_ends_too(model: Path, together: Together, tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
     Image.new("RGB", (32, 32)).save(tmp_path / "two.png")
-    done = kcv_by(TWO, "predict", tmp_path, f"--model={model}", f"--output={tmp_path / 'rows.csv'}", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    finished = together("predict", tmp_path, f"--model={model}", f"--output={tmp_path / 'rows.csv'}")
+    assert [done.returncode for done in finished] == [0, 0], finished
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 3
 
 
-def test_a_wrong_word_is_one_line_of_one_process(tmp_path: Path) -> None:
-    done = kcv_by(TWO, "evaluate", "no/such/model.keras", cwd=tmp_path)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("kcv: error:")]
-    assert done.returncode != 0
-    assert len(lines) == 1
-    assert "no/such/model.keras" in lines[0]
-    unknown = kcv_by(TWO, "train", "--data.sorce=digits", cwd=tmp_path)
-    assert sum(line.startswith("kcv: error:") for line in unknown.stderr.splitlines()) == 1
+def complaints(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("kcv: error:")]
 
 
-def test_predict_needs_a_file_and_names(model: Path, tmp_path: Path) -> None:
-    done = kcv_by(TWO, "predict", tmp_path, f"--model={model}", cwd=tmp_path)
-    assert "predict: several processes need --output=FILE" in done.stderr
-    with pytest.raises(kcv.errors.UsageError, match="--resume needs --output=FILE"):
-        kcv.predict(tmp_path, model, resume=True)
-    with pytest.raises(kcv.errors.UsageError, match="--resume needs names of files or folders"):
-        kcv.predict(iter([tmp_path]), model, resume=True, output=tmp_path / "rows.csv")
+def test_a_wrong_word_is_one_line_of_one_process(together: Together) -> None:
+    missing = together("evaluate", "no/such/model.keras")
+    (line,) = complaints("".join(done.stderr for done in missing))
+    assert "no/such/model.keras" in line
+    assert any(done.returncode for done in missing)
+    unknown = together("train", "--data.sorce=digits")
+    assert len(complaints("".join(done.stderr for done in unknown))) == 1
+
+
+@pytest.mark.full
+def test_torchrun_itself_starts_a_prediction_and_says_an_error_once(model: Path, tmp_path: Path) -> None:
+    root = str(Path(kcv.__file__).parent.parent)
+
+    def torchrun(*words: object) -> Finished:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "kcv"]
+        environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+        return subprocess.run([*command, *map(str, words)], env=environment, cwd=tmp_path, capture_output=True,
+                              text=True, timeout=480, check=False)  # fmt: skip
+
+    Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
+    done = torchrun("predict", tmp_path, f"--model={model}", f"--output={tmp_path / 'rows.csv'}")
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 2
+    wrong = torchrun("evaluate", "no/such/model.keras")
+    assert wrong.returncode != 0
+    assert len(complaints(wrong.stderr)) == 1
+
+
+def test_predict_needs_a_file_and_names(model: Path, together: Together, tmp_path: Path) -> None:
+    first, second = together("predict", tmp_path, f"--model={model}")
+    assert "predict: several processes need --output=FILE" in first.stderr + second.stderr
+    with pytest.raises(errors.UsageError, match="--resume needs --output=FILE"):
+        predict(tmp_path, model, resume=True)
+    with pytest.raises(errors.UsageError, match="--resume needs names of files or folders"):
+        predict(iter([tmp_path]), model, resume=True, output=tmp_path / "rows.csv")
 
 
 class Counting:
@@ -128,15 +154,15 @@ def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def test_finished_parts_are_kept_and_the_rest_is_done(few: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "rows.csv"
     with pytest.raises(MemoryError):
-        list(kcv.predict(few, Counting(last=7), output=output, resume=True))
+        list(predict(few, Counting(last=7), output=output, resume=True))
     assert not output.exists()
     assert [path.name for path in sorted((tmp_path / "rows.csv.parts").iterdir())] == [
         "part-00000000.jsonl", "prediction.json",
     ]  # fmt: skip
     again = Counting()
-    rows = list(kcv.predict(few, again, output=output, resume=True))
+    rows = list(predict(few, again, output=output, resume=True))
     assert again.seen == 7  # of eleven pictures, four were finished
-    assert rows == list(kcv.predict(few, Counting(), output=tmp_path / "uncut.csv"))
+    assert rows == list(predict(few, Counting(), output=tmp_path / "uncut.csv"))
     assert output.read_bytes() == (tmp_path / "uncut.csv").read_bytes()
     assert not (tmp_path / "rows.csv.parts").exists()
 
@@ -144,11 +170,11 @@ def test_finished_parts_are_kept_and_the_rest_is_done(few: list[Path], tmp_path:
 def test_parts_of_another_prediction_are_not_mixed_in(few: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "rows.csv"
     with pytest.raises(MemoryError):
-        list(kcv.predict(few, Counting(last=7), output=output, resume=True))
-    with pytest.raises(kcv.errors.OutputError, match=r"is of another prediction \(its pictures, names differ\)"):
-        kcv.predict(few[:9], Counting(), output=output, resume=True)
+        list(predict(few, Counting(last=7), output=output, resume=True))
+    with pytest.raises(errors.OutputError, match=r"is of another prediction \(its pictures, names differ\)"):
+        predict(few[:9], Counting(), output=output, resume=True)
     job = Job(Counting(), 1, 2, None)
-    with pytest.raises(kcv.errors.OutputError, match="go on with --resume, or remove it"):
+    with pytest.raises(errors.OutputError, match="go on with --resume, or remove it"):
         Parts(job, output, lambda: iter(few), Launch(0, 2, 0, 2), "Counting").rows(resume=False)
 
 

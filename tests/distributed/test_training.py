@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,33 +12,46 @@ from typing import Any
 
 import numpy as np
 import pytest
+from warm import WarmPython
 
 import kcv
 
 WORKER = Path(__file__).with_name("worker.py")
 SETTINGS: dict[str, Any] = {
-    "data.source": "digits", "data.batch_size": 128, "model.width": 0.25, "augment.crop_padding": 2,
-    "augment.flip": "random", "train.epochs": 2, "tracking.uri": "none", "train.calibrate": False,
+    "data.source": "digits", "data.image_size": 16, "data.batch_size": 128, "model.width": 0.125,
+    "augment.crop_padding": 2,
+    "augment.flip": "random", "train.epochs": 2, "tracking.uri": "none", "train.calibrate": False, "train.plots": False,
 }  # fmt: skip
 
 
-def environment() -> dict[str, str]:
+def words_for(folder: Path, kill: str, settings: dict[str, Any]) -> list[str]:
+    """What `worker.py` is called with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return [str(folder), kill, json.dumps({**SETTINGS, "output_dir": str(folder / "run"), **settings})]
+
+
+def launch(
+    warm: WarmPython, folder: Path, processes: int, *, env: dict[str, str] | None = None, **settings: Any
+) -> None:
+    """Trains by so many processes, connected as torchrun would."""
+    words = words_for(folder, "none", settings)
+    if processes > 1:
+        finished = warm.together(str(WORKER), words, folder=folder, processes=processes, env=env)
+    else:
+        finished = [warm.start(str(WORKER), words, folder=folder, env=env).finished()]
+    for done in finished:
+        assert done.returncode == 0, done.stderr[-4000:]
+
+
+def torchrun(folder: Path, *, kill: str, restarts: int = 0, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Trains by two processes, of which one kills itself, started by torchrun itself."""
     names = ("PYTHONPATH", "OMP_NUM_THREADS")
     root = str(Path(kcv.__file__).parent.parent)
-    return {**{k: v for k, v in os.environ.items() if k not in names}, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-
-
-def launch(folder: Path, processes: int, *, kill: str = "none", restarts: int = 0, **settings: Any) -> str:
-    folder.mkdir(parents=True, exist_ok=True)
-    if "resume" not in settings:
-        settings = {**SETTINGS, "output_dir": str(folder / "run"), **settings}
-    script = [str(WORKER), str(folder), kill, json.dumps(settings)]
-    starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+    own = {**{k: v for k, v in os.environ.items() if k not in names}, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
                f"--max-restarts={restarts}"]  # fmt: skip
-    command = [*starter, *script] if processes > 1 else [sys.executable, *script]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stderr
+    command = [*starter, str(WORKER), *words_for(folder, kill, settings)]
+    return subprocess.run(command, env=own, capture_output=True, text=True, timeout=480, check=False)
 
 
 def weights(folder: Path) -> list[np.ndarray]:
@@ -49,16 +63,19 @@ def digests(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two(warm: WarmPython, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two processes that nothing has disturbed."""
     folder = tmp_path_factory.mktemp("two")
-    launch(folder, 2)
+    launch(warm, folder, 2)
     return folder
 
 
-def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "size", [{}, pytest.param({"data.image_size": None, "model.width": 0.25}, marks=pytest.mark.full)], ids=["16", "32"]
+)
+def test_two_processes_train_what_one_trains(size: dict[str, Any], warm: WarmPython, tmp_path: Path) -> None:
     for processes in (1, 2):
-        launch(tmp_path / str(processes), processes, double=True, **{"train.sync_batchnorm": True})
+        launch(warm, tmp_path / str(processes), processes, double=True, **{"train.sync_batchnorm": True, **size})
     alone, together = weights(tmp_path / "1"), weights(tmp_path / "2")
     assert max(float(np.abs(a - b).max()) for a, b in zip(alone, together, strict=True)) < 1e-5
     assert len(set(digests(tmp_path / "2"))) == 1
@@ -77,37 +94,38 @@ def test_processes_agree_to_the_bit_with_statistics_of_their_own(two: Path) -> N
     assert environment["processes"] == 2
 
 
+@pytest.mark.full
 def test_a_killed_process_brings_the_group_back_to_the_same_end(two: Path, tmp_path: Path) -> None:
-    told = launch(tmp_path, 2, kill="1:13", restarts=1, **{"train.checkpoint_seconds": 0})
-    assert "goes on" in told or (tmp_path / "run" / "metrics.json").is_file()
+    done = torchrun(tmp_path, kill="1:13", restarts=1, **{"train.checkpoint_seconds": 0})
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "goes on" in done.stderr or (tmp_path / "run" / "metrics.json").is_file()
     assert digests(tmp_path) == digests(two)
     undisturbed, killed = (json.loads((folder / "run" / "metrics.json").read_text()) for folder in (two, tmp_path))
     assert killed == undisturbed
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["resumed"]
 
 
-def test_a_run_goes_on_with_another_number_of_processes_and_says_so(tmp_path: Path) -> None:
+def test_a_run_goes_on_with_another_number_of_processes_and_says_so(warm: WarmPython, kcv: Any, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(WORKER),
-               str(tmp_path), "1:13", json.dumps({**SETTINGS, "output_dir": str(folder), "train.checkpoint_seconds": 0})]  # fmt: skip  # noqa: E501
-    dead = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
-    assert dead.returncode != 0
+    learns = {"data.image_size": None, "model.width": 0.25}
+    words = words_for(tmp_path, "1:13", {"train.checkpoint_seconds": 0, **learns})
+    dead = warm.together(str(WORKER), words, folder=tmp_path)
+    assert dead[1].returncode == -signal.SIGKILL
     assert not (folder / "metrics.json").exists()
-    goes_on = [sys.executable, "-m", "kcv", "train", f"--resume={folder}"]
-    done = subprocess.run(goes_on, env=environment(), capture_output=True, text=True, timeout=240, check=False)
+    done = kcv("train", f"--resume={folder}")
     assert done.returncode == 0, done.stderr
     assert "not to the bit" in done.stderr
     assert "processes 1 instead of 2" in done.stderr
     assert json.loads((folder / "metrics.json").read_text())["accuracy"] > 0.5
 
 
-def test_processes_share_the_work_of_frozen_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_share_the_work_of_frozen_features(warm: WarmPython, tmp_path: Path) -> None:
     frozen = {"model.mode": "feature_extraction", "model.weights": "none", "augment.crop_padding": 0,
               "augment.flip": "none", "precision": "float32"}  # fmt: skip
     told = []
     for processes in (1, 2):
-        monkeypatch.setenv("KCV_CACHE_DIR", str(tmp_path / f"cache{processes}"))
-        launch(tmp_path / str(processes), processes, **frozen)
+        own = {"KCV_CACHE_DIR": str(tmp_path / f"cache{processes}")}
+        launch(warm, tmp_path / str(processes), processes, env=own, **frozen)
         kept = sorted((tmp_path / f"cache{processes}").rglob("*.npy"))
         told.append([np.load(path) for path in kept])
     train = [max(arrays, key=len) for arrays in told]

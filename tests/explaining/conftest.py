@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
+from small_networks import small_networks
 
 from kcv import models
 from kcv.config import Config
@@ -42,13 +44,14 @@ def as_if_trained(model: keras.Model, size: int) -> keras.Model:
 
 @pytest.fixture(scope="session")
 def build() -> Build:
-    """Returns a function that builds one of kcv's networks, with fixed random weights."""
+    """Returns a function that builds one of kcv's networks, with fixed random weights; toys unless `true_size`."""
 
-    def build(name: str, size: int = 32, *, settled: bool = True) -> keras.Model:
+    def build(name: str, size: int = 32, *, settled: bool = True, true_size: bool = False) -> keras.Model:
         keras.utils.set_random_seed(7)
         width = 0.25 if name == "custom_cnn" else 1.0
         config = Config.load(**{"model.name": name, "model.weights": "none", "model.width": width})
-        model = models.build(config.model, size, CLASSES, noise(size, 16))
+        with nullcontext() if true_size else small_networks():
+            model = models.build(config.model, size, CLASSES, noise(size, 16))
         return as_if_trained(model, size) if settled else model
 
     return build
@@ -62,6 +65,11 @@ def custom_cnn(build: Build) -> keras.Model:
 @pytest.fixture(scope="session")
 def resnet50(build: Build) -> keras.Model:
     return build("resnet50", 64)
+
+
+@pytest.fixture(scope="session")
+def true_resnet50(build: Build) -> keras.Model:
+    return build("resnet50", 64, true_size=True)
 
 
 def sequential(*stack: keras.layers.Layer, size: int = 16) -> keras.Model:

@@ -70,7 +70,12 @@ def maps_of(model: keras.Model, pixels: np.ndarray, method: str = "gradcam", **o
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    ("name", "size", "layer"), [("custom_cnn", 32, "block5_gelu2"), ("resnet50", 64, "conv5_block3_out")]
+    ("name", "size", "layer"),
+    [
+        ("custom_cnn", 32, "block5_gelu2"),
+        ("resnet50", 64, "conv5_block3_out"),
+        pytest.param("true_resnet50", 64, "conv5_block3_out", marks=pytest.mark.full),
+    ],
 )
 def test_maps_are_those_of_the_grad_cam_package(
     name: str, size: int, layer: str, method: str, request: pytest.FixtureRequest
@@ -114,10 +119,13 @@ def test_a_layer_that_a_shortcut_goes_around(custom_cnn: keras.Model, monkeypatc
     np.testing.assert_allclose(ours, resized(expected, 32), atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "size"), [("custom_cnn", 32), ("resnet50", 224)])
-def test_a_batch_is_its_pictures(name: str, size: int, build: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "size", "true_size"),
+    [("custom_cnn", 32, True), ("resnet50", 96, False), pytest.param("resnet50", 224, True, marks=pytest.mark.full)],
+)
+def test_a_batch_is_its_pictures(name: str, size: int, true_size: bool, build: Any) -> None:
     pixels = noise(size, 3)
-    ours = Explainer(build(name, size))
+    ours = Explainer(build(name, size, true_size=true_size))
     whole = ours.explain(pixels, methods=list(METHODS)).maps
     single = [ours.explain(pixels[i : i + 1], methods=list(METHODS)).maps for i in range(3)]
     for method in METHODS:

@@ -20,18 +20,21 @@ def target(model: keras.Model, layer: str | None = None) -> tuple[str, int, int,
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "layer", "cells"),
+    ("name", "size", "layer", "cells", "true_size"),
     [
-        ("custom_cnn", 32, "block5_gelu2", 3),
+        ("custom_cnn", 32, "block5_gelu2", 3, True),
         # The last blocks have one cell; this one still has nine.
-        ("custom_cnn", 16, "block4_conv1", 3),
-        ("resnet50", 64, "conv5_block3_out", 2),
-        ("efficientnet_b0", 64, "top_activation", 2),
-        ("efficientnet_lite0", 64, "top_activation", 2),
+        ("custom_cnn", 16, "block4_conv1", 3, True),
+        ("resnet50", 64, "conv5_block3_out", 2, False),
+        ("efficientnet_b0", 64, "top_activation", 8, False),
+        ("efficientnet_lite0", 64, "top_activation", 8, False),
+        pytest.param("resnet50", 64, "conv5_block3_out", 2, True, marks=pytest.mark.full),
+        pytest.param("efficientnet_b0", 64, "top_activation", 2, True, marks=pytest.mark.full),
+        pytest.param("efficientnet_lite0", 64, "top_activation", 2, True, marks=pytest.mark.full),
     ],
 )
-def test_of_kcvs_networks(name: str, size: int, layer: str, cells: int, build: Any) -> None:
-    assert target(build(name, size, settled=False)) == (layer, cells, cells, 1)
+def test_of_kcvs_networks(name: str, size: int, layer: str, cells: int, true_size: bool, build: Any) -> None:
+    assert target(build(name, size, settled=False, true_size=true_size)) == (layer, cells, cells, 1)
 
 
 def test_the_map_before_pooling_padding_and_dropout() -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from kcv.exporting import Export
     from kcv.training import Run
 
+pytestmark = pytest.mark.usefixtures("kept_graphs")
+
 FASTER = Trade(0.9, 0.9, 100, {1: 2.0, 32: 1.5}, {"float32": 4, "int8": 1})
 
 
@@ -63,7 +65,10 @@ def test_pictures_without_classes_can_check_it_too(trained_run: Run, pictures: P
     assert (labelled.parity.pictures, labelled.parity.keras_accuracy) == (24, labelled.parity.onnx_accuracy)
 
 
-def test_int8_is_written_as_int8_and_keeps_the_accuracy(trained_run: Run, tmp_path: Path) -> None:
+def test_int8_is_written_as_int8_and_keeps_the_accuracy(
+    trained_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantization, "_TURNS", 2)
     made = export(trained_run.model_path, tmp_path / "m.onnx", precision="int8", force=True)
     assert made.precision == "int8"
     assert made.trade is not None and made.trade.gains.keys() == {1, 32}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from kcv.exporting import Export
     from kcv.training import Run
 
+pytestmark = pytest.mark.usefixtures("kept_graphs")
+
 GOOD = Parity(10, 1e-6, 1e-4, 1.0, 0.9, 0.9)
 
 

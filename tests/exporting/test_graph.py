@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import keras
 import numpy as np
 import onnx
 import pytest
+from small_networks import small_networks
 
 from kcv import models
 from kcv.config import ModelConfig
@@ -18,7 +20,9 @@ from kcv.native.precision import in_float32, precision_scope
 from kcv.onnx_model import OnnxInfo, OnnxModel
 
 SIZE = 32
-NAMES = ("custom_cnn", "resnet50", "efficientnet_b0", "efficientnet_lite0")
+NAMES = ("resnet50", "efficientnet_b0", "efficientnet_lite0")
+NETWORKS = [("custom_cnn", "small"), ("resnet50", "small"), ("efficientnet_b0", "small")]
+NETWORKS += [pytest.param((name, "true"), marks=pytest.mark.full) for name in ("custom_cnn", *NAMES)]
 CLASSES = ("cat", "dög", 'a "quoted" one', "ship")
 
 
@@ -30,11 +34,12 @@ def pictures(n: int, size: int = SIZE) -> np.ndarray:
     return np.random.default_rng(n).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
 
 
-def model(name: str, policy: str = "float32") -> keras.Model:
+def model(name: str, policy: str = "float32", size: str = "small") -> keras.Model:
     """A network with random weights and moving statistics that are not those of a fresh one."""
     keras.utils.set_random_seed(0)
-    with precision_scope(policy):
-        config = ModelConfig.model_validate({"name": name, "weights": "none"})
+    with precision_scope(policy), small_networks() if size == "small" else nullcontext():
+        width = {"width": 0.25} if (name, size) == ("custom_cnn", "small") else {}
+        config = ModelConfig.model_validate({"name": name, "weights": "none", **width})
         built = models.build(config, SIZE, len(CLASSES), pictures(64))
     rng = np.random.default_rng(0)
     for layer in built.layers:
@@ -45,9 +50,10 @@ def model(name: str, policy: str = "float32") -> keras.Model:
     return built
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=NETWORKS, ids=lambda network: " ".join(network))
 def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, Path]:
-    network = model(request.param)
+    name, size = request.param
+    network = model(name, size=size)
     path = tmp_path_factory.mktemp("graphs") / "model.onnx"
     write_graph(network, info(), path)
     return network, path
@@ -118,7 +124,7 @@ def test_nodes_and_weights_bear_the_names_of_the_layers(tmp_path: Path) -> None:
     assert {"block1_whiten/kernel", "logits/kernel"} <= {tensor.name for tensor in graph.initializer}
 
 
-@pytest.mark.parametrize("opset", [OPSETS[0], OPSETS[-1]])
+@pytest.mark.parametrize("opset", [OPSETS[0], pytest.param(OPSETS[-1], marks=pytest.mark.full)])
 def test_the_opset_is_the_one_asked_for(tmp_path: Path, opset: int) -> None:
     write_graph(model("custom_cnn"), info(), tmp_path / "m.onnx", opset=opset)
     assert [(entry.domain, entry.version) for entry in onnx.load(tmp_path / "m.onnx").opset_import] == [("", opset)]

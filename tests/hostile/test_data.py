@@ -98,11 +98,11 @@ PICTURES: dict[str, bytes] = {
 def test_a_hostile_picture_is_one_line(name: str, tmp_path: Path, canary: Path) -> None:
     path = tmp_path / "picture.jpg"
     path.write_bytes(PICTURES[name])
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(ImageError) as caught:
         images.load(path, 32, "squash")
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
-    assert time.perf_counter() - began < 20  # a bound against hangs, not a measurement
+    assert time.thread_time() - began < 2  # of the processor, which a busy machine does not change
 
 
 @pytest.mark.parametrize(
@@ -294,12 +294,12 @@ def test_sigterm_leaves_no_temporary_file(exported: Export, pictures: Path, tmp_
     assert running.stdin is not None
     running.stdin.write(listed)
     running.stdin.flush()  # and stays open: it waits for more
-    for _ in range(1000):
+    for _ in range(15000):
         if output.parent.is_dir() and list(output.parent.iterdir()):
             break
         time.sleep(0.02)
     running.send_signal(signal.SIGTERM)
-    assert running.wait(timeout=60) == 143
+    assert running.wait(timeout=300) == 143
     running.stdin.close()
     assert list(output.parent.iterdir()) == []
 

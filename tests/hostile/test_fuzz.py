@@ -1,11 +1,12 @@
 """Random bytes for all that reads files of others: an answer or one line, never anything else.
 
-A few seconds in the normal test run, always the same bytes; KCV_FUZZ_SECONDS=600 goes on for so long, with new ones,
-and prints how many there were.
+A few seconds in the fast set, always the same bytes, three times as many in the complete one; KCV_FUZZ_SECONDS=600 goes
+on for so long, with new ones, and prints how many there were.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import time
@@ -29,6 +30,7 @@ from kcv.onnx_model import OnnxModel
 if TYPE_CHECKING:
     from kcv.exporting import Export
 
+Fuzz = Callable[..., None]
 SECONDS = float(os.environ.get("KCV_FUZZ_SECONDS", "0"))
 READERS = 5
 MOST = 100 * 2**20  # bytes of a decoded picture; larger ones are only slower to look at
@@ -41,8 +43,17 @@ class Content(bytes):
         return f"{len(self)} bytes"
 
 
-def fuzz(check: Callable[[bytes], object], content: st.SearchStrategy[bytes], *, examples: int, name: str) -> None:
-    """Checks random contents: `examples` always the same ones, or new ones for this reader's part of the time."""
+@pytest.fixture
+def fuzz(request: pytest.FixtureRequest) -> Fuzz:
+    """Returns a function that checks random contents."""
+    return functools.partial(_fuzz, 3 if request.config.getoption("--full") else 1)
+
+
+def _fuzz(
+    times: int, check: Callable[[bytes], object], content: st.SearchStrategy[bytes], *, examples: int, name: str
+) -> None:
+    """Checks `examples` always the same contents, or new ones for this reader's share of the time."""
+    examples *= times
     count = 0
 
     def run(number: int) -> None:
@@ -118,7 +129,7 @@ def pictures() -> list[bytes]:
     return [*found, stream.getvalue()]
 
 
-def test_the_picture_decoder() -> None:
+def test_the_picture_decoder(fuzz: Fuzz) -> None:
     def check(data: bytes) -> None:
         try:
             height, width = images.dimensions(data)
@@ -130,10 +141,10 @@ def test_the_picture_decoder() -> None:
         else:
             assert pixels.shape == (16, 16, 3) and pixels.dtype == np.uint8
 
-    fuzz(check, mutated(*pictures()) | st.binary(max_size=200), examples=1500, name="pictures")
+    fuzz(check, mutated(*pictures()) | st.binary(max_size=200), examples=500, name="pictures")
 
 
-def test_the_artifact_reader(members: dict[str, bytes], tmp_path: Path) -> None:
+def test_the_artifact_reader(fuzz: Fuzz, members: dict[str, bytes], tmp_path: Path) -> None:
     path = tmp_path / "m.keras"
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
@@ -160,10 +171,10 @@ def test_the_artifact_reader(members: dict[str, bytes], tmp_path: Path) -> None:
                 assert "\n" not in str(error)
 
     contents = mutated(whole) | inside("kcv.json") | inside("config.json") | inside("model.weights.h5")
-    fuzz(check, contents, examples=60, name="model files")
+    fuzz(check, contents, examples=20, name="model files")
 
 
-def test_the_configuration_reader(tmp_path: Path) -> None:
+def test_the_configuration_reader(fuzz: Fuzz, tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     sound = Config().to_yaml().encode()
     pieces = [
@@ -195,11 +206,11 @@ def test_the_configuration_reader(tmp_path: Path) -> None:
         else:
             assert isinstance(config, Config)
 
-    fuzz(check, mutated(sound) | words | st.binary(max_size=300), examples=500, name="configurations")
+    fuzz(check, mutated(sound) | words | st.binary(max_size=300), examples=170, name="configurations")
 
 
 @pytest.mark.parametrize("part", ["description", "graph"])
-def test_the_onnx_reader(part: str, exported: Export, tmp_path: Path) -> None:
+def test_the_onnx_reader(part: str, fuzz: Fuzz, exported: Export, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     whole = exported.path.read_bytes()
 
@@ -220,4 +231,4 @@ def test_the_onnx_reader(part: str, exported: Export, tmp_path: Path) -> None:
 
     near = st.sampled_from([0, last]) | st.integers(0, last)  # weights are the larger part, and the duller
     contents = piece(last) if part == "description" else near.flatmap(piece)
-    fuzz(check, contents, examples=40, name=f"ONNX files, {part}")
+    fuzz(check, contents, examples=14, name=f"ONNX files, {part}")

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import pickle
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -17,13 +16,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from warm import WarmPython
 
 from kcv.artifact import load, read_info
 from kcv.config import ModelConfig
 from kcv.errors import KcvError
 from kcv.models.weights import load as load_weights
 
-ROOT = Path(__file__).resolve().parents[2]
 Members = dict[str, bytes]
 
 
@@ -251,19 +250,17 @@ def test_a_file_that_is_no_model_file_is_refused(name: str, members: Members, tm
         assert "\n" not in str(caught.value)
 
 
-def test_a_zip_bomb_takes_little_memory(members: Members, tmp_path: Path) -> None:
+def test_a_zip_bomb_takes_little_memory(members: Members, tmp_path: Path, warm: WarmPython) -> None:
     zip_bomb(members, tmp_path / "m.keras")
-    script = (
-        "import resource, sys, kcv, keras, kcv.artifact\n"
+    script = tmp_path / "open_it.py"
+    script.write_text(
+        "import resource, sys, kcv.artifact\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n    kcv.artifact.load(sys.argv[1], device='cpu')\n"
         "except kcv.errors.ArtifactError as error:\n    print(error)\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "m.keras")],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
+    done = warm.start(str(script), [tmp_path / "m.keras"], folder=tmp_path).finished()
     message, growth = done.stdout.splitlines()
     assert "would unpack to" in message
     assert int(growth) < 100

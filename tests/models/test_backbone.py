@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import keras
 import numpy as np
 import pytest
 import torch
+from small_networks import small_networks
 
 from kcv import models
 from kcv.config import MODEL_NAMES, ModelConfig
 from kcv.models.backbone import Backbone
 
+LARGE = [name for name in MODEL_NAMES if name != "custom_cnn"]
+NETWORKS = [("custom_cnn", "true"), *((name, "small") for name in LARGE)]
+NETWORKS += [pytest.param((name, "true"), marks=pytest.mark.full) for name in LARGE]
 
-def built(name: str) -> keras.Model:
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-    return models.build(ModelConfig(name=name, weights="none", dropout=0.2), 32, 3, pixels)
 
-
-@pytest.fixture(params=MODEL_NAMES, scope="module")
+@pytest.fixture(params=NETWORKS, scope="module", ids=lambda network: " ".join(network))
 def model(request: pytest.FixtureRequest) -> keras.Model:
-    return built(request.param)
+    name, size = request.param
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    with small_networks() if size == "small" else nullcontext():
+        return models.build(ModelConfig(name=name, weights="none", dropout=0.2), 32, 3, pixels)
 
 
 def trained(model: keras.Model) -> set[str]:
@@ -56,8 +61,9 @@ def test_backbone_and_head_together_are_the_model(model: keras.Model) -> None:
     assert {id(v) for v in backbone.head().trainable_variables} <= {id(v) for v in model.trainable_variables}
 
 
-DEEPEST = {"custom_cnn": ("block1_whiten", 4), "resnet50": ("conv1_conv", 16)}
-DEEPEST |= dict.fromkeys(("efficientnet_b0", "efficientnet_lite0"), ("stem_conv", 16))
+DEEPEST = {"custom_cnn": ("block1_whiten", 4, 4), "resnet50": ("conv1_conv", 16, 6)}
+DEEPEST |= dict.fromkeys(("efficientnet_b0", "efficientnet_lite0"), ("stem_conv", 16, 5))
+"""The first layer, and its depth in the true network and in the toy."""
 LAST = {"custom_cnn": "block5_conv2", "resnet50": "conv5_block3_3_conv"}
 LAST |= dict.fromkeys(("efficientnet_b0", "efficientnet_lite0"), "top_conv")
 
@@ -65,7 +71,8 @@ LAST |= dict.fromkeys(("efficientnet_b0", "efficientnet_lite0"), "top_conv")
 def test_depth_counts_blocks_from_the_head(model: keras.Model) -> None:
     depths = Backbone.of(model).depths()
     assert set(depths) == {layer.name for layer in model.layers} - {"pool", "dropout", "logits"}
-    layer, depth = DEEPEST[model.name]
+    layer, true, small = DEEPEST[model.name]
+    depth = true if model.count_params() > 3e6 else small
     assert (depths[layer], depths[LAST[model.name]]) == (depth, 0)
     order = [depths[layer.name] for layer in Backbone.of(model).layers if layer.weights]
     assert sorted(order, reverse=True) == order

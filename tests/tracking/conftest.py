@@ -37,7 +37,7 @@ def until() -> Callable[[Callable[[], object]], None]:
     """Returns a function that waits for a condition; how long that takes is no matter of any test."""
 
     def wait(condition: Callable[[], object]) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while not condition():
             assert time.monotonic() < end, "it never came true"
             time.sleep(0.02)

@@ -52,7 +52,9 @@ def same_weights(first: Run, second: Run) -> bool:
 STREAMED: dict[str, Any] = {"data.memory_budget_mb": 0, "data.workers": 1, "train.checkpoint_seconds": 0}
 
 
-@pytest.mark.parametrize("damage", ["deleted", "cut", "replaced by a folder"])
+@pytest.mark.parametrize(
+    "damage", ["cut", *(pytest.param(damage, marks=pytest.mark.full) for damage in ("deleted", "replaced by a folder"))]
+)
 def test_a_picture_that_breaks_while_training(
     damage: str, configure: Configure, pictures: Path, tmp_path: Path, during: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,60 +8,47 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from warm import Child, WarmPython
 
 from kcv.artifact import load
 from kcv.reporting import read_history
 
-ROOT = Path(__file__).resolve().parents[3]
-KILLS = int(os.environ.get("KCV_KILLS", "3"))
+KILLS = int(os.environ.get("KCV_KILLS", "2"))
 TIMED = ("seconds", "images_per_second")
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 
+Train = Callable[..., Child]
 
-@contextmanager
-def process(*words: str) -> Iterator[subprocess.Popen[str]]:
-    started = subprocess.Popen(
-        [sys.executable, "-m", "kcv", "train", *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        yield started
-    finally:
-        started.kill()
-        started.wait()
-        assert started.stdout is not None
-        started.stdout.close()
+
+@pytest.fixture
+def process(start: Callable[..., Child]) -> Train:
+    """Returns a function that starts `kcv train WORD...` as a process of its own."""
+    return lambda *words: start("train", *words, merge=True)
 
 
 def options(pictures: Path, folder: Path) -> list[str]:
     return [
-        f"--data={pictures}", f"--output_dir={folder}", "--epochs=30", "--batch_size=16", "--precision=float32",
-        "--device=cpu", "--tracking=none", "--model.width=0.25", "--train.checkpoint_seconds=0", "--train.ema=0.9",
-        "--train.patience=40", "--model.dropout=0.1", "--augment.crop_padding=1",
+        f"--data={pictures}", f"--output_dir={folder}", "--epochs=16", "--batch_size=16", "--precision=float32",
+        "--device=cpu", "--tracking=none", "--model.width=0.125", "--train.checkpoint_seconds=0", "--train.ema=0.9",
+        "--train.patience=40", "--model.dropout=0.1", "--augment.crop_padding=1", "--train.plots=false",
     ]  # fmt: skip
 
 
-def until(condition: object, running: subprocess.Popen[str]) -> None:
-    """Waits until a callable holds or the process has ended."""
-    assert callable(condition)
-    for _ in range(3000):
+def until(condition: Callable[[], Any], running: Child) -> None:
+    """Waits until a condition holds or the process has ended."""
+    for _ in range(15000):
         if condition() or running.poll() is not None:
             return
         time.sleep(0.02)
-    raise AssertionError("nothing happened for a minute")
+    raise AssertionError("nothing happened for five minutes")
 
 
 def assert_same(first: Path, second: Path) -> None:
@@ -76,50 +63,46 @@ def assert_same(first: Path, second: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(pictures: Path, warm: WarmPython, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that nobody disturbs."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    with process(*options(pictures, folder)) as running:
-        out, _ = running.communicate(timeout=300)
-    assert running.returncode == 0, out
+    done = warm.start("kcv", ["train", *options(pictures, folder)], folder=folder.parent, merge=True).finished()
+    assert done.returncode == 0, done.stdout
     return folder
 
 
-def test_killed_at_random_moments_it_ends_the_same(whole: Path, pictures: Path, tmp_path: Path) -> None:
+def test_killed_at_random_moments_it_ends_the_same(whole: Path, pictures: Path, tmp_path: Path, process: Train) -> None:
     folder, rng, killed = tmp_path / "run", random.Random(7), 0
     words = options(pictures, folder)
     while killed < KILLS:
         before = set(folder.glob("resume/checkpoint-*.json"))
-        with process(*words) as running:
-            until(lambda before=before: set(folder.glob("resume/checkpoint-*.json")) - before, running)
-            time.sleep(rng.uniform(0, 3 * 8 / max(KILLS, 8)))
-            running.send_signal(signal.SIGKILL)
-            out, _ = running.communicate()
+        running = process(*words)
+        until(lambda before=before: set(folder.glob("resume/checkpoint-*.json")) - before, running)
+        time.sleep(rng.uniform(0, 8 / max(KILLS, 8)))
+        running.send_signal(signal.SIGKILL)
+        out, _ = running.communicate()
         assert running.returncode == -signal.SIGKILL, f"it had ended after {killed} kills: {out}"
         killed += 1
         words = [f"--resume={folder}"]
-    with process(*words) as running:
-        out, _ = running.communicate(timeout=300)
-    assert running.returncode == 0, out
+    done = process(*words).finished()
+    assert done.returncode == 0, done.stdout
     assert_same(whole, folder)
     assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)])
 def test_signals_finish_the_step_and_say_how_to_go_on(
-    number: signal.Signals, whole: Path, pictures: Path, tmp_path: Path
+    number: signal.Signals, whole: Path, pictures: Path, tmp_path: Path, process: Train
 ) -> None:
     folder = tmp_path / "my run"
-    words = [word for word in options(pictures, folder) if "checkpoint_seconds" not in word]
-    with process(*words) as running:
-        until((folder / "history.csv").is_file, running)
-        running.send_signal(number)
-        out, _ = running.communicate(timeout=60)
+    running = process(*(word for word in options(pictures, folder) if "checkpoint_seconds" not in word))
+    until((folder / "history.csv").is_file, running)
+    running.send_signal(number)
+    out, _ = running.communicate()
     assert running.returncode == 130
     assert f"to go on: python -m kcv train --resume='{folder}'" in out
     assert "Traceback" not in out
     assert list(folder.glob("resume/checkpoint-*.json"))
-    with process(f"--resume={folder}") as running:
-        out, _ = running.communicate(timeout=300)
-    assert running.returncode == 0, out
+    done = process(f"--resume={folder}").finished()
+    assert done.returncode == 0, done.stdout
     assert_same(whole, folder)

@@ -87,11 +87,13 @@ KERAS_CV = {"augment.library": "keras_cv", "augment.layers": [{"name": "RandAugm
 EXTRA = pytest.mark.skipif(not kerascv.installed(), reason="needs the extra kcv[kerascv]")
 
 
-@pytest.mark.parametrize(
-    "variant", [*VARIANTS.values(), pytest.param(KERAS_CV, marks=EXTRA)], ids=[*VARIANTS.keys(), "keras_cv"]
-)
+FAST = ("dropout, average, patience", "augmented, mixed", "streamed")
+CASES = [pytest.param(v, id=name, marks=() if name in FAST else pytest.mark.full) for name, v in VARIANTS.items()]
+
+
+@pytest.mark.parametrize("variant", [*CASES, pytest.param(KERAS_CV, id="keras_cv", marks=EXTRA)])
 def test_a_run_goes_on_to_the_bit(variant: dict[str, Any], configure: Configure, tmp_path: Path) -> None:
-    common = {"train.checkpoint_seconds": 0, "epochs": 3, **variant}
+    common = {"train.checkpoint_seconds": 0, "epochs": 2, **variant}
     whole = train(configure(output_dir=str(tmp_path / "whole"), **common))
     cut = configure(output_dir=str(tmp_path / "cut"), **common)
     # Six steps an epoch: in the middle, at the beginning, before the validation.
@@ -134,6 +136,7 @@ def test_a_run_on_parquet_larger_than_memory_goes_on_to_the_bit(
     assert_same(whole, train(other_workers, resume=tmp_path / "cut"))
 
 
+@pytest.mark.full
 def test_a_shard_that_is_gone_ends_a_run_in_one_line_and_comes_back(
     configure: Configure, shards: Path, tmp_path: Path
 ) -> None:
@@ -153,14 +156,14 @@ def test_a_shard_that_is_gone_ends_a_run_in_one_line_and_comes_back(
     assert_same(whole, train(resume=tmp_path / "cut"))
 
 
-@pytest.mark.parametrize("views", [None, 2])
+@pytest.mark.parametrize("views", [pytest.param(None, marks=pytest.mark.full), 2])
 def test_a_run_of_two_stages_goes_on_in_each(
     views: int | None, configure: Configure, trained_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KCV_CACHE_DIR", str(tmp_path / "cache"))
     common = {
         "train.checkpoint_seconds": 0, "epochs": 4, "model.unfreeze_after": 2,
-        "model.weights": str(trained_run.model_path),
+        "model.weights": str(trained_run.model_path), "model.width": 0.5,
         "augment.crop_padding": 1, "model.feature_views": views, "model.dropout": 0.2,
     }  # fmt: skip
     whole = train(configure(output_dir=str(tmp_path / "whole"), **common))
@@ -220,6 +223,7 @@ def test_what_changes_nothing_may_change(cut: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # the test reads through MLflow's client itself
+@pytest.mark.full
 def test_its_record_goes_on_too(configure: Configure, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
@@ -317,7 +321,7 @@ def test_a_run_of_another_network_is_refused(cut: Path) -> None:
     for name in ("config.yaml", "resume/run.json"):
         path = cut / name
         path.write_text(
-            path.read_text().replace("width: 1.0", "width: 0.5").replace('"model.width": 1.0', '"model.width": 0.5')
+            path.read_text().replace("width: 0.25", "width: 0.5").replace('"model.width": 0.25', '"model.width": 0.5')
         )
     with pytest.raises(KcvError, match="of another network"):
         train(resume=cut)

@@ -1,5 +1,5 @@
-"""Checks, each one command: `nox -s lint typecheck tests kerascv` (the default), `nox -s coverage`, `build`,
-`smoke`, `reliability`, `node`.
+"""Checks, each one command: `nox -s lint typecheck tests kerascv` (the default), `nox -s full`, `coverage`, `faults`,
+`build`, `smoke`, `reliability`, `node`.
 
 All sessions but kerascv share one environment: torch alone is several gigabytes. It is the one that `uv run` uses, so
 whoever has run kcv or its tests has already made it. What follows `--` goes to the tool:
@@ -46,8 +46,15 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The test suite."""
+    """The fast set of tests: everything that a change can break, in minutes."""
     run(session, "pytest", *session.posargs)
+
+
+@nox.session(default=False)
+def full(session: nox.Session) -> None:
+    """The complete set: the fast one, true-size networks, torchrun, 20 kills, flat memory and long fuzzing; an hour."""
+    environment = {**ENVIRONMENT, "KCV_KILLS": "20", "KCV_LONG": "1", "KCV_FUZZ_SECONDS": "600"}
+    session.run("uv", "run", "pytest", "--full", *session.posargs, env=environment, external=True)
 
 
 @nox.session
@@ -61,8 +68,14 @@ def kerascv(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def coverage(session: nox.Session) -> None:
-    """The test suite, with the lines that no test runs."""
-    run(session, "pytest", "--cov", "--cov-report=term-missing:skip-covered", *session.posargs)
+    """Both sets of tests but for the half-hour parts, with the lines that no test runs."""
+    run(session, "pytest", "--full", "--cov", "--cov-report=term-missing:skip-covered", *session.posargs)
+
+
+@nox.session(default=False)
+def faults(session: nox.Session) -> None:
+    """Makes one mistake after the other in a copy of the tree, each of which the fast set must find."""
+    run(session, "python", "tests/faults.py", *session.posargs)
 
 
 @nox.session(default=False)
@@ -93,7 +106,7 @@ def reliability(session: nox.Session) -> None:
     """20 kills; 200 epochs and 50,000 predictions in flat memory; ten minutes of random bytes for what reads files."""
     environment = {**ENVIRONMENT, "KCV_KILLS": "20", "KCV_LONG": "1", "KCV_FUZZ_SECONDS": "600"}
     tests = ("tests/training/resume", "tests/test_memory.py", "tests/hostile")
-    session.run("uv", "run", "pytest", "-s", *tests, *session.posargs, env=environment, external=True)
+    session.run("uv", "run", "pytest", "--full", "-s", "-n0", *tests, *session.posargs, env=environment, external=True)
 
 
 @nox.session(default=False)

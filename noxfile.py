@@ -52,7 +52,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def full(session: nox.Session) -> None:
-    """The complete set: the fast one, true-size networks, torchrun, 20 kills, flat memory and long fuzzing; an hour."""
+    """The complete set: the fast one, true-size networks, torchrun, 20 kills, flat memory and long fuzzing."""
     environment = {**ENVIRONMENT, "KCV_KILLS": "20", "KCV_LONG": "1", "KCV_FUZZ_SECONDS": "600"}
     session.run("uv", "run", "pytest", "--full", *session.posargs, env=environment, external=True)
 

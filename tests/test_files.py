@@ -1,5 +1,6 @@
 """A file is whole or it is as it was."""
 
+import csv
 import os
 import stat
 from pathlib import Path
@@ -67,3 +68,12 @@ def test_a_file_is_flushed_to_disk_before_it_takes_its_name(tmp_path: Path, monk
     monkeypatch.setattr(os, "replace", lambda old, new: (events.append("renamed"), replace(old, new)))
     write_text(tmp_path / "a.txt", "a")
     assert events == ["flushed", "renamed", "flushed"]  # the file, and then the folder with its name
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\n=1"])
+def test_no_text_is_a_formula_in_a_table(text, tmp_path):
+    write_csv(tmp_path / "a.csv", ["name", text], [["plain = text", -1]])
+    with (tmp_path / "a.csv").open(newline="") as stream:
+        header, row = csv.reader(stream)
+    assert header == ["name", f"'{text}"]
+    assert row == ["plain = text", "-1"]  # a number is a number

@@ -148,17 +148,13 @@ def _found(fault: Fault, tree: Path) -> bool:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-n0", "-q", "-x", "-p", "no:cacheprovider", f"tests/{fault.tests}"],
-            cwd=tree, env=_environment(tree), capture_output=True, text=True, check=False,
+            cwd=tree, env={**os.environ, "PYTHONPATH": str(tree)}, capture_output=True, text=True, check=False,
         )  # fmt: skip
     finally:
         path.write_text(sound, encoding="utf-8")
     if done.returncode not in (0, 1):
         raise SystemExit(f"{fault.name}: the tests did not run\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.returncode == 1
-
-
-def _environment(tree: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(tree)}
 
 
 if __name__ == "__main__":

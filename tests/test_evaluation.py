@@ -36,6 +36,8 @@ def test_it_repeats_the_figures_of_training_to_the_last_digit(run):
 def test_the_files_agree_with_the_figures(run):
     from kcv import evaluate
 
+    for suffix in ("png", "svg"):
+        (run / "evaluation" / f"mistakes.{suffix}").touch()  # of an evaluation that found some
     result = evaluate(run / "model.keras")
     assert {entry.name for entry in result.directory.iterdir()} == {
         "metrics.json", "mistakes.json", "report.html", "per_class.csv", "confusion_matrix.csv",

@@ -36,7 +36,7 @@ def write_files(
 
     `metrics.json`, `per_class.csv`, the confusion matrix as counts and as shares of the true classes (CSV and plots),
     the most confident mistakes (JSON and plot), ROC curves, the reliability diagram and, where there is a
-    `history.csv`, the learning curves. Plots of an earlier evaluation that are not drawn again are removed.
+    `history.csv`, the learning curves. Plots of an earlier evaluation are removed first.
 
     Args:
         folder: where to; made where it is missing.
@@ -67,19 +67,15 @@ def write_files(
         write_csv(folder / f"{name}.csv", ["true class", *class_names], rows)
     mistakes = write_mistakes(folder, pictures, probabilities, class_names)
     epochs = read_history(history)
-    drawn: set[str] = set()
+    for name in PLOTS:
+        for suffix in (".png", ".svg"):
+            (folder / f"{name}{suffix}").unlink(missing_ok=True)  # it would show what was measured before
     if draw:
         plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix.png")
         plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix_normalized.png", normalized=True)
         plots.roc_curves(labels, probabilities, class_names, folder / "roc.png")
         plots.reliability_diagram(figures["reliability"], figures["ece"], folder / "reliability.png")
-        drawn = {"confusion_matrix", "confusion_matrix_normalized", "roc", "reliability"}
         if mistakes:
             draw_mistakes(folder / "mistakes.png", mistakes, model, pictures, class_names)
-            drawn.add("mistakes")
         if epochs:
             plots.learning_curves(epochs, folder / "learning_curves.png")
-            drawn.add("learning_curves")
-    for name in set(PLOTS) - drawn:
-        for suffix in (".png", ".svg"):
-            (folder / f"{name}{suffix}").unlink(missing_ok=True)  # it would show what was measured before

@@ -71,7 +71,7 @@ def test_side_by_side_holds_picture_map_and_overlay(grey: np.ndarray, corner: np
     assert (panels[200:, 300:400].sum(axis=2) < 40).all()  # the map alone: black where nothing speaks for the class
 
 
-@pytest.mark.parametrize("count", [1, 7, 40])
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
 def test_a_grid_of_any_number(count: int, grey: np.ndarray, corner: np.ndarray, tmp_path: Path) -> None:
     titles = [f"<class> & $5 {i}" for i in range(count)]
     path = kcv.save_gradcam_grid([grey] * count, [corner] * count, titles, str(tmp_path / "grid.png"), note="gradcam")

@@ -49,13 +49,15 @@ class Child:
 
     def poll(self, timeout: float = 0) -> int | None:
         """Returns the exit code, or None where it still runs after so many seconds."""
-        return self._ended(timeout)
+        if self.returncode is None and select.select([self._reply], [], [], timeout)[0]:
+            self.returncode = int(self._line() or -signal.SIGKILL)
+        return self.returncode
 
     def wait(self, timeout: float = _PATIENCE) -> int:
         """Waits for its end. Raises TimeoutExpired, after killing it, where that takes too long."""
-        if self._ended(timeout) is None:
+        if self.poll(timeout) is None:
             self.kill()
-            self._ended(10)
+            self.poll(10)
             raise subprocess.TimeoutExpired(self.args, timeout, self.output, self.errors)
         assert self.returncode is not None
         return self.returncode
@@ -89,11 +91,6 @@ class Child:
         code = self.wait(timeout)
         return subprocess.CompletedProcess(self.args, code, self.output, self.errors)
 
-    def _ended(self, timeout: float) -> int | None:
-        if self.returncode is None and select.select([self._reply], [], [], timeout)[0]:
-            self.returncode = int(self._line() or -signal.SIGKILL)
-        return self.returncode
-
     def _line(self) -> bytes:
         line = b""
         while not line.endswith(b"\n") and (byte := os.read(self._reply, 1)):
@@ -105,7 +102,7 @@ class WarmPython:
     """Starts commands from a process that has Keras loaded; all workers of a test run share one.
 
     Args:
-        folder: shared by the workers; holds the server's socket.
+        folder: shared by the workers; names the server's socket, and holds the lock on its start.
     """
 
     def __init__(self, folder: Path) -> None:

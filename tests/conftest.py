@@ -17,6 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import numpy as np
 import pytest
+from kept_graphs import keeping
 from PIL import Image
 from warm import Child, Finished, WarmPython
 from workers import made_once, turn
@@ -45,14 +46,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """A worker for each core; none for tests of a file or two, which are done before workers have started."""
+    """Returns a worker more than cores, as many wait for a child; none for a file or two, done before they start."""
     if os.name == "nt":
         return 0
     named = [Path(word.partition("::")[0]) for word in config.args]
     if len(named) <= 2 and all(path.is_file() for path in named):
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_WORKERS) if cores > 1 else 0
+    return min(cores + 1, MOST_WORKERS) if cores > 1 else 0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -221,7 +222,15 @@ def exported(trained_run: Run, shared: Path) -> Export:
     """The run's model as an ONNX file, for the tests that only look at it."""
     from kcv import export
 
-    return made_once(shared, "exported", lambda: export(trained_run.model_path, shared / "exported" / "model.onnx"))
+    with keeping(shared):
+        return made_once(shared, "exported", lambda: export(trained_run.model_path, shared / "exported" / "model.onnx"))
+
+
+@pytest.fixture
+def kept_graphs(shared: Path) -> Iterator[None]:
+    """Gives `export` the graph that it, or another worker, has written before for the same model and description."""
+    with keeping(shared):
+        yield
 
 
 @pytest.fixture

@@ -78,8 +78,8 @@ def test_splits_and_other_data_go_to_folders_of_their_own(run, pictures, tmp_pat
     assert result.metrics["per_class"]["centre"]["recall"] is None
 
 
-def test_calibration_is_fitted_again_and_kept_in_the_file(run, tmp_path, pictures):
-    from kcv import evaluate, export, load_model, predict
+def test_calibration_is_fitted_again_and_kept_in_the_file(run, tmp_path):
+    from kcv import evaluate, load_model
 
     path = tmp_path / "model.keras"
     shutil.copy(run / "model.keras", path)
@@ -93,19 +93,30 @@ def test_calibration_is_fitted_again_and_kept_in_the_file(run, tmp_path, picture
     assert after.info.metrics == result.metrics
     for one, other in zip(before.keras_model.weights, after.keras_model.weights, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+@pytest.mark.parametrize("kind", ["keras", pytest.param("onnx", marks=pytest.mark.full)])
+def test_answers_below_the_threshold_of_the_file_are_unsure(kind, run, tmp_path, pictures):
+    from kcv import export, load_model, predict
+
+    file = tmp_path / "model.keras"
+    shutil.copy(run / "model.keras", file)
+    before = load_model(file)
     # A threshold that most answers fall below, in the model file and in the file exported from it.
-    strict = after.info.calibration.model_copy(update={"threshold": 0.9999, "temperature": 9.0})
-    artifact.describe_again(path, after.info.model_copy(update={"calibration": strict}))
-    exported = export(path, tmp_path / "model.onnx").path
+    strict = before.info.calibration.model_copy(
+        update={"threshold": 0.9999, "wanted_precision": 0.5, "temperature": 9.0}
+    )
+    artifact.describe_again(file, before.info.model_copy(update={"calibration": strict}))
+    if kind == "onnx":
+        file = export(file, tmp_path / "model.onnx").path
     files = sorted((pictures / "test").rglob("*.png"))
-    for file in (path, exported):
-        rows = list(predict(files, file))
-        assert {row["label"] for row in rows} == {"unsure"}
-        plain = list(predict(files, file, threshold=0))
-        assert "likeliest" not in plain[0]
-        assert [row["likeliest"] for row in rows] == [row["label"] for row in plain]
-        softer = softmax(np.log(before.predict(files)) * before.calibration.temperature, 9.0)
-        np.testing.assert_allclose([list(row["probabilities"].values()) for row in rows], softer, atol=1e-5)
+    rows = list(predict(files, file))
+    assert {row["label"] for row in rows} == {"unsure"}
+    plain = list(predict(files, file, threshold=0))
+    assert "likeliest" not in plain[0]
+    assert [row["likeliest"] for row in rows] == [row["label"] for row in plain]
+    softer = softmax(np.log(before.predict(files)) * before.calibration.temperature, 9.0)
+    np.testing.assert_allclose([list(row["probabilities"].values()) for row in rows], softer, atol=1e-5)
 
 
 def test_a_precision_that_is_out_of_reach_leaves_the_file_alone(run, tmp_path, monkeypatch):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from kcv import cli
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -90,12 +92,13 @@ def test_info_needs_no_keras_and_says_what_is_in_the_file(kcv, run):
         assert word in done.stdout
 
 
-def test_export_writes_the_file_that_predict_and_info_take(kcv, run, pictures, tmp_path):
-    done = kcv("export", str(run))
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+@pytest.mark.usefixtures("kept_graphs")
+def test_export_writes_the_file_that_predict_and_info_take(kcv, run, pictures, capsys):
+    assert cli.main(["export", str(run)]) == 0
+    done = capsys.readouterr()
+    assert done.err == ""
     for word in ("model.onnx", "float32, opset 20", "24 validation pictures", "differ by up to", "100.00%", "Next:"):
-        assert word in done.stdout
+        assert word in done.out
     picture = str(pictures / "test" / "left" / "000.png")
     model = str(run / "model.onnx")
     answers = [kcv("predict", picture, f"--model={one}").stdout for one in (run, model)]

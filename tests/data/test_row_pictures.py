@@ -263,14 +263,15 @@ def test_urls_that_cannot_be_used_are_one_line() -> None:
 def test_a_url_in_a_model_file_is_fetched_only_where_it_is_named_again(folder: Path, tmp_path: Path) -> None:
     url = f"file://{folder}"
     settings = {"data.source": url, "data.image_size": 16, "model.width": 0.25, "train.epochs": 1,
-                "tracking.uri": "none", "output_dir": str(tmp_path / "run"), "data.batch_size": 16}  # fmt: skip
+                "tracking.uri": "none", "output_dir": str(tmp_path / "run"), "data.batch_size": 16,
+                "train.plots": False}  # fmt: skip
     run = kcv.train(kcv.Config.load(None, **settings))
     for words in ({}, {"split": "val"}):
         with pytest.raises(
             DataError, match=f"was trained on {url}, which is fetched only where you name it: --data={url}"
         ):
             kcv.evaluate(run.model_path, **words)
-    named = kcv.evaluate(run.model_path, url, calibrate=True)
+    named = kcv.evaluate(run.model_path, url, calibrate=True, plots=False)
     assert named.metrics["n"] == run.metrics["n"]  # of the test split that training has carved
     assert named.metrics["accuracy"] == run.metrics["accuracy"]
 

@@ -76,10 +76,10 @@ def test_a_picture_that_cannot_be_read_is_a_row(model: Any, pictures: Path, tmp_
 
 
 def test_pictures_of_one_name_do_not_overwrite_each_other(model: Any, pictures: Path, tmp_path: Path) -> None:
-    rows = list(explain(pictures / "test", model, output=tmp_path, recursive=True))
-    assert len(rows) == 24
-    assert len({row["overlay"] for row in rows}) == 24
-    assert len(list(tmp_path.glob("*_overlay.png"))) == 24
+    rows = list(explain(sorted((pictures / "test").glob("*/00[01].png")), model, output=tmp_path))
+    assert len(rows) == 6
+    assert len({row["overlay"] for row in rows}) == 6
+    assert len(list(tmp_path.glob("*_overlay.png"))) == 6
 
 
 def test_names_differ_even_without_case_and_where_a_number_is_taken() -> None:

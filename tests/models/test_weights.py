@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import warnings
@@ -42,9 +43,13 @@ def load(path: Path, name: str = "efficientnet_b0") -> Any:
 
 
 def torch_file(path: Path, name: str = "efficientnet_b0", **changes: torch.Tensor) -> Path:
-    state = {**torchvision.models.get_model(name, weights=None).state_dict(), **changes}
-    torch.save(state, path)
+    torch.save({**state_of(name), **changes}, path)
     return path
+
+
+@functools.cache
+def state_of(name: str) -> dict[str, torch.Tensor]:
+    return torchvision.models.get_model(name, weights=None).state_dict()
 
 
 def described(path: Path, config: ModelConfig, class_names: tuple[str, ...] = CLASSES, **info: Any) -> keras.Model:

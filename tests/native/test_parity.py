@@ -22,8 +22,9 @@ from kcv.native.precision import precision_scope
 
 SIZE = 64
 LARGE = ("resnet50", "efficientnet_b0")
-NAMES = [f"small {name}" for name in ("custom_cnn", *LARGE)]
-NAMES += [pytest.param(name, marks=pytest.mark.full) for name in ("custom_cnn", *LARGE)]
+TRUE = ("custom_cnn", *LARGE)
+SMALL = [f"small {name}" for name in TRUE]
+NAMES = [*SMALL, *(pytest.param(name, marks=pytest.mark.full) for name in TRUE)]
 
 
 def build(name: str, *, dropout: bool = True) -> keras.Model:
@@ -114,7 +115,10 @@ OPTIMIZERS: dict[str, tuple[Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
+FAST, *OTHERS = (*SMALL, *TRUE)
+
+
+@pytest.mark.parametrize("name", [FAST, *(pytest.param(name, marks=pytest.mark.full) for name in OTHERS)])
 def test_the_loss_of_twenty_steps_follows_that_of_keras(name: str) -> None:
     fused, stock = (optimizer() for optimizer in OPTIMIZERS[name.removeprefix("small ")])
     model = build(name)

@@ -118,6 +118,7 @@ class WarmPython:
         env: Mapping[str, str] | None = None,
         stdin: int | None = None,
         merge: bool = False,
+        drawn: bool = False,
     ) -> Child:
         """Starts a command.
 
@@ -128,12 +129,19 @@ class WarmPython:
             env: variables on top of the environment of the tests.
             stdin: an open file; by default nothing can be read.
             merge: whether standard error goes where standard output goes.
+            drawn: whether figures are drawn; else their files hold one pixel.
         """
         words = [str(word) for word in words]
         out = os.memfd_create("output")
         err = os.dup(out) if merge else os.memfd_create("errors")
         environment = {**os.environ, **(env or {})}
-        message = {"program": program, "words": words, "folder": str(folder), "environment": environment}
+        message = {
+            "program": program,
+            "words": words,
+            "folder": str(folder),
+            "environment": environment,
+            "drawn": drawn,
+        }
         reading, writing = os.pipe()
         with ExitStack() as stack:
             stack.callback(os.close, writing)

@@ -22,6 +22,8 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
+from sketches import sketch
+
 LARGEST = 1 << 18
 PRELOADED = (
     "kcv.cli.commands", "kcv.training", "kcv.evaluation", "kcv.prediction", "kcv.explaining", "kcv.exporting",
@@ -97,6 +99,8 @@ def run(command: dict[str, Any]) -> NoReturn:
     os.environ.clear()
     os.environ.update(command["environment"])
     os.chdir(command["folder"])
+    if not command["drawn"]:
+        sketch()
     sys.argv = [command["program"], *command["words"]]
     code: Any = 0
     try:

@@ -60,7 +60,7 @@ def test_a_picture_that_breaks_while_training(
 ) -> None:
     own = tmp_path / "own"
     shutil.copytree(pictures, own)
-    whole = train(configure(data=str(own), output_dir=str(tmp_path / "whole"), **STREAMED))
+    whole = train(configure(data=str(own), output_dir=str(tmp_path / "whole")))
     victims = [own / "train" / "left" / f"{number:03}.png" for number in range(30)]  # one comes in every batch or two
     contents = [victim.read_bytes() for victim in victims]
 
@@ -85,7 +85,7 @@ def test_a_picture_that_breaks_while_training(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the workers in /proc")
 def test_a_reading_process_that_is_killed(configure: Configure, tmp_path: Path, during: Any) -> None:
-    whole = train(configure(output_dir=str(tmp_path / "whole"), **STREAMED, epochs=3))
+    whole = train(configure(output_dir=str(tmp_path / "whole")))
 
     def kill() -> None:
         for process in descendants(os.getpid()):
@@ -95,7 +95,7 @@ def test_a_reading_process_that_is_killed(configure: Configure, tmp_path: Path, 
 
     during(1, 1, kill)
     with pytest.raises(DataError, match="a process that reads pictures died"):
-        train(configure(output_dir=str(tmp_path / "cut"), **STREAMED, epochs=3))
+        train(configure(output_dir=str(tmp_path / "cut"), **STREAMED))
     assert same_weights(whole, train(resume=tmp_path / "cut"))
 
 

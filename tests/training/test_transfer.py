@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -58,9 +59,13 @@ def norms(path: Path) -> set[str]:
     return {layer.name for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
 
 
-@pytest.mark.parametrize("name", ["resnet50", "efficientnet_b0"])
-@pytest.mark.parametrize("mode", ["feature_extraction", "fine_tuning"])
-@pytest.mark.parametrize("size", ["small", pytest.param("true", marks=pytest.mark.full)])
+MODES = itertools.product(("resnet50", "efficientnet_b0"), ("feature_extraction", "fine_tuning"), ("small", "true"))
+FAST = {("resnet50", "feature_extraction", "small"), ("efficientnet_b0", "fine_tuning", "small")}
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "size"), [case if case in FAST else pytest.param(*case, marks=pytest.mark.full) for case in MODES]
+)
 def test_both_networks_train_in_both_modes(
     name: str, mode: str, size: str, configure: Configure, start: list[dict[str, np.ndarray]], tmp_path: Path
 ) -> None:

@@ -77,18 +77,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "dropout, average, patience": {"model.dropout": 0.2, "train.ema": 0.9, "train.patience": 1, "epochs": 4},
     "augmented, mixed": {"augment.crop_padding": 1, "augment.cutmix": 1.0, "augment.color_jitter": 0.3},
+    "all of these, streamed": {
+        "model.dropout": 0.2, "train.ema": 0.9, "train.patience": 1, "epochs": 3, "augment.crop_padding": 1,
+        "augment.cutmix": 1.0, "augment.color_jitter": 0.3, "data.memory_budget_mb": 0, "data.workers": 1,
+    },
     "sgd, cosine": {"optim.name": "sgd", "optim.schedule": "cosine", "lr": 0.1},
     "bfloat16": {"precision": "mixed_bfloat16"},
     "streamed": {"data.memory_budget_mb": 0, "data.workers": 1},
-}
-
-
+}  # fmt: skip
 KERAS_CV = {"augment.library": "keras_cv", "augment.layers": [{"name": "RandAugment", "magnitude": 0.3}, "CutMix"]}
 EXTRA = pytest.mark.skipif(not kerascv.installed(), reason="needs the extra kcv[kerascv]")
 
 
-FAST = ("dropout, average, patience", "augmented, mixed", "streamed")
-CASES = [pytest.param(v, id=name, marks=() if name in FAST else pytest.mark.full) for name, v in VARIANTS.items()]
+CASES = [pytest.param(v, id=name, marks=() if "all of" in name else pytest.mark.full) for name, v in VARIANTS.items()]
 
 
 @pytest.mark.parametrize("variant", [*CASES, pytest.param(KERAS_CV, id="keras_cv", marks=EXTRA)])

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from torchrun import torchrun
 from warm import Finished, WarmPython
 
-import kcv
 from kcv import Config, errors, predict, train
 from kcv.launch import Launch
 from kcv.prediction.job import Job
@@ -98,19 +95,12 @@ def test_a_wrong_word_is_one_line_of_one_process(together: Together) -> None:
 
 @pytest.mark.full
 def test_torchrun_itself_starts_a_prediction_and_says_an_error_once(model: Path, tmp_path: Path) -> None:
-    root = str(Path(kcv.__file__).parent.parent)
-
-    def torchrun(*words: object) -> Finished:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "kcv"]
-        environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-        return subprocess.run([*command, *map(str, words)], env=environment, cwd=tmp_path, capture_output=True,
-                              text=True, timeout=480, check=False)  # fmt: skip
-
     Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
-    done = torchrun("predict", tmp_path, f"--model={model}", f"--output={tmp_path / 'rows.csv'}")
+    rows = tmp_path / "rows.csv"
+    done = torchrun("-m", "kcv", "predict", tmp_path, f"--model={model}", f"--output={rows}", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 2
-    wrong = torchrun("evaluate", "no/such/model.keras")
+    assert len(rows.read_text().splitlines()) == 2
+    wrong = torchrun("-m", "kcv", "evaluate", "no/such/model.keras", folder=tmp_path)
     assert wrong.returncode != 0
     assert len(complaints(wrong.stderr)) == 1
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from torchrun import torchrun
 from warm import WarmPython
 
 import kcv
@@ -41,17 +39,6 @@ def launch(
         finished = [warm.start(str(WORKER), words, folder=folder, env=env).finished()]
     for done in finished:
         assert done.returncode == 0, done.stderr[-4000:]
-
-
-def torchrun(folder: Path, *, kill: str, restarts: int = 0, **settings: Any) -> subprocess.CompletedProcess[str]:
-    """Trains by two processes, of which one kills itself, started by torchrun itself."""
-    names = ("PYTHONPATH", "OMP_NUM_THREADS")
-    root = str(Path(kcv.__file__).parent.parent)
-    own = {**{k: v for k, v in os.environ.items() if k not in names}, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-               f"--max-restarts={restarts}"]  # fmt: skip
-    command = [*starter, str(WORKER), *words_for(folder, kill, settings)]
-    return subprocess.run(command, env=own, capture_output=True, text=True, timeout=480, check=False)
 
 
 def weights(folder: Path) -> list[np.ndarray]:
@@ -104,7 +91,7 @@ def test_processes_agree_to_the_bit_with_statistics_of_their_own(two: Path) -> N
 
 @pytest.mark.full
 def test_a_killed_process_brings_the_group_back_to_the_same_end(two: Path, tmp_path: Path) -> None:
-    done = torchrun(tmp_path, kill="1:13", restarts=1, **{"train.checkpoint_seconds": 0})
+    done = torchrun(WORKER, *words_for(tmp_path, "1:13", {"train.checkpoint_seconds": 0}), folder=tmp_path, restarts=1)
     assert done.returncode == 0, done.stderr[-4000:]
     assert "goes on" in done.stderr or (tmp_path / "run" / "metrics.json").is_file()
     assert digests(tmp_path) == digests(two)

@@ -7,14 +7,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kcv import images as pictures
-from kcv.errors import ArtifactError, first_line
+from kcv import onnx_graph, untrusted
+from kcv.errors import ArtifactError
 from kcv.names import is_plain
+from kcv.onnx_graph import FLOAT, UINT8
 from kcv.onnx_session import open_session
 
 FORMAT_VERSION = 1
@@ -23,6 +24,8 @@ INPUT, LOGITS, PROBABILITIES = "image", "logits", "probabilities"
 
 _BATCH_PIXELS = 400_000
 _MOST, _LEAST = 64, 4
+_SLACK = 1e-3
+"""By how much probabilities may be beside what they should be; float32 comes to a tenth of it for a million classes."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +81,19 @@ class OnnxInfo:
         """
         if "kcv_format" not in values:
             raise ArtifactError(f"{origin}: has no class names in its metadata: it was not exported by kcv")
-        try:
-            version = int(values["kcv_format"])
-            if version > FORMAT_VERSION:
-                message = f"written by a newer kcv (format {version}); this one reads {FORMAT_VERSION}"
-                raise ArtifactError(f"{origin}: {message}")
-            size = int(values["image_size"])
-            names = json.loads(values["class_names"])
-            temperature = float(values.get("temperature", 1))
-            threshold = float(values["threshold"]) if "threshold" in values else None
-        except (KeyError, ValueError, RecursionError) as error:
-            raise ArtifactError(f"{origin}: its description is damaged: {error}") from None
+        with untrusted.refusing(origin, ArtifactError, "its description is damaged"):
+            return cls._read(values, origin)
+
+    @classmethod
+    def _read(cls, values: Mapping[str, str], origin: str) -> OnnxInfo:
+        version = int(values["kcv_format"])
+        if version > FORMAT_VERSION:
+            message = f"written by a newer kcv (format {version}); this one reads {FORMAT_VERSION}"
+            raise ArtifactError(f"{origin}: {message}")
+        size = int(values["image_size"])
+        names = json.loads(values["class_names"])
+        temperature = float(values.get("temperature", 1))
+        threshold = float(values["threshold"]) if "threshold" in values else None
         sound = isinstance(names, list) and len(names) >= 2 and all(isinstance(name, str) for name in names)
         sound = sound and len(set(names)) == len(names) and 1 <= size <= 4096
         sound = sound and all(map(is_plain, [*names, *values.values()]))
@@ -123,19 +128,16 @@ class OnnxModel:
     def __init__(self, path: str | Path, *, device: str = "auto", threads: int | None = None) -> None:
         self.path = Path(path)
         self._threads = threads
-        self.session = open_session(self.path, device=device, threads=threads)
-        try:
-            metadata = self.session.get_modelmeta().custom_metadata_map
-            declared = [self.session.get_inputs(), self.session.get_outputs()]
-            inputs, outputs = ([(value.name, value.type, _fixed(value.shape)) for value in side] for side in declared)
-        except UnicodeDecodeError as error:
-            raise ArtifactError(f"{path}: its description is damaged: {error}") from None
-        self.info = OnnxInfo.from_metadata(metadata, str(path))
-        expected = [None, self.info.image_size, self.info.image_size, 3]
-        rows = ("tensor(float)", [None, len(self.class_names)])
-        fits = all((name, *rows) in outputs for name in (LOGITS, PROBABILITIES))
-        if not fits or inputs != [(INPUT, "tensor(uint8)", expected)]:
+        graph = onnx_graph.read_graph(self.path)
+        self.info = OnnxInfo.from_metadata(graph.metadata, str(path))
+        size = self.info.image_size
+        answers = [(name, FLOAT, (None, len(self.class_names))) for name in (LOGITS, PROBABILITIES)]
+        inputs, outputs = ([(v.name, v.element, v.shape) for v in side] for side in (graph.inputs, graph.outputs))
+        if inputs != [(INPUT, UINT8, (None, size, size, 3))] or not all(answer in outputs for answer in answers):
             raise ArtifactError(f"{path}: its inputs and outputs are not what its description says")
+        with untrusted.refusing(self.path, ArtifactError, "cannot be opened as an ONNX model"):
+            onnx_graph.check(graph, size * size)
+        self.session = open_session(self.path, device=device, threads=threads)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -185,6 +187,7 @@ class OnnxModel:
 
         Raises:
             ImageError: naming the first picture that cannot be read.
+            ArtifactError: the file's answers are no probabilities.
         """
         size = batch_size or self.preferred_batch
         batches = (images[start : start + size] for start in range(0, len(images), size))
@@ -192,20 +195,51 @@ class OnnxModel:
         return np.concatenate(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Returns logits, float32 [n, classes], of pictures at the model's size, uint8 [n, size, size, 3]."""
+        """Returns logits, float32 [n, classes], of pictures at the model's size, uint8 [n, size, size, 3].
+
+        They are what the file says, perhaps no finite numbers.
+        """
         size = self.preferred_batch
-        return np.concatenate([self.run(pixels[start : start + size])[0] for start in range(0, len(pixels), size)])
+        return np.concatenate([self.compute(pixels[start : start + size])[0] for start in range(0, len(pixels), size)])
 
     def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Returns the logits and the probabilities, float32 [n, classes], of pictures at the model's size."""
-        try:
-            logits, probabilities = self.session.run([LOGITS, PROBABILITIES], {INPUT: batch})
+        """Returns the logits and the probabilities, float32 [n, classes], of pictures at the model's size.
+
+        Raises:
+            ArtifactError: the file cannot be run, or its answers are none.
+        """
+        logits, probabilities = self.compute(batch)
+        if not _are_answers(logits, probabilities):
+            raise ArtifactError(
+                f"{self.path}: its answers are no probabilities (they are not between 0 and 1, or do not sum to one)"
+            )
+        return logits, probabilities
+
+    def compute(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Returns what the file says of a batch as `run` does, whatever numbers it gives.
+
+        Raises:
+            ArtifactError: the file cannot be run, or gives tensors of another kind.
+        """
         # As when it is opened, there is a class of errors for each kind of damage.
-        except Exception as error:
-            raise ArtifactError(f"{self.path}: cannot be run: {first_line(error)}") from error
+        with untrusted.refusing(self.path, ArtifactError, "cannot be run"):
+            logits, probabilities = self.session.run([LOGITS, PROBABILITIES], {INPUT: batch})
+        expected = (np.dtype(np.float32), (len(batch), len(self.class_names)))
+        if any((given.dtype, given.shape) != expected for given in (logits, probabilities)):
+            raise ArtifactError(f"{self.path}: its answers are not of the size that its description says")
         return logits, probabilities
 
 
-def _fixed(shape: Sequence[Any]) -> list[int | None]:
-    """Returns the sizes of a tensor, None for those that are open."""
-    return [size if isinstance(size, int) else None for size in shape]
+def _are_answers(logits: NDArray[np.float32], probabilities: NDArray[np.float32]) -> bool:
+    """Whether logits are finite, and probabilities are between 0 and 1 and sum to one, up to rounding."""
+    if not len(logits):
+        return True
+    with np.errstate(all="ignore"):
+        sums = probabilities.sum(axis=1, dtype=np.float64)
+        # Each comparison is false for NaN.
+        return bool(
+            np.isfinite(logits).all()
+            and probabilities.min() >= -_SLACK
+            and probabilities.max() <= 1 + _SLACK
+            and np.abs(sums - 1).max() <= _SLACK
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 import tarfile
 import tempfile
@@ -12,10 +11,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from kcv.data import parquet
+from kcv import untrusted
+from kcv.data import parquet, pickled
 from kcv.data.dataset import Samples, Source
 from kcv.download import OpenBar, cache_dir, download, has_checksum
 from kcv.errors import DataError, OutputError
+from kcv.names import is_plain
 
 URL: Final = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 CHECKSUM: Final = "sha256:6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
@@ -30,6 +31,11 @@ CLASS_NAMES: Final = (
 
 _BATCHES: Final = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
 _META: Final = "batches.meta"
+
+_MOST_BYTES: Final = 128 * 2**20
+"""Of a batch: a true one has 31 MB; written again as text by an old Python, three times as many."""
+_MOST_PICTURES: Final = 10_000
+_MOST_CLASSES: Final = 1_000
 
 
 def open_source(
@@ -119,59 +125,48 @@ def _unpack(archive: Path) -> Path:
 
 def _read_batches(folder: Path) -> Source:
     names: tuple[str, ...] = CLASS_NAMES
-    if (folder / _META).is_file():
-        stored = _unpickle(folder / _META).get("label_names", [])
-        names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in stored) or CLASS_NAMES
+    if os.path.lexists(folder / _META):
+        names = _names(folder / _META) or CLASS_NAMES
     splits = {split: _read_split(folder, split, files, len(names)) for split, files in _BATCHES.items()}
     return Source("cifar10", names, splits, image_size=SIZE)
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    """Returns the class names of a `batches.meta`."""
+    stored = _unpickle(path).get("label_names", [])
+    if type(stored) not in (list, tuple) or len(stored) > _MOST_CLASSES:
+        raise DataError(f"{path}: its label_names are no list of at most {_MOST_CLASSES} names.")
+    names = tuple(name.decode("utf-8", "replace") if type(name) is bytes else name for name in stored)
+    if not all(type(name) is str and name and is_plain(name) for name in names) or len(set(names)) != len(names):
+        raise DataError(f"{path}: its label_names are no names that differ.")
+    return names
 
 
 def _read_split(folder: Path, split: str, files: tuple[str, ...], classes: int) -> Samples:
     arrays, labels = [], []
     for file in files:
         batch = _unpickle(folder / file)
-        pixels, batch_labels = batch.get("data"), np.asarray(batch.get("labels"))
+        pixels, stored = batch.get("data"), batch.get("labels")
         if (
-            not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 2
-            or pixels.shape[1] != 3 * SIZE * SIZE or batch_labels.shape != pixels.shape[:1]
-            or batch_labels.dtype.kind != "i" or not ((batch_labels >= 0) & (batch_labels < classes)).all()
+            not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != 3 * SIZE * SIZE
+            or type(stored) not in (list, tuple) or len(stored) != len(pixels)
+            or not all(type(label) is int and 0 <= label < classes for label in stored)
         ):  # fmt: skip
             raise DataError(f"{folder / file}: is not a CIFAR-10 batch (uint8 'data' [n, 3072] and 'labels').")
+        if len(pixels) > _MOST_PICTURES:
+            raise DataError(f"{folder / file}: has more than {_MOST_PICTURES:,} pictures.")
         arrays.append(pixels)
-        labels.append(batch_labels.astype(np.int64))
+        labels.append(np.array(stored, np.int64))
     pictures = np.concatenate(arrays).reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1)
     pictures = np.ascontiguousarray(pictures)
     return Samples(list(pictures), np.concatenate(labels), [f"{split}/{i}" for i in range(len(pictures))])
 
 
-class _Unpickler(pickle.Unpickler):
-    """Unpickles numpy arrays and plain values, and calls nothing else: a pickle can otherwise run any program."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Returns one of the few allowed names."""
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return np.empty(0).__reduce__()[0]
-        if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
-        if (module, name) == ("numpy", "dtype"):
-            return np.dtype
-        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in protocol 2
-            return _encode
-        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    return text.encode(encoding)
-
-
 def _unpickle(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as stream:
-            # Python 2 wrote the originals: their strings are bytes here.
-            content = _Unpickler(stream, encoding="bytes").load()
-    except Exception as error:  # a damaged pickle raises nearly everything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: cannot be read as a CIFAR-10 batch ({reason}).") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: is not a CIFAR-10 batch.")
-    return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in content.items()}
+    """Reads a dict of plain values and arrays of uint8; Python 2 wrote the originals, whose texts are bytes here."""
+    content = untrusted.read_bytes(path, _MOST_BYTES, DataError)
+    with untrusted.refusing(path, DataError, "cannot be read as a CIFAR-10 batch"):
+        values = pickled.loads(content)
+        if type(values) is not dict:
+            raise DataError(f"{path}: is not a CIFAR-10 batch.")
+        return {key.decode() if isinstance(key, bytes) else key: value for key, value in values.items()}

@@ -109,7 +109,7 @@ def compare(
     largest = apart = scale = 0.0
     for batch in _batches(samples.pixels):
         theirs = np.asarray(model(batch, training=False).detach().cpu(), np.float32)
-        ours, probabilities = exported.run(batch)
+        ours, probabilities = exported.compute(batch)  # a NaN is found below
         if not (np.isfinite(ours).all() and np.isfinite(theirs).all() and np.isfinite(probabilities).all()):
             largest = float("inf")  # max() passes over a NaN
             continue

@@ -80,13 +80,13 @@ def test_ties_are_no_disagreement(exported: Export, trained_run: Run) -> None:
     class Turned:
         """Answers as the model does, but the other of two equal classes."""
 
-        def run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def compute(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             logits = np.asarray(model.keras_model(batch, training=False).detach(), np.float32)
             logits[:, 1] += np.float32(1e-5)
             return logits, model.calibration.probabilities(logits)
 
         def logits(self, batch: np.ndarray) -> np.ndarray:
-            return self.run(batch)[0]
+            return self.compute(batch)[0]
 
     tied = compare(model.keras_model, None, Turned(), Samples("black", pixels, None), model.calibration)
     assert tied.agreement == 1.0

@@ -1,0 +1,218 @@
+"""How much an ONNX file may ask for, found out before onnxruntime sees it.
+
+onnxruntime computes what depends on no picture when it opens a file, and has no bound for it, nor for what it computes
+later. So each operator must be one that is known (`elementwise`, `moving`, `windows`), what it gives and how long it
+takes is worked out for a batch, and a file that wants more than classifiers do is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from kcv.onnx_graph.calls import MOST_AXES, Call, Shape, Tensor
+from kcv.onnx_graph.elementwise import ELEMENTWISE_RULES
+from kcv.onnx_graph.moving import MOVING_RULES
+from kcv.onnx_graph.reading import Graph, Node
+from kcv.onnx_graph.windows import WINDOW_RULES
+from kcv.onnx_graph.wire import Damaged
+
+OPSETS: Final = (18, 21)
+"""The first and the last version of ONNX's operators that is opened: those that kcv has ever written."""
+MOST_NODES: Final = 20_000
+
+_RULES: Final = {**ELEMENTWISE_RULES, **MOVING_RULES, **WINDOW_RULES}
+_BATCHES: Final = (2, 3)
+"""What is wanted is worked out for both: it has to grow as the batch does."""
+_MOST_NUMBERS: Final = 2**40
+"""Of one value, while others are worked out."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The most that one picture may take.
+
+    Attributes:
+        least: what a picture of any size may take.
+        pixel: what a larger one may, for each of its pixels.
+        unit: of both, for people.
+    """
+
+    least: int
+    pixel: int
+    unit: str
+
+    def check(self, wanted: int, pixels: int) -> None:
+        """Raises Damaged where a picture of so many pixels wants more."""
+        if wanted > max(self.least, self.pixel * pixels):
+            raise Damaged(f"wants {wanted:,} {self.unit} for one picture, more than a classifier does")
+
+
+AT_ONCE: Final = Limit(2**22, 2**10, "numbers in memory")
+"""The custom CNN at its widest keeps 800 for a pixel, at full size; VGG 130, ResNet-50 40."""
+IN_ALL: Final = Limit(2**26, 2**13, "numbers")
+"""The same networks give 2,500, 700 and 500; in int8 three times as many, as each is converted."""
+PRODUCTS: Final = Limit(2**36, 2**20, "multiplications")
+"""The custom CNN at its widest takes 5 million for a pixel, up to 64 x 64 pixels; ResNet-50 0.1 million."""
+_MOST_FOLDED: Final = 2**20
+"""Numbers that depend on no picture, beyond four times those in the file."""
+_MOST_FOLDING: Final = 2**28
+"""Products for those: a tenth of a second."""
+
+
+@dataclass
+class Demand:
+    """What a batch takes.
+
+    Attributes:
+        tensors: all values, by name.
+        at_once: the most numbers that wait to be read, one operator after the other.
+        in_all: numbers of all values that depend on the pictures.
+        products: multiplications and additions for them.
+        folded: numbers that depend on no picture and are not in the file.
+        folding: products for those.
+    """
+
+    tensors: dict[str, Tensor]
+    at_once: int = 0
+    in_all: int = 0
+    products: int = 0
+    folded: int = 0
+    folding: int = 0
+
+
+def check(graph: Graph, pixels: int) -> None:
+    """Checks that a graph is one of a classifier, and bounded in memory and time.
+
+    Args:
+        graph: with one input, of uint8 [batch, height, width, 3].
+        pixels: height x width.
+
+    Raises:
+        Damaged: it is not.
+    """
+    if not OPSETS[0] <= graph.opset <= OPSETS[1]:
+        raise Damaged(f"is written in opset {graph.opset}; those from {OPSETS[0]} to {OPSETS[1]} are opened")
+    if len(graph.nodes) > MOST_NODES:
+        raise Damaged(f"has more than {MOST_NODES:,} operators")
+    for node in graph.nodes:
+        if node.operator not in _RULES:
+            raise Damaged(f"runs the operator {node.operator[:60]!r}, which no classifier needs")
+    nodes = _in_order(graph)
+    some, more = (demand(graph, nodes, batch) for batch in _BATCHES)
+    stored = sum(math.prod(weight.shape) for weight in graph.weights.values())
+    if more.folded > _MOST_FOLDED + 4 * stored or more.folding > _MOST_FOLDING:
+        raise Damaged(f"computes {more.folded:,} numbers that depend on no picture, more than a classifier does")
+    for name, tensor in some.tensors.items():
+        if not tensor.constant and tensor.value is None:
+            _check_growth(name, math.prod(tensor.shape), math.prod(more.tensors[name].shape))
+    if more.products * _BATCHES[0] > some.products * _BATCHES[1]:
+        raise Damaged("works longer for each picture of a larger batch, which no classifier does")
+    for value in graph.outputs:
+        if value.name not in some.tensors:
+            raise Damaged(f"does not compute its output {value.name[:60]!r}")
+    for value in (*graph.outputs, *graph.values):
+        if value.name in some.tensors and not _agrees(value.shape, some.tensors[value.name].shape):
+            raise Damaged(f"says something else of {value.name[:60]!r} than it computes")
+    AT_ONCE.check(more.at_once // _BATCHES[1], pixels)
+    IN_ALL.check(more.in_all // _BATCHES[1], pixels)
+    PRODUCTS.check(more.products // _BATCHES[1], pixels)
+
+
+def demand(graph: Graph, nodes: Sequence[Node], batch: int) -> Demand:
+    """Works out what a batch takes.
+
+    Args:
+        graph: whose operators are known.
+        nodes: of it, each after those it needs.
+        batch: number of pictures.
+
+    Raises:
+        Damaged: an operator cannot take what it is given, or the size of a value is not known beforehand.
+    """
+    tensors = {name: Tensor(weight.shape, True, weight.value) for name, weight in graph.weights.items()}
+    for value in graph.inputs:
+        tensors[value.name] = Tensor(tuple(batch if size is None else size for size in value.shape), False)
+    found = Demand(tensors)
+    last = {name: number for number, node in enumerate(nodes) for name in (*node.outputs, *node.inputs)}
+    last.update((value.name, len(nodes)) for value in graph.outputs)
+    now = sum(math.prod(tensors[value.name].shape) for value in graph.inputs)
+    for number, node in enumerate(nodes):
+        inputs = [tensors[name] if name else None for name in node.inputs]
+        call = Call(node, inputs)
+        result = _RULES[node.operator](call)
+        constant = all(tensor.constant for tensor in inputs if tensor is not None)
+        if len(result.shapes) != len(node.outputs):
+            raise call.wrong()
+        made = 0
+        for name, shape in zip(node.outputs, result.shapes, strict=True):
+            made += (size := math.prod(shape))
+            if len(shape) > MOST_AXES or min(shape, default=1) < 1 or size > _MOST_NUMBERS:
+                raise Damaged(f"its {node.operator} gives a tensor of an impossible size")
+            tensors[name] = Tensor(shape, constant, result.value)
+        taken = sum(math.prod(tensor.shape) for tensor in inputs if tensor is not None)
+        work = result.products or max(made, taken)
+        if constant:
+            found.folded += made
+            found.folding += work
+            continue
+        found.in_all += made
+        found.products += work
+        now += made
+        found.at_once = max(found.at_once, now)
+        for name in {*node.inputs, *node.outputs} - {""}:
+            if last[name] == number and not tensors[name].constant:
+                now -= math.prod(tensors[name].shape)
+    return found
+
+
+def _in_order(graph: Graph) -> list[Node]:
+    """Returns the nodes, each after those it needs; each value is made once."""
+    made = {*graph.weights, *(value.name for value in graph.inputs)}
+    if len(made) != len(graph.weights) + len(graph.inputs):
+        raise Damaged("holds weights that are inputs as well")
+    readers: dict[str, list[int]] = {}
+    lacking = []
+    names = set(made)
+    for number, node in enumerate(graph.nodes):
+        for name in node.outputs:
+            if not name or name in names:
+                raise Damaged(f"makes {name[:60]!r} twice, or without a name")
+            names.add(name)
+        needed = {name for name in node.inputs if name and name not in made}
+        lacking.append(len(needed))
+        for name in needed:
+            readers.setdefault(name, []).append(number)
+    ready = deque(number for number, count in enumerate(lacking) if count == 0)
+    return list(_freed(graph, ready, lacking, readers))
+
+
+def _freed(graph: Graph, ready: deque[int], lacking: list[int], readers: dict[str, list[int]]) -> Iterator[Node]:
+    count = 0
+    while ready:
+        node = graph.nodes[ready.popleft()]
+        yield node
+        count += 1
+        for name in node.outputs:
+            for reader in readers.get(name, ()):
+                lacking[reader] -= 1
+                if lacking[reader] == 0:
+                    ready.append(reader)
+    if count != len(graph.nodes):
+        raise Damaged("needs a value that nothing makes")
+
+
+def _check_growth(name: str, some: int, more: int) -> None:
+    """Checks that a value grows as the batch does: one that grows faster has no bound."""
+    if some * _BATCHES[1] != more * _BATCHES[0]:
+        raise Damaged(f"mixes pictures in {name[:60]!r}, which no classifier does")
+
+
+def _agrees(said: Sequence[int | None], computed: Shape) -> bool:
+    """Whether what a file says of a value is what it is for a batch of the first size."""
+    if not said:  # nothing is said, or it is a single number
+        return True
+    return len(said) == len(computed) and all(a is None or a == b for a, b in zip(said, computed, strict=True))

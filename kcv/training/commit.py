@@ -1,6 +1,6 @@
 """The commit of the working folder, which may be a stranger's: nothing that its git configuration names is run.
 
-`git` itself obeys a folder's own configuration, which may name programs (core.fsmonitor, filters, hooks, pagers). So the
+`git` itself obeys a folder's configuration, which may name programs (core.fsmonitor, filters, hooks, pagers). So the
 commit is read from git's files. Whether files differ from it is asked of git, which is shown another, empty repository
 with the folder's objects: of the folder's configuration and of its submodules it reads nothing.
 """

@@ -6,13 +6,13 @@
 Importing kcv loads none of Keras, torch and MLflow; they come with the first name that needs them.
 """
 
-from __future__ import annotations
-
-import importlib
-import os
+# `python -m kcv` begins here, with the working folder as the first place that modules come from (see __main__.py). So
+# nothing is imported that is not loaded already; type checkers know the name.
 import sys
-from typing import TYPE_CHECKING, Any
 
+from kcv.backend import settle
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kcv.artifact import load as load_model
     from kcv.checking import check
@@ -34,8 +34,7 @@ __all__ = [
     "predict", "report", "save_gradcam_grid", "train",
 ]  # fmt: skip
 
-# kcv is built on torch: a KERAS_BACKEND set for other programs on this machine must not break it.
-os.environ["KERAS_BACKEND"] = "torch"
+settle()
 
 _PUBLIC = {
     "Config": ("kcv.config", "Config"),
@@ -54,7 +53,7 @@ _PUBLIC = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Imports a public name when it is first used."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'kcv' has no attribute {name!r}")
@@ -63,6 +62,8 @@ def __getattr__(name: str) -> Any:
         raise ImportError(
             f"kcv runs on Keras' torch backend, but Keras was imported with {backend!r}; import kcv first"
         )
+    import importlib
+
     module, attribute = _PUBLIC[name]
     value = getattr(importlib.import_module(module), attribute)
     globals()[name] = value

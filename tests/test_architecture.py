@@ -20,6 +20,7 @@ INFERENCE = {"artifact", "calibration", "distributed", "inference", "images", "d
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "backend": set(),
     "launch": {"errors"},
     "names": set(),
     "config": {"errors", "names", "untrusted"},

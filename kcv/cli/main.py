@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 2 something the user can fix, 130 interrupted, 1 a bug.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:  # this process is ours: those that it starts look for no modules in the working folder
+        os.environ["PYTHONSAFEPATH"] = "1"
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a class name must not fail on a terminal's old encoding

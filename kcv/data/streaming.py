@@ -11,12 +11,10 @@ workers live as long as the object here: 2 s for the server's import of torch, a
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from multiprocessing.context import BaseContext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,6 +28,7 @@ from kcv.data.dataset import Pictures, Samples
 from kcv.data.order import Indices
 from kcv.data.reading_ahead import read_ahead
 from kcv.data.row_pictures import RowPictures
+from kcv.data.worker_start import worker_context
 from kcv.errors import DataError, ImageError
 
 PREFETCH = 2
@@ -163,7 +162,7 @@ class StreamedPixels:
             pin_memory=self._device.type == "cuda",
             prefetch_factor=PREFETCH,
             persistent_workers=True,
-            multiprocessing_context=_context(),
+            multiprocessing_context=worker_context(__name__),
             # Else each pass draws its (unused) base seed from the global generator and so changes the run.
             generator=torch.Generator(),
         )
@@ -212,15 +211,6 @@ def default_workers() -> int:
     """Returns the number of decoding processes for this machine: all usable cores but one, at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores - 1)
-
-
-def _context() -> BaseContext:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    # The server imports torch once for all workers. It takes the list only before it starts, which is early enough.
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 def _fits_shared_memory(need: int) -> bool:

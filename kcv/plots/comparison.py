@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from kcv.plots import library
 from kcv.plots.style import COLOURS, new_figure, short
 
 
@@ -22,6 +23,7 @@ def compared_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path
     Raises:
         OutputError: a file cannot be written.
     """
+    library.load()
     from matplotlib.ticker import MaxNLocator
 
     with new_figure((10.4, 4.0), path) as figure:

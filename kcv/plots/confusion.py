@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from kcv.plots import library
 from kcv.plots.style import COLOURS, INK, PALE, new_figure, short
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def confusion_matrix(
     Raises:
         OutputError: the file cannot be written.
     """
+    library.load()
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
     classes = len(class_names)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from kcv.files import atomic
+from kcv.plots import library
 from kcv.plots.style import GREY, INK, PALE, new_figure, short
 
 if TYPE_CHECKING:
@@ -179,10 +180,9 @@ def _smooth(heat: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
 
 
 def _colours() -> Colormap:
-    import matplotlib
-
     # Perceptually uniform, and told apart with any colour vision.
-    return matplotlib.colormaps["inferno"]
+    colours: Colormap = library.load().colormaps["inferno"]
+    return colours
 
 
 def _coloured(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -192,6 +192,7 @@ def _coloured(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """The font of the plots, which comes with matplotlib."""
+    library.load()
     from matplotlib.font_manager import FontProperties, findfont
 
     return ImageFont.truetype(findfont(FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")), size)

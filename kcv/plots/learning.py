@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from kcv.plots import library
 from kcv.plots.style import COLOURS, PALE, new_figure
 
 
@@ -22,6 +23,7 @@ def learning_curves(rows: Sequence[Mapping[str, float]], path: Path) -> Path:
     Raises:
         OutputError: the file cannot be written.
     """
+    library.load()
     from matplotlib.ticker import MaxNLocator
 
     epochs = [row["epoch"] for row in rows]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kcv.files import atomic
+from kcv.plots import library
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +48,7 @@ def new_figure(size: tuple[float, float], path: Path) -> Iterator[Figure]:
     Raises:
         OutputError: a file cannot be written.
     """
-    import matplotlib
+    matplotlib = library.load()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.font_manager import get_font_names
@@ -55,7 +56,11 @@ def new_figure(size: tuple[float, float], path: Path) -> Iterator[Figure]:
 
     installed = set(get_font_names())
     # Any, as the keys are checked by matplotlib, not by its types.
-    style: Any = {**_STYLE, "font.family": [font for font in _FONTS if font in installed] or ["sans-serif"]}
+    style: Any = {
+        **library.defaults(),
+        **_STYLE,
+        "font.family": [font for font in _FONTS if font in installed] or ["sans-serif"],
+    }
     with matplotlib.rc_context(style):
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
         canvas = FigureCanvasAgg(figure)

@@ -6,6 +6,7 @@ import os
 
 from kcv.config import TrackingConfig
 from kcv.tracking.protocol import NoTracker, Status, Tracker
+from kcv.tracking.store import Store
 from kcv.tracking.tracker import MlflowTracker
 from kcv.tracking.uri import config_without_credentials, hide_credentials, without_credentials
 
@@ -29,5 +30,8 @@ def open_tracker(tracking: TrackingConfig) -> Tracker:
     Raises:
         TrackingError: the uri is of no kind that MLflow keeps runs in.
     """
-    uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    return NoTracker() if uri.lower() == "none" else MlflowTracker(uri, tracking.experiment)
+    named = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    uri = named or "sqlite:///mlflow.db"
+    if uri.lower() == "none":
+        return NoTracker()
+    return MlflowTracker(Store(uri, named=bool(named)), tracking.experiment)

@@ -8,6 +8,7 @@ import time
 
 from kcv.tracking.delivery import Delivery
 from kcv.tracking.faults import NoAnswer, Refused
+from kcv.tracking.lines import describes_run
 from kcv.tracking.spool import Spool
 from kcv.tracking.store import Store
 
@@ -120,6 +121,9 @@ class Courier:
         header = self._spool.header
         continued = {header["run_id"], header["continues"]} - {None}
         for spool in Spool.left_over(self._spool.path.parent, self._store.location):
+            if not describes_run(spool.header):
+                spool.set_aside()
+                continue
             names = {spool.name, spool.run_id, spool.header.get("continues")}
             same = bool(continued & names)
             delivery = Delivery(self._store, spool, left_over=True, goes_on=same)
@@ -152,6 +156,12 @@ class Courier:
                 )
                 self._queue.remove(delivery)
                 delivery.spool.close()
+                return bool(self._queue)
+            except Exception:  # what an earlier run has left is not what a spool holds
+                if own:
+                    raise
+                self._queue.remove(delivery)
+                delivery.spool.set_aside()
                 return bool(self._queue)
         self._spool.sync()
         with self._changed:

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from kcv.tracking.faults import NoAnswer, Refused
-from kcv.tracking.spool import Entry, Spool
+from kcv.tracking.lines import Entry, describes_run
+from kcv.tracking.spool import Spool
 from kcv.tracking.store import Store
 
 _log = logging.getLogger(__name__)
@@ -81,19 +82,17 @@ class Delivery:
 
     def _deliver(self, entry: Entry) -> None:
         match entry:
-            case {"kind": "run", "experiment": _, "name": _, "time": _, "params": _, "tags": _, **others} if (
-                others.keys() >= {"run_id", "continues"}
-            ):
+            case {"kind": "run"} if describes_run(entry):
                 self._open(entry)
-            case {"kind": "metrics", "values": values, "step": step, "time": timestamp}:
+            case {"kind": "metrics", "values": dict() as values, "step": int() as step, "time": int() as timestamp}:
                 if not self._holds(values, step):
                     self._store.log_metrics(self._run_id, values, step, timestamp)
-            case {"kind": "artifact", "path": path, "folder": folder}:
+            case {"kind": "artifact", "path": str() as path, "folder": (None | str()) as folder}:
                 if os.path.isfile(path) and os.access(path, os.R_OK):
                     self._store.log_artifact(self._run_id, Path(path), folder)
                 else:
                     self._missing += 1
-            case {"kind": "end", "status": status, "time": timestamp}:
+            case {"kind": "end", "status": str() as status, "time": int() as timestamp}:
                 if not self._goes_on:
                     self._end(status, timestamp)
                 self.ended = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kcv.tracking.answers import EndlessAnswer
 from kcv.tracking.uri import hide_credentials
 
 _MAY_CHANGE = (401, 403, 407, 408, 429)
@@ -40,6 +41,8 @@ def judge(error: Exception, *, remote: bool) -> NoAnswer | Refused:
     broken_off = (http.ConnectionError, http.Timeout, http.ChunkedEncodingError, ConnectionError, TimeoutError)
     text = one_line(error)
     for cause in _causes(error):
+        if isinstance(cause, EndlessAnswer):
+            return Refused(str(cause), of_entry=False)
         if isinstance(cause, http.SSLError) and "CERTIFICATE" in str(cause):
             return Refused(text, of_entry=False)
         if isinstance(cause, http.HTTPError) and cause.response is not None:

@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import secrets
+import stat
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from kcv.errors import OutputError
 from kcv.files import write_json
+from kcv.tracking.lines import LONGEST_LINE, Entry, is_count, is_time, parse_line, write_line
+from kcv.untrusted import read_bytes
 
 try:
     import fcntl
 except ImportError:  # Windows: spools are kept and delivered by their own run, but never taken over
     fcntl = None  # type: ignore[assignment]
 
-Entry: TypeAlias = dict[str, Any]
+_log = logging.getLogger(__name__)
 
 _VERSION = 1
 _SUFFIX = ".jsonl"
@@ -70,7 +74,7 @@ class Spool:
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
             _lock(handle)
-            _write(handle, first)
+            write_line(handle, first)
             os.fsync(handle)
             os.replace(temporary, path)
             spool = cls(path, handle, first)
@@ -88,8 +92,12 @@ class Spool:
         if fcntl is not None:
             for path in folder.glob(f"spool-*{_SUFFIX}"):
                 with contextlib.suppress(OSError):
-                    if (spool := cls._take(path, location)) is not None:
+                    if (spool := cls._take(path, location)) is None:
+                        continue
+                    if is_time(spool.header.get("time", 0)):
                         found.append(spool)
+                    else:
+                        spool.set_aside()
         return sorted(found, key=lambda spool: float(spool.header.get("time", 0)))
 
     @property
@@ -110,7 +118,7 @@ class Spool:
         with self._lock:
             if self._handle is None:
                 return  # delivery has ended already, for a reason that it has told
-            _write(self._handle, entry)
+            write_line(self._handle, entry)
             self._appended += 1
             self._synced = False
 
@@ -122,13 +130,19 @@ class Spool:
                 os.fsync(handle)
 
     def peek(self) -> Entry | None:
-        """Returns the first entry that has not been delivered; an empty one for a line that is damaged."""
+        """Returns the first entry that has not been delivered; an empty one for a line that is damaged.
+
+        Raises:
+            ValueError: a line is longer than any that is written.
+        """
         self._lines.seek(self._offset)
-        line = self._lines.readline()
+        line = self._lines.readline(LONGEST_LINE)
+        if len(line) == LONGEST_LINE:
+            raise ValueError("a line without an end")
         if not line.endswith(b"\n"):  # nothing, or torn: it will never be whole, or is not yet
             return None
         self._next = self._offset + len(line)
-        return _parse(line)
+        return parse_line(line)
 
     def advance(self) -> None:
         """Counts the entry of the last `peek` as delivered, for whoever delivers this spool next as well."""
@@ -162,18 +176,29 @@ class Spool:
             self._cursor.unlink(missing_ok=True)
         self.close()
 
+    def set_aside(self) -> None:
+        """Puts away a spool that is damaged: it stays for a person to look at, and no run takes it again."""
+        aside = self.path.with_suffix(".damaged")
+        with contextlib.suppress(OSError):
+            self.path.replace(aside)
+            self._cursor.unlink(missing_ok=True)
+        self.close()
+        _log.warning("tracking: %s is damaged, and was put away as %s", self.path, aside.name)
+
     @property
     def _cursor(self) -> Path:
         return self.path.with_suffix(".cursor")
 
     @classmethod
     def _take(cls, path: Path, location: str) -> Spool | None:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return None
         handle = os.open(path, os.O_RDWR | os.O_APPEND)
         spool = None
         try:
             _lock(handle)
             with path.open("rb") as lines:
-                header = _parse(lines.readline())
+                header = parse_line(lines.readline(LONGEST_LINE))
             # Between opening and locking, its owner may have delivered and removed it.
             gone = os.fstat(handle).st_nlink == 0
             if not gone and header.get("version") == _VERSION and header.get("location") == location:
@@ -185,35 +210,20 @@ class Spool:
         return spool
 
     def _restore(self) -> None:
-        self._appended = sum(line.endswith(b"\n") for line in self._lines)
+        pieces = iter(lambda: self._lines.read(2**20), b"")
+        self._appended = sum(piece.count(b"\n") for piece in pieces)
+        size = self._lines.tell()
         try:
-            state = json.loads(self._cursor.read_text(encoding="utf-8"))
-            self._offset, self._delivered = int(state["offset"]), int(state["delivered"])
-            self.run_id = state["run_id"]
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # nothing was delivered, or nobody knows how much: from the beginning
+            state = json.loads(read_bytes(self._cursor, LONGEST_LINE, OutputError))
+            offset, delivered, run_id = state["offset"], state["delivered"], state["run_id"]
+        except (OutputError, ValueError, KeyError, TypeError, RecursionError):
+            return  # nothing was delivered, or nobody knows how much: from the beginning
+        if not (is_count(offset, size) and is_count(delivered, self._appended)):
+            return
+        if run_id is None or isinstance(run_id, str):
+            self._offset, self._delivered, self.run_id = offset, delivered, run_id
 
 
 def _lock(handle: int) -> None:
     if fcntl is not None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _write(handle: int, entry: Mapping[str, Any]) -> None:
-    line = json.dumps(entry).encode() + b"\n"
-    before = os.fstat(handle).st_size
-    try:
-        if os.write(handle, line) < len(line):
-            raise OSError("the disk is full")
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.ftruncate(handle, before)  # or the next entry would be glued to half a line
-        raise
-
-
-def _parse(line: bytes) -> Entry:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return {}
-    return entry if isinstance(entry, dict) else {}

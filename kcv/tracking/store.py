@@ -15,8 +15,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from kcv.errors import TrackingError
+from kcv.tracking.answers import bound
+from kcv.tracking.database import Database
 from kcv.tracking.faults import NoAnswer, Refused, judge
-from kcv.tracking.uri import is_server, resolve, without_credentials
+from kcv.tracking.uri import is_file, is_server, require_known, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,6 +35,8 @@ class Store:
 
     Args:
         uri: of the store; a `sqlite` path is made absolute.
+        named: a person has named it. Else it is what lies in the working folder, which may be a stranger's: then
+            files of a run go nowhere but beside it.
 
     Attributes:
         location: the uri without credentials.
@@ -41,11 +46,17 @@ class Store:
         TrackingError: the uri is of no kind that MLflow keeps runs in.
     """
 
-    def __init__(self, uri: str) -> None:
-        self._uri, self._folder = resolve(uri)
+    def __init__(self, uri: str, *, named: bool = True) -> None:
+        require_known(uri)
+        self._database = Database.of(uri, named=named) if is_file(uri) else None
+        if is_file(uri) and self._database is None:
+            shown = without_credentials(uri)
+            raise TrackingError(f"tracking.uri: received {shown!r}, allowed: sqlite:/// and the path of a file.")
+        self._uri = self._database.uri if self._database else uri
         self._lazy_client: MlflowClient | None = None
-        self.location = without_credentials(self._uri)
-        self.remote = is_server(self._uri)
+        self._places: dict[str, str] = {}  # of the files of runs
+        self.location = self._database.location if self._database else without_credentials(uri)
+        self.remote = is_server(uri)
 
     def prepare(self) -> None:
         """Imports MLflow, which takes seconds; on the main thread, because it changes the process' warning filters."""
@@ -53,22 +64,7 @@ class Store:
 
     def check_file(self) -> str | None:
         """Returns what is wrong with the file of an SQLite store, or None; touches no other store."""
-        if self._folder is None:
-            return None
-        if not self._folder.is_dir():
-            return f"the folder of {self.location} does not exist"
-        file = Path(self._uri.partition(":///")[2].partition("?")[0])
-        try:
-            content = b""
-            if file.exists():
-                with file.open("rb") as stream:
-                    content = stream.read(16)
-        except OSError as error:
-            return f"{file} cannot be read: {error.strerror}"
-        # SQLite takes some small files of other kinds for an empty database, and overwrites them.
-        if content and not content.startswith(b"SQLite format 3"):
-            return f"{file} is not an SQLite database"
-        return None
+        return self._database.problem() if self._database else None
 
     def create_run(self, experiment: str, name: str, start_time: int, spool: str) -> str:
         """Makes a run that `find_run` finds by its spool; the experiment too where it is missing. Returns its id."""
@@ -118,6 +114,11 @@ class Store:
     def log_artifact(self, run_id: str, path: Path, folder: str | None) -> None:
         """Adds a file, in a folder of the run's artifacts."""
         with self._judging() as client:
+            if self._database is not None and not self._database.named:
+                if run_id not in self._places:
+                    self._places[run_id] = str(client.get_run(run_id).info.artifact_uri)
+                if refusal := self._database.refusal(self._places[run_id], *filter(None, (folder, path.name))):
+                    raise Refused(refusal, of_entry=True)
             client.log_artifact(run_id, str(path), folder)
 
     def end_run(self, run_id: str, status: str, end_time: int) -> None:
@@ -142,7 +143,7 @@ class Store:
         found = client.get_experiment_by_name(name)
         if found is None:
             # Beside the database, not in whatever folder the next command happens to run.
-            place = (self._folder / "mlartifacts").as_uri() if self._folder else None
+            place = (self._database.path.parent / "mlartifacts").as_uri() if self._database else None
             try:
                 return str(client.create_experiment(name, artifact_location=place))
             except Exception:
@@ -151,6 +152,8 @@ class Store:
                     raise
         if found.lifecycle_stage != "active":
             raise Refused(f"the experiment {name!r} is deleted there", of_entry=False)
+        if self._database is not None and (refusal := self._database.refusal(str(found.artifact_location))):
+            raise Refused(f"{refusal} ({name!r})", of_entry=False)
         return str(found.experiment_id)
 
 
@@ -165,6 +168,7 @@ def import_mlflow() -> type[MlflowClient]:
         warnings.simplefilter("ignore")  # of MLflow's own dependencies: a user can do nothing about them
         from mlflow import MlflowClient
 
+    bound()
     # Later ones come on another thread, where `catch_warnings` would undo what other threads do to the filters.
     warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic)\b")
     for name in ("mlflow", "alembic"):  # both announce each table of a new database

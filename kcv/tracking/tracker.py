@@ -16,8 +16,9 @@ from kcv.errors import TrackingError
 from kcv.tracking.courier import Courier
 from kcv.tracking.delivery import now
 from kcv.tracking.faults import Refused
+from kcv.tracking.lines import Entry
 from kcv.tracking.protocol import Status
-from kcv.tracking.spool import Entry, Spool
+from kcv.tracking.spool import Spool
 from kcv.tracking.store import Store
 
 _log = logging.getLogger(__name__)

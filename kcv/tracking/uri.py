@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from kcv.config import Config
@@ -14,11 +13,11 @@ _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", *_SERVERS, "databricks", "
 _SECRET_KEYS = r"[^=&#\s]*(?:pass|pwd|token|secret|credential|odbc_connect)[^=&#\s]*"
 
 
-def resolve(uri: str) -> tuple[str, Path | None]:
-    """Returns the uri, absolute where it is an SQLite file, and that file's folder.
+def require_known(uri: str) -> None:
+    """Checks that a uri is of a kind that MLflow keeps runs in.
 
     Raises:
-        TrackingError: it is of no kind that MLflow keeps runs in.
+        TrackingError: it is not.
     """
     shown = without_credentials(uri)
     if uri != "databricks" and _scheme(uri) not in _SCHEMES:
@@ -28,13 +27,11 @@ def resolve(uri: str) -> tuple[str, Path | None]:
         )
     if is_server(uri) and not _has_host(uri):
         raise TrackingError(f"tracking.uri: received {shown!r}, which names no host.")
-    if _scheme(uri) != "sqlite":
-        return uri, None
-    match = re.fullmatch(r"(sqlite(?:\+\w+)?):///([^?]+)(\?.*)?", uri)
-    if match is None:
-        raise TrackingError(f"tracking.uri: received {shown!r}, allowed: sqlite:/// and the path of a file.")
-    path = Path(match[2]).absolute()
-    return f"{match[1]}:///{path}{match[3] or ''}", path.parent
+
+
+def is_file(uri: str) -> bool:
+    """Tells whether a database in a file is behind a uri."""
+    return _scheme(uri) == "sqlite"
 
 
 def is_server(uri: str) -> bool:

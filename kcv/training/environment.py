@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import shlex
-import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ import kcv
 from kcv.launch import Launch
 from kcv.native.device import describe_device
 from kcv.tracking import hide_credentials
+from kcv.training.commit import commit_of
 
 _PACKAGES = ("keras", "torch", "torchvision", "numpy", "scikit-learn", "mlflow", "pillow")
 
@@ -51,15 +51,5 @@ def describe(*, device: str, precision: str, seed: int, data_fingerprint: str, w
         "seed": seed,
         "data_fingerprint": data_fingerprint,
         "weights": weights,
-        "git_commit": _git_commit(),
+        "git_commit": commit_of(Path.cwd()),
     }
-
-
-def _git_commit() -> str | None:
-    """Returns the commit that the working folder is at, with `-dirty` where files differ, or None outside of git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        result = subprocess.run(command, cwd=Path.cwd(), capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip() or None

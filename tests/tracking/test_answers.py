@@ -98,3 +98,29 @@ def test_a_server_that_only_listens_holds_nobody_up(
     assert "no answer yet; the training goes on" in messages()[0]
     assert "3 entries" in messages()[1]
     Handler.seconds.set()
+
+
+def test_an_answer_without_an_end_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kcv.tracking.answers.MOST_BYTES", 2**17)
+    sent = []
+
+    def answer(handler: Handler) -> None:
+        handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):  # who asked has gone
+            while len(sent) < 1000:
+                handler.wfile.write(b" " * 2**16)
+                sent.append(1)
+
+    monkeypatch.setattr(Handler, "do_GET", answer)
+    with pytest.raises(TrackingError, match="its answer is longer than"):
+        MlflowTracker(uri, "kcv").start("run", {}, {})
+    assert len(sent) < 1000
+
+
+def test_an_answer_that_takes_too_long_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kcv.tracking.answers.MOST_SECONDS", -1.0)
+    monkeypatch.setattr(Handler, "body", b"{}")
+    with pytest.raises(TrackingError, match="its answer is longer than"):
+        MlflowTracker(uri, "kcv").start("run", {}, {})

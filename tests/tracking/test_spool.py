@@ -151,3 +151,41 @@ def test_only_its_owner_can_read_a_spool(tmp_path: Path) -> None:
     spool = make(tmp_path)
     assert spool.path.stat().st_mode & 0o077 == 0
     spool.close()
+
+
+@pytest.mark.parametrize("time", ["x", None, [1], True, {}, "1"])
+def test_a_spool_with_a_damaged_time_is_put_away(tmp_path: Path, time: Any) -> None:
+    make(tmp_path, time=time).close()
+    make(tmp_path, time=2).close()
+    (found,) = Spool.left_over(tmp_path, HERE)
+    assert found.header["time"] == 2
+    found.close()
+    assert len(list(tmp_path.glob("*.damaged"))) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"offset": -1, "delivered": 0, "run_id": null}',
+        '{"offset": 1e999, "delivered": 0, "run_id": null}',
+        '{"offset": 99999999, "delivered": 0, "run_id": null}',
+        '{"offset": 0, "delivered": 0, "run_id": [1]}',
+        "[" * 100_000,
+    ],
+)
+def test_a_damaged_cursor_is_no_cursor(tmp_path: Path, text: str) -> None:
+    spool = make(tmp_path)
+    spool.append({"n": 0})
+    spool.close()
+    spool.path.with_suffix(".cursor").write_text(text)
+    (found,) = Spool.left_over(tmp_path, HERE)
+    assert rest(found) == ["run", 0]
+    found.close()
+
+
+def test_what_is_no_file_is_no_spool(tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "spool-pipe.jsonl")
+    (tmp_path / "spool-folder.jsonl").mkdir()
+    assert Spool.left_over(tmp_path, HERE) == []

@@ -399,3 +399,66 @@ def test_a_cache_that_cannot_be_written_costs_only_what_is_not_delivered(
     assert store.points() == [(1, 1.0)]
     assert "what the store has not taken when this run ends is lost" in messages()[0]
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_is_damaged_of_earlier_runs_costs_the_next_one_nothing(
+    store: FakeStore, spools: Path, messages: Messages
+) -> None:
+    sound = {"kind": "run", "location": store.location, "experiment": "kcv", "name": "old", "time": 1, "params": {}}
+    sound |= {"tags": {}, "run_id": None, "continues": None}
+    headers: list[dict[str, Any]] = [
+        {"time": "x"},
+        {"time": None},
+        {"name": 3},
+        {"params": [1]},
+        {"params": {"a": [1]}},
+    ]
+    headers += [{"tags": None}, {"run_id": 5}, {"continues": ["a"]}, {"experiment": {}}, {"kind": "end"}]
+    for number, damage in enumerate(headers):
+        Spool.create(
+            spools, {**sound, **damage, "name": str(number)} if "name" not in damage else sound | damage
+        ).close()
+    entries: list[Any] = [
+        {"kind": "metrics", "values": [1], "step": 1, "time": 2},
+        {"kind": "metrics", "values": {"loss": 1.0}, "step": "x", "time": 2},
+        {"kind": "artifact", "path": 0, "folder": None},
+        {"kind": "artifact", "path": "a\0b", "folder": None},
+        {"kind": "artifact", "path": "x", "folder": 7},
+        {"kind": "end", "status": 3, "time": 4},
+        {"kind": ["metrics"]},
+    ]
+    for entry in entries:
+        spool = Spool.create(spools, sound)
+        spool.append(entry)
+        spool.close()
+    tracker = track(store)
+    tracker.start("mine", {}, {})
+    log(tracker, 1)
+    tracker.finish()
+    mine = [run for run in store.runs.values() if run["name"] == "mine"]
+    assert [run["status"] for run in mine] == ["FINISHED"]
+    assert len(mine[0]["metrics"]) == 1
+    assert not [line for line in messages() if "tracking stopped" in line]
+    assert list(spools.glob("*.jsonl")) == []
+    assert len(list(spools.glob("*.damaged"))) == len(headers)
+    assert len([line for line in messages() if "is damaged, and was put away" in line]) == len(headers)
+
+
+def test_a_fault_in_what_an_earlier_run_has_left_puts_it_away(
+    store: FakeStore, spools: Path, messages: Messages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = {"kind": "run", "location": store.location, "experiment": "kcv", "name": "old", "time": 1}
+    Spool.create(spools, {**header, "params": {}, "tags": {}, "run_id": None, "continues": None}).close()
+    conclude = Delivery.conclude
+
+    def fail(delivery: Delivery) -> None:
+        if delivery.spool.header["name"] == "old":
+            raise KeyError("what nobody thought of")
+        conclude(delivery)
+
+    monkeypatch.setattr(Delivery, "conclude", fail)
+    tracker = track(store)
+    tracker.start("mine", {}, {})
+    tracker.finish()
+    assert [line for line in messages() if "put away" in line]
+    assert [run["status"] for run in store.runs.values() if run["name"] == "mine"] == ["FINISHED"]

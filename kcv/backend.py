@@ -1,0 +1,76 @@
+"""Keras as kcv needs it: on torch, in float32, channels last, whatever else this machine has it for.
+
+Keras reads such things from `keras.json` in `~/.keras`, or, where a user has no home, in `/tmp`, where anybody may have
+put it. What is in there would change what kcv computes.
+"""
+
+# Imported with kcv itself: see there why nothing else may be imported yet.
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
+_SETTINGS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}  # Keras' own defaults
+
+
+def settle() -> None:
+    """Makes Keras, now or when it is imported, what kcv needs; the backend is settled before its import alone."""
+    # A KERAS_BACKEND set for other programs on this machine must not break kcv.
+    os.environ["KERAS_BACKEND"] = "torch"
+    keras = sys.modules.get("keras")
+    if keras is not None:
+        _set(keras)
+    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def _set(keras: "ModuleType") -> None:
+    for name, value in _SETTINGS.items():
+        getattr(keras.config, f"set_{name}")(value)
+
+
+class _Finder:
+    """Finds Keras where Python does, and has it imported without its file of settings."""
+
+    def find_spec(
+        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
+        """Returns the module of Keras; of all others nothing, for the other finders to find them."""
+        if name != "keras":
+            return None
+        import importlib.util
+
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        loader: Any = spec.loader
+        execute = loader.exec_module
+
+        def execute_alone(module: "ModuleType") -> None:
+            _without_settings(execute, module)
+
+        loader.exec_module = execute_alone
+        return spec
+
+
+def _without_settings(execute: "Callable[[ModuleType], None]", module: "ModuleType") -> None:
+    own = os.environ.get("KERAS_HOME")
+    os.environ["KERAS_HOME"] = os.devnull  # no folder: nothing is read, and nothing written
+    try:
+        execute(module)
+    finally:
+        if own is None:
+            del os.environ["KERAS_HOME"]
+        else:
+            os.environ["KERAS_HOME"] = own
+    _set(module)
+    config = sys.modules.get("keras.src.backend.config")
+    if hasattr(config, "_KERAS_DIR"):  # for programs that use Keras beside kcv: its downloads have their usual place
+        home = own or os.path.join(os.path.expanduser("~"), ".keras")
+        vars(config)["_KERAS_DIR"] = home if own or os.access(os.path.dirname(home), os.W_OK) else "/tmp/.keras"

@@ -21,5 +21,20 @@ def plain(text: object) -> str:
     return "".join(char.encode("unicode_escape").decode() if _obeyed(char) else char for char in str(text))
 
 
+def look(name: str) -> str:
+    """Returns what is left of a name without case, spaces at its ends, invisible characters and forms of Unicode.
+
+    Names for which it is the same are taken for one by people, and some also by disks.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join("".join(char for char in folded if unicodedata.category(char) != "Cf").split())
+
+
+def shortened(text: object, most: int = 200) -> str:
+    """Returns a text for an error message: of a longer one the beginning and the end."""
+    whole = str(text)
+    return whole if len(whole) <= most else f"{whole[: most // 2]}...{whole[-most // 2 :]}"
+
+
 def _obeyed(char: str) -> bool:
     return unicodedata.category(char) in _CATEGORIES or char in _DIRECTIONS

@@ -14,7 +14,8 @@ from kcv.checking import proportions
 from kcv.checking.copies import copies
 from kcv.checking.findings import KINDS, Finding, Member
 from kcv.checking.reading import read
-from kcv.data.dataset import SPLITS, Source
+from kcv.data.dataset import SPLITS
+from kcv.data.understood import Understood
 from kcv.errors import UsageError
 from kcv.files import expanded, write_csv, write_json
 
@@ -33,12 +34,14 @@ class DataCheck:
         class_names: its classes.
         counts: pictures under each split.
         findings: the worst kinds first, in the order of `KINDS`.
+        understood: what the folders of the source were taken for, where it has some.
     """
 
     data: str
     class_names: tuple[str, ...]
     counts: dict[str, int]
     findings: Sequence[Finding]
+    understood: Understood | None = None
 
     @property
     def errors(self) -> int:
@@ -77,6 +80,7 @@ class DataCheck:
             "data": self.data,
             "classes": list(self.class_names),
             "pictures": self.counts,
+            "understood": self.understood.to_dict() if self.understood else None,
             "errors": self.errors,
             "warnings": self.warnings,
             "by_kind": self.by_kind,
@@ -137,20 +141,16 @@ def check(
             proportions.formats(pictures),
             proportions.splits(opened),
             copies(pictures, similarity, progress=progress),
-            _ignored(opened),
+            proportions.layout(opened),
+            proportions.names(opened),
+            proportions.ignored(opened),
             proportions.shapes(pictures),
             proportions.imbalance(opened),
         ),
         key=lambda finding: order.index(finding.kind),
     )
     counts = {split: len(opened.splits[split]) for split in SPLITS if split in opened.splits}
-    found = DataCheck(opened.name, opened.class_names, counts, findings)
+    found = DataCheck(opened.name, opened.class_names, counts, findings, opened.understood)
     if path is not None:
         found.write(path)
     return found
-
-
-def _ignored(source: Source) -> list[Finding]:
-    if source.root is None:
-        return []
-    return list(proportions.ignored(source, source.root))

@@ -19,6 +19,8 @@ KINDS: Final[dict[str, tuple[Severity, str]]] = {
     "duplicate": ("warning", "the same picture several times"),
     "near_duplicate": ("warning", "nearly the same picture several times"),
     "suffix": ("warning", "named like another format than it is"),
+    "layout": ("warning", "folders that could have been meant otherwise"),
+    "names": ("warning", "class names that differ only by case, spaces or invisible characters"),
     "ignored": ("warning", "in the folder, but not read"),
     "blank": ("warning", "one colour all over"),
     "odd_size": ("warning", "of an odd size or shape"),

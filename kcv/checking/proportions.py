@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -15,6 +14,7 @@ from kcv.checking.reading import Read, Seen
 from kcv.config import MIN_IMAGE_SIZE, DataConfig
 from kcv.data.dataset import Source
 from kcv.errors import DataError
+from kcv.names import look
 
 IMBALANCED: Final = 10
 """From this many times the pictures of the smallest class on, the largest one is worth a warning."""
@@ -82,23 +82,23 @@ def _odd(one: Seen, median: float) -> str | None:
     return None
 
 
-def ignored(source: Source, root: Path) -> Iterator[Finding]:
-    """Yields the files below a folder source that are no pictures of it, hidden ones left out; one finding a suffix."""
-    known = {picture for samples in source.splits.values() for picture in samples.pictures}
-    found = Counter[str]()
-    example: dict[str, str] = {}
-    for file in sorted(root.rglob("*")):
-        relative = file.relative_to(root)
-        if file in known or not file.is_file() or any(part.startswith(".") for part in relative.parts):
-            continue
-        if "__MACOSX" in relative.parts:
-            continue
-        suffix = file.suffix.lower()
-        found[suffix] += 1
-        example.setdefault(suffix, relative.as_posix())
-    for suffix, count in found.most_common():
-        kind = f"{suffix} file" if suffix else "file without a suffix"
-        why = "outside the class folders" if suffix in images.EXTENSIONS else "not a format that is read"
-        plural = "" if count == 1 else "s"
-        message = f"{count:,} {kind}{plural}, {why}: {example[suffix]}{' ...' if count > 1 else ''}"
-        yield Finding("ignored", message, (Member(example[suffix], "", ""),))
+def ignored(source: Source) -> Iterator[Finding]:
+    """Yields the files below a folder source that are not used; one finding a suffix and reason."""
+    for one in source.understood.left_out if source.understood else ():
+        yield Finding("ignored", one.message, (Member(one.example, "", ""),))
+
+
+def layout(source: Source) -> Iterator[Finding]:
+    """Yields what of a folder source could have been meant otherwise."""
+    for note in source.understood.notes if source.understood else ():
+        yield Finding("layout", note)
+
+
+def names(source: Source) -> Iterator[Finding]:
+    """Yields the class names that a person takes for one."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in source.class_names:
+        alike[look(name)].append(name)
+    for same in alike.values():
+        if len(same) > 1:
+            yield Finding("names", f"the class names {', '.join(map(ascii, same))} are alike")

@@ -27,6 +27,7 @@ def data_check(found: DataCheck, written: str | None) -> str:
 
     pictures = ", ".join(f"{count:,} {split}" for split, count in found.counts.items())
     lines = [f"  {found.data}: {pictures} pictures of {len(found.class_names)} classes"]
+    lines += [f"    {line}" for line in (found.understood.lines() if found.understood else ())]
     by_kind: dict[str, list[Finding]] = defaultdict(list)
     for finding in found.findings:
         by_kind[finding.kind].append(finding)

@@ -104,6 +104,7 @@ def load(data: DataConfig) -> Dataset:
         val=pictures[1],
         test=pictures[2] if test is not None else None,
         in_memory=in_memory,
+        understood=tuple(source.understood.lines()) if source.understood else (),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from kcv.data.dataset import Labels, Samples, Source
 from kcv.errors import DataError
-from kcv.names import is_plain
+from kcv.names import is_plain, look
 
 
 def listed(names: Sequence[str], limit: int = 5) -> str:
@@ -23,22 +24,33 @@ def relabel(labels: Labels, old: Sequence[str], new: Sequence[str], where: str, 
     Args:
         labels: int64 [n].
         old: the class names that `labels` point into; those without a picture may be missing from `new`.
-        new: the class names wanted.
+        new: the class names wanted. Forms of Unicode make no difference.
         where: what the error names as the place of the pictures.
         holder: what the error names as the one that knows the classes `new`.
 
     Raises:
         DataError: a class that has pictures is not in `new`.
     """
-    position = {name: i for i, name in enumerate(new)}
-    unknown = [old[int(i)] for i in np.unique(labels) if old[int(i)] not in position]
+    # Disks of macOS store names in another Unicode form: which form it is, nobody sees or means.
+    forms = {unicodedata.normalize("NFC", name): i for i, name in enumerate(new)}
+    position = {**forms, **{name: i for i, name in enumerate(new)}}
+    positions = [position.get(name, position.get(unicodedata.normalize("NFC", name), -1)) for name in old]
+    unknown = [old[int(i)] for i in np.unique(labels) if positions[int(i)] < 0]
     if unknown:
         kind = "a class" if len(unknown) == 1 else "classes"
         raise DataError(
-            f"{where}: has {kind} that {holder} does not have: {listed(unknown)}; allowed: {listed(new, limit=12)}."
+            f"{where}: has {kind} that {holder} does not have: {listed(unknown)}; "
+            f"allowed: {listed(new, limit=12)}.{_alike(unknown, new)}"
         )
-    table = np.array([position.get(name, -1) for name in old], dtype=np.int64)
+    table = np.array(positions, dtype=np.int64)
     return table[labels]
+
+
+def _alike(unknown: Sequence[str], known: Sequence[str]) -> str:
+    """Returns a hint where an unknown name looks like a known one."""
+    looks = {look(name): name for name in known}
+    found = next(((name, looks[look(name)]) for name in unknown if look(name) in looks), None)
+    return f" {found[0]!a} and {found[1]!a} look alike, but are two names." if found else ""
 
 
 def align(
@@ -63,7 +75,9 @@ def align(
     class_names = tuple(parts[first][0])
     twice = sorted({class_name for class_name in class_names if class_names.count(class_name) > 1})
     if odd := [name for name in class_names if not is_plain(name)]:
-        raise DataError(f"{name}: the class names {listed(odd)} hold control characters; rename them.")
+        raise DataError(
+            f"{name}: the class names {listed(odd)} hold control characters or bytes that are not UTF-8; rename them."
+        )
     if twice:
         raise DataError(f"{name}: the class names {listed(twice)} stand twice in {first}.")
     splits = {

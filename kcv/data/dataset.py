@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 from kcv import images
 from kcv.data.file_names import FileNames, FilePaths
 from kcv.data.row_pictures import RowNames, RowPictures
+from kcv.data.understood import Understood
+from kcv.errors import DataError
+from kcv.names import shortened
 
 Labels: TypeAlias = NDArray[np.int64]
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -66,6 +70,7 @@ class Source:
         image_size: the side of its pictures (pixels) where all are that one square, else None.
         flat: the source knows no splits; all of it stands under `train`.
         root: the folder whose files it lists, where it is one.
+        understood: what that folder was taken for.
     """
 
     name: str
@@ -74,6 +79,7 @@ class Source:
     image_size: int | None = None
     flat: bool = False
     root: Path | None = None
+    understood: Understood | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -103,10 +109,19 @@ class Source:
             for name, picture in zip(samples.names, samples.pictures, strict=True):
                 add(name.encode(errors="surrogateescape"))
                 if isinstance(picture, Path):
-                    add(str(picture.stat().st_size).encode())
+                    add(str(self._size(picture, name)).encode())
                 else:
                     add(picture if isinstance(picture, bytes) else picture.tobytes())
         return digest.hexdigest()
+
+    def _size(self, file: Path, name: str) -> int:
+        try:
+            return file.stat().st_size
+        except OSError as error:
+            why = f"cannot be read: {error.strerror or error}"
+            if file.is_symlink() and not os.path.exists(file):
+                why = f"is a link to {shortened(os.readlink(file))}, which is not there; fetch the file or remove it"
+            raise DataError(f"{self.name}: {shortened(name)} {why}.") from None
 
 
 @dataclass(frozen=True)
@@ -169,6 +184,7 @@ class Dataset:
         val: what choices (best epoch, early stop) are made on.
         test: what is measured once, at the end; None where the user asked for none.
         in_memory: whether the pixels of all splits are held.
+        understood: what the folder of the source was taken for, in lines for a person.
     """
 
     name: str
@@ -180,3 +196,4 @@ class Dataset:
     val: Pictures
     test: Pictures | None
     in_memory: bool
+    understood: tuple[str, ...] = ()

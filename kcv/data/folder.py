@@ -2,83 +2,128 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from kcv.data.classes import align
-from kcv.data.dataset import Samples, Source
+from kcv.data.classes import align, listed
+from kcv.data.dataset import SPLITS, Samples, Source
 from kcv.data.file_names import FileNames, FilePaths
+from kcv.data.layout import EXPECTED, Layout, understand
+from kcv.data.tree import Folder, Tree, join
+from kcv.data.understood import NOT_READ, LeftOut, Understood
 from kcv.errors import DataError
-from kcv.images.files import is_picture_name, walk
-
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-
-_LAYOUT = "expected one folder a class with its pictures, PATH/<class>/*.jpg, or PATH/train|val|test/<class>/*.jpg"
 
 
 def open_source(path: Path, name: str | None = None) -> Source:
     """Lists the pictures below the class folders of `path`; none is opened.
 
-    A folder `train` (`val`, `test` ...) is a split where it holds folders and no pictures; otherwise it is a class of
-    that name. Beside splits, other folders are not read. Folders inside a class folder belong to the class. Hidden
-    files and files that are no pictures are left out.
+    Which folders are splits and which are classes is said in `kcv.data.layout`. Folders inside a class folder belong to
+    the class. Left out are hidden files and those of `kcv.images.clutter`, what kcv made (`kcv.data.outputs`), and, as
+    the `Source` tells, files in other formats and pictures outside the class folders.
 
     Args:
         path: the folder.
         name: what the source is called; by default the path.
 
     Raises:
-        DataError: no class folders, or no pictures in them.
+        DataError: no class folders, or no pictures in them; or the tree can be read two ways.
     """
     name = name or str(path)
-    folders = _subfolders(path)
-    split_folders = [folder for folder in folders if folder.name in SPLIT_FOLDERS and _holds_classes(folder)]
-    if split_folders:
-        found: dict[str, Path] = {}
-        for folder in split_folders:
-            split = SPLIT_FOLDERS[folder.name]
-            if split in found:
-                raise DataError(f"{name}: {found[split].name} and {folder.name} are both the {split} split; keep one.")
-            found[split] = folder
-        return align(name, {split: _read(folder, path, name) for split, folder in found.items()}, root=path)
-    if not folders:
-        loose = any(is_picture_name(child.name) for child in path.iterdir())
-        raise DataError(f"{name}: {'holds pictures but no class folders' if loose else 'no pictures'}; {_LAYOUT}.")
-    return align(name, {"train": _read(path, path, name)}, flat=True, root=path)
+    tree = Tree(path)
+    layout = understand(tree, name)
+    parts = {split: _read(tree, place, name) for split, place in layout.splits.items()}
+    source = align(name, parts, flat=layout.flat, root=path)
+    understood = Understood(
+        source.class_names,
+        {} if layout.flat else {split: layout.splits[split] for split in SPLITS if split in layout.splits},
+        {split: len(samples) for split, samples in source.splits.items()},
+        *_Leftovers(tree, layout).found(),
+        layout.notes,
+    )
+    return replace(source, understood=understood)
 
 
-def _read(folder: Path, root: Path, name: str) -> tuple[list[str], Samples]:
+def _read(tree: Tree, place: str, name: str) -> tuple[list[str], Samples]:
     """Returns the class names of one split, sorted, and its pictures. Classes may be empty, the split may not."""
-    class_folders = _subfolders(folder)
+    class_names = tree.folders(place)
+    _require_different(class_names, name)
     counts: list[int] = []
 
     def found() -> Iterator[str]:
-        for class_folder in class_folders:
-            files = sorted(walk(class_folder))
+        for class_name in class_names:
+            files = tree.pictures(join(place, class_name))
             counts.append(len(files))
-            yield from (file.relative_to(root).as_posix() for file in files)
+            yield from files
 
     names = FileNames.of(found())
     if not len(names):
-        below = "" if folder == root else f" in {folder.relative_to(root)}"
-        raise DataError(f"{name}: no pictures{below}; {_LAYOUT}.")
-    samples = Samples(FilePaths(root, names), np.repeat(np.arange(len(counts)), counts), names)
-    return [class_folder.name for class_folder in class_folders], samples
+        raise DataError(f"{name}: no pictures{f' in {place}' if place else ''}; {EXPECTED}.")
+    return class_names, Samples(FilePaths(tree.root, names), np.repeat(np.arange(len(counts)), counts), names)
 
 
-def _subfolders(path: Path) -> list[Path]:
-    try:
-        return sorted(child for child in path.iterdir() if child.is_dir() and not _hidden(child.name))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be listed ({error.strerror}).") from error
+def _require_different(class_names: list[str], name: str) -> None:
+    """Refuses folders whose names are one text in two Unicode forms: what looks like one class would be two."""
+    forms: dict[str, str] = {}
+    for class_name in class_names:
+        form = unicodedata.normalize("NFC", class_name)
+        if form in forms:
+            both = listed([ascii(forms[form]), ascii(class_name)])
+            raise DataError(f"{name}: two class folders have one name in two Unicode forms, {both}; merge them.")
+        forms[form] = class_name
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"  # what macOS adds to zip files
+@dataclass
+class _Leftovers:
+    """Finds what of a tree is not used, and why."""
 
+    tree: Tree
+    layout: Layout
+    files: dict[tuple[str, str], tuple[int, str]] = field(default_factory=lambda: defaultdict(lambda: (0, "")))
+    outputs: list[str] = field(default_factory=list)
 
-def _holds_classes(folder: Path) -> bool:
-    loose = any(is_picture_name(child.name) for child in folder.iterdir())
-    return bool(_subfolders(folder)) and not loose
+    def found(self) -> tuple[list[LeftOut], list[str]]:
+        """Returns the files, those of the most numerous kind first, and the folders that kcv made."""
+        class_folders = {
+            join(place, name) for place in self.layout.splits.values() for name in self.tree.folders(place)
+        }
+        for class_folder in sorted(class_folders):
+            for folder in self.tree.below(class_folder):
+                self._unread(folder)
+                self.outputs += [join(folder.place, name) for name in self.tree.outputs(folder.place)]
+        pending = [""]
+        while pending:
+            place = pending.pop()
+            try:
+                folder = self.tree.folder(place)
+            except DataError:  # nobody needs it
+                continue
+            self._unread(folder)
+            why = self._why(place)
+            for name in folder.pictures if folder.count else ():
+                self._add(os.path.splitext(name)[1].lower(), 1, why, join(place, name))
+            self.outputs += [join(place, name) for name in self.tree.outputs(place)]
+            # Links out of the data are not followed where only leftovers are counted.
+            inner = [join(place, name) for name in self.tree.folders(place) if name not in folder.links]
+            pending += [each for each in reversed(inner) if each not in class_folders]
+        left_out = [LeftOut(suffix, count, why, example) for (suffix, why), (count, example) in self.files.items()]
+        return sorted(left_out, key=lambda one: (-one.count, one.example)), sorted(self.outputs)
+
+    def _why(self, place: str) -> str:
+        if any(place == each or place.startswith(f"{each}/") for each in self.layout.without_classes):
+            return "in a test split without class folders"
+        ways = [each for each in self.layout.splits.values() if each.startswith(f"{place}/") or each == place]
+        return "outside the class folders" if ways or place == "" else "beside the splits"
+
+    def _unread(self, folder: Folder) -> None:
+        for suffix, (count, example) in folder.others.items():
+            self._add(suffix, count, NOT_READ, join(folder.place, example))
+
+    def _add(self, suffix: str, count: int, why: str, example: str) -> None:
+        before, first = self.files[suffix, why]
+        self.files[suffix, why] = (before + count, min(first, example) if before else example)

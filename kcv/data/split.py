@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import numpy as np
@@ -32,44 +33,90 @@ def three_way(
         raise DataError(f"{source.name}: has no train split, only {_listed(source)}.")
     if len(source.class_names) < 2:
         only = f"only the class {source.class_names[0]!r}" if source.class_names else "no class"
-        raise DataError(f"{source.name}: holds {only}; at least two classes are needed to train.")
+        hint = "".join(
+            f" {note[0].upper()}{note[1:]}." for note in (source.understood.notes if source.understood else ())
+        )
+        raise DataError(f"{source.name}: holds {only}; at least two classes are needed to train.{hint}")
     train = source.splits["train"]
     test = source.splits.get("test")
     val = source.splits.get("val")
     for split, part in source.splits.items():
         _require_classes(source, split, part)
-    if test is None and test_fraction > 0:
-        train, test = _carve(source, train, test_fraction, seed, "test")
+    wanted = {"test": test_fraction} if test is None and test_fraction > 0 else {}
     if val is None:
-        train, val = _carve(source, train, val_fraction, seed, "val")
+        wanted["val"] = val_fraction
+    if wanted:
+        taken, train = _carve(source, train, wanted, seed)
+        test = taken.get("test", test)
+        val = taken.get("val", val)
+    assert val is not None
     return train, val, test
 
 
-def _carve(source: Source, samples: Samples, fraction: float, seed: int, split: str) -> tuple[Samples, Samples]:
-    """Takes a stratified `fraction` out of `samples`; returns (the rest, what was taken), both in source order."""
+def _carve(
+    source: Source, samples: Samples, wanted: Mapping[str, float], seed: int
+) -> tuple[dict[str, Samples], Samples]:
+    """Takes stratified parts out of `samples`, one after the other; returns them and the rest, all in source order.
+
+    Where scikit-learn can do it, it is its split, which runs of earlier versions have; else each class gives at least
+    one picture to each part.
+    """
+    parts = _proportional(samples.labels, wanted, seed)
+    if parts is None:
+        counts = np.bincount(samples.labels, minlength=len(source.class_names))
+        if counts.min() <= len(wanted):
+            _refuse(source, counts, int(counts.argmin()), ["train", *wanted])
+        parts = _at_least_one(samples.labels, wanted, seed)
+    rest = np.setdiff1d(np.arange(len(samples)), np.concatenate(list(parts.values())), assume_unique=True)
+    return {split: samples.take(part) for split, part in parts.items()}, samples.take(rest)
+
+
+def _proportional(labels: Labels, wanted: Mapping[str, float], seed: int) -> dict[str, Labels] | None:
+    """Returns the positions that scikit-learn takes for each part, ascending; None where a class would miss one."""
     from sklearn.model_selection import train_test_split
 
-    counts = np.bincount(samples.labels, minlength=len(source.class_names))
-    indices = np.arange(len(samples))
-    try:
-        rest, taken = train_test_split(
-            indices, test_size=fraction, stratify=samples.labels, random_state=seed, shuffle=True
-        )
-    except ValueError:  # scikit-learn's words name neither the class nor the option
-        _refuse(source, counts, int(counts.argmin()), fraction, split)
-    for part in (rest, taken):
-        missing = np.flatnonzero(np.bincount(samples.labels[part], minlength=len(counts)) == 0)
-        if len(missing):
-            _refuse(source, counts, int(missing[0]), fraction, split)
-    return samples.take(np.sort(rest)), samples.take(np.sort(taken))
+    classes = len(np.unique(labels))
+    parts: dict[str, Labels] = {}
+    rest = np.arange(len(labels))
+    for split, fraction in wanted.items():
+        try:
+            rest, taken = train_test_split(
+                rest, test_size=fraction, stratify=labels[rest], random_state=seed, shuffle=True
+            )
+        except ValueError:  # too few pictures of a class, or fewer in the part than classes
+            return None
+        rest = np.sort(rest)
+        parts[split] = np.sort(taken)
+        if min(len(np.unique(labels[part])) for part in (rest, taken)) < classes:
+            return None
+    return parts
 
 
-def _refuse(source: Source, counts: Labels, position: int, fraction: float, split: str) -> NoReturn:
+def _at_least_one(labels: Labels, wanted: Mapping[str, float], seed: int) -> dict[str, Labels]:
+    """Returns the positions of each part, ascending: of each class its share, at least one, and one stays at least."""
+    # NumPy promises that these numbers never change, unlike those of its newer generators.
+    order = np.random.RandomState(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    left = np.bincount(labels)
+    begins = np.cumsum(left) - left
+    within = np.arange(len(order)) - begins[labels[order]]
+    first = np.zeros_like(left)
+    parts: dict[str, Labels] = {}
+    for number, (split, fraction) in enumerate(wanted.items(), start=1):
+        reserved = 1 + len(wanted) - number  # for train, and for the parts that follow
+        taken = np.clip(np.floor(left * fraction + 0.5).astype(np.int64), 1, np.maximum(left - reserved, 1))
+        mine = (within >= first[labels[order]]) & (within < (first + taken)[labels[order]])
+        parts[split] = np.sort(order[mine])
+        first, left = first + taken, left - taken
+    return parts
+
+
+def _refuse(source: Source, counts: Labels, position: int, splits: Sequence[str]) -> NoReturn:
     n = int(counts[position])
     raise DataError(
         f"{source.name}: class {source.class_names[position]!r} has {n} {'picture' if n == 1 else 'pictures'} to "
-        f"train on, too few to be in both train and {split} with {split}_fraction={fraction:g}; "
-        f"add pictures, raise {split}_fraction or remove the class."
+        f"train on, too few to be in {', '.join(splits[:-1])} and {splits[-1]}; add pictures or remove the class"
+        f"{', or do without a test split (test_fraction=0)' if 'test' in splits and n == len(splits) - 1 else ''}."
     )
 
 

@@ -11,6 +11,10 @@ from typing import IO, Final
 
 from kcv.errors import DataError
 from kcv.files import expanded
+from kcv.images.clutter import is_clutter
+from kcv.images.patterns import is_folder, matches
+from kcv.names import shortened
+from kcv.untrusted import is_link
 
 SUFFIXES: Final = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -31,7 +35,7 @@ _READ = 65536  # bytes of a list that are read at a time
 
 def is_picture_name(name: str) -> bool:
     """Whether a file of this name is taken for a picture: not hidden, and a known extension."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+    return not is_clutter(name) and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
 def walk(folder: Path, *, recursive: bool = True, lenient: bool = False) -> Iterator[Path]:
@@ -45,37 +49,40 @@ def walk(folder: Path, *, recursive: bool = True, lenient: bool = False) -> Iter
     Raises:
         DataError: a folder cannot be read.
 
-    Only the names of one folder at a time are held, so a million pictures cost little. Hidden files and folders are
-    skipped. Links to folders are followed, each folder once, so a link back to a parent makes no loop.
+    Only the names of some folders at a time are held, so a million pictures cost little. Hidden files and folders, and
+    what systems leave there (`kcv.images.clutter`), are skipped. Links to folders are followed, each folder once, so a
+    link back to a parent makes no loop.
     """
-    yield from _walk(str(folder), recursive, lenient, {os.path.realpath(folder)})
-
-
-def _walk(folder: str, recursive: bool, lenient: bool, seen: set[str]) -> Iterator[Path]:
-    files: list[str] = []
-    folders: list[str] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    folders.append(entry.name)
-                elif is_picture_name(entry.name):
-                    files.append(entry.name)
-    except OSError as error:
-        if lenient and len(seen) > 1:
-            yield Path(folder)
+    seen: set[str] = set()
+    pending = [(str(folder), os.path.realpath(folder))]
+    while pending:
+        here, real = pending.pop()
+        if real in seen:
+            continue
+        seen.add(real)
+        files: list[str] = []
+        folders: list[tuple[str, bool]] = []
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if is_clutter(entry.name):
+                        continue
+                    if is_folder(entry):
+                        folders.append((entry.name, is_link(Path(entry.path))))
+                    elif is_picture_name(entry.name):
+                        files.append(entry.name)
+        except OSError as error:
+            if lenient and len(seen) > 1:
+                yield Path(here)
+                continue
+            raise DataError(f"{shortened(here)}: cannot be read: {error.strerror or error}") from None
+        yield from (Path(here, name) for name in sorted(files))
+        if not recursive:
             return
-        raise DataError(f"{folder}: cannot be read: {error.strerror or error}") from None
-    for name in sorted(files):
-        yield Path(folder, name)
-    for name in sorted(folders) if recursive else ():
-        path = os.path.join(folder, name)
-        real = os.path.realpath(path)
-        if real not in seen:
-            seen.add(real)
-            yield from _walk(path, recursive, lenient, seen)
+        for name, link in sorted(folders, reverse=True):
+            path = os.path.join(here, name)
+            # To ask the system for each real path would take time that grows with the depth.
+            pending.append((path, os.path.realpath(path) if link else os.path.join(real, name)))
 
 
 def find(paths: Sequence[str | Path], *, recursive: bool = False) -> Iterator[Path]:
@@ -95,24 +102,24 @@ def find(paths: Sequence[str | Path], *, recursive: bool = False) -> Iterator[Pa
 
 def _find(given: str | Path, recursive: bool) -> Iterable[Path]:
     path = expanded(given)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike a Path's, it is False for a name that no file can have
         pictures = walk(path, recursive=recursive, lenient=True)
-    elif path.exists():
+    elif os.path.exists(path):
         return [path]
     elif glob.has_magic(str(path)):
         pictures = _match(str(path), recursive)
     else:
-        raise DataError(f"{given}: no such file or folder.")
+        raise DataError(f"{shortened(given)}: no such file or folder.")
     first = next(pictures, None)
     if first is not None:
         return chain([first], pictures)
-    if path.is_dir() and not recursive and next(walk(path), None) is not None:
+    if os.path.isdir(path) and not recursive and next(walk(path), None) is not None:
         raise DataError(f"{given}: no pictures there, only in folders below it; --recursive takes those.")
-    raise DataError(f"{given}: no pictures there ({', '.join(sorted(EXTENSIONS))}).")
+    raise DataError(f"{shortened(given)}: no pictures there ({', '.join(sorted(EXTENSIONS))}).")
 
 
 def _match(pattern: str, recursive: bool) -> Iterator[Path]:
-    for match in map(Path, sorted(glob.glob(pattern, recursive=True))):
+    for match in map(Path, matches(pattern)):
         if match.is_dir():
             yield from walk(match, recursive=recursive, lenient=True)
         elif is_picture_name(match.name):

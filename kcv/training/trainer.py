@@ -115,6 +115,8 @@ def _train(start: _Start, stopping: Stopping, held: ExitStack, group: Group) -> 
         pretrained = models.load_weights(config.model)
         dataset = data.load(config.data)
     _log.info("data       %s", _describe_data(dataset))
+    for line in dataset.understood:
+        _log.info("           %s", line)
     _log.info("device     %s (%s), %s: %s", device, describe_device(device), policy, reason)
     if group.several:
         synced = "the whole batch" if syncs_batchnorm(config, group.size) else "each process's part"

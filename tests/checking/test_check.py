@@ -163,6 +163,36 @@ def test_where_most_pictures_look_alike_only_the_nearest_count(photos: Path) -> 
     assert "alike" not in kinds(check(photos, similarity=0.8))
 
 
+def test_names_that_look_alike_are_named(photos: Path) -> None:
+    for split in ("train", "val", "test"):
+        (photos / split / "cat").rename(photos / split / "Dog ")
+    assert [(found.kind, found.message) for found in check(photos).findings] == [
+        ("names", "the class names 'Dog ', 'dog' are alike")
+    ]
+
+
+def test_folders_that_could_be_meant_otherwise_are_named(tmp_path: Path) -> None:
+    for seed, place in enumerate(("ill/left", "ill/right", "well/left", "well/right")):
+        (tmp_path / place).mkdir(parents=True)
+        for i in range(5):
+            scene(10 * seed + i).save(tmp_path / place / f"{i}.png")
+    (finding,) = check(tmp_path).findings
+    assert finding.kind == "layout"
+    assert finding.message.startswith("all class folders hold the same folders ('left', 'right')")
+
+
+def test_the_summary_says_what_was_understood(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "val").rename(photos / "Valid")
+    scene(904).save(photos / "loose.jpg")
+    assert main(["check", str(photos)]) == 0
+    out = capsys.readouterr().out
+    assert "splits: train (16) from train/, val (16) from Valid/, test (16) from test/\n" in out
+    assert "2 classes: cat, dog\n" in out
+    assert "left out: 1 file (1 .jpg), outside the class folders: loose.jpg\n" in out
+    assert main(["check", str(photos), "--format=json"]) == 0
+    assert json.loads(capsys.readouterr().out)["understood"]["splits"]["val"] == "Valid"
+
+
 def test_what_train_would_refuse_is_an_error(photos: Path) -> None:
     shutil.rmtree(photos / "test" / "dog")
     (finding,) = check(photos).findings

@@ -35,3 +35,15 @@ def test_unknown_and_double_classes_are_named() -> None:
         align("pets", {"train": part(["cat", "dog"], [0, 1]), "val": part(["cat", "owl"], [0, 1])})
     with pytest.raises(DataError, match="'cat' stand twice"):
         align("pets", {"train": part(["cat", "cat"], [0, 1])})
+
+
+def test_forms_of_unicode_make_no_difference() -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    assert relabel(np.array([0]), [decomposed], ["tea", composed], "here", "the model").tolist() == [1]
+    assert relabel(np.array([0]), [composed], ["tea", decomposed], "here", "the model").tolist() == [1]
+
+
+@pytest.mark.parametrize("name", ["Cat", "cat ", "c\u200bat"])
+def test_a_name_that_looks_like_a_known_one_is_pointed_out(name: str) -> None:
+    with pytest.raises(DataError, match="and 'cat' look alike, but are two names"):
+        relabel(np.array([0]), [name], ["cat", "dog"], "here", "the model")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,43 @@ def test_validation_is_carved_beside_a_given_test() -> None:
     assert (len(train), np.bincount(val.labels).tolist()) == (54, [2, 2, 2])
 
 
+def test_splits_of_earlier_versions_stay_as_they_were() -> None:
+    """A run is measured again on the pictures that it was measured on: the digests are those of version 0.1."""
+    digests = []
+    for splits, fractions, seed in (
+        ({"train": (40, 25, 60)}, (0.1, 0.1), 42),
+        ({"train": (9, 12, 200)}, (0.3, 0.25), 7),
+        ({"train": (30, 31, 32), "test": (4, 4, 4)}, (0.1, 0.1), 42),
+    ):
+        parts = three_way(source(**splits), val_fraction=fractions[0], test_fraction=fractions[1], seed=seed)
+        text = "|".join(" ".join(part.names) for part in parts if part is not None)
+        digests.append(hashlib.sha256(text.encode()).hexdigest()[:16])
+    assert digests == ["c85b2a286950fc5d", "3fddd327a8c0cf04", "f6fcd5ad3088db85"]
+
+
+@pytest.mark.parametrize(
+    "counts", [(200, 100, 4), (3, 3, 3), (5, 5, 5), (500, 3, 500), (6,) * 200], ids=lambda counts: str(counts[:3])
+)
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5])
+def test_each_class_is_in_each_split(counts: tuple[int, ...], fraction: float) -> None:
+    given = Source("pets", tuple(map(str, range(len(counts)))), {"train": samples(counts)})
+    parts = three_way(given, val_fraction=fraction, test_fraction=fraction, seed=42)
+    again = three_way(given, val_fraction=fraction, test_fraction=fraction, seed=42)
+    names: list[str] = []
+    for part, same in zip(parts, again, strict=True):
+        assert part is not None and same is not None
+        assert np.bincount(part.labels, minlength=len(counts)).min() >= 1
+        assert list(part.names) == list(same.names)
+        assert (np.diff([int(name.removeprefix("p")) for name in part.names]) > 0).all(), "source order, for the disk"
+        names += part.names
+    assert sorted(names) == sorted(given.splits["train"].names)
+
+
+def test_two_pictures_of_a_class_are_enough_for_train_and_val() -> None:
+    train, val, _ = three_way(source(train=(2, 2, 9)), val_fraction=0.1, test_fraction=0, seed=0)
+    assert np.bincount(train.labels).min() == np.bincount(val.labels).min() == 1
+
+
 def test_no_test_where_none_is_wanted() -> None:
     assert three_way(source(train=(20, 20, 20)), val_fraction=0.1, test_fraction=0, seed=0)[2] is None
 
@@ -61,8 +100,8 @@ def test_no_test_where_none_is_wanted() -> None:
     ("counts", "words"),
     [
         ((50, 1, 50), "class 'dog' has 1 picture to train on"),
-        ((500, 3, 500), "class 'dog' has 3 pictures to train on, too few to be in both train and test"),
-        ((2, 2, 2), "test_fraction"),
+        ((500, 2, 500), "class 'dog' has 2 pictures to train on, too few to be in train, test and val"),
+        ((2, 2, 2), "test_fraction=0"),
         ((50, 0, 50), "the train split has no pictures of the class 'dog'"),
         ((0, 0, 50), "the classes 'cat', 'dog'"),
     ],

@@ -1,0 +1,176 @@
+"""A folder tree, read as far as somebody asks and each folder once: names only, no file is opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kcv.data.outputs import FILES, is_output
+from kcv.errors import DataError
+from kcv.images.clutter import is_clutter
+from kcv.images.files import is_picture_name
+from kcv.images.patterns import is_folder
+from kcv.names import shortened
+from kcv.untrusted import is_link
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What lies in one folder; hidden names and clutter are not there (`kcv.images.clutter`).
+
+    Attributes:
+        place: its path below the root of the tree, with `/`; empty for the root itself.
+        packed: names of its pictures, sorted, one after the other with a NUL between: a million take little.
+        count: how many these are.
+        others: of its other files, under each suffix (lower case) how many there are, and the first name.
+        inner: names of the folders in it, sorted.
+        links: those of them that are links.
+        made: whether it is an output of kcv or MLflow.
+    """
+
+    place: str
+    packed: bytes
+    count: int
+    others: Mapping[str, tuple[int, str]]
+    inner: tuple[str, ...]
+    links: frozenset[str]
+    made: bool
+
+    @property
+    def pictures(self) -> list[str]:
+        """Names of its pictures, sorted."""
+        return [os.fsdecode(name) for name in self.packed.split(b"\0")] if self.packed else []
+
+
+class Tree:
+    """Folders below a root. What kcv made among them is not seen, except by `outputs`.
+
+    Args:
+        root: the folder; all places are paths below it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._read: dict[str, Folder] = {}
+        self._holding: dict[str, bool] = {}
+
+    def folder(self, place: str) -> Folder:
+        """Returns what lies in a folder.
+
+        Raises:
+            DataError: it cannot be listed.
+        """
+        if place not in self._read:
+            self._read[place] = _listed(self.root, place)
+        return self._read[place]
+
+    def below(self, place: str, *, links: bool = True) -> Iterator[Folder]:
+        """Yields a folder and those below it, each before those in it, in the order of their names.
+
+        Each folder comes once, so a link back to a parent makes no loop.
+
+        Args:
+            place: of the first folder.
+            links: whether to follow them.
+
+        Raises:
+            DataError: a folder cannot be listed.
+        """
+        seen: set[str] = set()
+        pending = [(place, os.path.realpath(self.root / place))]
+        while pending:
+            here, real = pending.pop()
+            if real in seen:
+                continue
+            seen.add(real)
+            folder = self.folder(here)
+            if folder.made and here != place:
+                continue
+            yield folder
+            for name in reversed(folder.inner):
+                inner = join(here, name)
+                if name not in folder.links:
+                    # To ask the system for each real path would take time that grows with the depth.
+                    pending.append((inner, os.path.join(real, name)))
+                elif links:
+                    pending.append((inner, os.path.realpath(self.root / inner)))
+
+    def folders(self, place: str) -> list[str]:
+        """Returns the names of the folders in a folder, sorted, without those that hold nothing but outputs."""
+        return [name for name in self.folder(place).inner if not self._is_output(join(place, name))]
+
+    def outputs(self, place: str) -> list[str]:
+        """Returns the names of the folders in a folder that hold nothing but what kcv or MLflow made."""
+        return [name for name in self.folder(place).inner if self._is_output(join(place, name))]
+
+    def holding(self, place: str) -> list[str]:
+        """Returns the names of the folders in a folder that there are pictures below."""
+        return [name for name in self.folders(place) if self.holds(join(place, name))]
+
+    def holds(self, place: str) -> bool:
+        """Whether there are pictures below a folder."""
+        if place not in self._holding:
+            self._holding[place] = any(folder.count for folder in self.below(place))
+        return self._holding[place]
+
+    def count(self, place: str) -> int:
+        """Returns how many pictures there are below a folder."""
+        return sum(folder.count for folder in self.below(place))
+
+    def pictures(self, place: str) -> list[str]:
+        """Returns the paths below the root of all pictures below a folder, in the order of their parts."""
+        folders = list(self.below(place))
+        found = [join(folder.place, name) for folder in folders for name in folder.pictures]
+        return found if len(folders) == 1 else sorted(found, key=lambda path: path.split("/"))
+
+    def _is_output(self, place: str) -> bool:
+        try:
+            if self.folder(place).made:
+                return True
+            if self.folder(place).count or not self.folder(place).inner or self.holds(place):
+                return False
+            return any(self.folder(join(each.place, name)).made for each in self.below(place) for name in each.inner)
+        except DataError:  # whoever reads it tells
+            return False
+
+
+def join(place: str, name: str) -> str:
+    """Returns the path of a name in a folder, both below the root of a tree."""
+    return f"{place}/{name}" if place else name
+
+
+def _listed(root: Path, place: str) -> Folder:
+    path = os.path.join(root, place) if place else str(root)
+    pictures: list[str] = []
+    others: dict[str, tuple[int, str]] = {}
+    folders: list[str] = []
+    names: set[str] = set()
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name = entry.name
+                if is_clutter(name) or name in FILES:
+                    continue
+                if is_folder(entry):
+                    folders.append(name)
+                elif is_picture_name(name):
+                    pictures.append(name)
+                else:
+                    suffix = os.path.splitext(name)[1].lower()
+                    count, first = others.get(suffix, (0, name))
+                    others[suffix] = (count + 1, min(first, name))
+                    names.add(name)
+    except OSError as error:
+        raise DataError(f"{shortened(path)}: cannot be listed ({error.strerror}).") from None
+    pictures.sort()
+    return Folder(
+        place,
+        b"\0".join(map(os.fsencode, pictures)),
+        len(pictures),
+        others,
+        tuple(sorted(folders)),
+        frozenset(name for name in folders if is_link(Path(path, name))),
+        is_output(os.path.basename(path), names.union(folders), pictures),
+    )

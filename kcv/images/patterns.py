@@ -1,0 +1,82 @@
+"""What a pattern with `*`, `?`, `[...]` and `**` matches; as `glob`, but without end nowhere.
+
+`glob.glob` follows each link that it meets below `**`: with two links of a folder to itself there are 2^40 ways through
+them. Here `**` stands for each folder once, however many ways lead to it.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator
+from fnmatch import translate
+
+
+def matches(pattern: str) -> list[str]:
+    """Returns the paths of files and folders that match a pattern, sorted; hidden ones only where it begins with a dot.
+
+    Args:
+        pattern: as `glob.glob` takes it, with `recursive=True`.
+    """
+    drive, rest = os.path.splitdrive(pattern)
+    root = drive + rest[: len(rest) - len(rest.lstrip(os.sep))]
+    found: Iterable[str] = [root]
+    parts = [part for part in rest.split(os.sep) if part]
+    for position, part in enumerate(parts):
+        last = position == len(parts) - 1
+        found = dict.fromkeys(step for place in found for step in _step(place, part, files=last))
+    if rest.endswith(os.sep):
+        return sorted(os.path.join(place, "") for place in found if os.path.isdir(place))
+    return sorted(found)
+
+
+def _step(place: str, part: str, *, files: bool) -> Iterator[str]:
+    """Yields what one part of a pattern stands for, in a folder."""
+    if part == "**":
+        for folder in _folders(place):
+            if folder:
+                yield folder
+            if files:
+                yield from (os.path.join(folder, name) for name, is_folder in _entries(folder) if not is_folder)
+    elif glob.has_magic(part):
+        fits = re.compile(translate(os.path.normcase(part))).match
+        for name, is_folder in _entries(place, hidden=part.startswith(".")):
+            if (files or is_folder) and fits(os.path.normcase(name)):
+                yield os.path.join(place, name)
+    else:
+        path = os.path.join(place, part)
+        if os.path.lexists(path) if files else os.path.isdir(path):
+            yield path
+
+
+def _folders(place: str) -> Iterator[str]:
+    """Yields a folder and all below it, each once."""
+    seen: set[str] = set()
+    pending = [place]
+    while pending:
+        here = pending.pop()
+        real = os.path.realpath(here or os.curdir)
+        if real in seen:
+            continue
+        seen.add(real)
+        yield here
+        pending += [os.path.join(here, name) for name, is_folder in reversed(_entries(here)) if is_folder]
+
+
+def _entries(place: str, *, hidden: bool = False) -> list[tuple[str, bool]]:
+    """Returns the names in a folder, sorted, and whether each is a folder; none where it cannot be read, as `glob`."""
+    try:
+        with os.scandir(place or os.curdir) as entries:
+            found = [(entry.name, is_folder(entry)) for entry in entries if hidden == entry.name.startswith(".")]
+    except (OSError, ValueError):
+        return []
+    return sorted(found)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link that leads nowhere is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

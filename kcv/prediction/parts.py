@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from kcv.errors import OutputError
-from kcv.files import atomic, write_json
+from kcv.files import model_file, write_json
 from kcv.launch import Launch
 from kcv.prediction.job import Job, classified
+from kcv.prediction.part_file import is_sound, read_part, state_of, write_part
 from kcv.progress import Progress
 from kcv.rows import open_rows
+from kcv.untrusted import read_json
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ class Parts:
         self._model = model
         self._size = job.batch_size * max(1, ROWS // job.batch_size)
         self._folder = output.with_name(f"{output.name}.parts")
+        self._of = ""  # the checksum of what this prediction is
+        self._sound: dict[int, int] = {}  # how many rows the parts have that this process has checked or made
 
     def rows(self, *, resume: bool, bar: Progress | None = None) -> Iterator[dict[str, Any]]:
         """Does this process's parts; the first then yields the rows of all, and writes them to the output.
@@ -64,6 +68,7 @@ class Parts:
             OutputError: there are parts and `resume` is not set, or they are of another prediction.
         """
         record = self._record()
+        self._of = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
         self._open(record, resume=resume)
         return self._work(-(-record["pictures"] // self._size), bar)
 
@@ -73,7 +78,7 @@ class Parts:
         for path in self._find():
             names.update(os.fsencode(path) + b"\0")
             count += 1
-        model = Path(self._model)
+        model = model_file(self._model)
         status = model.stat() if model.is_file() else None
         return {
             "pictures": count,
@@ -89,22 +94,26 @@ class Parts:
 
     def _open(self, record: dict[str, Any], *, resume: bool) -> None:
         path = self._folder / "prediction.json"
-        while not self._launch.first and _read(path) != record:
+        while not self._launch.first and _known(path) != record:
             time.sleep(_LOOK_SECONDS)  # the first process writes it, or says what is wrong, and torchrun ends all
         if not self._launch.first:
             return
-        known = _read(path)
-        if known is not None and not resume:
+        if not os.path.lexists(path):
+            write_json(path, record)
+            return
+        if not resume:
             raise OutputError(
                 f"{self._folder} holds parts of a prediction that was cut short: go on with --resume, or remove it"
             )
-        if known is not None and known != record:
-            changed = ", ".join(key for key in record if known.get(key) != record[key])
-            raise OutputError(f"{self._folder} is of another prediction (its {changed} differ); remove it")
-        if known is None:
+        known = _known(path)
+        if known is None:  # each part says itself what it is of
+            _log.warning("%s is damaged; parts of other predictions are done anew", path)
             write_json(path, record)
-        else:
-            _log.info("resume     %d parts are finished", len(list(self._folder.glob("part-*.jsonl"))))
+            return
+        if known != record:
+            changed = ", ".join(key for key in record if known.get(key) != record[key]) or "record"
+            raise OutputError(f"{self._folder} is of another prediction (its {changed} differ); remove it")
+        _log.info("resume     %d parts are finished", len(list(self._folder.glob("part-*.jsonl"))))
 
     def _work(self, count: int, bar: Progress | None) -> Iterator[dict[str, Any]]:
         with ExitStack() as stack:
@@ -113,8 +122,9 @@ class Parts:
             files = self._find()
             for number in range(count):
                 batch = list(islice(files, self._size))
-                mine = number % self._launch.size == self._launch.rank
-                if mine and not self._part(number).exists():
+                if number % self._launch.size == self._launch.rank and not self._kept(number, batch):
+                    if os.path.lexists(self._part(number)):
+                        _log.info("resume     part %d is damaged, or of other pictures: it is done anew", number)
                     self._do(number, batch)
                 if bar is not None:
                     bar.advance(len(batch))
@@ -123,26 +133,43 @@ class Parts:
         else:
             self._mark(self._launch.rank).touch()
 
+    def _kept(self, number: int, files: list[Path]) -> bool:
+        """Tells whether a part need not be done: it is there, and whole, and of these pictures as they are now."""
+        path = self._part(number)
+        if is_sound(path, files, self._job.columns, self._of):
+            self._sound[number] = len(files)
+        return number in self._sound
+
     def _do(self, number: int, files: list[Path]) -> None:
-        with atomic(self._part(number)) as temporary, temporary.open("w", encoding="ascii") as stream:
-            for rows in classified(self._job, iter(files)):
-                stream.writelines(json.dumps(row) + "\n" for row in rows)
+        state = state_of(files, self._of)  # before they are read: what changes meanwhile is done anew next time
+        write_part(self._part(number), classified(self._job, iter(files)), state)
+        self._sound[number] = len(files)
 
     def _merged(self, count: int) -> Iterator[dict[str, Any]]:
         with open_rows(self._output, self._job.columns) as writer:
+            files = self._find()
             for number in range(count):
-                part = self._part(number)
-                while not part.exists():  # should its process die, torchrun ends this one, too
-                    time.sleep(_LOOK_SECONDS)
-                with part.open(encoding="ascii") as stream:
-                    for line in stream:
-                        row = json.loads(line)
-                        writer.write(row)
-                        yield row
+                self._wait(number, list(islice(files, self._size)))
+                for row in read_part(self._part(number), self._sound[number]):
+                    writer.write(row)
+                    yield row
         # A process that has not come yet would wait for the folder for ever.
         while not all(self._mark(rank).exists() for rank in range(1, self._launch.size)):
             time.sleep(_LOOK_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _wait(self, number: int, files: list[Path]) -> None:
+        """Waits for a part of another process; should that process die, torchrun ends this one, too."""
+        owner = number % self._launch.size
+        while number not in self._sound:
+            # Asked first: what it has left behind when it says that it is done is all that it will make.
+            done = owner == self._launch.rank or self._mark(owner).exists()
+            if self._kept(number, files):
+                return
+            if done:
+                self._do(number, files)
+            else:
+                time.sleep(_LOOK_SECONDS)
 
     def _mark(self, rank: int) -> Path:
         """Returns the file by which a process says that it is done; those of earlier starts do not count."""
@@ -153,12 +180,10 @@ class Parts:
         return self._folder / f"part-{number:08d}.jsonl"
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """Returns what parts are of; None where there are none, nothing where it cannot be read."""
+def _known(path: Path) -> dict[str, Any] | None:
+    """Returns what parts are said to be of; None where nobody says, or it cannot be read."""
     try:
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        known = read_json(path, OutputError)
+    except OutputError:
         return None
-    except (OSError, ValueError):
-        return {}
-    return known
+    return known if isinstance(known, dict) else None

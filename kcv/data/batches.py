@@ -144,17 +144,19 @@ class TrainingBatches(SplitBatches):
         self._smoothing = label_smoothing
         self._seed = seed
         self._epoch = self._start = 0
+        self._end: int | None = None
         self._parts: tuple[int, list[Part]] = (-1, [])
         self._places: tuple[int, tuple[Tensor, ...]] = (-1, ())
 
-    def set_epoch(self, epoch: int, start: int = 0) -> None:
+    def set_epoch(self, epoch: int, start: int = 0, end: int | None = None) -> None:
         """Chooses the epoch (counted from 0) that the next iteration gives; one under way stays in its own.
 
         Args:
             epoch: from 0.
             start: the first step that is wanted; None stands for each one before it, which is not made.
+            end: one past the last step that is wanted; None: all to the last.
         """
-        self._epoch, self._start = epoch, start
+        self._epoch, self._start, self._end = epoch, start, end
 
     def batch(self, epoch: int, step: int) -> Batch:
         """Returns one batch without the ones before it; streamed pictures are decoded in this process.
@@ -185,9 +187,9 @@ class TrainingBatches(SplitBatches):
 
         Of several processes, each gets a third item with its part of a batch: see `weighed`.
         """
-        epoch, start = self._epoch, self._start
+        epoch, start, end = self._epoch, self._start, self._end
         yield from itertools.repeat(None, start)
-        parts, places = self.order(epoch)[start:], self._order_on_device(epoch)[start:]
+        parts, places = self.order(epoch)[start:end], self._order_on_device(epoch)[start:end]
         images = enumerate(self._images([part.indices for part in parts], places), start)
         changed: Iterator[Batch] = (self._finish(epoch, step, taken) for step, taken in images)
         if self._pipeline is not None:  # pulls from another thread, which may not look at what `set_epoch` changes

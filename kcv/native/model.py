@@ -103,7 +103,7 @@ class NativeModel(keras.Model):
         count = len(_first(batch[0]))
         while True:
             try:
-                done = [self._backward(part, count) for part in _parts(batch, count, self.parts)]
+                done = [self._backward(part, count) for part in parts_of(batch, count, self.parts)]
                 break
             except torch.OutOfMemoryError:
                 pass  # the traceback, which is gone here, would keep what did not fit
@@ -158,7 +158,7 @@ class NativeModel(keras.Model):
                 _log.warning("out of memory: from here on a batch of %d is computed in parts of %d", count, size)
                 return
             try:
-                self._backward(next(_parts(batch, count, self.parts)), count)
+                self._backward(next(parts_of(batch, count, self.parts)), count)
             except torch.OutOfMemoryError:
                 continue
             self._forget_gradients()
@@ -215,7 +215,7 @@ def _first(x: Any) -> Any:
     return x[0] if isinstance(x, list | tuple) else x
 
 
-def _parts(batch: Any, count: int, parts: int) -> Iterator[Any]:
+def parts_of(batch: Any, count: int, parts: int) -> Iterator[Any]:
     """Yields a batch in nearly equal parts, each of (x, y, weights)."""
     if parts == 1:
         yield batch

@@ -13,6 +13,7 @@ from kcv.distributed import Group, told_of_lost_peers
 from kcv.errors import DeviceError
 from kcv.native.layers.lowered import Target
 from kcv.native.model import NativeModel
+from kcv.native.statistics import learning
 
 
 class ParallelModel(NativeModel):
@@ -87,12 +88,7 @@ class ParallelModel(NativeModel):
 
 def moving_statistics(core: keras.Model) -> list[Tensor]:
     """Returns the moving means and variances that training changes."""
-    layers = [
-        layer
-        for layer in core._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-    ]
-    return [variable.value for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
+    return [variable.value for layer in learning(core) for variable in (layer.moving_mean, layer.moving_variance)]
 
 
 def parallel_target(target: Target, group: Group, *, sync_batchnorm: bool) -> Target:

@@ -24,6 +24,7 @@ from kcv.training.callbacks import (
     CommonLogs,
     EpochClock,
     FiniteLoss,
+    FreshStatistics,
     HistoryFile,
     Patience,
     higher_is_better,
@@ -79,7 +80,7 @@ class StageFit:
         twin = self._twin(core, compile_on_gpu=self.config.train.compile and not stage.frozen)
         rate = begin.plain["rate"] if begin else 1.0
         self._compile(twin, stage, len(train), rate)
-        callbacks, remembering = self._callbacks(train, may_stop=stage.last)
+        callbacks, remembering = self._callbacks(core, train, may_stop=stage.last)
         checkpoint = Checkpoint(
             self.backbone.model,
             train,
@@ -145,7 +146,7 @@ class StageFit:
         )
 
     def _callbacks(
-        self, train: TrainingBatches | FeatureBatches, *, may_stop: bool
+        self, core: keras.Model, train: TrainingBatches | FeatureBatches, *, may_stop: bool
     ) -> tuple[list[keras.callbacks.Callback], dict[str, Any]]:
         """Returns the callbacks in the order of who needs whom, and those that remember something by name."""
         config = self.config.train
@@ -159,6 +160,8 @@ class StageFit:
         if config.ema is not None:
             # Before the reporting ones: the best model is one of averaged weights.
             callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+        if isinstance(train, TrainingBatches):  # a head on kept features has no statistics
+            callbacks.append(FreshStatistics(core, train, group))
         callbacks += self.reporting
         for callback in self.reporting:
             if isinstance(callback, BestModel):

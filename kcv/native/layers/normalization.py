@@ -30,12 +30,13 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
     gamma = layer.gamma.value if layer.scale else None
     beta = layer.beta.value if layer.center else None
     mean, variance = layer.moving_mean.value, layer.moving_variance.value
-    dtype, epsilon, rate = compute_dtype(layer), layer.epsilon, 1.0 - layer.momentum
+    dtype, epsilon = compute_dtype(layer), layer.epsilon
 
     def run(training: bool, x: Tensor) -> Tensor:
         x = x.to(dtype)
         if not (training and layer.trainable):
             return torch.batch_norm(x, gamma, beta, mean, variance, False, 0.0, epsilon, True)
+        rate = 1.0 - layer.momentum  # as it is now: `kcv.native.statistics` has another one for a while
         if target.add_up is not None:
             y, batch_mean, batch_variance = SyncedBatchNorm.apply(x, gamma, beta, epsilon, target.add_up)
             with torch.no_grad():

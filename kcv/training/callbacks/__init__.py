@@ -8,9 +8,10 @@ from kcv.training.callbacks.finite import Diverged, FiniteLoss
 from kcv.training.callbacks.history import HistoryFile
 from kcv.training.callbacks.patience import Patience
 from kcv.training.callbacks.report import Report
+from kcv.training.callbacks.statistics import FreshStatistics
 from kcv.training.callbacks.track import Track
 
 __all__ = [
-    "BestModel", "Checkpoint", "CommonLogs", "Diverged", "EpochClock", "FiniteLoss", "HistoryFile", "Patience",
-    "Report", "Track", "higher_is_better",
+    "BestModel", "Checkpoint", "CommonLogs", "Diverged", "EpochClock", "FiniteLoss", "FreshStatistics", "HistoryFile",
+    "Patience", "Report", "Track", "higher_is_better",
 ]  # fmt: skip

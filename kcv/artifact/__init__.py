@@ -6,7 +6,7 @@ Plain `keras.saving.load_model` opens it without kcv; kcv asks for nothing that 
 from kcv.artifact.file import describe_again, is_described, load, load_keras, read_info, save
 from kcv.artifact.info import ArtifactInfo
 from kcv.artifact.loaded import LoadedModel
-from kcv.artifact.split import data_config, is_own_data, load_split
+from kcv.artifact.split import data_config, is_own_data, load_split, working_folder
 
 __all__ = [
     "ArtifactInfo",
@@ -20,4 +20,5 @@ __all__ = [
     "load_split",
     "read_info",
     "save",
+    "working_folder",
 ]

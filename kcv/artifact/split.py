@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kcv import data
+from kcv import data, untrusted
 from kcv.config import Config
 from kcv.data.shards import is_url
-from kcv.errors import DataError
+from kcv.errors import ArtifactError, DataError
 
 if TYPE_CHECKING:
     from kcv.artifact.loaded import LoadedModel
@@ -36,7 +38,26 @@ def load_split(model: LoadedModel, split: str, source: str | None = None, *, mos
         trained_on=info.data_fingerprint,
         same_source=is_own_data(model, source),
         most=most,
+        began_in=working_folder(model.path.parent) if source is None else None,
     )
+
+
+def working_folder(run: Path) -> Path:
+    """Returns the working folder in which a run began, which relative paths of its configuration start from.
+
+    Args:
+        run: the folder of the run.
+
+    Returns:
+        An absolute path; the empty one, the working folder of now, where the run does not say: it was copied without
+        its `environment.json`, or is of an earlier version.
+    """
+    try:
+        found = untrusted.read_json(run / "environment.json", ArtifactError)
+    except ArtifactError:
+        return Path()
+    named = found.get("working_folder") if isinstance(found, dict) else None
+    return Path(named) if isinstance(named, str) and os.path.isabs(named) else Path()
 
 
 def data_config(model: LoadedModel, source: str | None) -> DataConfig:

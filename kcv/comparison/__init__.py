@@ -149,6 +149,7 @@ def _pictures(first: LoadedModel, model: LoadedModel, split: str, source: str | 
         model.class_names,
         trained_on=first.info.data_fingerprint,
         same_source=artifact.is_own_data(first, source),
+        began_in=artifact.working_folder(first.path.parent) if source is None else None,
     )
 
 

@@ -6,7 +6,6 @@ source name -> Source (encoded pictures) -> split -> Pictures (decoded in memory
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +20,10 @@ from kcv.data import split as splitting
 from kcv.data.classes import relabel
 from kcv.data.dataset import SPLITS, Dataset, Encoded, Labels, Pictures, Pixels, Samples, Source
 from kcv.data.decoding import decode
+from kcv.data.places import place_of
 from kcv.data.row_pictures import RowPictures
 from kcv.data.shards import is_url
-from kcv.errors import DataError, ImageError, nearest
-from kcv.files import expanded
+from kcv.errors import DataError, ImageError
 from kcv.progress import Progress
 
 if TYPE_CHECKING:
@@ -46,10 +45,14 @@ _PEEK = 16
 _SPREAD = 64  # row groups that a sample is taken from
 
 
-def open_source(name: str) -> Source:
+def open_source(name: str, *, began_in: Path | None = None) -> Source:
     """Opens `cifar10`, `digits`, a path (a folder of class folders, or Parquet), or a URL of Parquet.
 
     A path that does not exist here is looked for under KCV_DATA_DIR.
+
+    Args:
+        name: of the source.
+        began_in: the working folder of the run that the name comes from; there it is looked for first.
 
     Raises:
         DataError: no such source, or nothing usable in it.
@@ -64,7 +67,7 @@ def open_source(name: str) -> Source:
         return cifar10.open_source(Progress)
     if is_url(name):
         return parquet.open_url(name)
-    path = _path_of(name)
+    path = place_of(name, NAMED, began_in)
     if parquet.is_parquet(path):
         return parquet.open_source(path, name)
     if path.is_dir():
@@ -72,23 +75,17 @@ def open_source(name: str) -> Source:
     raise DataError(f"{name}: is neither a folder of pictures nor a .parquet file.")
 
 
-def _path_of(name: str) -> Path:
-    path = expanded(name)
-    root = os.environ.get("KCV_DATA_DIR")
-    if not path.exists() and root and (expanded(root) / path).exists():
-        path = expanded(root) / path
-    if not path.exists():
-        raise DataError(f"data source {name!r} is neither cifar10, digits nor an existing path.{nearest(name, NAMED)}")
-    return path
-
-
-def load(data: DataConfig) -> Dataset:
+def load(data: DataConfig, *, began_in: Path | None = None) -> Dataset:
     """Opens, splits and decodes what `data` describes.
+
+    Args:
+        data: the source and its options.
+        began_in: see `open_source`.
 
     Raises:
         DataError: the source cannot be used for training, or holds pictures that cannot be read.
     """
-    source = open_source(data.source)
+    source = open_source(data.source, began_in=began_in)
     train, val, test = split_source(source, data)
     size = data.image_size or _own_size(source)
     parts = [train, val] + ([test] if test is not None else [])
@@ -116,6 +113,7 @@ def load_split(
     *,
     same_source: bool = False,
     most: int | None = None,
+    began_in: Path | None = None,
 ) -> Pictures:
     """Loads one split for a finished model, its labels as positions in the model's `class_names`, matched by name.
 
@@ -130,6 +128,7 @@ def load_split(
         same_source: whether `data.source` is meant to be what the model was trained on. Then a split that training
             carved is not replaced by the whole source, training pictures included, when the source has changed.
         most: take no more pictures than this, evenly spread.
+        began_in: see `open_source`.
 
     Raises:
         DataError: the source has no such split, has changed, or has a class that the model does not know.
@@ -138,7 +137,7 @@ def load_split(
         raise DataError(f"split {split!r} is not one of {', '.join(SPLITS)}.")
     if data.image_size is None:
         raise ValueError("load_split needs data.image_size: the model's")
-    source = open_source(data.source)
+    source = open_source(data.source, began_in=began_in)
     if same_source and trained_on != source.fingerprint:
         if source.flat:
             raise DataError(

@@ -99,10 +99,7 @@ class _Leftovers:
         pending = [""]
         while pending:
             place = pending.pop()
-            try:
-                folder = self.tree.folder(place)
-            except DataError:  # nobody needs it
-                continue
+            folder = self.tree.folder(place)
             self._unread(folder)
             why = self._why(place)
             for name in folder.pictures if folder.count else ():

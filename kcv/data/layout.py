@@ -60,6 +60,7 @@ def understand(tree: Tree, name: str) -> Layout:
     Raises:
         DataError: the tree can be read two ways, or not at all; the message says how to make it clear.
     """
+    tree.require("")
     place = ""
     for _ in range(_MOST_WRAPPED):
         if named := _named(tree, place):
@@ -187,6 +188,7 @@ class _Reading:
 
     def _look_into(self, folder: str) -> None:
         """Sorts a folder that is called like a split by what it holds."""
+        self._tree.require(join(self._place, folder))
         place = _unwrapped(self._tree, self._place, folder, self._named[folder])
         holding = self._tree.holding(place)
         loose = self._tree.folder(place).count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,8 @@ from kcv.data.outputs import FILES, is_output
 from kcv.errors import DataError
 from kcv.images.clutter import is_clutter
 from kcv.images.files import is_picture_name
-from kcv.images.patterns import is_folder
+from kcv.images.patterns import is_folder, is_linked
 from kcv.names import shortened
-from kcv.untrusted import is_link
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,7 @@ class Folder:
         inner: names of the folders in it, sorted.
         links: those of them that are links.
         made: whether it is an output of kcv or MLflow.
+        error: why it cannot be listed; then it seems empty.
     """
 
     place: str
@@ -37,6 +37,7 @@ class Folder:
     inner: tuple[str, ...]
     links: frozenset[str]
     made: bool
+    error: str | None = None
 
     @property
     def pictures(self) -> list[str]:
@@ -55,13 +56,11 @@ class Tree:
         self.root = root
         self._read: dict[str, Folder] = {}
         self._holding: dict[str, bool] = {}
+        self._making: dict[str, bool] = {}
+        self._real: dict[str, str] = {}
 
     def folder(self, place: str) -> Folder:
-        """Returns what lies in a folder.
-
-        Raises:
-            DataError: it cannot be listed.
-        """
+        """Returns what lies in a folder."""
         if place not in self._read:
             self._read[place] = _listed(self.root, place)
         return self._read[place]
@@ -74,12 +73,9 @@ class Tree:
         Args:
             place: of the first folder.
             links: whether to follow them.
-
-        Raises:
-            DataError: a folder cannot be listed.
         """
         seen: set[str] = set()
-        pending = [(place, os.path.realpath(self.root / place))]
+        pending = [(place, self._real_path(place))]
         while pending:
             here, real = pending.pop()
             if real in seen:
@@ -95,7 +91,7 @@ class Tree:
                     # To ask the system for each real path would take time that grows with the depth.
                     pending.append((inner, os.path.join(real, name)))
                 elif links:
-                    pending.append((inner, os.path.realpath(self.root / inner)))
+                    pending.append((inner, self._real_path(inner)))
 
     def folders(self, place: str) -> list[str]:
         """Returns the names of the folders in a folder, sorted, without those that hold nothing but outputs."""
@@ -111,29 +107,65 @@ class Tree:
 
     def holds(self, place: str) -> bool:
         """Whether there are pictures below a folder."""
-        if place not in self._holding:
-            self._holding[place] = any(folder.count for folder in self.below(place))
-        return self._holding[place]
+        return self._any(place, self._holding, lambda folder: folder.count > 0)
 
     def count(self, place: str) -> int:
         """Returns how many pictures there are below a folder."""
         return sum(folder.count for folder in self.below(place))
 
+    def require(self, place: str) -> None:
+        """Checks that a folder can be listed.
+
+        Raises:
+            DataError: it cannot.
+        """
+        if error := self.folder(place).error:
+            raise DataError(f"{shortened(self.root / place)}: cannot be listed ({error}).")
+
     def pictures(self, place: str) -> list[str]:
-        """Returns the paths below the root of all pictures below a folder, in the order of their parts."""
+        """Returns the paths below the root of all pictures below a folder, in the order of their parts.
+
+        Raises:
+            DataError: a folder cannot be listed.
+        """
         folders = list(self.below(place))
+        for folder in folders:
+            self.require(folder.place)
         found = [join(folder.place, name) for folder in folders for name in folder.pictures]
         return found if len(folders) == 1 else sorted(found, key=lambda path: path.split("/"))
 
+    def _real_path(self, place: str) -> str:
+        if place not in self._real:
+            self._real[place] = os.path.realpath(self.root / place)
+        return self._real[place]
+
     def _is_output(self, place: str) -> bool:
-        try:
-            if self.folder(place).made:
-                return True
-            if self.folder(place).count or not self.folder(place).inner or self.holds(place):
-                return False
-            return any(self.folder(join(each.place, name)).made for each in self.below(place) for name in each.inner)
-        except DataError:  # whoever reads it tells
+        folder = self.folder(place)
+        if folder.made:
+            return True
+        if folder.count or not folder.inner or self.holds(place):
             return False
+        return self._any(place, self._making, self._holds_output)
+
+    def _holds_output(self, folder: Folder) -> bool:
+        return any(self.folder(join(folder.place, name)).made for name in folder.inner)
+
+    def _any(self, place: str, known: dict[str, bool], test: Callable[[Folder], bool]) -> bool:
+        """Whether a test holds for a folder or one below it; what is found out of those below is kept in `known`."""
+        if place in known:
+            return known[place]
+        passed: list[str] = []
+        for folder in self.below(place):
+            if test(folder):
+                here = folder.place
+                while here != place:
+                    known[here] = True
+                    here = here.rpartition("/")[0]
+                known[place] = True
+                return True
+            passed.append(folder.place)
+        known.update(dict.fromkeys(passed, False))
+        return False
 
 
 def join(place: str, name: str) -> str:
@@ -146,6 +178,7 @@ def _listed(root: Path, place: str) -> Folder:
     pictures: list[str] = []
     others: dict[str, tuple[int, str]] = {}
     folders: list[str] = []
+    links: list[str] = []
     names: set[str] = set()
     try:
         with os.scandir(path) as entries:
@@ -155,6 +188,8 @@ def _listed(root: Path, place: str) -> Folder:
                     continue
                 if is_folder(entry):
                     folders.append(name)
+                    if is_linked(entry):
+                        links.append(name)
                 elif is_picture_name(name):
                     pictures.append(name)
                 else:
@@ -162,8 +197,8 @@ def _listed(root: Path, place: str) -> Folder:
                     count, first = others.get(suffix, (0, name))
                     others[suffix] = (count + 1, min(first, name))
                     names.add(name)
-    except OSError as error:
-        raise DataError(f"{shortened(path)}: cannot be listed ({error.strerror}).") from None
+    except (OSError, ValueError) as error:
+        return Folder(place, b"", 0, {}, (), frozenset(), False, getattr(error, "strerror", None) or str(error))
     pictures.sort()
     return Folder(
         place,
@@ -171,6 +206,6 @@ def _listed(root: Path, place: str) -> Folder:
         len(pictures),
         others,
         tuple(sorted(folders)),
-        frozenset(name for name in folders if is_link(Path(path, name))),
+        frozenset(links),
         is_output(os.path.basename(path), names.union(folders), pictures),
     )

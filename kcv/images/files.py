@@ -12,9 +12,8 @@ from typing import IO, Final
 from kcv.errors import DataError
 from kcv.files import expanded
 from kcv.images.clutter import is_clutter
-from kcv.images.patterns import is_folder, matches
+from kcv.images.patterns import is_folder, is_linked, matches
 from kcv.names import shortened
-from kcv.untrusted import is_link
 
 SUFFIXES: Final = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -68,7 +67,7 @@ def walk(folder: Path, *, recursive: bool = True, lenient: bool = False) -> Iter
                     if is_clutter(entry.name):
                         continue
                     if is_folder(entry):
-                        folders.append((entry.name, is_link(Path(entry.path))))
+                        folders.append((entry.name, is_linked(entry)))
                     elif is_picture_name(entry.name):
                         files.append(entry.name)
         except OSError as error:

@@ -11,6 +11,13 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from fnmatch import translate
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from kcv.untrusted import is_link
+
+Kind: TypeAlias = Literal["file", "folder", "link"]
+"""Of an entry; a link is one to a folder."""
 
 
 def matches(pattern: str) -> list[str]:
@@ -35,14 +42,14 @@ def _step(place: str, part: str, *, files: bool) -> Iterator[str]:
     """Yields what one part of a pattern stands for, in a folder."""
     if part == "**":
         for folder in _folders(place):
-            if folder:
+            if folder or not files:
                 yield folder
             if files:
-                yield from (os.path.join(folder, name) for name, is_folder in _entries(folder) if not is_folder)
+                yield from (os.path.join(folder, name) for name, kind in _entries(folder) if kind == "file")
     elif glob.has_magic(part):
         fits = re.compile(translate(os.path.normcase(part))).match
-        for name, is_folder in _entries(place, hidden=part.startswith(".")):
-            if (files or is_folder) and fits(os.path.normcase(name)):
+        for name, kind in _entries(place, hidden=part.startswith(".")):
+            if (files or kind != "file") and fits(os.path.normcase(name)):
                 yield os.path.join(place, name)
     else:
         path = os.path.join(place, part)
@@ -53,25 +60,32 @@ def _step(place: str, part: str, *, files: bool) -> Iterator[str]:
 def _folders(place: str) -> Iterator[str]:
     """Yields a folder and all below it, each once."""
     seen: set[str] = set()
-    pending = [place]
+    pending = [(place, os.path.realpath(place or os.curdir))]
     while pending:
-        here = pending.pop()
-        real = os.path.realpath(here or os.curdir)
+        here, real = pending.pop()
         if real in seen:
             continue
         seen.add(real)
         yield here
-        pending += [os.path.join(here, name) for name, is_folder in reversed(_entries(here)) if is_folder]
+        for name, kind in reversed(_entries(here)):
+            path = os.path.join(here, name)
+            if kind != "file":  # to ask the system for each real path would take time that grows with the depth
+                pending.append((path, os.path.realpath(path) if kind == "link" else os.path.join(real, name)))
 
 
-def _entries(place: str, *, hidden: bool = False) -> list[tuple[str, bool]]:
-    """Returns the names in a folder, sorted, and whether each is a folder; none where it cannot be read, as `glob`."""
+def _entries(place: str, *, hidden: bool = False) -> list[tuple[str, Kind]]:
+    """Returns the names in a folder, sorted, and what each is; none where it cannot be read, as `glob`."""
     try:
         with os.scandir(place or os.curdir) as entries:
-            found = [(entry.name, is_folder(entry)) for entry in entries if hidden == entry.name.startswith(".")]
+            return sorted((entry.name, _kind(entry)) for entry in entries if hidden == entry.name.startswith("."))
     except (OSError, ValueError):
         return []
-    return sorted(found)
+
+
+def _kind(entry: os.DirEntry[str]) -> Kind:
+    if not is_folder(entry):
+        return "file"
+    return "link" if is_linked(entry) else "folder"
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -80,3 +94,8 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
+
+
+def is_linked(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a link, or a junction of Windows; where the system tells it with the name, none is asked."""
+    return entry.is_symlink() or (os.name == "nt" and is_link(Path(entry.path)))

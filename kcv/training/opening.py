@@ -116,7 +116,8 @@ def open_run(
         folder.discard()
         raise
     write_text(folder.config, shown.to_yaml())
-    write_json(folder.environment, surroundings)
+    # Of use on this machine alone, and nobody else's business: trackers are not told.
+    write_json(folder.environment, {**surroundings, "working_folder": str(Path.cwd())})
     Record.of(shown, dataset, surroundings, tracker).write(folder.record)
     _log.info("run        %s", folder.path)
     return OpenRun(folder, tracker, config)

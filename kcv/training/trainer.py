@@ -81,6 +81,7 @@ class _Start:
     folder: RunFolder | None = None
     record: Record | None = None
     state: State | None = None
+    began_in: Path | None = None  # where the path of the data starts, if it is not here
 
 
 def _start(config: Config | None, resume: str | Path | None, held: ExitStack) -> _Start | Run:
@@ -98,7 +99,9 @@ def _start(config: Config | None, resume: str | Path | None, held: ExitStack) ->
     config = config or Config.load(folder.config)
     record.require(config)
     folder.sweep()
-    return _Start(config, folder, record, CheckpointStore(folder.resume).newest())
+    named_anew = config.data.source != record.config.get("data.source")
+    began_in = None if named_anew else artifact.working_folder(folder.path)
+    return _Start(config, folder, record, CheckpointStore(folder.resume).newest(), began_in)
 
 
 def _train(start: _Start, stopping: Stopping, held: ExitStack, group: Group) -> Run:
@@ -113,7 +116,7 @@ def _train(start: _Start, stopping: Stopping, held: ExitStack, group: Group) -> 
     begin = start.state.of_process(group.rank, group.size) if start.state else None
     with group.in_turn():
         pretrained = models.load_weights(config.model)
-        dataset = data.load(config.data)
+        dataset = data.load(config.data, began_in=start.began_in)
     _log.info("data       %s", _describe_data(dataset))
     for line in dataset.understood:
         _log.info("           %s", line)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
+from deep import nested
 
 from kcv.data import folder
 from kcv.errors import DataError
@@ -68,6 +71,66 @@ def test_an_empty_class_folder_is_still_a_class(tmp_path: Path) -> None:
     grow(tmp_path, "cat/1.jpg")
     (tmp_path / "dog").mkdir()
     assert folder.open_source(tmp_path).class_names == ("cat", "dog"), "training then names the class without pictures"
+
+
+def test_many_links_to_each_other_end(tmp_path: Path) -> None:
+    names = [f"c{i}" for i in range(12)]
+    grow(tmp_path, *(f"{name}/1.jpg" for name in names))
+    for name in names:
+        for other in names:
+            (tmp_path / name / f"to_{other}").symlink_to(tmp_path / other)
+    assert len(folder.open_source(tmp_path).splits["train"]) == 12 * 12, "each folder once in each class"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other limits")
+def test_folders_nested_deeper_than_calls(tmp_path: Path) -> None:
+    grow(tmp_path, "cat/1.jpg", "dog/1.jpg")
+    with nested(tmp_path / "cat", 1200, "far.jpg"):
+        assert len(folder.open_source(tmp_path).splits["train"]) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other limits")
+def test_folders_deeper_than_a_path_can_say_are_refused_in_one_line(tmp_path: Path) -> None:
+    grow(tmp_path, "cat/1.jpg", "dog/1.jpg")
+    with nested(tmp_path / "cat", 3000), pytest.raises(DataError, match="File name too long") as caught:
+        folder.open_source(tmp_path)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    grow(tmp_path, "cat/1.jpg", "dog/1.jpg")
+    (tmp_path / "cat" / "zz.jpg").symlink_to("../.git/annex/objects/zz.jpg")
+    (tmp_path / "cat" / "self.jpg").symlink_to(tmp_path / "cat" / "self.jpg")
+    source = folder.open_source(tmp_path, "pets")
+    with pytest.raises(DataError, match=r"pets: cat/self.jpg is a link to .*self.jpg, which is not there"):
+        source.fingerprint  # noqa: B018
+    (tmp_path / "cat" / "self.jpg").unlink()
+    with pytest.raises(
+        DataError, match=r"pets: cat/zz.jpg is a link to \.\./\.git/annex/objects/zz.jpg, which is not "
+    ):
+        folder.open_source(tmp_path, "pets").fingerprint  # noqa: B018
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    latin = os.fsdecode(b"caf\xe9")
+    grow(tmp_path, f"cat/{latin}.jpg", "dog/1.jpg", f"cat/{latin}.heic")
+    source = folder.open_source(tmp_path)
+    assert list(source.splits["train"].names) == [f"cat/{latin}.jpg", "dog/1.jpg"]
+    assert len(source.fingerprint) == 64
+    assert source.understood is not None
+    assert all(line.isprintable() for line in source.understood.lines())
+    grow(tmp_path, f"{latin}/1.jpg")
+    with pytest.raises(DataError, match="bytes that are not UTF-8"):
+        folder.open_source(tmp_path)
+
+
+def test_the_fingerprint_is_that_of_earlier_versions(tmp_path: Path) -> None:
+    grow(tmp_path, "b/2.jpg", "b/10.jpg", "a/x/1.png", "a/x-y.png", "a/x.jpg", "a/.h.png", "notes.txt")
+    source = folder.open_source(tmp_path)
+    assert list(source.splits["train"].names) == ["a/x/1.png", "a/x-y.png", "a/x.jpg", "b/10.jpg", "b/2.jpg"]
+    assert source.fingerprint == "125ba917b9f13a4e536b8de3d0405c78b07f1fe8ba5bfd0b4a2d39c86c827fe8"
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
+import sys
 from pathlib import Path
 
 import pytest
+from deep import nested
 
 from kcv.errors import DataError
 from kcv.images.files import find, read_list, walk
+from kcv.images.patterns import matches
 
 
 @pytest.fixture
@@ -37,6 +41,51 @@ def test_links_to_other_folders_are_followed(tree: Path, tmp_path_factory: pytes
     (other / "far.jpg").touch()
     (tree / "link").symlink_to(other)
     assert tree / "link" / "far.jpg" in list(walk(tree))
+
+
+def test_patterns_end_where_links_lead_back(tree: Path) -> None:
+    (tree / "one").symlink_to(tree)
+    (tree / "two").symlink_to(tree)
+    (tree / "deep" / "far").symlink_to(tree / "deep" / "er")
+    found = list(find([str(tree / "**" / "*.[jw]*")]))
+    assert {path.name for path in found} == {"b.jpg", "c.webp"}
+    assert len(found) < 10
+    assert len(list(find([str(tree / "**")], recursive=True))) < 20
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["*", "*.jpg", "**", "**/*", "**/*.webp", "d*/**", "d*/*/", "d??p/er/*", "deep/e[r]/c.*", "**/er/*", "*/*/*.webp",
+     ".*", "[a-b].*", "none*", "deep/**/c.webp", "**/", "./*.jpg", "deep/../*.jpg"],
+)  # fmt: skip
+def test_patterns_are_those_of_glob(tree: Path, pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree)
+    for given in (pattern, str(tree / pattern)):
+        found = [Path(path) for path in matches(given)]
+        assert len(found) == len(set(found))
+        assert set(found) == set(map(Path, glob.glob(given, recursive=True)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other limits")
+def test_a_thousand_folders_in_each_other_are_no_error(tree: Path) -> None:
+    with nested(tree, 1200, "far.jpg"):  # more than Python calls nest
+        assert "far.jpg" in [path.name for path in walk(tree)]
+        assert "far.jpg" in [path.name for path in find([str(tree / "**" / "*.jpg")])]
+
+
+def test_what_systems_leave_is_no_picture(tree: Path) -> None:
+    for name in ("@eaDir/b.jpg/SYNOFILE_THUMB_M.jpg", "deep/__MACOSX/._c.webp", "lost+found/x.jpg", "._b.jpg"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).touch()
+    assert [path.name for path in walk(tree)] == ["a.PNG", "b.jpg", "c.webp"]
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "y/" * 3000, "nul\0byte.jpg", "nul\0*.jpg"])
+def test_names_that_no_file_can_have_are_refused_in_one_short_line(name: str) -> None:
+    with pytest.raises(DataError) as caught:
+        find([name])
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
 
 
 def test_a_named_file_is_taken_whatever_its_name(tree: Path) -> None:

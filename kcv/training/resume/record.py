@@ -19,10 +19,10 @@ from kcv.tracking import Tracker
 _log = logging.getLogger(__name__)
 
 FREE = (
-    "output_dir", "device", "precision", "data.workers", "data.memory_budget_mb", "train.checkpoint_seconds",
-    "train.on_divergence", "train.on_out_of_memory", "train.plots", "tracking.uri",
+    "output_dir", "device", "precision", "data.source", "data.workers", "data.memory_budget_mb",
+    "train.checkpoint_seconds", "train.on_divergence", "train.on_out_of_memory", "train.plots", "tracking.uri",
 )  # fmt: skip
-"""Keys that change nothing in what a run computes; what device and precision come to is compared on its own."""
+"""Keys that change nothing in what a run computes; what device, precision and data come to is compared on its own."""
 
 
 _SURROUNDINGS = ("kcv", "python", "packages", "threads", "processes", "device_name")

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from kcv import artifact, data, evaluate
 from kcv.artifact import load
 from kcv.config import Config
 from kcv.data import kerascv, parquet
@@ -268,6 +269,49 @@ def test_other_pictures_are_refused(configure: Configure, pictures: Path, tmp_pa
     next((own / "train").rglob("*.png")).unlink()
     with pytest.raises(DataError, match=r"has changed since the run began: 89 train pictures, 90 then"):
         train(resume=tmp_path / "cut")
+
+
+def test_the_data_are_found_from_another_folder(
+    configure: Configure, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    shutil.copytree(pictures, tmp_path / "here" / "own")
+    monkeypatch.chdir(tmp_path / "here")
+    with stopped_at(1, 2), pytest.raises(KeyboardInterrupt):
+        train(configure(data="own", output_dir=str(tmp_path / "cut"), **{"train.checkpoint_seconds": 0}))
+    monkeypatch.chdir(tmp_path / "there")
+    shutil.copytree(tmp_path / "cut", tmp_path / "copy")
+    run = train(resume=tmp_path / "cut")
+    assert evaluate(run.model_path, plots=False).metrics == run.metrics
+
+    (tmp_path / "here" / "own").rename(tmp_path / "there" / "moved")
+    for again in (lambda: train(resume=tmp_path / "copy"), lambda: evaluate(run.model_path, plots=False)):
+        with pytest.raises(DataError, match=r"'own', is not there, neither in .*here, .* nor in .*there; --data=PATH"):
+            again()
+    config = Config.load(tmp_path / "copy" / "config.yaml", data="moved")
+    assert train(config, resume=tmp_path / "copy").metrics == run.metrics
+
+
+def test_a_run_among_its_own_pictures_goes_on_and_is_evaluated(
+    configure: Configure, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(pictures / "train", tmp_path / "own")
+    monkeypatch.chdir(tmp_path / "own")
+    config = configure(data=".", output_dir=None, **{"train.checkpoint_seconds": 0})
+    with stopped_at(1, 2), pytest.raises(KeyboardInterrupt):
+        train(config)
+    (cut,) = Path("runs/run").iterdir()
+    run = train(resume=cut)
+    Path("mlartifacts/1/0a").mkdir(parents=True)
+    shutil.copytree(run.directory / "evaluation", "mlartifacts/1/0a/artifacts")
+    Path("mlflow.db").touch()
+    assert evaluate(run.model_path).metrics == run.metrics
+    source = data.open_source(".")
+    assert source.class_names == ("centre", "left", "top")
+    assert source.fingerprint == artifact.read_info(run.model_path).data_fingerprint
+    assert source.understood is not None
+    assert (list(source.understood.outputs), source.understood.left_out) == (["mlartifacts", "runs"], [])
 
 
 def test_another_precision_is_refused(cut: Path) -> None:

@@ -18,15 +18,28 @@ if TYPE_CHECKING:
 Forward: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 
 BATCH_SIZE = 256
-"""Pictures a batch wherever the user names no other. One number for all verbs, because the last bits of a logit may
-depend on the size of the batch it was computed in, and evaluation must repeat training's figures to the last digit."""
+"""The most pictures a batch wherever the user names no other."""
+
+_BATCH_BYTES = 64 * 2**20  # of a batch's pictures, uint8: some batches are read ahead
+
+
+def batch_size_for(image_size: int) -> int:
+    """Returns how many pictures are read at once, fewer of large ones; how many are computed is the model's business.
+
+    One rule for all verbs, because the last bits of a logit may depend on the size of the batch it was computed in, and
+    evaluation must repeat training's figures to the last digit.
+
+    Args:
+        image_size: side of the pictures, pixels.
+    """
+    return max(1, min(BATCH_SIZE, _BATCH_BYTES // (3 * image_size**2)))
 
 
 def logits(
     model: keras.Model,
     pictures: Pictures,
     *,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     workers: int | None = 0,
     advance: Callable[[int], object] | None = None,
     group: Group | None = None,
@@ -36,7 +49,7 @@ def logits(
     Args:
         model: takes RGB 0-255 [batch, size, size, 3] and gives logits.
         pictures: the split, at the model's size.
-        batch_size: pictures a batch; changes speed and, at most, the last bits.
+        batch_size: pictures a batch, by default `batch_size_for` theirs; changes speed and, at most, the last bits.
         workers: processes that decode pictures which are not in memory.
         advance: called with the number of pictures done after each batch.
         group: the processes that share the work; all get all logits.
@@ -48,7 +61,7 @@ def logits(
 
     batches = InferenceBatches(
         pictures,
-        batch_size=batch_size,
+        batch_size=batch_size or batch_size_for(pictures.size),
         device=model_device(model),
         workers=workers,
         num_classes=int(model.output_shape[-1]),
@@ -96,7 +109,8 @@ def native_forward(model: keras.Model) -> Forward:
     """Returns a model's forward pass in inference mode, run natively.
 
     Not only for its speed: training leaves kernels laid out in another way in memory than a file does, and the last
-    bits follow the layout. A native program lays them out alike wherever the model came from.
+    bits follow the layout. A native program lays them out alike wherever the model came from. Large batches are
+    computed in parts (`kcv.native.footprint`).
     """
     from kcv.native.model import NativeModel, native_target
 

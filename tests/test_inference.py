@@ -38,3 +38,9 @@ def test_no_batches_give_no_rows(trained_run):
 
     model = load_model(trained_run.model_path).keras_model
     assert inference.logits_of_batches(model, []).shape == (0, 3)
+
+
+def test_batches_are_smaller_where_pictures_are_large():
+    from kcv import inference
+
+    assert [inference.batch_size_for(size) for size in (32, 224, 512, 1024, 4096, 10_000)] == [256, 256, 85, 21, 1, 1]

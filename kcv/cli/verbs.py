@@ -9,7 +9,7 @@ from kcv.errors import UsageError, nearest
 FORMATS = ("text", "json")
 
 FORMAT = Option("format", "how results are printed", "text", FORMATS)
-BATCH = Option("batch_size", "pictures computed at once", 256, least=1)
+BATCH = Option("batch_size", "pictures computed at once; default: 256, fewer of large ones", least=1)
 DEVICE = Option("device", "where to compute", "auto", DEVICES)
 BENCHMARKED = ("custom_cnn", "resnet50", "efficientnet_b0")
 EXPORTED = ("float32", "int8")

@@ -67,7 +67,7 @@ def compare(
     split: str = "test",
     output: str | Path | None = None,
     *,
-    batch_size: int = inference.BATCH_SIZE,
+    batch_size: int | None = None,
     device: str = "auto",
     progress: bool = False,
 ) -> Comparison:
@@ -78,7 +78,7 @@ def compare(
         source: `cifar10`, `digits` or a path; by default what the first model was trained on.
         split: `train`, `val` or `test`, as the first model's training made it. Classes are matched by name.
         output: a folder for `comparison.json`, `comparison.csv` and the curves; None for no files.
-        batch_size: pictures a batch.
+        batch_size: pictures a batch; by default chosen by their size.
         device: where to run.
         progress: whether to show progress bars on a terminal.
 

@@ -47,7 +47,7 @@ def evaluate(
     split: str = "test",
     output_dir: str | Path | None = None,
     *,
-    batch_size: int = inference.BATCH_SIZE,
+    batch_size: int | None = None,
     device: str = "auto",
     calibrate: bool = False,
     abstain_precision: float | None = None,
@@ -67,7 +67,7 @@ def evaluate(
         output_dir: the folder for the files; by default `evaluation` beside the model for the test split of the
             training data, and `evaluation-<split>` or `evaluation-<data>-<split>` for others, so that none overwrites
             another.
-        batch_size: pictures a batch.
+        batch_size: pictures a batch; by default chosen by their size.
         device: where to run, if `model` is a file.
         calibrate: fit temperature (and, for `abstain_precision`, the threshold) to the validation split of the training
             data first, and write them into the model file.

@@ -17,7 +17,7 @@ def recalibrate(
     abstain_precision: float | None,
     source: str | None = None,
     *,
-    batch_size: int,
+    batch_size: int | None = None,
     group: Group = ALONE,
 ) -> LoadedModel:
     """Fits a model's calibration to the validation split of its training data and writes it into its file.
@@ -26,7 +26,7 @@ def recalibrate(
         model: a model that kcv trained; the weights stay as they are.
         abstain_precision: the part of the answers (0-1] that is to be right; None for no threshold.
         source: the training data, where its URL must be named; see `kcv.artifact.data_config`.
-        batch_size: pictures a batch.
+        batch_size: pictures a batch; by default chosen by their size.
         group: the processes that share the pictures; the first writes.
 
     Returns:

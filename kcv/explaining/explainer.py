@@ -21,6 +21,7 @@ from kcv.explaining.layers import FeatureMap, choose, feature_maps
 from kcv.explaining.methods import METHODS, heatmaps
 from kcv.inference import model_device
 from kcv.native.check import check
+from kcv.native.footprint import bytes_of_program, pictures_at_once
 from kcv.native.layers.lowered import Unsupported
 from kcv.native.lowering import lower
 from kcv.native.model import native_target
@@ -78,6 +79,7 @@ class Explainer:
             self._program = self._program.through_keras()
         blank = torch.zeros(1, *self._size, 3, device=self._device)
         self.target: FeatureMap = choose(feature_maps(self._program, blank), layer)
+        self._at_once = pictures_at_once(bytes_of_program(self._program, kept_from=self.target.after))
 
     def explain(
         self,
@@ -86,31 +88,49 @@ class Explainer:
         classes: Tensor | Sequence[int] | None = None,
         methods: Sequence[str] = ("gradcam",),
     ) -> Explained:
-        """Explains one batch, by several methods for the price of one.
+        """Explains one batch, by several methods for the price of one; in parts where it takes much memory.
 
         Args:
             images: RGB 0-255 [n, height, width, 3].
             classes: which class to explain, integer [n]; by default each picture's most probable one.
             methods: of `METHODS`.
         """
-        program, target = self._program, self.target
         # A caller may have turned gradients off; tensors made in inference mode could not be differentiated.
         with torch.inference_mode(False):
-            values = program.start((torch.as_tensor(images).to(self._device),))
-            with torch.no_grad():
-                program.advance(values, 0, target.after, training=False)
-            leaf = values[target.place].detach().requires_grad_(True)
-            with torch.enable_grad():
-                values[target.place] = leaf.clone()  # the next step may overwrite it
-                program.advance(values, target.after, len(program.steps), training=False)
-                logits = program.results(values).float()
-                chosen = logits.argmax(1) if classes is None else torch.as_tensor(classes, device=self._device).long()
-                # Pictures do not meet in inference mode, so the gradient of the sum holds that of each.
-                (gradients,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), leaf)
-            with torch.no_grad():
-                a, g = (x.detach().float().movedim(target.channels, 1) for x in (leaf, gradients))
-                maps = {method: heatmaps(METHODS[method](a, g), self._size) for method in methods}
-            return Explained(maps, chosen, logits.detach())
+            given = None if classes is None else torch.as_tensor(classes, device=self._device).long()
+            parts = [
+                self._explain(
+                    torch.as_tensor(images[start : start + self._at_once]),
+                    None if given is None else given[start : start + self._at_once],
+                    methods,
+                )
+                for start in range(0, max(1, len(images)), self._at_once)
+            ]
+        if len(parts) == 1:
+            return parts[0]
+        return Explained(
+            {method: torch.cat([part.maps[method] for part in parts]) for method in methods},
+            torch.cat([part.classes for part in parts]),
+            torch.cat([part.logits for part in parts]),
+        )
+
+    def _explain(self, images: Tensor, classes: Tensor | None, methods: Sequence[str]) -> Explained:
+        program, target = self._program, self.target
+        values = program.start((images.to(self._device),))
+        with torch.no_grad():
+            program.advance(values, 0, target.after, training=False)
+        leaf = values[target.place].detach().requires_grad_(True)
+        with torch.enable_grad():
+            values[target.place] = leaf.clone()  # the next step may overwrite it
+            program.advance(values, target.after, len(program.steps), training=False)
+            logits = program.results(values).float()
+            chosen = logits.argmax(1) if classes is None else classes
+            # Pictures do not meet in inference mode, so the gradient of the sum holds that of each.
+            (gradients,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), leaf)
+        with torch.no_grad():
+            a, g = (x.detach().float().movedim(target.channels, 1) for x in (leaf, gradients))
+            maps = {method: heatmaps(METHODS[method](a, g), self._size) for method in methods}
+        return Explained(maps, chosen, logits.detach())
 
 
 def gradcam(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ from torch import Tensor
 from kcv.errors import DeviceError, KcvError
 from kcv.native.check import check
 from kcv.native.compiled import Compiled
+from kcv.native.footprint import bytes_of_model, bytes_of_program, in_parts, pictures_at_once
 from kcv.native.layers.lowered import Target, Unsupported
 from kcv.native.logs import StepLogs
 from kcv.native.lowering import lower
@@ -68,6 +70,8 @@ class NativeModel(keras.Model):
                 _log.warning("model %s: no native form of %s; called through Keras, which is slower", core.name, names)
         except Unsupported as reason:
             _log.warning("model %s runs through Keras, which is slower: %s", core.name, reason)
+        needed = bytes_of_program(self.program) if self.program is not None else bytes_of_model(core)
+        self._at_once = pictures_at_once(needed)
         self._device = core.variables[0].value.device if core.variables else torch.device("cpu")
         if self.program is not None and compile_on_gpu and self._device.type == "cuda":
             self._compiled = Compiled(self.program)
@@ -78,19 +82,25 @@ class NativeModel(keras.Model):
         return self.core(inputs, training=training)
 
     def forward_pass(self, inputs: Any, *, training: bool) -> Any:
-        """Computes the outputs, natively where possible."""
-        if self.program is None or isinstance(inputs, dict):
+        """Computes the outputs, natively where possible; without gradients in parts that fit into little memory."""
+        if isinstance(inputs, dict):
             return self.core(inputs, training=training)
         given = inputs if isinstance(inputs, list | tuple) else (inputs,)
         tensors = [torch.as_tensor(x).to(self._device) for x in given]
-        try:
-            return (self._compiled or self.program)(*tensors, training=training)
-        except StepError as error:
-            if isinstance(error.__cause__, torch.OutOfMemoryError | KcvError):
-                raise error.__cause__ from None  # Keras would need more memory, not less, and find no lost process
-            _log.warning("model %s runs through Keras from here on, which is slower: %s", self.name, error)
-            self.program = self._compiled = None
-            return self.core(inputs, training=training)
+        if training:
+            return self._pass(*tensors, training=True)
+        return in_parts(partial(self._pass, training=False), tensors, self._at_once)
+
+    def _pass(self, *tensors: torch.Tensor, training: bool) -> Any:
+        if self.program is not None:
+            try:
+                return (self._compiled or self.program)(*tensors, training=training)
+            except StepError as error:
+                if isinstance(error.__cause__, torch.OutOfMemoryError | KcvError):
+                    raise error.__cause__ from None  # Keras would need more memory, not less, and find no lost process
+                _log.warning("model %s runs through Keras from here on, which is slower: %s", self.name, error)
+                self.program = self._compiled = None
+        return self.core(tensors if len(tensors) > 1 else tensors[0], training=training)
 
     def train_step(self, data: Any) -> Any:
         """Makes one optimizer step on one batch; None stands for a step that an interrupted epoch has behind it."""

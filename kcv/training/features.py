@@ -101,7 +101,7 @@ class FeatureStore:
     def _plain(self, split: str, pictures: Pictures, group: Group) -> Features:
         batches = InferenceBatches(
             pictures,
-            batch_size=_BATCH,
+            batch_size=min(_BATCH, inference.batch_size_for(pictures.size)),
             device=self._device,
             num_classes=int(pictures.labels.max()) + 1,
             workers=self._config.data.workers,

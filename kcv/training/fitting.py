@@ -67,8 +67,9 @@ def open_batches(config: Config, dataset: Dataset, device: str, group: Group = A
         share=group.share,
         shuffle_buffer=config.data.shuffle_buffer_mb * 2**20,
     )
+    size = inference.batch_size_for(dataset.val.size)
     val = InferenceBatches(
-        _own(dataset.val, group), num_classes=classes, batch_size=inference.BATCH_SIZE, device=device, workers=workers
+        _own(dataset.val, group), num_classes=classes, batch_size=size, device=device, workers=workers
     )
     try:
         yield Batches(train, val, group)

@@ -317,3 +317,22 @@ def test_a_models_program_is_made_once_and_goes_with_the_model(
     del loaded
     gc.collect()
     assert model() is None
+
+
+def test_a_batch_that_takes_much_memory_is_explained_in_parts(monkeypatch):
+    from kcv.native import footprint
+
+    pixels = np.random.default_rng(3).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, name="seen")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    whole = Explainer(model).explain(pixels, methods=["gradcam", "layercam"], classes=[0, 1, 2, 0, 1])
+    monkeypatch.setattr(footprint, "MOST_BYTES", 1)
+    with torch.inference_mode():
+        parts = Explainer(model).explain(pixels, methods=["gradcam", "layercam"], classes=[0, 1, 2, 0, 1])
+    for method, maps in whole.maps.items():
+        torch.testing.assert_close(parts.maps[method], maps, rtol=1e-4, atol=1e-5)
+    assert torch.equal(parts.classes, whole.classes)
+    torch.testing.assert_close(parts.logits, whole.logits, rtol=1e-4, atol=1e-5)

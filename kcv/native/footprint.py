@@ -1,0 +1,83 @@
+"""How many pictures a model computes at once without gradients: by the bytes of its activations, not by their number.
+
+A batch of 256 is little for pictures of 32 px and gigabytes for those of 192 px. The number follows from the graph
+alone, so that every verb, and every process, cuts a batch of the same model in the same way: figures are repeated to
+the last digit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import torch
+from torch import Tensor
+
+from kcv.native.program import Program
+
+MOST_BYTES = 512 * 2**20
+"""Of activations that are there at the same time."""
+
+_WIDEST = 4  # bytes of a float32: what is reckoned for a layer whose program is not known
+_AT_ONCE = 3  # tensors of its largest layer that such a model holds
+
+
+def pictures_at_once(bytes_per_picture: int) -> int:
+    """Returns how many pictures stay within `MOST_BYTES`; at least one."""
+    return max(1, MOST_BYTES // max(1, bytes_per_picture))
+
+
+def bytes_of_program(program: Program, kept_from: int | None = None) -> int:
+    """Returns the most bytes that a program holds at the same time for one picture.
+
+    Args:
+        program: the program.
+        kept_from: the number of the step from which on no value is forgotten, because gradients need it; None: all
+            are forgotten after their last reader.
+    """
+    sizes = [_bytes(value.shape, value.dtype) for value in program.values]
+    live = set(program.inputs)
+    most = held = sum(sizes[place] for place in live)
+    for number, step in enumerate(program.steps):
+        made = set(step.targets) - live
+        live |= made
+        held += sum(sizes[place] for place in made)
+        most = max(most, held)
+        if kept_from is None or number < kept_from:
+            dead = live & set(step.dead)
+            live -= dead
+            held -= sum(sizes[place] for place in dead)
+    return most
+
+
+def bytes_of_model(model: keras.Model) -> int:
+    """Returns about how many bytes a model that Keras runs holds at the same time for one picture."""
+    layers = model._flatten_layers(include_self=False)
+    nodes = (node for layer in layers for node in getattr(layer, "_inbound_nodes", ()))
+    tensors = (tensor for node in nodes for tensor in keras.tree.flatten(node.outputs))
+    largest = max((math.prod(size or 1 for size in tensor.shape) for tensor in tensors), default=1)
+    return _AT_ONCE * _WIDEST * largest
+
+
+def in_parts(run: Callable[..., Any], tensors: Sequence[Tensor], at_once: int) -> Any:
+    """Calls a forward pass with nearly equal parts of a batch, and puts the outputs together.
+
+    Args:
+        run: takes tensors [batch, ...]; returns such a tensor, or a tuple or list of them.
+        tensors: its inputs.
+        at_once: the most pictures of a part.
+    """
+    count = len(tensors[0])
+    if count <= at_once:
+        return run(*tensors)
+    cuts = -(-count // at_once)
+    results = [run(*part) for part in zip(*(torch.tensor_split(tensor, cuts) for tensor in tensors), strict=True)]
+    if isinstance(results[0], list | tuple):
+        return tuple(torch.cat(outputs) for outputs in zip(*results, strict=True))
+    return torch.cat(results)
+
+
+def _bytes(shape: Sequence[int | None], dtype: torch.dtype) -> int:
+    return math.prod(size or 1 for size in shape) * dtype.itemsize

@@ -9,10 +9,11 @@ from typing import Any
 
 from kcv.cli import checks, comparisons, results, terminal
 from kcv.cli.benchmarks import benchmark
-from kcv.cli.options import check
+from kcv.cli.options import check, config_keys
 from kcv.cli.verbs import VERBS
 from kcv.errors import KcvError, UsageError
 from kcv.files import expanded, model_file
+from kcv.untrusted import inside
 
 
 def train(*operands: str, **flags: str) -> int:
@@ -21,24 +22,19 @@ def train(*operands: str, **flags: str) -> int:
 
     values, overrides = check(VERBS["train"], operands, flags)
     resume = expanded(values["resume"]) if values["resume"] else None
-    config = None
+    config = named = None
     if resume is None or values["config"] or overrides:
-        config = Config.load(values["config"] or (resume and resume / "config.yaml"), **overrides)
+        begun = resume and inside(resume, "config.yaml", error=UsageError)
+        config = Config.load(values["config"] or begun, **overrides)
+    if not values["config"]:  # what else is in the folder's configuration, the user may never have seen
+        named = {config_keys().resolve(name) or name for name in overrides}
     from kcv import training
 
-    run = training.train(config, resume=resume)
+    run = training.train(config, resume=resume, named=named)
     if values["format"] == "json":
-        terminal.json_of(
-            {
-                "directory": str(run.directory),
-                "model": str(run.model_path),
-                "metrics": run.metrics,
-                "best_epoch": run.best_epoch,
-                "epochs": len(run.history),
-                "seconds": run.seconds,
-                "tracking": run.tracking,
-            }
-        )
+        told: dict[str, Any] = {"directory": str(run.directory), "model": str(run.model_path), "metrics": run.metrics}
+        told |= {"best_epoch": run.best_epoch, "epochs": len(run.history)}
+        terminal.json_of({**told, "seconds": run.seconds, "tracking": run.tracking})
     else:
         terminal.show(results.run_summary(run))
     return 0

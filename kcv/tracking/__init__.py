@@ -8,7 +8,7 @@ from kcv.config import TrackingConfig
 from kcv.tracking.protocol import NoTracker, Status, Tracker
 from kcv.tracking.store import Store
 from kcv.tracking.tracker import MlflowTracker
-from kcv.tracking.uri import config_without_credentials, hide_credentials, without_credentials
+from kcv.tracking.uri import config_without_credentials, hide_credentials, stays_inside, without_credentials
 
 __all__ = [
     "MlflowTracker",
@@ -18,6 +18,7 @@ __all__ = [
     "config_without_credentials",
     "hide_credentials",
     "open_tracker",
+    "stays_inside",
     "without_credentials",
 ]
 

@@ -39,6 +39,24 @@ def is_server(uri: str) -> bool:
     return _scheme(uri) in _SERVERS
 
 
+def stays_inside(uri: str, folder: Path) -> bool:
+    """Tells whether a store keeps everything in a plain file below a folder, or keeps nothing.
+
+    Not so where the way there has hidden folders or links, or the uri has options, which may lead elsewhere.
+    """
+    if uri.lower() == "none":
+        return True
+    match = re.fullmatch(r"sqlite:///([^?:]+)", uri)
+    if match is None:
+        return False
+    root = folder.resolve()
+    try:
+        path = (root / match[1]).resolve().relative_to(root)
+        return not any(part.startswith(".") for part in path.parts)
+    except (OSError, ValueError, RuntimeError):  # it lies elsewhere, or the links go in a circle
+        return False
+
+
 def without_credentials(uri: str) -> str:
     """Returns a uri without user, password and secret options; everything else, and an SQLite file's uri, as it was."""
     if _scheme(uri) == "sqlite":  # its path may hold an @

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 import shutil
@@ -25,6 +24,7 @@ from kcv.tracking import NoTracker, Status, Tracker, config_without_credentials,
 from kcv.training.callbacks import Diverged
 from kcv.training.resume import CheckpointStore, Record, Writer, lock
 from kcv.training.run import RunFolder
+from kcv.untrusted import read_json
 
 _log = logging.getLogger(__name__)
 
@@ -103,9 +103,7 @@ def open_run(
     shown = config_without_credentials(config)
     if folder is not None and record is not None:
         tracker.start(folder.path.name, shown.flatten(), surroundings, record.tracked_by(tracker))
-        known = json.loads(folder.environment.read_text(encoding="utf-8"))
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(folder.environment, {**known, "resumed": [*known.get("resumed", []), now]})
+        _note_resumption(folder.environment, surroundings)
         _log.info("run        %s, continued", folder.path)
         return OpenRun(folder, tracker, config)
     folder = RunFolder.create(config)
@@ -145,14 +143,31 @@ def find_interrupted(config: Config, launch: Launch) -> Path | None:
         return None
     runs = (Path("runs") / config.name).glob("*") if config.output_dir is None else [Path(config.output_dir)]
     for folder in sorted(map(RunFolder, runs), key=lambda run: run.path, reverse=True):
-        try:
-            environment = json.loads(folder.environment.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
+        environment = _read_environment(folder.environment)
         if environment.get("job") == launch.job and (folder.finished or folder.record.is_file()):
             _log.info("restarted  %s goes on", folder.path)
             return folder.path
     return None
+
+
+def _note_resumption(path: Path, surroundings: Mapping[str, Any]) -> None:
+    """Adds to what a run was made with that it goes on now. Damage to that file is no reason to lose the run."""
+    known = _read_environment(path)
+    if not known:
+        _log.warning("%s is missing or damaged; it is written anew", path)
+        known = dict(surroundings)
+    before = known.get("resumed", [])
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(path, {**known, "resumed": [*(before if isinstance(before, list) else []), now]})
+
+
+def _read_environment(path: Path) -> dict[str, Any]:
+    """Returns what a run was made with; nothing where that cannot be read."""
+    try:
+        values = read_json(path, OutputError)
+    except KcvError:
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def require_space(folder: Path, model: keras.Model, config: Config) -> None:

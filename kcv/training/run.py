@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from dataclasses import dataclass, field
@@ -12,6 +13,13 @@ from typing import Any
 from kcv.config import Config
 from kcv.errors import OutputError, UsageError
 from kcv.files import expanded
+from kcv.untrusted import inside
+
+_NAMES = (
+    "config.yaml", "environment.json", "evaluation", "history.csv", "metrics.json", "model.keras", "MODEL_CARD.md",
+    "report.html", "resume",
+)  # fmt: skip
+"""What training reads and writes in its folder."""
 
 _TEMPORARY = re.compile(r"\.(model|history|metrics|config|environment|report|MODEL_CARD)\.\w{8}\.\w+")
 """What `kcv.files.atomic` calls a file that is being written."""
@@ -35,6 +43,7 @@ class RunFolder:
             if folder.config.exists():
                 raise OutputError(f"{folder.path} already holds a run; choose another --output_dir or remove it")
             folder._make(exist_ok=True)
+            folder.require_no_links()
             return folder
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         parent = Path("runs") / config.name
@@ -51,8 +60,10 @@ class RunFolder:
 
         Raises:
             UsageError: there is none that could be continued.
+            OutputError: it holds links that would be followed.
         """
         folder = cls(expanded(path))
+        folder.require_no_links()
         if not folder.config.is_file():
             raise UsageError(f"--resume={path}: no run there; a run folder holds config.yaml")
         if not folder.finished and not folder.record.is_file():
@@ -108,6 +119,21 @@ class RunFolder:
     def finished(self) -> bool:
         """Whether the run has come to its end."""
         return self.metrics.is_file() and not self.record.is_file()
+
+    def require_no_links(self) -> None:
+        """Refuses a folder in which something that training reads or writes is a link.
+
+        Somebody else may have made it: what is read would be sent or shown, and what is written lost.
+
+        Raises:
+            OutputError: naming the link.
+        """
+        for name in _NAMES:
+            inside(self.path, name, error=OutputError)
+        for place in (self.evaluation, self.resume):
+            for root, folders, names in os.walk(place):
+                for name in (*folders, *names):
+                    inside(Path(root), name, error=OutputError)
 
     def close(self) -> None:
         """Removes what only an unfinished run needs."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
+from collections.abc import Collection
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import keras
 import numpy as np
 import torch
 
-from kcv import artifact, data, models
+from kcv import data, models
 from kcv.config import Config
 from kcv.data.dataset import Dataset, Pictures, Pixels
 from kcv.distributed import Group, connect
@@ -24,15 +23,16 @@ from kcv.models.weights.pretrained import Pretrained
 from kcv.native.device import describe_device, device_scope, resolve_device
 from kcv.native.memory import keep_freed_memory
 from kcv.native.precision import precision_scope, resolve_precision
-from kcv.reporting import read_history, report
+from kcv.reporting import report
 from kcv.training import environment
 from kcv.training.fitting import Watch, fit, open_batches
-from kcv.training.opening import OpenRun, find_interrupted, open_run, opened_by_first, require_space
+from kcv.training.opening import OpenRun, open_run, opened_by_first, require_space
 from kcv.training.result import Result
-from kcv.training.resume import CheckpointStore, Record, State, Stopping, lock
-from kcv.training.run import Run, RunFolder
+from kcv.training.resume import Stopping
+from kcv.training.run import Run
 from kcv.training.stage_fit import syncs_batchnorm
 from kcv.training.stages import plan
+from kcv.training.starting import Start, start
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,9 @@ _MOST_FITTING_PIXELS = 20_000_000
 """How much of the training split normalisation and whitening are fitted to; their moments do not change with more."""
 
 
-def train(config: Config | None = None, *, resume: str | Path | None = None) -> Run:
+def train(
+    config: Config | None = None, *, resume: str | Path | None = None, named: Collection[str] | None = None
+) -> Run:
     """Trains a model and leaves a run folder, or continues a run that was cut short.
 
     A continued run ends as it would have ended: the same weights, history and figures to the bit, on the same machine.
@@ -51,6 +53,9 @@ def train(config: Config | None = None, *, resume: str | Path | None = None) -> 
     Args:
         config: what to train on what, and how; see `kcv.Config`. By default the defaults, or those of the run.
         resume: the folder of a run to continue.
+        named: the keys of `config`, dotted, that the caller has chosen, where the others are of that folder; None: all
+            of them. A run that somebody else may have begun is continued with a tracking store or data elsewhere only
+            where `tracking.uri` and `data.source` are among them.
 
     Returns:
         The finished run: its folder, model file and metrics.
@@ -62,61 +67,23 @@ def train(config: Config | None = None, *, resume: str | Path | None = None) -> 
     """
     stopping = Stopping(patient=Launch.current().several)
     with stopping.listening(), connect() as group, ExitStack() as held:
-        start = group.first_does(lambda: _start(config, resume, held))
-        return start if isinstance(start, Run) else _train(start, stopping, held, group)
+        begin = group.first_does(lambda: start(config, resume, named, held))
+        return begin if isinstance(begin, Run) else _train(begin, stopping, held, group)
 
 
-@dataclass(frozen=True)
-class _Start:
-    """What a training begins with, or goes on from.
-
-    Attributes:
-        config: of the run.
-        folder: of the run to continue, locked; None for a new one.
-        record: what that run began with.
-        state: its last checkpoint; None where it had come to none.
-    """
-
-    config: Config
-    folder: RunFolder | None = None
-    record: Record | None = None
-    state: State | None = None
-    began_in: Path | None = None  # where the path of the data starts, if it is not here
-
-
-def _start(config: Config | None, resume: str | Path | None, held: ExitStack) -> _Start | Run:
-    """Opens the run to continue, if any; of several processes the first does."""
-    if resume is None:
-        resume = find_interrupted(config or Config(), Launch.current())
-    if resume is None:
-        return _Start(config or Config())
-    folder = RunFolder.existing(resume)
-    if folder.finished:
-        _log.info("finished   %s has come to its end before; there is nothing to go on with", folder.path)
-        return _finished(folder)
-    held.enter_context(lock(folder.lock))
-    record = Record.read(folder.record)
-    config = config or Config.load(folder.config)
-    record.require(config)
-    folder.sweep()
-    named_anew = config.data.source != record.config.get("data.source")
-    began_in = None if named_anew else artifact.working_folder(folder.path)
-    return _Start(config, folder, record, CheckpointStore(folder.resume).newest(), began_in)
-
-
-def _train(start: _Start, stopping: Stopping, held: ExitStack, group: Group) -> Run:
+def _train(opening: Start, stopping: Stopping, held: ExitStack, group: Group) -> Run:
     began = time.perf_counter()
-    config, folder, record = start.config, start.folder, start.record
+    config, folder, record = opening.config, opening.folder, opening.record
     device = resolve_device(config.device)
     if device == "cpu":
         keep_freed_memory()
     learns = config.model.mode == "fine_tuning"
     depthwise = learns and models.entry_of(config.model.name).depthwise
     policy, reason = resolve_precision(config.precision, device, trains_depthwise=depthwise)
-    begin = start.state.of_process(group.rank, group.size) if start.state else None
+    begin = opening.state.of_process(group.rank, group.size) if opening.state else None
     with group.in_turn():
         pretrained = models.load_weights(config.model)
-        dataset = data.load(config.data, began_in=start.began_in)
+        dataset = data.load(config.data, began_in=opening.began_in)
     _log.info("data       %s", _describe_data(dataset))
     for line in dataset.understood:
         _log.info("           %s", line)
@@ -171,21 +138,6 @@ def _train(start: _Start, stopping: Stopping, held: ExitStack, group: Group) -> 
         seconds=time.perf_counter() - began,
         tracking=opened.tracker.location,
         environment=surroundings,
-    )
-
-
-def _finished(folder: RunFolder) -> Run:
-    """Returns a run that came to its end before, from its files."""
-    rows = read_history(folder.history)
-    info = artifact.read_info(folder.model)
-    return Run(
-        directory=folder.path,
-        model_path=folder.model,
-        metrics=json.loads(folder.metrics.read_text(encoding="utf-8")),
-        history=rows,
-        best_epoch=info.best_epoch or 0,
-        seconds=sum(row["seconds"] for row in rows),
-        environment=json.loads(folder.environment.read_text(encoding="utf-8")),
     )
 
 

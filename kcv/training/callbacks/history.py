@@ -9,10 +9,7 @@ from typing import Any
 import keras
 
 from kcv.files import write_csv
-
-COLUMNS = (
-    "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images_per_second",
-)  # fmt: skip
+from kcv.training.resume.content import COLUMNS
 
 
 class HistoryFile(keras.callbacks.Callback):

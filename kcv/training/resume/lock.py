@@ -3,44 +3,72 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from kcv.errors import OutputError
+from kcv.untrusted import is_link
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_OWN = re.compile(rb"(\d{1,19}\n)?")
+"""What a lock of ours holds: the number of the process that holds it, or held it last."""
+
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Keeps other trainings out of a run folder. The system lets go when the process ends, however it ends.
 
+    The folder may be a stranger's: no link is followed, and no file is changed that is not a lock.
+
     Args:
         path: the lock file; its folder is made where it is missing.
 
     Raises:
-        OutputError: another process trains there, or the folder cannot be written to.
+        OutputError: another process trains there, the folder cannot be written to, or something else has this name.
     """
+    for place in (path.parent, path):
+        if is_link(place):
+            raise OutputError(f"{place}: is a link, which is not followed here")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(path, _FLAGS, 0o666)
     except OSError as error:
         raise OutputError(f"cannot write to {path.parent}: {error.strerror or error}") from None
     try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(handle, 20).decode("ascii", "replace").strip()
-                raise OutputError(f"{path.parent.parent}: another training runs there (process {holder})") from None
-            except OSError:
-                pass  # a file system without locks
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        _take(handle, path)
         yield
     finally:
         os.close(handle)
+
+
+def _take(handle: int, path: Path) -> None:
+    """Locks an open file and writes into it who holds it."""
+    found = os.fstat(handle)
+    content = os.read(handle, 32) if stat.S_ISREG(found.st_mode) else b"?"
+    if not _OWN.fullmatch(content):
+        raise OutputError(f"{path}: is no lock of a training, but another file; remove it to go on")
+    if fcntl is not None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = content.decode().strip()
+            raise OutputError(f"{path.parent.parent}: another training runs there (process {holder})") from None
+        except OSError:
+            pass  # a file system without locks
+    if found.st_nlink > 1:
+        return  # the same file has another name somewhere, and whose that is nobody knows
+    try:
+        os.ftruncate(handle, 0)
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        raise OutputError(f"cannot write to {path.parent}: {error.strerror or error}") from None

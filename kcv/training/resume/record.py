@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from kcv.config import Config
 from kcv.data.dataset import Dataset
-from kcv.errors import ConfigError, DataError, DeviceError
+from kcv.errors import ConfigError, DataError, DeviceError, KcvError
 from kcv.files import write_json
 from kcv.tracking import Tracker
+from kcv.training.resume import seal
+from kcv.untrusted import read
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ FREE = (
 )  # fmt: skip
 """Keys that change nothing in what a run computes; what device, precision and data come to is compared on its own."""
 
-
+_MOST_SHOWN = 100  # characters of a value that somebody else may have written
 _SURROUNDINGS = ("kcv", "python", "packages", "threads", "processes", "device_name")
 
 
@@ -40,18 +41,22 @@ class Record(BaseModel):
         precision: the dtype policy.
         surroundings: versions, threads and the device's name: where they differ, the run goes on, but not to the bit.
         tracking: what the tracker needs to go on.
+        sha256: of all of this, in hex; None in those of earlier versions.
+        signature: shows that this user wrote it; None where no key could be kept, and in those of earlier versions.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     config: dict[str, Any]
     fingerprint: str
-    counts: dict[str, int]
+    counts: dict[str, Annotated[int, Field(ge=0)]]
     by_row_group: bool = False
     device: str
     precision: str
     surroundings: dict[str, Any]
     tracking: dict[str, str | None] = {}
+    sha256: str | None = None
+    signature: str | None = None
 
     @classmethod
     def of(cls, config: Config, dataset: Dataset, environment: Mapping[str, Any], tracker: Tracker) -> Record:
@@ -75,19 +80,33 @@ class Record(BaseModel):
             DataError: it is missing or damaged.
         """
         try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, ValidationError) as error:
+            found = read(path, cls, DataError)
+        except KcvError as error:
+            reason = str(error).removeprefix(f"{path}: ").splitlines()[0]
+            raise DataError(f"{path}: is missing or damaged, so the run cannot be continued ({reason}).") from None
+        if found.sha256 is not None and found.sha256 != seal.checksum(found._content()):
             raise DataError(
-                f"{path}: is missing or damaged, so the run cannot be continued ({type(error).__name__})."
-            ) from None
+                f"{path}: is missing or damaged, so the run cannot be continued (its checksum is of other content)."
+            )
+        return found
 
     def write(self, path: Path) -> None:
-        """Writes it.
+        """Writes it, with a checksum and this user's signature.
 
         Raises:
             OutputError: that is not possible.
         """
-        write_json(path, self.model_dump())
+        content = self._content()
+        write_json(path, {**content, "sha256": seal.checksum(content), "signature": seal.signature(content)})
+
+    @property
+    def own(self) -> bool:
+        """Whether this user began the run, on this machine, and nobody has changed the record since."""
+        return seal.is_own(self._content(), self.signature)
+
+    def _content(self) -> dict[str, Any]:
+        """Returns what checksum and signature are of."""
+        return self.model_dump(exclude={"sha256", "signature"})
 
     def tracked_by(self, tracker: Tracker) -> str | None:
         """Returns what a tracker of this run continues it by; None where it was kept elsewhere, or nowhere."""
@@ -99,13 +118,7 @@ class Record(BaseModel):
         Raises:
             ConfigError: naming each key that differs.
         """
-        asked = config.flatten()
-        problems = [
-            f"{key}: received {asked.get(key)!r}, but the run began with {self.config.get(key)!r}."
-            for key in dict.fromkeys([*self.config, *asked])
-            if key not in FREE and asked.get(key) != self.config.get(key)
-        ]
-        if problems:
+        if problems := differences(config, self.config, "the run began with"):
             raise ConfigError(problems, "--resume")
 
     def require_machine(self, environment: Mapping[str, Any]) -> None:
@@ -148,14 +161,31 @@ class Record(BaseModel):
         )
 
 
+def differences(config: Config, before: Mapping[str, Any], then: str) -> list[str]:
+    """Returns one line for each key that another value is asked for, those apart that change nothing (`FREE`).
+
+    Args:
+        config: what is asked for.
+        before: dotted keys and plain values of the run.
+        then: what the run did with its values, such as `the run began with`.
+    """
+    asked = config.flatten()
+    return [
+        f"{key}: received {asked.get(key)!r}, but {then} {before.get(key)!r}."
+        for key in dict.fromkeys([*before, *asked])
+        if key not in FREE and asked.get(key) != before.get(key)
+    ]
+
+
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Returns what differs in the surroundings, in words."""
     differences = []
     for key, value in before.items():
-        if isinstance(value, Mapping):
-            differences += _changed(value, now.get(key, {}))
-        elif now.get(key) != value:
-            differences.append(f"{key} {now.get(key)} instead of {value}")
+        found = now.get(key)
+        if isinstance(value, Mapping) and isinstance(found, Mapping):
+            differences += _changed(value, found)
+        elif found != value:
+            differences.append(f"{key} {found} instead of {str(value)[:_MOST_SHOWN]}")
     return differences
 
 

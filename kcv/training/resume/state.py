@@ -63,11 +63,21 @@ class State:
         kept = (tensor for name, tensor in self.tensors.items() if name.startswith(("model/", "metrics/")))
         return all(bool(torch.isfinite(tensor).all()) for tensor in kept if tensor.is_floating_point())
 
+    def numpy_generator(self) -> tuple[Any, ...]:
+        """Returns what `numpy.random.set_state` takes."""
+        kind, position, has_gauss, gauss = self.plain["numpy"]
+        return kind, self.tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, gauss
+
+    def python_generator(self) -> tuple[Any, ...]:
+        """Returns what `random.setstate` takes."""
+        version, gauss = self.plain["python"]
+        return version, tuple(self.tensors["python"].tolist()), gauss
+
     def gathered(self, group: Group) -> State:
         """Returns the first process's state with what is every process's own: running metrics and generators."""
         if not group.several:
             return self
-        own = {name: tensor for name, tensor in self.tensors.items() if name.startswith(_OWN)}
+        own = {name: self.tensors[name] for name in own_names(self.tensors)}
         others = {
             f"rank{rank}/{name}": tensor
             for rank, tensors in enumerate(group.gather(own))
@@ -97,6 +107,11 @@ class State:
     def slower(self, factor: float) -> State:
         """Returns the same state with its learning rate times `factor`."""
         return replace(self, plain={**self.plain, "rate": self.plain["rate"] * factor})
+
+
+def own_names(tensors: Iterable[str]) -> list[str]:
+    """Returns the names of what each of several processes has for itself, without those of other processes."""
+    return [name for name in tensors if name.startswith(_OWN)]
 
 
 def capture(
@@ -148,6 +163,9 @@ def restore(state: State, model: keras.Model, twin: keras.Model, remembering: Ma
     Raises:
         KcvError: the state is of another network or optimizer.
     """
+    kept = [(array.shape, str(array.dtype)) for array in state.best]
+    if kept and kept != [(tuple(weight.shape), _dtype(weight.value)) for weight in model.weights]:
+        raise KcvError("the checkpoint is of another network: its best weights do not fit")
     _put("model", state, model.variables)
     _put("optimizer", state, twin.optimizer.variables)
     for name, callback in remembering.items():
@@ -166,10 +184,8 @@ def restore_generators(state: State) -> None:
         torch.set_rng_state(state.tensors["torch"])
     if torch.cuda.is_available() and "cuda/0" in state.tensors:
         torch.cuda.set_rng_state(state.tensors["cuda/0"])
-    kind, position, has_gauss, gauss = state.plain["numpy"]
-    np.random.set_state((kind, state.tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, gauss))
-    version, gauss = state.plain["python"]
-    random.setstate((version, tuple(state.tensors["python"].tolist()), gauss))
+    np.random.set_state(state.numpy_generator())
+    random.setstate(state.python_generator())
 
 
 def _copies(kind: str, variables: Iterable[Any]) -> dict[str, Tensor]:
@@ -181,10 +197,16 @@ def _copies(kind: str, variables: Iterable[Any]) -> dict[str, Tensor]:
 
 
 def _put(kind: str, state: State, variables: Iterable[Any]) -> None:
-    stored = {name: tensor for name, tensor in state.tensors.items() if name.startswith(f"{kind}/")}
+    stored = [tensor for name, tensor in sorted(state.tensors.items()) if name.startswith(f"{kind}/")]
     variables = list(variables)
-    if [tuple(tensor.shape) for tensor in stored.values()] != [tuple(variable.shape) for variable in variables]:
+    # Of both, as torch would quietly turn a number of another kind into one that fits.
+    found, wanted = ([(tuple(t.shape), t.dtype) for t in group] for group in (stored, [v.value for v in variables]))
+    if found != wanted:
         raise KcvError(f"the checkpoint is of another network or optimizer: its {kind} variables do not fit")
     with torch.no_grad():
-        for tensor, variable in zip(stored.values(), variables, strict=True):
+        for tensor, variable in zip(stored, variables, strict=True):
             variable.value.copy_(tensor)  # in place: programs and optimizers hold on to the memory
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -27,7 +27,7 @@ from kcv.data import kerascv, parquet
 from kcv.errors import ConfigError, DataError, DeviceError, KcvError, OutputError, UsageError
 from kcv.training import Run, train
 from kcv.training.callbacks import Checkpoint
-from kcv.training.resume import CheckpointStore, lock
+from kcv.training.resume import CheckpointStore, Record, lock
 
 Configure = Callable[..., Config]
 
@@ -320,9 +320,9 @@ def test_another_precision_is_refused(cut: Path) -> None:
 
 
 def test_other_versions_are_said(cut: Path, caplog: pytest.LogCaptureFixture) -> None:
-    record = json.loads((cut / "resume" / "run.json").read_text())
-    record["surroundings"]["packages"]["torch"] = "1.0"
-    (cut / "resume" / "run.json").write_text(json.dumps(record))
+    record = Record.read(cut / "resume" / "run.json")
+    record.surroundings["packages"]["torch"] = "1.0"
+    record.write(cut / "resume" / "run.json")
     with caplog.at_level(logging.WARNING, logger="kcv"):
         train(resume=cut)
     assert f"the run goes on, but not to the bit: torch {version('torch')} instead of 1.0" in caplog.text
@@ -362,12 +362,12 @@ def test_damaged_records_are_refused(cut: Path) -> None:
 
 
 def test_a_run_of_another_network_is_refused(cut: Path) -> None:
-    # As after an edit of both config.yaml and run.json.
-    for name in ("config.yaml", "resume/run.json"):
-        path = cut / name
-        path.write_text(
-            path.read_text().replace("width: 0.25", "width: 0.5").replace('"model.width": 0.25', '"model.width": 0.5')
-        )
+    # As after an edit of config.yaml, and a record that was made for it.
+    path = cut / "config.yaml"
+    path.write_text(path.read_text().replace("width: 0.25", "width: 0.5"))
+    record = Record.read(cut / "resume" / "run.json")
+    record.config["model.width"] = 0.5
+    record.write(cut / "resume" / "run.json")
     with pytest.raises(KcvError, match="of another network"):
         train(resume=cut)
 

@@ -1,0 +1,50 @@
+"""What a run folder may ask for by itself, and what the user must name who continues it.
+
+A run folder names data and a tracking store. Where this user began the run, they are the user's own choice. Where
+somebody else did, or nobody knows, whatever would reach another machine is used only if it was named again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from kcv.config import Config
+from kcv.data.shards import is_url
+from kcv.errors import UsageError
+from kcv.names import plain
+from kcv.tracking import config_without_credentials, stays_inside
+from kcv.training.resume.record import Record
+
+_TRACKING, _DATA = "tracking.uri", "data.source"
+
+
+def require_named(config: Config, record: Record, named: Collection[str] | None, folder: Path) -> None:
+    """Refuses to use what neither this user nor this machine has chosen.
+
+    Args:
+        config: of the run that is to be continued.
+        record: what the run began with.
+        named: the keys that the user gave for this continuation, dotted; None: all of them.
+        folder: of the run, for the message.
+
+    Raises:
+        UsageError: something has to be named again; the message says which flags.
+    """
+    if named is None:
+        return
+    uri = config_without_credentials(config).tracking.uri
+    own_store = record.own and record.config.get(_TRACKING) == uri
+    flags = []
+    # Without a uri it is the user's own store: that of MLFLOW_TRACKING_URI, or one in the working folder.
+    if _TRACKING not in named and uri is not None and not own_store and not stays_inside(uri, Path.cwd()):
+        flags.append(("--tracking=", f"the tracking store {plain(uri)}", "--tracking=none"))
+    if _DATA not in named and is_url(config.data.source) and not record.own:
+        flags.append(("--data=", f"the data {plain(config.data.source)}", "--data=URL"))
+    if flags:
+        asked = " and ".join(what for _, what, _ in flags)
+        ways = " ".join(example for _, _, example in flags)
+        raise UsageError(
+            f"--resume={folder}: the run names {asked}, and nothing shows that you began it on this machine; name "
+            f"again what it may use, such as: {ways}"
+        )

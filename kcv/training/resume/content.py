@@ -1,0 +1,174 @@
+"""What a checkpoint must hold: checked before a training goes on from it.
+
+Checksums tell that a file is as it was written, not by whom. So all that is in it is looked at: which tensors, the
+states of the generators, what the callbacks remember, and whether all of it is of the step that it claims to be of.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kcv.config import Config
+from kcv.errors import DataError
+from kcv.training.resume.record import Record
+from kcv.training.resume.state import State, own_names
+from kcv.training.stages import Stage, plan
+from kcv.untrusted import refusing
+
+COLUMNS: Final = (
+    "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images_per_second",
+)  # fmt: skip
+"""Of a row of the history."""
+
+_WORDS: Final = 624  # of a Mersenne Twister
+_TENSOR = re.compile(r"(rank\d{1,6}/)?((model|optimizer|metrics|keras)/\d{5}|torch|cuda/\d{1,3})|numpy|python")
+_Count = Annotated[int, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class _Best(_Part):
+    best_epoch: _Count
+    best: float | None
+
+
+class _Clock(_Part):
+    seconds: Annotated[float, Field(ge=0)]
+
+
+class _History(_Part):
+    rows: list[dict[str, float]]
+
+
+class _Patience(_Part):
+    wait: _Count
+    best: float | None
+    best_epoch: _Count
+
+
+class _Callbacks(_Part):
+    best: _Best
+    clock: _Clock
+    history: _History
+    patience: _Patience | None = None
+
+
+class _Plain(_Part):
+    """What is no tensor; see `kcv.training.resume.state.capture`."""
+
+    rate: Annotated[float, Field(gt=0, le=1)]
+    numpy: list[Any]
+    python: list[Any]
+    callbacks: _Callbacks
+    processes: Annotated[int, Field(ge=1, le=10**6)] = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The course that a training was to take.
+
+    Attributes:
+        stages: its epochs.
+        steps: of each epoch.
+        patience: whether it may stop early.
+        counts_steps: whether the optimizer's first variable is the number of its steps.
+    """
+
+    stages: tuple[Stage, ...]
+    steps: int
+    patience: bool
+    counts_steps: bool
+
+    @classmethod
+    def of(cls, config: Config, record: Record) -> Plan:
+        """Returns the plan of a run."""
+        return cls(
+            stages=plan(config),
+            steps=-(-record.counts.get("train", 0) // config.data.batch_size),
+            patience=config.train.patience is not None,
+            counts_steps=record.precision != "mixed_float16",  # else the scale of the loss comes first
+        )
+
+    def check(self, state: State) -> None:
+        """Refuses a state that this training cannot have been in.
+
+        Raises:
+            DataError: the message says what is wrong.
+        """
+        stage = next((stage for stage in self.stages if stage.first <= state.epoch < stage.end), None)
+        if stage is None or not 0 <= state.step <= self.steps:
+            raise DataError(f"epoch {state.epoch + 1}, step {state.step} is not in this run")
+        plain = _parsed(state.plain)
+        _check_memory(state, plain, must_wait=self.patience and stage.last)
+        _check_tensors(state.tensors, plain.processes)
+        done = (state.epoch - stage.first) * self.steps + state.step
+        counted = state.tensors.get("optimizer/00000")
+        if self.counts_steps and (counted is None or counted.numel() != 1 or int(counted) != done):
+            raise DataError(f"its optimizer was not at epoch {state.epoch + 1}, step {state.step}")
+        with refusing("the random generators", DataError):
+            _try_generators(state)
+
+
+def _parsed(plain: Mapping[str, Any]) -> _Plain:
+    try:
+        return _Plain.model_validate(plain)
+    except ValidationError as caught:
+        first = caught.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"])[:100]
+        raise DataError(f"{key}: {first['msg']}") from None
+
+
+def _check_memory(state: State, plain: _Plain, *, must_wait: bool) -> None:
+    """Refuses what the callbacks cannot remember at the beginning of this step."""
+    best, rows = plain.callbacks.best, plain.callbacks.history.rows
+    if [row.get("epoch") for row in rows] != list(range(1, state.epoch + 1)):
+        raise DataError(f"its history has {len(rows)} rows and was not written in epoch {state.epoch + 1}")
+    if any(set(row) != set(COLUMNS) for row in rows):
+        raise DataError("its history has other columns")
+    if best.best_epoch > state.epoch or not (bool(best.best_epoch) == bool(state.best) == (best.best is not None)):
+        raise DataError(f"its best epoch cannot be {best.best_epoch}")
+    if must_wait and plain.callbacks.patience is None:
+        raise DataError("it does not say how long the training has waited for a better epoch")
+
+
+def _check_tensors(tensors: Mapping[str, torch.Tensor], processes: int) -> None:
+    """Refuses tensors of other names, and those of one process that are not as those of the others."""
+    if unknown := next((name for name in tensors if not _TENSOR.fullmatch(name)), None):
+        raise DataError(f"it holds {unknown[:40]!r}")
+    own = own_names(tensors)
+    if sum(name.startswith("rank") for name in tensors) != (processes - 1) * len(own):
+        raise DataError(f"it does not hold the state of {processes} processes")
+    for rank in range(1, processes):
+        for name in own:
+            one, other = tensors[name], tensors.get(f"rank{rank}/{name}")
+            if other is None or (one.shape, one.dtype) != (other.shape, other.dtype):
+                raise DataError(f"it does not hold the state of process {rank}")
+
+
+def _try_generators(state: State) -> None:
+    """Puts the states of the random generators into new ones; raises whatever they raise, or ValueError."""
+    tensors = state.tensors
+    for name in ("torch", *tensors):
+        if name.endswith("torch"):
+            torch.Generator().set_state(tensors[name])
+        elif "cuda/" in name and torch.cuda.is_available():
+            torch.Generator("cuda").set_state(tensors[name])
+    _, position, has_gauss, _ = state.plain["numpy"]
+    words = tensors["numpy"]
+    # numpy itself takes what lies outside of its state, and would read memory there.
+    if not (0 <= position <= len(words) == _WORDS and has_gauss in (0, 1) and 0 <= words.min() <= words.max() < 2**32):
+        raise ValueError("the state of numpy's generator is out of range")
+    np.random.RandomState(0).set_state(state.numpy_generator())
+    random.Random(0).setstate(state.python_generator())
+    if tensors["keras/00000"].shape != (2,):
+        raise ValueError("the seed of Keras has another shape")

@@ -1,0 +1,122 @@
+"""What a training begins with: a new run, one that goes on, or one that has come to its end before."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kcv import artifact
+from kcv.config import Config
+from kcv.errors import ConfigError, DataError
+from kcv.launch import Launch
+from kcv.reporting import read_history
+from kcv.training.opening import find_interrupted
+from kcv.training.resume import CheckpointStore, Plan, Record, State, lock, require_named
+from kcv.training.resume.record import differences
+from kcv.training.run import Run, RunFolder
+from kcv.untrusted import read_json, refusing
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training begins with, or goes on from.
+
+    Attributes:
+        config: of the run.
+        folder: of the run to continue, locked; None for a new one.
+        record: what that run began with.
+        state: its last checkpoint; None where it had come to none.
+        began_in: where the path of the data starts, if it is not here.
+    """
+
+    config: Config
+    folder: RunFolder | None = None
+    record: Record | None = None
+    state: State | None = None
+    began_in: Path | None = None
+
+
+def start(
+    config: Config | None, resume: str | Path | None, named: Collection[str] | None, held: ExitStack
+) -> Start | Run:
+    """Opens the run to continue, if any; of several processes the first does.
+
+    Args:
+        config: see `kcv.train`.
+        resume: see `kcv.train`.
+        named: see `kcv.train`.
+        held: gets the lock of the folder.
+
+    Returns:
+        What to train, or the run where it has come to its end before.
+
+    Raises:
+        KcvError: there is no run to continue, or it must not be continued like this.
+    """
+    if resume is None:
+        resume = find_interrupted(config or Config(), Launch.current())
+    if resume is None:
+        return Start(config or Config())
+    if named is None and config is None:
+        named = ()
+    folder = RunFolder.existing(resume)
+    own = Config.load(folder.config)
+    if folder.finished:
+        if config is not None:
+            _require_same(config, own, folder)
+        _log.info("finished   %s has come to its end before; there is nothing to go on with", folder.path)
+        return finished(folder)
+    held.enter_context(lock(folder.lock))
+    record = Record.read(folder.record)
+    config = config or own
+    record.require(config)
+    require_named(config, record, named, folder.path)
+    folder.sweep()
+    state = CheckpointStore(folder.resume).newest(Plan.of(config, record).check)
+    named_anew = config.data.source != record.config.get("data.source")
+    began_in = None if named_anew else artifact.working_folder(folder.path)
+    return Start(config, folder, record, state, began_in)
+
+
+def finished(folder: RunFolder) -> Run:
+    """Returns a run that came to its end before, from its files.
+
+    Raises:
+        KcvError: one of them is missing or damaged.
+    """
+    rows = read_history(folder.history)
+    info = artifact.read_info(folder.model)
+    figures, environment = _object(folder.metrics), _object(folder.environment)
+    with refusing(folder.history, DataError):
+        seconds = sum(row["seconds"] for row in rows)
+    return Run(
+        directory=folder.path,
+        model_path=folder.model,
+        metrics=figures,
+        history=rows,
+        best_epoch=info.best_epoch or 0,
+        seconds=seconds,
+        environment=environment,
+    )
+
+
+def _require_same(config: Config, own: Config, folder: RunFolder) -> None:
+    """Refuses to change a run that has come to its end."""
+    if problems := differences(config, own.flatten(), "the run has ended with"):
+        problems.append(
+            f"a finished run is not trained on; begin a new one with its weights: --model.weights={folder.model}"
+        )
+        raise ConfigError(problems, "--resume")
+
+
+def _object(path: Path) -> dict[str, Any]:
+    values = read_json(path, DataError)
+    if not isinstance(values, dict):
+        raise DataError(f"{path}: is damaged: it holds no object")
+    return values

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors", "names", "untrusted"},
     "files": {"errors", "untrusted"},
     "untrusted": {"errors"},
-    "progress": {"errors", "launch"},
+    "progress": {"errors", "launch", "names"},
     "download": {"errors", "files", "untrusted"},
     "images": BASE,
     "data": BASE | {"images"},

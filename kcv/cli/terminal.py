@@ -54,7 +54,7 @@ def json_of(values: Any) -> None:
 
 def _json(values: Any, indent: int | None = None) -> str:
     text = json.dumps(values, indent=indent, ensure_ascii=False)
-    # A file name that is not UTF-8 is \udc80 and the like, what a terminal would obey \u009b: read back, they are the same.
+    # Bytes of a name that are not UTF-8 become \udc80, what a terminal would obey \u009b: read back, they are the same.
     if text.isprintable():
         return text
     return "".join(char if is_plain(char) or char == "\n" else f"\\u{ord(char):04x}" for char in text)

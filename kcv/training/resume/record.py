@@ -14,7 +14,7 @@ from kcv.config import Config
 from kcv.data.dataset import Dataset
 from kcv.errors import ConfigError, DataError, DeviceError
 from kcv.files import write_json
-from kcv.tracking import Tracker
+from kcv.tracking import Tracker, config_without_credentials
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class Record(BaseModel):
         Raises:
             ConfigError: naming each key that differs.
         """
-        asked = config.flatten()
+        asked = config_without_credentials(config).flatten()
         problems = [
             f"{key}: received {asked.get(key)!r}, but the run began with {self.config.get(key)!r}."
             for key in dict.fromkeys([*self.config, *asked])

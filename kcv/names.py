@@ -13,12 +13,15 @@ _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\
 
 def is_plain(name: str) -> bool:
     """Whether all characters of a name are there to be seen."""
-    return not any(map(_obeyed, name))
+    return name.isprintable() or not any(map(_obeyed, name))
 
 
 def plain(text: object) -> str:
     """Returns a text with escapes in place of what a terminal would obey, a line feed among it."""
-    return "".join(char.encode("unicode_escape").decode() if _obeyed(char) else char for char in str(text))
+    text = str(text)
+    if text.isprintable():  # as good as all texts; then nothing in it is obeyed
+        return text
+    return "".join(char.encode("unicode_escape").decode() if _obeyed(char) else char for char in text)
 
 
 def look(name: str) -> str:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from kcv.launch import Launch
+from kcv.names import plain
 
 _REDRAW_SECONDS = 0.1
 _RATE_WINDOW_SECONDS = 10.0
@@ -54,7 +55,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total = total or 0
-        self._label = label
+        self._label = plain(label)
         self._unit = unit
         self._stream = sys.stderr if stream is None else stream
         self._keep = keep

@@ -10,6 +10,7 @@ from kcv import data, untrusted
 from kcv.config import Config
 from kcv.data.shards import is_url
 from kcv.errors import ArtifactError, DataError
+from kcv.redaction import data_without_credentials
 
 if TYPE_CHECKING:
     from kcv.artifact.loaded import LoadedModel
@@ -68,9 +69,10 @@ def data_config(model: LoadedModel, source: str | None) -> DataConfig:
     """
     config = Config.from_dict(model.info.config, origin=f"the configuration in {model.path}").data
     if source is None and is_url(config.source):
+        named = data_without_credentials(config.source)
         raise DataError(
-            f"{model.path}: was trained on {config.source}, which is fetched only where you name it: "
-            f"--data={config.source}"
+            f"{model.path}: was trained on {named}, which is fetched only where you name it, with the user and the "
+            f"query that it had: --data={named}"
         )
     return config.model_copy(update={"source": source or config.source})
 
@@ -79,4 +81,7 @@ def is_own_data(model: LoadedModel, source: str | None) -> bool:
     """Whether a source that a user named, or did not name, is meant to be what the model was trained on."""
     if source is None:
         return True
-    return is_url(source) and model.info.config.get("data", {}).get("source") == source
+    if not is_url(source):
+        return False
+    trained_on = str(model.info.config.get("data", {}).get("source"))
+    return data_without_credentials(trained_on) == data_without_credentials(source)

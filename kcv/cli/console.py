@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from kcv.names import plain
+
 _CODES = {"bold": "1", "dim": "2", "green": "32", "red": "31"}
+_MARK = f"\x1b{secrets.token_hex(8)}"
+"""Stands before a style until a text is written; nobody else can know it, so that all other escapes are strangers'."""
 
 
 def paint(text: str, style: str, stream: TextIO | None = None) -> str:
-    """Returns text in a style where the stream (stdout) is a terminal and NO_COLOR is not set."""
+    """Returns text in a style where the stream (stdout) is a terminal and NO_COLOR is not set; `shown` makes it one."""
     stream = stream or sys.stdout
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
-    return text if plain else f"\033[{_CODES[style]}m{text}\033[0m"
+    bare = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
+    return text if bare else f"{_MARK}[{_CODES[style]}m{text}{_MARK}[0m"
+
+
+def shown(text: str) -> str:
+    """Returns a text as it is written: with escapes for what a terminal would obey, line feeds and `paint` apart."""
+    parts = ("\n".join(map(plain, part.split("\n"))) for part in text.split(_MARK))
+    return "\033".join(parts)
 
 
 def program(name: str = "kcv") -> str:
@@ -52,9 +63,10 @@ def table(
 
 
 def pairs(values: Mapping[str, Any]) -> str:
-    """Returns names and values as two columns to the left."""
+    """Returns names and values as two columns to the left, each pair on a line of its own."""
     width = max(map(len, values))
-    return "\n".join(f"  {paint(name.ljust(width), 'dim')}  {value}" for name, value in values.items())
+    lines = ((paint(name.ljust(width), "dim"), str(value).replace("\n", "\\n")) for name, value in values.items())
+    return "\n".join(f"  {name}  {value}" for name, value in lines)
 
 
 def percent(value: float | None) -> str:

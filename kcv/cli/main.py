@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -65,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.let_go()  # whoever read the output has left
         return EXIT_PIPE
     except Exception:
-        traceback.print_exc()
+        terminal.bug()
         return EXIT_BUG
 
 

@@ -26,6 +26,8 @@ def show_own_only() -> None:
     log.setLevel(logging.INFO if Launch.current().first else logging.CRITICAL)  # of several processes one speaks
     log.propagate = False
     logging.getLogger().setLevel(logging.ERROR)
+    if logging.lastResort is not None:  # errors of packages that have no handler of their own
+        logging.lastResort.setFormatter(_Plain("%(message)s"))
     for name in ("mlflow", "alembic", "matplotlib", "PIL", "torch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not sys.warnoptions:  # python -W shows them

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from kcv.cli import console, results
 from kcv.errors import OutputError
 from kcv.launch import Launch
-from kcv.names import plain
+from kcv.names import is_plain, plain
 
 
 def show(text: str) -> None:
@@ -21,7 +22,7 @@ def show(text: str) -> None:
     if not Launch.current().first:
         return
     with _told():
-        print(text, flush=True)
+        print(console.shown(text), flush=True)
 
 
 def flush() -> None:
@@ -53,13 +54,21 @@ def json_of(values: Any) -> None:
 
 def _json(values: Any, indent: int | None = None) -> str:
     text = json.dumps(values, indent=indent, ensure_ascii=False)
-    # A file name that is not UTF-8 is kept as \udc80 and the like, which JSON reads back as the same name.
-    return text.encode("utf-8", "backslashreplace").decode()
+    # Bytes of a name that are not UTF-8 become \udc80, what a terminal would obey \u009b: read back, they are the same.
+    if text.isprintable():
+        return text
+    return "".join(char if is_plain(char) or char == "\n" else f"\\u{ord(char):04x}" for char in text)
 
 
 def complain(text: str) -> None:
     """Prints what went wrong."""
-    print(f"{console.paint('kcv: error:', 'red', sys.stderr)} {plain(text)}", file=sys.stderr, flush=True)
+    line = f"{console.paint('kcv: error:', 'red', sys.stderr)} {plain(text)}"
+    print(console.shown(line), file=sys.stderr, flush=True)
+
+
+def bug() -> None:
+    """Prints the traceback of the exception that is being handled."""
+    print(console.shown(traceback.format_exc()), file=sys.stderr, end="", flush=True)
 
 
 def rows(predicted: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) -> int:

@@ -20,6 +20,7 @@ from kcv.data.dataset import Pictures
 from kcv.errors import ArtifactError, DataError, UsageError
 from kcv.files import model_file, write_csv, write_json
 from kcv.progress import Progress
+from kcv.redaction import data_without_credentials
 from kcv.reporting import read_history
 from kcv.turns import take_turns
 
@@ -112,7 +113,7 @@ def compare(
         rows.append(_row(name, model, pictures, logits))
     for row, latency in zip(rows, _latencies(models), strict=True):
         row["latency_ms"] = latency
-    words = f"{len(right[names[0]]):,} {split} pictures of {source or first.info.data_name}"
+    words = f"{len(right[names[0]]):,} {split} pictures of {data_without_credentials(source or first.info.data_name)}"
     found = Comparison(words, rows, pairs(right), _warnings(models), Path(output) if output is not None else None)
     if found.directory is not None:
         _write(found, files)

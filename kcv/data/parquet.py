@@ -17,6 +17,7 @@ from kcv.data.dataset import Encoded, Samples, Source
 from kcv.data.row_pictures import RowGroups, RowNames, RowPictures
 from kcv.data.shards import Shard, local_shards, remote_shards, unreadable
 from kcv.errors import DataError
+from kcv.redaction import data_without_credentials
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,7 +92,8 @@ def open_url(url: str) -> Source:
         DataError: as `open_source`; or the URL cannot be reached, see `kcv.data.shards.remote_shards`.
     """
     shards = remote_shards(url)
-    return _open(shards, url, url.partition("://")[2].rstrip("/"))
+    shown = data_without_credentials(url)
+    return _open(shards, shown, shown.partition("://")[2].rstrip("/"))
 
 
 def _open(shards: Sequence[Shard], name: str, root: str) -> Source:
@@ -241,7 +243,7 @@ def _class_names(schema: pa.Schema) -> tuple[str, ...] | None:
 
 
 def _split_of(shard: Shard, root: str) -> str | None:
-    path = PurePosixPath(shard.place)
+    path = PurePosixPath(data_without_credentials(shard.place))
     name, folder = shard.names
     for text in [name] if str(path) == root or str(path.parent) == root else [name, folder]:
         match = re.match(r"(train|validation|valid|val|test)(?![A-Za-z])", text)

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from kcv.errors import DataError, first_line
+from kcv.redaction import data_without_credentials, hide_credentials
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -31,7 +32,7 @@ class Shard:
     @property
     def names(self) -> tuple[str, str]:
         """Names of the file and of the folder that holds it."""
-        path = PurePosixPath(self.place.replace("\\", "/"))
+        path = PurePosixPath(data_without_credentials(self.place).replace("\\", "/"))
         return path.name, path.parent.name
 
     @property
@@ -62,7 +63,8 @@ class Shard:
 
 def unreadable(name: str, error: Exception) -> DataError:
     """Returns the error for a file that cannot be read as Parquet."""
-    return DataError(f"{name}: cannot be read as Parquet ({' '.join(str(error).split()) or type(error).__name__}).")
+    reason = hide_credentials(" ".join(str(error).split())) or type(error).__name__
+    return DataError(f"{name}: cannot be read as Parquet ({reason}).")
 
 
 def is_url(name: str) -> bool:
@@ -89,22 +91,35 @@ def remote_shards(url: str) -> list[Shard]:
     host = url.partition("://")[2].partition("/")[0]
     if "@" in host and ":" in host.partition("@")[0]:
         raise DataError("the URL of the data holds a password; give it to the service's own configuration instead")
+    shown = data_without_credentials(url)
     try:
         system, place = fsspec.core.url_to_fs(url)
-        wanted = [place] if place.endswith(".parquet") else [f"{place.rstrip('/')}/{pattern}" for pattern in _PATTERNS]
+        single = data_without_credentials(place).endswith(".parquet")
+        wanted = [place] if single else [f"{place.rstrip('/')}/{pattern}" for pattern in _PATTERNS]
         places = sorted(str(found) for pattern in wanted for found in system.glob(pattern))
     except ImportError as error:
-        raise DataError(f"{url}: needs a package that is not installed ({first_line(error)})") from None
+        raise DataError(f"{shown}: needs a package that is not installed ({first_line(error)})") from None
     except Exception as error:  # each service raises its own
-        raise DataError(f"{url}: cannot be reached ({type(error).__name__}: {first_line(error)})") from error
+        reason = hide_credentials(f"{type(error).__name__}: {first_line(error)}")
+        raise DataError(f"{shown}: cannot be reached ({reason}){_way_on(url)}") from error
     if not places:
-        raise DataError(f"{url}: no Parquet files there.")
+        raise DataError(f"{shown}: no Parquet files there{_way_on(url) or '.'}")
     kind = url.partition("://")[0]
-    return [
-        Shard(f"{kind}://{place.removeprefix('/')}" if kind != "file" else place, place, system)
-        for place in places
-        if _visible(PurePosixPath(place))
-    ]
+    return [Shard(_name(kind, place), place, system) for place in places if _visible(PurePosixPath(place))]
+
+
+def _name(kind: str, place: str) -> str:
+    if kind == "file":
+        return place
+    place = data_without_credentials(place)
+    return place if "://" in place else f"{kind}://{place.removeprefix('/')}"
+
+
+def _way_on(url: str) -> str:
+    """Returns what may be missing from a URL that was read back from a run."""
+    if url.startswith("http") and data_without_credentials(url) == url:
+        return "; if the URL had a user or a query, such as a token, it was not kept: name it whole again (--data=URL)"
+    return ""
 
 
 def _visible(file: PurePosixPath | Path) -> bool:

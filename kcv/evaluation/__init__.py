@@ -17,6 +17,7 @@ from kcv.evaluation.calibrating import recalibrate
 from kcv.evaluation.explanations import measure_explanations
 from kcv.evaluation.files import write_files
 from kcv.progress import Progress
+from kcv.redaction import data_without_credentials
 from kcv.reporting import write_page
 
 __all__ = ["Evaluation", "evaluate"]
@@ -125,5 +126,5 @@ def evaluate(
 def _directory(model: Path, source: str | None, split: str) -> Path:
     if source is None:
         return model.parent / ("evaluation" if split == "test" else f"evaluation-{split}")
-    name = re.sub(r"[^\w.-]+", "-", Path(source).name).strip("-.") or "data"
+    name = re.sub(r"[^\w.-]+", "-", Path(data_without_credentials(source)).name).strip("-.") or "data"
     return model.parent / f"evaluation-{name}-{split}"

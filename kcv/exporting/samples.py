@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kcv import artifact, data, images
 from kcv.errors import DataError
 from kcv.files import expanded
+from kcv.redaction import data_without_credentials
 
 if TYPE_CHECKING:
     from kcv.artifact import LoadedModel
@@ -88,7 +89,8 @@ def _labelled(model: LoadedModel, source: str | None, split: str, most: int) -> 
     pictures: Pictures = artifact.load_split(model, split, source, most=most)
     pixels = np.stack([pictures.read(i) for i in range(len(pictures))])
     names = {"val": "validation", "train": "training", "test": "test"}
-    return Samples(f"{names[split]} pictures of {source or model.info.data_name}", pixels, pictures.labels)
+    shown = data_without_credentials(source or model.info.data_name)
+    return Samples(f"{names[split]} pictures of {shown}", pixels, pictures.labels)
 
 
 def _holds_no_classes(path: Path) -> bool:

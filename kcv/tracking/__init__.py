@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 from kcv.config import TrackingConfig
+from kcv.redaction import hide_credentials, without_credentials
 from kcv.tracking.protocol import NoTracker, Status, Tracker
 from kcv.tracking.store import Store
 from kcv.tracking.tracker import MlflowTracker
-from kcv.tracking.uri import config_without_credentials, hide_credentials, stays_inside, without_credentials
+from kcv.tracking.uri import config_without_credentials, stays_inside
 
 __all__ = [
     "MlflowTracker",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kcv.redaction import hide_credentials
 from kcv.tracking.answers import EndlessAnswer
-from kcv.tracking.uri import hide_credentials
 
 _MAY_CHANGE = (401, 403, 407, 408, 429)
 """Refusals that another time, or other credentials, may end."""

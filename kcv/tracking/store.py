@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from kcv.errors import TrackingError
+from kcv.redaction import without_credentials
 from kcv.tracking.answers import bound
 from kcv.tracking.database import Database
 from kcv.tracking.faults import NoAnswer, Refused, judge
-from kcv.tracking.uri import is_file, is_server, require_known, without_credentials
+from kcv.tracking.uri import is_file, is_server, require_known
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

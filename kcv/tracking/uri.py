@@ -1,16 +1,17 @@
-"""Uris of MLflow stores: which there are, and how they look without what is secret in them."""
+"""Uris of MLflow stores: which there are, and a configuration without what is secret in them."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from kcv.config import Config
 from kcv.errors import TrackingError
+from kcv.redaction import data_without_credentials, without_credentials
 
 _SERVERS = ("http", "https")
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", *_SERVERS, "databricks", "uc")
-_SECRET_KEYS = r"[^=&#\s]*(?:pass|pwd|token|secret|credential|odbc_connect)[^=&#\s]*"
 
 
 def require_known(uri: str) -> None:
@@ -57,35 +58,14 @@ def stays_inside(uri: str, folder: Path) -> bool:
         return False
 
 
-def without_credentials(uri: str) -> str:
-    """Returns a uri without user, password and secret options; everything else, and an SQLite file's uri, as it was."""
-    if _scheme(uri) == "sqlite":  # its path may hold an @
-        return uri
-    uri = re.sub(r"//[^/?#]*@", "//", uri, count=1)
-    if not is_server(uri):  # a database's password may hold a slash
-        uri = re.sub(r"//[^:/]*:[^@]*@", "//", uri, count=1)
-    return _without_options(uri)
-
-
 def config_without_credentials(config: Config) -> Config:
-    """Returns a configuration as it may be written down."""
-    if config.tracking.uri is None:
-        return config
-    uri = without_credentials(config.tracking.uri)
-    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
-
-
-def hide_credentials(text: str) -> str:
-    """Returns a text, such as a message or a command, with the uris in it without their user, password and options."""
-    return _without_options(re.sub(r"//[^/?#\s]*@", "//", text))
-
-
-def _without_options(text: str) -> str:
-    before = ""
-    while text != before:  # two options in a row share the & between them
-        before = text
-        text = re.sub(rf"(?i)([?&]){_SECRET_KEYS}=[^&#\s'\"]*(&?)", lambda found: found[1] if found[2] else "", text)
-    return text
+    """Returns a configuration as it may be written down: no user, password or token in its store and its data."""
+    source, uri = config.data.source, config.tracking.uri
+    changed = {
+        "data": config.data.model_copy(update={"source": data_without_credentials(source)}),
+        "tracking": config.tracking.model_copy(update={"uri": None if uri is None else without_credentials(uri)}),
+    }
+    return config.model_copy(update=changed)
 
 
 def _scheme(uri: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 import kcv
 from kcv.launch import Launch
 from kcv.native.device import describe_device
-from kcv.tracking import hide_credentials
+from kcv.redaction import command
 from kcv.training.commit import commit_of
 
 _PACKAGES = ("keras", "torch", "torchvision", "numpy", "scikit-learn", "mlflow", "pillow")
@@ -36,7 +35,7 @@ def describe(*, device: str, precision: str, seed: int, data_fingerprint: str, w
     launch = Launch.current()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": hide_credentials(shlex.join(sys.argv)),  # that a tracking uri may hold
+        "command": command(sys.argv),
         "kcv": kcv.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),

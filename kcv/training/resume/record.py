@@ -13,7 +13,7 @@ from kcv.config import Config
 from kcv.data.dataset import Dataset
 from kcv.errors import ConfigError, DataError, DeviceError, KcvError
 from kcv.files import write_json
-from kcv.tracking import Tracker
+from kcv.tracking import Tracker, config_without_credentials
 from kcv.training.resume import seal
 from kcv.untrusted import read
 
@@ -169,7 +169,7 @@ def differences(config: Config, before: Mapping[str, Any], then: str) -> list[st
         before: dotted keys and plain values of the run.
         then: what the run did with its values, such as `the run began with`.
     """
-    asked = config.flatten()
+    asked = config_without_credentials(config).flatten()
     return [
         f"{key}: received {asked.get(key)!r}, but {then} {before.get(key)!r}."
         for key in dict.fromkeys([*before, *asked])

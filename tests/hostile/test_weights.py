@@ -88,7 +88,8 @@ def shared() -> bytes:
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "a deflated archive": (
-        lambda: packed(saved({"a": torch.zeros(10**7)}), lambda name, data: data, zipfile.ZIP_DEFLATED), "would unpack to"
+        lambda: packed(saved({"a": torch.zeros(10**7)}), lambda name, data: data, zipfile.ZIP_DEFLATED),
+        "would unpack to",
     ),
     "a member twice": (twice, "twice"),
     "no pickle": (lambda: packed(saved(SOUND), lambda name, data: data)[:-1], "damaged"),

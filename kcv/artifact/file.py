@@ -17,6 +17,7 @@ from kcv.artifact.bounds import check_archive, check_size
 from kcv.artifact.info import FORMAT_VERSION, ArtifactInfo
 from kcv.errors import ArtifactError, KcvError
 from kcv.files import atomic
+from kcv.names import plain
 
 if TYPE_CHECKING:
     import keras
@@ -152,7 +153,17 @@ def load_keras(path: str | Path, *, device: str = "auto") -> keras.Model:
     # Keras raises whatever the damage happens to hit (KeyError, OSError, TypeError ...); all mean one thing here.
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ArtifactError(f"{path}: cannot be opened as a Keras model: {reason}") from error
+        other = _other_keras(path, keras.__version__)
+        raise ArtifactError(f"{path}: cannot be opened as a Keras model{other}: {reason}") from error
+
+
+def _other_keras(path: Path, ours: str) -> str:
+    """Returns what a message says where a file was written with another Keras than `ours`; it may be the reason."""
+    try:
+        theirs = str(json.loads(_read_member(path, "metadata.json"))["keras_version"])
+    except (ArtifactError, ValueError, LookupError, TypeError, RecursionError):
+        return ""
+    return f" (written with keras {plain(theirs)[:30]}, here is keras {ours})" if theirs != ours else ""
 
 
 def _read_member(path: Path, member: str) -> bytes:

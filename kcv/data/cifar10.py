@@ -12,11 +12,12 @@ from typing import Any, Final
 import numpy as np
 
 from kcv import untrusted
-from kcv.data import parquet, pickled
+from kcv.data import parquet
 from kcv.data.dataset import Samples, Source
 from kcv.download import OpenBar, cache_dir, download, has_checksum
 from kcv.errors import DataError, OutputError
 from kcv.names import is_plain
+from kcv.pickles import plain
 
 URL: Final = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 CHECKSUM: Final = "sha256:6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
@@ -166,7 +167,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
     """Reads a dict of plain values and arrays of uint8; Python 2 wrote the originals, whose texts are bytes here."""
     content = untrusted.read_bytes(path, _MOST_BYTES, DataError)
     with untrusted.refusing(path, DataError, "cannot be read as a CIFAR-10 batch"):
-        values = pickled.loads(content)
+        values = plain.loads(content)
         if type(values) is not dict:
             raise DataError(f"{path}: is not a CIFAR-10 batch.")
         return {key.decode() if isinstance(key, bytes) else key: value for key, value in values.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -130,10 +131,12 @@ def read_list(stream: IO[bytes]) -> Iterator[Path]:
 
     Nothing is checked: whether there is a picture shows when it is read.
     """
-    rest, end = b"", b"\n"
+    rest, end, begun = b"", b"\n", False
     read = getattr(stream, "read1", stream.read)  # what is there already, where the stream can tell
     while block := read(_READ):
         rest += block
+        if not begun and len(rest) >= len(codecs.BOM_UTF8):
+            rest, begun = rest.removeprefix(codecs.BOM_UTF8), True  # as editors of Windows begin a text
         if b"\0" in rest:
             end = b"\0"
         *names, rest = rest.split(end)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import keras
 import numpy as np
 import pytest
 import torch
@@ -181,6 +182,18 @@ def test_a_spoiled_model_file_is_refused(name: str, members: Members, tmp_path: 
     with pytest.raises(KcvError, match=message) as caught:
         load(pack(tmp_path / "m.keras", spoiled), device="cpu")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("version", ['"9.9.9"', '"9\\n9"', "[1]", "[" * 100_000, '"' + "9" * 1000 + '"'])
+def test_a_model_of_another_keras_that_cannot_be_opened_says_so(version: str, members: Members, tmp_path: Path) -> None:
+    spoiled = {**members, "metadata.json": b'{"keras_version": %b}' % version.encode()}
+    layer_config(option(brand_new_option=True))(spoiled)
+    with pytest.raises(KcvError, match="cannot be opened as a Keras model") as caught:
+        load(pack(tmp_path / "m.keras", spoiled), device="cpu")
+    told = str(caught.value)
+    assert "\n" not in told and len(told) < 600
+    if version == '"9.9.9"':
+        assert f"(written with keras 9.9.9, here is keras {keras.__version__})" in told
 
 
 def zip_bomb(members: Members, path: Path) -> None:

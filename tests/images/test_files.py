@@ -129,6 +129,8 @@ def test_pictures_only_below_a_folder_are_pointed_out(tree: Path) -> None:
         (b"\xff.jpg\n", ["\udcff.jpg"]),
         (b"", []),
         (b"\n\n", []),
+        (b"\xef\xbb\xbfa.jpg\r\nb.jpg", ["a.jpg", "b.jpg"]),
+        (b"\xef\xbb\xbf", []),
     ],
 )
 def test_lists_are_read_line_by_line_or_nul_by_nul(content: bytes, names: list[str]) -> None:

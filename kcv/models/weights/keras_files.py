@@ -10,7 +10,8 @@ import h5py
 import keras
 import numpy as np
 
-from kcv import artifact
+from kcv import artifact, untrusted
+from kcv.artifact.bounds import check_weights
 from kcv.errors import ArtifactError, WeightsError, first_line
 from kcv.models.inputs import Normalisation
 from kcv.models.transfer import variants
@@ -22,6 +23,9 @@ _APPLICATIONS: dict[str, Callable[..., Any]] = {
 }
 _FEATURES = {"resnet50": 2048, "efficientnet_b0": 1280}
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+_MOST_RATIO = 4
+"""Of a tensor's bytes over those that are stored of it; Keras packs nothing, and weights hardly get smaller."""
+_SLACK = 2**16
 
 
 def read(path: Path, name: str) -> Pretrained:
@@ -107,20 +111,31 @@ def _application_of(name: str, path: Path) -> Callable[..., Any]:
 def _classes_of(path: Path, features: int) -> int | None:
     """Returns the width of the classifier in an HDF5 file, or None where there is none.
 
+    Layers are made as wide as the file says, so it is made sure first that it holds what it says.
+
     Raises:
-        WeightsError: it is no HDF5 file.
+        WeightsError: it is no HDF5 file, or holds links, other things than numbers, or less than it says.
     """
     widths: list[int] = []
 
-    def visit(_: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.ndim == 2 and item.shape[0] == features:
+    def visit(name: str, item: Any) -> None:
+        if not isinstance(item, h5py.Dataset):
+            return
+        if item.dtype.kind not in "fiub":
+            raise WeightsError(f"{path}: its {name[:100]!r} holds {item.dtype}, not numbers.")
+        if item.nbytes > _SLACK + _MOST_RATIO * item.id.get_storage_size():
+            raise WeightsError(f"{path}: its {name[:100]!r} would unpack to {item.nbytes:,} bytes.")
+        if item.ndim == 2 and item.shape[0] == features:
             widths.append(int(item.shape[1]))
 
-    try:
-        with h5py.File(path) as file:
-            file.visititems(visit)
-    except (OSError, RuntimeError) as error:
-        raise WeightsError(f"{path}: is not a file of Keras weights, or is damaged ({error}).") from None
+    damaged = "is not a file of Keras weights, or is damaged"
+    with untrusted.opened(path, WeightsError) as stream, untrusted.refusing(path, WeightsError, damaged):
+        try:
+            with h5py.File(stream, "r") as file:
+                check_weights(file, str(path))
+                file.visititems(visit)
+        except ArtifactError as error:
+            raise WeightsError(str(error)) from None
     return widths[0] if widths else None
 
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kcv.errors import WeightsError, first_line
+from kcv.errors import WeightsError
 from kcv.models.head import LOGITS
+from kcv.models.weights import state_dict
 from kcv.models.weights.pretrained import Pretrained
-
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Under which names training programs keep the state dict in a checkpoint."""
+from kcv.names import plain
 
 _BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # of EfficientNet-B0's seven stages
 
@@ -36,7 +32,7 @@ def read(path: Path, name: str) -> Pretrained:
     Raises:
         WeightsError: the file is damaged, holds code, or is of another network.
     """
-    tensors = _tensors(path)
+    tensors = state_dict.read(path)
     wanted = list(_LAYERS[name]())
     layers = {}
     for keras_name, torch_name, kind in wanted:
@@ -55,7 +51,7 @@ def read(path: Path, name: str) -> Pretrained:
             raise WeightsError(f"{path}: its {torch_name} is no plain tensor of floats: {error}.") from None
     more = _more_than({torch_name for _, torch_name, _ in wanted}, tensors)
     if more is not None:
-        raise WeightsError(f"{path}: has {more} as well: it does not hold {_ORIGINS[name]}.")
+        raise WeightsError(f"{path}: has {plain(more)[:100]} as well: it does not hold {_ORIGINS[name]}.")
     return Pretrained(str(path), "keras" if name == "efficientnet_lite0" else "torchvision", layers)
 
 
@@ -64,36 +60,6 @@ def _more_than(layers: Container[str], tensors: Iterable[str]) -> str | None:
     head = {"fc", "classifier", "_fc"}  # of any shape
     names = (name for name in tensors if name.rpartition(".")[0] not in layers and name.split(".")[0] not in head)
     return next(names, None)
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    """Returns the state dict in a file, whatever it is wrapped in."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of kinds of tensors that are going out of use; they are refused below
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Weights only" in str(error):
-            raise WeightsError(
-                f"{path}: holds more than tensors, and is not opened: such a file can run any program. "
-                "Save model.state_dict() instead."
-            ) from None
-        raise WeightsError(f"{path}: is not a file of PyTorch weights, or is damaged.") from None
-    except Exception as error:  # damage hits the archive, the pickle or a tensor, and each raises something else
-        reason = first_line(error)  # sometimes a bare number
-        told = f" ({reason})" if " " in reason else ""
-        raise WeightsError(f"{path}: is not a file of PyTorch weights, or is damaged{told}.") from None
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state dict.")
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
 
 
 def _array(tensor: Tensor, order: tuple[int, ...] | None = None) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 Python's own reader calls what a file names, and so does numpy's: an array of objects is made of pointers in the file.
 This one knows the operations that dicts, lists, texts, whole numbers and arrays of uint8 are written with (protocols 0
-to 5, of Python 2 as well; `pickle_operations`) and refuses all others. What a file names is one of a few marks; what
+to 5, of Python 2 as well; `operations`) and refuses all others. What a file names is one of a few marks; what
 they stand for is done here. An array is bytes with a shape, never more. Nothing looks into a value deeper than one
 level: a few bytes can stand for a tuple that is nested without end, and to hash, compare or print it would take for
 ever.
@@ -17,13 +17,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv.data.pickle_operations import OPERATIONS, STOP, Refused
+from kcv.pickles.machine import Machine
+from kcv.pickles.operations import OPERATIONS, Forbidden, Refused
 
 MOST_OPERATIONS: Final = 200_000
 """Of a pickle; a batch of CIFAR-10 has 30,000 to 60,000."""
-
-_MOST_MARKS: Final = 100
-"""Rows of values that are begun inside each other."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def loads(content: bytes) -> Any:
         content: the whole of it.
 
     Returns:
-        None, a bool, an int of at most 64 bits, a str, bytes (also for the texts of Python 2), a list, a tuple, a dict
+        None, a bool, an int of at most 128 bits, a str, bytes (also for the texts of Python 2), a list, a tuple, a dict
         whose keys are texts, or an array of uint8. Lists, tuples and dicts may hold whatever is listed here, arrays
         excepted where they are not values of the outermost dict; they may hold themselves.
 
@@ -83,7 +81,7 @@ def loads(content: bytes) -> Any:
         >>> loads(pickle.dumps({"labels": [1, 2]}))
         {'labels': [1, 2]}
     """
-    value = Reader(content).run()
+    value = _Plain(content).run()
     if type(value) is dict:
         return {key: _made(entry) if type(entry) is _Array else entry for key, entry in value.items()}
     return value
@@ -95,90 +93,19 @@ def _made(array: _Array) -> NDArray[np.uint8]:
     return np.frombuffer(array.content, np.uint8).reshape(array.shape)
 
 
-class Reader:
-    """Carries out the operations of one pickle.
-
-    Args:
-        content: the whole of it.
-    """
+class _Plain(Machine):
+    """Makes plain values and arrays of one pickle."""
 
     def __init__(self, content: bytes) -> None:
-        self._content = content
-        self._at = 0
+        super().__init__(content, OPERATIONS, MOST_OPERATIONS)
         self._spare = len(content)  # bytes that may be made from texts: one text can be named again and again
-        self._marks: list[list[Any]] = []
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
-
-    def run(self) -> Any:
-        """Returns the value that the pickle ends with. Raises as `loads` does."""
-        content, operations = self._content, OPERATIONS
-        for _ in range(MOST_OPERATIONS):
-            code = content[self._at]
-            self._at += 1
-            if code == STOP:
-                return self.stack[-1]
-            operation = operations.get(code)
-            if operation is None:
-                raise Refused(f"it holds more than plain values: operation {code:#04x}")
-            operation(self)
-        raise Refused(f"it has more than {MOST_OPERATIONS:,} operations")
-
-    def take(self, count: int) -> bytes:
-        """Returns the next bytes."""
-        piece = self._content[self._at : self._at + count]
-        if len(piece) != count:
-            raise Refused("it ends too early")
-        self._at += count
-        return piece
-
-    def number(self, count: int) -> int:
-        """Returns the next unsigned number of so many bytes."""
-        return int.from_bytes(self.take(count), "little")
-
-    def line(self) -> bytes:
-        """Returns the rest of the line."""
-        end = self._content.index(b"\n", self._at)
-        piece = self._content[self._at : end]
-        self._at = end + 1
-        return piece
-
-    def mark(self) -> None:
-        """Begins a row of values."""
-        if len(self._marks) == _MOST_MARKS:
-            raise Refused("it is nested too deeply")
-        self._marks.append(self.stack)
-        self.stack = []
-
-    def row(self) -> list[Any]:
-        """Ends a row of values and returns it."""
-        row = self.stack
-        self.stack = self._marks.pop()
-        return row
 
     def named(self, module: str, name: str) -> None:
         """Puts what a name stands for on the stack."""
         known = _NAMES.get(f"{module} {name}")
         if known is None:
-            raise Refused(f"{module[:50]}.{name[:50]} is not allowed")
+            raise Forbidden(f"{module[:50]}.{name[:50]} is not allowed")
         self.stack.append(known)
-
-    def extend(self, row: list[Any]) -> None:
-        """Appends values to the list on the stack."""
-        target = self.stack[-1]
-        if type(target) is not list:
-            raise Refused("something is appended to what is no list")
-        target.extend(row)
-
-    def update(self, row: list[Any]) -> None:
-        """Puts keys and values, one after the other, into the dict on the stack."""
-        target = self.stack[-1]
-        if type(target) is not dict or len(row) % 2:
-            raise Refused("keys are put into what is no dict")
-        keys = row[::2]
-        if not all(type(key) in (str, bytes) for key in keys):  # to hash a tuple may take for ever
-            raise Refused("it has a key that is no text")
-        target.update(zip(keys, row[1::2], strict=True))
 
     def call(self) -> None:
         """Does what stands under a name."""

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcv.data import cifar10, pickled
+from kcv.data import cifar10
 from kcv.errors import DataError
+from kcv.pickles import plain
 
 PLAIN: list[Any] = [
     None, True, False, 0, 255, 65_535, -1, 2**31, -(2**63), 2**63 - 1, "", "a\nb'\"\\", "dög", "x" * 300, b"",
@@ -23,16 +24,16 @@ PLAIN: list[Any] = [
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_plain_values_are_what_they_were(protocol: int) -> None:
     for value in [*PLAIN, PLAIN, {"all": PLAIN}]:
-        assert pickled.loads(pickle.dumps(value, protocol)) == value
+        assert plain.loads(pickle.dumps(value, protocol)) == value
     one = ["x"]
-    first, second = pickled.loads(pickle.dumps([one, one], protocol))
+    first, second = plain.loads(pickle.dumps([one, one], protocol))
     assert first is second
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_arrays_of_bytes_are_what_they_were(protocol: int) -> None:
     array = np.arange(24, dtype=np.uint8).reshape(2, 12)
-    read = pickled.loads(pickle.dumps({"data": array}, protocol))["data"]
+    read = plain.loads(pickle.dumps({"data": array}, protocol))["data"]
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, array)
 
@@ -41,10 +42,10 @@ def test_what_python_2_wrote_is_read() -> None:
     text = b"}q\x01(U\x01aq\x02K\x07U\x04dataq\x03cnumpy.core.multiarray\n_reconstruct\nq\x04cnumpy\nndarray\nq\x05"
     text += b"K\x00\x85q\x06U\x01b\x87Rq\x07(K\x01K\x02K\x01\x86cnumpy\ndtype\nq\x08U\x02u1K\x00K\x01\x87Rq\x09(K\x03"
     text += b"U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x02\x01\x02tbu."
-    values = pickled.loads(b"\x80\x02" + text)
+    values = plain.loads(b"\x80\x02" + text)
     assert values[b"a"] == 7
     assert values[b"data"].tolist() == [[1], [2]]
-    assert pickled.loads(b"(dp0\nS'a\\xff'\np1\nI5\nsS\"b\"\nI01\nsS'c'\nL7L\nsg1\n0.") == {
+    assert plain.loads(b"(dp0\nS'a\\xff'\np1\nI5\nsS\"b\"\nI01\nsS'c'\nL7L\nsg1\n0.") == {
         b"a\xff": 5,
         b"b": True,
         b"c": 7,
@@ -107,7 +108,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_plain_value_is_refused(name: str) -> None:
     with pytest.raises((ValueError, LookupError)) as caught:
-        pickled.loads(REFUSED[name])
+        plain.loads(REFUSED[name])
     assert len(str(caught.value)) < 300
 
 

@@ -13,6 +13,7 @@ from kcv import data
 from kcv.checking import proportions
 from kcv.checking.copies import copies
 from kcv.checking.findings import KINDS, Finding, Member
+from kcv.checking.ranges import ranges
 from kcv.checking.reading import read
 from kcv.data.dataset import SPLITS, Source
 from kcv.errors import UsageError
@@ -138,6 +139,7 @@ def check(
             proportions.splits(opened),
             copies(pictures, similarity, progress=progress),
             _ignored(opened),
+            ranges(pictures),
             proportions.shapes(pictures),
             proportions.imbalance(opened),
         ),

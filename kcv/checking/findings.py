@@ -20,6 +20,7 @@ KINDS: Final[dict[str, tuple[Severity, str]]] = {
     "near_duplicate": ("warning", "nearly the same picture several times"),
     "suffix": ("warning", "named like another format than it is"),
     "ignored": ("warning", "in the folder, but not read"),
+    "range": ("warning", "numbers of more than 8 bits that do not fit how they are read"),
     "blank": ("warning", "one colour all over"),
     "odd_size": ("warning", "of an odd size or shape"),
     "imbalance": ("warning", "classes of very different sizes"),

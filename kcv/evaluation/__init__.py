@@ -16,10 +16,13 @@ from kcv.distributed import connect
 from kcv.evaluation.calibrating import recalibrate
 from kcv.evaluation.explanations import measure_explanations
 from kcv.evaluation.files import write_files
+from kcv.names import shortened
 from kcv.progress import Progress
 from kcv.reporting import write_page
 
 __all__ = ["Evaluation", "evaluate"]
+
+_LONGEST_NAME = 100  # bytes of the data's name in that of the folder for its figures
 
 
 @dataclass(frozen=True)
@@ -125,5 +128,5 @@ def evaluate(
 def _directory(model: Path, source: str | None, split: str) -> Path:
     if source is None:
         return model.parent / ("evaluation" if split == "test" else f"evaluation-{split}")
-    name = re.sub(r"[^\w.-]+", "-", Path(source).name).strip("-.") or "data"
+    name = shortened(re.sub(r"[^\w.-]+", "-", Path(source).name).strip("-."), _LONGEST_NAME) or "data"
     return model.parent / f"evaluation-{name}-{split}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 
 _CATEGORIES = ("Cc", "Zl", "Zp", "Cs")
@@ -41,3 +42,13 @@ def shortened(text: object, most: int = 200) -> str:
 
 def _obeyed(char: str) -> bool:
     return unicodedata.category(char) in _CATEGORIES or char in _DIRECTIONS
+
+
+def shortened(name: str, most: int) -> str:
+    """Returns as much of a name as `most` bytes of a file name hold; file systems count bytes, not characters."""
+    kept = 0
+    for number, character in enumerate(name):
+        kept += len(os.fsencode(character))
+        if kept > most:
+            return name[:number]
+    return name

@@ -13,6 +13,7 @@ from kcv import data
 from kcv.checking import proportions
 from kcv.checking.copies import copies
 from kcv.checking.findings import KINDS, Finding, Member
+from kcv.checking.ranges import ranges
 from kcv.checking.reading import read
 from kcv.data.dataset import SPLITS
 from kcv.data.understood import Understood
@@ -144,6 +145,7 @@ def check(
             proportions.layout(opened),
             proportions.names(opened),
             proportions.ignored(opened),
+            ranges(pictures),
             proportions.shapes(pictures),
             proportions.imbalance(opened),
         ),

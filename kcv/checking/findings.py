@@ -22,6 +22,7 @@ KINDS: Final[dict[str, tuple[Severity, str]]] = {
     "layout": ("warning", "folders that could have been meant otherwise"),
     "names": ("warning", "class names that differ only by case, spaces or invisible characters"),
     "ignored": ("warning", "in the folder, but not read"),
+    "range": ("warning", "numbers of more than 8 bits that do not fit how they are read"),
     "blank": ("warning", "one colour all over"),
     "odd_size": ("warning", "of an odd size or shape"),
     "imbalance": ("warning", "classes of very different sizes"),

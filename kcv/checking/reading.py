@@ -36,6 +36,8 @@ class Seen:
         width: pixels.
         format: what the bytes are, one of `kcv.images.FORMATS`; None for pixels.
         blank: whether it is one colour all over.
+        numbers: `16-bit` or `float` where its numbers had more than 8 bits, else None.
+        extent: the least and the greatest of them.
     """
 
     digest: bytes
@@ -43,6 +45,8 @@ class Seen:
     width: int
     format: str | None
     blank: bool
+    numbers: str | None = None
+    extent: tuple[float, float] = (0.0, 255.0)
 
 
 @dataclass(frozen=True)
@@ -98,12 +102,14 @@ def read(source: Source, *, progress: bool = False) -> Read:
 
 
 def _look(picture: Encoded, name: str) -> tuple[Seen, NDArray[np.uint8]]:
-    pixels, format_name = images.examine(picture, name=name)
+    examined = images.examine(picture, name=name)
+    pixels = examined.pixels
     height, width = pixels.shape[:2]
     digest = hashlib.blake2b(f"{height}x{width}:".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
     blank = bool((np.ptp(pixels, axis=(0, 1)) <= _BLANK).all())
-    return Seen(digest.digest(), height, width, format_name, blank), _grey(images.resize(pixels, THUMBNAIL, "squash"))
+    seen = Seen(digest.digest(), height, width, examined.format, blank, examined.numbers, examined.extent)
+    return seen, _grey(images.resize(pixels, THUMBNAIL, "squash"))
 
 
 def _grey(pixels: Pixels) -> NDArray[np.uint8]:

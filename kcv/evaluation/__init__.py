@@ -16,11 +16,14 @@ from kcv.distributed import connect
 from kcv.evaluation.calibrating import recalibrate
 from kcv.evaluation.explanations import measure_explanations
 from kcv.evaluation.files import write_files
+from kcv.names import shortened
 from kcv.progress import Progress
 from kcv.redaction import data_without_credentials
 from kcv.reporting import write_page
 
 __all__ = ["Evaluation", "evaluate"]
+
+_LONGEST_NAME = 100  # bytes of the data's name in that of the folder for its figures
 
 
 @dataclass(frozen=True)
@@ -126,5 +129,6 @@ def evaluate(
 def _directory(model: Path, source: str | None, split: str) -> Path:
     if source is None:
         return model.parent / ("evaluation" if split == "test" else f"evaluation-{split}")
-    name = re.sub(r"[^\w.-]+", "-", Path(data_without_credentials(source)).name).strip("-.") or "data"
+    name = re.sub(r"[^\w.-]+", "-", Path(data_without_credentials(source)).name).strip("-.")
+    name = shortened(name, _LONGEST_NAME) or "data"
     return model.parent / f"evaluation-{name}-{split}"

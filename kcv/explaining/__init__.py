@@ -13,6 +13,7 @@ from kcv import artifact, images, plots
 from kcv.artifact import LoadedModel
 from kcv.errors import ImageError
 from kcv.files import atomic
+from kcv.names import shortened
 
 if TYPE_CHECKING:
     from kcv.explaining.explainer import Explainer
@@ -24,7 +25,8 @@ FOLDER = "explanations"
 GRID = "grid.png"
 
 _FLAT = "flat map: no part of the picture speaks more for this class than another"
-_LONGEST_STEM = 60  # characters of a picture's name that its files keep; a file name has room for 255 bytes
+_LONGEST_STEM, _LONGEST_BYTES = 60, 150
+"""Characters and bytes of a picture's name that its files keep; a file name has room for 255 bytes."""
 
 
 def explain(
@@ -159,7 +161,7 @@ class FileNames:
 
     def of(self, path: Path) -> str:
         """Returns the stem of a picture's name, with a number where it is taken: `cat`, `cat-2`, `cat-3`."""
-        stem = path.stem[:_LONGEST_STEM]
+        stem = shortened(path.stem[:_LONGEST_STEM], _LONGEST_BYTES)
         name, number = stem, 1
         while name.casefold() in self._taken:
             number += 1

@@ -5,14 +5,16 @@ Training, evaluation, prediction and export all read pictures here, so a model s
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from kcv.errors import ImageError
+from kcv.images.modes import extent, is_deep, to_eight_bits, turned
 from kcv.images.opening import opened
 
 RESIZE_MODES: Final = ("squash", "crop", "letterbox")
@@ -44,18 +46,39 @@ def decode(picture: Path | bytes | NDArray[np.uint8], *, name: str | None = None
     Raises:
         ImageError: it is missing, truncated, in no known format, or larger than `MAX_PIXELS`.
     """
-    return examine(picture, name=name)[0]
-
-
-def examine(
-    picture: Path | bytes | NDArray[np.uint8], *, name: str | None = None
-) -> tuple[NDArray[np.uint8], str | None]:
-    """Decodes as `decode` does; returns the pixels and what the bytes are, one of `FORMATS`, None for an array."""
     if isinstance(picture, np.ndarray):
-        return _from_array(picture, name or "picture"), None
+        return _from_array(picture, name or "picture")
+    with opened(picture, name) as image:
+        return _pixels(_upright(image))
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A picture, and what of it is not in its pixels.
+
+    Attributes:
+        pixels: as `decode` returns them.
+        format: what the bytes are, one of `FORMATS`; None for an array.
+        numbers: `16-bit` or `float` where its numbers had more than 8 bits, else None.
+        extent: the least and the greatest of them.
+    """
+
+    pixels: NDArray[np.uint8]
+    format: str | None
+    numbers: str | None = None
+    extent: tuple[float, float] = (0.0, 255.0)
+
+
+def examine(picture: Path | bytes | NDArray[np.uint8], *, name: str | None = None) -> Examined:
+    """Decodes as `decode` does, and says what there was."""
+    if isinstance(picture, np.ndarray):
+        return Examined(_from_array(picture, name or "picture"), None)
     with opened(picture, name) as image:
         # A JPEG with more pictures behind the first calls itself MPO.
-        return np.array(_upright(image)), "JPEG" if image.format == "MPO" else image.format
+        pixels, kind = _pixels(_upright(image)), "JPEG" if image.format == "MPO" else image.format
+        if not is_deep(image):
+            return Examined(pixels, kind)
+        return Examined(pixels, kind, "float" if image.mode == "F" else "16-bit", extent(image))
 
 
 def dimensions(picture: Path | bytes | NDArray[np.uint8], *, name: str | None = None) -> tuple[int, int]:
@@ -106,9 +129,9 @@ def load(
             image.draft(None, (width // scale, height // scale))
         upright = _upright(image)
         if upright.size == (size, size) and scale == 1:
-            return np.array(upright)
-        extent = (width / scale, height / scale) if scale > 1 and upright.size == image.size else upright.size
-        return _resize(upright, extent, size, mode)
+            return _pixels(upright)
+        reduced = (width / scale, height / scale) if scale > 1 and upright.size == image.size else upright.size
+        return _resize(upright, reduced, size, mode)
 
 
 def _reduction(image: Image.Image, size: int, mode: str) -> int:
@@ -127,28 +150,33 @@ def _reduction(image: Image.Image, size: int, mode: str) -> int:
 
 
 def _resize(image: Image.Image, extent: tuple[float, float], size: int, mode: str) -> NDArray[np.uint8]:
-    """Resizes the part of an RGB image that goes from its upper left corner to `extent` (width, height)."""
+    """Resizes the part of an RGB or grey image that goes from its upper left corner to `extent` (width, height)."""
     bilinear = Image.Resampling.BILINEAR
     width, height = extent
     if mode == "letterbox":
         scale = size / max(width, height)
         inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-        canvas = Image.new("RGB", (size, size), (LETTERBOX_GREY,) * 3)
+        canvas = Image.new(image.mode, (size, size), (LETTERBOX_GREY,) * len(image.getbands()))
         resized = image.resize(inner, bilinear, box=(0, 0, width, height))
         canvas.paste(resized, ((size - inner[0]) // 2, (size - inner[1]) // 2))
-        return np.array(canvas)
+        return _pixels(canvas)
     left = top = 0.0
     if mode == "crop":
         # Resampling only the middle square is the same as resizing all and cutting the square out, and cheaper.
         shorter = min(width, height)
         left, top, width, height = (width - shorter) / 2, (height - shorter) / 2, shorter, shorter
-    return np.array(image.resize((size, size), bilinear, box=(left, top, left + width, top + height)))
+    return _pixels(image.resize((size, size), bilinear, box=(left, top, left + width, top + height)))
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Returns an image as RGB, turned as its EXIF orientation says."""
+    """Returns an image as RGB or grey (`L`), turned as its EXIF orientation says."""
     image.load()
-    return _to_rgb(image if _orientation(image) == 1 else ImageOps.exif_transpose(image))
+    return turned(to_eight_bits(image), _orientation(image))
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """Returns RGB pixels of an RGB or grey image."""
+    return np.array(image) if image.mode == "RGB" else np.repeat(np.asarray(image)[:, :, None], 3, axis=2)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -156,22 +184,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # damaged EXIF: the pixels are still good
         return 1
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I"):  # "I", "I;16", "I;16B": 16-bit grey, in one way or another
-        grey = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
-        return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image), nan=0.0, posinf=255.0, neginf=0.0)
-        scale = 255.0 if values.max(initial=0.0) <= 1.0 else 1.0
-        return Image.fromarray(np.clip(values * scale + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        overlay = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
-    return image.convert("RGB")
 
 
 def _from_array(pixels: NDArray[np.uint8], label: str) -> NDArray[np.uint8]:
@@ -185,5 +197,5 @@ def _from_array(pixels: NDArray[np.uint8], label: str) -> NDArray[np.uint8]:
     if channels == 1:
         return np.repeat(pixels, 3, axis=2)
     if channels == 4:
-        return np.array(_to_rgb(Image.fromarray(np.ascontiguousarray(pixels))))
+        return np.array(to_eight_bits(Image.fromarray(np.ascontiguousarray(pixels))))
     raise ImageError(f"{label}: pixels must have 1, 3 or 4 channels, not {channels}.")

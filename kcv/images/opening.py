@@ -14,20 +14,26 @@ from PIL import (  # the plugins register themselves in Image.OPEN when they are
     BmpImagePlugin,  # noqa: F401
     GifImagePlugin,  # noqa: F401
     Image,
-    JpegImagePlugin,  # noqa: F401
-    PngImagePlugin,  # noqa: F401
+    JpegImagePlugin,
+    PngImagePlugin,
     PpmImagePlugin,  # noqa: F401
-    TiffImagePlugin,  # noqa: F401
+    TiffImagePlugin,
     WebPImagePlugin,  # noqa: F401
 )
 
 from kcv.errors import ImageError
+from kcv.images import jpeg, png
+from kcv.images.room import room
 
 FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 """The formats that are opened; Pillow's others (EPS runs Ghostscript, ...) are not for untrusted files."""
 
 MAX_PIXELS: Final = 178_956_970
 """More pixels than this (half a GiB as RGB) is taken for a decompression bomb; where Pillow's own error starts."""
+
+_MOST_TILE_BYTES = 64 * 2**20  # of a tile of a small TIFF
+_PIXEL_BYTES = 4  # of most modes
+_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # of others
 
 # Broken metadata beside sound pixels is no reason to talk to stderr. Set once: `catch_warnings` is not safe in threads.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -47,7 +53,9 @@ def opened(picture: Path | bytes, name: str | None = None) -> Iterator[Image.Ima
     label = name or (str(picture) if isinstance(picture, Path) else "picture")
     try:
         with _stream(picture) as stream:
-            yield _open(stream)
+            image = _open(stream)
+            with room(_bytes_of(image)):
+                yield image
     except ImageError as error:
         raise ImageError(f"{label}: {error}") from None
     except Exception as error:  # decoders raise nearly everything (struct.error, SyntaxError, ...) on damaged bytes
@@ -83,8 +91,55 @@ def _open(stream: Any) -> Image.Image:
         if accept is None or accept(prefix) is not True:
             continue
         stream.seek(0)
-        image = factory(stream, "")
+        image = _made(factory, stream, format_name)
         if image.width * image.height > MAX_PIXELS:
             raise ImageError(f"{image.width}x{image.height} pixels are more than the allowed {MAX_PIXELS:,}.")
-        return image
+        return _looked_at(image, stream)
     raise ImageError(f"not a picture in a known format ({', '.join(FORMATS)}).")
+
+
+def _made(factory: Any, stream: Any, format_name: str) -> Any:
+    """Returns the image that a plugin makes of a stream."""
+    try:
+        return factory(stream, "")
+    except ValueError:
+        if format_name != "PNG":
+            raise
+        # Large texts before the pixels are no reason to refuse these.
+        stream.seek(0)
+        return factory(io.BytesIO(png.without_large_texts(stream.read())), "")
+
+
+def _looked_at(image: Any, stream: Any) -> Any:
+    """Checks what a picture would cost to decode, and mends what is known not to matter; returns the one to take."""
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        jpeg.check_scans(stream, image)
+        if jpeg.lacks_end(stream):
+            place = stream.tell()
+            stream.seek(0)
+            with room(_bytes_of(image)):
+                whole = jpeg.mended(stream.read())
+            if whole is not None:
+                return JpegImagePlugin.JpegImageFile(io.BytesIO(whole), "")
+            stream.seek(place)
+    elif isinstance(image, PngImagePlugin.PngImageFile):
+        png.ignore_large_texts(image)
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        _check_tiles(image)
+    return image
+
+
+def _check_tiles(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Refuses a TIFF whose tiles are far larger than the picture: each is unpacked whole."""
+    sides = [image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)]
+    if not all(isinstance(side, int) for side in sides):
+        raise ImageError("its tiles have no size.")
+    tile, whole = sides[0] * sides[1] * _PIXEL_BYTES, image.width * image.height * _PIXEL_BYTES
+    if tile > max(_MOST_TILE_BYTES, 2 * whole):
+        raise ImageError(f"tiles of {sides[0]}x{sides[1]} pixels are more than its {image.width}x{image.height} need.")
+
+
+def _bytes_of(image: Image.Image) -> int:
+    """Returns about how many bytes it takes to decode a picture: as it is, and as RGB."""
+    progressive = 6 if "progressive" in image.info else 0  # its coefficients
+    return image.width * image.height * (_BYTES.get(image.mode, _PIXEL_BYTES) + _PIXEL_BYTES + progressive)

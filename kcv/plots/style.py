@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kcv.files import atomic
 from kcv.plots import library
+from kcv.plots.scripts import MISSING, show_all
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,9 +66,9 @@ def new_figure(size: tuple[float, float], path: Path) -> Iterator[Figure]:
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
         canvas = FigureCanvasAgg(figure)
         yield figure
+        show_all(figure)
         with warnings.catch_warnings():
-            # A name whose script no installed font has is drawn as boxes; the CSV files beside it have it right.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            warnings.filterwarnings("ignore", message=MISSING)  # told already
             # Arranging is most of the work. Done here once, it need not be done again for each file and each bounding
             # box: savefig would arrange four times.
             figure.draw_without_rendering()

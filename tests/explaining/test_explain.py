@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,17 @@ def test_names_differ_even_without_case_and_where_a_number_is_taken() -> None:
     assert made[:4] == ["cat", "cat-2", "CAT-3", "cat-2-2"]
     assert len({name.casefold() for name in made}) == len(made)
     assert max(map(len, made)) < 70
+
+
+def test_names_are_cut_by_bytes_and_never_within_a_character() -> None:
+    names = FileNames()
+    made = [
+        names.of(Path(stem + ".png")) for stem in ("\U0001f600" * 60, "\U0001f600" * 62, "\u732b" * 80, "\xe9" * 125)
+    ]
+    made.append(names.of(Path(os.fsdecode(b"\xff" * 200) + ".png")))
+    assert made[0] == "\U0001f600" * 37
+    assert all(len(os.fsencode(name)) <= 160 for name in made)
+    assert len(set(made)) == 5
 
 
 def test_pictures_written_beside_the_read_ones_are_not_read(model: Any, pictures: Path, tmp_path: Path) -> None:

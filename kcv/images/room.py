@@ -1,0 +1,42 @@
+"""Memory for decoded pictures: large ones wait for each other, where several threads decode."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+MOST_BYTES: Final = 2**30
+"""Of large pictures that are decoded at the same time; a larger one is decoded alone."""
+SMALL: Final = 32 * 2**20
+"""Bytes up to which a picture need not wait: as many as there are threads do no harm."""
+
+_changed = threading.Condition()
+_held = 0
+_own = threading.local()
+
+
+@contextmanager
+def room(size: int) -> Iterator[None]:
+    """Waits until the pictures that other threads decode leave room for another one, for as long as the block runs.
+
+    Args:
+        size: bytes that it will take.
+    """
+    global _held
+    if size <= SMALL or getattr(_own, "waits", False):  # a thread must not wait for itself
+        yield
+        return
+    size = min(size, MOST_BYTES)
+    with _changed:
+        _changed.wait_for(lambda: _held + size <= MOST_BYTES)
+        _held += size
+    _own.waits = True
+    try:
+        yield
+    finally:
+        _own.waits = False
+        with _changed:
+            _held -= size
+            _changed.notify_all()

@@ -92,7 +92,7 @@ def evaluate(
             own = data if artifact.is_own_data(loaded, data) else None
             loaded = recalibrate(loaded, abstain_precision, own, batch_size=batch_size, group=group)
         with group.in_turn():
-            pictures = artifact.load_split(loaded, split, data)
+            pictures = artifact.load_split(loaded, split, data, tell=data is not None)
         with Progress(len(pictures) // group.size if progress else None, f"evaluate {split}") as bar:
             logits = inference.logits(
                 loaded.keras_model,

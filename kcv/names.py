@@ -44,7 +44,7 @@ def _obeyed(char: str) -> bool:
     return unicodedata.category(char) in _CATEGORIES or char in _DIRECTIONS
 
 
-def shortened(name: str, most: int) -> str:
+def cut_to_bytes(name: str, most: int) -> str:
     """Returns as much of a name as `most` bytes of a file name hold; file systems count bytes, not characters."""
     kept = 0
     for number, character in enumerate(name):

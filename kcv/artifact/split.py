@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from kcv.data.dataset import Pictures
 
 
-def load_split(model: LoadedModel, split: str, source: str | None = None, *, most: int | None = None) -> Pictures:
+def load_split(
+    model: LoadedModel, split: str, source: str | None = None, *, most: int | None = None, tell: bool = False
+) -> Pictures:
     """Loads one split at a model's size, its labels as positions in the model's class names.
 
     Args:
@@ -26,6 +28,7 @@ def load_split(model: LoadedModel, split: str, source: str | None = None, *, mos
         split: train, val or test.
         source: of other pictures; None for what the model was trained on.
         most: take no more pictures than this, evenly spread.
+        tell: whether to log what a folder was taken for.
 
     Raises:
         DataError: as `kcv.data.load_split`, or as `data_config`.
@@ -40,6 +43,7 @@ def load_split(model: LoadedModel, split: str, source: str | None = None, *, mos
         same_source=is_own_data(model, source),
         most=most,
         began_in=working_folder(model.path.parent) if source is None else None,
+        tell=tell,
     )
 
 

@@ -114,6 +114,7 @@ def load_split(
     same_source: bool = False,
     most: int | None = None,
     began_in: Path | None = None,
+    tell: bool = False,
 ) -> Pictures:
     """Loads one split for a finished model, its labels as positions in the model's `class_names`, matched by name.
 
@@ -129,6 +130,7 @@ def load_split(
             carved is not replaced by the whole source, training pictures included, when the source has changed.
         most: take no more pictures than this, evenly spread.
         began_in: see `open_source`.
+        tell: whether to log what a folder was taken for.
 
     Raises:
         DataError: the source has no such split, has changed, or has a class that the model does not know.
@@ -138,6 +140,8 @@ def load_split(
     if data.image_size is None:
         raise ValueError("load_split needs data.image_size: the model's")
     source = open_source(data.source, began_in=began_in)
+    for line in source.understood.lines() if tell and source.understood else ():
+        _log.info("data       %s", line)
     if same_source and trained_on != source.fingerprint:
         if source.flat:
             raise DataError(

@@ -16,7 +16,7 @@ from kcv.distributed import connect
 from kcv.evaluation.calibrating import recalibrate
 from kcv.evaluation.explanations import measure_explanations
 from kcv.evaluation.files import write_files
-from kcv.names import shortened
+from kcv.names import cut_to_bytes
 from kcv.progress import Progress
 from kcv.redaction import data_without_credentials
 from kcv.reporting import write_page
@@ -96,7 +96,7 @@ def evaluate(
             own = data if artifact.is_own_data(loaded, data) else None
             loaded = recalibrate(loaded, abstain_precision, own, batch_size=batch_size, group=group)
         with group.in_turn():
-            pictures = artifact.load_split(loaded, split, data)
+            pictures = artifact.load_split(loaded, split, data, tell=data is not None)
         with Progress(len(pictures) // group.size if progress else None, f"evaluate {split}") as bar:
             logits = inference.logits(
                 loaded.keras_model,
@@ -130,5 +130,5 @@ def _directory(model: Path, source: str | None, split: str) -> Path:
     if source is None:
         return model.parent / ("evaluation" if split == "test" else f"evaluation-{split}")
     name = re.sub(r"[^\w.-]+", "-", Path(data_without_credentials(source)).name).strip("-.")
-    name = shortened(name, _LONGEST_NAME) or "data"
+    name = cut_to_bytes(name, _LONGEST_NAME) or "data"
     return model.parent / f"evaluation-{name}-{split}"

@@ -13,7 +13,7 @@ from kcv import artifact, images, plots
 from kcv.artifact import LoadedModel
 from kcv.errors import ImageError
 from kcv.files import atomic
-from kcv.names import shortened
+from kcv.names import cut_to_bytes
 
 if TYPE_CHECKING:
     from kcv.explaining.explainer import Explainer
@@ -161,7 +161,7 @@ class FileNames:
 
     def of(self, path: Path) -> str:
         """Returns the stem of a picture's name, with a number where it is taken: `cat`, `cat-2`, `cat-3`."""
-        stem = shortened(path.stem[:_LONGEST_STEM], _LONGEST_BYTES)
+        stem = cut_to_bytes(path.stem[:_LONGEST_STEM], _LONGEST_BYTES)
         name, number = stem, 1
         while name.casefold() in self._taken:
             number += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from kcv import artifact, data, images
 from kcv.errors import DataError
 from kcv.files import expanded
+from kcv.images.clutter import is_clutter
 from kcv.redaction import data_without_credentials
 
 if TYPE_CHECKING:
@@ -94,11 +96,11 @@ def _labelled(model: LoadedModel, source: str | None, split: str, most: int) -> 
 
 
 def _holds_no_classes(path: Path) -> bool:
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike a Path's, it is False for a name that no file can have
         # A cover beside the folders of the classes does not make them a heap of pictures.
-        folders = any(child.is_dir() and not child.name.startswith(".") for child in path.iterdir())
+        folders = any(child.is_dir() and not is_clutter(child.name) for child in path.iterdir())
         return not folders and next(images.walk(path, recursive=False), None) is not None
-    return path.is_file() and path.suffix.lower() != ".parquet"
+    return os.path.isfile(path) and path.suffix.lower() != ".parquet"
 
 
 def _spread(files: list[Path], most: int) -> list[Path]:

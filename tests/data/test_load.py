@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,40 @@ def test_names_are_looked_for_under_the_data_folder(tmp_path: Path, monkeypatch:
     paint(tmp_path / "pets")
     monkeypatch.setenv("KCV_DATA_DIR", str(tmp_path))
     assert data.load(config("pets")).class_names == ("cat", "dog")
+
+
+def test_what_a_folder_was_taken_for_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    paint(tmp_path)
+    (tmp_path / "dog" / "IMG_1.HEIC").touch()
+    said = (
+        "no splits: 16 pictures in class folders",
+        "2 classes: cat, dog",
+        "left out: 1 file (1 .heic), not a format that is read: dog/IMG_1.HEIC",
+    )
+    assert data.load(config(tmp_path, image_size=16)).understood == said
+    source = data.open_source(str(tmp_path))
+    assert source.understood is not None
+    assert source.understood.to_dict()["summary"] == list(said)
+    with caplog.at_level(logging.INFO, logger="kcv"):
+        data.load_split(config(tmp_path, image_size=16), "test", ("cat", "dog"), tell=True)
+    assert [record.getMessage().removeprefix("data       ") for record in caplog.records] == list(said)
+
+
+def test_a_folder_around_the_classes_is_pointed_out(tmp_path: Path) -> None:
+    paint(tmp_path / "pets")
+    with pytest.raises(DataError, match=r"only the class 'pets'.* name it: --data=PATH/pets"):
+        data.load(config(tmp_path))
+
+
+def test_a_link_to_nothing_is_named_where_pictures_are_streamed(tmp_path: Path) -> None:
+    paint(tmp_path)
+    (tmp_path / "cat" / "zz.png").symlink_to("/nowhere/annex/zz.png")
+    with pytest.raises(DataError, match=r"cat/zz\.png is a link to /nowhere/annex/zz\.png, which is not there"):
+        data.load(config(tmp_path, image_size=16, memory_budget_mb=0))
+    with pytest.raises(DataError, match=r"cat/zz\.png"):
+        data.load(config(tmp_path, image_size=16))
+    with pytest.raises(DataError, match=r"cat/zz\.png"):
+        data.load_split(config(tmp_path, image_size=16), "test", ("cat", "dog"), "another")
 
 
 def test_one_class_and_an_empty_class_are_refused(tmp_path: Path) -> None:

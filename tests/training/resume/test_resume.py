@@ -294,7 +294,11 @@ def test_the_data_are_found_from_another_folder(
 
 
 def test_a_run_among_its_own_pictures_goes_on_and_is_evaluated(
-    configure: Configure, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    configure: Configure,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     shutil.copytree(pictures / "train", tmp_path / "own")
     monkeypatch.chdir(tmp_path / "own")
@@ -302,7 +306,10 @@ def test_a_run_among_its_own_pictures_goes_on_and_is_evaluated(
     with stopped_at(1, 2), pytest.raises(KeyboardInterrupt):
         train(config)
     (cut,) = Path("runs/run").iterdir()
-    run = train(resume=cut)
+    with caplog.at_level(logging.INFO, logger="kcv"):
+        run = train(resume=cut)
+    assert "no splits: 90 pictures in class folders" in caplog.text
+    assert "not looked at: runs, made by kcv or MLflow" in caplog.text
     Path("mlartifacts/1/0a").mkdir(parents=True)
     shutil.copytree(run.directory / "evaluation", "mlartifacts/1/0a/artifacts")
     Path("mlflow.db").touch()

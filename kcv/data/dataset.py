@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from kcv import images
 from kcv.data.file_names import FileNames, FilePaths
-from kcv.data.row_pictures import RowNames, RowPictures
+from kcv.data.row_names import RowNames
+from kcv.data.row_pictures import RowPictures
 
 Labels: TypeAlias = NDArray[np.int64]
 Pixels: TypeAlias = NDArray[np.uint8]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from kcv.errors import OutputError
 
+_CRLF = "\r\n"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 @contextmanager
@@ -75,20 +77,45 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Writes a table as CSV, atomically; None becomes an empty cell, and no text a formula (see `cell`)."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(cell, header))
-    writer.writerows(map(cell, row) for row in rows)
-    write_text(path, text.getvalue())
+    """Writes a table as CSV, atomically, row by row; None becomes an empty cell, and no text a formula (see `cell`)."""
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as to:
+        write = csv_writer(to)
+        write(header)
+        for row in rows:
+            write(row)
+
+
+def csv_writer(stream: TextIO) -> Callable[[Iterable[Any]], None]:
+    """Returns a function that writes a row of cells (see `cell`) to a CSV file, ended by a line feed.
+
+    Args:
+        stream: a text file that leaves line ends as they are (`newline=""`).
+    """
+    # Python's writer quotes the line ends that are its own, and no others; readers take each of them for one.
+    writer = csv.writer(_LineFeeds(stream), lineterminator=_CRLF)
+    return lambda row: writer.writerow(map(cell, row))
+
+
+class _LineFeeds:
+    """Takes lines that end with `_CRLF` and writes them with a line feed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> None:
+        self._stream.write(line.removesuffix(_CRLF) + "\n")
 
 
 def cell(value: Any) -> Any:
     """Returns a value for CSV: a text that a spreadsheet would compute, run or look up gets an apostrophe before it.
 
+    A text that is a plain number, such as the class `-1`, stays: nothing is computed, and it can be joined with others.
+
     Source: OWASP, CSV injection.
     """
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    if isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
 
 
 def _umask() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from kcv.errors import UsageError, nearest
-from kcv.files import atomic, cell
+from kcv.files import atomic, csv_writer
 
 UNSURE = "unsure"
 """The label of a row whose confidence is below the model's threshold."""
@@ -62,11 +61,11 @@ def open_rows(path: Path, columns: Sequence[str]) -> Iterator[RowWriter]:
 class _CsvRows:
     def __init__(self, stream: TextIO, columns: Sequence[str]) -> None:
         self._columns = columns
-        self._writer = csv.writer(stream, lineterminator="\n")
-        self._writer.writerow(columns)
+        self._write = csv_writer(stream)
+        self._write(columns)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        self._writer.writerow([cell(row.get(column)) for column in self._columns])
+        self._write(row.get(column) for column in self._columns)
 
 
 class _JsonRows:

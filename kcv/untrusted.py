@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NoReturn, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kcv.errors import KcvError, first_line
+from kcv.redaction import hide_credentials
 
 MOST_JSON_BYTES = 16 * 2**20
 """Of a JSON file or a member of an archive."""
@@ -54,10 +55,10 @@ def refusing(origin: str | Path, error: type[KcvError], otherwise: str = "is dam
         raise error(f"{origin}: {otherwise} (nested too deeply)") from None
     except OSError as caught:
         if caught.errno is None:  # made by a library, not by the system
-            raise error(f"{origin}: {otherwise} ({first_line(caught)})") from caught
+            raise error(f"{origin}: {otherwise} ({_said(caught)})") from caught
         raise error(f"{origin}: cannot be read: {caught.strerror}") from None
     except Exception as caught:
-        raise error(f"{origin}: {otherwise} ({first_line(caught)})") from caught
+        raise error(f"{origin}: {otherwise} ({_said(caught)})") from caught
 
 
 @contextmanager

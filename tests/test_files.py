@@ -3,12 +3,13 @@
 import csv
 import os
 import stat
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from kcv.errors import OutputError
-from kcv.files import atomic, write_csv, write_json, write_text
+from kcv.files import atomic, cell, write_csv, write_json, write_text
 
 
 def test_what_is_written_appears_when_the_block_ends(tmp_path):
@@ -70,10 +71,51 @@ def test_a_file_is_flushed_to_disk_before_it_takes_its_name(tmp_path: Path, monk
     assert events == ["flushed", "renamed", "flushed"]  # the file, and then the folder with its name
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\n=1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1+1", "-x", "@SUM(A1)", "\t=1", "\n=1", "-1\n", "+", "-2+3", "-1e", "+٣"])
 def test_no_text_is_a_formula_in_a_table(text, tmp_path):
     write_csv(tmp_path / "a.csv", ["name", text], [["plain = text", -1]])
     with (tmp_path / "a.csv").open(newline="") as stream:
         header, row = csv.reader(stream)
     assert header == ["name", f"'{text}"]
     assert row == ["plain = text", "-1"]  # a number is a number
+
+
+@pytest.mark.parametrize("text", ["-1", "+1", "-0.5", "+1e3", "-.5", "-1.", "-1E-7", "0"])
+def test_a_text_that_is_a_number_stays_as_it_is(text, tmp_path):
+    assert cell(text) == text
+    write_csv(tmp_path / "a.csv", [text], [[text]])
+    assert (tmp_path / "a.csv").read_text() == f"{text}\n{text}\n"
+
+
+@pytest.mark.parametrize("reader", ["csv", "pandas"])
+def test_line_ends_inside_a_text_come_back(reader, tmp_path):
+    texts = ["a\rb", "a\nb", "a\r\nb", "b\r", 'c"\r"', "d,e", "plain", " "]
+    write_csv(tmp_path / "a.csv", ["name", "number"], [[text, i] for i, text in enumerate(texts)])
+    if reader == "csv":
+        with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.reader(stream))[1:]
+    else:
+        pandas = pytest.importorskip("pandas")
+        rows = pandas.read_csv(tmp_path / "a.csv", dtype=str, lineterminator=None).to_numpy().tolist()
+    assert rows == [[text, str(i)] for i, text in enumerate(texts)]
+
+
+def test_a_table_is_written_row_by_row(tmp_path):
+    rows = [[str(i), *[i] * 1000] for i in range(3)]
+    tracemalloc.start()
+    write_csv(tmp_path / "a.csv", ["row", *map(str, range(1000))], (rows[i % 3] for i in range(2000)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
+    assert (tmp_path / "a.csv").stat().st_size > 4_000_000
+
+
+def test_an_error_in_the_rows_leaves_the_old_table(tmp_path):
+    def rows():
+        yield [1]
+        raise ValueError
+
+    write_csv(tmp_path / "a.csv", ["old"], [])
+    with pytest.raises(ValueError):
+        write_csv(tmp_path / "a.csv", ["new"], rows())
+    assert (tmp_path / "a.csv").read_text() == "old\n"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from kcv.data.bounds import MOST_CLASSES, MOST_NAME
 from kcv.data.dataset import Labels, Samples, Source
 from kcv.errors import DataError
 from kcv.names import is_plain, look
+
+_log = logging.getLogger(__name__)
 
 
 def listed(names: Sequence[str], limit: int = 5) -> str:
@@ -62,6 +67,8 @@ def align(
 ) -> Source:
     """Makes one source of splits that each have class names of their own; those of train (else of the first) stand.
 
+    Classes without a picture in any split are left out, with a line: names stay declared when a set is filtered.
+
     Args:
         name: of the source.
         parts: under `train`, `val`, `test`: the class names and the samples whose labels point into them.
@@ -69,11 +76,13 @@ def align(
         root: see `Source.root`.
 
     Raises:
-        DataError: a split has a class that train does not have, or a class name stands twice.
+        DataError: a split has a class that train does not have, or a class name stands twice; or there are more
+            classes, or longer names, than anybody has.
     """
     first = "train" if "train" in parts else next(iter(parts))
     class_names = tuple(parts[first][0])
-    twice = sorted({class_name for class_name in class_names if class_names.count(class_name) > 1})
+    _check_names(class_names, name)
+    twice = sorted(class_name for class_name, count in Counter(class_names).items() if count > 1)
     if odd := [name for name in class_names if not is_plain(name)]:
         raise DataError(
             f"{name}: the class names {listed(odd)} hold control characters or bytes that are not UTF-8; rename them."
@@ -88,4 +97,29 @@ def align(
         )
         for split, (names, samples) in parts.items()
     }
-    return Source(name, class_names, splits, flat=flat, root=root)
+    return Source(name, *_used(class_names, splits, name), flat=flat, root=root)
+
+
+def _check_names(class_names: Sequence[str], name: str) -> None:
+    if len(class_names) > MOST_CLASSES:
+        raise DataError(f"{name}: has {len(class_names):,} classes; {MOST_CLASSES:,} are allowed.")
+    if long := next((class_name for class_name in class_names if len(class_name) > MOST_NAME), None):
+        raise DataError(f"{name}: has a class name of {len(long):,} characters; {MOST_NAME:,} are allowed.")
+
+
+def _used(
+    class_names: tuple[str, ...], splits: dict[str, Samples], name: str
+) -> tuple[tuple[str, ...], dict[str, Samples]]:
+    """Leaves out, with a line, the classes that no split has a picture of; nothing can be learned of them."""
+    occur = np.zeros(len(class_names), bool)
+    for samples in splits.values():
+        occur[samples.labels] = True
+    if occur.all():
+        return class_names, splits
+    unused = [class_names[int(i)] for i in np.flatnonzero(~occur)]
+    kind = "class" if len(unused) == 1 else "classes"
+    _log.warning("%s: no pictures of the %s %s, which %s left out", name, kind, listed(unused),
+                 "is" if len(unused) == 1 else "are")  # fmt: skip
+    table = np.cumsum(occur) - 1
+    kept = {split: Samples(samples.pictures, table[samples.labels], samples.names) for split, samples in splits.items()}
+    return tuple(class_names[int(i)] for i in np.flatnonzero(occur)), kept

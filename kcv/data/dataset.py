@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from kcv import images
 from kcv.data.file_names import FileNames, FilePaths
-from kcv.data.row_pictures import RowNames, RowPictures
+from kcv.data.row_names import RowNames
+from kcv.data.row_pictures import RowPictures
 from kcv.data.understood import Understood
 from kcv.errors import DataError
 from kcv.names import shortened

@@ -10,12 +10,15 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from kcv.data import bounded_rows
 from kcv.data.order import Indices
-from kcv.data.shards import Shard, unreadable
+from kcv.data.shards import Shard
 from kcv.errors import DataError
 
-_READ_ROWS = 64  # at a time: what a cursor holds
+_ITERATED_ROWS = 8  # at a time
 _CURSORS = 8
+_MOST_HELD = 2**30  # bytes of encoded pictures that are read before they are needed
+_MOST_ABOVE_MEAN = 8  # or so many times as much as their files let expect
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class RowGroups:
         shard: int64 [g], the file of each group.
         number: int64 [g], its number within the file.
         ends: int64 [g], rows of the split up to and with it.
-        column: the picture column of each file.
+        column: the path of the leaf column with the pictures, of each file.
         encoded_bytes: of all pictures together, as the files say.
     """
 
@@ -46,22 +49,33 @@ class RowGroups:
         """Returns the first row of a group."""
         return int(self.ends[group - 1]) if group else 0
 
-    def read(self, group: int) -> Iterator[list[Any]]:
-        """Yields the pictures of a group, `_READ_ROWS` at a time.
+    def read(self, group: int) -> Iterator[list[bytes | None]]:
+        """Yields the pictures of a group, as many at a time as `kcv.data.bounded_rows` allows.
 
         Raises:
-            DataError: the file is missing or damaged.
+            DataError: the file is missing or damaged, or asks for too much memory.
         """
         shard = self.shards[int(self.shard[group])]
         column = self.column[int(self.shard[group])]
         file = shard.open()
         try:
-            for batch in file.iter_batches(_READ_ROWS, row_groups=[int(self.number[group])], columns=[column]):
-                yield [value["bytes"] if isinstance(value, dict) else value for value in batch.column(0).to_pylist()]
-        except Exception as error:  # of pyarrow, of the disk, of a service
-            raise unreadable(shard.name, error) from error
+            yield from bounded_rows.pictures(shard, file, int(self.number[group]), column)
         finally:
             file.close()
+
+    def read_all(self) -> Iterator[list[bytes | None]]:
+        """Yields the pictures of all groups, in order; each file is opened once.
+
+        Raises:
+            DataError: as `read`.
+        """
+        for number, shard in enumerate(self.shards):
+            file = shard.open()
+            try:
+                for group in map(int, self.number[self.shard == number]):
+                    yield from bounded_rows.pictures(shard, file, group, self.column[number])
+            finally:
+                file.close()
 
     def identity(self) -> Iterator[bytes]:
         """Yields what tells these rows from others without reading them: names of files, sizes of row groups."""
@@ -115,7 +129,7 @@ class RowPictures(Sequence[bytes]):
             return checked(self.groups, row, self._cursor(row).at(row))
 
     def __iter__(self) -> Iterator[bytes]:
-        for encoded in self.batches(np.array_split(np.arange(len(self)), max(1, len(self) // _READ_ROWS))):
+        for encoded in self.batches(np.array_split(np.arange(len(self)), max(1, len(self) // _ITERATED_ROWS))):
             yield from encoded
 
     def take(self, indices: Indices) -> RowPictures:
@@ -153,6 +167,7 @@ class RowPictures(Sequence[bytes]):
         source = self._rows_of(order, wanted[arrival])
         del arrival
         held: dict[int, bytes] = {}
+        held_bytes = 0
         done, read = 0, 0
         for part in parts:
             mine = wanted[done : done + len(part)]
@@ -160,8 +175,16 @@ class RowPictures(Sequence[bytes]):
             while read < until:
                 row, data = next(source)
                 held[row] = data
+                held_bytes += len(data)
                 read += 1
-            yield [held.pop(int(row)) for row in mine]
+                if held_bytes > max(_MOST_HELD, _MOST_ABOVE_MEAN * len(held) * self.mean_bytes):
+                    raise DataError(
+                        f"{self.groups.describe(row)}: the pictures before it need {held_bytes:,} bytes, many times "
+                        "what their files say, which is refused."
+                    )
+            encoded = [held.pop(int(row)) for row in mine]
+            held_bytes -= sum(map(len, encoded))
+            yield encoded
             done += len(part)
 
     def _rows_of(self, order: Indices, wanted: Indices) -> Iterator[tuple[int, bytes]]:
@@ -224,27 +247,3 @@ def checked(groups: RowGroups, row: int, value: Any) -> bytes:
         raise DataError(f"{groups.describe(row)}: the picture is null; its bytes must be in the file.")
     data: bytes = value
     return data
-
-
-class RowNames(Sequence[str]):
-    """Names of rows, `train/17`, made when they are asked for."""
-
-    def __init__(self, split: str, rows: Indices) -> None:
-        self._split = split
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> RowNames: ...
-    def __getitem__(self, index: int | slice) -> str | RowNames:
-        if isinstance(index, slice):
-            return RowNames(self._split, self._rows[index])
-        return f"{self._split}/{int(self._rows[index])}"
-
-    def take(self, indices: Indices) -> RowNames:
-        """Returns those at `indices`."""
-        return RowNames(self._split, self._rows[indices])

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kcv.errors import DataError, first_line
 from kcv.redaction import data_without_credentials, hide_credentials
+from kcv.untrusted import opened, refusing
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
+MOST_FOOTER_BYTES = 2**24
+"""Of what a Parquet file says about itself; it grows some ten times when it is read."""
+
+SPLIT_PREFIXES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
 _PATTERNS = ("*.parquet", "*/*.parquet")
+_DEEP_PATTERNS = tuple(f"*/{split}/*.parquet" for split in SPLIT_PREFIXES)
+_SPLIT = re.compile(r"(train|validation|valid|val|test)(?![A-Za-z])")
+_TAIL = 8  # bytes at the end: the length of the footer, and the magic word
 
 
 @dataclass(frozen=True)
@@ -23,11 +35,13 @@ class Shard:
         name: what messages call it.
         place: its path within its file system.
         system: fsspec's; None for files of this machine.
+        below: its folders below the one that was named.
     """
 
     name: str
     place: str
     system: Any = None
+    below: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, str]:
@@ -40,31 +54,69 @@ class Shard:
         """Whether it lies on this machine."""
         return self.system is None
 
-    def open(self) -> pq.ParquetFile:
+    @property
+    def size(self) -> int:
+        """Its bytes, where it lies on this machine; 0 where they cannot be told."""
+        try:
+            return os.stat(self.place).st_size
+        except OSError:  # told when it is opened
+            return 0
+
+    @property
+    def split(self) -> str | None:
+        """The split that its name, or else that of its folder, begins with."""
+        for text in [self.names[0], *self.below[-1:]]:
+            if match := _SPLIT.match(text):
+                return SPLIT_PREFIXES[match.group(1)]
+        return None
+
+    @property
+    def configuration(self) -> str:
+        """The folders that it lies in, but for one that is called as a split: one set of pictures, as a rule."""
+        below = self.below[:-1] if self.below and _SPLIT.match(self.below[-1]) else self.below
+        return "/".join(below)
+
+    def open(
+        self, *, again: pq.ParquetFile | None = None, by_dictionary: str | None = None, piecewise: bool = False
+    ) -> pq.ParquetFile:
         """Opens it; only what is read of it is fetched.
 
+        Args:
+            again: the same, opened before: its footer is not read a second time.
+            by_dictionary: the path of a column whose distinct values are wanted, and which of them each row has.
+            piecewise: whether row groups are fetched bit by bit, where only their beginnings are wanted.
+
         Raises:
-            DataError: it is missing, cannot be reached, or is no Parquet.
+            DataError: it is missing, cannot be reached, is no Parquet, or its footer is beyond all bounds.
         """
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         if self.local and not Path(self.place).is_file():  # a pipe would block
             raise DataError(f"{self.name}: is no regular file.")
-        try:
-            return pq.ParquetFile(self.place if self.local else self.system.open(self.place, "rb"))
-        except (pa.ArrowException, OSError) as error:
-            raise unreadable(self.name, error) from error
-        except Exception as error:  # each service raises its own
-            if self.local:
-                raise
-            raise unreadable(self.name, error) from error
+        with refusing(self.name, DataError, "cannot be read as Parquet"):
+            source = self.place if self.local else self.system.open(self.place, "rb")
+            if again is None and self.local:
+                with opened(Path(self.place), DataError) as stream:
+                    self._check_footer(stream)
+            elif again is None:
+                self._check_footer(source)
+            return pq.ParquetFile(
+                source,
+                metadata=again.metadata if again is not None else None,
+                read_dictionary=[by_dictionary] if by_dictionary else None,
+                buffer_size=2**20 if piecewise else 0,
+                pre_buffer=not piecewise,
+                thrift_string_size_limit=MOST_FOOTER_BYTES,
+            )
 
-
-def unreadable(name: str, error: Exception) -> DataError:
-    """Returns the error for a file that cannot be read as Parquet."""
-    reason = hide_credentials(" ".join(str(error).split())) or type(error).__name__
-    return DataError(f"{name}: cannot be read as Parquet ({reason}).")
+    def _check_footer(self, stream: BinaryIO) -> None:
+        """Raises DataError where the footer is too long; whatever else is wrong with it, pyarrow finds."""
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(size - _TAIL, 0))
+        length = int.from_bytes(stream.read(_TAIL)[:4], "little")
+        stream.seek(0)
+        if MOST_FOOTER_BYTES < length < size:
+            raise DataError(f"{self.name}: says {length:,} bytes about itself; {MOST_FOOTER_BYTES:,} are allowed.")
 
 
 def is_url(name: str) -> bool:
@@ -73,11 +125,36 @@ def is_url(name: str) -> bool:
 
 
 def local_shards(path: Path) -> list[Shard]:
-    """Lists a Parquet file, or those in a folder and one level below it, by name."""
+    """Lists a Parquet file, or those in a folder and one level below it, by name.
+
+    Where there are none, those two levels below it, in folders called as splits: `default/train/0000.parquet`.
+    """
     if not path.is_dir():
         return [Shard(str(path), str(path))]
-    found = [file for pattern in _PATTERNS for file in path.glob(pattern)]
-    return [Shard(str(file), str(file)) for file in sorted(found) if _visible(file)]
+    near: list[Path] = []
+    deep: list[Path] = []
+    for entry in _entries(path):
+        if not entry.is_dir():
+            near += _parquet([entry])
+            continue
+        below = _entries(entry.path)
+        near += _parquet(below)
+        for folder in below:
+            if not near and folder.name in SPLIT_PREFIXES and folder.is_dir():
+                deep += _parquet(_entries(folder.path))
+    return [Shard(str(file), str(file), None, file.relative_to(path).parts[:-1]) for file in sorted(near or deep)]
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError:  # told by the reader of folders, if there is nothing else
+        return []
+
+
+def _parquet(entries: Sequence[os.DirEntry[str]]) -> Iterator[Path]:
+    return (Path(entry.path) for entry in entries if entry.name.endswith(".parquet") and not entry.is_dir())
 
 
 def remote_shards(url: str) -> list[Shard]:
@@ -94,9 +171,11 @@ def remote_shards(url: str) -> list[Shard]:
     shown = data_without_credentials(url)
     try:
         system, place = fsspec.core.url_to_fs(url)
-        single = data_without_credentials(place).endswith(".parquet")
-        wanted = [place] if single else [f"{place.rstrip('/')}/{pattern}" for pattern in _PATTERNS]
-        places = sorted(str(found) for pattern in wanted for found in system.glob(pattern))
+        if data_without_credentials(place).endswith(".parquet"):
+            places = sorted(map(str, system.glob(place)))
+        else:
+            folder = place.rstrip("/")
+            places = _glob(system, folder, _PATTERNS) or _glob(system, folder, _DEEP_PATTERNS)
     except ImportError as error:
         raise DataError(f"{shown}: needs a package that is not installed ({first_line(error)})") from None
     except Exception as error:  # each service raises its own
@@ -105,7 +184,11 @@ def remote_shards(url: str) -> list[Shard]:
     if not places:
         raise DataError(f"{shown}: no Parquet files there{_way_on(url) or '.'}")
     kind = url.partition("://")[0]
-    return [Shard(_name(kind, place), place, system) for place in places if _visible(PurePosixPath(place))]
+    return [
+        Shard(_name(kind, found), found, system, _below(found, place))
+        for found in places
+        if _visible(PurePosixPath(found))
+    ]
 
 
 def _name(kind: str, place: str) -> str:
@@ -122,5 +205,19 @@ def _way_on(url: str) -> str:
     return ""
 
 
-def _visible(file: PurePosixPath | Path) -> bool:
+def _glob(system: Any, root: str, patterns: Sequence[str]) -> list[str]:
+    return sorted(str(found) for pattern in patterns for found in system.glob(f"{root}/{pattern}"))
+
+
+def _below(found: str, asked: str) -> tuple[str, ...]:
+    """Returns the folders of a file below what was asked for: a folder, the file itself, or a pattern."""
+    folders = PurePosixPath(found).parts[:-1]
+    if found == asked:
+        return ()
+    if data_without_credentials(asked).endswith(".parquet"):
+        return folders[-1:]
+    return folders[len(PurePosixPath(asked).parts) :]
+
+
+def _visible(file: PurePosixPath) -> bool:
     return not file.name.startswith(".") and not file.parent.name.startswith(".")

@@ -67,10 +67,11 @@ def test_links_are_followed_without_loops(tmp_path: Path) -> None:
     assert list(source.splits["train"].names) == ["cat/1.jpg", "dog/2.jpg", "owl/3.jpg"]
 
 
-def test_an_empty_class_folder_is_still_a_class(tmp_path: Path) -> None:
+def test_an_empty_class_folder_is_left_out_with_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     grow(tmp_path, "cat/1.jpg")
     (tmp_path / "dog").mkdir()
-    assert folder.open_source(tmp_path).class_names == ("cat", "dog"), "training then names the class without pictures"
+    assert folder.open_source(tmp_path).class_names == ("cat",)
+    assert caplog.messages == [f"{tmp_path}: no pictures of the class 'dog', which is left out"]
 
 
 def test_many_links_to_each_other_end(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_one_class_and_an_empty_class_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="only the class 'cat'"):
         data.load(config(tmp_path))
     (tmp_path / "dog").mkdir()
-    with pytest.raises(DataError, match="no pictures of the class 'dog'"):
+    with pytest.raises(DataError, match="only the class 'cat'"):
         data.load(config(tmp_path))
 
 

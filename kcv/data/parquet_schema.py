@@ -1,0 +1,146 @@
+"""Which column of a Parquet file holds the pictures, which the labels, and how the classes are called."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kcv.data.bounds import MOST_CLASSES, MOST_NAME
+from kcv.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "labels")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What of a file is read.
+
+    Attributes:
+        pictures: path of the leaf column with the encoded pictures, such as `image.bytes`.
+        labels: name of the column with the labels; None where there is none.
+        numeric: whether the labels are numbers.
+        class_names: that the schema declares for them; None where it declares none.
+    """
+
+    pictures: str
+    labels: str | None
+    numeric: bool
+    class_names: tuple[str, ...] | None
+
+
+def columns_of(schema: pa.Schema, file: str, *, labelled: bool = True) -> Columns:
+    """Finds the columns of pictures and labels.
+
+    Pictures are in `image` or `img`, or in the only column that the schema calls an image; labels in `label` or
+    `labels`, or in the only column that it calls labels of classes (Hugging Face `Image` and `ClassLabel`).
+
+    Args:
+        schema: of the file.
+        file: its name, for messages.
+        labelled: whether it must have labels.
+
+    Raises:
+        DataError: a column is missing, stands twice or has another type, or the names of the classes are beyond all
+            bounds.
+    """
+    features = _features(schema, file)
+    image = _column(schema, IMAGE_COLUMNS, [name for name, kind in features.items() if _is(kind, "Image")])
+    if image is None:
+        raise DataError(
+            f"{file}: needs a column 'image' or 'img' with the pictures; its columns: {_names(schema.names)}."
+        )
+    declared = [name for name, kind in features.items() if _is(kind, "ClassLabel") and name in schema.names]
+    label = _column(schema, LABEL_COLUMNS, declared)
+    if label is None and labelled:
+        several = f"; {_names(declared)} are labels of classes, and only one can be learned" if declared else ""
+        raise DataError(f"{file}: needs a column 'label'; its columns: {_names(schema.names)}{several}.")
+    for name in (image, label):
+        if schema.names.count(name) > 1:
+            raise DataError(f"{file}: has {schema.names.count(name)} columns that are called {name!r}.")
+    pictures = _pictures(schema, image, file)
+    numeric = label is not None and _numeric(schema.field(label).type, label, file)
+    names = _class_names(features.get(label), file) if numeric else None
+    return Columns(pictures, label, numeric, names)
+
+
+def _column(schema: pa.Schema, usual: Sequence[str], declared: Sequence[str]) -> str | None:
+    known = set(schema.names)
+    found = next((name for name in usual if name in known), None)
+    if found is None:
+        others = [name for name in declared if name in known]
+        found = others[0] if len(others) == 1 else None
+    return found
+
+
+def _pictures(schema: pa.Schema, name: str, file: str) -> str:
+    """Returns the path of the leaf that holds the bytes of the pictures."""
+    import pyarrow as pa
+
+    kind = inner = schema.field(name).type
+    path = name
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        inner, path = kind.field("bytes").type, f"{name}.bytes"
+    if pa.types.is_dictionary(inner):
+        inner = inner.value_type
+    if not (pa.types.is_binary(inner) or pa.types.is_large_binary(inner)):
+        raise DataError(f"{file}: column {name!r} must be binary or a struct with binary 'bytes', not {_kind(kind)}.")
+    return path
+
+
+def _numeric(kind: pa.DataType, name: str, file: str) -> bool:
+    """Returns whether labels are numbers, and not texts; a column of nothing but nulls counts as numbers."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_integer(kind) or pa.types.is_null(kind):
+        return True
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise DataError(f"{file}: column {name!r} must be integers or text, not {_kind(kind)}.")
+    return False
+
+
+def _features(schema: pa.Schema, file: str) -> dict[str, Any]:
+    """Returns what the metadata that Hugging Face datasets writes says of each column; nothing where there is none."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except RecursionError:
+        raise DataError(f"{file}: the description of its columns is nested too deeply.") from None
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+def _is(feature: object, kind: str) -> bool:
+    return isinstance(feature, dict) and feature.get("_type") == kind
+
+
+def _class_names(feature: object, file: str) -> tuple[str, ...] | None:
+    names = feature.get("names") if isinstance(feature, dict) else None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        return None
+    if len(names) > MOST_CLASSES:
+        raise DataError(f"{file}: declares {len(names):,} classes; {MOST_CLASSES:,} are allowed.")
+    if long := next((name for name in names if len(name) > MOST_NAME), None):
+        raise DataError(f"{file}: declares a class name of {len(long):,} characters; {MOST_NAME:,} are allowed.")
+    return tuple(names)
+
+
+def _names(names: Sequence[str], most: int = 12) -> str:
+    shown = ", ".join(name[:100] for name in names[:most])
+    return (shown + (", ..." if len(names) > most else "")) or "none"
+
+
+def _kind(kind: pa.DataType) -> str:
+    """Returns the name of a type, without those inside it, which could fill pages."""
+    import pyarrow as pa
+
+    if pa.types.is_nested(kind):
+        return f"{type(kind).__name__.removesuffix('Type').lower()} of {kind.num_fields} fields"
+    return str(kind)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from kcv import leftovers
 from kcv.errors import OutputError
 
 _CRLF = "\r\n"
@@ -24,7 +25,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to, and renames it to `path` when the block ends well.
 
     The temporary name keeps the suffix, because Keras and others choose the format by it. If the block raises, or the
-    process is killed, `path` is as it was before.
+    process is killed, `path` is as it was before. What killed processes have left in the folder is removed.
 
     Raises:
         OutputError: when the folder cannot be made or written to, or the disk is full.
@@ -35,7 +36,8 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        leftovers.remove_from(path.parent)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=leftovers.prefix(path), suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         yield temporary

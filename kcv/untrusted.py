@@ -55,10 +55,10 @@ def refusing(origin: str | Path, error: type[KcvError], otherwise: str = "is dam
         raise error(f"{origin}: {otherwise} (nested too deeply)") from None
     except OSError as caught:
         if caught.errno is None:  # made by a library, not by the system
-            raise error(f"{origin}: {otherwise} ({_said(caught)})") from caught
+            raise error(f"{origin}: {otherwise} ({hide_credentials(first_line(caught))})") from caught
         raise error(f"{origin}: cannot be read: {caught.strerror}") from None
     except Exception as caught:
-        raise error(f"{origin}: {otherwise} ({_said(caught)})") from caught
+        raise error(f"{origin}: {otherwise} ({hide_credentials(first_line(caught))})") from caught
 
 
 @contextmanager

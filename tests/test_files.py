@@ -3,11 +3,14 @@
 import csv
 import os
 import stat
+import subprocess
+import time
 import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from kcv import leftovers
 from kcv.errors import OutputError
 from kcv.files import atomic, cell, write_csv, write_json, write_text
 
@@ -119,3 +122,58 @@ def test_an_error_in_the_rows_leaves_the_old_table(tmp_path):
     with pytest.raises(ValueError):
         write_csv(tmp_path / "a.csv", ["new"], rows())
     assert (tmp_path / "a.csv").read_text() == "old\n"
+
+
+def left(folder: Path, name: str, process: int, system: str | None = None, days: float = 0) -> Path:
+    """Makes a file as a process leaves it that was killed while it wrote `name`, some days ago."""
+    path = Path(name)
+    own = leftovers.prefix(path).replace(f"-{os.getpid()}-", f"-{process}-")
+    if system is not None:
+        own = own.replace(leftovers._system(), system)
+    file = folder / f"{own}abcd_123{path.suffix}"
+    file.write_text("half")
+    changed = time.time() - days * leftovers.A_DAY
+    os.utime(file, (changed, changed))
+    return file
+
+
+@pytest.fixture(scope="module")
+def gone() -> int:
+    """The number of a process that has ended."""
+    return int(subprocess.run(["sh", "-c", "echo $$"], capture_output=True, check=True).stdout)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot be asked for a process so simply")
+def test_what_killed_processes_have_left_is_removed_and_nothing_else(tmp_path: Path, gone: int) -> None:
+    removed = [
+        left(tmp_path, "model.onnx", gone),
+        left(tmp_path, "other", gone),
+        left(tmp_path, "a.json", 1, "0" * 8, days=1.1),
+    ]
+    kept = [
+        left(tmp_path, "model.onnx", os.getppid()),
+        left(tmp_path, "b.json", gone, "0" * 8, days=0.9),
+        tmp_path / ".mine",
+        tmp_path / ".model.backup12.onnx",
+    ]
+    for file in kept[2:]:
+        file.touch()
+    (tmp_path / "elsewhere").touch()
+    link = tmp_path / removed[0].name.replace("abcd", "wxyz")
+    link.symlink_to(tmp_path / "elsewhere")
+    write_text(tmp_path / "model.onnx", "whole")
+    assert not any(file.exists() for file in removed)
+    assert all(file.exists() for file in [*kept, link, tmp_path / "elsewhere"])
+
+
+def test_a_file_that_is_being_written_stays(tmp_path: Path) -> None:
+    with atomic(tmp_path / "model.onnx") as temporary:
+        leftovers._looked.clear()
+        write_text(tmp_path / "other.txt", "text")
+        assert temporary.exists()
+
+
+@pytest.mark.parametrize("name", ["a" * 250 + ".json", "\u00e9" * 120 + ".csv", "a" * 240, "x.json"])
+def test_a_name_as_long_as_the_system_takes_is_written(name: str, tmp_path: Path) -> None:
+    write_text(tmp_path / name, "text")
+    assert os.listdir(tmp_path) == [name]

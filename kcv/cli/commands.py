@@ -22,15 +22,15 @@ def train(*operands: str, **flags: str) -> int:
 
     values, overrides = check(VERBS["train"], operands, flags)
     resume = expanded(values["resume"]) if values["resume"] else None
-    config = named = None
+    config, chosen = None, {}
     if resume is None or values["config"] or overrides:
         begun = resume and inside(resume, "config.yaml", error=UsageError)
         config = Config.load(values["config"] or begun, **overrides)
-    if not values["config"]:  # what else is in the folder's configuration, the user may never have seen
-        named = {config_keys().resolve(name) or name for name in overrides}
+    if resume and not values["config"]:  # what else is in the folder's configuration, the user may never have seen
+        chosen = {"named": {config_keys().resolve(name) or name for name in overrides}}
     from kcv import training
 
-    run = training.train(config, resume=resume, named=named)
+    run = training.train(config, resume=resume, **chosen)
     if values["format"] == "json":
         told: dict[str, Any] = {"directory": str(run.directory), "model": str(run.model_path), "metrics": run.metrics}
         told |= {"best_epoch": run.best_epoch, "epochs": len(run.history)}

@@ -26,6 +26,8 @@ TOGETHER = ("train", "evaluate", "predict", "benchmark")
 _TO_SAY_SECONDS = 5.0
 """How long a process whose error another one tells stays: torchrun ends them all when the first has gone."""
 
+_TO_DIE_SECONDS = 1.0
+
 EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 130, 141
 
 
@@ -38,9 +40,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 2 something the user can fix, 130 interrupted, 1 a bug.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
     if argv is None:  # this process is ours: those that it starts look for no modules in the working folder
         os.environ["PYTHONSAFEPATH"] = "1"
+    code = _main(list(sys.argv[1:] if argv is None else argv))
+    if argv is None and code:
+        _leave_stuck_workers(code)
+    return code
+
+
+def _leave_stuck_workers(code: int) -> None:
+    """Ends the process here where Python would wait at its end for others that cannot end: those of a lost disk."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    if multiprocessing is None:
+        return
+    stuck = multiprocessing.active_children()
+    for worker in stuck:
+        worker.kill()
+    for worker in stuck:
+        worker.join(_TO_DIE_SECONDS)
+    if multiprocessing.active_children():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _main(words: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a class name must not fail on a terminal's old encoding

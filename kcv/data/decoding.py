@@ -31,8 +31,19 @@ def decode(samples: Samples, size: int, resize: str) -> Pixels:
     """Decodes all pictures into one array, uint8 [n, size, size, 3].
 
     Raises:
-        DataError: pictures cannot be read; the message names the first three.
+        DataError: pictures cannot be read; the message names the first three. Or they do not fit into the memory.
     """
+    try:
+        return _decode(samples, size, resize)
+    except MemoryError as error:
+        need = len(samples) * size * size * 3 / 2**20
+        raise DataError(
+            f"{len(samples):,} pictures of {size} px need {need:,.0f} MB, and there is not as much memory; a smaller "
+            "data.memory_budget_mb leaves them on the disk"
+        ) from error
+
+
+def _decode(samples: Samples, size: int, resize: str) -> Pixels:
     pixels = np.empty((len(samples), size, size, 3), np.uint8)
 
     def decode_from(start: int, encoded: Sequence[Encoded]) -> list[str]:

@@ -29,6 +29,7 @@ from kcv.data.order import Indices
 from kcv.data.reading_ahead import read_ahead
 from kcv.data.row_pictures import RowPictures
 from kcv.data.worker_start import worker_context
+from kcv.data.workers import MOST_SILENCE, begin_pass, end_workers, leave_signals_to_parent, next_batch
 from kcv.errors import DataError, ImageError
 
 PREFETCH = 2
@@ -127,13 +128,12 @@ class StreamedPixels:
         this_pass = self._passes
         self._plan.count = len(parts)
         self._plan.items = lambda: read_ahead(self._sent(rows, parts)) if isinstance(rows, RowPictures) else iter(parts)
-        if self._loader is None:
-            self._loader = self._open(parts)
-        batches: Any = iter(self._loader)
+        loader = self._loader = self._open(parts) if self._loader is None else self._loader
+        batches: Any = self._told(lambda: begin_pass(loader))
         if self._end_workers is None:
             # Left to the garbage collector, the queues may die before the workers hear that it is over, and their end
-            # takes 5 s at an odd moment. A finalizer keeps the queues alive until then; torch has no public call.
-            self._end_workers = weakref.finalize(self, batches._shutdown_workers)
+            # takes 5 s at an odd moment. A finalizer keeps the queues alive until then.
+            self._end_workers = weakref.finalize(self, end_workers, batches)
         for _ in parts:
             if self._passes != this_pass:
                 raise RuntimeError("a new pass over streamed pictures has begun; this one cannot go on")
@@ -162,24 +162,23 @@ class StreamedPixels:
             pin_memory=self._device.type == "cuda",
             prefetch_factor=PREFETCH,
             persistent_workers=True,
+            timeout=MOST_SILENCE,
+            worker_init_fn=leave_signals_to_parent,
             multiprocessing_context=worker_context(__name__),
             # Else each pass draws its (unused) base seed from the global generator and so changes the run.
             generator=torch.Generator(),
         )
 
     def _next(self, batches: Iterator[Any]) -> Any:
+        return self._told(lambda: next_batch(batches))
+
+    def _told(self, work: Callable[[], Any]) -> Any:
+        """Returns what the workers give; where they fail, they are of no more use."""
         try:
-            return next(batches)
-        except (RuntimeError, OSError, EOFError) as error:
+            return work()
+        except Exception:
             self.close()
-            # A death shows as torch's message, or as a broken connection where a tensor was on its way.
-            if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
-                raise
-            raise DataError(
-                "a process that reads pictures died: too little memory (use a smaller data.workers or "
-                "data.batch_size), or a script that calls kcv without `if __name__ == '__main__':`; "
-                "data.workers=0 reads in the main process"
-            ) from error
+            raise
 
     def _accept(self, batch: Any) -> Tensor:
         if isinstance(batch, _Unreadable):

@@ -15,6 +15,7 @@ from kcv.tracking.faults import NoAnswer, Refused
 from kcv.tracking.lines import Entry, describes_run
 from kcv.tracking.spool import Spool
 from kcv.tracking.store import Store
+from kcv.untrusted import is_link
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +89,8 @@ class Delivery:
                 if not self._holds(values, step):
                     self._store.log_metrics(self._run_id, values, step, timestamp)
             case {"kind": "artifact", "path": str() as path, "folder": (None | str()) as folder}:
-                if os.path.isfile(path) and os.access(path, os.R_OK):
+                # By now a link may have its name, or that of its folder in the run.
+                if _is_own_file(Path(path), folder) and os.access(path, os.R_OK):
                     self._store.log_artifact(self._run_id, Path(path), folder)
                 else:
                     self._missing += 1
@@ -143,3 +145,9 @@ class Delivery:
 def now() -> int:
     """Returns the time as MLflow counts it."""
     return int(time.time() * 1000)
+
+
+def _is_own_file(path: Path, folder: str | None) -> bool:
+    """Tells whether a file that is to be delivered is a regular one, reached by no link within its run."""
+    within = len(Path(folder).parts) if folder else 0
+    return path.is_file() and not any(is_link(place) for place in (path, *list(path.parents)[:within]))

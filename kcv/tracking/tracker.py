@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from kcv.tracking.lines import Entry
 from kcv.tracking.protocol import Status
 from kcv.tracking.spool import Spool
 from kcv.tracking.store import Store
+from kcv.untrusted import files_inside
 
 _log = logging.getLogger(__name__)
 
@@ -160,11 +160,19 @@ class MlflowTracker:
 
 
 def _files(path: Path) -> list[tuple[Path, str | None]]:
-    """Returns a file, or all below a folder, each with the folder that it is in there."""
+    """Returns a file, or all below a folder, each with the folder that it is in there.
+
+    Of a folder neither links, which may lead to files that are no part of it, nor what is hidden: pieces that a killed
+    process has left.
+    """
     if not path.is_dir():
         return [(path, None)]
-    found = [Path(root, name) for root, _, names in os.walk(path) for name in names]
-    return [(file, None if file.parent == path else file.parent.relative_to(path).as_posix()) for file in sorted(found)]
+    found = []
+    for file in files_inside(path):
+        within = file.relative_to(path)
+        if not any(part.startswith(".") for part in within.parts):
+            found.append((file, None if len(within.parts) == 1 else within.parent.as_posix()))
+    return found
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

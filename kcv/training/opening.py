@@ -20,6 +20,7 @@ from kcv.distributed import Group
 from kcv.errors import KcvError, OutputError
 from kcv.files import write_json, write_text
 from kcv.launch import Launch
+from kcv.native.memory import enough_memory
 from kcv.tracking import NoTracker, Status, Tracker, config_without_credentials, open_tracker
 from kcv.training.callbacks import Diverged
 from kcv.training.resume import CheckpointStore, Record, Writer, lock
@@ -56,7 +57,8 @@ class OpenRun:
         """Tells the tracker how the block ends, and the user how to go on where it does not end well."""
         status: Status = "FAILED"
         try:
-            yield
+            with enough_memory():
+                yield
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"

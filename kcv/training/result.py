@@ -70,7 +70,7 @@ class Result:
         """Reads from the model file how many parameters the best epoch had, where a run goes on."""
         if self.group.first and self.folder.model.is_file():
             found = artifact.read_info(self.folder.model).parameters
-            self.counts = (found["total"], found["trainable"])
+            self.counts = (found.get("total", 0), found.get("trainable", 0))
 
     def finish(self, fitted: Fitted) -> dict[str, Any]:
         """Measures the model once, on test or, where there is no test split, on val; writes all that is left."""

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from kcv import leftovers
 from kcv.config import Config
 from kcv.errors import OutputError, UsageError
 from kcv.files import expanded
@@ -22,7 +23,7 @@ _NAMES = (
 """What training reads and writes in its folder."""
 
 _TEMPORARY = re.compile(r"\.(model|history|metrics|config|environment|report|MODEL_CARD)\.\w{8}\.\w+")
-"""What `kcv.files.atomic` calls a file that is being written."""
+"""What earlier versions called a file that is being written."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Removes the files that a killed process was writing, of which only hidden pieces are there."""
+        leftovers.remove_from(self.path)
         for path in self.path.glob(".*"):
             if path.is_file() and _TEMPORARY.fullmatch(path.name):
                 path.unlink(missing_ok=True)

@@ -7,7 +7,9 @@ from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from kcv import artifact
 from kcv.config import Config
@@ -18,7 +20,7 @@ from kcv.training.opening import find_interrupted
 from kcv.training.resume import CheckpointStore, Plan, Record, State, lock, require_named
 from kcv.training.resume.record import differences
 from kcv.training.run import Run, RunFolder
-from kcv.untrusted import read_json, refusing
+from kcv.untrusted import read, read_json, refusing
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +42,17 @@ class Start:
     record: Record | None = None
     state: State | None = None
     began_in: Path | None = None
+
+
+class _Figures(BaseModel):
+    """What is shown of `metrics.json`; all else in it passes as it is."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    split: str
+    accuracy: float
+    accuracy_ci95: Annotated[list[float], Field(min_length=2, max_length=2)]
+    n: int
 
 
 def start(
@@ -92,7 +105,7 @@ def finished(folder: RunFolder) -> Run:
     """
     rows = read_history(folder.history)
     info = artifact.read_info(folder.model)
-    figures, environment = _object(folder.metrics), _object(folder.environment)
+    figures, environment = read(folder.metrics, _Figures, DataError).model_dump(), _object(folder.environment)
     with refusing(folder.history, DataError):
         seconds = sum(row["seconds"] for row in rows)
     return Run(

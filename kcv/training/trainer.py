@@ -21,7 +21,7 @@ from kcv.distributed import Group, connect
 from kcv.launch import Launch
 from kcv.models.weights.pretrained import Pretrained
 from kcv.native.device import describe_device, device_scope, resolve_device
-from kcv.native.memory import keep_freed_memory
+from kcv.native.memory import enough_memory, keep_freed_memory
 from kcv.native.precision import precision_scope, resolve_precision
 from kcv.reporting import report
 from kcv.training import environment
@@ -66,7 +66,7 @@ def train(
         KeyboardInterrupt: after Ctrl-C or SIGTERM; there is a checkpoint of the last step then.
     """
     stopping = Stopping(patient=Launch.current().several)
-    with stopping.listening(), connect() as group, ExitStack() as held:
+    with stopping.listening(), connect() as group, ExitStack() as held, enough_memory():
         begin = group.first_does(lambda: start(config, resume, named, held))
         return begin if isinstance(begin, Run) else _train(begin, stopping, held, group)
 

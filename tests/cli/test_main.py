@@ -334,3 +334,24 @@ def test_a_class_name_fits_any_terminal(cold_kcv: Any) -> None:
     done = cold_kcv("info", "kätzchen-猫", PYTHONIOENCODING="ascii:strict")
     assert done.returncode == 2
     assert done.stderr.startswith("kcv: error: ")
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_process_does_not_wait_at_its_end_for_readers_that_cannot_end(
+    dies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Reader:
+        alive = True
+
+        def kill(self) -> None:
+            self.alive = not dies
+
+        def join(self, seconds: float) -> None:
+            assert seconds < 10
+
+    reader, codes = Reader(), []
+    monkeypatch.setattr("multiprocessing.active_children", lambda: [reader] if reader.alive else [])
+    monkeypatch.setattr(os, "_exit", codes.append)
+    monkeypatch.setattr(sys, "argv", ["kcv", "no-such-verb"])
+    assert cli.main() == 2
+    assert codes == ([] if dies else [2])

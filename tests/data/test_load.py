@@ -187,3 +187,13 @@ def test_real_jpeg_pictures_decode_as_pillow_does(data_root: Path) -> None:
         assert isinstance(picture, bytes)
         with Image.open(io.BytesIO(picture)) as image:
             assert np.array_equal(images.decode(picture), np.asarray(image.convert("RGB")))
+
+
+def test_pictures_that_do_not_fit_into_memory_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*words: object, **options: object) -> None:
+        raise MemoryError
+
+    pictures = paint(tmp_path, n=4)
+    monkeypatch.setattr("kcv.images.load", full)
+    with pytest.raises(DataError, match=r"pictures of 1024 px need \d+ MB.*data\.memory_budget_mb"):
+        data.load(config(pictures, image_size=1024))

@@ -1,5 +1,8 @@
+import os
+import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,6 +118,53 @@ def test_a_bug_in_a_worker_is_not_taken_for_its_death(streamed: Pictures) -> Non
 
     with pytest.raises(RuntimeError, match="Caught"):
         StreamedPixels(streamed, torch.device("cpu"), 1)._next(failing())
+
+
+class Waiting:
+    """Batches that come when torch has been asked often enough."""
+
+    def __init__(self, timeouts: int) -> None:
+        self.left = timeouts
+
+    def __next__(self) -> str:
+        if self.left == 0:
+            return "batch"
+        self.left -= 1
+        raise RuntimeError("DataLoader timed out after 5.0 seconds")
+
+
+def test_a_long_wait_is_told_once_and_an_endless_one_ends(streamed: Pictures, caplog: pytest.LogCaptureFixture) -> None:
+    pixels: Any = StreamedPixels(streamed, torch.device("cpu"), 1)
+    assert pixels._next(Waiting(5)) == "batch"
+    assert caplog.records == []
+    assert pixels._next(Waiting(100)) == "batch"
+    assert [record.getMessage() for record in caplog.records] == [
+        "no picture has come for 60 s: a slow or lost disk, or a process that was stopped; the training waits"
+    ]
+    with pytest.raises(DataError, match="have not answered for 15 minutes"):
+        pixels._next(Waiting(10_000))
+
+
+def test_no_room_for_workers_is_one_line(streamed: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*words: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.context.BaseContext.Queue", full)
+    with pytest.raises(DataError, match=r"\(No space left on device\): use data.workers=0.*--shm-size"):
+        list(training(streamed, workers=1))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows stops no processes like this")
+def test_stopped_workers_end_within_seconds(streamed: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kcv.data.workers._ORDERLY_SECONDS", 0.1)
+    batches: Any = training(streamed, workers=2)
+    next(iter(batches))
+    workers = batches._pixels._loader._iterator._workers
+    os.kill(workers[0].pid, signal.SIGSTOP)
+    batches.close()
+    for worker in workers:
+        worker.join(30)
+    assert not any(worker.is_alive() for worker in workers)
 
 
 def test_a_second_pass_over_the_same_workers_stops_the_first(streamed: Pictures) -> None:

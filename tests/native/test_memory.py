@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kcv.errors import DeviceError
 from kcv.native import memory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,3 +53,17 @@ def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert not memory.keep_freed_memory()
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")]
+)
+def test_too_little_memory_is_one_line(error: Exception) -> None:
+    with pytest.raises(DeviceError, match=r"smaller data\.batch_size") as caught, memory.enough_memory():
+        raise error
+    assert "\n" not in str(caught.value)
+
+
+def test_another_error_is_not_taken_for_too_little_memory() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), memory.enough_memory():
+        raise RuntimeError("shapes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -137,6 +138,27 @@ def test_all_is_delivered_and_no_spool_is_left(store: FakeStore, tmp_path: Path,
     assert run["files"] == ["None/a.txt", "plots/b.png", "None/a.txt"]
     assert run["status"] == "FINISHED"
     assert list(spools.iterdir()) == []
+
+
+def test_links_and_hidden_files_of_a_run_stay_where_they_are(store: FakeStore, tmp_path: Path) -> None:
+    run, secrets = tmp_path / "run", tmp_path / "secrets"
+    for folder in (run / "plots", run / ".git", secrets):
+        folder.mkdir(parents=True)
+    for file in (run / "a.txt", run / ".model.x1y2z3a4.onnx", run / ".git" / "config", secrets / "key"):
+        file.write_text("text")
+    (run / "key.txt").symlink_to(secrets / "key")
+    (run / "folder").symlink_to(secrets)
+    (run / "plots" / "b.png").write_text("b")
+    tracker = track(store)
+    tracker.start("mine", {}, {})
+    store.fault = NoAnswer("gone")
+    tracker.log_artifacts(run)
+    shutil.rmtree(run / "plots")
+    secrets.joinpath("b.png").write_text("a secret")
+    (run / "plots").symlink_to(secrets)  # before its turn has come
+    store.fault = None
+    tracker.finish()
+    assert store.runs["id0"]["files"] == ["None/a.txt"]
 
 
 def watched(wait: Callable[..., Any], waits: list[object]) -> Callable[..., Any]:

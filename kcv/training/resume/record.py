@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ FREE = (
 )  # fmt: skip
 """Keys that change nothing in what a run computes; what device, precision and data come to is compared on its own."""
 
+_RUN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MOST_SHOWN = 100  # characters of a value that somebody else may have written
 _SURROUNDINGS = ("kcv", "python", "packages", "threads", "processes", "device_name")
 
@@ -110,7 +112,9 @@ class Record(BaseModel):
 
     def tracked_by(self, tracker: Tracker) -> str | None:
         """Returns what a tracker of this run continues it by; None where it was kept elsewhere, or nowhere."""
-        return self.tracking.get("run") if self.tracking.get("location") == tracker.location else None
+        run = self.tracking.get("run")
+        known = run is not None and _RUN.fullmatch(run) and self.tracking.get("location") == tracker.location
+        return run if known else None
 
     def require(self, config: Config) -> None:
         """Refuses another configuration.

@@ -13,7 +13,7 @@ import pytest
 from kcv import cli
 from kcv.config import Config
 from kcv.errors import OutputError, UsageError
-from kcv.tracking import stays_inside
+from kcv.tracking import NoTracker, stays_inside
 from kcv.training.resume import Record, require_named
 from kcv.training.resume.seal import is_own, signature
 from kcv.training.run import RunFolder
@@ -171,3 +171,14 @@ def test_other_links_of_the_user_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "run" / "notes.txt").symlink_to(tmp_path / "notes")
     (tmp_path / "by another way").symlink_to(tmp_path / "run")
     RunFolder.existing(tmp_path / "by another way")
+
+
+@pytest.mark.parametrize(
+    ("run", "known"), [("a" * 32, True), ("spool-0123456789abcdef", True), ("spool-../../x", False), ("", False)]
+)
+def test_a_record_is_continued_only_under_a_name_that_can_be_one(run: str, known: bool, tmp_path: Path) -> None:
+    _, record = began(tmp_path / "run")
+    tracker = NoTracker()
+    tracker.location = "sqlite:///mlflow.db"
+    found = record.model_copy(update={"tracking": {"location": tracker.location, "run": run}}).tracked_by(tracker)
+    assert found == (run if known else None)

@@ -126,10 +126,15 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.integer[Any]
     if (logits.argmax(axis=1) == labels).all():
         gaps = [too_confident(end) for end in ends]
         if gaps[0] <= 0 or gaps[1] >= 0:
-            return math.exp(ends[0] if gaps[0] <= 0 else ends[1])
-        return math.exp(optimize.brentq(too_confident, *ends))
+            return _COLDEST if gaps[0] <= 0 else _HOTTEST
+        return _between(math.exp(optimize.brentq(too_confident, *ends)))
     found = optimize.minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-6})
-    return math.exp(float(found.x))
+    return _between(math.exp(float(found.x)))
+
+
+def _between(temperature: float) -> float:
+    """Returns a temperature within its bounds, which the way through logarithms may leave by its last bit."""
+    return min(max(temperature, _COLDEST), _HOTTEST)
 
 
 def choose_threshold(confidence: NDArray[np.floating[Any]], right: NDArray[np.bool_], precision: float) -> float | None:

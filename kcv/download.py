@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import http.client
+import logging
 import os
+import shutil
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -12,8 +16,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from kcv.errors import DataError
+from kcv.errors import DataError, OutputError
 from kcv.files import atomic
+
+_log = logging.getLogger(__name__)
 
 _CHUNK = 2**20
 _TIMEOUT = 30.0  # seconds without a byte
@@ -36,6 +42,30 @@ def cache_dir() -> Path:
     if own := os.environ.get("KCV_CACHE_DIR"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kcv"
+
+
+def writable(folder: Path) -> Path:
+    """Returns a folder for files that only save time, made if need be; another one for this process where it must be.
+
+    A cache that cannot be written to is no reason to stop: what would go there goes to a temporary folder, which is
+    removed when the process ends, and one line says so.
+
+    Raises:
+        OutputError: nothing can be written anywhere.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        reason = error.strerror or error
+    try:
+        other = Path(tempfile.mkdtemp(prefix="kcv-cache-"))
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {reason}; nor elsewhere: {error.strerror or error}") from None
+    atexit.register(shutil.rmtree, other, ignore_errors=True)
+    _log.warning("cache      cannot write to %s: %s; downloads are kept for this run alone", folder, reason)
+    return other
 
 
 def has_checksum(path: Path, checksum: str) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from kcv import leftovers
-from kcv.errors import OutputError
+from kcv.errors import OutputError, first_line
 
 _CRLF = "\r\n"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -74,8 +74,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes plain values as indented JSON, atomically; NaN has no place in JSON and raises ValueError."""
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Writes plain values as indented JSON, atomically.
+
+    Raises:
+        OutputError: that is not possible, or one of the values is infinite or no number, which JSON cannot say.
+    """
+    try:
+        text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise OutputError(f"cannot write {path}: {first_line(error)}") from None
+    write_text(path, text + "\n")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

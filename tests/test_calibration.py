@@ -113,3 +113,14 @@ def test_what_cannot_be_promised_is_refused() -> None:
 def test_a_description_that_makes_no_sense_is_refused(values: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         Calibration(**values)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e6, 3e37])
+@pytest.mark.parametrize("right", ["all", "none", "some"])
+def test_extreme_logits_have_a_temperature_within_bounds(scale: float, right: str) -> None:
+    labels = np.arange(30) % 3
+    shift = {"all": np.zeros(30, int), "none": np.ones(30, int), "some": np.arange(30) % 2}[right]
+    logits = (np.eye(3)[(labels + shift) % 3] * scale).astype(np.float32)
+    found = fit(logits, labels)
+    assert 0.01 <= found.temperature <= 100
+    assert np.isfinite(found.probabilities(logits)).all()

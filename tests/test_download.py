@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kcv.download import cache_dir, download, has_checksum
+from kcv.download import cache_dir, download, has_checksum, writable
 from kcv.errors import DataError, OutputError
 
 CONTENT = bytes(range(256)) * 10_000
@@ -129,3 +130,20 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_dir() == Path("/b/kcv")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_dir() == Path.home() / ".cache" / "kcv"
+
+
+def test_a_cache_that_cannot_be_written_to_is_replaced_for_this_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert writable(tmp_path / "new" / "cache") == tmp_path / "new" / "cache"
+    assert list((tmp_path / "new" / "cache").iterdir()) == []
+    (tmp_path / "file").touch()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    assert caplog.text == ""
+    other = writable(tmp_path / "file" / "cache")
+    assert other.parent == tmp_path / "temporary"
+    assert "downloads are kept for this run alone" in caplog.text
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match="nor elsewhere"):
+        writable(tmp_path / "file" / "cache")

@@ -58,7 +58,7 @@ def test_a_place_that_cannot_be_written_to_is_one_clear_line(tmp_path):
 def test_json_and_csv_are_written_for_other_programs(tmp_path):
     write_json(tmp_path / "a.json", {"name": "élan", "value": 0.1, "none": None})
     assert (tmp_path / "a.json").read_text() == '{\n  "name": "élan",\n  "value": 0.1,\n  "none": null\n}\n'
-    with pytest.raises(ValueError, match="JSON compliant"):
+    with pytest.raises(OutputError, match="JSON compliant"):
         write_json(tmp_path / "b.json", {"value": float("nan")})
     assert not (tmp_path / "b.json").exists()
     write_csv(tmp_path / "a.csv", ["class", "f1"], [["a, b", None], ['"c"', 0.5]])

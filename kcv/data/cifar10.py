@@ -14,7 +14,7 @@ import numpy as np
 from kcv import untrusted
 from kcv.data import parquet
 from kcv.data.dataset import Samples, Source
-from kcv.download import OpenBar, cache_dir, download, has_checksum
+from kcv.download import OpenBar, cache_dir, download, has_checksum, writable
 from kcv.errors import DataError, OutputError
 from kcv.names import is_plain
 from kcv.pickles import plain
@@ -69,8 +69,9 @@ def open_source(
             if archive.is_file():
                 if not has_checksum(archive, checksum):
                     raise DataError(f"{archive}: its checksum is wrong; delete it and put a whole {ARCHIVE} there.")
-                return _read_batches(_unpack(archive))
-    archive = cache_dir() / ARCHIVE
+                return _read_batches(_unpack(archive, writable(cache_dir())))
+    cache = writable(cache_dir())
+    archive = cache / ARCHIVE
     try:
         download(url, archive, checksum=checksum, size=size, open_bar=open_bar)
     except (DataError, OutputError) as error:
@@ -79,7 +80,7 @@ def open_source(
             f"cifar10 is not on this machine: {error} Put {ARCHIVE} (from {URL}), the folder {FOLDER} or "
             f"cifar10/*.parquet into {target} and set KCV_DATA_DIR to it."
         ) from error
-    folder = _unpack(archive)
+    folder = _unpack(archive, cache)
     archive.unlink(missing_ok=True)
     return _read_batches(folder)
 
@@ -94,9 +95,9 @@ def _roots() -> list[Path]:
     return roots
 
 
-def _unpack(archive: Path) -> Path:
-    """Unpacks the batches, and nothing else, into the cache; the folder appears there whole or not at all."""
-    folder = cache_dir() / FOLDER
+def _unpack(archive: Path, cache: Path) -> Path:
+    """Unpacks the batches, and nothing else, into a cache; the folder appears there whole or not at all."""
+    folder = cache / FOLDER
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unpack-"))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from kcv.metrics.standing import standing
 from kcv.plots import library
 from kcv.plots.style import COLOURS, PALE, new_figure
 
@@ -38,9 +39,14 @@ def learning_curves(rows: Sequence[Mapping[str, float]], path: Path) -> Path:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             if axes.lines:
                 axes.legend(loc="upper right" if figure_name == "loss" else "lower right")
-            validation = {e: row["val_accuracy"] for e, row in zip(epochs, rows, strict=True) if "val_accuracy" in row}
-            if figure_name == "accuracy" and any(map(math.isfinite, validation.values())):
-                best = max(validation, key=lambda epoch: (math.isfinite(validation[epoch]), validation[epoch]))
-                axes.axvline(best, color=PALE, linewidth=1, zorder=1)
-                axes.set_title(f"accuracy: validation at best {validation[best]:.4f}, epoch {best:g}")
+            if figure_name == "accuracy" and (best := _best(rows)) is not None:
+                axes.axvline(best["epoch"], color=PALE, linewidth=1, zorder=1)
+                axes.set_title(f"accuracy: validation at best {best['val_accuracy']:.4f}, epoch {best['epoch']:g}")
     return path
+
+
+def _best(rows: Sequence[Mapping[str, float]]) -> Mapping[str, float] | None:
+    """Returns the row of the epoch that a training keeps by its validation accuracy; None where no row has one."""
+    known = [(standing(row), row["epoch"], row) for row in rows if "val_accuracy" in row]
+    finite = [entry for entry in known if entry[0] is not None]
+    return max(finite, key=lambda entry: entry[:2])[2] if finite else None

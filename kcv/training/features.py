@@ -6,16 +6,12 @@ features whether they are kept or not; both ways differ only in who computes the
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 import time
-from collections.abc import Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -27,18 +23,14 @@ from kcv.data.batches import TrainingBatches
 from kcv.data.dataset import Pictures
 from kcv.data.inference_batches import InferenceBatches
 from kcv.distributed import ALONE, Group
-from kcv.download import cache_dir
-from kcv.files import atomic
 from kcv.progress import Progress, duration
 from kcv.training.feature_batches import FeatureBatches, Features
+from kcv.training.feature_files import filled, open_kept, path_of, prune, sweep
 
 _log = logging.getLogger(__name__)
 
-MOST_BYTES = 20 * 2**30
-"""What the kept features of all runs may take together; beyond it the ones not used for longest go."""
-
-_FORMAT = 3
-"""Raise it when what is computed for the same key changes: the order of the rows, the way to get there."""
+_FORMAT = 4
+"""Raise it when what is computed for the same key changes, or how it is kept: the order of the rows, the way there."""
 _BATCH = 64  # enough to fill a CPU; larger ones only need more memory
 
 
@@ -71,6 +63,9 @@ class FeatureStore:
         self._width = int(backbone.output_shape[-1])
         self._forward = inference.native_forward(backbone)
         self._identity = (str(_FORMAT), *identity, _digest(backbone))
+        self._told = False
+        if self._group.first:
+            sweep()
 
     def training(self, batches: TrainingBatches) -> FeatureBatches:
         """Returns the training batches as features."""
@@ -119,16 +114,16 @@ class FeatureStore:
 
         Each process of the group gives the batches that are its own.
         """
-        path = self._path((what.split(",")[0], _members(batches.pictures), *view))
-        self._used.add(path)
+        key = self._key((what.split(",")[0], _members(batches.pictures), *view))
+        self._used.add(path_of(key))
         shape = (len(batches.pictures), self._width)
-        kept = _open(path, shape)
+        kept = open_kept(key, shape)
         if all(group.gather(kept is not None)) and kept is not None:
             _log.info("features   %s: %s pictures x %s, kept from before", what, *(f"{n:,}" for n in shape))
             return kept
         began = time.perf_counter()
         with (
-            _common_file(path, shape, group) as values,
+            filled(key, shape, group, self._tell_not_kept) as values,
             Progress(shape[0] // group.size, f"features of {what}") as bar,
             torch.no_grad(),
         ):
@@ -140,73 +135,16 @@ class FeatureStore:
             "features   %s: %s pictures x %s, computed in %s", what, *(f"{n:,}" for n in shape), duration(seconds)
         )
         if group.first:
-            _prune(self._used)
-        computed = _open(path, shape)
-        if computed is None:
-            raise RuntimeError(f"{path} was written and cannot be read")
-        return computed
+            prune(self._used)
+        return values
 
-    def _path(self, key: Sequence[str]) -> Path:
-        digest = hashlib.sha256("\0".join((*self._identity, *key)).encode()).hexdigest()
-        return _folder() / f"{digest[:32]}.npy"
+    def _tell_not_kept(self, reason: str) -> None:
+        if not self._told:
+            _log.warning("features   %s; they are held for this run alone (KCV_CACHE_DIR: another folder)", reason)
+        self._told = True
 
-
-def _folder() -> Path:
-    return cache_dir() / "features"
-
-
-def _open(path: Path, shape: tuple[int, int]) -> Features | None:
-    """Returns kept features, or None where there are none, or not these."""
-    try:
-        values: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    with contextlib.suppress(OSError):  # they may be somebody else's
-        path.touch()  # so that pruning knows what is in use
-    return values if values.shape == shape and values.dtype == np.float32 else None
-
-
-@contextmanager
-def _common_file(path: Path, shape: tuple[int, int], group: Group) -> Iterator[Features]:
-    """Gives all processes of a machine one array to fill; it is a file of that name when all have left the block."""
-    if group.first:
-        with atomic(path) as temporary:
-            values = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-            _reserve(temporary)
-            group.broadcast(temporary)
-            yield values
-            values.flush()
-            group.barrier()
-    else:
-        values = np.lib.format.open_memmap(group.broadcast(Path()), mode="r+")
-        yield values
-        values.flush()
-        group.barrier()
-    group.barrier()
-
-
-def _reserve(path: Path) -> None:
-    """Takes the disk space of a file that is mapped: where it runs out later, the process would be killed."""
-    if hasattr(os, "posix_fallocate"):  # on Linux
-        with path.open("rb+") as stream:
-            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-
-
-def _prune(used: Set[Path]) -> None:
-    """Removes the features that were not used for longest, until all together fit; never those of this run."""
-    kept: list[tuple[float, int, Path]] = []
-    for path in _folder().glob("*.npy"):
-        # Another run may take a file away, and hidden ones are just being written.
-        with contextlib.suppress(FileNotFoundError):
-            if not path.name.startswith("."):
-                status = path.stat()
-                kept.append((status.st_mtime, status.st_size, path))
-    total = sum(size for _, size, path in kept if path in used)
-    for _, size, path in sorted(kept, reverse=True):
-        if path not in used:
-            total += size
-            if total > MOST_BYTES:
-                path.unlink(missing_ok=True)
+    def _key(self, view: Sequence[str]) -> str:
+        return hashlib.sha256("\0".join((*self._identity, *view)).encode(errors="surrogateescape")).hexdigest()
 
 
 def _members(pictures: Pictures) -> str:

@@ -20,6 +20,7 @@ from kcv.evaluation.files import write_files
 from kcv.files import write_json
 from kcv.tracking import config_without_credentials
 from kcv.training import environment
+from kcv.training.callbacks import Diverged
 from kcv.training.fitting import Fitted
 from kcv.training.run import RunFolder
 from kcv.training.stage_fit import parameters
@@ -111,4 +112,16 @@ class Result:
         return found
 
     def _logits(self, pictures: Pictures) -> NDArray[np.float32]:
-        return inference.logits(self.model, pictures, workers=self.config.data.workers, group=self.group)
+        """Returns float32 [n, classes].
+
+        Raises:
+            Diverged: some are no numbers, of pictures that the validation while training did not have.
+        """
+        found = inference.logits(self.model, pictures, workers=self.config.data.workers, group=self.group)
+        wrong = int((~np.isfinite(found).all(axis=1)).sum())
+        if wrong:
+            raise Diverged(
+                f"the model's answers to {wrong:,} of {len(found):,} pictures are no numbers: lower optim.lr, or use "
+                "precision=float32"
+            )
+        return found

@@ -27,7 +27,6 @@ from kcv.training.callbacks import (
     FreshStatistics,
     HistoryFile,
     Patience,
-    higher_is_better,
 )
 from kcv.training.feature_batches import FeatureBatches
 from kcv.training.features import FeatureStore
@@ -169,8 +168,7 @@ class StageFit:
             elif isinstance(callback, HistoryFile):
                 remembering["history"] = callback
         if config.patience is not None and may_stop:
-            mode = "max" if higher_is_better(config.monitor) else "min"
-            remembering["patience"] = Patience(config.monitor, patience=config.patience, mode=mode)
+            remembering["patience"] = Patience(config.monitor, config.patience)
             callbacks.append(remembering["patience"])
         return callbacks, remembering
 

@@ -1,6 +1,7 @@
 """Each callback on its own, with a clock and a model of the test's making."""
 
 import csv
+import json
 import logging
 import math
 from types import SimpleNamespace
@@ -63,7 +64,7 @@ def test_the_clock_sets_the_epoch_and_leaves_validation_out_of_the_rate():
 @pytest.mark.parametrize(
     ("monitor", "values", "best"),
     [
-        ("val_accuracy", [0.5, 0.7, 0.7, 0.6], 2),
+        ("val_accuracy", [0.5, 0.7, 0.7, 0.6], 3),
         ("val_loss", [0.5, 0.3, 0.4, 0.2], 4),
         ("val_accuracy", [math.nan, 0.1], 2),
     ],
@@ -79,6 +80,79 @@ def test_the_best_epoch_is_kept_saved_and_restored(monitor, values, best):
     callback.restore()
     assert callback.best_epoch == best == saved[-1]
     np.testing.assert_array_equal(core.weights[0], best)
+
+
+# Accuracy and loss of each epoch, the best one by accuracy, and the one by loss.
+TIES = [
+    ([(0.9, 0.4), (0.9, 0.3), (0.9, 0.35)], 2, 2),
+    ([(0.9, 0.3), (0.9, 0.3), (0.8, 0.1)], 2, 3),
+    ([(0.9, 0.3), (0.9, math.nan), (0.9, math.inf)], 1, 1),
+    ([(0.8, 0.1), (0.9, 5.0), (0.9, 7.0)], 2, 1),
+]
+
+
+def rows_of(figures):
+    return [
+        {**LOGS, "epoch": epoch, "val_accuracy": accuracy, "val_loss": loss}
+        for epoch, (accuracy, loss) in enumerate(figures, start=1)
+    ]
+
+
+@pytest.mark.parametrize(("figures", "by_accuracy", "by_loss"), TIES)
+def test_of_equal_epochs_the_lower_loss_and_then_the_later_one_is_kept(figures, by_accuracy, by_loss):
+    from kcv.plots.learning import _best
+    from kcv.training.callbacks import BestModel
+
+    for monitor, best in (("val_accuracy", by_accuracy), ("val_loss", by_loss)):
+        callback, again = (BestModel(FakeCore(), monitor, lambda epoch: None) for _ in range(2))
+        for epoch, logs in enumerate(rows_of(figures)):
+            callback.on_epoch_end(epoch, logs)
+            again.resume(json.loads(json.dumps(again.state(), allow_nan=False)))
+            again.on_epoch_end(epoch, logs)
+        assert callback.best_epoch == best == again.best_epoch
+    assert _best(rows_of(figures))["epoch"] == by_accuracy
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize(
+    ("monitor", "figures", "stops"),
+    [
+        ("val_accuracy", [(0.9, 0.4), (0.9, 0.3), (0.9, 0.2), (0.8, 0.1), (0.7, 0.1)], 5),  # the loss still fell
+        ("val_accuracy", [(0.9, 0.4), (0.9, 0.4), (0.9, 0.4)], 3),  # it stands still
+        ("val_loss", [(0.1, 0.4), (0.2, 0.5), (0.3, 0.6)], 3),
+        ("val_loss", [(0.1, 0.4), (0.1, 0.3), (0.1, 0.2)], None),
+    ],
+)
+def test_patience_compares_as_the_best_model_does(monitor, figures, stops, resumed):
+    from kcv.training.callbacks import Patience
+
+    callback = Patience(monitor, 2)
+    stopped = None
+    for epoch, logs in enumerate(rows_of(figures)):
+        if resumed and epoch:
+            state, callback = json.loads(json.dumps(callback.state(), allow_nan=False)), Patience(monitor, 2)
+            callback.resume(state)
+        callback.set_model(SimpleNamespace(stop_training=False))
+        callback.on_epoch_end(epoch, logs)
+        if callback.model.stop_training:
+            stopped = epoch + 1
+            break
+    assert stopped == stops
+
+
+def test_what_an_earlier_version_remembered_is_understood():
+    from kcv.training.callbacks import BestModel, Patience
+
+    best, patience = BestModel(FakeCore(), "val_loss", lambda epoch: None), Patience("val_loss", 2)
+    best.resume({"best_epoch": 2, "best": -0.3})
+    patience.resume({"wait": 1, "best": 0.3, "best_epoch": 1})
+    best.on_epoch_end(2, {**LOGS, "val_loss": 0.4})
+    assert best.best_epoch == 2
+    patience.on_epoch_end(2, {**LOGS, "val_loss": 0.2})
+    assert patience.wait == 0
+    best.resume({"best_epoch": 0, "best": None})
+    best.on_epoch_end(0, LOGS)
+    assert best.best_epoch == 1
 
 
 def test_history_is_a_whole_file_after_every_epoch(tmp_path):
@@ -98,8 +172,10 @@ def test_a_loss_that_is_no_number_stops_the_run(loss):
     from kcv.training.callbacks import FiniteLoss
 
     FiniteLoss().on_epoch_end(0, LOGS)
-    with pytest.raises(KcvError, match="in epoch 5"):
+    with pytest.raises(KcvError, match=r"the loss became .* in epoch 5"):
         FiniteLoss().on_epoch_end(4, {"loss": loss})
+    with pytest.raises(KcvError, match=r"the validation loss became .* in epoch 5"):
+        FiniteLoss().on_epoch_end(4, {**LOGS, "val_loss": loss})
 
 
 def test_the_report_is_one_line_an_epoch(caplog, capsys):

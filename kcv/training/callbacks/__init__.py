@@ -1,6 +1,6 @@
 """What happens around the steps of `fit`, one concern a file."""
 
-from kcv.training.callbacks.best import BestModel, higher_is_better
+from kcv.training.callbacks.best import BestModel
 from kcv.training.callbacks.checkpoint import Checkpoint
 from kcv.training.callbacks.common import CommonLogs
 from kcv.training.callbacks.epochs import EpochClock
@@ -13,5 +13,5 @@ from kcv.training.callbacks.track import Track
 
 __all__ = [
     "BestModel", "Checkpoint", "CommonLogs", "Diverged", "EpochClock", "FiniteLoss", "FreshStatistics", "HistoryFile",
-    "Patience", "Report", "Track", "higher_is_better",
+    "Patience", "Report", "Track",
 ]  # fmt: skip

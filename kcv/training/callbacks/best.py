@@ -6,13 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from numpy.typing import NDArray
 
-
-def higher_is_better(monitor: str) -> bool:
-    """Whether a log entry is an accuracy, not a loss."""
-    return monitor.endswith("accuracy")
+from kcv.metrics.standing import UNKNOWN, Standing, standing
 
 
 class BestModel(keras.callbacks.Callback):
@@ -20,7 +16,7 @@ class BestModel(keras.callbacks.Callback):
 
     Args:
         core: the model whose variables are kept.
-        monitor: the log entry to compare: higher is better for an accuracy, lower for a loss.
+        monitor: the log entry that decides first; see `kcv.metrics.standing.standing`.
         save: called with the epoch (from 1) when there is a new best; writes the file.
 
     Attributes:
@@ -33,17 +29,16 @@ class BestModel(keras.callbacks.Callback):
         self.best_epoch = 0
         self._core = core
         self._monitor = monitor
-        self._sign = 1.0 if higher_is_better(monitor) else -1.0
         self._save = save
-        self._best = -np.inf
+        self._best: Standing | None = None
         self.weights: Sequence[NDArray[Any]] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Compares and, if better, keeps. Ties keep the earlier epoch."""
-        value = self._sign * float((logs or {})[self._monitor])
-        if value <= self._best:
+        """Compares and, if no worse, keeps: of equal epochs the later one, which has learned longer."""
+        found = standing(logs or {}, self._monitor)
+        if found is None or (self._best is not None and found < self._best):
             return
-        self._best = value
+        self._best = found
         self.best_epoch = epoch + 1
         self.weights = self._core.get_weights()
         self._save(self.best_epoch)
@@ -54,10 +49,13 @@ class BestModel(keras.callbacks.Callback):
             self._core.set_weights(list(self.weights))
 
     def state(self) -> dict[str, Any]:
-        """Returns the best epoch and its monitor; the weights are kept apart, because they are large."""
-        return {"best_epoch": self.best_epoch, "best": self._best if self.best_epoch else None}
+        """Returns the best epoch and its figures; the weights are kept apart, because they are large."""
+        return {"best_epoch": self.best_epoch, "standing": self._best}
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Takes the best epoch back; `weights` must be set beside it."""
         self.best_epoch = state["best_epoch"]
-        self._best = -np.inf if state["best"] is None else state["best"]
+        if "standing" in state:
+            self._best = None if state["standing"] is None else tuple(state["standing"])
+        else:  # a checkpoint of kcv 0.1.0, which compared the monitor alone, losses with their sign changed
+            self._best = None if state["best"] is None else (state["best"], UNKNOWN)

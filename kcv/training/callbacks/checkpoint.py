@@ -120,7 +120,7 @@ class Checkpoint(keras.callbacks.Callback):
         if flags & _STOP:
             if self._wanted:
                 state = take()
-                if self._writer is not None:
+                if self._writer is not None and state.finite:  # else there is no way on from it
                     self._writer.save(state)
             raise KeyboardInterrupt
         if self._writer is not None:

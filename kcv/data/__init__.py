@@ -67,7 +67,7 @@ def open_source(name: str) -> Source:
     path = _path_of(name)
     if parquet.is_parquet(path):
         return parquet.open_source(path, name)
-    if path.is_dir():
+    if os.path.isdir(path):
         return folder.open_source(path, name)
     raise DataError(f"{name}: is neither a folder of pictures nor a .parquet file.")
 
@@ -75,10 +75,12 @@ def open_source(name: str) -> Source:
 def _path_of(name: str) -> Path:
     path = expanded(name)
     root = os.environ.get("KCV_DATA_DIR")
-    if not path.exists() and root and (expanded(root) / path).exists():
+    # Unlike those of Path, these never raise, whatever the name and the rights are.
+    if not os.path.exists(path) and root and os.path.exists(expanded(root) / path):
         path = expanded(root) / path
-    if not path.exists():
-        raise DataError(f"data source {name!r} is neither cifar10, digits nor an existing path.{nearest(name, NAMED)}")
+    if not os.path.exists(path):
+        shown = name if len(name) <= 200 else f"{name[:197]}..."
+        raise DataError(f"data source {shown!r} is neither cifar10, digits nor an existing path.{nearest(name, NAMED)}")
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,9 +59,7 @@ class _Rows:
 
 def is_parquet(path: Path) -> bool:
     """Whether `path` is a Parquet file, or a folder with Parquet files in it or one level below."""
-    if path.is_dir():
-        return bool(local_shards(path))
-    return path.suffix.lower() == ".parquet"
+    return bool(local_shards(path)) if os.path.isdir(path) else path.suffix.lower() == ".parquet"
 
 
 def open_source(path: Path, name: str | None = None) -> Source:
@@ -91,8 +90,7 @@ def open_url(url: str) -> Source:
     Raises:
         DataError: as `open_source`; or the URL cannot be reached, see `kcv.data.shards.remote_shards`.
     """
-    shards = remote_shards(url)
-    shown = data_without_credentials(url)
+    shards, shown = remote_shards(url), data_without_credentials(url)
     return _open(shards, shown, shown.partition("://")[2].rstrip("/"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ class Shard:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        if self.local and not Path(self.place).is_file():  # a pipe would block
+        if self.local and not os.path.isfile(self.place):  # a pipe would block
             raise DataError(f"{self.name}: is no regular file.")
         try:
             return pq.ParquetFile(self.place if self.local else self.system.open(self.place, "rb"))
@@ -74,7 +75,7 @@ def is_url(name: str) -> bool:
 
 def local_shards(path: Path) -> list[Shard]:
     """Lists a Parquet file, or those in a folder and one level below it, by name."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [Shard(str(path), str(path))]
     found = [file for pattern in _PATTERNS for file in path.glob(pattern)]
     return [Shard(str(file), str(file)) for file in sorted(found) if _visible(file)]

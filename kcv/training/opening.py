@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -148,7 +149,7 @@ def find_interrupted(config: Config, launch: Launch) -> Path | None:
             environment = json.loads(folder.environment.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if environment.get("job") == launch.job and (folder.finished or folder.record.is_file()):
+        if environment.get("job") == launch.job and (folder.finished or os.path.isfile(folder.record)):
             _log.info("restarted  %s goes on", folder.path)
             return folder.path
     return None
@@ -168,7 +169,7 @@ def require_space(folder: Path, model: keras.Model, config: Config) -> None:
     weights = 4 * model.count_params()
     # Two checkpoints and the one that is being written; the model file, and the one that replaces it.
     needed = weights * (2 + (3 * _COPIES if config.train.checkpoint_seconds is not None else 0))
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.exists(place))
     free = shutil.disk_usage(there).free
     if free < needed:
         raise OutputError(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import functools
 import hashlib
 import http.client
 import logging
 import os
 import shutil
+import stat
 import tempfile
 import urllib.error
 import urllib.request
@@ -17,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from kcv.errors import DataError, OutputError
-from kcv.files import atomic
+from kcv.files import atomic, expanded, home
 
 _log = logging.getLogger(__name__)
 
@@ -38,10 +41,38 @@ OpenBar: TypeAlias = Callable[[int, str, str], AbstractContextManager[Bar]]
 
 
 def cache_dir() -> Path:
-    """Returns KCV_CACHE_DIR, else kcv below XDG_CACHE_HOME, else ~/.cache/kcv. It need not exist."""
+    """Returns KCV_CACHE_DIR, else kcv below XDG_CACHE_HOME, else ~/.cache/kcv, which need not exist.
+
+    Raises:
+        OutputError: there is no home folder, and no temporary one can be made in its place.
+    """
     if own := os.environ.get("KCV_CACHE_DIR"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kcv"
+        return expanded(own)
+    if own := os.environ.get("XDG_CACHE_HOME"):
+        return expanded(own) / "kcv"
+    folder = home()
+    return folder / ".cache" / "kcv" if folder is not None else _temporary_cache()
+
+
+@functools.cache
+def _temporary_cache() -> Path:
+    """Returns the cache of a user without a home, who may share the folder of temporary files with others."""
+    folder = Path(tempfile.gettempdir(), f"kcv-cache-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700)
+    try:
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077 and found.st_uid == os.getuid():
+            return folder
+    except (OSError, AttributeError):
+        pass
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="kcv-cache-"))  # another user has taken the name
+    except OSError as error:
+        raise OutputError(
+            f"there is no home folder, and no temporary one can be made: {error.strerror}; set KCV_CACHE_DIR"
+        ) from None
+    return folder
 
 
 def writable(folder: Path) -> Path:

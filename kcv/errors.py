@@ -73,6 +73,10 @@ class OutputError(KcvError):
     """A place that results cannot be written to."""
 
 
+LONGEST_MEANT = 200
+"""Characters of a name that may have been meant for another one: to compare longer ones would take too long."""
+
+
 def first_line(error: Exception) -> str:
     """Returns the first line of what an error says, or its class where it says nothing; at most 150 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
@@ -80,5 +84,7 @@ def first_line(error: Exception) -> str:
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Returns `" Did you mean 'x'?"` for the nearest allowed name, or an empty string when none is near."""
+    if len(name) > LONGEST_MEANT:
+        return ""
     matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
     return f" Did you mean {matches[0]!r}?" if matches else ""

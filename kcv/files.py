@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import re
@@ -31,11 +32,11 @@ def atomic(path: Path) -> Iterator[Path]:
         OutputError: when the folder cannot be made or written to, or the disk is full.
     """
     path = Path(path)
-    if path.is_dir():  # found out now, not when the work is done
+    if os.path.isdir(path):  # found out now, not when the work is done; unlike Path.is_dir, it never raises
         raise OutputError(f"cannot write {path}: Is a directory")
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         leftovers.remove_from(path.parent)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=leftovers.prefix(path), suffix=path.suffix)
         os.close(handle)
@@ -54,9 +55,33 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def make_folder(path: Path, *, exist_ok: bool = True) -> None:
+    """Makes a folder, and those above it.
+
+    Args:
+        path: of the folder.
+        exist_ok: whether it may be there.
+
+    Raises:
+        OSError: it cannot be made, whatever is wrong with its name.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=exist_ok)
+    except ValueError as error:  # a NUL in it
+        raise OSError(errno.EINVAL, str(error)) from None
+    except RecursionError:  # thousands of folders in each other
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)) from None
+
+
 def expanded(named: str | Path) -> Path:
     """Returns a path that a user named; `~` is the home folder, and a name like `~draft.png` stays as it is."""
     return Path(os.path.expanduser(named))  # Path.expanduser raises where there is no such user
+
+
+def home() -> Path | None:
+    """Returns the home folder; None where the user has none, as in a container that runs under a bare number."""
+    folder = Path(os.path.expanduser("~"))
+    return folder if folder.is_absolute() else None
 
 
 def model_file(named: str | Path) -> Path:

@@ -75,8 +75,8 @@ def data_config(model: LoadedModel, source: str | None) -> DataConfig:
     if source is None and is_url(config.source):
         named = data_without_credentials(config.source)
         raise DataError(
-            f"{model.path}: was trained on {named}, which is fetched only where you name it, with the user and the "
-            f"query that it had: --data={named}"
+            f"{model.path}: was trained on {named}, which is fetched only where you name it: --data={named} (with its "
+            "user and query, where it had any: they are not kept)"
         )
     return config.model_copy(update={"source": source or config.source})
 

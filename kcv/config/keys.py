@@ -14,6 +14,8 @@ import annotated_types as at
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from kcv.errors import LONGEST_MEANT
+
 
 @dataclass(frozen=True)
 class Key:
@@ -90,6 +92,8 @@ _SYNONYMS = {
 
 def closest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Returns the allowed name most like `name`, or None where none is as like as `cutoff` (0-1)."""
+    if len(name) > LONGEST_MEANT:
+        return None
     return next(iter(difflib.get_close_matches(name, list(allowed), n=1, cutoff=cutoff)), None)
 
 

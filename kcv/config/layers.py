@@ -10,10 +10,16 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+from kcv.config.overrides import show
+
 MIXING: Final = ("CutMix", "MixUp", "FourierMix", "Mosaic")
 """Layers that put several pictures, and their labels, together."""
 
 _EXAMPLE: Final = "{name: RandAugment, magnitude: 0.3}"
+
+
+def _shown(value: Any) -> str:
+    return "None" if value is None else show(value)
 
 
 def as_entries(value: Any) -> Any:
@@ -61,8 +67,8 @@ def layer_problems(flat: Mapping[str, Any], defaults: Mapping[str, Any]) -> list
         value = flat.get(f"augment.{key}", default)
         if key not in ("library", "layers") and value != default:
             problems.append(
-                f"augment.{key}: received {value!r}, allowed: {default!r}, because augment.library is keras_cv, which "
-                "changes the pictures by augment.layers alone."
+                f"augment.{key}: received {_shown(value)}, allowed: {default!r}, because augment.library is keras_cv, "
+                "which changes the pictures by augment.layers alone."
             )
     for place, entry in enumerate(layers):
         problems += _entry_problems(f"augment.layers[{place}]", entry)
@@ -71,29 +77,35 @@ def layer_problems(flat: Mapping[str, Any], defaults: Mapping[str, Any]) -> list
 
 def _entry_problems(where: str, entry: Any) -> list[str]:
     if not isinstance(entry, Mapping):
-        return [f"{where}: received {entry!r}, allowed: the name of a layer, or a mapping such as {_EXAMPLE}."]
+        return [f"{where}: received {_shown(entry)}, allowed: the name of a layer, or a mapping such as {_EXAMPLE}."]
     name = entry.get("name")
     if not isinstance(name, str) or not name.isidentifier():
-        return [f"{where}.name: received {name!r}, allowed: the name of a layer of keras-cv, such as RandAugment."]
+        return [
+            f"{where}.name: received {_shown(name)}, allowed: the name of a layer of keras-cv, such as RandAugment."
+        ]
     problems = []
     for key, value in entry.items():
         if not isinstance(key, str) or not key.isidentifier():
-            problems.append(f"{where}: received the argument {key!r}, allowed: names of arguments of {name}.")
+            problems.append(f"{where}: received the argument {_shown(key)}, allowed: names of arguments of {name}.")
         elif key == "seed":
-            problems.append(f"{where}.seed: received {value!r}, allowed: none, because the run's seed decides.")
+            problems.append(f"{where}.seed: received {_shown(value)}, allowed: none, because the run's seed decides.")
         elif key == "value_range":
             if value != [0, 255]:
-                problems.append(f"{where}.value_range: received {value!r}, allowed: [0, 255], what all pictures have.")
+                problems.append(
+                    f"{where}.value_range: received {_shown(value)}, allowed: [0, 255], what all pictures have."
+                )
         elif key == "layer":
             problems += _entry_problems(f"{where}.layer", value)
         elif key == "layers":
             if not isinstance(value, list) or not value:
-                problems.append(f"{where}.layers: received {value!r}, allowed: a list of layers.")
+                problems.append(f"{where}.layers: received {_shown(value)}, allowed: a list of layers.")
             else:
                 for place, inner in enumerate(value):
                     problems += _entry_problems(f"{where}.layers[{place}]", inner)
         elif not _is_argument(value):
-            problems.append(f"{where}.{key}: received {value!r}, allowed: a finite number, text, or a list of these.")
+            problems.append(
+                f"{where}.{key}: received {_shown(value)}, allowed: a finite number, text, or a list of these."
+            )
     return problems
 
 

@@ -5,7 +5,7 @@ Works on any pydantic model of nested sections; knows nothing about what the key
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -46,7 +46,7 @@ def merge(
     for typed, value in _spread(spec, overrides):
         key = spec.resolve(typed)
         if key is None:
-            problems.append(_unknown(spec, typed))
+            problems.append(_unknown(spec, typed) if len(problems) <= MOST_PROBLEMS else typed)
             continue
         if key in taken:
             problems.append(f"{key}: given twice, as {taken[key]!r} and as {typed!r}; give it once.")
@@ -59,10 +59,24 @@ def merge(
     return merged, problems, set(taken)
 
 
+MOST_PROBLEMS = 50
+"""That are told of one configuration: nobody mends more at once."""
+
+
+def told(problems: Sequence[str]) -> list[str]:
+    """Returns the first problems, each once, and how many more there are."""
+    lines = list(dict.fromkeys(problems))
+    more = len(lines) - MOST_PROBLEMS
+    return lines if more <= 0 else [*lines[:MOST_PROBLEMS], f"and {more:,} more problems."]
+
+
 def explain(spec: Specification, error: ValidationError) -> list[str]:
     """Returns one line for each problem: key, received value, what is allowed, and the nearest right name."""
     lines: list[str] = []
-    for detail in error.errors(include_url=False):
+    for number, detail in enumerate(error.errors(include_url=False)):
+        if number > MOST_PROBLEMS:  # told as a number alone; to look for what was meant takes its time
+            lines.append(f"problem {number + 1}")
+            continue
         where = ".".join(str(part) for part in detail["loc"] if part != "[key]")
         kind, received = detail["type"], detail["input"]
         if kind == "value_error" and where not in spec.keys:
@@ -83,7 +97,10 @@ def explain(spec: Specification, error: ValidationError) -> list[str]:
 
 def show(value: Any) -> str:
     """Returns a value as it would be written, cut to a readable length."""
-    text = "null" if value is None else repr(value)
+    try:
+        text = "null" if value is None else repr(value)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        text = "a number of very many digits"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -103,6 +120,7 @@ def _unknown(spec: Specification, typed: str) -> str:
     if typed in spec.sections:
         return f"{typed}: is a section; name one of its keys: {', '.join(spec.sections[typed])}."
     suggestion = spec.suggest(typed)
+    typed = typed if len(typed) <= 80 else f"{typed[:77]}..."
     if suggestion is not None:
         return f"{typed}: unknown key. Did you mean {spec.shorts.get(suggestion, suggestion)!r}?"
     section = typed.partition(".")[0]

@@ -29,7 +29,7 @@ from kcv.config.sections import (
     TrackingConfig,
     TrainConfig,
 )
-from kcv.errors import ConfigError
+from kcv.errors import ConfigError, first_line
 
 SHORT_FLAGS: Mapping[str, str] = {
     "model": "model.name",
@@ -42,6 +42,9 @@ SHORT_FLAGS: Mapping[str, str] = {
     "abstain_precision": "train.abstain_precision",
 }
 """What people type -> the key that it stands for. Top-level keys (seed, precision ...) are their own short form."""
+
+
+_MOST_EPOCHS = 1_000_000
 
 
 class Config(Section):
@@ -74,7 +77,7 @@ class Config(Section):
         if not isinstance(train, Mapping) or not isinstance(optim, Mapping) or "warmup_epochs" in optim:
             return values
         epochs = train.get("epochs")
-        if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+        if not isinstance(epochs, int) or isinstance(epochs, bool) or not 1 <= epochs <= _MOST_EPOCHS:
             return values
         return {**values, "optim": {**optim, "warmup_epochs": min(1.0, epochs / 4)}}
 
@@ -114,16 +117,20 @@ class Config(Section):
     @classmethod
     def _build(cls, values: Mapping[str, Any], overrides: Mapping[str, Any], origin: str | None) -> Config:
         spec = specify(cls, SHORT_FLAGS)
-        merged, problems, overridden = _overrides.merge(spec, values, overrides)
         try:
-            config = cls.model_validate(merged)
-        except ValidationError as error:
-            found = _overrides.explain(spec, error) + _cross_problems(_overrides.flatten(merged))
-            for line in dict.fromkeys(found):
-                from_file = origin is not None and line.partition(":")[0] not in overridden
-                problems.append(f"{origin}: {line}" if from_file else line)
+            merged, problems, overridden = _overrides.merge(spec, values, overrides)
+            try:
+                config = cls.model_validate(merged)
+            except ValidationError as error:
+                found = _overrides.explain(spec, error) + _cross_problems(_overrides.flatten(merged))
+                for line in found:
+                    from_file = origin is not None and line.partition(":")[0] not in overridden
+                    problems.append(f"{origin}: {line}" if from_file else line)
+        except Exception as error:  # a file may hold what nobody thought of
+            reason = "is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
+            raise ConfigError([f"cannot be used: {reason}."], origin) from error
         if problems:
-            raise ConfigError(problems)
+            raise ConfigError(_overrides.told(problems))
         return config
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,21 +152,29 @@ def _cross_problems(flat: Mapping[str, Any]) -> list[str]:
     warmup, epochs = flat.get("optim.warmup_epochs"), flat.get("train.epochs", 20)
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (warmup, epochs))
     if numbers and epochs >= 1 and warmup >= epochs:
-        limit = f"less than train.epochs, which is {epochs}"
-        problems.append(f"optim.warmup_epochs: received {warmup:g}, allowed: {limit}.")
+        limit = f"less than train.epochs, which is {_overrides.show(epochs)}"
+        problems.append(f"optim.warmup_epochs: received {_number(warmup)}, allowed: {limit}.")
     defaults = {key: field.get_default(call_default_factory=True) for key, field in AugmentConfig.model_fields.items()}
     return problems + _model_problems(flat) + layer_problems(flat, defaults)
+
+
+def _number(value: float) -> str:
+    """Returns a number as short as it can be; one with hundreds of digits is no float."""
+    return f"{value:g}" if abs(value) <= _MOST_EPOCHS else _overrides.show(value)
 
 
 def _model_problems(flat: Mapping[str, Any]) -> list[str]:
     """As `_cross_problems`, about the model."""
     problems = []
     frozen, epochs = flat.get("model.unfreeze_after", 0), flat.get("train.epochs", 20)
+    show = _overrides.show
     if isinstance(frozen, int) and isinstance(epochs, int) and frozen >= max(epochs, 1):
-        limit = f"less than train.epochs, which is {epochs}"
-        problems.append(f"model.unfreeze_after: received {frozen}, allowed: {limit}.")
+        limit = f"less than train.epochs, which is {show(epochs)}"
+        problems.append(f"model.unfreeze_after: received {show(frozen)}, allowed: {limit}.")
     if frozen and flat.get("model.mode") == "feature_extraction":
-        problems.append(f"model.unfreeze_after: received {frozen}, allowed: 0, because model.mode never unfreezes.")
+        problems.append(
+            f"model.unfreeze_after: received {show(frozen)}, allowed: 0, because model.mode never unfreezes."
+        )
     freezes = bool(frozen) or flat.get("model.mode") == "feature_extraction"
     if flat.get("model.name", "custom_cnn") == "custom_cnn":
         if flat.get("model.weights") == "imagenet":
@@ -170,11 +185,9 @@ def _model_problems(flat: Mapping[str, Any]) -> list[str]:
                 "which has no ImageNet weights."
             )
     elif isinstance(width := flat.get("model.width", 1.0), int | float) and width != 1:
-        problems.append(f"model.width: received {width:g}, allowed: 1, except for custom_cnn.")
-    if flat.get("model.feature_views") and not freezes:
-        problems.append(
-            f"model.feature_views: received {flat['model.feature_views']}, allowed: null, because nothing is frozen."
-        )
+        problems.append(f"model.width: received {_number(width)}, allowed: 1, except for custom_cnn.")
+    if (views := flat.get("model.feature_views")) and not freezes:
+        problems.append(f"model.feature_views: received {show(views)}, allowed: null, because nothing is frozen.")
     mixed = flat.get("augment.mixup") or flat.get("augment.cutmix") or mixes(flat.get("augment.layers"))
     if flat.get("model.feature_views") and mixed:
         problems.append("model.feature_views: features of mixed pictures cannot be kept; turn mixup and cutmix off.")

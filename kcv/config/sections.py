@@ -25,7 +25,10 @@ DEVICES: tuple[str, ...] = get_args(Device)
 ResizeMode: TypeAlias = Literal["squash", "crop", "letterbox"]
 # Strict mode takes only a Path for a Path; YAML and the command line can only bring text.
 TextPath: TypeAlias = Annotated[
-    Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) and value.strip() else value)
+    Path,
+    BeforeValidator(
+        lambda value: Path(value) if isinstance(value, str) and value.strip() and "\0" not in value else value
+    ),
 ]
 
 

@@ -6,19 +6,27 @@ PyYAML follows YAML 1.1, where `1e-3` is text, `no` is a boolean and `12:30` is 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Hashable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from kcv.errors import ConfigError, nearest
+from kcv.errors import ConfigError, KcvError, first_line, nearest
+from kcv.untrusted import opened
 
 MAX_BYTES = 1_000_000
 """No configuration is larger; a larger file is some other file, given by mistake."""
 
 MAX_NODES = 10_000
+_TOO_MANY = f"more than {MAX_NODES} values, or a value that holds itself"
+
+_MOST_DEPTH = 64
+_MOST_DIGITS = 40
+"""Of a whole number; with more of them no number of Python's own is as large."""
 
 _FLOAT = re.compile(
     r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
@@ -29,7 +37,10 @@ _NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader with the core schema's scalars and without duplicate keys."""
+    """The safe loader with the core schema's scalars, without duplicate keys, and with an end to its patience."""
+
+    nodes_left = MAX_NODES
+    tokens_left = MAX_NODES * 6
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own name)
 
@@ -44,6 +55,20 @@ class _Loader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.nodes_left -= 1
+        if self.nodes_left < 0:
+            raise ValueError(_TOO_MANY)
+        return super().compose_node(parent, index)
+
+    def fetch_more_tokens(self) -> Any:
+        self.tokens_left -= 1
+        if self.tokens_left < 0:
+            raise ValueError(_TOO_MANY)
+        if max(self.flow_level, len(self.indents)) > _MOST_DEPTH:  # each level makes all that follows slower
+            raise RecursionError
+        return super().fetch_more_tokens()
+
 
 class _Dumper(yaml.SafeDumper):
     """The safe dumper, quoting what either version of YAML would not read as text."""
@@ -51,6 +76,8 @@ class _Dumper(yaml.SafeDumper):
 
 def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     text = loader.construct_scalar(node)
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a whole number of {len(text)} digits")
     if text.startswith(("0o", "0x")):
         return int(text, 0)
     return int(text)  # 010 is ten in YAML 1.2, eight in 1.1
@@ -85,7 +112,7 @@ def parse_scalar(text: str) -> Any:
         return None
     if _BOOL.match(text):
         return text.lower() == "true"
-    if _INT.match(text) and len(text) < 400:
+    if _INT.match(text) and len(text) <= _MOST_DIGITS:
         return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
     if _FLOAT.match(text):
         return _float(text)
@@ -99,7 +126,7 @@ def parse_list(text: str) -> Any:
     try:
         values = yaml.load(text[:MAX_BYTES], Loader=_Loader)
         _require_small(values)
-    except (RecursionError, ValueError, yaml.YAMLError):
+    except Exception:  # as in `read_mapping`
         return text
     return values
 
@@ -111,15 +138,17 @@ def read_mapping(path: Path) -> dict[Any, Any]:
         ConfigError: one line that says what is wrong with the file, and where.
     """
     name = str(path)
+    if os.path.isdir(path):
+        raise ConfigError(["is a directory, a YAML file is expected."], name)
     try:
-        if path.is_dir():
-            raise ConfigError(["is a directory, a YAML file is expected."], name)
-        with path.open("rb") as stream:
+        if not os.path.lexists(path):
+            raise ConfigError([f"no such file.{_near(path)}"], name)
+        with opened(path, KcvError) as stream:
             content = stream.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise ConfigError([f"no such file.{_near(path)}"], name) from None
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        reason = getattr(error, "strerror", None) or str(error)
+    except ConfigError:
+        raise
+    except (KcvError, OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = str(error).removeprefix(f"{path}: ").removeprefix("cannot be read: ")
         raise ConfigError([f"cannot be read: {reason}."], name) from None
     if len(content) > MAX_BYTES:
         raise ConfigError([f"is larger than {MAX_BYTES} bytes, too large for a YAML configuration."], name)
@@ -133,8 +162,10 @@ def read_mapping(path: Path) -> dict[Any, Any]:
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = ", ".join(part for part in (error.context, error.problem) if part)
         raise ConfigError([f"is not valid YAML: {where}{problem}."], name) from None
-    except (RecursionError, ValueError, yaml.YAMLError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+    except Exception as error:  # PyYAML lets through what its readers of numbers, dates and tags raise
+        reason = "a value does not fit its tag"
+        if isinstance(error, RecursionError | ValueError):
+            reason = "nested too deeply" if isinstance(error, RecursionError) else first_line(error)
         raise ConfigError([f"is not valid YAML: {reason}."], name) from None
     if values is None:
         raise ConfigError(["is empty, a mapping of keys to values is expected."], name)
@@ -163,7 +194,7 @@ def _require_small(values: Any) -> None:
         return known
 
     if size(values) >= MAX_NODES:
-        raise ValueError(f"more than {MAX_NODES} values, or a value that holds itself")
+        raise ValueError(_TOO_MANY)
 
 
 def dump(values: Mapping[str, Any]) -> str:
@@ -175,7 +206,7 @@ def dump(values: Mapping[str, Any]) -> str:
 def _near(path: Path) -> str:
     """Returns a hint at the file that was perhaps meant: one with a similar name in the same folder."""
     try:
-        siblings = [str(other) for other in path.parent.glob("*.y*ml")]
+        siblings = [str(other) for other in islice(path.parent.glob("*.y*ml"), 1000)]
     except (OSError, ValueError):
         return ""
     return nearest(str(path), siblings)

@@ -70,7 +70,7 @@ def open_source(name: str, *, began_in: Path | None = None) -> Source:
     path = place_of(name, NAMED, began_in)
     if parquet.is_parquet(path):
         return parquet.open_source(path, name)
-    if path.is_dir():
+    if os.path.isdir(path):
         return folder.open_source(path, name)
     raise DataError(f"{name}: is neither a folder of pictures nor a .parquet file.")
 

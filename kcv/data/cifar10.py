@@ -16,8 +16,10 @@ from kcv.data import parquet
 from kcv.data.dataset import Samples, Source
 from kcv.download import OpenBar, cache_dir, download, has_checksum, writable
 from kcv.errors import DataError, OutputError
+from kcv.files import expanded
 from kcv.names import is_plain
 from kcv.pickles import plain
+from kcv.untrusted import refusing
 
 URL: Final = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 CHECKSUM: Final = "sha256:6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
@@ -62,12 +64,14 @@ def open_source(
             source = parquet.open_source(root / "cifar10", name="cifar10")
             return Source("cifar10", source.class_names, source.splits, image_size=SIZE)
         for folder in (root / FOLDER, root / "cifar10" / FOLDER, root / "cifar10"):
-            if (folder / _BATCHES["train"][0]).is_file():
+            if os.path.isfile(folder / _BATCHES["train"][0]):
                 return _read_batches(folder)
     for root in roots:
         for archive in (root / ARCHIVE, root / "cifar10" / ARCHIVE):
-            if archive.is_file():
-                if not has_checksum(archive, checksum):
+            if os.path.isfile(archive):
+                with refusing(archive, DataError):
+                    sound = has_checksum(archive, checksum)
+                if not sound:
                     raise DataError(f"{archive}: its checksum is wrong; delete it and put a whole {ARCHIVE} there.")
                 return _read_batches(_unpack(archive, writable(cache_dir())))
     cache = writable(cache_dir())
@@ -88,9 +92,9 @@ def open_source(
 def _roots() -> list[Path]:
     roots = [cache_dir()]
     if given := os.environ.get("KCV_DATA_DIR"):
-        root = Path(given).expanduser()
-        if not root.is_dir():
-            raise DataError(f"KCV_DATA_DIR={given} is not a folder.")
+        root = expanded(given)
+        if not os.path.isdir(root):
+            raise DataError(f"KCV_DATA_DIR={given} is not a folder, or may not be read.")
         roots.insert(0, root)
     return roots
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +52,7 @@ class _File:
 
 def is_parquet(path: Path) -> bool:
     """Whether `path` is a Parquet file, or a folder with Parquet files in it or below it, see `local_shards`."""
-    if path.is_dir():
-        return bool(local_shards(path))
-    return path.suffix.lower() == ".parquet"
+    return bool(local_shards(path)) if os.path.isdir(path) else path.suffix.lower() == ".parquet"
 
 
 def open_source(path: Path, name: str | None = None) -> Source:

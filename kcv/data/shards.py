@@ -91,7 +91,7 @@ class Shard:
         """
         import pyarrow.parquet as pq
 
-        if self.local and not Path(self.place).is_file():  # a pipe would block
+        if self.local and not os.path.isfile(self.place):  # a pipe would block
             raise DataError(f"{self.name}: is no regular file.")
         with refusing(self.name, DataError, "cannot be read as Parquet"):
             source = self.place if self.local else self.system.open(self.place, "rb")
@@ -129,7 +129,7 @@ def local_shards(path: Path) -> list[Shard]:
 
     Where there are none, those two levels below it, in folders called as splits: `default/train/0000.parquet`.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [Shard(str(path), str(path))]
     near: list[Path] = []
     deep: list[Path] = []

@@ -50,7 +50,10 @@ class Database:
             return None
         written, options = match[2], match[3] or ""
         if not os.path.isabs(written):  # the folder's own characters mean nothing, those that were typed may
-            written = os.path.join(_quoted(os.getcwd()), written)
+            try:
+                written = os.path.join(_quoted(os.getcwd()), written)
+            except OSError:
+                raise TrackingError("tracking.uri: the working folder is gone; name another database.") from None
         path = Path(unquote(written) if "%" in written and _decodes() else written)
         location = f"{match[1]}:///{written}{options}"
         # For a path with escapes in it, MLflow would make the folder of that very name; not where a driver is named.
@@ -59,11 +62,11 @@ class Database:
 
     def problem(self) -> str | None:
         """Returns why this can be no store, or None."""
-        if not self.path.parent.is_dir():
+        if not os.path.isdir(self.path.parent):
             return f"the folder of {self.location} does not exist"
         if not os.path.lexists(self.path):
             return None
-        if self.path.is_dir():
+        if os.path.isdir(self.path):
             return f"{self.path} cannot be read: Is a directory"
         if not self.named and not _below(self.path.parent, self.path):
             return f"{self.path} is a link out of its folder; name it (--tracking=sqlite:///FILE) if it is yours"

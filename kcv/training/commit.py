@@ -33,6 +33,7 @@ def commit_of(folder: Path) -> str | None:
         folder: it, or one above it, holds `.git`: a folder, or, in a linked worktree, a file that names one.
     """
     try:
+        folder = folder.absolute()
         for place in (folder, *folder.parents):
             found = _git_folder(place)
             if found is not None:

@@ -50,5 +50,5 @@ def describe(*, device: str, precision: str, seed: int, data_fingerprint: str, w
         "seed": seed,
         "data_fingerprint": data_fingerprint,
         "weights": weights,
-        "git_commit": commit_of(Path.cwd()),
+        "git_commit": commit_of(Path(".")),
     }

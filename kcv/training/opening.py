@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -146,7 +147,7 @@ def find_interrupted(config: Config, launch: Launch) -> Path | None:
     runs = (Path("runs") / config.name).glob("*") if config.output_dir is None else [Path(config.output_dir)]
     for folder in sorted(map(RunFolder, runs), key=lambda run: run.path, reverse=True):
         environment = _read_environment(folder.environment)
-        if environment.get("job") == launch.job and (folder.finished or folder.record.is_file()):
+        if environment.get("job") == launch.job and (folder.finished or os.path.isfile(folder.record)):
             _log.info("restarted  %s goes on", folder.path)
             return folder.path
     return None
@@ -186,7 +187,7 @@ def require_space(folder: Path, model: keras.Model, config: Config) -> None:
     weights = 4 * model.count_params()
     # Two checkpoints and the one that is being written; the model file, and the one that replaces it.
     needed = weights * (2 + (3 * _COPIES if config.train.checkpoint_seconds is not None else 0))
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.exists(place))
     free = shutil.disk_usage(there).free
     if free < needed:
         raise OutputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,7 @@ class Result:
 
     def recall(self) -> None:
         """Reads from the model file how many parameters the best epoch had, where a run goes on."""
-        if self.group.first and self.folder.model.is_file():
+        if self.group.first and os.path.isfile(self.folder.model):
             found = artifact.read_info(self.folder.model).parameters
             self.counts = (found.get("total", 0), found.get("trainable", 0))
 

@@ -13,7 +13,7 @@ from typing import Any
 from kcv import leftovers
 from kcv.config import Config
 from kcv.errors import OutputError, UsageError
-from kcv.files import expanded
+from kcv.files import expanded, make_folder
 from kcv.untrusted import inside
 
 _NAMES = (
@@ -41,7 +41,7 @@ class RunFolder:
         """
         if config.output_dir is not None:
             folder = cls(Path(config.output_dir))
-            if folder.config.exists():
+            if os.path.lexists(folder.config):
                 raise OutputError(f"{folder.path} already holds a run; choose another --output_dir or remove it")
             folder._make(exist_ok=True)
             folder.require_no_links()
@@ -65,9 +65,9 @@ class RunFolder:
         """
         folder = cls(expanded(path))
         folder.require_no_links()
-        if not folder.config.is_file():
+        if not os.path.isfile(folder.config):
             raise UsageError(f"--resume={path}: no run there; a run folder holds config.yaml")
-        if not folder.finished and not folder.record.is_file():
+        if not folder.finished and not os.path.isfile(folder.record):
             raise UsageError(f"--resume={path}: the run left nothing to go on from")
         return folder
 
@@ -119,7 +119,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run has come to its end."""
-        return self.metrics.is_file() and not self.record.is_file()
+        return os.path.isfile(self.metrics) and not os.path.isfile(self.record)
 
     def require_no_links(self) -> None:
         """Refuses a folder in which something that training reads or writes is a link.
@@ -144,7 +144,7 @@ class RunFolder:
         """Removes the files that a killed process was writing, of which only hidden pieces are there."""
         leftovers.remove_from(self.path)
         for path in self.path.glob(".*"):
-            if path.is_file() and _TEMPORARY.fullmatch(path.name):
+            if os.path.isfile(path) and _TEMPORARY.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
     def discard(self) -> None:
@@ -157,13 +157,14 @@ class RunFolder:
 
     def _make(self, *, exist_ok: bool) -> bool:
         try:
-            self.path.mkdir(parents=True, exist_ok=exist_ok)
+            make_folder(self.path, exist_ok=exist_ok)
         except FileExistsError:
             if exist_ok:
                 raise OutputError(f"{self.path} is a file; the run needs a folder") from None
             return False
         except OSError as error:
-            raise OutputError(f"cannot make the run folder {self.path}: {error.strerror or error}") from None
+            shown = str(self.path) if len(str(self.path)) <= 200 else f"{str(self.path)[:197]}..."
+            raise OutputError(f"cannot make the run folder {shown}: {error.strerror or error}") from None
         return True
 
 

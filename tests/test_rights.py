@@ -1,0 +1,121 @@
+"""What may not be read, and users without a home: one line, or a way around, and no traceback."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kcv import download
+from kcv.cli import main
+from kcv.config import Config
+from kcv.errors import KcvError, OutputError
+from kcv.files import home, write_text
+from kcv.models.weights import imagenet
+from kcv.training.run import RunFolder
+
+
+@pytest.fixture
+def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose contents may not be reached; root, who runs the tests of many machines, may reach all others."""
+    folder = tmp_path / "closed"
+    folder.mkdir()
+
+    def refuse(call: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(path: Any, *args: Any, **options: Any) -> Any:
+            if isinstance(path, str | Path) and os.fspath(path).startswith(f"{folder}{os.sep}"):
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return call(path, *args, **options)
+
+        return guarded
+
+    for name in ("stat", "lstat", "open", "listdir", "scandir", "mkdir"):
+        monkeypatch.setattr(os, name, refuse(getattr(os, name)))
+    monkeypatch.setattr("builtins.open", refuse(open))
+    monkeypatch.setattr("io.open", refuse(open))
+    return folder
+
+
+def one_line(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(words) in (0, 2)
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert error.count("\n") <= 1
+    return error
+
+
+def test_folders_that_variables_name_may_be_closed(
+    closed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KCV_DATA_DIR", str(closed / "data"))
+    monkeypatch.setenv("KCV_WEIGHTS_DIR", str(closed / "weights"))
+    monkeypatch.setenv("KERAS_HOME", str(closed / "keras"))
+    assert "neither cifar10, digits nor an existing path" in one_line(capsys, "check", "foo")
+    assert "KCV_DATA_DIR" in one_line(capsys, "check", "cifar10")
+    assert one_line(capsys, "models") == ""
+    one_line(capsys, "train", str(closed / "c.yaml"))
+    one_line(capsys, "train", f"--data={closed / 'x'}")
+    one_line(capsys, "train", f"--resume={closed / 'x'}")
+
+
+def test_nothing_is_written_into_a_closed_folder(closed: Path) -> None:
+    with pytest.raises(OutputError, match="Permission denied"):
+        write_text(closed / "a.csv", "x")
+    with pytest.raises(OutputError, match="Permission denied"):
+        RunFolder.create(Config.load(output_dir=str(closed / "run")))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a/" * 2000, "a\0b"])
+def test_names_that_no_system_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for key in ("output_dir", "data", "model.weights", "tracking"):
+        with pytest.raises(KcvError) as caught:
+            config = Config.load(**{key: name})  # type: ignore[arg-type]
+            if key == "output_dir":
+                RunFolder.create(config)
+                if name.startswith("a/"):
+                    raise OutputError("some systems take it")
+            elif key == "data":
+                from kcv.data import open_source
+
+                open_source(config.data.source)
+            elif key == "model.weights":
+                from kcv.models.weights import load
+
+                load(config.model)
+            else:
+                from kcv.tracking import open_tracker
+
+                open_tracker(config.tracking)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_user_without_a_home_has_a_temporary_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pwd
+
+    def unknown(user: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {user}")
+
+    for name in ("HOME", "KCV_CACHE_DIR", "XDG_CACHE_HOME", "KCV_WEIGHTS_DIR", "KERAS_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    download._temporary_cache.cache_clear()
+    assert home() is None
+    own = download.cache_dir()
+    assert own == download.cache_dir() == tmp_path / f"kcv-cache-{os.getuid()}"
+    assert own.stat().st_mode & 0o077 == 0
+    assert imagenet.find("resnet50") is None
+    assert one_line(capsys, "models") == ""
+    own.chmod(0o755)  # as another user could have made it
+    download._temporary_cache.cache_clear()
+    assert download.cache_dir() != own
+    assert not (tmp_path / "~").exists()
+    download._temporary_cache.cache_clear()

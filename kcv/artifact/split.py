@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kcv import data
 from kcv.config import Config
 from kcv.data.shards import is_url
-from kcv.errors import DataError
+from kcv.errors import ArtifactError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from kcv.artifact.loaded import LoadedModel
@@ -43,9 +43,15 @@ def data_config(model: LoadedModel, source: str | None) -> DataConfig:
     """Returns how a model's file describes its data, with another source where one is named.
 
     Raises:
+        ArtifactError: its configuration is none of this kcv's.
         DataError: nobody has named the URL that the file has: a file of somebody else must not make kcv fetch it.
     """
-    config = Config.from_dict(model.info.config, origin=f"the configuration in {model.path}").data
+    try:
+        config = Config.from_dict(model.info.config).data
+    except ConfigError as error:
+        first, *more = error.problems
+        others = f" (and {len(more)} more)" if more else ""
+        raise ArtifactError(f"{model.path}: its configuration cannot be used: {first[:300]}{others}") from None
     if source is None and is_url(config.source):
         raise DataError(
             f"{model.path}: was trained on {config.source}, which is fetched only where you name it: "
@@ -58,4 +64,4 @@ def is_own_data(model: LoadedModel, source: str | None) -> bool:
     """Whether a source that a user named, or did not name, is meant to be what the model was trained on."""
     if source is None:
         return True
-    return is_url(source) and model.info.config.get("data", {}).get("source") == source
+    return is_url(source) and model.info.data_options.get("source") == source

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kcv import artifact, data, images
 from kcv.errors import DataError
 from kcv.files import expanded
+from kcv.untrusted import refusing
 
 if TYPE_CHECKING:
     from kcv.artifact import LoadedModel
@@ -92,11 +93,12 @@ def _labelled(model: LoadedModel, source: str | None, split: str, most: int) -> 
 
 
 def _holds_no_classes(path: Path) -> bool:
-    if path.is_dir():
-        # A cover beside the folders of the classes does not make them a heap of pictures.
-        folders = any(child.is_dir() and not child.name.startswith(".") for child in path.iterdir())
-        return not folders and next(images.walk(path, recursive=False), None) is not None
-    return path.is_file() and path.suffix.lower() != ".parquet"
+    with refusing(path, DataError):
+        if path.is_dir():
+            # A cover beside the folders of the classes does not make them a heap of pictures.
+            folders = any(child.is_dir() and not child.name.startswith(".") for child in path.iterdir())
+            return not folders and next(images.walk(path, recursive=False), None) is not None
+        return path.is_file() and path.suffix.lower() != ".parquet"
 
 
 def _spread(files: list[Path], most: int) -> list[Path]:

@@ -18,6 +18,7 @@ from kcv.distributed import ALONE, Group
 from kcv.errors import DataError
 from kcv.evaluation.files import write_files
 from kcv.files import write_json
+from kcv.native.precision import in_float32
 from kcv.tracking import config_without_credentials
 from kcv.training import environment
 from kcv.training.fitting import Fitted
@@ -40,6 +41,7 @@ class Result:
     group: Group = ALONE
     counts: tuple[int, int] = (0, 0)  # parameters, and those that were trained, of the best epoch
     calibration: Calibration | None = None
+    _exact: keras.Model | None = None
 
     def save(self, epoch: int, figures: dict[str, Any] | None = None) -> None:
         """Writes the model file with the weights as they are, of the given epoch (from 1)."""
@@ -90,7 +92,7 @@ class Result:
             self.model,
             pictures,
             probabilities,
-            self.folder.history,
+            self.folder.path,
             draw=self.config.train.plots,
         )
         return figures
@@ -111,4 +113,7 @@ class Result:
         return found
 
     def _logits(self, pictures: Pictures) -> NDArray[np.float32]:
-        return inference.logits(self.model, pictures, workers=self.config.data.workers, group=self.group)
+        """Returns logits in float32, in which the model's file will answer, whatever it was trained in."""
+        if self._exact is None:
+            self._exact = in_float32(self.model)
+        return inference.logits(self._exact, pictures, workers=self.config.data.workers, group=self.group)

@@ -17,6 +17,10 @@ _MOST_ELEMENTS = 2**31
 """Numbers that a layer may make for a single picture: 8 GiB. VGG's first layer gives half of them at 4096 px."""
 _MOST_PRODUCTS = 2**45
 """Multiplications, or numbers looked at, for a single picture: 35 million million. VGG-19 takes a fifth at 4096 px."""
+_MOST_POOLED = 2**36
+"""Numbers that pools may look at for a single picture, which they do one by one: about a minute."""
+_WIDEST = 256
+"""Pixels that a window may reach beyond both sides of what it looks at; of dilated ones on small maps many do."""
 _NUMBERS = ("float", "bfloat", "int", "uint")
 
 
@@ -44,14 +48,16 @@ def check_size(config: dict[str, Any], stored: int, origin: str) -> None:
     wanted = sum(variable.value.numel() * variable.value.element_size() for variable in model.variables)
     if wanted > stored + SLACK:
         raise ArtifactError(f"{origin}: wants {wanted:,} bytes of weights, of which the file has {stored:,}")
-    products = 0
+    products = pooled = 0
     for layer, node in _calls(model):
+        _check_window(layer, node, origin)
         made = max((_elements(tensor.shape) for tensor in node.outputs), default=0)
         most = max(made, _within(layer, node))
         if most > _MOST_ELEMENTS:
             raise ArtifactError(f"{origin}: its layer {_name(layer)} gives {most:,} numbers for one picture")
         products += made * _each(layer)
-    if products > _MOST_PRODUCTS:
+        pooled += made * _each(layer) if hasattr(layer, "pool_size") else 0
+    if products > _MOST_PRODUCTS or pooled > _MOST_POOLED:
         raise ArtifactError(f"{origin}: computes {products:,} products for one picture")
 
 
@@ -78,6 +84,23 @@ def _name(layer: Any) -> str:
     return plain(layer.name[:100])
 
 
+def _check_window(layer: Any, node: Any, origin: str) -> None:
+    """Refuses a window that is much larger than what it looks at: padded to its size, a small picture is a huge one."""
+    extents = _extents(layer)
+    if not extents or not node.input_tensors:
+        return
+    widest = 2 * max((side or 0 for side in _sides_of(layer, node)), default=0) + _WIDEST
+    if max(extents) > widest and None not in _sides_of(layer, node):
+        shown = f"{max(extents):,}"[:40]
+        raise ArtifactError(f"{origin}: its layer {_name(layer)} has a window of {shown} px, and {widest:,} make sense")
+
+
+def _sides_of(layer: Any, node: Any) -> tuple[int | None, ...]:
+    """Returns height and width of what a convolution or a pool looks at; None where they are open."""
+    shape = tuple(node.input_tensors[0].shape)
+    return shape[2:] if getattr(layer, "data_format", None) == "channels_first" else shape[1:-1]
+
+
 def _within(layer: Any, node: Any) -> int:
     """Returns how many numbers a convolution or a pool may hold between its input and its output; 0 for others.
 
@@ -87,9 +110,8 @@ def _within(layer: Any, node: Any) -> int:
     extents = _extents(layer)
     if not extents or not node.input_tensors:
         return 0
-    shape = tuple(node.input_tensors[0].shape)
-    last = getattr(layer, "data_format", None) != "channels_first"
-    sides, channels = (shape[1:-1], shape[-1]) if last else (shape[2:], shape[1])
+    sides = _sides_of(layer, node)
+    channels = node.input_tensors[0].shape[1 if getattr(layer, "data_format", None) == "channels_first" else -1]
     spread = (1,) * len(extents)
     channels = (channels or 1) * (getattr(layer, "depth_multiplier", None) or 1)
     if type(layer).__name__.endswith("Transpose"):

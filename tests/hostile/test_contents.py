@@ -116,12 +116,10 @@ CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 LAYERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "a text as input": ("image", {"dtype": "string"}, "takes string, not pictures|cannot be opened"),
     "an average over 20,000 px": (
-        "pool", {"pool_size": [20_000, 20_000], "strides": [1, 1], "padding": "same"}, "numbers for one picture",
+        "pool", {"pool_size": [20_000, 20_000], "strides": [1, 1], "padding": "same"}, "has a window of 20,000 px",
     ),
-    "a pool of 10^9": ("pool", {"pool_size": [10**9, 10**9], "padding": "same"}, "numbers|cannot be opened"),
-    "a pool that takes hours": (
-        "pool", {"pool_size": [9000, 9000], "strides": [1, 1], "padding": "same"}, "products for one picture",
-    ),
+    "a pool of 10^9": ("pool", {"pool_size": [10**9, 10**9], "padding": "same"}, "has a window of 1,000,000,000 px"),
+    "a dilation of 10,000": ("conv", {"dilation_rate": [10_000, 10_000]}, "has a window of 20,001 px"),
     "a stride of 10^30": ("pool", {"strides": [10**30, 1]}, "cannot be"),
     "another size": ("image", {"batch_shape": [None, 32, 32, 3]}, "but its description says"),
     "an open size": ("image", {"batch_shape": [None, None, None, 3]}, "but its description says"),

@@ -35,7 +35,7 @@ class Calibration(BaseModel):
     wanted_precision: float | None = Field(None, gt=0, le=1)
     precision: float | None = Field(None, ge=0, le=1)
     coverage: float | None = Field(None, ge=0, le=1)
-    pictures: int = Field(0, ge=0)
+    pictures: int = Field(0, ge=0, le=10**12)
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Returns probabilities, float64 [n, classes]; rows sum to 1."""
@@ -78,9 +78,12 @@ class Calibration(BaseModel):
         words = f"temperature {self.temperature:.3f}, on {self.pictures:,} validation pictures"
         if self.threshold is None:
             return words
+        words += f"; unsure below {self.threshold:.4f}"
+        if self.coverage is None or self.precision is None or self.wanted_precision is None:
+            return words  # somebody chose the threshold
         return (
-            f"{words}; unsure below {self.threshold:.4f}: {self.coverage:.1%} answered, {self.precision:.2%} of them "
-            f"right (wanted {self.wanted_precision:.2%})"
+            f"{words}: {self.coverage:.1%} answered, {self.precision:.2%} of them right (wanted "
+            f"{self.wanted_precision:.2%})"
         )
 
 

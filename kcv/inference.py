@@ -43,6 +43,7 @@ def logits(
     workers: int | None = 0,
     advance: Callable[[int], object] | None = None,
     group: Group | None = None,
+    forward: Forward | None = None,
 ) -> NDArray[np.float32]:
     """Runs a model over one split.
 
@@ -53,6 +54,7 @@ def logits(
         workers: processes that decode pictures which are not in memory.
         advance: called with the number of pictures done after each batch.
         group: the processes that share the work; all get all logits.
+        forward: as of `logits_of_batches`.
 
     Returns:
         float32 [n, classes], in the order of the split.
@@ -68,7 +70,8 @@ def logits(
         share=group.share if group else None,
     )
     try:
-        rows = logits_of_batches(model, (images for images, _ in batches.loader()), advance=advance)
+        given = (images for images, _ in batches.loader())
+        rows = logits_of_batches(model, given, forward=forward, advance=advance)
         return group.rows(rows) if group else rows
     finally:
         batches.close()

@@ -101,7 +101,14 @@ def read_bytes(path: Path, most: int, error: type[KcvError]) -> bytes:
     return content
 
 
-def parse_json(content: bytes, origin: str | Path, error: type[KcvError], *, most_depth: int = MOST_JSON_DEPTH) -> Any:
+def parse_json(
+    content: bytes,
+    origin: str | Path,
+    error: type[KcvError],
+    *,
+    most_depth: int = MOST_JSON_DEPTH,
+    otherwise: str = "is no JSON, or damaged",
+) -> Any:
     """Reads JSON as its standard has it: UTF-8, finite numbers, each key once, and not nested beyond reason.
 
     Args:
@@ -109,6 +116,7 @@ def parse_json(content: bytes, origin: str | Path, error: type[KcvError], *, mos
         origin: the file's name, for the message.
         error: the kind that is raised.
         most_depth: lists and objects inside each other.
+        otherwise: what is said of it where it is none, as in `refusing`.
 
     Raises:
         KcvError: as `error`.
@@ -131,7 +139,7 @@ def parse_json(content: bytes, origin: str | Path, error: type[KcvError], *, mos
 
     if len(content) > MOST_JSON_BYTES:
         raise error(f"{origin}: is larger than {MOST_JSON_BYTES:,} bytes")
-    with refusing(origin, error, "is no JSON, or damaged"):
+    with refusing(origin, error, otherwise):
         if _depth(content) > most_depth:
             raise RecursionError
         text = content.decode("utf-8")

@@ -48,7 +48,7 @@ FAULTS = (
     Fault("model files may name any class", "artifact/allowed.py",
           'if "class_name" in node and not _is_allowed(node):', 'if "class_name" in node and False:',
           "hostile/test_models.py"),
-    Fault("weights may be links to other files", "artifact/bounds.py",
+    Fault("weights may be links to other files", "artifact/weights.py",
           "if not isinstance(group.get(name, getlink=True), h5py.HardLink):", "if False:", "hostile/test_models.py"),
     Fault("resuming forgets the optimizer", "training/resume/state.py",
           '    _put("optimizer", state, twin.optimizer.variables)\n', "", "training/resume/test_resume.py"),

@@ -9,7 +9,7 @@ import pytest
 
 from kcv import artifact
 from kcv.calibration import softmax
-from kcv.errors import DataError
+from kcv.errors import ArtifactError, DataError, OutputError
 
 
 @pytest.fixture
@@ -189,3 +189,91 @@ def test_explanations_are_measured_on_request(run, monkeypatch):
     assert all(0 <= methods["gradcam"][key] <= 1 for key in ("deletion_auc", "insertion_auc", "flat"))
     assert "rank_correlation" in methods["gradcam"] and "rank_correlation" not in methods["random"]
     assert evaluate(run / "model.keras", plots=False).explanations is None
+
+
+def _redescribed(run, path, **data):
+    """Writes the run's model with other values in the section `data` of its configuration."""
+    shutil.copy(run / "model.keras", path)
+    info = artifact.read_info(path)
+    config = {**info.config, "data": {**info.config["data"], **data}}
+    artifact.describe_again(path, info.model_copy(update={"config": config}))
+    return path
+
+
+def test_a_folder_that_only_a_file_names_is_not_measured(run, pictures, tmp_path):
+    from kcv import compare, evaluate, export
+
+    shutil.copytree(pictures, tmp_path / "private")
+    (tmp_path / "private" / "test" / "left" / "000.png").unlink()
+    path = _redescribed(run, tmp_path / "m.keras", source=str(tmp_path / "private"))
+    uses = (
+        lambda: evaluate(path, plots=False, output_dir=tmp_path / "out"),
+        lambda: evaluate(path, plots=False, calibrate=True, output_dir=tmp_path / "out"),
+        lambda: export(path, tmp_path / "m.onnx"),
+        lambda: compare([path, run], output=tmp_path / "out"),
+    )
+    for use in uses:
+        with pytest.raises(DataError, match="Only the model's file names it; name it to use it: --data="):
+            use()
+    assert not (tmp_path / "out").exists() and not (tmp_path / "m.onnx").exists()
+    # The same pictures elsewhere are what the model was trained on; other ones only have to be named.
+    found = evaluate(path, plots=False, data=str(tmp_path / "private"), output_dir=tmp_path / "out")
+    assert found.metrics["n"] == 23
+
+
+def test_the_training_data_is_found_wherever_the_model_file_lies(run, pictures, tmp_path):
+    from kcv import evaluate
+
+    shutil.copytree(pictures, tmp_path / "moved")
+    path = _redescribed(run, tmp_path / "m.keras", source=str(tmp_path / "moved"))
+    assert evaluate(path, plots=False, output_dir=tmp_path / "out").metrics["n"] == 24
+
+
+def test_a_configuration_of_many_unknown_keys_is_one_line(run, tmp_path):
+    from kcv import evaluate
+
+    path = tmp_path / "m.keras"
+    shutil.copy(run / "model.keras", path)
+    info = artifact.read_info(path)
+    config = {**info.config, **{f"key_{number}": 1 for number in range(50)}}
+    artifact.describe_again(path, info.model_copy(update={"config": config}))
+    with pytest.raises(ArtifactError, match=r"its configuration cannot be used: .*key_0.* \(and 49 more\)$"):
+        evaluate(path, plots=False, output_dir=tmp_path / "out")
+
+
+def test_a_link_beside_the_model_is_not_written_through(run, pictures, tmp_path):
+    from kcv import evaluate, explain
+
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    shutil.rmtree(run / "evaluation")
+    for name in ("evaluation", "explanations"):
+        (run / name).symlink_to(outside)
+    with pytest.raises(OutputError, match="evaluation: is a link"):
+        evaluate(run / "model.keras", plots=False)
+    with pytest.raises(OutputError, match="explanations: is a link"):
+        explain(pictures / "test" / "left", run / "model.keras")
+    assert list(outside.iterdir()) == []
+
+
+def test_a_damaged_history_does_not_cost_the_figures(run, caplog):
+    from kcv import evaluate
+
+    (run / "history.csv").write_bytes(b"\xff")
+    assert evaluate(run / "model.keras", plots=False).metrics == json.loads((run / "metrics.json").read_text())
+    assert "history.csv: is not the history of a run" in caplog.text
+
+
+def test_training_measures_in_the_precision_in_which_the_file_answers(configure):
+    from kcv import evaluate
+    from kcv.artifact import load, load_split
+    from kcv.training import train
+
+    run = train(configure(precision="mixed_bfloat16", epochs=1))
+    loaded = load(run.model_path)
+    pictures = load_split(loaded, "test")
+    answers = loaded.predict([pictures.read(i) for i in range(len(pictures))])
+    assert run.metrics["accuracy"] == (answers.argmax(axis=1) == pictures.labels).mean()
+    true = answers[np.arange(len(answers)), pictures.labels]
+    assert run.metrics["log_loss"] == pytest.approx(-np.log(true).mean(), rel=1e-5)
+    assert evaluate(run.model_path, plots=False).metrics == run.metrics

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from kcv.artifact.structure import nodes
 from kcv.errors import ArtifactError
+from kcv.names import plain
 
 LAYERS = frozenset(
     [
@@ -58,7 +60,7 @@ LAYERS = frozenset(
 )
 """Classes of `keras.layers` that an image classifier is made of and that cannot carry code."""
 
-_MODELS = frozenset({"Functional", "Sequential", "Model"})
+_MODELS = ("Functional", "Sequential", "Model")
 _MODEL_MODULES = frozenset({"keras", "keras.models", "keras.src.models.functional", "keras.src.models.sequential"})
 _HARMLESS_MODULES = frozenset({"keras.initializers", "keras.regularizers", "keras.constraints"})
 _POLICIES = frozenset({"DTypePolicy", "FloatDTypePolicy"})
@@ -76,24 +78,32 @@ def check_classes(config: Any, origin: str) -> None:
     Raises:
         ArtifactError: naming the first class that is not allowed.
     """
-    pending = [config]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict):
-            if "class_name" in node and not _is_allowed(node):
-                module, name = node.get("module") or "an unnamed module", node["class_name"]
-                raise ArtifactError(
-                    f"{origin}: holds {name} from {module}, which kcv does not open: only Keras' own layers"
-                )
-            pending.extend(node.values())
-        elif isinstance(node, list):
-            pending.extend(node)
+    for node in nodes(config):
+        if "class_name" in node and not _is_allowed(node):
+            module, name = (_shown(node.get(key)) for key in ("module", "class_name"))
+            where = module or "an unnamed module"
+            raise ArtifactError(f"{origin}: holds {name} from {where}, which kcv does not open: only Keras' own layers")
+
+
+def check_top(config: dict[str, Any], origin: str) -> None:
+    """Checks that a file holds a model, and not one of the things that models are made of.
+
+    Raises:
+        ArtifactError: it does not.
+    """
+    if config.get("class_name") not in _MODELS:
+        raise ArtifactError(f"{origin}: holds {_shown(config.get('class_name')) or 'nothing'}, which is no model")
+
+
+def _shown(value: Any) -> str:
+    """Returns what a file has in place of a name, for a message."""
+    return plain(str(value)[:60]) if value else ""
 
 
 def _is_allowed(node: dict[str, Any]) -> bool:
     name, module = node["class_name"], node.get("module")
     registered = node.get("registered_name")
-    if not isinstance(name, str) or (registered is not None and registered != name):
+    if not isinstance(name, str) or not isinstance(module, str | None) or registered not in (None, name):
         return False
     if name in _VALUES:
         return module is None

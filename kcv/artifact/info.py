@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
+from kcv.artifact.figures import MOST_CLASSES, Figures, first_problem
 from kcv.calibration import Calibration
+from kcv.errors import ArtifactError
 from kcv.names import is_plain
+from kcv.untrusted import parse_json
 
 FORMAT_VERSION = 1
+
+_MOST_PARAMETERS = 10**15
+_MOST_CONFIG_VALUES = 2_000
+"""With all sections, lists and keys; a configuration of kcv has a hundred."""
+_LONGEST_CONFIG_TEXT = 10_000
+
+Text = Annotated[str, StringConstraints(max_length=1000)]
 
 
 class ArtifactInfo(BaseModel):
@@ -39,26 +50,90 @@ class ArtifactInfo(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
     format_version: int = Field(default=FORMAT_VERSION, ge=1, le=FORMAT_VERSION)
-    model_name: str
-    variant: str | None = None
-    class_names: tuple[str, ...] = Field(min_length=2)
+    model_name: Text
+    variant: Text | None = None
+    class_names: tuple[Text, ...] = Field(min_length=2, max_length=MOST_CLASSES)
     image_size: int = Field(ge=1, le=4096)
     resize: Literal["squash", "crop", "letterbox"]
-    precision: str
-    parameters: dict[str, int]
-    data_name: str
-    data_fingerprint: str
+    precision: Text
+    parameters: dict[Text, Annotated[int, Field(ge=0, le=_MOST_PARAMETERS)]] = Field(max_length=100)
+    data_name: Text
+    data_fingerprint: Text
     config: dict[str, Any]
     metrics: dict[str, Any] | None = None
     calibration: Calibration | None = None
-    best_epoch: int | None = None
-    versions: dict[str, str]
+    best_epoch: int | None = Field(default=None, ge=0, le=10**9)
+    versions: dict[Text, Text] = Field(max_length=100)
     created: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
 
-    @field_validator("class_names", "model_name", "data_name")
+    @field_validator("class_names", "model_name", "variant", "precision", "data_name", "data_fingerprint", "versions")
     @classmethod
-    def _shown(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    def _shown(cls, value: Any) -> Any:
         """Refuses what a terminal would obey."""
-        if not all(map(is_plain, [value] if isinstance(value, str) else value)):
+        texts = [value] if isinstance(value, str) else [*value, *value.values()] if isinstance(value, dict) else value
+        if not all(map(is_plain, texts or ())):
             raise ValueError("holds control characters")
         return value
+
+    @field_validator("parameters")
+    @classmethod
+    def _counted(cls, value: dict[str, int]) -> dict[str, int]:
+        if "total" not in value:
+            raise ValueError("total is missing")
+        return value
+
+    @field_validator("config")
+    @classmethod
+    def _few(cls, value: dict[str, Any]) -> dict[str, Any]:
+        pending: list[Any] = [value]
+        count = 0
+        while pending:
+            node = pending.pop()
+            inner = list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
+            count += len(inner)
+            texts = [node] if isinstance(node, str) else list(node) if isinstance(node, dict) else []
+            if any(len(text) > _LONGEST_CONFIG_TEXT for text in texts):
+                raise ValueError(f"holds a text of more than {_LONGEST_CONFIG_TEXT:,} characters")
+            if count > _MOST_CONFIG_VALUES:
+                raise ValueError(f"holds more than {_MOST_CONFIG_VALUES:,} values")
+            pending.extend(inner)
+        return value
+
+    @field_validator("metrics")
+    @classmethod
+    def _figures(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Keeps figures as they were written, once they are known to be some."""
+        if value is not None:
+            figures = Figures.model_validate(value)
+            if not is_plain(figures.split):
+                raise ValueError("split holds control characters")
+        return value
+
+    @property
+    def data_options(self) -> dict[str, Any]:
+        """The section `data` of the configuration; empty where there is none."""
+        section = self.config.get("data")
+        return section if isinstance(section, dict) else {}
+
+
+def parse_info(text: bytes, path: Path) -> ArtifactInfo:
+    """Reads a `kcv.json`.
+
+    Args:
+        text: the JSON.
+        path: of the model file, for the message.
+
+    Raises:
+        ArtifactError: it is damaged, or of a newer format.
+    """
+    values = parse_json(text, path, ArtifactError, otherwise="its description is damaged")
+    if not isinstance(values, dict):
+        raise ArtifactError(f"{path}: its description is damaged: holds no object")
+    version = values.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        shown = str(version)[:20]
+        raise ArtifactError(f"{path}: written by a newer kcv (format {shown}); this one reads {FORMAT_VERSION}")
+    try:
+        return ArtifactInfo.model_validate(values)
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: its description is damaged: {first_problem(error)}") from None

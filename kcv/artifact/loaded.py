@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,17 +11,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv import images as pictures
+from kcv import images as imaging
+from kcv import inference
 from kcv.artifact.info import ArtifactInfo
 from kcv.calibration import Calibration
-from kcv.inference import BATCH_SIZE, Forward, logits_of_batches, model_device, native_forward
+from kcv.errors import ArtifactError
+from kcv.inference import BATCH_SIZE, Forward, model_device, native_forward
 from kcv.native.precision import in_float32
+from kcv.untrusted import refusing
 
 if TYPE_CHECKING:
     import keras
     import torch
 
+    from kcv.data.dataset import Pictures
+    from kcv.distributed import Group
 
+_FAILED = "cannot be run"
 _BATCH_PIXELS = 2**20
 _SMALLEST_BATCH = 8
 
@@ -76,8 +82,60 @@ class LoadedModel:
         return False
 
     @cached_property
-    def _forward(self) -> Forward:
-        return native_forward(in_float32(self.keras_model))
+    def forward(self) -> Forward:
+        """The forward pass in float32, from RGB 0-255 [n, image_size, image_size, 3] to logits [n, classes].
+
+        So all verbs, and the exported ONNX file, say the same of a picture, whatever the model was trained in.
+
+        Raises:
+            ArtifactError: the model cannot be run; so raises the pass itself.
+        """
+        with refusing(self.path, ArtifactError, _FAILED):
+            native = native_forward(in_float32(self.keras_model))
+
+        def run(images: torch.Tensor) -> torch.Tensor:
+            with refusing(self.path, ArtifactError, _FAILED):
+                logits = native(images)
+                if tuple(logits.shape) != (len(images), len(self.class_names)):
+                    raise ArtifactError(f"{self.path}: gives {list(logits.shape)} for {len(images)} pictures")
+                return logits
+
+        return run
+
+    def logits(
+        self,
+        pictures: Pictures,
+        *,
+        batch_size: int = BATCH_SIZE,
+        workers: int | None = None,
+        advance: Callable[[int], object] | None = None,
+        group: Group | None = None,
+    ) -> NDArray[np.float32]:
+        """Runs the model over one split, in float32; see `kcv.inference.logits`.
+
+        Raises:
+            ArtifactError: the model cannot be run, or gives logits that are no finite numbers.
+        """
+        rows = inference.logits(
+            self.keras_model,
+            pictures,
+            batch_size=batch_size,
+            workers=workers,
+            advance=advance,
+            group=group,
+            forward=self.forward,
+        )
+        return self.finite(rows)
+
+    def finite(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns logits as they are.
+
+        Raises:
+            ArtifactError: one is infinite or not a number: a weight is, or is so large that sums of it are.
+        """
+        if not np.isfinite(logits).all():
+            raise ArtifactError(f"{self.path}: gives logits that are no finite numbers; its weights are damaged")
+        return logits
 
     def predict(
         self, images: NDArray[np.uint8] | Sequence[str | Path | NDArray[np.uint8]], *, batch_size: int | None = None
@@ -96,10 +154,11 @@ class LoadedModel:
 
         Raises:
             ImageError: naming the first picture that cannot be read.
+            ArtifactError: the model cannot be run, or gives logits that are no finite numbers.
         """
         batches = self._batches(images, batch_size or self.preferred_batch)
-        logits = logits_of_batches(self.keras_model, batches, forward=self._forward)
-        return self.calibration.probabilities(logits).astype(np.float32)
+        logits = inference.logits_of_batches(self.keras_model, batches, forward=self.forward)
+        return self.calibration.probabilities(self.finite(logits)).astype(np.float32)
 
     def _batches(
         self, images: NDArray[np.uint8] | Sequence[str | Path | NDArray[np.uint8]], batch_size: int
@@ -108,5 +167,5 @@ class LoadedModel:
 
         device = model_device(self.keras_model)
         for start in range(0, len(images), batch_size):
-            batch = pictures.stack(images[start : start + batch_size], self.image_size, self.resize)
+            batch = imaging.stack(images[start : start + batch_size], self.image_size, self.resize)
             yield torch.from_numpy(batch).to(device)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kcv import data, untrusted
 from kcv.config import Config
 from kcv.data.shards import is_url
-from kcv.errors import ArtifactError, DataError
+from kcv.errors import ArtifactError, ConfigError, DataError
 from kcv.redaction import data_without_credentials
 
 if TYPE_CHECKING:
@@ -69,9 +69,15 @@ def data_config(model: LoadedModel, source: str | None) -> DataConfig:
     """Returns how a model's file describes its data, with another source where one is named.
 
     Raises:
+        ArtifactError: its configuration is none of this kcv's.
         DataError: nobody has named the URL that the file has: a file of somebody else must not make kcv fetch it.
     """
-    config = Config.from_dict(model.info.config, origin=f"the configuration in {model.path}").data
+    try:
+        config = Config.from_dict(model.info.config).data
+    except ConfigError as error:
+        first, *more = error.problems
+        others = f" (and {len(more)} more)" if more else ""
+        raise ArtifactError(f"{model.path}: its configuration cannot be used: {first[:300]}{others}") from None
     if source is None and is_url(config.source):
         named = data_without_credentials(config.source)
         raise DataError(
@@ -87,5 +93,5 @@ def is_own_data(model: LoadedModel, source: str | None) -> bool:
         return True
     if not is_url(source):
         return False
-    trained_on = str(model.info.config.get("data", {}).get("source"))
+    trained_on = str(model.info.data_options.get("source"))
     return data_without_credentials(trained_on) == data_without_credentials(source)

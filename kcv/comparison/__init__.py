@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from kcv.errors import ArtifactError, DataError, UsageError
 from kcv.files import model_file, write_csv, write_json
 from kcv.progress import Progress
 from kcv.redaction import data_without_credentials
-from kcv.reporting import read_history
+from kcv.reporting import known_history
 from kcv.turns import take_turns
 
 __all__ = ["Comparison", "Pair", "compare"]
@@ -106,9 +107,7 @@ def compare(
             raise DataError(f"{name}: would be measured on other pictures than {names[0]}.")
         members = list(pictures.names)
         with Progress(len(pictures) if progress else None, f"compare {name}") as bar:
-            logits = inference.logits(
-                model.keras_model, pictures, batch_size=batch_size, workers=None, advance=bar.advance
-            )
+            logits = model.logits(pictures, batch_size=batch_size, advance=bar.advance)
         right[name] = logits.argmax(axis=1) == pictures.labels
         rows.append(_row(name, model, pictures, logits))
     for row, latency in zip(rows, _latencies(models), strict=True):
@@ -122,7 +121,7 @@ def compare(
 
 def _names(files: Sequence[Path]) -> list[str]:
     """Calls each run by its folder, or as much of its path as tells it from the others."""
-    paths = [path.resolve() for path in files]
+    paths = [Path(os.path.realpath(path)) for path in files]
     parts = [[*path.parent.parts, *([] if path.name == "model.keras" else [path.stem])] for path in paths]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-depth:]) for part in parts]
@@ -158,7 +157,7 @@ def _row(name: str, model: LoadedModel, pictures: Pictures, logits: NDArray[np.f
     probabilities = model.calibration.probabilities(logits)
     figures = metrics.summarize(pictures.labels, probabilities, model.class_names, "test")
     low, high = figures["accuracy_ci95"]
-    seconds = [row["seconds"] for row in read_history(model.path.parent / "history.csv")]
+    seconds = [row["seconds"] for row in known_history(model.path.parent) if "seconds" in row]
     return {
         "name": name,
         "model": model.info.model_name,
@@ -181,7 +180,7 @@ def _latencies(models: dict[str, LoadedModel]) -> list[float]:
     for name, model in models.items():
         where = inference.model_device(model.keras_model)
         picture = torch.zeros((1, model.image_size, model.image_size, 3), dtype=torch.uint8, device=where)
-        works[name] = partial(_answer, inference.native_forward(model.keras_model), picture)
+        works[name] = partial(_answer, model.forward, picture)
     return [1e3 * statistics.median(seconds) for seconds in take_turns(works, _TURNS).values()]
 
 
@@ -196,7 +195,7 @@ def _warnings(models: dict[str, LoadedModel]) -> list[str]:
     (first, reference), *others = models.items()
     found = []
     for name, model in others:
-        theirs, ours = model.info.config.get("data", {}), reference.info.config.get("data", {})
+        theirs, ours = model.info.data_options, reference.info.data_options
         keys = [key for key in ("split_seed", "val_fraction", "test_fraction") if theirs.get(key) != ours.get(key)]
         why = "on other data" if model.info.data_fingerprint != reference.info.data_fingerprint else ""
         if not why and keys:
@@ -211,6 +210,6 @@ def _write(found: Comparison, files: Sequence[Path]) -> None:
     write_json(found.directory / "comparison.json", found.to_dict())
     write_csv(found.directory / "comparison.csv", COLUMNS, [[row[key] for key in COLUMNS] for row in found.rows])
     names = [row["name"] for row in found.rows]
-    histories = {name: read_history(path.parent / "history.csv") for name, path in zip(names, files, strict=True)}
+    histories = {name: known_history(path.parent) for name, path in zip(names, files, strict=True)}
     if known := {name: rows for name, rows in histories.items() if rows}:
         plots.compared_curves(known, found.directory / "curves.png")

@@ -6,6 +6,7 @@ source name -> Source (encoded pictures) -> split -> Pictures (decoded in memory
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,7 +128,9 @@ def load_split(
         class_names: the model's; the source may have fewer.
         trained_on: fingerprint of the source the model was trained on.
         same_source: whether `data.source` is meant to be what the model was trained on. Then a split that training
-            carved is not replaced by the whole source, training pictures included, when the source has changed.
+            carved is not replaced by the whole source, training pictures included, when the source has changed; and a
+            folder or file of this machine must still be what it was: a file of somebody else, which names one of mine,
+            cannot know what is in it.
         most: take no more pictures than this, evenly spread.
         began_in: see `open_source`.
         tell: whether to log what a folder was taken for.
@@ -147,6 +150,11 @@ def load_split(
             raise DataError(
                 f"{source.name}: has changed since the model was trained on it, so the {split} split is lost; "
                 "name the data to measure all of it, training pictures included."
+            )
+        if data.source not in NAMED and not is_url(data.source):
+            raise DataError(
+                f"{source.name}: is not what the model was trained on, or has changed since. Only the model's file "
+                f"names it; name it to use it: --data={data.source}"
             )
         _log.warning("%s has changed since the model was trained on it", source.name)
     samples = _choose(source, data, split, trained_on)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kcv import artifact, inference, metrics
 from kcv.artifact import LoadedModel
 from kcv.distributed import connect
+from kcv.errors import ArtifactError, OutputError
 from kcv.evaluation.calibrating import recalibrate
 from kcv.evaluation.explanations import measure_explanations
 from kcv.evaluation.files import write_files
@@ -20,6 +21,7 @@ from kcv.names import cut_to_bytes
 from kcv.progress import Progress
 from kcv.redaction import data_without_credentials
 from kcv.reporting import write_page
+from kcv.untrusted import inside, refusing
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -84,51 +86,48 @@ def evaluate(
         The figures, and the folder with the files, see `kcv.evaluation.files`.
 
     Raises:
-        ArtifactError: the model cannot be opened.
+        ArtifactError: the model cannot be opened or run.
         DataError: the data cannot be read, lacks the split, or has classes that the model does not know; or no
             threshold gives the wanted precision.
-        OutputError: the folder cannot be written to.
+        OutputError: the folder cannot be written to, or is a link beside the model.
     """
     with connect() as group:
         with group.in_turn():
             loaded = model if isinstance(model, LoadedModel) else artifact.load(model, device=device)
+            directory = Path(output_dir) if output_dir is not None else _directory(loaded.path, data, split)
         if calibrate or abstain_precision is not None:
             own = data if artifact.is_own_data(loaded, data) else None
             loaded = recalibrate(loaded, abstain_precision, own, batch_size=batch_size, group=group)
         with group.in_turn():
             pictures = artifact.load_split(loaded, split, data, tell=data is not None)
         with Progress(len(pictures) // group.size if progress else None, f"evaluate {split}") as bar:
-            logits = inference.logits(
-                loaded.keras_model,
-                pictures,
-                batch_size=batch_size,
-                workers=None,
-                advance=bar.advance if progress else None,
-                group=group,
+            logits = loaded.logits(
+                pictures, batch_size=batch_size, advance=bar.advance if progress else None, group=group
             )
         first = group.first
     probabilities = loaded.calibration.probabilities(logits)
     figures = metrics.summarize(pictures.labels, probabilities, loaded.class_names, split, threshold=loaded.threshold)
-    directory = Path(output_dir) if output_dir is not None else _directory(loaded.path, data, split)
     result = Evaluation(figures, directory, pictures.labels, probabilities)
     if not first:
         return result
     if (calibrate or abstain_precision is not None) and split == "test" and data is None:
         # What the file says of itself was measured with the probabilities of before.
         artifact.describe_again(loaded.path, loaded.info.model_copy(update={"metrics": figures}))
-    history = loaded.path.parent / "history.csv"
-    write_files(directory, figures, loaded.keras_model, pictures, probabilities, history, draw=plots)
-    if explain:
-        result = replace(
-            result, explanations=measure_explanations(loaded.keras_model, pictures, directory, progress=progress)
-        )
+    # Heat maps differentiate the model, which nobody has tried before.
+    with refusing(loaded.path, ArtifactError, "cannot be explained"):
+        write_files(directory, figures, loaded.keras_model, pictures, probabilities, loaded.path.parent, draw=plots)
+        if explain:
+            found = measure_explanations(loaded.keras_model, pictures, directory, progress=progress)
+            result = replace(result, explanations=found)
     write_page(loaded.path, directory)
     return result
 
 
 def _directory(model: Path, source: str | None, split: str) -> Path:
+    """Returns a folder beside the model; a link there would lead out of the run, perhaps of somebody else's."""
     if source is None:
-        return model.parent / ("evaluation" if split == "test" else f"evaluation-{split}")
-    name = re.sub(r"[^\w.-]+", "-", Path(data_without_credentials(source)).name).strip("-.")
-    name = cut_to_bytes(name, _LONGEST_NAME) or "data"
-    return model.parent / f"evaluation-{name}-{split}"
+        name = "evaluation" if split == "test" else f"evaluation-{split}"
+    else:
+        of = re.sub(r"[^\w.-]+", "-", Path(data_without_credentials(source)).name).strip("-.")
+        name = f"evaluation-{cut_to_bytes(of, _LONGEST_NAME) or 'data'}-{split}"
+    return inside(model.parent, name, error=OutputError)

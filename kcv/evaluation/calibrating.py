@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from kcv import artifact, calibration, inference
+from kcv import artifact, calibration
 from kcv.artifact import LoadedModel
 from kcv.distributed import ALONE, Group
 
@@ -38,7 +38,7 @@ def recalibrate(
         OutputError: the file cannot be written.
     """
     pictures = artifact.load_split(model, "val", source)
-    logits = inference.logits(model.keras_model, pictures, batch_size=batch_size, workers=None, group=group)
+    logits = model.logits(pictures, batch_size=batch_size, group=group)
     found = calibration.fit(logits, pictures.labels)
     if abstain_precision is not None:
         found = found.with_threshold(logits, pictures.labels, abstain_precision, model.class_names)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kcv import metrics, plots
 from kcv.files import write_csv, write_json
 from kcv.mistakes import draw_mistakes, write_mistakes
-from kcv.reporting import read_history
+from kcv.reporting import known_history
 
 if TYPE_CHECKING:
     import keras
@@ -28,14 +28,14 @@ def write_files(
     model: keras.Model,
     pictures: Pictures,
     probabilities: NDArray[np.float64],
-    history: Path,
+    run: Path,
     *,
     draw: bool = True,
 ) -> None:
     """Writes the figures, the tables and the plots of a split.
 
     `metrics.json`, `per_class.csv`, the confusion matrix as counts and as shares of the true classes (CSV and plots),
-    the most confident mistakes (JSON and plot), ROC curves, the reliability diagram and, where there is a
+    the most confident mistakes (JSON and plot), ROC curves, the reliability diagram and, where there is a sound
     `history.csv`, the learning curves. Plots of an earlier evaluation are removed first.
 
     Args:
@@ -44,11 +44,10 @@ def write_files(
         model: the measured model; its heat maps are drawn beside the mistakes.
         pictures: the split.
         probabilities: [n, classes].
-        history: the `history.csv` of the run, if it is one.
+        run: the folder of the run, for its `history.csv`, if it has one.
         draw: whether to draw the plots.
 
     Raises:
-        DataError: the history is damaged.
         OutputError: the folder cannot be written to.
     """
     class_names, labels = list(figures["per_class"]), pictures.labels
@@ -66,7 +65,7 @@ def write_files(
         rows = [[true, *row] for true, row in zip(class_names, cells.tolist(), strict=True)]
         write_csv(folder / f"{name}.csv", ["true class", *class_names], rows)
     mistakes = write_mistakes(folder, pictures, probabilities, class_names)
-    epochs = read_history(history)
+    epochs = known_history(run)
     for name in PLOTS:
         for suffix in (".png", ".svg"):
             (folder / f"{name}{suffix}").unlink(missing_ok=True)  # it would show what was measured before

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from kcv import artifact, images, plots
 from kcv.artifact import LoadedModel
-from kcv.errors import ImageError
+from kcv.errors import ArtifactError, ImageError, OutputError
 from kcv.files import atomic
 from kcv.names import cut_to_bytes
+from kcv.untrusted import inside, refusing
 
 if TYPE_CHECKING:
     from kcv.explaining.explainer import Explainer
@@ -65,9 +66,9 @@ def explain(
 
     Raises:
         DataError: a path does not exist or stands for no picture.
-        ArtifactError: the model cannot be opened.
+        ArtifactError: the model cannot be opened or run.
         UsageError: there is no such method, class or layer.
-        OutputError: a file cannot be written (while rows are taken).
+        OutputError: the folder beside the model is a link, or a file cannot be written (while rows are taken).
     """
     # All names at once: the pictures that are about to be written must not be found among them.
     files = list(images.find([paths] if isinstance(paths, str | Path) else list(paths), recursive=recursive))
@@ -79,7 +80,7 @@ def explain(
     loaded = model if isinstance(model, LoadedModel) else artifact.load(model, device=device)
     position = class_position(loaded, class_name)
     explainer = explainer_of(loaded, layer)
-    folder = Path(output) if output is not None else loaded.path.parent / FOLDER
+    folder = Path(output) if output is not None else inside(loaded.path.parent, FOLDER, error=OutputError)
     job = _Job(loaded, explainer, method, position, folder)
     return job.rows(files, batch_size or loaded.preferred_batch)
 
@@ -126,10 +127,12 @@ class _Job:
     def _explain(self, pixels: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.float32], str, float]]:
         """Yields heat map, class and probability of each picture."""
         positions = None if self._position is None else [self._position] * len(pixels)
-        done = self._explainer.explain(pixels, classes=positions, methods=[self._method])
+        with refusing(self._model.path, ArtifactError, "cannot be explained"):
+            done = self._explainer.explain(pixels, classes=positions, methods=[self._method])
         heatmaps = done.maps[self._method].cpu().numpy()
         names = [self._model.class_names[position] for position in done.classes.tolist()]
-        probabilities = self._model.calibration.probabilities(done.logits.cpu().numpy())
+        logits = self._model.finite(done.logits.cpu().numpy())
+        probabilities = self._model.calibration.probabilities(logits)
         shown = probabilities[np.arange(len(pixels)), done.classes.cpu().numpy()]
         yield from zip(heatmaps, names, shown.tolist(), strict=True)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from kcv import artifact
 from kcv import images as pictures
 from kcv.artifact import LoadedModel
-from kcv.errors import UsageError, nearest
+from kcv.errors import ArtifactError, UsageError, nearest
 from kcv.explaining.layers import FeatureMap, choose, feature_maps
 from kcv.explaining.methods import METHODS, heatmaps
 from kcv.inference import model_device
@@ -26,6 +26,7 @@ from kcv.native.layers.lowered import Unsupported
 from kcv.native.lowering import lower
 from kcv.native.model import native_target
 from kcv.native.precision import in_float32
+from kcv.untrusted import refusing
 
 if TYPE_CHECKING:
     import keras
@@ -157,7 +158,7 @@ def gradcam(
         part of a picture speaks more for the class than another.
 
     Raises:
-        ArtifactError: the model cannot be opened.
+        ArtifactError: the model cannot be opened or run.
         UsageError: there is no such class, method or layer.
         ImageError: naming the first picture that cannot be read.
     """
@@ -172,7 +173,10 @@ def gradcam(
         for start in range(0, len(given), step):
             batch = pictures.stack(given[start : start + step], size, loaded.resize)
             classes = None if position is None else [position] * len(batch)
-            maps[start : start + step] = explainer.explain(batch, classes=classes, methods=[method]).maps[method].cpu()
+            with refusing(loaded.path, ArtifactError, "cannot be explained"):
+                done = explainer.explain(batch, classes=classes, methods=[method])
+            loaded.finite(done.logits.cpu().numpy())
+            maps[start : start + step] = done.maps[method].cpu()
     return maps
 
 
@@ -183,11 +187,13 @@ def explainer_of(loaded: LoadedModel, layer: str | None) -> Explainer:
     """Returns a model's explainer, made once for each layer that is asked for.
 
     Raises:
+        ArtifactError: the model cannot be run.
         UsageError: as of `Explainer`.
     """
     kept = _KEPT.setdefault(loaded.keras_model, {})
     if layer not in kept:
-        kept[layer] = Explainer(loaded.keras_model, layer=layer)
+        with refusing(loaded.path, ArtifactError, "cannot be explained"):
+            kept[layer] = Explainer(loaded.keras_model, layer=layer)
     return kept[layer]
 
 

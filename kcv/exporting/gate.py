@@ -43,7 +43,7 @@ class Parity:
             the model's calibration.
         agreement: part of the pictures (0-1) that both give the same class; ties within the tolerance count as the
             same.
-        keras_accuracy: of the Keras model in the precision that it was trained in (0-1); None without labels.
+        keras_accuracy: of the Keras model (0-1); None without labels.
         onnx_accuracy: of the file.
     """
 
@@ -90,7 +90,6 @@ class Parity:
 
 def compare(
     model: keras.Model,
-    trained: keras.Model | None,
     exported: OnnxModel,
     samples: Samples,
     calibration: Calibration | None = None,
@@ -100,7 +99,6 @@ def compare(
     Args:
         model: in float32. It is called as Keras does it, layer by layer, so that the native program, from which the
             file was made, is checked as well.
-        trained: the model in the precision it was trained in, where that is another one.
         exported: the file.
         samples: the pictures.
         calibration: how the model's logits become probabilities; None for softmax alone.
@@ -123,13 +121,12 @@ def compare(
     top = np.sort(native, axis=1)
     same |= top[:, -1] - top[:, -2] <= 2 * tolerance
     labels = samples.labels
-    trained_logits = native if trained is None or labels is None else _logits(trained, samples.pixels)
     return Parity(
         pictures=len(samples.pixels),
         max_difference=largest,
         tolerance=tolerance,
         agreement=float(same.mean()),
-        keras_accuracy=None if labels is None else accuracy(labels, trained_logits),
+        keras_accuracy=None if labels is None else accuracy(labels, native),
         onnx_accuracy=None if labels is None else accuracy(labels, ours),
         max_probability_difference=apart,
     )

@@ -15,6 +15,7 @@ from kcv.errors import DataError
 from kcv.files import expanded
 from kcv.images.clutter import is_clutter
 from kcv.redaction import data_without_credentials
+from kcv.untrusted import refusing
 
 if TYPE_CHECKING:
     from kcv.artifact import LoadedModel
@@ -96,11 +97,12 @@ def _labelled(model: LoadedModel, source: str | None, split: str, most: int) -> 
 
 
 def _holds_no_classes(path: Path) -> bool:
-    if os.path.isdir(path):  # unlike a Path's, it is False for a name that no file can have
-        # A cover beside the folders of the classes does not make them a heap of pictures.
-        folders = any(child.is_dir() and not is_clutter(child.name) for child in path.iterdir())
-        return not folders and next(images.walk(path, recursive=False), None) is not None
-    return os.path.isfile(path) and path.suffix.lower() != ".parquet"
+    with refusing(path, DataError):
+        if os.path.isdir(path):  # unlike a Path's, it is False for a name that no file can have
+            # A cover beside the folders of the classes does not make them a heap of pictures.
+            folders = any(child.is_dir() and not is_clutter(child.name) for child in path.iterdir())
+            return not folders and next(images.walk(path, recursive=False), None) is not None
+        return os.path.isfile(path) and path.suffix.lower() != ".parquet"
 
 
 def _spread(files: list[Path], most: int) -> list[Path]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kcv.errors import DataError
 from kcv.files import expanded, write_text
 from kcv.reporting.card import card
-from kcv.reporting.material import gather, model_in, read_history
+from kcv.reporting.material import gather, known_history, model_in
 from kcv.reporting.page import page
+from kcv.reporting.records import read_history
+from kcv.untrusted import inside
 
-__all__ = ["Report", "read_history", "report", "write_page"]
+__all__ = ["Report", "known_history", "read_history", "report", "write_page"]
 
 PAGE = "report.html"
 
@@ -39,11 +42,14 @@ def report(run: str | Path, output_dir: str | Path | None = None, *, evaluation:
 
     Raises:
         ArtifactError: there is no such model, or its file is damaged.
-        DataError: a file of the run is damaged; the message names it.
+        DataError: the figures of the run are damaged, or its evaluation is a link. Other files that cannot be read are
+            left out, with a warning.
         OutputError: the place cannot be written to.
     """
     model = model_in(expanded(run))
-    material = gather(model, Path(evaluation) if evaluation is not None else model.parent / "evaluation")
+    if evaluation is None:
+        evaluation = inside(model.parent, "evaluation", error=DataError)
+    material = gather(model, Path(evaluation))
     folder = expanded(output_dir) if output_dir is not None else model.parent
     made = Report(folder / PAGE, folder / "MODEL_CARD.md")
     write_text(made.page, page(material))

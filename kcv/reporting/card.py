@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import islice
 from typing import Any
 
+from kcv.names import plain
 from kcv.reporting.material import Material
+
+_MOST_CLASSES = 200
+_MARKUP = re.compile(r"([\\`*_\[\]<>|#&~!$])")
+_LINK = re.compile(r"(\w)(:(?=//)|\.(?<=www\.)|@)")
+"""What GitHub makes links and mentions of without any markup."""
 
 
 def card(material: Material) -> str:
@@ -24,10 +31,10 @@ def card(material: Material) -> str:
             {
                 "file": material.model.name,
                 "input": f"{info.image_size}x{info.image_size} RGB; other sizes: {info.resize}",
-                "classes": ", ".join(info.class_names),
+                "classes": ", ".join(info.class_names[:_MOST_CLASSES]) + _more(len(info.class_names)),
                 "parameters": f"{info.parameters['total']:,}",
                 "trained in": info.precision,
-                "starting weights": material.environment.get("weights") or "random",
+                "starting weights": material.weights,
                 "made": f"{info.created:%Y-%m-%d}, " + ", ".join(f"{k} {v}" for k, v in info.versions.items()),
             }
         ),
@@ -51,7 +58,7 @@ def card(material: Material) -> str:
         "## Use",
         "",
         "```sh",
-        f"python -m kcv predict PICTURE --model={shlex.quote(material.model.name)}",
+        f"python -m kcv predict PICTURE --model={shlex.quote(plain(material.model.name))}",
         "```",
         "",
     ]
@@ -61,7 +68,7 @@ def card(material: Material) -> str:
 def _results(metrics: dict[str, Any]) -> list[str]:
     low, high = metrics["accuracy_ci95"]
     lines = [
-        f"On {metrics['n']:,} {metrics['split']} pictures: accuracy {metrics['accuracy']:.2%} "
+        f"On {metrics['n']:,} {_plain(metrics['split'])} pictures: accuracy {metrics['accuracy']:.2%} "
         f"(95% interval {low:.2%} to {high:.2%})"
         + (f", macro F1 {metrics['macro_f1']:.4f}" if metrics.get("macro_f1") is not None else "")
         + (f", expected calibration error {metrics['ece']:.2%}" if metrics.get("ece") is not None else "")
@@ -70,10 +77,16 @@ def _results(metrics: dict[str, Any]) -> list[str]:
         "| class | precision | recall | F1 | pictures |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for name, scores in metrics["per_class"].items():
+    for name, scores in islice(metrics["per_class"].items(), _MOST_CLASSES):
         cells = ["–" if scores[key] is None else f"{scores[key]:.4f}" for key in ("precision", "recall", "f1")]
         lines.append(f"| {_plain(name)} | {' | '.join(cells)} | {scores['support']:,} |")
+    if more := _more(len(metrics["per_class"])):
+        lines += ["", f"The table goes on{more}: `metrics.json` has all."]
     return lines
+
+
+def _more(classes: int) -> str:
+    return f" ... and {classes - _MOST_CLASSES:,} more" if classes > _MOST_CLASSES else ""
 
 
 def _items(values: dict[str, Any]) -> list[str]:
@@ -81,5 +94,6 @@ def _items(values: dict[str, Any]) -> list[str]:
 
 
 def _plain(value: Any) -> str:
-    """Returns one line of text that Markdown shows as it is."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(value).split()))
+    """Returns one line of text that Markdown shows as it is: without markup, entities, formulas or links."""
+    line = plain(" ".join(str(value).split()))
+    return _LINK.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", line))

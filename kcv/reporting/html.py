@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
+
+from kcv.reporting.material import Plot
 
 _TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
@@ -54,13 +55,13 @@ def _cell(value: Any, bar: bool) -> str:
     return f"<td>{shown}</td>"
 
 
-def picture(path: Path | None, alt: str, caption: str = "") -> str:
+def picture(plot: Plot | None, alt: str, caption: str = "") -> str:
     """Returns a picture with its bytes in the page; nothing for None.
 
     As an image, not as inline SVG: what is in an image cannot run scripts or load anything.
     """
-    if path is None:
+    if plot is None:
         return ""
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    data = base64.b64encode(plot.content).decode("ascii")
     below = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
-    return f'<figure><img alt="{text(alt)}" src="data:{_TYPES[path.suffix]};base64,{data}">{below}</figure>'
+    return f'<figure><img alt="{text(alt)}" src="data:{_TYPES[plot.suffix]};base64,{data}">{below}</figure>'

@@ -2,53 +2,90 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import logging
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from kcv import artifact
 from kcv.artifact import ArtifactInfo
+from kcv.artifact.figures import checked_figures
 from kcv.errors import ArtifactError, DataError
+from kcv.reporting.records import Environment, Explanations, Mistake, Mistakes, read_history
+from kcv.untrusted import MOST_JSON_BYTES, inside, parse_json, read, read_bytes
 
-PLOTS = ("learning_curves", "confusion_matrix_normalized", "roc", "reliability", "mistakes")
-"""Names of the plots that a report shows, without their suffix."""
+PLOTS = {
+    "learning_curves": ".svg", "confusion_matrix_normalized": ".svg", "roc": ".svg", "reliability": ".svg",
+    "mistakes": ".png",  # photographs
+}  # fmt: skip
+"""The plots that a report shows, and their kind."""
+
+_MOST_CONFIG_BYTES = 2**20
+_MOST_PLOT_BYTES = 16 * 2**20
+
+_log = logging.getLogger(__name__)
+
+Record = TypeVar("Record", bound=BaseModel)
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawn plot.
+
+    Attributes:
+        suffix: `.svg` or `.png`.
+        content: the file.
+    """
+
+    suffix: str
+    content: bytes
 
 
 @dataclass(frozen=True)
 class Material:
-    """A run and what it came to.
+    """A run and what it came to. What is not there, or cannot be read, is left out.
 
     Attributes:
         folder: of the run.
         model: the model file.
+        bytes: its size.
         info: what the model file says of itself.
-        metrics: as in `metrics.json`; None where nothing was measured.
-        history: the rows of `history.csv`; empty where there is none.
-        environment: as in `environment.json`; empty where there is none.
-        config: the text of `config.yaml`; None where there is none.
-        mistakes: the rows of `mistakes.json`; empty where there is none.
-        explanations: as in `explanations.json`; empty where there is none.
-        plots: the files that are there, by the names of `PLOTS`.
+        metrics: as in `metrics.json`, see `kcv.artifact.figures`; None where nothing was measured.
+        history: the rows of `history.csv`.
+        environment: of `environment.json`; None where there is none.
+        config: the text of `config.yaml`.
+        mistakes: the rows of `mistakes.json`.
+        explanations: of `explanations.json`; None where there are none.
+        plots: those that are there, by the names of `PLOTS`.
     """
 
     folder: Path
     model: Path
+    bytes: int
     info: ArtifactInfo
     metrics: dict[str, Any] | None
     history: list[dict[str, float]] = field(default_factory=list)
-    environment: dict[str, Any] = field(default_factory=dict)
+    environment: Environment | None = None
     config: str | None = None
-    mistakes: list[dict[str, Any]] = field(default_factory=list)
-    explanations: dict[str, Any] = field(default_factory=dict)
-    plots: dict[str, Path] = field(default_factory=dict)
+    mistakes: list[Mistake] = field(default_factory=list)
+    explanations: Explanations | None = None
+    plots: dict[str, Plot] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """What to call the run: its name in the configuration, and its folder's."""
-        name = str(self.info.config.get("name", "run"))
+        name = str(self.info.config.get("name", "run"))[:100]
         return name if name == self.folder.name else f"{name} / {self.folder.name}"
+
+    @property
+    def weights(self) -> str:
+        """What the training began with."""
+        return str(self.environment.weights) if self.environment and self.environment.weights else "random"
 
     @property
     def minutes(self) -> float | None:
@@ -58,7 +95,7 @@ class Material:
 
 
 def gather(model: Path, evaluation: Path) -> Material:
-    """Reads what is there.
+    """Reads what is there. A run folder may be a stranger's: no link in it is followed.
 
     Args:
         model: the model file; what lies beside it belongs to its run.
@@ -66,43 +103,32 @@ def gather(model: Path, evaluation: Path) -> Material:
 
     Raises:
         ArtifactError: the model file is missing or damaged.
-        DataError: a file beside it is damaged; the message names it.
+        DataError: `metrics.json` is damaged. A report of other figures would mislead; whatever else cannot be read is
+            left out, and said to be.
     """
-    folder = model.resolve().parent
     info = artifact.read_info(model)
-    metrics = _json(evaluation / "metrics.json") or info.metrics
-    found = {name: [place / f"{name}.svg" for place in (evaluation, folder)] for name in PLOTS}
-    found["mistakes"] = [place / "mistakes.png" for place in (evaluation, folder)]  # photographs
-    mistakes = _json(evaluation / "mistakes.json")
-    config = folder / "config.yaml"
+    folder = model.parent.resolve()
+    measured = _file(evaluation, "metrics.json")
+    metrics = _figures(measured) if measured else info.metrics
+    mistakes = _record(evaluation, "mistakes.json", Mistakes)
     return Material(
         folder=folder,
         model=model,
+        bytes=model.stat().st_size,
         info=info,
         metrics=metrics,
-        history=read_history(folder / "history.csv"),
-        environment=_json(folder / "environment.json") or {},
-        config=config.read_text(encoding="utf-8") if config.is_file() else None,
-        mistakes=mistakes["mistakes"] if mistakes else [],
-        explanations=_json(evaluation / "explanations.json") or {},
-        plots={name: next(path for path in places if path.is_file()) for name, places in found.items() if any(
-            path.is_file() for path in places)},
-    )  # fmt: skip
+        history=known_history(folder),
+        environment=_record(folder, "environment.json", Environment),
+        config=_read(folder, "config.yaml", _text),
+        mistakes=mistakes.mistakes if mistakes else [],
+        explanations=_record(evaluation, "explanations.json", Explanations),
+        plots=_plots(evaluation, folder),
+    )
 
 
-def read_history(path: Path) -> list[dict[str, float]]:
-    """Returns the rows of a `history.csv`; none where there is no such file.
-
-    Raises:
-        DataError: it is damaged.
-    """
-    if not path.is_file():
-        return []
-    try:
-        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-        return [{key: float(value) for key, value in row.items()} for row in rows]
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: is not the history of a run: {error}") from None
+def known_history(folder: Path) -> list[dict[str, float]]:
+    """Returns the rows of a run's `history.csv`; none where there is no sound one, with a warning if it is damaged."""
+    return _read(folder, "history.csv", read_history) or []
 
 
 def model_in(run: Path) -> Path:
@@ -111,19 +137,58 @@ def model_in(run: Path) -> Path:
     Raises:
         ArtifactError: there is none.
     """
-    model = run / "model.keras" if run.is_dir() else run
-    if not model.is_file():
-        raise ArtifactError(f"{run}: no such run; a run folder holds model.keras")
+    model = run / "model.keras" if os.path.isdir(run) else run
+    try:
+        os.stat(model)
+    except FileNotFoundError:
+        raise ArtifactError(f"{run}: no such run; a run folder holds model.keras") from None
+    except (OSError, ValueError):
+        pass  # who opens it says why it cannot be
     return model
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
+def _figures(path: Path) -> dict[str, Any]:
+    values = parse_json(read_bytes(path, MOST_JSON_BYTES, DataError), path, DataError, otherwise="is damaged")
+    return checked_figures(values, str(path), DataError)
+
+
+def _plots(evaluation: Path, folder: Path) -> dict[str, Plot]:
+    plots = {}
+    for name, suffix in PLOTS.items():
+        for place in (evaluation, folder):
+            content = _read(place, f"{name}{suffix}", lambda path: read_bytes(path, _MOST_PLOT_BYTES, DataError))
+            if content is not None:
+                plots[name] = Plot(suffix, content)
+                break
+    return plots
+
+
+def _record(folder: Path, name: str, schema: type[Record]) -> Record | None:
+    return _read(folder, name, lambda path: read(path, schema, DataError))
+
+
+def _read(folder: Path, name: str, reader: Callable[[Path], Value]) -> Value | None:
+    """Reads a file of a folder; returns None, with a warning, where it cannot be read, and None where it is not."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is damaged: {error}") from None
-    if not isinstance(values, dict):
-        raise DataError(f"{path}: is damaged: it holds no object")
-    return values
+        path = _file(folder, name)
+        return reader(path) if path is not None else None
+    except DataError as error:
+        _log.warning("%s; left out", error)
+        return None
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    """Returns the path of a file in a folder; None where it is not there.
+
+    Raises:
+        DataError: it is a link.
+    """
+    path = inside(folder, name, error=DataError)
+    return path if os.path.lexists(path) else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_bytes(path, _MOST_CONFIG_BYTES, DataError).decode("utf-8")
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is no UTF-8 text") from None

@@ -76,15 +76,15 @@ def _training(material: Material) -> dict[str, Any]:
     info, environment = material.info, material.environment
     return {
         "model": info.model_name + (f" ({info.variant})" if info.variant else ""),
-        "starting weights": environment.get("weights") or "random",
+        "starting weights": material.weights,
         "data": info.data_name,
         "data fingerprint": info.data_fingerprint[:16],
         "classes": ", ".join(info.class_names[:30]) + (" ..." if len(info.class_names) > 30 else ""),
         "input": f"{info.image_size}x{info.image_size} RGB; other sizes: {info.resize}",
         "precision": info.precision,
-        "started": environment.get("started"),
+        "started": environment.started if environment else None,
         "best epoch": f"{info.best_epoch} of {len(material.history)}" if material.history else info.best_epoch,
-        "model file": f"{material.model.name}, {material.model.stat().st_size / 1e6:.1f} MB",
+        "model file": f"{material.model.name}, {material.bytes / 1e6:.1f} MB",
     }
 
 
@@ -127,9 +127,10 @@ def _classes(material: Material) -> str:
     if not material.metrics:
         return ""
     per_class = material.metrics["per_class"]
-    keys = [key for key in ("precision", "recall", "f1", "roc_auc", "average_precision") if key in _first(per_class)]
+    known = ("precision", "recall", "f1", "roc_auc", "average_precision")
+    keys = [key for key in known if any(key in scores for scores in per_class.values())]
     names = {"f1": "F1", "roc_auc": "ROC AUC", "average_precision": "avg. precision"}
-    rows = [(name, *(scores[key] for key in keys), f"{scores['support']:,}") for name, scores in per_class.items()]
+    rows = [(name, *(scores.get(key) for key in keys), f"{scores['support']:,}") for name, scores in per_class.items()]
     note = ""
     if len(rows) > _MOST_CLASSES:
         rows = sorted(rows, key=lambda row: (row[3] is None, row[3] or 0.0))[:_MOST_CLASSES]
@@ -149,8 +150,7 @@ def _calibration(material: Material) -> str:
 
 def _mistakes(material: Material) -> str:
     rows = [
-        (row["picture"], row["true"], row["predicted"], _percent(row["confidence"]),
-         "yes" if row.get("suspected_label_error") else "")
+        (row.picture, row.true, row.predicted, _percent(row.confidence), "yes" if row.suspected_label_error else "")
         for row in material.mistakes[:20]
     ]  # fmt: skip
     shown = table(("picture", "true class", "predicted", "confidence", "label in doubt"), rows, words=True)
@@ -167,9 +167,11 @@ def _mistakes(material: Material) -> str:
 
 def _explanations(material: Material) -> str:
     found = material.explanations
+    if found is None:
+        return ""
     rows = [
-        (name, row.get("deletion_auc"), row.get("insertion_auc"), row.get("rank_correlation"), row.get("flat"))
-        for name, row in found.get("methods", {}).items()
+        (name, row.deletion_auc, row.insertion_auc, row.rank_correlation, row.flat)
+        for name, row in found.methods.items()
     ]
     header = (
         "heat maps",
@@ -179,7 +181,7 @@ def _explanations(material: Material) -> str:
         "share that is flat",
     )
     note = (
-        f"Measured on {found.get('pictures')} pictures: the probability of the class while the pixels that a map points"
+        f"Measured on {found.pictures} pictures: the probability of the class while the pixels that a map points"
         " at are taken away first, or put in first; and how alike maps of random weights are (near 0 is good)."
     )
     shown = table(header, rows)
@@ -188,17 +190,17 @@ def _explanations(material: Material) -> str:
 
 def _environment(material: Material) -> str:
     environment = material.environment
-    if not environment:
+    if environment is None:
         return section("Environment", terms(material.info.versions))
-    packages = ", ".join(f"{name} {version}" for name, version in environment.get("packages", {}).items())
+    packages = ", ".join(f"{name} {version}" for name, version in environment.packages.items())
     shown = {
-        "device": f"{environment.get('device')} ({environment.get('device_name')})",
-        "threads": environment.get("threads"),
-        "platform": environment.get("platform"),
-        "python": environment.get("python"),
+        "device": f"{environment.device} ({environment.device_name})",
+        "threads": environment.threads,
+        "platform": environment.platform,
+        "python": environment.python,
         "packages": packages,
-        "git commit": environment.get("git_commit"),
-        "seed": environment.get("seed"),
+        "git commit": environment.git_commit,
+        "seed": environment.seed,
     }
     return section("Environment", terms(shown))
 
@@ -207,7 +209,7 @@ def _reproduce(material: Material) -> str:
     if material.config is None:
         return ""
     again = f"python -m kcv train {shlex.quote(str(material.folder / 'config.yaml'))} --output_dir=runs/again"
-    first = material.environment.get("command")
+    first = material.environment.command if material.environment else None
     return section(
         "Reproduce",
         f"<pre>{text(again)}</pre>",
@@ -220,10 +222,6 @@ def _answers(answers: Mapping[str, Any]) -> str:
     told = f"{_percent(answers['coverage'])} of the pictures, at confidence {answers['threshold']:.4f} and above"
     right = answers["precision"]
     return told if right is None else f"{told}; {_percent(right)} of them right"
-
-
-def _first(per_class: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    return next(iter(per_class.values()))
 
 
 def _trained(material: Material) -> str:

@@ -19,6 +19,7 @@ from kcv.distributed import ALONE, Group
 from kcv.errors import DataError
 from kcv.evaluation.files import write_files
 from kcv.files import write_json
+from kcv.native.precision import in_float32
 from kcv.tracking import config_without_credentials
 from kcv.training import environment
 from kcv.training.callbacks import Diverged
@@ -42,6 +43,7 @@ class Result:
     group: Group = ALONE
     counts: tuple[int, int] = (0, 0)  # parameters, and those that were trained, of the best epoch
     calibration: Calibration | None = None
+    _exact: keras.Model | None = None
 
     def save(self, epoch: int, figures: dict[str, Any] | None = None) -> None:
         """Writes the model file with the weights as they are, of the given epoch (from 1)."""
@@ -92,7 +94,7 @@ class Result:
             self.model,
             pictures,
             probabilities,
-            self.folder.history,
+            self.folder.path,
             draw=self.config.train.plots,
         )
         return figures
@@ -113,12 +115,14 @@ class Result:
         return found
 
     def _logits(self, pictures: Pictures) -> NDArray[np.float32]:
-        """Returns float32 [n, classes].
+        """Returns logits, float32 [n, classes], in the precision in which the model's file will answer.
 
         Raises:
             Diverged: some are no numbers, of pictures that the validation while training did not have.
         """
-        found = inference.logits(self.model, pictures, workers=self.config.data.workers, group=self.group)
+        if self._exact is None:
+            self._exact = in_float32(self.model)
+        found = inference.logits(self._exact, pictures, workers=self.config.data.workers, group=self.group)
         wrong = int((~np.isfinite(found).all(axis=1)).sum())
         if wrong:
             raise Diverged(

@@ -64,7 +64,7 @@ def test_a_real_lambda_model_is_refused_before_it_is_made(tmp_path):
         image_size=16,
         resize="squash",
         precision="float32",
-        parameters={},
+        parameters={"total": 2},
         data_name="d",
         data_fingerprint="",
         config={},

@@ -61,14 +61,14 @@ def test_a_file_with_one_wrong_weight_is_found_out(
     _damage(exported.path, tmp_path / "wrong.onnx", size_of_error)
     samples = to_check(model, None)
     with pytest.raises(ParityError, match="logits differ"):
-        compare(model.keras_model, None, OnnxModel(tmp_path / "wrong.onnx", device="cpu"), samples).check()
+        compare(model.keras_model, OnnxModel(tmp_path / "wrong.onnx", device="cpu"), samples).check()
 
 
 def test_ties_are_no_disagreement(exported: Export, trained_run: Run) -> None:
     model = load_model(trained_run.model_path)
     pixels = np.zeros((3, model.image_size, model.image_size, 3), np.uint8)
     file = OnnxModel(exported.path, device="cpu")
-    parity = compare(model.keras_model, None, file, Samples("black", pixels, None), model.calibration)
+    parity = compare(model.keras_model, file, Samples("black", pixels, None), model.calibration)
     assert (parity.agreement, parity.keras_accuracy, parity.onnx_accuracy) == (1.0, None, None)
     # Two classes with the same weights get logits that only rounding tells apart: whichever the file takes is right.
     for variable in model.keras_model.layers[-1].weights:
@@ -88,7 +88,7 @@ def test_ties_are_no_disagreement(exported: Export, trained_run: Run) -> None:
         def logits(self, batch: np.ndarray) -> np.ndarray:
             return self.compute(batch)[0]
 
-    tied = compare(model.keras_model, None, Turned(), Samples("black", pixels, None), model.calibration)
+    tied = compare(model.keras_model, Turned(), Samples("black", pixels, None), model.calibration)
     assert tied.agreement == 1.0
     tied.check()
 
@@ -104,7 +104,7 @@ def test_a_wrong_softmax_is_found_out(exported: Export, trained_run: Run, tmp_pa
     softmax.input[0] = "turned"
     onnx.save(graph, tmp_path / "wrong.onnx")
     wrong = OnnxModel(tmp_path / "wrong.onnx", device="cpu")
-    parity = compare(model.keras_model, None, wrong, to_check(model, None), model.calibration)
+    parity = compare(model.keras_model, wrong, to_check(model, None), model.calibration)
     assert parity.max_difference <= parity.tolerance
     with pytest.raises(ParityError, match="probabilities differ"):
         parity.check()
@@ -115,7 +115,7 @@ def test_a_model_of_nans_has_no_parity_with_anything(exported: Export, trained_r
     for variable in model.keras_model.layers[-1].weights:
         variable.assign(np.full(variable.shape, np.nan, np.float32))
     file = OnnxModel(exported.path, device="cpu")
-    parity = compare(model.keras_model, None, file, to_check(model, None), model.calibration)
+    parity = compare(model.keras_model, file, to_check(model, None), model.calibration)
     with pytest.raises(ParityError, match="logits differ by up to inf"):
         parity.check()
 

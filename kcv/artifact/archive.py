@@ -1,0 +1,170 @@
+"""The zip archive that a model file is: what may be in it, and its members, read in bounded memory and time."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+from kcv.errors import ArtifactError
+from kcv.names import plain
+from kcv.untrusted import opened, refusing
+
+WEIGHTS_MEMBER = "model.weights.h5"
+CONFIG_MEMBER = "config.json"
+INFO_MEMBER = "kcv.json"
+_MEMBERS = frozenset({"metadata.json", CONFIG_MEMBER, WEIGHTS_MEMBER, INFO_MEMBER})
+_ASSETS = "assets/"
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Others ask for memory of their own: LZMA for a dictionary of up to 4 GB."""
+
+MOST_RATIO = 20
+"""Of what is unpacked over what it takes in the file, for large members; weights hardly compress."""
+SLACK = 2**20
+"""Bytes that may be had without regard to the ratio: JSON and small weights compress well."""
+
+_MOST_BYTES = 16 * 2**30
+_MOST_DIRECTORY = 2**20
+_MOST_MEMBERS = 1000
+_PIECE = 2**20
+_ENCRYPTED = 1
+
+
+class Archive:
+    """An open model file, whose directory has been checked.
+
+    Attributes:
+        path: of the file.
+        bytes: its size.
+    """
+
+    def __init__(self, path: Path, size: int, members: dict[str, zipfile.ZipInfo], file: zipfile.ZipFile) -> None:
+        self.path = path
+        self.bytes = size
+        self._members = members
+        self._file = file
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    @property
+    def members(self) -> list[zipfile.ZipInfo]:
+        """What is in it, in its order."""
+        return list(self._members.values())
+
+    def read(self, name: str, most: int = _MOST_BYTES) -> bytes:
+        """Reads a whole member.
+
+        Args:
+            name: of the member.
+            most: bytes that it may have.
+
+        Raises:
+            ArtifactError: it is not there, larger, or damaged.
+        """
+        if name not in self._members:
+            hint = "it was not written by kcv" if name == INFO_MEMBER else "it is not a Keras model"
+            raise ArtifactError(f"{self.path}: has no {name}: {hint}")
+        if self._members[name].file_size > most:
+            raise ArtifactError(f"{self.path}: its {name} is larger than {most:,} bytes")
+        content = io.BytesIO()
+        for piece in self.pieces(name):
+            content.write(piece)
+        return content.getvalue()
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """Yields a member in pieces. Read at once, it could unpack to more than it says before anybody notices.
+
+        Raises:
+            ArtifactError: it is damaged.
+        """
+        with refusing(self.path, ArtifactError, f"its {name} is damaged"), self._file.open(name) as stream:
+            while piece := stream.read(_PIECE):
+                yield piece
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[Archive]:
+    """Opens a model file and checks what it says is in it; reads none of it.
+
+    Raises:
+        ArtifactError: it is missing, cannot be read or is no archive; or it holds what no model file holds, anything
+            twice, anything encrypted or packed by another method than deflate, or anything that unpacks to far more
+            than it is.
+    """
+    size = _size(path)
+    with opened(path, ArtifactError) as stream:
+        bounded = _DirectoryFirst(stream)
+        with refusing(path, ArtifactError, "not a model file, or a damaged one"):
+            file = zipfile.ZipFile(cast("IO[bytes]", bounded))
+        bounded.most = None
+        with file:
+            yield Archive(path, size, _checked(file.infolist(), size, str(path)), file)
+
+
+def _size(path: Path) -> int:
+    """Returns a file's size in bytes; what is no file is told as what it is."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such model file") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
+        raise ArtifactError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise ArtifactError(f"{path}: is a folder; expected a model file such as {path / 'model.keras'}")
+    if stat.S_ISREG(found.st_mode) and path.suffix.lower() == ".onnx":
+        raise ArtifactError(f"{path}: is an ONNX file, which predict and info take; here the .keras file is needed")
+    return found.st_size
+
+
+def _checked(found: list[zipfile.ZipInfo], size: int, origin: str) -> dict[str, zipfile.ZipInfo]:
+    """Returns the members of a file of `size` bytes by name."""
+    if len(found) > _MOST_MEMBERS:
+        raise ArtifactError(f"{origin}: holds {len(found):,} members, which no model file does")
+    members: dict[str, zipfile.ZipInfo] = {}
+    for member in found:
+        name = member.filename
+        shown = repr(plain(name[:100]))
+        if name not in _MEMBERS and not (name.startswith(_ASSETS) and ".." not in name.split("/")):
+            raise ArtifactError(f"{origin}: holds {shown}, which no model file has")
+        if name in members:
+            raise ArtifactError(f"{origin}: holds {shown} twice")
+        if member.flag_bits & _ENCRYPTED:
+            raise ArtifactError(f"{origin}: its {shown} is encrypted")
+        if member.compress_type not in _METHODS:
+            raise ArtifactError(f"{origin}: its {shown} is packed by a method that model files do not use")
+        if member.file_size > min(_MOST_BYTES, SLACK + MOST_RATIO * member.compress_size):
+            raise ArtifactError(f"{origin}: its {shown} would unpack to {member.file_size:,} bytes")
+        if member.header_offset + member.compress_size > size:
+            raise ArtifactError(f"{origin}: its directory is damaged: {shown} would lie behind its end")
+        members[name] = member
+    return members
+
+
+class _DirectoryFirst:
+    """A file whose directory zipfile reads: in one piece, which is bounded here, and makes an object of each entry.
+
+    Attributes:
+        most: bytes of one piece; None for as many as are asked for.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.most: int | None = _MOST_DIRECTORY
+
+    def read(self, size: int = -1) -> bytes:
+        """Reads a piece."""
+        if self.most is None:
+            return self._stream.read(size)
+        content = self._stream.read(self.most + 1 if size < 0 else min(size, self.most + 1))
+        if len(content) > self.most:
+            raise ValueError(f"its directory is larger than {self.most:,} bytes")
+        return content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

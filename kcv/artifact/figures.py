@@ -1,0 +1,105 @@
+"""The figures of a split as files hold them: what their readers may rely on.
+
+`kcv.metrics.summarize` makes them. What an earlier kcv did not write is optional here, and what a later one writes more
+is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from kcv.errors import ArtifactError, KcvError
+from kcv.names import plain
+
+MOST_CLASSES = 100_000
+_MOST_COUNT = 10**12
+_MOST_LOSS = 1e6
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Loss = Annotated[float, Field(ge=0, le=_MOST_LOSS)]
+Count = Annotated[int, Field(ge=0, le=_MOST_COUNT)]
+Name = Annotated[str, StringConstraints(max_length=1000)]
+Interval = Annotated[list[Share], Field(min_length=2, max_length=2)]
+
+
+class _Part(BaseModel):
+    """Strict: what is read is used as it stands, not as it might be converted."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+class ClassFigures(_Part):
+    """One class; see `kcv.metrics.confusion.class_scores`."""
+
+    precision: Share | None
+    recall: Share | None
+    f1: Share | None
+    support: Count
+    roc_auc: Share | None = None
+    average_precision: Share | None = None
+
+
+class ConfusedPair(_Part):
+    """A frequent mistake; see `kcv.metrics.confusion.confused_pairs`."""
+
+    true: Name
+    predicted: Name
+    count: Count
+    share: Share
+
+
+class Abstention(_Part):
+    """What a model comes to that says unsure; see `kcv.metrics.summary.abstention`."""
+
+    threshold: Share
+    coverage: Share
+    precision: Share | None
+    precision_ci95: Interval | None = None
+
+
+class Figures(_Part):
+    """All figures of one split; see `kcv.metrics.summarize`."""
+
+    split: Name
+    n: Annotated[int, Field(ge=1, le=_MOST_COUNT)]
+    accuracy: Share
+    accuracy_ci95: Interval
+    macro_f1: Share | None = None
+    macro_f1_ci95: Interval | None = None
+    top_k_accuracy: Annotated[dict[Name, Share | None], Field(max_length=100)] = {}
+    roc_auc_macro: Share | None = None
+    average_precision_macro: Share | None = None
+    log_loss: Loss | None = None
+    brier: Loss | None = None
+    ece: Share | None = None
+    confused_pairs: Annotated[list[ConfusedPair], Field(max_length=100)] = []
+    per_class: Annotated[dict[Name, ClassFigures], Field(min_length=1, max_length=MOST_CLASSES)]
+    abstention: Abstention | None = None
+
+
+def checked_figures(values: Any, origin: str, error: type[KcvError] = ArtifactError) -> dict[str, Any]:
+    """Returns figures as they are, if they are what `Figures` says.
+
+    Args:
+        values: as read from JSON.
+        origin: the file's name, for the message.
+        error: the kind that is raised.
+
+    Raises:
+        KcvError: as `error`; the message names the first key that is wrong.
+    """
+    try:
+        Figures.model_validate(values)
+    except ValidationError as caught:
+        raise error(f"{origin}: is damaged: {first_problem(caught)}") from None
+    figures: dict[str, Any] = values
+    return figures
+
+
+def first_problem(error: ValidationError) -> str:
+    """Returns the first thing that is wrong, and where, as one short line."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    key = plain(".".join(str(part) for part in first["loc"])[:100])
+    return f"{key}: {first['msg']}" if key else first["msg"]

@@ -106,7 +106,7 @@ class LoadedModel:
         self,
         pictures: Pictures,
         *,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
         workers: int | None = None,
         advance: Callable[[int], object] | None = None,
         group: Group | None = None,

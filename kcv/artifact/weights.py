@@ -37,7 +37,12 @@ def check_weights(content: bytes, stored: int, origin: str) -> int:
         ArtifactError: it is damaged, or its weights are links, in other files, not stored in full, or no numbers.
     """
     with refusing(origin, ArtifactError, "its weights cannot be read"), h5py.File(io.BytesIO(content), "r") as file:
-        total = _checked(file, origin)
+        return check_datasets(file, stored, origin)
+
+
+def check_datasets(file: h5py.File, stored: int, origin: str) -> int:
+    """Checks an open HDF5 file; arguments, result and errors as of `check_weights`."""
+    total = _checked(file, origin)
     if total > SLACK + MOST_RATIO * stored:
         raise ArtifactError(f"{origin}: its weights would unpack to {total:,} bytes, and the file has {stored:,}")
     return total

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv import artifact, inference, metrics
+from kcv import artifact, metrics
 from kcv.artifact import LoadedModel
 from kcv.distributed import connect
 from kcv.errors import ArtifactError, OutputError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import keras
 import numpy as np
 
 from kcv import artifact, untrusted
-from kcv.artifact.bounds import check_weights
+from kcv.artifact.weights import check_datasets
 from kcv.errors import ArtifactError, WeightsError, first_line
 from kcv.models.inputs import Normalisation
 from kcv.models.transfer import variants
@@ -132,7 +133,7 @@ def _classes_of(path: Path, features: int) -> int | None:
     with untrusted.opened(path, WeightsError) as stream, untrusted.refusing(path, WeightsError, damaged):
         try:
             with h5py.File(stream, "r") as file:
-                check_weights(file, str(path))
+                check_datasets(file, os.fstat(stream.fileno()).st_size, str(path))
                 file.visititems(visit)
         except ArtifactError as error:
             raise WeightsError(str(error)) from None

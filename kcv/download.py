@@ -12,7 +12,9 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,6 +23,7 @@ from typing import Any, Protocol, TypeAlias
 
 from kcv.errors import DataError, OutputError
 from kcv.files import atomic, expanded, home
+from kcv.untrusted import refusing
 
 _log = logging.getLogger(__name__)
 
@@ -142,6 +145,56 @@ def download(url: str, path: Path, *, checksum: str, size: int | None = None, op
                 f"{url}: what came is not the expected file ({received:,} of {size:,} bytes, "
                 f"{algorithm} {digest.hexdigest()[:16]}... instead of {expected[:16]}...); nothing was kept."
             )
+
+
+def fetch(url: str, *, most: int, seconds: float) -> bytes:
+    """Returns a small file that the user names, of which no checksum is known.
+
+    Args:
+        url: http or https; what begins as https stays it.
+        most: bytes that it may have.
+        seconds: that it may take in all.
+
+    Raises:
+        DataError: another kind of URL, or one with a password; no connection, the server says no, or sends too much or
+            too slowly.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        secret = parts.username is not None or parts.password is not None
+    except ValueError as error:
+        raise DataError(f"{url}: is no URL ({error}).") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise DataError(f"{url}: only URLs of http and https are read; download the file first.")
+    if secret:
+        raise DataError("a URL holds a name or a password; download the file first.")
+    end, content = time.monotonic() + seconds, bytearray()
+    plain = urllib.parse.quote(url, safe=":/?#[]@!$&'()*+,;=%")  # a name as a browser shows it
+    with refusing(url, DataError, "cannot be downloaded"), _telling_of(url):
+        response = _OPENER.open(plain, timeout=min(seconds, _TIMEOUT))
+    with response, refusing(url, DataError, "cannot be downloaded"), _telling_of(url):
+        while chunk := response.read1(min(_CHUNK, most + 1 - len(content))):
+            content += chunk
+            if len(content) > most:
+                raise DataError(f"{url} cannot be downloaded (it is larger than {most:,} bytes).")
+            if time.monotonic() > end:
+                raise DataError(f"{url} cannot be downloaded (it takes longer than {seconds:g} seconds).")
+        if response.length:
+            raise DataError(f"{url} cannot be downloaded (it broke off, {response.length:,} bytes are missing).")
+    return bytes(content)
+
+
+class _StaysEncrypted(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection from https to anything else: what is asked for would be sent in clear."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        kind = urllib.parse.urlsplit(newurl).scheme
+        if kind != "https" and (kind != "http" or req.type == "https"):
+            raise urllib.error.URLError(f"it leads to {newurl[:100]}, which is not read")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+_OPENER = urllib.request.build_opener(_StaysEncrypted)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kcv import artifact, images, plots
 from kcv.artifact import LoadedModel
-from kcv.errors import ArtifactError, ImageError, OutputError
+from kcv.errors import ArtifactError, DataError, ImageError, OutputError
 from kcv.files import atomic
 from kcv.names import cut_to_bytes
 from kcv.untrusted import inside, refusing
@@ -70,8 +70,11 @@ def explain(
         UsageError: there is no such method, class or layer.
         OutputError: the folder beside the model is a link, or a file cannot be written (while rows are taken).
     """
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    if urls := [path for path in given if isinstance(path, str) and "://" in path]:
+        raise DataError(f"{urls[0]}: explain reads no URLs; download the picture first.")
     # All names at once: the pictures that are about to be written must not be found among them.
-    files = list(images.find([paths] if isinstance(paths, str | Path) else list(paths), recursive=recursive))
+    files = list(images.find(given, recursive=recursive))
     if isinstance(model, str | Path):
         artifact.read_info(model)  # says what is wrong with a file before anything heavy is imported
     from kcv.explaining.explainer import check_method, class_position, explainer_of

@@ -9,12 +9,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from kcv import images
 from kcv.classifier import Classifier, open_classifier
 from kcv.errors import DataError, UsageError
 from kcv.launch import Launch
 from kcv.prediction.job import Job, classified
 from kcv.prediction.parts import Parts
+from kcv.prediction.urls import Picture, found
 from kcv.progress import Progress
 from kcv.rows import check_suffix, open_rows
 
@@ -41,8 +41,8 @@ def predict(
     picture that cannot be read gives a row that says so.
 
     Args:
-        paths: pictures, folders and glob patterns, checked at once; or an iterator, whose paths are taken as they come
-            and all stand for pictures.
+        paths: pictures, folders, glob patterns and URLs, checked at once (a URL is fetched when it is its turn); or an
+            iterator, whose paths are taken as they come and all stand for pictures.
         model: a model file (`.keras` or `.onnx`), or an opened one.
         top_k: how many classes a row ranks; by default 1, for a single picture 5. At most the number of classes.
         threshold: the confidence (0-1) below which a row's label is `unsure`; by default the model's own, if it has
@@ -77,7 +77,7 @@ def predict(
         needed = "--output=FILE" if output is None else "names of files or folders, not a list on standard input"
         raise UsageError(f"predict: {who} need{'' if launch.several else 's'} {needed}.")
     named = [] if isinstance(paths, Iterator) else [paths] if isinstance(paths, str | Path) else list(paths)
-    files = map(Path, paths) if isinstance(paths, Iterator) else images.find(named, recursive=recursive)
+    files: Iterator[Picture] = map(Path, paths) if isinstance(paths, Iterator) else found(named, recursive=recursive)
     first_two = list(islice(files, 2))
     if not first_two:
         raise DataError("no pictures were named.")
@@ -90,19 +90,19 @@ def predict(
     bar = None
     if progress:
         # Names are cheaper to read twice than to hold. A list that arrives by and by has no length.
-        counted = images.find(named, recursive=recursive) if sys.stderr.isatty() else ()
+        counted = found(named, recursive=recursive) if sys.stderr.isatty() else ()
         total = sum(1 for _ in counted)
         bar = Progress(total, "predict")
     least = threshold if threshold is not None else model.threshold
     job = Job(model, min(ranked, len(model.class_names)), batch_size or model.preferred_batch, least or None)
     if in_parts and output is not None:
         origin = str(path_of_model)
-        parts = Parts(job, output, lambda: images.find(named, recursive=recursive), launch, origin)
+        parts = Parts(job, output, lambda: found(named, recursive=recursive), launch, origin)
         return parts.rows(resume=resume or launch.restarts > 0, bar=bar)
     return _rows(job, chain(first_two, files), output, bar)
 
 
-def _rows(job: Job, files: Iterator[Path], output: Path | None, bar: Progress | None) -> Iterator[dict[str, Any]]:
+def _rows(job: Job, files: Iterator[Picture], output: Path | None, bar: Progress | None) -> Iterator[dict[str, Any]]:
     with ExitStack() as stack:
         writer = stack.enter_context(open_rows(output, job.columns)) if output is not None else None
         if bar is not None:

@@ -8,7 +8,6 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from kcv import images
 from kcv.classifier import Classifier, usable_cores
 from kcv.errors import ImageError
+from kcv.prediction.urls import Picture, Url
 from kcv.rows import UNSURE
 
 Decoded: TypeAlias = NDArray[np.uint8] | ImageError
@@ -45,17 +45,18 @@ class Job:
         more += [f"{name}_{rank}" for rank in range(2, self.top_k + 1) for name in ("label", "confidence")]
         return ["path", "label", "confidence", "error", *more]
 
-    def decode(self, files: Sequence[Path]) -> list[Decoded]:
+    def decode(self, files: Sequence[Picture]) -> list[Decoded]:
         """Returns each picture, uint8 [size, size, 3], or why it cannot be read."""
         decoded: list[Decoded] = []
         for path in files:
             try:
-                decoded.append(images.load(path, self.model.image_size, self.model.resize))
+                content = path.read() if isinstance(path, Url) else path
+                decoded.append(images.load(content, self.model.image_size, self.model.resize, name=str(path)))
             except ImageError as error:
                 decoded.append(error)
         return decoded
 
-    def classify(self, files: Sequence[Path], decoded: Sequence[Decoded]) -> list[dict[str, Any]]:
+    def classify(self, files: Sequence[Picture], decoded: Sequence[Decoded]) -> list[dict[str, Any]]:
         """Returns the rows of decoded pictures."""
         pixels = [picture for picture in decoded if not isinstance(picture, ImageError)]
         scores = iter(self.model.predict(pixels, batch_size=len(pixels)) if pixels else ())
@@ -64,11 +65,11 @@ class Job:
             for path, picture in zip(files, decoded, strict=True)
         ]
 
-    def _failed(self, path: Path, error: ImageError) -> dict[str, Any]:
+    def _failed(self, path: Picture, error: ImageError) -> dict[str, Any]:
         row: dict[str, Any] = {**dict.fromkeys(self.columns), "path": str(path)}
         return {**row, "error": str(error), "probabilities": None}
 
-    def _row(self, path: Path, scores: NDArray[np.float32]) -> dict[str, Any]:
+    def _row(self, path: Picture, scores: NDArray[np.float32]) -> dict[str, Any]:
         names = self.model.class_names
         row: dict[str, Any] = {**dict.fromkeys(self.columns), "path": str(path), "error": ""}
         # A stable sort of the negated scores: of equal classes the first comes first, as argmax has it.
@@ -84,7 +85,7 @@ class Job:
         return row
 
 
-def classified(job: Job, files: Iterator[Path]) -> Generator[list[dict[str, Any]]]:
+def classified(job: Job, files: Iterator[Picture]) -> Generator[list[dict[str, Any]]]:
     """Yields the rows of each batch, in order.
 
     Threads decode batches ahead. A model that may be called from several threads classifies in them as well, so that
@@ -97,7 +98,7 @@ def classified(job: Job, files: Iterator[Path]) -> Generator[list[dict[str, Any]
         size = max(1, math.ceil(len(head) / cores))
     files = chain(head, files)
 
-    def work(batch: list[Path]) -> tuple[list[Path], list[Decoded], list[dict[str, Any]] | None]:
+    def work(batch: list[Picture]) -> tuple[list[Picture], list[Decoded], list[dict[str, Any]] | None]:
         decoded = job.decode(batch)
         return batch, decoded, job.classify(batch, decoded) if job.model.concurrent else None
 

@@ -16,13 +16,14 @@ from typing import Any, BinaryIO
 
 from kcv.errors import OutputError
 from kcv.files import atomic
+from kcv.prediction.urls import Picture
 from kcv.untrusted import opened, refusing
 
 _LONGEST_LINE = 64 * 2**20
 """Bytes; a row has about 30 for each class."""
 
 
-def state_of(files: Iterable[Path], prediction: str) -> str:
+def state_of(files: Iterable[Picture], prediction: str) -> str:
     """Returns what a part is made of: SHA-256 (hex) of its prediction and of its pictures' sizes and times, in order.
 
     Not of their bytes, which would take as long to read as a good part of the prediction. The time of the last change
@@ -35,7 +36,7 @@ def state_of(files: Iterable[Path], prediction: str) -> str:
     digest = hashlib.sha256(prediction.encode() + b"\0")
     for path in files:
         try:
-            found = os.stat(path)
+            found = os.stat(str(path))
             told = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
         except (OSError, ValueError):
             told = "none"
@@ -66,7 +67,7 @@ def write_part(path: Path, batches: Iterable[Sequence[dict[str, Any]]], state: s
         stream.write(seal + digest.hexdigest().encode("ascii"))
 
 
-def is_sound(path: Path, files: Sequence[Path], columns: Sequence[str], prediction: str) -> bool:
+def is_sound(path: Path, files: Sequence[Picture], columns: Sequence[str], prediction: str) -> bool:
     """Tells whether a part is there, as it was written, and of these pictures as they are now.
 
     Args:
@@ -125,7 +126,7 @@ def _line(stream: BinaryIO) -> bytes:
     return line
 
 
-def _is_row(row: Any, file: Path, columns: Sequence[str]) -> bool:
+def _is_row(row: Any, file: Picture, columns: Sequence[str]) -> bool:
     """Tells whether a value is the row of a picture: a checksum says who wrote it, not what."""
     if not isinstance(row, dict) or row.keys() != {*columns, "probabilities"}:
         return False

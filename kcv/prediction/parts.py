@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from kcv.files import model_file, write_json
 from kcv.launch import Launch
 from kcv.prediction.job import Job, classified
 from kcv.prediction.part_file import is_sound, read_part, state_of, write_part
+from kcv.prediction.urls import Find, Picture
 from kcv.progress import Progress
 from kcv.rows import open_rows
 from kcv.untrusted import read_json
@@ -46,7 +47,7 @@ class Parts:
         model: the model file, for the record.
     """
 
-    def __init__(self, job: Job, output: Path, find: Callable[[], Iterator[Path]], launch: Launch, model: str) -> None:
+    def __init__(self, job: Job, output: Path, find: Find, launch: Launch, model: str) -> None:
         self._job = job
         self._output = output
         self._find = find
@@ -76,7 +77,7 @@ class Parts:
         """Describes the prediction: parts of another one must not be mixed with its own."""
         names, count = hashlib.sha256(), 0
         for path in self._find():
-            names.update(os.fsencode(path) + b"\0")
+            names.update(os.fsencode(str(path)) + b"\0")
             count += 1
         model = model_file(self._model)
         status = model.stat() if model.is_file() else None
@@ -133,14 +134,14 @@ class Parts:
         else:
             self._mark(self._launch.rank).touch()
 
-    def _kept(self, number: int, files: list[Path]) -> bool:
+    def _kept(self, number: int, files: list[Picture]) -> bool:
         """Tells whether a part need not be done: it is there, and whole, and of these pictures as they are now."""
         path = self._part(number)
         if is_sound(path, files, self._job.columns, self._of):
             self._sound[number] = len(files)
         return number in self._sound
 
-    def _do(self, number: int, files: list[Path]) -> None:
+    def _do(self, number: int, files: list[Picture]) -> None:
         state = state_of(files, self._of)  # before they are read: what changes meanwhile is done anew next time
         write_part(self._part(number), classified(self._job, iter(files)), state)
         self._sound[number] = len(files)
@@ -158,7 +159,7 @@ class Parts:
             time.sleep(_LOOK_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _wait(self, number: int, files: list[Path]) -> None:
+    def _wait(self, number: int, files: list[Picture]) -> None:
         """Waits for a part of another process; should that process die, torchrun ends this one, too."""
         owner = number % self._launch.size
         while number not in self._sound:

@@ -92,6 +92,11 @@ def test_names_differ_even_without_case_and_where_a_number_is_taken() -> None:
     assert max(map(len, made)) < 70
 
 
+def test_urls_are_refused_in_one_line() -> None:
+    with pytest.raises(DataError, match=r"https://x/cat.jpg: explain reads no URLs; download the picture first"):
+        explain("https://x/cat.jpg", "none.keras")
+
+
 def test_names_are_cut_by_bytes_and_never_within_a_character() -> None:
     names = FileNames()
     made = [

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kcv.data.classes import align, listed
+from kcv.data.classes import align
 from kcv.data.dataset import SPLITS, Samples, Source
 from kcv.data.file_names import FileNames, FilePaths
 from kcv.data.layout import EXPECTED, Layout, understand
@@ -73,8 +73,8 @@ def _require_different(class_names: list[str], name: str) -> None:
     for class_name in class_names:
         form = unicodedata.normalize("NFC", class_name)
         if form in forms:
-            both = listed([ascii(forms[form]), ascii(class_name)])
-            raise DataError(f"{name}: two class folders have one name in two Unicode forms, {both}; merge them.")
+            both = f"{forms[form]!a} and {class_name!a}"
+            raise DataError(f"{name}: the class folders {both} have one name in two Unicode forms; merge them.")
         forms[form] = class_name
 
 

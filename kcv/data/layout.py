@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
+from kcv.data.split_folders import MOST_WRAPPED, named_splits, unwrapped
 from kcv.data.split_names import split_of, split_within
 from kcv.data.tree import Tree, join
 from kcv.errors import DataError
@@ -28,8 +29,6 @@ from kcv.names import shortened
 EXPECTED: Final = (
     "expected one folder a class with its pictures, PATH/<class>/*.jpg, or PATH/train|val|test/<class>/*.jpg"
 )
-_MOST_WRAPPED = 8
-"""Folders in folders that are passed through to find splits; what is deeper is no wrapping."""
 
 
 @dataclass
@@ -62,43 +61,14 @@ def understand(tree: Tree, name: str) -> Layout:
     """
     tree.require("")
     place = ""
-    for _ in range(_MOST_WRAPPED):
-        if named := _named(tree, place):
+    for _ in range(MOST_WRAPPED):
+        if named := named_splits(tree, place):
             return _Reading(tree, name, place, named).layout()
         holding = tree.holding(place)
         if len(holding) != 1:
             break
         place = join(place, holding[0])
     return _class_folders(tree, name)
-
-
-def _named(tree: Tree, place: str) -> dict[str, str]:
-    """Returns the folders in a folder that are called like splits, and which ones."""
-    exact = {folder: split for folder in tree.folders(place) if (split := split_of(folder))}
-    if len(set(exact.values())) > 1:
-        return exact
-    rest = [folder for folder in tree.holding(place) if folder not in exact]
-    within = {folder: split for folder in rest if (split := split_within(folder))}
-    found = {**exact, **within}
-    if not within or len(set(found.values())) < 2:
-        return exact
-    if len(within) == len(rest):
-        return found
-    classes = [set(tree.holding(_unwrapped(tree, place, folder, split))) for folder, split in found.items()]
-    return found if set.intersection(*classes) else exact
-
-
-def _unwrapped(tree: Tree, place: str, folder: str, split: str) -> str:
-    """Returns the place of a split's class folders: in `train/train` they are in the inner folder."""
-    place = join(place, folder)
-    for _ in range(_MOST_WRAPPED):
-        holding = tree.holding(place)
-        if len(holding) != 1 or tree.folder(place).count:
-            break
-        if holding[0] != folder and split_of(holding[0]) != split:
-            break
-        place = join(place, holding[0])
-    return place
 
 
 def _class_folders(tree: Tree, name: str) -> Layout:
@@ -181,15 +151,17 @@ class _Reading:
                 self._refuse(f"no pictures in {folder}; {EXPECTED}")
         if others and len(self._classes) + len(self._flat) == 1:
             self._refuse_both(next(iter(self._classes)), others)
+        unusual = [folder for folder in self._classes if split_of(folder) is None]
         return Layout(
             {self._named[folder]: place for folder, place in self._classes.items()},
             without_classes=[join(self._place, folder) for folder in self._flat],
+            notes=[f"taken for splits by a word in their names: {_listed(unusual)}"] if unusual else [],
         )
 
     def _look_into(self, folder: str) -> None:
         """Sorts a folder that is called like a split by what it holds."""
         self._tree.require(join(self._place, folder))
-        place = _unwrapped(self._tree, self._place, folder, self._named[folder])
+        place = unwrapped(self._tree, self._place, folder, self._named[folder])
         holding = self._tree.holding(place)
         loose = self._tree.folder(place).count
         if not holding:

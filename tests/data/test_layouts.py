@@ -64,6 +64,7 @@ UNDERSTOOD = {
         "ice sea",
         {"train": 4, "test": 2},
         ["splits: train (4) from seg_train/seg_train/, test (2) from seg_test/seg_test/",
+         "taken for splits by a word in their names: 'seg_test', 'seg_train'",
          "left out: 3 files (3 .jpg), beside the splits: seg_pred/seg_pred/0.jpg ..."],
     ),
     "Kaggle training_set and test_set": Case(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -150,12 +150,15 @@ def _cross_problems(flat: Mapping[str, Any]) -> list[str]:
     """Returns one line for each rule that ties keys together and is broken. Values may be of a wrong type."""
     problems = []
     warmup, epochs = flat.get("optim.warmup_epochs"), flat.get("train.epochs", 20)
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (warmup, epochs))
-    if numbers and epochs >= 1 and warmup >= epochs:
+    if _is_number(warmup) and _is_number(epochs) and epochs >= 1 and warmup >= epochs:
         limit = f"less than train.epochs, which is {_overrides.show(epochs)}"
         problems.append(f"optim.warmup_epochs: received {_number(warmup)}, allowed: {limit}.")
     defaults = {key: field.get_default(call_default_factory=True) for key, field in AugmentConfig.model_fields.items()}
     return problems + _model_problems(flat) + layer_problems(flat, defaults)
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _number(value: float) -> str:

@@ -148,7 +148,7 @@ def _rows_at_once(shard: Shard, file: pq.ParquetFile, group: int, leaf: int, pat
     chunk = file.metadata.row_group(group).column(leaf)
     unpacked = max(chunk.total_uncompressed_size, 1)
     if not _repeats(chunk):
-        return min(max(_BATCH_BYTES * max(chunk.num_values, 1) // unpacked, 1), _MOST_ROWS)
+        return int(min(max(_BATCH_BYTES * max(chunk.num_values, 1) // unpacked, 1), _MOST_ROWS))
     largest = unpacked
     if _BATCH_BYTES // unpacked < _FEW_ROWS and _by_dictionary(chunk):
         once = shard.open(again=file, by_dictionary=path, piecewise=True)
@@ -161,7 +161,7 @@ def _rows_at_once(shard: Shard, file: pq.ParquetFile, group: int, leaf: int, pat
                 largest = max(pc.max(pc.binary_length(values)).as_py() or 0, mean, 1)
         finally:
             once.close()
-    return min(max(_BATCH_BYTES // largest, 1), _MOST_ROWS)
+    return int(min(max(_BATCH_BYTES // largest, 1), _MOST_ROWS))
 
 
 def _repeats(chunk: pq.ColumnChunkMetaData) -> bool:

@@ -152,7 +152,8 @@ def _read_split(folder: Path, split: str, files: tuple[str, ...], classes: int) 
     arrays, labels = [], []
     for file in files:
         batch = _unpickle(folder / file)
-        pixels, stored = batch.get("data"), batch.get("labels")
+        pixels: Any = batch.get("data")
+        stored: Any = batch.get("labels")
         if (
             not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != 3 * SIZE * SIZE
             or type(stored) not in (list, tuple) or len(stored) != len(pixels)

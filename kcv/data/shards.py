@@ -94,7 +94,7 @@ class Shard:
         if self.local and not os.path.isfile(self.place):  # a pipe would block
             raise DataError(f"{self.name}: is no regular file.")
         with refusing(self.name, DataError, "cannot be read as Parquet"):
-            source = self.place if self.local else self.system.open(self.place, "rb")
+            source: Any = self.place if self.local else self.system.open(self.place, "rb")
             if again is None and self.local:
                 with opened(Path(self.place), DataError) as stream:
                     self._check_footer(stream)

@@ -94,7 +94,8 @@ def _open(stream: Any) -> Image.Image:
         image = _made(factory, stream, format_name)
         if image.width * image.height > MAX_PIXELS:
             raise ImageError(f"{image.width}x{image.height} pixels are more than the allowed {MAX_PIXELS:,}.")
-        return _looked_at(image, stream)
+        looked_at: Image.Image = _looked_at(image, stream)
+        return looked_at
     raise ImageError(f"not a picture in a known format ({', '.join(FORMATS)}).")
 
 

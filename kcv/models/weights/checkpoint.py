@@ -106,7 +106,7 @@ class _Checkpoint(Machine):
     def _dict(self, arguments: tuple[Any, ...]) -> None:
         """As Python 3 makes it, empty; or as Python 2 did, of a list of pairs."""
         self.stack.append({})
-        pairs = arguments[0] if len(arguments) == 1 else [] if not arguments else None
+        pairs: Any = arguments[0] if len(arguments) == 1 else [] if not arguments else None
         if type(pairs) is dict:
             pairs = [[key, value] for key, value in pairs.items()]
         kinds = (list, tuple)

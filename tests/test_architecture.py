@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "onnx_graph": BASE,
     "onnx_session": BASE,
     "onnx_model": BASE | {"images", "onnx_graph", "onnx_session"},
-    "artifact": BASE | {"calibration", "data", "images", "inference", "native"},
+    "artifact": BASE | {"calibration", "data", "distributed", "images", "inference", "native"},
     "classifier": BASE | {"artifact", "onnx_model"},
     "training": BASE | INFERENCE | {"evaluation", "models", "reporting", "tracking"},
     "checking": BASE | {"data", "images"},

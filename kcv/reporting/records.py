@@ -13,6 +13,7 @@ from kcv.artifact.figures import Count, Share
 from kcv.errors import DataError
 from kcv.untrusted import read_bytes, refusing
 
+_EPOCH = "epoch"
 _MOST_TEXT = 10_000
 _MOST_HISTORY_BYTES = 16 * 2**20
 
@@ -94,4 +95,6 @@ def read_history(path: Path) -> list[dict[str, float]]:
             return []
         text = read_bytes(path, _MOST_HISTORY_BYTES, DataError).decode("utf-8")
         rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        if _EPOCH not in (rows.fieldnames or (_EPOCH,)):
+            raise ValueError(f"it has no column {_EPOCH!r}")
         return [{key: float(value) for key, value in row.items()} for row in rows]

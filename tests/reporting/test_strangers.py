@@ -60,7 +60,9 @@ def test_linked_figures_and_folders_are_refused(run: Path, tmp_path: Path) -> No
 DEEP = b"[" * 100_000
 ODD: dict[str, list[bytes]] = {
     "config.yaml": [b"\xff\xfe", b"x" * 2_000_000],
-    "history.csv": [b"\xff", b"a,b\n1,x\n", b"a,b\n1\n", b"a\n1,2\n", DEEP, b'a\n"' + b"1" * 200_000, b"\0,\n1,2"],
+    "history.csv": [
+        b"\xff", b"epoch,b\n1,x\n", b"epoch,b\n1\n", b"epoch\n1,2\n", DEEP, b'epoch\n"' + b"1" * 200_000, b"\0,\n1,2",
+    ],
     "environment.json": [b"", b"[]", DEEP, b'{"packages": [1]}', b'{"packages": {"a": 1}}', b'{"weights": [1]}'],
     "evaluation/mistakes.json": [
         b"[1]", b'{"mistakes": [1]}', b'{"mistakes": {}}', b'{"mistakes": [{}]}', DEEP,

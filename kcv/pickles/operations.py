@@ -46,7 +46,7 @@ def _line_bytes(machine: Machine) -> None:
     text = machine.line()
     if len(text) < 2 or text[:1] != text[-1:] or text[:1] not in (b"'", b'"'):
         raise Refused("it holds a text without quotes")
-    machine.stack.append(codecs.escape_decode(text[1:-1])[0])  # type: ignore[attr-defined]  # as pickle does it
+    machine.stack.append(codecs.escape_decode(text[1:-1])[0])  # as pickle does it
 
 
 def _signed(machine: Machine) -> None:

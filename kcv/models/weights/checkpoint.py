@@ -106,11 +106,12 @@ class _Checkpoint(Machine):
     def _dict(self, arguments: tuple[Any, ...]) -> None:
         """As Python 3 makes it, empty; or as Python 2 did, of a list of pairs."""
         self.stack.append({})
-        pairs = arguments[0] if len(arguments) == 1 else [] if not arguments else None
+        pairs: Any = arguments[0] if arguments else []
         if type(pairs) is dict:
             pairs = [[key, value] for key, value in pairs.items()]
         kinds = (list, tuple)
-        if type(pairs) not in kinds or not all(type(pair) in kinds and len(pair) == 2 for pair in pairs):
+        sound = len(arguments) < 2 and type(pairs) in kinds
+        if not sound or not all(type(pair) in kinds and len(pair) == 2 for pair in pairs):
             raise Forbidden("it makes a dict of something else")
         self.update([item for pair in pairs for item in pair])
 

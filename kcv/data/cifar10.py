@@ -156,7 +156,7 @@ def _read_split(folder: Path, split: str, files: tuple[str, ...], classes: int) 
         stored: Any = batch.get("labels")
         if (
             not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != 3 * SIZE * SIZE
-            or type(stored) not in (list, tuple) or len(stored) != len(pixels)
+            or not isinstance(stored, list | tuple) or len(stored) != len(pixels)
             or not all(type(label) is int and 0 <= label < classes for label in stored)
         ):  # fmt: skip
             raise DataError(f"{folder / file}: is not a CIFAR-10 batch (uint8 'data' [n, 3072] and 'labels').")

@@ -110,7 +110,8 @@ class _Checkpoint(Machine):
         if type(pairs) is dict:
             pairs = [[key, value] for key, value in pairs.items()]
         kinds = (list, tuple)
-        if type(pairs) not in kinds or not all(type(pair) in kinds and len(pair) == 2 for pair in pairs):
+        sound = len(arguments) < 2 and type(pairs) in kinds
+        if not sound or not all(type(pair) in kinds and len(pair) == 2 for pair in pairs):
             raise Forbidden("it makes a dict of something else")
         self.update([item for pair in pairs for item in pair])
 

@@ -117,7 +117,8 @@ def _within(layer: Any, node: Any) -> int:
     if type(layer).__name__.endswith("Transpose"):
         spread, channels = _sides(layer.strides, len(extents)), max(channels, layer.filters)
     padded = [(side or 1) * stride + extent for side, stride, extent in zip(sides, spread, extents, strict=True)]
-    return int(math.prod(padded) * channels)
+    numbers: int = math.prod(padded) * channels
+    return numbers
 
 
 def _extents(layer: Any) -> tuple[int, ...]:
@@ -134,7 +135,7 @@ def _each(layer: Any) -> int:
     """Returns how many products, or numbers looked at, one output of a layer takes."""
     kernel = getattr(layer, "kernel", None)
     if kernel is not None and len(kernel.shape) > 1:
-        return int(math.prod(kernel.shape) // max(1, kernel.shape[-1]))
+        return math.prod(map(int, kernel.shape)) // max(1, int(kernel.shape[-1]))
     window = getattr(layer, "pool_size", None) or getattr(layer, "kernel_size", None)
     return math.prod(_sides(window, 2)) if window is not None else 1
 

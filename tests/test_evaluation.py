@@ -189,3 +189,22 @@ def test_explanations_are_measured_on_request(run, monkeypatch):
     assert all(0 <= methods["gradcam"][key] <= 1 for key in ("deletion_auc", "insertion_auc", "flat"))
     assert "rank_correlation" in methods["gradcam"] and "rank_correlation" not in methods["random"]
     assert evaluate(run / "model.keras", plots=False).explanations is None
+
+
+def test_the_confusion_of_very_many_classes_is_written_by_the_cells_that_occur(run, monkeypatch, caplog):
+    from kcv import evaluate
+
+    whole = evaluate(run / "model.keras", plots=False)
+    header, *rows = _rows(whole.directory / "confusion_matrix.csv")
+    expected = {(row[0], name): int(n) for row in rows for name, n in zip(header[1:], row[1:], strict=True) if n != "0"}
+    with caplog.at_level("INFO", logger="kcv"), monkeypatch.context() as fewer:
+        fewer.setattr("kcv.evaluation.files.MOST_IN_MATRIX", 2)
+        result = evaluate(run / "model.keras", plots=True)
+    assert "3 classes are too many for a confusion matrix" in caplog.text
+    assert not list(result.directory.glob("confusion_matrix*"))
+    assert result.metrics == whole.metrics
+    header, *rows = _rows(result.directory / "confusion_cells.csv")
+    assert header == ["true class", "predicted class", "pictures", "share of the true class"]
+    assert {(true, predicted): int(n) for true, predicted, n, _ in rows} == expected
+    assert all(float(share) == int(n) / result.metrics["per_class"][true]["support"] for true, _, n, share in rows)
+    assert not (evaluate(run / "model.keras", plots=False).directory / "confusion_cells.csv").exists()

@@ -159,8 +159,9 @@ def choose_threshold(confidence: NDArray[np.floating[Any]], right: NDArray[np.bo
 
 def softmax(values: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
     """Returns probabilities, float64 of the same shape, from logits along the last axis; rows sum to 1."""
-    shifted = values.astype(np.float64) / temperature
+    shifted: NDArray[np.float64] = values.astype(np.float64)
+    shifted /= temperature
     shifted -= shifted.max(axis=-1, keepdims=True)
-    exponentials = np.exp(shifted)
-    result: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return result
+    np.exp(shifted, out=shifted)  # in place: of many classes this is the largest array of all
+    shifted /= shifted.sum(axis=-1, keepdims=True)
+    return shifted

@@ -51,9 +51,9 @@ def most_confident(
     wrong = np.flatnonzero(predicted != labels)
     order = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
     # Of a class without pictures no such mean is known; then no label is doubted for it.
-    usual = np.array(
-        [probabilities[labels == c, c].mean() if (labels == c).any() else np.inf for c in range(len(class_names))]
-    )
+    usual = {
+        c: probabilities[labels == c, c].mean() if (labels == c).any() else np.inf for c in np.unique(predicted[order])
+    }
     return [
         {
             "index": int(i),
@@ -108,7 +108,8 @@ def draw_mistakes(
     """
     shown = rows[:MOST_DRAWN]
     pixels = np.stack([pictures.read(row["index"]) for row in shown])
-    positions = [list(class_names).index(row["predicted"]) for row in shown]
+    place = {name: i for i, name in enumerate(class_names)}
+    positions = [place[row["predicted"]] for row in shown]
     try:
         done = Explainer(model).explain(pixels, classes=positions, methods=[_METHOD])
         maps = done.maps[_METHOD].cpu().numpy()

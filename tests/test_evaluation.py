@@ -277,3 +277,22 @@ def test_training_measures_in_the_precision_in_which_the_file_answers(configure)
     true = answers[np.arange(len(answers)), pictures.labels]
     assert run.metrics["log_loss"] == pytest.approx(-np.log(true).mean(), rel=1e-5)
     assert evaluate(run.model_path, plots=False).metrics == run.metrics
+
+
+def test_the_confusion_of_very_many_classes_is_written_by_the_cells_that_occur(run, monkeypatch, caplog):
+    from kcv import evaluate
+
+    whole = evaluate(run / "model.keras", plots=False)
+    header, *rows = _rows(whole.directory / "confusion_matrix.csv")
+    expected = {(row[0], name): int(n) for row in rows for name, n in zip(header[1:], row[1:], strict=True) if n != "0"}
+    with caplog.at_level("INFO", logger="kcv"), monkeypatch.context() as fewer:
+        fewer.setattr("kcv.evaluation.files.MOST_IN_MATRIX", 2)
+        result = evaluate(run / "model.keras", plots=True)
+    assert "3 classes are too many for a confusion matrix" in caplog.text
+    assert not list(result.directory.glob("confusion_matrix*"))
+    assert result.metrics == whole.metrics
+    header, *rows = _rows(result.directory / "confusion_cells.csv")
+    assert header == ["true class", "predicted class", "pictures", "share of the true class"]
+    assert {(true, predicted): int(n) for true, predicted, n, _ in rows} == expected
+    assert all(float(share) == int(n) / result.metrics["per_class"][true]["support"] for true, _, n, share in rows)
+    assert not (evaluate(run / "model.keras", plots=False).directory / "confusion_cells.csv").exists()

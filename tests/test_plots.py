@@ -56,6 +56,14 @@ def test_roc_curves(tmp_path, classes):
     assert _ink(plots.roc_curves(labels, probabilities, names, tmp_path / "roc.png")) > 1000
 
 
+def test_roc_curves_of_very_many_classes_are_not_all_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr("kcv.plots.roc._MOST_GREY", 5)
+    labels = np.arange(80) % 40
+    probabilities = np.random.default_rng(1).dirichlet(np.ones(40), 80)
+    plots.roc_curves(labels, probabilities, [f"class {i}" for i in range(40)], tmp_path / "roc.png")
+    assert (tmp_path / "roc.svg").read_text().count("#d9d9d9") < 20
+
+
 def test_roc_curves_of_a_single_class_are_said_to_be_undefined(tmp_path):
     path = plots.roc_curves(np.zeros(5, int), np.full((5, 2), 0.5), ["a", "b"], tmp_path / "roc.png")
     assert _ink(path) > 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     import keras
 
     from kcv.data.dataset import Pictures
+
+MOST_IN_MATRIX = 1_000
+"""Classes up to which the confusion matrix is written and drawn whole; its size grows with their square."""
+
+_CELLS = "confusion_cells.csv"
+_log = logging.getLogger(__name__)
 
 PLOTS = ("confusion_matrix", "confusion_matrix_normalized", "roc", "reliability", "mistakes", "learning_curves")
 """Names of the plots, without their suffix."""
@@ -35,7 +42,8 @@ def write_files(
     """Writes the figures, the tables and the plots of a split.
 
     `metrics.json`, `per_class.csv`, the confusion matrix as counts and as shares of the true classes (CSV and plots),
-    the most confident mistakes (JSON and plot), ROC curves, the reliability diagram and, where there is a sound
+    of more than `MOST_IN_MATRIX` classes only the cells that occur, in `confusion_cells.csv`; the most confident
+    mistakes (JSON and plot), ROC curves, the reliability diagram and, where there is a sound
     `history.csv`, the learning curves. Plots of an earlier evaluation are removed first.
 
     Args:
@@ -59,22 +67,53 @@ def write_files(
         ["class", *columns],
         [[name, *(scores[key] for key in columns)] for name, scores in per_class],
     )
-    matrix = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), len(class_names))
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    for name, cells in (("confusion_matrix", matrix), ("confusion_matrix_normalized", shares)):
-        rows = [[true, *row] for true, row in zip(class_names, cells.tolist(), strict=True)]
-        write_csv(folder / f"{name}.csv", ["true class", *class_names], rows)
+    cells = metrics.confusion(labels, probabilities.argmax(axis=1), len(class_names))
+    few = len(class_names) <= MOST_IN_MATRIX
+    _write_confusion(folder, cells, class_names, whole=few)
     mistakes = write_mistakes(folder, pictures, probabilities, class_names)
     epochs = known_history(run)
     for name in PLOTS:
         for suffix in (".png", ".svg"):
             (folder / f"{name}{suffix}").unlink(missing_ok=True)  # it would show what was measured before
     if draw:
-        plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix.png")
-        plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix_normalized.png", normalized=True)
+        if few:
+            matrix = cells.matrix()
+            plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix.png")
+            plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix_normalized.png", normalized=True)
         plots.roc_curves(labels, probabilities, class_names, folder / "roc.png")
         plots.reliability_diagram(figures["reliability"], figures["ece"], folder / "reliability.png")
         if mistakes:
             draw_mistakes(folder / "mistakes.png", mistakes, model, pictures, class_names)
         if epochs:
             plots.learning_curves(epochs, folder / "learning_curves.png")
+
+
+def _write_confusion(folder: Path, cells: metrics.Confusion, class_names: list[str], *, whole: bool) -> None:
+    """Writes the confusion matrix, whole or as a row for each cell that occurs; files of the other form are removed."""
+    if whole:
+        (folder / _CELLS).unlink(missing_ok=True)
+        matrix = cells.matrix()
+        write_csv(
+            folder / "confusion_matrix.csv",
+            ["true class", *class_names],
+            ([true, *row.tolist()] for true, row in zip(class_names, matrix, strict=True)),
+        )
+        write_csv(
+            folder / "confusion_matrix_normalized.csv",
+            ["true class", *class_names],
+            ([true, *(row / max(row.sum(), 1)).tolist()] for true, row in zip(class_names, matrix, strict=True)),
+        )
+        return
+    for name in ("confusion_matrix.csv", "confusion_matrix_normalized.csv"):
+        (folder / name).unlink(missing_ok=True)
+    support = cells.support
+    found = zip(cells.true.tolist(), cells.predicted.tolist(), cells.counts.tolist(), strict=True)
+    write_csv(
+        folder / _CELLS,
+        ["true class", "predicted class", "pictures", "share of the true class"],
+        ([class_names[true], class_names[predicted], n, n / int(support[true])] for true, predicted, n in found),
+    )
+    _log.info(
+        "%s classes are too many for a confusion matrix: %s has its cells that are not empty",
+        f"{len(class_names):,}", folder / _CELLS,
+    )  # fmt: skip

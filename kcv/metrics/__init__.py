@@ -7,18 +7,20 @@ and get the same figures to the last digit. A figure that is not defined is None
 from __future__ import annotations
 
 from kcv.metrics.calibration import brier_score, expected_calibration_error, log_loss, reliability
-from kcv.metrics.confusion import accuracy, class_scores, confused_pairs, confusion_matrix
+from kcv.metrics.confusion import Confusion, accuracy, class_scores, confused_pairs, confusion, confusion_matrix
 from kcv.metrics.intervals import macro_f1_interval, wilson_interval
 from kcv.metrics.ranking import average_precisions, roc_aucs, roc_curve, top_k_accuracy
 from kcv.metrics.summary import abstention, summarize
 
 __all__ = [
+    "Confusion",
     "abstention",
     "accuracy",
     "average_precisions",
     "brier_score",
     "class_scores",
     "confused_pairs",
+    "confusion",
     "confusion_matrix",
     "expected_calibration_error",
     "log_loss",

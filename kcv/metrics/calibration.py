@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kcv.metrics.blocks import row_blocks
+
 ECE_BINS = 15
 
 
@@ -28,9 +30,12 @@ def brier_score(labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floa
     Brier's own form (Monthly Weather Review 78, 1950), summed over the classes, for two classes too.
     """
     # scikit-learn has it for several classes from 1.7 on only.
-    distance = probabilities.astype(np.float64)
-    distance[np.arange(len(labels)), labels] -= 1
-    score = float(np.mean(np.sum(distance**2, axis=1)))
+    sums = []
+    for rows in row_blocks(*probabilities.shape):
+        distance = probabilities[rows].astype(np.float64)
+        distance[np.arange(len(distance)), labels[rows]] -= 1
+        sums.append(np.sum(distance**2, axis=1))
+    score = float(np.mean(np.concatenate(sums)))
     return score if math.isfinite(score) else None
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kcv.metrics.confusion import Confusion
+
 Z95 = 1.959963984540054  # the normal distribution's 97.5% quantile
 _RESAMPLES = 1000
 _MOST_COUNTS = 10_000_000  # of resampled cells held at once
@@ -31,24 +33,27 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     return low, high
 
 
-def macro_f1_interval(matrix: NDArray[np.integer[Any]]) -> tuple[float, float]:
+def macro_f1_interval(matrix: NDArray[np.integer[Any]] | Confusion) -> tuple[float, float]:
     """Returns the 95% interval (low, high) of macro F1, from counts of pictures by true and predicted class.
 
     Percentiles of 1,000 bootstrap samples of the pictures (Efron 1979), drawn with a fixed seed. Where all pictures are
     right, or all wrong, resampling them shows no spread at all; then it is Wilson's interval of the accuracy.
     """
-    n, correct = int(matrix.sum()), int(np.trace(matrix))
+    cells = matrix if isinstance(matrix, Confusion) else Confusion.of_matrix(matrix)
+    right = cells.true == cells.predicted
+    n, correct = int(cells.counts.sum()), int(cells.counts[right].sum())
     if correct in (0, n):
         return wilson_interval(correct, n)
-    true, predicted = np.nonzero(matrix)
-    parts = matrix[true, predicted] / n
-    right = true == predicted
+    parts = cells.counts / n
+    # Only the classes that occur, by their place among them: the others would be empty rows.
+    occurring, places = np.unique(np.concatenate([cells.true, cells.predicted]), return_inverse=True)
+    true, predicted = np.split(places, 2)
     rng = np.random.default_rng(0)
     scores: list[NDArray[np.float64]] = []
-    step = max(1, _MOST_COUNTS // len(parts))
+    step = max(1, _MOST_COUNTS // max(len(parts), len(occurring)))
     for start in range(0, _RESAMPLES, step):
         counts = rng.multinomial(n, parts, size=min(step, _RESAMPLES - start))
-        scores.append(_macro_f1(counts, true, predicted, right, len(matrix)))
+        scores.append(_macro_f1(counts, true, predicted, right, len(occurring)))
     low, high = np.quantile(np.concatenate(scores), [0.025, 0.975])
     return float(low), float(high)
 

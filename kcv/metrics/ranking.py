@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kcv.metrics.blocks import row_blocks
+
+_FEW = 8  # pictures of a class, up to which counting is faster than sorting all
 
 
 def roc_aucs(labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]) -> list[float | None]:
@@ -14,9 +17,7 @@ def roc_aucs(labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floatin
 
     None for a class without pictures or with nothing but its own, and where its probabilities hold NaN.
     """
-    from sklearn.metrics import roc_auc_score
-
-    return _one_against_the_rest(labels, probabilities, roc_auc_score)
+    return areas_and_precisions(labels, probabilities)[0]
 
 
 def average_precisions(
@@ -26,9 +27,48 @@ def average_precisions(
 
     None as in `roc_aucs`.
     """
-    from sklearn.metrics import average_precision_score
+    return areas_and_precisions(labels, probabilities)[1]
 
-    return _one_against_the_rest(labels, probabilities, average_precision_score)
+
+def areas_and_precisions(
+    labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]
+) -> tuple[list[float | None], list[float | None]]:
+    """Returns what `roc_aucs` and `average_precisions` do, which need the same counts.
+
+    scikit-learn computes them from whole curves, a class at a time: minutes where there are thousands of classes. Here
+    only the pictures of the class are ranked among all.
+    """
+    n, classes = probabilities.shape
+    areas: list[float | None] = [None] * classes
+    precisions: list[float | None] = [None] * classes
+    by_class = np.argsort(labels, kind="stable")
+    ends = np.cumsum(np.bincount(labels, minlength=classes))
+    for block in row_blocks(classes, n):
+        columns = np.ascontiguousarray(probabilities[:, block].T)
+        finite = np.isfinite(columns).all(axis=1)
+        for c, scores, sound in zip(range(block.start, block.stop), columns, finite, strict=True):
+            mine = by_class[(ends[c - 1] if c else 0) : ends[c]]
+            if sound and 0 < len(mine) < n:
+                areas[c], precisions[c] = _ranked(np.sort(scores[mine]), scores)
+    return areas, precisions
+
+
+def _ranked(positive: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]]) -> tuple[float, float]:
+    """Returns area and average precision from the scores of the class, sorted, and of all pictures."""
+    p, n = len(positive), len(scores)
+    if p <= _FEW:
+        below = np.array([np.count_nonzero(scores < score) for score in positive])
+        upto = np.array([np.count_nonzero(scores <= score) for score in positive])
+    else:
+        ranked = np.sort(scores)
+        below = np.searchsorted(ranked, positive, side="left")
+        upto = np.searchsorted(ranked, positive, side="right")
+    own_below = np.searchsorted(positive, positive, side="left")
+    own_upto = np.searchsorted(positive, positive, side="right")
+    # Of the other pictures, those with a lower score, and half of those with the same: whole numbers and halves.
+    won = (below - own_below) + (upto - own_upto)
+    area = float(won.sum()) / (2 * p * (n - p))
+    return area, float(np.mean((p - own_below) / (n - below)))
 
 
 def roc_curve(
@@ -50,19 +90,12 @@ def top_k_accuracy(labels: NDArray[np.integer[Any]], probabilities: NDArray[np.f
     """Returns the part of the pictures (0-1) whose class is among the `k` likeliest; None if probabilities hold NaN."""
     if not np.isfinite(probabilities).all():
         return None
-    # Stable on the negated scores, as predictions rank: of equal classes the first comes first.
-    ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    return float((ranked == labels[:, None]).any(axis=1).mean())
-
-
-def _one_against_the_rest(
-    labels: NDArray[np.integer[Any]],
-    probabilities: NDArray[np.floating[Any]],
-    score: Callable[[NDArray[np.bool_], NDArray[np.floating[Any]]], float],
-) -> list[float | None]:
-    def of(positive: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> float | None:
-        if positive.all() or not positive.any() or not np.isfinite(scores).all():
-            return None
-        return float(score(positive, scores))
-
-    return [of(labels == c, probabilities[:, c]) for c in range(probabilities.shape[1])]
+    # Of equal classes the first comes first, as predictions rank.
+    hits = 0
+    before = np.arange(probabilities.shape[1])
+    for rows in row_blocks(*probabilities.shape):
+        part, mine = probabilities[rows], labels[rows, None]
+        own = np.take_along_axis(part, mine, axis=1)
+        ahead = (part > own).sum(axis=1) + ((part == own) & (before < mine)).sum(axis=1)
+        hits += int((ahead < k).sum())
+    return hits / len(labels)

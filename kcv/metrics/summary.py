@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcv.metrics.calibration import brier_score, expected_calibration_error, log_loss, reliability
-from kcv.metrics.confusion import class_scores, confused_pairs, confusion_matrix
+from kcv.metrics.confusion import class_scores, confused_pairs, confusion
 from kcv.metrics.intervals import macro_f1_interval, wilson_interval
-from kcv.metrics.ranking import average_precisions, roc_aucs, top_k_accuracy
+from kcv.metrics.ranking import areas_and_precisions, top_k_accuracy
 
 _TOP_K = (2, 3, 5)
 
@@ -51,17 +51,17 @@ def summarize(
     labels, probabilities = _checked(labels, probabilities, len(class_names))
     n, classes = len(labels), len(class_names)
     predicted = probabilities.argmax(axis=1)
-    matrix = confusion_matrix(labels, predicted, classes)
-    correct = int(matrix.trace())
+    cells = confusion(labels, predicted, classes)
+    correct = int((predicted == labels).sum())
     scores = class_scores(labels, predicted, classes)
-    areas, precisions = roc_aucs(labels, probabilities), average_precisions(labels, probabilities)
+    areas, precisions = areas_and_precisions(labels, probabilities)
     figures = {
         "split": split,
         "n": n,
         "accuracy": correct / n,
         "accuracy_ci95": list(wilson_interval(correct, n)),
         "macro_f1": _mean([row["f1"] for row in scores]),
-        "macro_f1_ci95": list(macro_f1_interval(matrix)),
+        "macro_f1_ci95": list(macro_f1_interval(cells)),
         "top_k_accuracy": {str(k): top_k_accuracy(labels, probabilities, k) for k in _TOP_K if k < classes},
         "roc_auc_macro": _mean(areas),
         "average_precision_macro": _mean(precisions),
@@ -69,7 +69,7 @@ def summarize(
         "brier": brier_score(labels, probabilities),
         "ece": expected_calibration_error(labels, probabilities),
         "reliability": reliability(labels, probabilities),
-        "confused_pairs": confused_pairs(matrix, class_names),
+        "confused_pairs": confused_pairs(cells, class_names),
         "per_class": {
             name: {**row, "roc_auc": area, "average_precision": precision}
             for name, row, area, precision in zip(class_names, scores, areas, precisions, strict=True)
@@ -113,4 +113,4 @@ def _checked(
         raise ValueError(f"probabilities must be [{len(labels)}, {classes}], not {list(probabilities.shape)}")
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"labels must be 0 to {classes - 1}, not {labels.min()} to {labels.max()}")
-    return labels.astype(np.int64), probabilities.astype(np.float64)
+    return labels.astype(np.int64), probabilities.astype(np.float64, copy=False)

@@ -14,6 +14,7 @@ from kcv import metrics
 from kcv.plots.style import COLOURS, GREY, PALE, new_figure, short
 
 _MOST_CURVES = 10
+_MOST_GREY = 1_000  # beside them; of more classes every second one, or every third ...
 
 
 def roc_curves(
@@ -21,7 +22,8 @@ def roc_curves(
 ) -> Path:
     """Draws each class's ROC curve against all other classes, with the upper left corner enlarged.
 
-    Beyond 10 classes all curves are grey but those of the classes with the smallest area.
+    Beyond 10 classes all curves are grey but those of the classes with the smallest area; beyond 1,000
+    some of the grey ones are left out.
 
     Args:
         labels: positions in `class_names`, integer [n].
@@ -50,7 +52,7 @@ def roc_curves(
                 line.set_visible(False)
             panels.append(corner)
         axes.plot([0, 1], [0, 1], color=PALE, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
-        for _, c in ranked if len(shown) < len(ranked) else []:
+        for _, c in ranked[:: -(-len(ranked) // _MOST_GREY)] if len(shown) < len(ranked) else []:
             false, true = _thin(*metrics.roc_curve(labels == c, probabilities[:, c]))
             for panel in panels:
                 panel.plot(false, true, color=PALE, linewidth=0.7, zorder=2)

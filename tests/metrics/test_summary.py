@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -223,3 +225,34 @@ def test_calibration_error_equals_an_independent_count(seed: int) -> None:
     rows = metrics.reliability(labels, probabilities)
     assert sum(row["n"] for row in rows) == len(labels)
     assert (rows[0]["low"], rows[-1]["high"]) == (0.0, 1.0)
+
+
+def test_the_cells_that_occur_say_what_the_matrix_says() -> None:
+    rng = np.random.default_rng(4)
+    labels, predicted = rng.integers(0, 9, 60), rng.integers(0, 9, 60)
+    matrix = metrics.confusion_matrix(labels, predicted, 12)
+    cells = metrics.confusion(labels, predicted, 12)
+    assert np.array_equal(cells.matrix(), matrix)
+    assert (cells.counts > 0).all()
+    assert cells.support.tolist() == matrix.sum(axis=1).tolist()
+    names = [f"class {i}" for i in range(12)]
+    assert metrics.confused_pairs(cells, names) == metrics.confused_pairs(matrix, names)
+    assert metrics.macro_f1_interval(cells) == metrics.macro_f1_interval(matrix)
+
+
+def test_ten_thousand_classes_need_time_and_memory_for_their_pictures_alone() -> None:
+    n, classes = 60, 10_000
+    rng = np.random.default_rng(5)
+    probabilities = rng.random((n, classes))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    labels = rng.integers(0, classes, n)
+    names = [f"{i}" for i in range(classes)]
+    tracemalloc.start()
+    began = time.thread_time()
+    result = metrics.summarize(labels, probabilities, names, "test")
+    seconds = time.thread_time() - began
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(result["per_class"]) == classes
+    assert seconds < 5  # of the processor; a matrix of all pairs alone takes more
+    assert peak < 200_000_000  # where such a matrix has 800 MB

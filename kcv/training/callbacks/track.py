@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from kcv.tracking import Tracker
-from kcv.training.callbacks.history import COLUMNS
+from kcv.training.resume.content import COLUMNS
 
 
 class Track(keras.callbacks.Callback):

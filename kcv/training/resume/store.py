@@ -14,8 +14,9 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -104,13 +105,13 @@ class CheckpointStore:
         for name, checksum in manifest.files.items():
             path = self._inside(name)
             with opened(path, DataError) as stream, refusing(path, DataError):
-                if hashlib.file_digest(stream, "sha256").hexdigest() != checksum:
+                if hashlib.file_digest(cast(BufferedReader, stream), "sha256").hexdigest() != checksum:
                     raise DataError(f"the checksum of {name} is wrong")
         tensors, plain = _load(self._folder / f"{stem}.safetensors")
         best: tuple[Any, ...] = ()
-        if name := manifest.best:
-            self._best[name] = manifest.files[name]  # so its checksum is the one that was checked above
-            weights, _ = _load(self._folder / name)
+        if (kept := manifest.best) is not None:
+            self._best[kept] = manifest.files[kept]  # so its checksum is the one that was checked above
+            weights, _ = _load(self._folder / kept)
             best = tuple(weights[key].numpy() for key in sorted(weights))
         return State(manifest.epoch, manifest.step, tensors, plain, best)
 

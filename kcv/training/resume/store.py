@@ -14,8 +14,9 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -104,12 +105,11 @@ class CheckpointStore:
         for name, checksum in manifest.files.items():
             path = self._inside(name)
             with opened(path, DataError) as stream, refusing(path, DataError):
-                reader: Any = stream  # that of a file has what hashlib asks for, whatever its type is called
-                if hashlib.file_digest(reader, "sha256").hexdigest() != checksum:
+                if hashlib.file_digest(cast(BufferedReader, stream), "sha256").hexdigest() != checksum:
                     raise DataError(f"the checksum of {name} is wrong")
         tensors, plain = _load(self._folder / f"{stem}.safetensors")
         best: tuple[Any, ...] = ()
-        if kept := manifest.best:
+        if (kept := manifest.best) is not None:
             self._best[kept] = manifest.files[kept]  # so its checksum is the one that was checked above
             weights, _ = _load(self._folder / kept)
             best = tuple(weights[key].numpy() for key in sorted(weights))

@@ -92,8 +92,8 @@ def test_chunks_of_a_png(mode: str) -> None:
         check(png_of([*after, pieces[number], *before]), f"{kind!r} turned")
         for length in (2**32 - 1, 2**31 - 1, len(data) + 1, 0):
             check(png_of(pieces, length, number), f"{kind!r} of {length}")
-        for data in changed(data):
-            check(png_of([*before, (kind, data), *after]), f"{kind!r} {data[:20]!r}")
+        for other in changed(data):
+            check(png_of([*before, (kind, other), *after]), f"{kind!r} {other[:20]!r}")
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}], ids=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,3 +41,13 @@ def room(size: int) -> Iterator[None]:
         with _changed:
             _held -= size
             _changed.notify_all()
+
+
+def _forget() -> None:
+    """What other threads held is none of a forked process's business: they are not in it."""
+    global _changed, _held
+    _changed, _held = threading.Condition(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -17,7 +17,10 @@ import safetensors.torch
 import torch
 from made_states import PLAN, STEPS, made_state
 
+from kcv.config import Config
 from kcv.errors import DataError
+from kcv.training import train
+from kcv.training.callbacks import Checkpoint
 from kcv.training.resume import CheckpointStore, Plan, Record, State
 from kcv.training.stages import Stage
 
@@ -289,3 +292,20 @@ def test_links_are_not_followed(saved: State, tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="all checkpoints are damaged"):
         CheckpointStore(tmp_path).newest(PLAN.check)
+
+
+def test_every_state_of_a_real_training_is_accepted(
+    configure: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages: dict[str, Any] = {"model.unfreeze_after": 1, "model.weights": "none"}
+    config = configure(**stages, **{"epochs": 3, "train.ema": 0.9, "train.patience": 3, "train.calibrate": False})
+    checked = []
+
+    def check(self: Any, step: int) -> None:
+        plan = Plan.of(config, Record.read(tmp_path / "run" / "resume" / "run.json"))
+        plan.check(self._capture(step))
+        checked.append((self._epoch, step))
+
+    monkeypatch.setattr(Checkpoint, "_consider", check)
+    train(config)
+    assert checked == [(epoch, step) for epoch in range(3) for step in range(7)]

@@ -55,7 +55,7 @@ def found(named: Sequence[str | Path], *, recursive: bool) -> Iterator[Picture]:
         DataError: a path does not exist, or stands for no picture.
     """
     parts: list[Iterable[Picture]] = [
-        [Url(given)] if is_url(given) else images.find([given], recursive=recursive) for given in named
+        [Url(str(given))] if is_url(given) else images.find([given], recursive=recursive) for given in named
     ]
     return chain.from_iterable(parts)
 

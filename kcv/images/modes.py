@@ -83,15 +83,15 @@ def _grey(image: Image.Image, convert: Callable[[NDArray[np.generic]], NDArray[n
 
 def _of_integers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     grey = np.clip(values, 0, 65535).astype(np.uint32)
-    scaled: NDArray[np.uint8] = ((grey * 255 + 32767) // 65535).astype(np.uint8)
-    return scaled
+    levels: NDArray[np.uint8] = ((grey * 255 + 32767) // 65535).astype(np.uint8)
+    return levels
 
 
 def _of_floats(values: NDArray[np.generic], scale: float) -> NDArray[np.uint8]:
     known = np.nan_to_num(values, nan=0.0, posinf=255.0, neginf=0.0)
     with np.errstate(over="ignore"):  # the largest floats are white, too
-        scaled: NDArray[np.uint8] = np.clip(known * scale + 0.5, 0, 255).astype(np.uint8)
-        return scaled
+        levels: NDArray[np.uint8] = np.clip(known * scale + 0.5, 0, 255).astype(np.uint8)
+    return levels
 
 
 def _brightest(image: Image.Image) -> float:

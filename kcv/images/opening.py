@@ -113,7 +113,7 @@ def _made(factory: Any, stream: Any, format_name: str) -> Any:
         return factory(io.BytesIO(png.without_large_texts(stream.read())), "")
 
 
-def _looked_at(image: Any, stream: Any) -> Any:
+def _looked_at(image: Image.Image, stream: Any) -> Image.Image:
     """Checks what a picture would cost to decode, and mends what is known not to matter; returns the one to take."""
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         jpeg.check_scans(stream, image)

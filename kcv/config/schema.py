@@ -158,7 +158,7 @@ def _cross_problems(flat: Mapping[str, Any]) -> list[str]:
     return problems + _model_problems(flat) + layer_problems(flat, defaults)
 
 
-def _number(value: float) -> str:
+def _number(value: Any) -> str:
     """Returns a number as short as it can be; one with hundreds of digits is no float."""
     return f"{value:g}" if abs(value) <= _MOST_EPOCHS else _overrides.show(value)
 

@@ -8,7 +8,11 @@ from urllib.parse import urlsplit
 
 from kcv.config import Config
 from kcv.errors import TrackingError
-from kcv.redaction import data_without_credentials, without_credentials
+from kcv.redaction import data_without_credentials, hide_credentials, without_credentials
+
+__all__ = [
+    "config_without_credentials", "hide_credentials", "is_file", "is_server", "require_known", "without_credentials",
+]  # fmt: skip
 
 _SERVERS = ("http", "https")
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", *_SERVERS, "databricks", "uc")

@@ -65,7 +65,7 @@ def columns_of(schema: pa.Schema, file: str, *, labelled: bool = True) -> Column
             raise DataError(f"{file}: has {schema.names.count(name)} columns that are called {name!r}.")
     pictures = _pictures(schema, image, file)
     numeric = label is not None and _numeric(schema.field(label).type, label, file)
-    names = _class_names(features.get(label), file) if numeric else None
+    names = _class_names(features.get(label), file) if label is not None and numeric else None
     return Columns(pictures, label, numeric, names)
 
 

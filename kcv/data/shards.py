@@ -93,7 +93,7 @@ class Shard:
         if self.local and not Path(self.place).is_file():  # a pipe would block
             raise DataError(f"{self.name}: is no regular file.")
         with refusing(self.name, DataError, "cannot be read as Parquet"):
-            source = self.place if self.local else self.system.open(self.place, "rb")
+            source: Any = self.place if self.local else self.system.open(self.place, "rb")
             if again is None and self.local:
                 with opened(Path(self.place), DataError) as stream:
                     self._check_footer(stream)

@@ -146,9 +146,9 @@ def _rows_at_once(shard: Shard, file: pq.ParquetFile, group: int, leaf: int, pat
     import pyarrow.compute as pc
 
     chunk = file.metadata.row_group(group).column(leaf)
-    unpacked = max(chunk.total_uncompressed_size, 1)
+    unpacked = max(int(chunk.total_uncompressed_size), 1)
     if not _repeats(chunk):
-        return int(min(max(_BATCH_BYTES * max(chunk.num_values, 1) // unpacked, 1), _MOST_ROWS))
+        return min(max(_BATCH_BYTES * max(int(chunk.num_values), 1) // unpacked, 1), _MOST_ROWS)
     largest = unpacked
     if _BATCH_BYTES // unpacked < _FEW_ROWS and _by_dictionary(chunk):
         once = shard.open(again=file, by_dictionary=path, piecewise=True)
@@ -157,11 +157,11 @@ def _rows_at_once(shard: Shard, file: pq.ParquetFile, group: int, leaf: int, pat
             first = next(once.iter_batches(1, row_groups=[group], columns=[path]), None)
             if first is not None:
                 values = _flat(first.column(0)).dictionary
-                mean = unpacked // max(chunk.num_values, 1)  # of those that are not in it
-                largest = max(pc.max(pc.binary_length(values)).as_py() or 0, mean, 1)
+                mean = unpacked // max(int(chunk.num_values), 1)  # of those that are not in it
+                largest = max(int(pc.max(pc.binary_length(values)).as_py() or 0), mean, 1)
         finally:
             once.close()
-    return int(min(max(_BATCH_BYTES // largest, 1), _MOST_ROWS))
+    return min(max(_BATCH_BYTES // largest, 1), _MOST_ROWS)
 
 
 def _repeats(chunk: pq.ColumnChunkMetaData) -> bool:

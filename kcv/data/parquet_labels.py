@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,7 +135,7 @@ def _texts(parts: Iterator[pa.Array], file: str, row: Row, *, required: bool) ->
     return Labels(_joined(codes), tuple(position), False, False)
 
 
-def _values(part: pa.Array) -> tuple[NDArray[np.integer], NDArray[np.bool_]]:
+def _values(part: pa.Array) -> tuple[NDArray[np.integer[Any]], NDArray[np.bool_]]:
     """Returns the numbers of a column, in their own type, and where there are none."""
     import pyarrow as pa
     import pyarrow.compute as pc

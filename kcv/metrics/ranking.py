@@ -45,7 +45,7 @@ def areas_and_precisions(
     ends = np.cumsum(np.bincount(labels, minlength=classes))
     for block in row_blocks(classes, n):
         columns = np.ascontiguousarray(probabilities[:, block].T)
-        finite: NDArray[np.bool_] = np.isfinite(columns).all(axis=1)
+        finite = np.logical_and.reduce(np.isfinite(columns), axis=1)
         for c, scores, sound in zip(range(block.start, block.stop), columns, finite, strict=True):
             mine = by_class[(ends[c - 1] if c else 0) : ends[c]]
             if sound and 0 < len(mine) < n:

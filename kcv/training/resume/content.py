@@ -31,6 +31,7 @@ COLUMNS: Final = (
 _WORDS: Final = 624  # of a Mersenne Twister
 _TENSOR = re.compile(r"(rank\d{1,6}/)?((model|optimizer|metrics|keras)/\d{5}|torch|cuda/\d{1,3})|numpy|python")
 _Count = Annotated[int, Field(ge=0)]
+_Standing = Annotated[list[float], Field(min_length=2, max_length=2)] | tuple[float, float]
 
 
 class _Part(BaseModel):
@@ -39,7 +40,8 @@ class _Part(BaseModel):
 
 class _Best(_Part):
     best_epoch: _Count
-    best: float | None
+    standing: _Standing | None = None
+    best: float | None = None  # in its place in kcv 0.1.0
 
 
 class _Clock(_Part):
@@ -52,8 +54,9 @@ class _History(_Part):
 
 class _Patience(_Part):
     wait: _Count
-    best: float | None
-    best_epoch: _Count
+    standing: _Standing | None = None
+    best: float | None = None  # in its place in kcv 0.1.0, with the next
+    best_epoch: _Count = 0
 
 
 class _Callbacks(_Part):
@@ -135,7 +138,8 @@ def _check_memory(state: State, plain: _Plain, *, must_wait: bool) -> None:
         raise DataError(f"its history has {len(rows)} rows and was not written in epoch {state.epoch + 1}")
     if any(set(row) != set(COLUMNS) for row in rows):
         raise DataError("its history has other columns")
-    if best.best_epoch > state.epoch or not (bool(best.best_epoch) == bool(state.best) == (best.best is not None)):
+    compared = best.standing is not None or best.best is not None
+    if best.best_epoch > state.epoch or not (bool(best.best_epoch) == bool(state.best) == compared):
         raise DataError(f"its best epoch cannot be {best.best_epoch}")
     if must_wait and plain.callbacks.patience is None:
         raise DataError("it does not say how long the training has waited for a better epoch")

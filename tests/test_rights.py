@@ -16,6 +16,7 @@ from kcv.config import Config
 from kcv.errors import KcvError, OutputError
 from kcv.files import home, write_text
 from kcv.models.weights import imagenet
+from kcv.tracking.store import _with_home
 from kcv.training.run import RunFolder
 
 
@@ -114,6 +115,9 @@ def test_a_user_without_a_home_has_a_temporary_cache(
     assert own.stat().st_mode & 0o077 == 0
     assert imagenet.find("resnet50") is None
     assert one_line(capsys, "models") == ""
+    with _with_home():
+        assert home() == own  # MLflow asks for one when it is imported
+    assert home() is None
     own.chmod(0o755)  # as another user could have made it
     download._temporary_cache.cache_clear()
     assert download.cache_dir() != own

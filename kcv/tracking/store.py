@@ -15,7 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from kcv.download import cache_dir
 from kcv.errors import TrackingError
+from kcv.files import home
 from kcv.redaction import without_credentials
 from kcv.tracking.answers import bound
 from kcv.tracking.database import Database
@@ -165,7 +167,7 @@ def import_mlflow() -> type[MlflowClient]:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for results
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _with_home():
         warnings.simplefilter("ignore")  # of MLflow's own dependencies: a user can do nothing about them
         from mlflow import MlflowClient
 
@@ -175,6 +177,24 @@ def import_mlflow() -> type[MlflowClient]:
     for name in ("mlflow", "alembic"):  # both announce each table of a new database
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient
+
+
+@contextlib.contextmanager
+def _with_home() -> Iterator[None]:
+    """Gives a user without a home one while MLflow is imported, which asks where it would keep things there."""
+    if home() is not None:
+        yield
+        return
+    name = "USERPROFILE" if os.name == "nt" else "HOME"
+    before = os.environ.get(name)
+    os.environ[name] = str(cache_dir())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _batches(values: Iterator[_T]) -> Iterator[list[_T]]:

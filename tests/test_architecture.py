@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -179,3 +180,13 @@ def test_only_the_guard_imports_what_aborts_in_another_order(trees: dict[Path, l
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             found = {name.partition(".")[0] for name in names} & {"tensorflow", "keras_cv"}
             assert not found or path == PACKAGE / "data" / "kerascv.py", f"{path} imports {found}"
+
+
+def test_each_seeded_fault_has_its_place() -> None:
+    spec = importlib.util.spec_from_file_location("faults", ROOT / "tests" / "faults.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["faults"] = module  # its dataclass looks for it there
+    spec.loader.exec_module(module)
+    lost = [fault.name for fault in module.FAULTS if (PACKAGE / fault.path).read_text().count(fault.right) != 1]
+    assert lost == [], "the code has changed; tests/faults.py must follow"

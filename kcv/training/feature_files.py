@@ -12,9 +12,7 @@ import hashlib
 import io
 import logging
 import os
-import re
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -29,11 +27,6 @@ from kcv.files import atomic
 from kcv.training.feature_batches import Features
 from kcv.untrusted import opened
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 _log = logging.getLogger(__name__)
 
 MOST_BYTES = 20 * 2**30
@@ -41,9 +34,6 @@ MOST_BYTES = 20 * 2**30
 
 _SEAL = hashlib.sha256().digest_size
 _CHUNK = 2**20
-_BEING_WRITTEN = re.compile(r"\.[0-9a-f]{32}\.\w{8}\.npy")
-"""What `kcv.files.atomic` calls a file of features that is not whole yet."""
-_YOUNG = 2.0  # seconds, in which a file may have been made and not locked yet
 
 
 def path_of(key: str) -> Path:
@@ -93,7 +83,7 @@ def filled(key: str, shape: tuple[int, int], group: Group, not_kept: Callable[[s
     try:
         with ExitStack() as held:
             place, kept, values = _begin(key, shape, held, not_kept) if group.first else (None, False, None)
-            place = group.broadcast(place)
+            place, kept = group.broadcast((place, kept))
             if values is None:
                 values = _in_memory(shape) if place is None else np.lib.format.open_memmap(place, mode="r+")
             if place is not None and not kept:
@@ -128,7 +118,6 @@ def _begin(
     try:
         with ExitStack() as trying:
             place = trying.enter_context(atomic(path))
-            trying.enter_context(_locked(place))
             values = _mapped(place, shape)
             held.enter_context(trying.pop_all())
         return place, True, values
@@ -188,27 +177,6 @@ def _head(shape: tuple[int, int]) -> bytes:
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": shape})
     return head.getvalue()
-
-
-@contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    """Tells others that a file is being written; the system forgets it when the process ends, however it ends."""
-    with place.open("rb") as stream:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-
-
-def sweep() -> None:
-    """Removes the files that processes were writing when they were killed."""
-    with contextlib.suppress(OSError):
-        for path in [path for path in _folder().iterdir() if _BEING_WRITTEN.fullmatch(path.name)]:
-            with contextlib.suppress(OSError), path.open("rb") as stream:
-                if fcntl is None or time.time() - path.stat().st_mtime < _YOUNG:
-                    continue
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
 
 
 def prune(used: Set[Path]) -> None:

@@ -25,7 +25,7 @@ from kcv.data.inference_batches import InferenceBatches
 from kcv.distributed import ALONE, Group
 from kcv.progress import Progress, duration
 from kcv.training.feature_batches import FeatureBatches, Features
-from kcv.training.feature_files import filled, open_kept, path_of, prune, sweep
+from kcv.training.feature_files import filled, open_kept, path_of, prune
 
 _log = logging.getLogger(__name__)
 
@@ -64,8 +64,6 @@ class FeatureStore:
         self._forward = inference.native_forward(backbone)
         self._identity = (str(_FORMAT), *identity, _digest(backbone))
         self._told = False
-        if self._group.first:
-            sweep()
 
     def training(self, batches: TrainingBatches) -> FeatureBatches:
         """Returns the training batches as features."""

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from kcv import data, models
+from kcv import data, leftovers, models
 from kcv.config import Config
 from kcv.data.dataset import Dataset
 from kcv.distributed import ALONE
@@ -307,18 +308,14 @@ def test_damaged_features_are_computed_anew_and_said(
 
 def test_what_a_killed_run_was_writing_is_removed(case: Callable[..., Case], cache: Path) -> None:
     cache.mkdir(parents=True)
-    left, written, young, foreign = (
-        cache / name for name in (f".{'a' * 32}.abcd1234.npy", f".{'b' * 32}.abcd1234.npy",
-                                  f".{'c' * 32}.abcd1234.npy", ".mine.npy")
-    )  # fmt: skip
-    for path in (left, written, young, foreign):
-        path.touch()
+    gone = int(subprocess.run(["sh", "-c", "echo $$"], capture_output=True, check=True).stdout)
+    name = leftovers.prefix(Path("features.npy"))
+    left = cache / f"{name.replace(str(os.getpid()), str(gone))}abcd1234.npy"
+    written, foreign = cache / f"{name.replace(str(os.getpid()), str(os.getppid()))}abcd1234.npy", cache / ".mine.npy"
     for path in (left, written, foreign):
-        os.utime(path, (1000.0, 1000.0))
-    os.utime(young, (2**32, 2**32))  # however slow this machine is
-    with feature_files._locked(written):
-        case()
-    assert [path.exists() for path in (left, written, young, foreign)] == [False, True, True, True]
+        path.touch()
+    case().epoch(0)
+    assert [path.exists() for path in (left, written, foreign)] == [False, True, True]
 
 
 def test_an_interrupted_computation_leaves_nothing(case: Callable[..., Case], cache: Path) -> None:

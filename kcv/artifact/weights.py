@@ -103,5 +103,7 @@ def _check_attributes(item: h5py.File | h5py.Group | h5py.Dataset, shown: str, o
     if len(item.attrs) > _MOST_ATTRIBUTES:
         raise ArtifactError(f"{origin}: its weights {shown} have {len(item.attrs):,} attributes")
     for name in item.attrs:
-        if item.attrs.get_id(name).get_storage_size() > _MOST_ATTRIBUTE_BYTES:
+        attribute = item.attrs.get_id(name)
+        # Its size in the file cannot be asked for where it is empty, as in a layer without weights.
+        if math.prod(attribute.shape) * attribute.dtype.itemsize > _MOST_ATTRIBUTE_BYTES:
             raise ArtifactError(f"{origin}: its weights {shown} have an attribute of more than 64 KB")

@@ -29,7 +29,8 @@ def folder(exported: Export, pictures: Path, tmp_path: Path) -> Path:
     shutil.copy(exported.path, tmp_path / "model.onnx")
     picture = Image.open(pictures / "test" / "left" / "000.png")
     picture.save(tmp_path / "small.png")
-    picture.resize((300, 200), Image.Resampling.BICUBIC).save(tmp_path / "photo.jpg", quality=95)
+    photo = picture.resize((480, 320), Image.Resampling.NEAREST)  # as noisy as what the model was trained on
+    photo.save(tmp_path / "photo.jpg", quality=95)
     return tmp_path
 
 

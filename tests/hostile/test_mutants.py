@@ -1,13 +1,14 @@
 """Sound files with one thing changed at a time: an answer or one line, never anything else.
 
 Every field of an ONNX file, every operation of a pickle and every entry of a header is taken away, doubled, of another
-kind, huge, or nested. The fast set tries some, always the same; the complete one tries all.
+kind, huge, or nested. The fast set tries some, always the same; `nox -s full` tries all (KCV_LONG=1).
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import pickletools
 import random
@@ -36,7 +37,10 @@ FAST = 150
 """Mutants of each kind of file in the fast set."""
 
 
-@pytest.fixture(params=["some", pytest.param("all", marks=pytest.mark.full)])
+LONG = pytest.mark.skipif(os.environ.get("KCV_LONG") != "1", reason="KCV_LONG=1 tries all mutants")
+
+
+@pytest.fixture(params=["some", pytest.param("all", marks=(pytest.mark.full, LONG))])
 def tried(request: pytest.FixtureRequest) -> Callable[[Iterator[Any], Callable[[Any], object]], int]:
     """Returns a function that tries mutants and says how many there were."""
 

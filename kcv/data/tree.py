@@ -11,7 +11,7 @@ from kcv.data.outputs import FILES, is_output
 from kcv.errors import DataError
 from kcv.images.clutter import is_clutter
 from kcv.images.files import is_picture_name
-from kcv.images.patterns import is_folder, is_linked
+from kcv.images.folders import each_once, is_folder, is_linked
 from kcv.names import shortened
 
 
@@ -74,24 +74,17 @@ class Tree:
             place: of the first folder.
             links: whether to follow them.
         """
-        seen: set[str] = set()
-        pending = [(place, self._real_path(place))]
-        while pending:
-            here, real = pending.pop()
-            if real in seen:
-                continue
-            seen.add(real)
+
+        def made(folder: Folder) -> bool:
+            return folder.made and folder.place != place
+
+        def inner(here: str) -> list[tuple[str, bool]]:
             folder = self.folder(here)
-            if folder.made and here != place:
-                continue
-            yield folder
-            for name in reversed(folder.inner):
-                inner = join(here, name)
-                if name not in folder.links:
-                    # To ask the system for each real path would take time that grows with the depth.
-                    pending.append((inner, os.path.join(real, name)))
-                elif links:
-                    pending.append((inner, self._real_path(inner)))
+            names = () if made(folder) else folder.inner
+            return [(name, name in folder.links) for name in names if links or name not in folder.links]
+
+        found = map(self.folder, each_once(place, inner, join=join, real=self._real_path))
+        return (folder for folder in found if not made(folder))
 
     def folders(self, place: str) -> list[str]:
         """Returns the names of the folders in a folder, sorted, without those that hold nothing but outputs."""

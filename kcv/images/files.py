@@ -13,7 +13,8 @@ from typing import IO, Final
 from kcv.errors import DataError
 from kcv.files import expanded
 from kcv.images.clutter import is_clutter
-from kcv.images.patterns import is_folder, is_linked, matches
+from kcv.images.folders import each_once, is_folder, is_linked
+from kcv.images.patterns import matches
 from kcv.names import shortened
 
 SUFFIXES: Final = {
@@ -53,15 +54,10 @@ def walk(folder: Path, *, recursive: bool = True, lenient: bool = False) -> Iter
     what systems leave there (`kcv.images.clutter`), are skipped. Links to folders are followed, each folder once, so a
     link back to a parent makes no loop.
     """
-    seen: set[str] = set()
-    pending = [(str(folder), os.path.realpath(folder))]
-    while pending:
-        here, real = pending.pop()
-        if real in seen:
-            continue
-        seen.add(real)
+    folders: list[tuple[str, bool]] = []
+    for here in each_once(str(folder), lambda _: sorted(folders)):
         files: list[str] = []
-        folders: list[tuple[str, bool]] = []
+        folders.clear()
         try:
             with os.scandir(here) as entries:
                 for entry in entries:
@@ -72,17 +68,14 @@ def walk(folder: Path, *, recursive: bool = True, lenient: bool = False) -> Iter
                     elif is_picture_name(entry.name):
                         files.append(entry.name)
         except OSError as error:
-            if lenient and len(seen) > 1:
+            if lenient and here != str(folder):
+                folders.clear()
                 yield Path(here)
                 continue
             raise DataError(f"{shortened(here)}: cannot be read: {error.strerror or error}") from None
         yield from (Path(here, name) for name in sorted(files))
         if not recursive:
             return
-        for name, link in sorted(folders, reverse=True):
-            path = os.path.join(here, name)
-            # To ask the system for each real path would take time that grows with the depth.
-            pending.append((path, os.path.realpath(path) if link else os.path.join(real, name)))
 
 
 def find(paths: Sequence[str | Path], *, recursive: bool = False) -> Iterator[Path]:

@@ -11,10 +11,9 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from fnmatch import translate
-from pathlib import Path
 from typing import Literal, TypeAlias
 
-from kcv.untrusted import is_link
+from kcv.images.folders import each_once, is_folder, is_linked
 
 Kind: TypeAlias = Literal["file", "folder", "link"]
 """Of an entry; a link is one to a folder."""
@@ -59,18 +58,11 @@ def _step(place: str, part: str, *, files: bool) -> Iterator[str]:
 
 def _folders(place: str) -> Iterator[str]:
     """Yields a folder and all below it, each once."""
-    seen: set[str] = set()
-    pending = [(place, os.path.realpath(place or os.curdir))]
-    while pending:
-        here, real = pending.pop()
-        if real in seen:
-            continue
-        seen.add(real)
-        yield here
-        for name, kind in reversed(_entries(here)):
-            path = os.path.join(here, name)
-            if kind != "file":  # to ask the system for each real path would take time that grows with the depth
-                pending.append((path, os.path.realpath(path) if kind == "link" else os.path.join(real, name)))
+    return each_once(
+        place,
+        lambda here: [(name, kind == "link") for name, kind in _entries(here) if kind != "file"],
+        real=lambda path: os.path.realpath(path or os.curdir),
+    )
 
 
 def _entries(place: str, *, hidden: bool = False) -> list[tuple[str, Kind]]:
@@ -86,16 +78,3 @@ def _kind(entry: os.DirEntry[str]) -> Kind:
     if not is_folder(entry):
         return "file"
     return "link" if is_linked(entry) else "folder"
-
-
-def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; a link that leads nowhere is none."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def is_linked(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a link, or a junction of Windows; where the system tells it with the name, none is asked."""
-    return entry.is_symlink() or (os.name == "nt" and is_link(Path(entry.path)))

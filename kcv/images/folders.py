@@ -1,0 +1,55 @@
+"""Folders in folders: what an entry of one is, and all of them below one, each once however many links lead to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from kcv.untrusted import is_link
+
+Inner: TypeAlias = Callable[[str], Sequence[tuple[str, bool]]]
+"""Gives the names of the folders in a folder, in their order, and whether each is a link."""
+
+
+def each_once(
+    start: str,
+    inner: Inner,
+    *,
+    join: Callable[[str, str], str] = os.path.join,
+    real: Callable[[str], str] = os.path.realpath,
+) -> Iterator[str]:
+    """Yields a folder and those below it, each before those in it; a link back to a parent makes no loop.
+
+    Args:
+        start: the first folder.
+        inner: asked about a folder when the next one is wanted.
+        join: makes a path of that of a folder and a name in it.
+        real: gives the path of a folder without links. It is asked for the first and for links only: for all folders it
+            would take time that grows with the depth.
+    """
+    seen: set[str] = set()
+    pending = [(start, real(start))]
+    while pending:
+        here, place = pending.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        yield here
+        for name, link in reversed(inner(here)):
+            path = join(here, name)
+            pending.append((path, real(path) if link else os.path.join(place, name)))
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link that leads nowhere is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_linked(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a link, or a junction of Windows; where the system tells it with the name, none is asked."""
+    return entry.is_symlink() or (os.name == "nt" and is_link(Path(entry.path)))

@@ -13,12 +13,14 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from kcv.errors import KcvError, first_line
+from kcv.names import plain
 from kcv.redaction import hide_credentials
 
 MOST_JSON_BYTES = 16 * 2**20
@@ -166,9 +168,14 @@ def parse(content: bytes, schema: type[Model], origin: str | Path, error: type[K
         try:
             return schema.model_validate(values)
         except ValidationError as caught:
-            first = caught.errors(include_url=False, include_input=False)[0]
-            key = ".".join(str(part) for part in first["loc"])[:100]
-            raise error(f"{origin}: is damaged: {f'{key}: ' if key else ''}{first['msg']}") from None
+            raise error(f"{origin}: is damaged: {first_problem(caught)}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """Returns the first thing that does not fit a schema, and where it stands, as one short line."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    key = plain(".".join(str(part) for part in first["loc"])[:100])
+    return f"{key}: {first['msg']}" if key else first["msg"]
 
 
 def read_json(path: Path, error: type[KcvError]) -> Any:
@@ -239,12 +246,5 @@ _TEXT_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTAL
 
 def _depth(content: bytes) -> int:
     """Returns how deep lists and objects of a JSON text are nested; brackets in texts do not count."""
-    deepest = depth = 0
-    for found in _TEXT_OR_BRACKET.finditer(content):
-        sign = found[0][:1]
-        if sign in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif sign in b"]}":
-            depth -= 1
-    return deepest
+    steps = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+    return max(accumulate(steps.get(found[0], 0) for found in _TEXT_OR_BRACKET.finditer(content)), default=0)

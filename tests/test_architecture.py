@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors", "names", "untrusted"},
     "files": {"errors", "leftovers", "untrusted"},
     "leftovers": set(),
-    "untrusted": {"errors", "redaction"},
+    "untrusted": {"errors", "names", "redaction"},
     "progress": {"errors", "launch", "names"},
     "download": {"errors", "files", "untrusted"},
     "images": BASE,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from kcv.errors import ArtifactError, KcvError
-from kcv.names import plain
+from kcv.untrusted import first_problem
 
 MOST_CLASSES = 100_000
 _MOST_COUNT = 10**12
@@ -96,10 +96,3 @@ def checked_figures(values: Any, origin: str, error: type[KcvError] = ArtifactEr
         raise error(f"{origin}: is damaged: {first_problem(caught)}") from None
     figures: dict[str, Any] = values
     return figures
-
-
-def first_problem(error: ValidationError) -> str:
-    """Returns the first thing that is wrong, and where, as one short line."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    key = plain(".".join(str(part) for part in first["loc"])[:100])
-    return f"{key}: {first['msg']}" if key else first["msg"]

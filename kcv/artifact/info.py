@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
-from kcv.artifact.figures import MOST_CLASSES, Figures, first_problem
+from kcv.artifact.figures import MOST_CLASSES, Figures
 from kcv.calibration import Calibration
 from kcv.errors import ArtifactError
 from kcv.names import is_plain
-from kcv.untrusted import parse_json
+from kcv.untrusted import first_problem, parse_json
 
 FORMAT_VERSION = 1
 

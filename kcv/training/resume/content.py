@@ -21,7 +21,7 @@ from kcv.errors import DataError
 from kcv.training.resume.record import Record
 from kcv.training.resume.state import State, own_names
 from kcv.training.stages import Stage, plan
-from kcv.untrusted import refusing
+from kcv.untrusted import first_problem, refusing
 
 COLUMNS: Final = (
     "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images_per_second",
@@ -126,9 +126,7 @@ def _parsed(plain: Mapping[str, Any]) -> _Plain:
     try:
         return _Plain.model_validate(plain)
     except ValidationError as caught:
-        first = caught.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"])[:100]
-        raise DataError(f"{key}: {first['msg']}") from None
+        raise DataError(first_problem(caught)) from None
 
 
 def _check_memory(state: State, plain: _Plain, *, must_wait: bool) -> None:

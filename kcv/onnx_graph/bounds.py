@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kcv.onnx_graph.calls import MOST_AXES, Call, Shape, Tensor
+from kcv.onnx_graph.calls import Call, Shape, Tensor
 from kcv.onnx_graph.elementwise import ELEMENTWISE_RULES
 from kcv.onnx_graph.moving import MOVING_RULES
-from kcv.onnx_graph.reading import Graph, Node
+from kcv.onnx_graph.reading import MOST_AXES, Graph, Node
 from kcv.onnx_graph.windows import WINDOW_RULES
 from kcv.onnx_graph.wire import Damaged
 

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv.onnx_graph.reading import Node
+from kcv.onnx_graph.reading import MOST_KNOWN, Node
 from kcv.onnx_graph.wire import Damaged
 
 Shape: TypeAlias = tuple[int, ...]
 Rule: TypeAlias = "Callable[[Call], Result]"
-
-MOST_AXES: Final = 8
-MOST_KNOWN: Final = 64
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from kcv.onnx_graph.calls import MOST_KNOWN, Call, Result, Rule, broadcast
-from kcv.onnx_graph.reading import Weight
+from kcv.onnx_graph.calls import Call, Result, Rule, broadcast
+from kcv.onnx_graph.reading import MOST_KNOWN, Weight
 
 
 def _same(call: Call) -> Result:

@@ -7,7 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from kcv.onnx_graph.calls import MOST_AXES, MOST_KNOWN, Call, Result, Rule, broadcast
+from kcv.onnx_graph.calls import Call, Result, Rule, broadcast
+from kcv.onnx_graph.reading import MOST_AXES, MOST_KNOWN
 
 
 def _flatten(call: Call) -> Result:

@@ -34,8 +34,8 @@ _FIELDS: Final[dict[str, tuple[tuple[int, ...], int | None]]] = {
 """Which kinds may stand in a field of numbers, and whether these are pieces of bytes (None) or come one by one."""
 _READ: Final = {FLOAT: "<f4", 6: "<i4", INT64: "<i8"}
 """Kinds that sizes are told in."""
-_MOST_AXES: Final = 8
-_MOST_KNOWN: Final = 64
+MOST_AXES: Final = 8
+MOST_KNOWN: Final = 64
 """Numbers of a tensor that is read: shapes and axes are short."""
 
 
@@ -159,7 +159,7 @@ class _Reading:
         if tensor.get("place", 0):
             raise Damaged(OTHER_FILES)
         shape, element = tuple(tensor.get("dims", [])), tensor.get("element", 0)
-        if element not in _SIZES or len(shape) > _MOST_AXES or any(size < 0 for size in shape):
+        if element not in _SIZES or len(shape) > MOST_AXES or any(size < 0 for size in shape):
             raise Damaged("holds a tensor of an unknown kind")
         stored = sum(end - start for start, end in [tensor.get("raw", (0, 0))])
         for field, (kinds, width) in _FIELDS.items():
@@ -172,7 +172,7 @@ class _Reading:
         return Weight(shape, self._known(tensor, element, shape))
 
     def _known(self, tensor: Mapping[str, Any], element: int, shape: tuple[int, ...]) -> NDArray[Any] | None:
-        if element not in _READ or math.prod(shape) > _MOST_KNOWN:
+        if element not in _READ or math.prod(shape) > MOST_KNOWN:
             return None
         if element == FLOAT:
             spans = tensor.get("floats", []) + ([tensor["raw"]] if "raw" in tensor else [])

@@ -78,6 +78,11 @@ def _temporary_cache() -> Path:
     return folder
 
 
+def is_url(named: str | Path) -> bool:
+    """Whether the user named something by a URL."""
+    return isinstance(named, str) and "://" in named
+
+
 def writable(folder: Path) -> Path:
     """Returns a folder for files that only save time, made if need be; another one for this process where it must be.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kcv import data, untrusted
 from kcv.config import Config
-from kcv.data.shards import is_url
+from kcv.download import is_url
 from kcv.errors import ArtifactError, ConfigError, DataError
 from kcv.redaction import data_without_credentials
 

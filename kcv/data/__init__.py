@@ -23,7 +23,7 @@ from kcv.data.dataset import SPLITS, Dataset, Encoded, Labels, Pictures, Pixels,
 from kcv.data.decoding import decode
 from kcv.data.places import place_of
 from kcv.data.row_pictures import RowPictures
-from kcv.data.shards import is_url
+from kcv.download import is_url
 from kcv.errors import DataError, ImageError
 from kcv.progress import Progress
 

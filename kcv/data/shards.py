@@ -119,11 +119,6 @@ class Shard:
             raise DataError(f"{self.name}: says {length:,} bytes about itself; {MOST_FOOTER_BYTES:,} are allowed.")
 
 
-def is_url(name: str) -> bool:
-    """Whether a source is named by a URL."""
-    return "://" in name
-
-
 def local_shards(path: Path) -> list[Shard]:
     """Lists a Parquet file, or those in a folder and one level below it, by name.
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kcv import artifact, images, plots
 from kcv.artifact import LoadedModel
+from kcv.download import is_url
 from kcv.errors import ArtifactError, DataError, ImageError, OutputError
 from kcv.files import atomic
 from kcv.names import cut_to_bytes
@@ -71,7 +72,7 @@ def explain(
         OutputError: the folder beside the model is a link, or a file cannot be written (while rows are taken).
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
-    if urls := [path for path in given if isinstance(path, str) and "://" in path]:
+    if urls := [path for path in given if is_url(path)]:
         raise DataError(f"{urls[0]}: explain reads no URLs; download the picture first.")
     # All names at once: the pictures that are about to be written must not be found among them.
     files = list(images.find(given, recursive=recursive))

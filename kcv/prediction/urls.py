@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from kcv import images
-from kcv.download import fetch
+from kcv.download import fetch, is_url
 from kcv.errors import DataError, ImageError
 
 MOST_BYTES: Final = 256 * 2**20
@@ -58,8 +58,3 @@ def found(named: Sequence[str | Path], *, recursive: bool) -> Iterator[Picture]:
         [Url(str(given))] if is_url(given) else images.find([given], recursive=recursive) for given in named
     ]
     return chain.from_iterable(parts)
-
-
-def is_url(given: str | Path) -> bool:
-    """Whether the user named a URL."""
-    return isinstance(given, str) and "://" in given

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from kcv.config import Config
-from kcv.data.shards import is_url
+from kcv.download import is_url
 from kcv.errors import UsageError
 from kcv.names import plain
 from kcv.tracking import config_without_credentials, stays_inside

@@ -68,16 +68,15 @@ def write_files(
         [[name, *(scores[key] for key in columns)] for name, scores in per_class],
     )
     cells = metrics.confusion(labels, probabilities.argmax(axis=1), len(class_names))
-    few = len(class_names) <= MOST_IN_MATRIX
-    _write_confusion(folder, cells, class_names, whole=few)
+    matrix = cells.matrix() if len(class_names) <= MOST_IN_MATRIX else None
+    _write_confusion(folder, cells, matrix, class_names)
     mistakes = write_mistakes(folder, pictures, probabilities, class_names)
     epochs = known_history(run)
     for name in PLOTS:
         for suffix in (".png", ".svg"):
             (folder / f"{name}{suffix}").unlink(missing_ok=True)  # it would show what was measured before
     if draw:
-        if few:
-            matrix = cells.matrix()
+        if matrix is not None:
             plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix.png")
             plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix_normalized.png", normalized=True)
         plots.roc_curves(labels, probabilities, class_names, folder / "roc.png")
@@ -88,11 +87,12 @@ def write_files(
             plots.learning_curves(epochs, folder / "learning_curves.png")
 
 
-def _write_confusion(folder: Path, cells: metrics.Confusion, class_names: list[str], *, whole: bool) -> None:
-    """Writes the confusion matrix, whole or as a row for each cell that occurs; files of the other form are removed."""
-    if whole:
+def _write_confusion(
+    folder: Path, cells: metrics.Confusion, matrix: NDArray[np.int64] | None, class_names: list[str]
+) -> None:
+    """Writes the matrix, or, without one, a row for each cell that occurs; files of the other form are removed."""
+    if matrix is not None:
         (folder / _CELLS).unlink(missing_ok=True)
-        matrix = cells.matrix()
         write_csv(
             folder / "confusion_matrix.csv",
             ["true class", *class_names],

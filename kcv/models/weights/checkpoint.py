@@ -146,6 +146,14 @@ class _Checkpoint(Machine):
         self.stack.append(_Made())
 
 
+def more_than_tensors(path: Path) -> WeightsError:
+    """Returns the error for a file that PyTorch could only open by running what is in it."""
+    return WeightsError(
+        f"{path}: holds more than tensors, and is not opened: such a file can run any program. "
+        "Save model.state_dict() instead."
+    )
+
+
 def check(path: Path) -> None:
     """Checks that PyTorch may open a file.
 
@@ -162,10 +170,7 @@ def check(path: Path) -> None:
             else:
                 _check_pickles(stream)
         except Forbidden:
-            raise WeightsError(
-                f"{path}: holds more than tensors, and is not opened: such a file can run any program. "
-                "Save model.state_dict() instead."
-            ) from None
+            raise more_than_tensors(path) from None
 
 
 def _check_archive(stream: BinaryIO) -> None:

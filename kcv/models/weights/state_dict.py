@@ -62,10 +62,7 @@ def read(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: needs more memory than there is.") from None
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error) or "Weights only" in str(error):
-            raise WeightsError(
-                f"{path}: holds more than tensors, and is not opened: such a file can run any program. "
-                "Save model.state_dict() instead."
-            ) from None
+            raise checkpoint.more_than_tensors(path) from None
         raise WeightsError(f"{path}: is not a file of PyTorch weights, or is damaged.") from None
     except Exception as error:  # damage hits the archive, the pickle or a tensor, and each raises something else
         reason = first_line(error)  # sometimes a bare number

@@ -7,8 +7,8 @@ import os
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
+from counting import Brightness
 from PIL import Image
 
 from kcv import errors, predict
@@ -18,23 +18,6 @@ from kcv.prediction.part_file import is_sound, read_part, state_of, write_part
 from kcv.prediction.parts import Parts
 
 COLUMNS = ["path", "label", "confidence", "error"]
-
-
-class Brightness:
-    """A classifier that counts what it is given, and gives up after so many pictures."""
-
-    class_names, image_size, resize, threshold = ("dark", "bright"), 8, "squash", None
-    preferred_batch, concurrent = 2, False
-
-    def __init__(self, last: int = 10**9) -> None:
-        self.seen, self.last = 0, last
-
-    def predict(self, images: list[np.ndarray], *, batch_size: int | None = None) -> np.ndarray:
-        self.seen += len(images)
-        if self.seen > self.last:
-            raise MemoryError
-        share = np.array([image.mean() / 255 for image in images], np.float32)
-        return np.stack([1 - share, share], axis=1)
 
 
 def drawn(path: Path, level: int) -> Path:

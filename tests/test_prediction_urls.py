@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-import numpy as np
 import pytest
+from counting import Brightness
 from PIL import Image
+from web import serving
 
 from kcv import predict
 from kcv.download import fetch
@@ -53,26 +53,13 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
-        thread.join()
+    with serving(Handler) as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
-
-
-class Brightness:
-    class_names, image_size, resize, threshold = ("dark", "bright"), 8, "squash", None
-    preferred_batch, concurrent = 2, False
-
-    def predict(self, images: list[np.ndarray], *, batch_size: int | None = None) -> np.ndarray:
-        share = np.array([image.mean() / 255 for image in images], np.float32)
-        return np.stack([1 - share, share], axis=1)
 
 
 @pytest.mark.parametrize("resume", [False, True])

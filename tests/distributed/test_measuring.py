@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from counting import Brightness
 from PIL import Image
 from torchrun import torchrun
 from warm import Finished, WarmPython
@@ -114,23 +115,6 @@ def test_predict_needs_a_file_and_names(model: Path, together: Together, tmp_pat
         predict(iter([tmp_path]), model, resume=True, output=tmp_path / "rows.csv")
 
 
-class Counting:
-    """A classifier that can be made to fail after so many pictures."""
-
-    class_names, image_size, resize, threshold = ("a", "b"), 8, "squash", None
-    preferred_batch, concurrent = 2, False
-
-    def __init__(self, last: int = 10**9) -> None:
-        self.seen, self.last = 0, last
-
-    def predict(self, images: list[np.ndarray], *, batch_size: int | None = None) -> np.ndarray:
-        self.seen += len(images)
-        if self.seen > self.last:
-            raise MemoryError
-        share = np.array([image.mean() / 255 for image in images], np.float32)
-        return np.stack([share, 1 - share], axis=1)
-
-
 @pytest.fixture
 def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     monkeypatch.setattr("kcv.prediction.parts.ROWS", 4)
@@ -144,15 +128,15 @@ def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def test_finished_parts_are_kept_and_the_rest_is_done(few: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "rows.csv"
     with pytest.raises(MemoryError):
-        list(predict(few, Counting(last=7), output=output, resume=True))
+        list(predict(few, Brightness(last=7), output=output, resume=True))
     assert not output.exists()
     assert [path.name for path in sorted((tmp_path / "rows.csv.parts").iterdir())] == [
         "part-00000000.jsonl", "prediction.json",
     ]  # fmt: skip
-    again = Counting()
+    again = Brightness()
     rows = list(predict(few, again, output=output, resume=True))
     assert again.seen == 7  # of eleven pictures, four were finished
-    assert rows == list(predict(few, Counting(), output=tmp_path / "uncut.csv"))
+    assert rows == list(predict(few, Brightness(), output=tmp_path / "uncut.csv"))
     assert output.read_bytes() == (tmp_path / "uncut.csv").read_bytes()
     assert not (tmp_path / "rows.csv.parts").exists()
 
@@ -160,17 +144,17 @@ def test_finished_parts_are_kept_and_the_rest_is_done(few: list[Path], tmp_path:
 def test_parts_of_another_prediction_are_not_mixed_in(few: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "rows.csv"
     with pytest.raises(MemoryError):
-        list(predict(few, Counting(last=7), output=output, resume=True))
+        list(predict(few, Brightness(last=7), output=output, resume=True))
     with pytest.raises(errors.OutputError, match=r"is of another prediction \(its pictures, names differ\)"):
-        predict(few[:9], Counting(), output=output, resume=True)
-    job = Job(Counting(), 1, 2, None)
+        predict(few[:9], Brightness(), output=output, resume=True)
+    job = Job(Brightness(), 1, 2, None)
     with pytest.raises(errors.OutputError, match="go on with --resume, or remove it"):
         Parts(job, output, lambda: iter(few), Launch(0, 2, 0, 2), "Counting").rows(resume=False)
 
 
 def test_each_process_does_its_own_parts(few: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "rows.jsonl"
-    models = [Counting(), Counting()]
+    models = [Brightness(), Brightness()]
     first, second = (
         Parts(Job(model, 2, 2, None), output, lambda: iter(few), Launch(rank, 2, rank, 2), "Counting")
         for rank, model in enumerate(models)

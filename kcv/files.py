@@ -84,6 +84,14 @@ def home() -> Path | None:
     return folder if folder.is_absolute() else None
 
 
+def remove(path: Path) -> None:
+    """Removes a file, if it is there. Raises OutputError when that is not possible."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove {path}: {error.strerror or error}") from error
+
+
 def model_file(named: str | Path) -> Path:
     """Returns the model file that a user named, perhaps by the run folder that holds it."""
     path = expanded(named)

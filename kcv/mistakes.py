@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcv import plots
-from kcv.errors import UsageError
+from kcv.errors import ArtifactError, UsageError
 from kcv.explaining.explainer import Explainer
 from kcv.files import write_json
+from kcv.untrusted import refusing
 
 if TYPE_CHECKING:
     import keras
@@ -92,7 +94,13 @@ def write_mistakes(
 
 
 def draw_mistakes(
-    path: Path, rows: Sequence[dict[str, Any]], model: keras.Model, pictures: Pictures, class_names: Sequence[str]
+    path: Path,
+    rows: Sequence[dict[str, Any]],
+    model: keras.Model,
+    pictures: Pictures,
+    class_names: Sequence[str],
+    *,
+    file: Path | None = None,
 ) -> None:
     """Draws the first mistakes with their heat maps, as PNG and SVG.
 
@@ -102,8 +110,10 @@ def draw_mistakes(
         model: gives the heat maps of the predicted classes; without a layer that has height and width there are none.
         pictures: the split.
         class_names: the classes, in order.
+        file: of the model, where anybody may have made it: what goes wrong with its heat maps is told as its fault.
 
     Raises:
+        ArtifactError: the model of a file cannot be explained.
         OutputError: a file cannot be written.
     """
     shown = rows[:MOST_DRAWN]
@@ -111,8 +121,10 @@ def draw_mistakes(
     place = {name: i for i, name in enumerate(class_names)}
     positions = [place[row["predicted"]] for row in shown]
     try:
-        done = Explainer(model).explain(pixels, classes=positions, methods=[_METHOD])
-        maps = done.maps[_METHOD].cpu().numpy()
+        # It differentiates the model, which nobody has tried before.
+        with refusing(file, ArtifactError, "cannot be explained") if file else nullcontext():
+            done = Explainer(model).explain(pixels, classes=positions, methods=[_METHOD])
+            maps = done.maps[_METHOD].cpu().numpy()
     except UsageError:  # a network without any feature map, such as one of dense layers alone
         maps = np.zeros(pixels.shape[:3], np.float32)
     titles = [f"{plots.short(row['true'])} → {plots.title_of(row['predicted'], row['confidence'])}" for row in shown]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kcv import artifact
+from kcv.artifact import LoadedModel
 from kcv.calibration import softmax
 from kcv.errors import ArtifactError, DataError, OutputError
 
@@ -296,3 +297,60 @@ def test_the_confusion_of_very_many_classes_is_written_by_the_cells_that_occur(r
     assert {(true, predicted): int(n) for true, predicted, n, _ in rows} == expected
     assert all(float(share) == int(n) / result.metrics["per_class"][true]["support"] for true, _, n, share in rows)
     assert not (evaluate(run / "model.keras", plots=False).directory / "confusion_cells.csv").exists()
+
+
+def _refused(run, **options):
+    """Evaluates a run in such a way that there are mistakes to draw, and returns what it is refused for."""
+    from kcv import evaluate
+    from kcv.errors import KcvError
+
+    with pytest.raises(KcvError) as caught:
+        evaluate(run / "model.keras", **options)
+    return caught.value
+
+
+@pytest.fixture
+def mistaken(monkeypatch):
+    """Makes a model mistake every image for the next class: then there are mistakes to draw."""
+    right = LoadedModel.logits
+    monkeypatch.setattr(LoadedModel, "logits", lambda *args, **options: np.roll(right(*args, **options), 1, axis=1))
+
+
+def test_a_model_that_cannot_be_explained_is_told_as_one(run, mistaken, monkeypatch):
+    def fails(*args, **options):
+        raise RuntimeError("no gradient")
+
+    monkeypatch.setattr("kcv.explaining.explainer.Explainer.explain", fails)
+    assert str(_refused(run)) == f"{run / 'model.keras'}: cannot be explained (no gradient)"
+    assert "cannot be explained (no gradient)" in str(_refused(run, plots=False, explain=True))
+
+
+def test_a_full_disk_is_not_told_as_a_fault_of_the_model(run, mistaken, monkeypatch):
+    from matplotlib.figure import Figure
+
+    def full(figure, to, *args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    refused = _refused(run)
+    assert isinstance(refused, OutputError)
+    assert str(refused).endswith("confusion_matrix.png: No space left on device")
+
+
+def test_what_an_earlier_evaluation_left_and_cannot_be_removed_is_one_line(run):
+    (run / "evaluation" / "roc.png").unlink()
+    (run / "evaluation" / "roc.png").mkdir()
+    refused = _refused(run, plots=False)
+    assert isinstance(refused, OutputError)
+    assert str(refused).startswith(f"cannot remove {run / 'evaluation' / 'roc.png'}: ")
+
+
+def test_a_fault_in_a_plot_stays_a_fault_of_kcv(run, mistaken, monkeypatch):
+    from kcv import evaluate
+
+    def broken(*args, **options):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("kcv.plots.save_gradcam_grid", broken)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(run / "model.keras")

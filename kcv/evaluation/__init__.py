@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kcv import artifact, metrics
 from kcv.artifact import LoadedModel
 from kcv.distributed import connect
-from kcv.errors import ArtifactError, OutputError
+from kcv.errors import OutputError
 from kcv.evaluation.calibrating import recalibrate
 from kcv.evaluation.explanations import measure_explanations
 from kcv.evaluation.files import write_files
@@ -21,7 +21,7 @@ from kcv.names import cut_to_bytes
 from kcv.progress import Progress
 from kcv.redaction import data_without_credentials
 from kcv.reporting import write_page
-from kcv.untrusted import inside, refusing
+from kcv.untrusted import inside
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -113,12 +113,11 @@ def evaluate(
     if (calibrate or abstain_precision is not None) and split == "test" and data is None:
         # What the file says of itself was measured with the probabilities of before.
         artifact.describe_again(loaded.path, loaded.info.model_copy(update={"metrics": figures}))
-    # Heat maps differentiate the model, which nobody has tried before.
-    with refusing(loaded.path, ArtifactError, "cannot be explained"):
-        write_files(directory, figures, loaded.keras_model, pictures, probabilities, loaded.path.parent, draw=plots)
-        if explain:
-            found = measure_explanations(loaded.keras_model, pictures, directory, progress=progress)
-            result = replace(result, explanations=found)
+    run, file = loaded.path.parent, loaded.path
+    write_files(directory, figures, loaded.keras_model, pictures, probabilities, run, file=file, draw=plots)
+    if explain:
+        found = measure_explanations(loaded.keras_model, pictures, directory, file, progress=progress)
+        result = replace(result, explanations=found)
     write_page(loaded.path, directory)
     return result
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kcv import data
+from kcv.errors import ArtifactError
 from kcv.explaining.faithfulness import faithfulness
 from kcv.explaining.randomisation import randomisation
 from kcv.files import write_json
 from kcv.progress import Progress
+from kcv.untrusted import refusing
 
 if TYPE_CHECKING:
     import keras
@@ -25,7 +27,7 @@ _STEPS = 10
 
 
 def measure_explanations(
-    model: keras.Model, pictures: Pictures, folder: Path, *, progress: bool = False
+    model: keras.Model, pictures: Pictures, folder: Path, file: Path, *, progress: bool = False
 ) -> dict[str, Any]:
     """Measures deletion, insertion and the sanity check of all methods, and writes `explanations.json`.
 
@@ -33,6 +35,7 @@ def measure_explanations(
         model: functional, RGB 0-255 [batch, size, size, 3] to logits.
         pictures: the split; up to `MOST_EXPLAINED` of them are taken, evenly spread.
         folder: where to.
+        file: of the model, for messages.
         progress: whether to show a progress bar on a terminal.
 
     Returns:
@@ -40,14 +43,18 @@ def measure_explanations(
         `random` is noise as coarse as the model's maps, for comparison.
 
     Raises:
+        ArtifactError: the model cannot be explained.
         UsageError: the model has no layer to explain.
         OutputError: the folder cannot be written to.
     """
     chosen = data.evenly(len(pictures), MOST_EXPLAINED)
     pixels = np.stack([pictures.read(int(index)) for index in chosen])
-    with Progress(len(pixels) if progress else None, "explain") as bar:
-        faithful = faithfulness(model, pixels, steps=_STEPS, batch_size=32, advance=bar.advance if progress else None)
-    changed = randomisation(model, pixels)
+    # Heat maps differentiate the model, which nobody has tried before.
+    with refusing(file, ArtifactError, "cannot be explained"):
+        with Progress(len(pixels) if progress else None, "explain") as bar:
+            advance = bar.advance if progress else None
+            faithful = faithfulness(model, pixels, steps=_STEPS, batch_size=32, advance=advance)
+        changed = randomisation(model, pixels)
     found = {
         "pictures": len(pixels),
         "methods": {name: {**figures, **changed.get(name, {})} for name, figures in faithful.items()},

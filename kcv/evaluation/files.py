@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcv import metrics, plots
-from kcv.files import write_csv, write_json
+from kcv.files import remove, write_csv, write_json
 from kcv.mistakes import draw_mistakes, write_mistakes
 from kcv.reporting import known_history
 
@@ -37,6 +37,7 @@ def write_files(
     probabilities: NDArray[np.float64],
     run: Path,
     *,
+    file: Path | None = None,
     draw: bool = True,
 ) -> None:
     """Writes the figures, the tables and the plots of a split.
@@ -53,9 +54,11 @@ def write_files(
         pictures: the split.
         probabilities: [n, classes].
         run: the folder of the run, for its `history.csv`, if it has one.
+        file: see `kcv.mistakes.draw_mistakes`.
         draw: whether to draw the plots.
 
     Raises:
+        ArtifactError: the model of a file cannot be explained.
         OutputError: the folder cannot be written to.
     """
     class_names, labels = list(figures["per_class"]), pictures.labels
@@ -74,7 +77,7 @@ def write_files(
     epochs = known_history(run)
     for name in PLOTS:
         for suffix in (".png", ".svg"):
-            (folder / f"{name}{suffix}").unlink(missing_ok=True)  # it would show what was measured before
+            remove(folder / f"{name}{suffix}")  # it would show what was measured before
     if draw:
         if matrix is not None:
             plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix.png")
@@ -82,7 +85,7 @@ def write_files(
         plots.roc_curves(labels, probabilities, class_names, folder / "roc.png")
         plots.reliability_diagram(figures["reliability"], figures["ece"], folder / "reliability.png")
         if mistakes:
-            draw_mistakes(folder / "mistakes.png", mistakes, model, pictures, class_names)
+            draw_mistakes(folder / "mistakes.png", mistakes, model, pictures, class_names, file=file)
         if epochs:
             plots.learning_curves(epochs, folder / "learning_curves.png")
 
@@ -92,7 +95,7 @@ def _write_confusion(
 ) -> None:
     """Writes the matrix, or, without one, a row for each cell that occurs; files of the other form are removed."""
     if matrix is not None:
-        (folder / _CELLS).unlink(missing_ok=True)
+        remove(folder / _CELLS)
         write_csv(
             folder / "confusion_matrix.csv",
             ["true class", *class_names],
@@ -105,7 +108,7 @@ def _write_confusion(
         )
         return
     for name in ("confusion_matrix.csv", "confusion_matrix_normalized.csv"):
-        (folder / name).unlink(missing_ok=True)
+        remove(folder / name)
     support = cells.support
     found = zip(cells.true.tolist(), cells.predicted.tolist(), cells.counts.tolist(), strict=True)
     write_csv(

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from kcv.errors import DataError, OutputError
+from kcv.errors import DataError, OutputError, first_line
 from kcv.files import atomic, expanded, home
 from kcv.untrusted import refusing
 
@@ -168,7 +168,7 @@ def fetch(url: str, *, most: int, seconds: float) -> bytes:
         parts = urllib.parse.urlsplit(url)
         secret = parts.username is not None or parts.password is not None
     except ValueError as error:
-        raise DataError(f"{url}: is no URL ({error}).") from None
+        raise DataError(f"{url}: is no URL ({first_line(error)}).") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise DataError(f"{url}: only URLs of http and https are read; download the file first.")
     if secret:

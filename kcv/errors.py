@@ -77,9 +77,14 @@ LONGEST_MEANT = 200
 """Characters of a name that may have been meant for another one: to compare longer ones would take too long."""
 
 
-def first_line(error: Exception) -> str:
-    """Returns the first line of what an error says, or its class where it says nothing; at most 150 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+def first_line(error: BaseException, most: int = 150) -> str:
+    """Returns the first line of what an error says, or its class where it says nothing; at most `most` characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
+
+
+def one_line(error: BaseException) -> str:
+    """Returns all that an error says, its lines made one, or its class where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

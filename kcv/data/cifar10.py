@@ -15,7 +15,7 @@ from kcv import untrusted
 from kcv.data import parquet
 from kcv.data.dataset import Samples, Source
 from kcv.download import OpenBar, cache_dir, download, has_checksum, writable
-from kcv.errors import DataError, OutputError
+from kcv.errors import DataError, OutputError, first_line
 from kcv.files import expanded
 from kcv.names import is_plain
 from kcv.pickles import plain
@@ -123,7 +123,7 @@ def _unpack(archive: Path, cache: Path) -> Path:
             if not folder.is_dir():  # else another process has unpacked it meanwhile
                 raise
     except (tarfile.TarError, KeyError, EOFError, OSError) as error:
-        raise DataError(f"{archive}: cannot be unpacked into {folder.parent} ({error}).") from error
+        raise DataError(f"{archive}: cannot be unpacked into {folder.parent} ({first_line(error)}).") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

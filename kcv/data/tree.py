@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kcv.data.outputs import FILES, is_output
-from kcv.errors import DataError
+from kcv.errors import DataError, first_line
 from kcv.images.clutter import is_clutter
 from kcv.images.files import is_picture_name
 from kcv.images.folders import each_once, is_folder, is_linked
@@ -191,7 +191,7 @@ def _listed(root: Path, place: str) -> Folder:
                     others[suffix] = (count + 1, min(first, name))
                     names.add(name)
     except (OSError, ValueError) as error:
-        return Folder(place, b"", 0, {}, (), frozenset(), False, getattr(error, "strerror", None) or str(error))
+        return Folder(place, b"", 0, {}, (), frozenset(), False, getattr(error, "strerror", None) or first_line(error))
     pictures.sort()
     return Folder(
         place,

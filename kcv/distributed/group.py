@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kcv.data.order import Share
-from kcv.errors import KcvError
+from kcv.errors import KcvError, first_line
 from kcv.launch import ToldElsewhere
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ def told_of_lost_peers() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise PeerLost(f"another process of the job has ended ({str(error).splitlines()[0][:150]})") from None
+            raise PeerLost(f"another process of the job has ended ({first_line(error)})") from None
         raise
 
 

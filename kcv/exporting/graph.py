@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kcv import __version__
-from kcv.errors import ExportError
+from kcv.errors import ExportError, first_line
 from kcv.exporting.simplify import simplify
 from kcv.native.layers.lowered import Target, Unsupported
 from kcv.native.lowering import lower
@@ -56,8 +56,7 @@ def write_graph(model: keras.Model, info: OnnxInfo, path: Path, *, opset: int = 
         raise ExportError(f"{model.name} cannot be exported: {error}") from error
     # Exporter, checker and shape inference have errors of their own; all mean that some layer is beyond them.
     except (torch.onnx.OnnxExporterError, onnx.checker.ValidationError, RuntimeError, LookupError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ExportError(f"{model.name} cannot be exported: {reason}") from error
+        raise ExportError(f"{model.name} cannot be exported: {first_line(error)}") from error
     onnx.save(graph, path)
 
 

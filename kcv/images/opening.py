@@ -21,7 +21,7 @@ from PIL import (  # the plugins register themselves in Image.OPEN when they are
     WebPImagePlugin,  # noqa: F401
 )
 
-from kcv.errors import ImageError
+from kcv.errors import ImageError, one_line
 from kcv.images import jpeg, png
 from kcv.images.room import room
 
@@ -61,8 +61,7 @@ def opened(picture: Path | bytes, name: str | None = None) -> Iterator[Image.Ima
     except ImageError as error:
         raise ImageError(f"{label}: {error}") from None
     except Exception as error:  # decoders raise nearly everything (struct.error, SyntaxError, ...) on damaged bytes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{label}: cannot be read as a picture ({reason}).") from error
+        raise ImageError(f"{label}: cannot be read as a picture ({one_line(error)}).") from error
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from kcv.errors import first_line
+
 _log = logging.getLogger(__name__)
 
 WARM_UP, MEASURED = 3, 10
@@ -66,7 +68,7 @@ class Compiled:
         except Exception as error:  # the compiler raises whatever its many parts raise
             if self.settled:
                 raise
-            _log.warning("torch.compile failed (%s); the program runs as it is", _first_line(error))
+            _log.warning("torch.compile failed (%s); the program runs as it is", first_line(error))
             self._settle(self._program)
             return self._program(*tensors, training=True)
 
@@ -92,8 +94,3 @@ class Compiled:
 
     def _settle(self, program: Run) -> None:
         self._current, self.settled = program, True
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

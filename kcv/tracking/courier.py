@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 
+from kcv.errors import first_line
 from kcv.tracking.delivery import Delivery
 from kcv.tracking.faults import NoAnswer, Refused
 from kcv.tracking.lines import describes_run
@@ -105,7 +106,7 @@ class Courier:
                     if not self._opened:  # another process may have let go of the run to continue
                         self._take_left_over()
         except Exception as error:  # a fault of kcv's own must not look like one of the training
-            _log.warning("tracking stopped, the training goes on: %s: %s", type(error).__name__, error)
+            _log.warning("tracking stopped, the training goes on: %s: %s", type(error).__name__, first_line(error))
         finally:
             if self._discarded:
                 self._spool.remove()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kcv.errors import one_line
 from kcv.redaction import hide_credentials
 from kcv.tracking.answers import EndlessAnswer
 
@@ -39,7 +40,7 @@ def judge(error: Exception, *, remote: bool) -> NoAnswer | Refused:
 
     http = requests.exceptions
     broken_off = (http.ConnectionError, http.Timeout, http.ChunkedEncodingError, ConnectionError, TimeoutError)
-    text = one_line(error)
+    text = told(error)
     for cause in _causes(error):
         if isinstance(cause, EndlessAnswer):
             return Refused(str(cause), of_entry=False)
@@ -60,9 +61,9 @@ def judge(error: Exception, *, remote: bool) -> NoAnswer | Refused:
     return NoAnswer(text)
 
 
-def one_line(error: BaseException) -> str:
+def told(error: BaseException) -> str:
     """Returns what an error says, in one line without credentials."""
-    text = hide_credentials(" ".join(str(error).split())) or type(error).__name__
+    text = hide_credentials(one_line(error))
     return (text if len(text) <= 300 else f"{text[:297]}...").rstrip(".")
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kcv.errors import WeightsError
+from kcv.errors import WeightsError, first_line
 from kcv.models.head import LOGITS
 from kcv.models.weights import state_dict
 from kcv.models.weights.pretrained import Pretrained
@@ -48,7 +48,7 @@ def read(path: Path, name: str) -> Pretrained:
                 f"{path}: its {torch_name}.weight is {shape}: it does not hold {_ORIGINS[name]}."
             ) from None
         except TypeError as error:
-            raise WeightsError(f"{path}: its {torch_name} is no plain tensor of floats: {error}.") from None
+            raise WeightsError(f"{path}: its {torch_name} is no plain tensor of floats: {first_line(error)}.") from None
     more = _more_than({torch_name for _, torch_name, _ in wanted}, tensors)
     if more is not None:
         raise WeightsError(f"{path}: has {plain(more)[:100]} as well: it does not hold {_ORIGINS[name]}.")

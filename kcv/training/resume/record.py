@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kcv.config import Config
 from kcv.data.dataset import Dataset
-from kcv.errors import ConfigError, DataError, DeviceError, KcvError
+from kcv.errors import ConfigError, DataError, DeviceError, KcvError, first_line
 from kcv.files import write_json
 from kcv.tracking import Tracker, config_without_credentials
 from kcv.training.resume import seal
@@ -84,7 +84,7 @@ class Record(BaseModel):
         try:
             found = read(path, cls, DataError)
         except KcvError as error:
-            reason = str(error).removeprefix(f"{path}: ").splitlines()[0]
+            reason = first_line(KcvError(str(error).removeprefix(f"{path}: ")))
             raise DataError(f"{path}: is missing or damaged, so the run cannot be continued ({reason}).") from None
         if found.sha256 is not None and found.sha256 != seal.checksum(found._content()):
             raise DataError(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from kcv.launch import Launch
 
 
 class Classifier(Protocol):
@@ -44,13 +41,6 @@ class Classifier(Protocol):
         self, images: NDArray[np.uint8] | Sequence[str | Path | NDArray[np.uint8]], *, batch_size: int | None = None
     ) -> NDArray[np.float32]:
         """Returns probabilities, float32 [n, classes]."""
-
-
-def usable_cores() -> int:
-    """Returns how many cores this process may use; those of a machine are shared by its processes of the job."""
-    known = hasattr(os, "sched_getaffinity")  # not on macOS and Windows
-    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    return max(1, cores // Launch.current().local_size)
 
 
 def is_onnx(path: str | Path) -> bool:

@@ -23,6 +23,7 @@ from warm import Child, Finished, WarmPython
 from workers import made_once, turn
 
 from kcv.config import Config
+from kcv.cores import usable_cores
 
 if TYPE_CHECKING:
     from kcv.exporting import Export
@@ -52,7 +53,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     named = [Path(word.partition("::")[0]) for word in config.args]
     if len(named) <= 2 and all(path.is_file() for path in named):
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     return min(cores + 1, MOST_WORKERS) if cores > 1 else 0
 
 

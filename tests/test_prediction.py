@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kcv.cores import usable_cores
 from kcv.errors import ArtifactError, DataError, UsageError
 
 
@@ -187,9 +188,7 @@ def test_an_endless_list_is_taken_as_it_comes_and_in_order(model, exported, pict
     rows.close()
     assert first == [str(path) for path in taken[:100]]
     # A few batches ahead and no more, on any number of cores.
-    import os
-
-    assert len(taken) <= 100 + 4 * (2 * (os.cpu_count() or 1) + 3)
+    assert len(taken) <= 100 + 4 * (2 * usable_cores() + 3)
 
 
 def test_listed_paths_that_are_no_pictures_are_rows(exported, pictures, tmp_path):

@@ -25,8 +25,8 @@ from kcv.artifact import ArtifactInfo
 from kcv.benchmark import networks
 from kcv.benchmark.contestants import CLASSES, Setting, keras_model, torch_network
 from kcv.calibration import softmax
-from kcv.classifier import usable_cores
 from kcv.config import Config
+from kcv.cores import usable_cores
 from kcv.exporting.graph import quiet_exporter, write_graph
 from kcv.exporting.quantization import quantize
 from kcv.native.device import describe_device

@@ -9,13 +9,14 @@ enough, at the best of 25 shifts. docs/decisions/009-data-checks.md has the figu
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kcv.cores import usable_cores
 
 SIMILAR: Final = 0.8
 """From this likeness on (at most 1) two pictures are called nearly the same."""
@@ -57,7 +58,7 @@ def near_pairs(
             return np.empty((0, 2), np.int64), np.empty(0, np.float32)
         return np.concatenate([pairs for pairs, _ in found]), np.concatenate([values for _, values in found])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         parts = list(pool.map(compare, range(0, len(hashes), _ROWS)))
     if not parts:
         return np.empty((0, 2), np.int64), np.empty(0, np.float32)

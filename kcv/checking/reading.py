@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from kcv import images
 from kcv.checking.findings import Member
+from kcv.cores import usable_cores
 from kcv.data.dataset import SPLITS, Encoded, Pixels, Source
 from kcv.errors import ImageError
 from kcv.progress import Progress
@@ -94,7 +94,7 @@ def read(source: Source, *, progress: bool = False) -> Read:
 
     with (
         Progress(len(pictures) if progress else None, "reading pictures") as bar,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(usable_cores()) as pool,
     ):
         seen = [one for chunk in pool.map(look, range(0, len(pictures), _CHUNK)) for one in chunk]
     files = [picture if isinstance(picture, Path) else None for picture in pictures]

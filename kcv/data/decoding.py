@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from kcv import images
+from kcv.cores import usable_cores
 from kcv.data.dataset import Encoded, Pixels, Samples
 from kcv.data.row_pictures import RowPictures
 from kcv.errors import DataError, ImageError
@@ -57,13 +57,14 @@ def _decode(samples: Samples, size: int, resize: str) -> Pixels:
         return failures
 
     failures: list[str] = []
-    with Progress(len(samples), "reading pictures") as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+    cores = usable_cores()
+    with Progress(len(samples), "reading pictures") as progress, ThreadPoolExecutor(cores) as pool:
         waiting: deque[Future[list[str]]] = deque()
         start = 0
         for encoded in _chunks(samples):
             waiting.append(pool.submit(decode_from, start, encoded))
             start += len(encoded)
-            if len(waiting) > 2 * (os.cpu_count() or 1):  # encoded pictures are not to pile up
+            if len(waiting) > 2 * cores:  # encoded pictures are not to pile up
                 failures += waiting.popleft().result()
         failures += [line for future in waiting for line in future.result()]
     if failures:

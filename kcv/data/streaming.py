@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
+from kcv.cores import usable_cores
 from kcv.data.dataset import Pictures, Samples
 from kcv.data.order import Indices
 from kcv.data.reading_ahead import read_ahead
@@ -207,9 +208,8 @@ def read_batch(pictures: Pictures, indices: Indices) -> NDArray[np.uint8]:
 
 
 def default_workers() -> int:
-    """Returns the number of decoding processes for this machine: all usable cores but one, at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
+    """Returns the number of decoding processes of this one: all usable cores but one, at least 1."""
+    return max(1, usable_cores() - 1)
 
 
 def _fits_shared_memory(need: int) -> bool:

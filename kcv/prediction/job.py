@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcv import images
-from kcv.classifier import Classifier, usable_cores
+from kcv.classifier import Classifier
+from kcv.cores import usable_cores
 from kcv.errors import ImageError
 from kcv.prediction.urls import Picture, Url
 from kcv.rows import UNSURE

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 def load_split(
-    model: LoadedModel, split: str, source: str | None = None, *, most: int | None = None, tell: bool = False
+    model: LoadedModel,
+    split: str,
+    source: str | None = None,
+    *,
+    most: int | None = None,
+    tell: bool = False,
+    changed: bool = False,
 ) -> Pictures:
     """Loads one split at a model's size, its labels as positions in the model's class names.
 
@@ -29,6 +35,7 @@ def load_split(
         source: of other pictures; None for what the model was trained on.
         most: take no more pictures than this, evenly spread.
         tell: whether to log what a folder was taken for.
+        changed: see `kcv.data.load_split`.
 
     Raises:
         DataError: as `kcv.data.load_split`, or as `data_config`.
@@ -44,6 +51,7 @@ def load_split(
         most=most,
         began_in=working_folder(model.path.parent) if source is None else None,
         tell=tell,
+        changed=changed,
     )
 
 

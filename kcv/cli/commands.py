@@ -44,6 +44,7 @@ def evaluate(*operands: str, **flags: str) -> int:
     """Measures a model on a split."""
     values, _ = check(VERBS["evaluate"], operands, flags)
     from kcv import evaluation
+    from kcv.training.resume import chose_data
 
     result = evaluation.evaluate(
         model_file(values["model"]),
@@ -57,6 +58,7 @@ def evaluate(*operands: str, **flags: str) -> int:
         explain=bool(values["explain"]),
         plots=bool(values["plots"]),
         progress=True,
+        chosen=chose_data,
     )
     if values["format"] == "json":
         more = {"explanations": result.explanations} if result.explanations else {}

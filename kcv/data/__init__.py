@@ -116,6 +116,7 @@ def load_split(
     most: int | None = None,
     began_in: Path | None = None,
     tell: bool = False,
+    changed: bool = False,
 ) -> Pictures:
     """Loads one split for a finished model, its labels as positions in the model's `class_names`, matched by name.
 
@@ -134,6 +135,7 @@ def load_split(
         most: take no more pictures than this, evenly spread.
         began_in: see `open_source`.
         tell: whether to log what a folder was taken for.
+        changed: whether a folder or file may have changed since: the user has chosen it, not only the model's file.
 
     Raises:
         DataError: the source has no such split, has changed, or has a class that the model does not know.
@@ -151,7 +153,7 @@ def load_split(
                 f"{source.name}: has changed since the model was trained on it, so the {split} split is lost; "
                 "name the data to measure all of it, training pictures included."
             )
-        if data.source not in NAMED and not is_url(data.source):
+        if not changed and data.source not in NAMED and not is_url(data.source):
             raise DataError(
                 f"{source.name}: is not what the model was trained on, or has changed since. Only the model's file "
                 f"names it; name it to use it: --data={data.source}"

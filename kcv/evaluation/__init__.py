@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def evaluate(
     explain: bool = False,
     plots: bool = True,
     progress: bool = False,
+    chosen: Callable[[LoadedModel], bool] | None = None,
 ) -> Evaluation:
     """Measures a model and writes what was found.
 
@@ -81,6 +83,8 @@ def evaluate(
         explain: measure how far the model's heat maps can be trusted, too: a minute or so.
         plots: whether to draw plots; without them there are the figures and the tables alone.
         progress: whether to show a progress bar on a terminal.
+        chosen: tells whether the user has chosen the data that the model's file names. Where they have changed since
+            training, they are then measured with a warning; without it, they must be named.
 
     Returns:
         The figures, and the folder with the files, see `kcv.evaluation.files`.
@@ -94,12 +98,13 @@ def evaluate(
     with connect() as group:
         with group.in_turn():
             loaded = model if isinstance(model, LoadedModel) else artifact.load(model, device=device)
+            own_choice = chosen is not None and chosen(loaded)
             directory = Path(output_dir) if output_dir is not None else _directory(loaded.path, data, split)
         if calibrate or abstain_precision is not None:
             own = data if artifact.is_own_data(loaded, data) else None
-            loaded = recalibrate(loaded, abstain_precision, own, batch_size=batch_size, group=group)
+            loaded = recalibrate(loaded, abstain_precision, own, batch_size=batch_size, group=group, changed=own_choice)
         with group.in_turn():
-            pictures = artifact.load_split(loaded, split, data, tell=data is not None)
+            pictures = artifact.load_split(loaded, split, data, tell=data is not None, changed=own_choice)
         with Progress(len(pictures) // group.size if progress else None, f"evaluate {split}") as bar:
             logits = loaded.logits(
                 pictures, batch_size=batch_size, advance=bar.advance if progress else None, group=group

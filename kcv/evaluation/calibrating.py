@@ -19,6 +19,7 @@ def recalibrate(
     *,
     batch_size: int | None = None,
     group: Group = ALONE,
+    changed: bool = False,
 ) -> LoadedModel:
     """Fits a model's calibration to the validation split of its training data and writes it into its file.
 
@@ -28,6 +29,7 @@ def recalibrate(
         source: the training data, where its URL must be named; see `kcv.artifact.data_config`.
         batch_size: pictures a batch; by default chosen by their size.
         group: the processes that share the pictures; the first writes.
+        changed: see `kcv.data.load_split`.
 
     Returns:
         The model with its new calibration.
@@ -37,7 +39,7 @@ def recalibrate(
             as it was.
         OutputError: the file cannot be written.
     """
-    pictures = artifact.load_split(model, "val", source)
+    pictures = artifact.load_split(model, "val", source, changed=changed)
     logits = model.logits(pictures, batch_size=batch_size, group=group)
     found = calibration.fit(logits, pictures.labels)
     if abstain_precision is not None:

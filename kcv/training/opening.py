@@ -24,7 +24,7 @@ from kcv.launch import Launch
 from kcv.native.memory import enough_memory
 from kcv.tracking import NoTracker, Status, Tracker, config_without_credentials, open_tracker
 from kcv.training.callbacks import Diverged
-from kcv.training.resume import CheckpointStore, Record, Writer, lock
+from kcv.training.resume import CheckpointStore, Record, Writer, lock, signed_choice
 from kcv.training.run import RunFolder
 from kcv.untrusted import read_json
 
@@ -118,7 +118,7 @@ def open_run(
         raise
     write_text(folder.config, shown.to_yaml())
     # Of use on this machine alone, and nobody else's business: trackers are not told.
-    write_json(folder.environment, {**surroundings, "working_folder": str(Path.cwd())})
+    write_json(folder.environment, {**surroundings, **signed_choice(shown, dataset.fingerprint, Path.cwd())})
     Record.of(shown, dataset, surroundings, tracker).write(folder.record)
     _log.info("run        %s", folder.path)
     return OpenRun(folder, tracker, config)

@@ -1,4 +1,4 @@
-"""What a run folder may ask for by itself, and what the user must name who continues it.
+"""What a run folder may ask for by itself, and what the user must name who continues it, or measures its model.
 
 A run folder names data and a tracking store. Where this user began the run, they are the user's own choice. Where
 somebody else did, or nobody knows, whatever would reach another machine is used only if it was named again.
@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
+from kcv import untrusted
+from kcv.artifact import LoadedModel
 from kcv.config import Config
 from kcv.download import is_url
-from kcv.errors import UsageError
+from kcv.errors import ArtifactError, UsageError
 from kcv.names import plain
 from kcv.tracking import config_without_credentials, stays_inside
+from kcv.training.resume import seal
 from kcv.training.resume.record import Record
 
 _TRACKING, _DATA = "tracking.uri", "data.source"
+_CHOICE = "data_signature"
 
 
 def require_named(config: Config, record: Record, named: Collection[str] | None, folder: Path) -> None:
@@ -48,3 +53,36 @@ def require_named(config: Config, record: Record, named: Collection[str] | None,
             f"--resume={folder}: the run names {asked}, and nothing shows that you began it on this machine; name "
             f"again what it may use, such as: {ways}"
         )
+
+
+def signed_choice(config: Config, fingerprint: str, working_folder: Path) -> dict[str, str | None]:
+    """Returns what a run's `environment.json` says of its data, to show later that this user chose them.
+
+    Args:
+        config: of the run, without credentials.
+        fingerprint: of the data.
+        working_folder: where a relative path of the data starts.
+    """
+    place = str(working_folder)
+    return {"working_folder": place, _CHOICE: seal.signature(_choice(config.data.source, fingerprint, place))}
+
+
+def chose_data(model: LoadedModel) -> bool:
+    """Tells whether this user, on this machine, began the run beside a model's file on the data that the file names.
+
+    The file itself proves nothing: what is signed must be what it names, and where a relative path leads.
+    """
+    try:
+        path = untrusted.inside(model.path.parent, "environment.json", error=ArtifactError)
+        found = untrusted.read_json(path, ArtifactError)
+    except ArtifactError:
+        return False
+    place, signed = (found.get(key) for key in ("working_folder", _CHOICE)) if isinstance(found, dict) else (None, None)
+    if not isinstance(place, str) or not isinstance(signed, str):
+        return False
+    info = model.info
+    return seal.is_own(_choice(info.data_options.get("source"), info.data_fingerprint, place), signed)
+
+
+def _choice(source: Any, fingerprint: str | None, working_folder: str) -> dict[str, Any]:
+    return {"chosen": {"source": source, "fingerprint": fingerprint, "working_folder": working_folder}}

@@ -119,6 +119,7 @@ class WarmPython:
         stdin: int | None = None,
         merge: bool = False,
         drawn: bool = False,
+        plain_rights: bool = False,
     ) -> Child:
         """Starts a command.
 
@@ -130,6 +131,7 @@ class WarmPython:
             stdin: an open file; by default nothing can be read.
             merge: whether standard error goes where standard output goes.
             drawn: whether figures are drawn; else their files hold one pixel.
+            plain_rights: whether files that are closed are so for it, too, where root runs the tests.
         """
         words = [str(word) for word in words]
         out = os.memfd_create("output")
@@ -141,6 +143,7 @@ class WarmPython:
             "folder": str(folder),
             "environment": environment,
             "drawn": drawn,
+            "plain_rights": plain_rights,
         }
         reading, writing = os.pipe()
         with ExitStack() as stack:

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping
 from io import BufferedReader
@@ -77,7 +78,7 @@ class CheckpointStore:
             check: raises DataError for a state that must not be used; the one before is looked at then.
 
         Raises:
-            DataError: all of them are damaged.
+            DataError: all of them are damaged, or closed.
         """
         numbers = sorted(self._numbers(), reverse=True)
         for number in numbers:
@@ -90,6 +91,9 @@ class CheckpointStore:
             except DataError as error:
                 reason = str(error).removeprefix(f"{self._folder / stem}")
                 _log.warning("%s is damaged (%s); the one before it is used", self._folder / stem, reason)
+        # What may not be read may be whole: to train anew would throw it away.
+        if closed := next((path for path in sorted(self._folder.glob("*")) if not os.access(path, os.R_OK)), None):
+            raise DataError(f"{closed}: cannot be read: Permission denied; there is no other whole checkpoint.")
         if numbers:
             raise DataError(f"{self._folder}: all checkpoints are damaged; train anew.")
         return None

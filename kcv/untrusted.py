@@ -64,23 +64,26 @@ def refusing(origin: str | Path, error: type[KcvError], otherwise: str = "is dam
 
 
 @contextmanager
-def opened(path: Path, error: type[KcvError]) -> Iterator[BinaryIO]:
+def opened(path: Path, error: type[KcvError], model: str = "") -> Iterator[BinaryIO]:
     """Opens a regular file for reading; a pipe or a device would block, or never end.
+
+    Where it is to be a model file, `model` is the name of one, for the message.
 
     Raises:
         KcvError: as `error`; there is no such file, it is something else, or it may not be read.
     """
+    if os.path.isdir(path):  # unlike a Path's, it never raises; asked first, as Windows opens no folder
+        raise error(f"{path}: is a folder{model and f'; expected a model file such as {path / model}'}")
     try:
         # Not blocking: else a pipe that nobody writes to would hold us in this very call.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
-        raise error(f"{path}: no such file") from None
+        raise error(f"{path}: no such {model and 'model '}file") from None
     except (OSError, ValueError) as caught:  # ValueError: a name with a NUL in it
         raise error(f"{path}: cannot be read: {getattr(caught, 'strerror', None) or caught}") from None
-    kind = os.fstat(handle).st_mode
-    if not stat.S_ISREG(kind):
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise error(f"{path}: is {'a folder' if stat.S_ISDIR(kind) else 'no regular file'}")
+        raise error(f"{path}: is no regular file")
     with os.fdopen(handle, "rb") as stream:
         yield stream
 
@@ -201,9 +204,6 @@ def inside(folder: Path, *names: str, error: type[KcvError]) -> Path:
 
     Raises:
         KcvError: as `error`; the message names the link.
-
-    Example:
-        >>> inside(run, "evaluation", "metrics.json", error=OutputError)
     """
     place = Path(folder)
     for part in (part for name in names for part in Path(name).parts):

@@ -13,8 +13,10 @@ import pytest
 from kcv import download
 from kcv.cli import main
 from kcv.config import Config
+from kcv.data.shards import local_shards
 from kcv.errors import KcvError, OutputError
 from kcv.files import home, write_text
+from kcv.images import find
 from kcv.models.weights import imagenet
 from kcv.tracking.store import _with_home
 from kcv.training.run import RunFolder
@@ -61,6 +63,32 @@ def test_folders_that_variables_name_may_be_closed(
     one_line(capsys, "train", str(closed / "c.yaml"))
     one_line(capsys, "train", f"--data={closed / 'x'}")
     one_line(capsys, "train", f"--resume={closed / 'x'}")
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.keras"])
+def test_a_model_file_in_a_closed_folder_is_one_line(
+    closed: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", f"--model={closed / name}"]) == 2
+    assert capsys.readouterr().err.endswith(f"{closed / name}: cannot be read: Permission denied\n")
+
+
+def test_what_a_pattern_finds_may_be_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shut, stat = tmp_path / "shut.png", os.stat
+    shut.touch()
+
+    def refuse(path: Any, *args: Any, **options: Any) -> Any:
+        if os.fspath(path) == str(shut):
+            raise PermissionError(13, "Permission denied", str(shut))
+        return stat(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert list(find([tmp_path / "*"])) == [shut]  # who reads it says why it cannot be
+
+
+def test_a_link_that_cannot_be_followed_is_no_shard(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert local_shards(tmp_path) == []
 
 
 def test_nothing_is_written_into_a_closed_folder(closed: Path) -> None:

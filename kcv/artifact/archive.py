@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,29 +96,16 @@ def open_archive(path: Path) -> Iterator[Archive]:
             twice, anything encrypted or packed by another method than deflate, or anything that unpacks to far more
             than it is.
     """
-    size = _size(path)
-    with opened(path, ArtifactError) as stream:
+    with opened(path, ArtifactError, "model.keras") as stream:
+        if path.suffix.lower() == ".onnx":
+            raise ArtifactError(f"{path}: is an ONNX file, which predict and info take; here the .keras file is needed")
+        size = os.fstat(stream.fileno()).st_size
         bounded = _DirectoryFirst(stream)
         with refusing(path, ArtifactError, "not a model file, or a damaged one"):
             file = zipfile.ZipFile(cast("IO[bytes]", bounded))
         bounded.most = None
         with file:
             yield Archive(path, size, _checked(file.infolist(), size, str(path)), file)
-
-
-def _size(path: Path) -> int:
-    """Returns a file's size in bytes; what is no file is told as what it is."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such model file") from None
-    except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
-        raise ArtifactError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if stat.S_ISDIR(found.st_mode):
-        raise ArtifactError(f"{path}: is a folder; expected a model file such as {path / 'model.keras'}")
-    if stat.S_ISREG(found.st_mode) and path.suffix.lower() == ".onnx":
-        raise ArtifactError(f"{path}: is an ONNX file, which predict and info take; here the .keras file is needed")
-    return found.st_size
 
 
 def _checked(found: list[zipfile.ZipInfo], size: int, origin: str) -> dict[str, zipfile.ZipInfo]:

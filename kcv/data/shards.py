@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kcv.errors import DataError, first_line
+from kcv.images.folders import is_folder
 from kcv.redaction import data_without_credentials, hide_credentials
 from kcv.untrusted import opened, refusing
 
@@ -129,13 +130,13 @@ def local_shards(path: Path) -> list[Shard]:
     near: list[Path] = []
     deep: list[Path] = []
     for entry in _entries(path):
-        if not entry.is_dir():
+        if not is_folder(entry):
             near += _parquet([entry])
             continue
         below = _entries(entry.path)
         near += _parquet(below)
         for folder in below:
-            if not near and folder.name in SPLIT_PREFIXES and folder.is_dir():
+            if not near and folder.name in SPLIT_PREFIXES and is_folder(folder):
                 deep += _parquet(_entries(folder.path))
     return [Shard(str(file), str(file), None, file.relative_to(path).parts[:-1]) for file in sorted(near or deep)]
 
@@ -149,7 +150,7 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
 
 
 def _parquet(entries: Sequence[os.DirEntry[str]]) -> Iterator[Path]:
-    return (Path(entry.path) for entry in entries if entry.name.endswith(".parquet") and not entry.is_dir())
+    return (Path(entry.path) for entry in entries if entry.name.endswith(".parquet") and not is_folder(entry))
 
 
 def remote_shards(url: str) -> list[Shard]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kcv import __version__
-from kcv.errors import ExportError, first_line
+from kcv.errors import ExportError, OutputError, first_line
 from kcv.exporting.simplify import simplify
 from kcv.native.layers.lowered import Target, Unsupported
 from kcv.native.lowering import lower
@@ -44,7 +44,8 @@ def write_graph(model: keras.Model, info: OnnxInfo, path: Path, *, opset: int = 
         opset: of ONNX's operators; one of `OPSETS`.
 
     Raises:
-        ExportError: a layer has no form in ONNX.
+        ExportError: a layer has no form in ONNX, or the model is larger than such a file may be.
+        OutputError: the file cannot be written.
     """
     try:
         network = _Deployed(lower(model, Target(in_place=False)), info.temperature)
@@ -57,7 +58,22 @@ def write_graph(model: keras.Model, info: OnnxInfo, path: Path, *, opset: int = 
     # Exporter, checker and shape inference have errors of their own; all mean that some layer is beyond them.
     except (torch.onnx.OnnxExporterError, onnx.checker.ValidationError, RuntimeError, LookupError) as error:
         raise ExportError(f"{model.name} cannot be exported: {first_line(error)}") from error
-    onnx.save(graph, path)
+    save(graph, path)
+
+
+def save(graph: onnx.ModelProto, path: Path) -> None:
+    """Writes a graph.
+
+    Raises:
+        ExportError: it is larger than such a file may be.
+        OutputError: the file cannot be written.
+    """
+    try:
+        onnx.save(graph, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    except Exception as error:  # protobuf has errors of its own: it writes no more than 2 GB, for one
+        raise ExportError(f"the graph cannot be written: {first_line(error)}") from error
 
 
 class _Layer(nn.Module):

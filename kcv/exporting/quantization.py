@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from kcv import __version__
 from kcv.exporting.gate import MOST_POINTS
+from kcv.exporting.graph import save
 from kcv.exporting.samples import Samples
 from kcv.metrics import accuracy
 from kcv.onnx_model import INPUT, OnnxInfo, OnnxModel
@@ -114,7 +115,7 @@ def quantize(source: Path, target: Path, info: OnnxInfo, pixels: NDArray[np.uint
     graph.producer_name, graph.producer_version = "kcv", __version__
     onnx.helper.set_model_props(graph, info.to_metadata())
     onnx.checker.check_model(graph, full_check=True)
-    onnx.save(graph, target)
+    save(graph, target)
 
 
 def _tiny(graph: onnx.GraphProto) -> list[str]:

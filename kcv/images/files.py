@@ -113,7 +113,7 @@ def _find(given: str | Path, recursive: bool) -> Iterable[Path]:
 
 def _match(pattern: str, recursive: bool) -> Iterator[Path]:
     for match in map(Path, matches(pattern)):
-        if match.is_dir():
+        if os.path.isdir(match):  # a Path's raises where a folder is closed
             yield from walk(match, recursive=recursive, lenient=True)
         elif is_picture_name(match.name):
             yield match

@@ -7,9 +7,8 @@ takes is worked out for a batch, and a file that wants more than classifiers do 
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,23 +64,37 @@ _MOST_FOLDING: Final = 2**28
 
 @dataclass
 class Demand:
-    """What a batch takes.
+    """What is computed, for a batch, or for no image at all.
 
     Attributes:
-        tensors: all values, by name.
-        at_once: the most numbers that wait to be read, one operator after the other.
-        in_all: numbers of all values that depend on the pictures.
+        tensors: all values so far, by name.
+        made: numbers of those that are computed.
         products: multiplications and additions for them.
-        folded: numbers that depend on no picture and are not in the file.
-        folding: products for those.
+        at_once: the most numbers of a batch that wait to be read, one operator after the other.
     """
 
     tensors: dict[str, Tensor]
-    at_once: int = 0
-    in_all: int = 0
+    made: int = 0
     products: int = 0
-    folded: int = 0
-    folding: int = 0
+    at_once: int = 0
+
+    def add(self, node: Node, constant: bool) -> int:
+        """Adds what an operator gives and takes; returns how many numbers it gives."""
+        tensors = self.tensors
+        inputs = [tensors[name] if name else None for name in node.inputs]
+        call = Call(node, inputs)
+        result = _RULES[node.operator](call)
+        if len(result.shapes) != len(node.outputs):
+            raise call.wrong()
+        made = 0
+        for name, shape in zip(node.outputs, result.shapes, strict=True):
+            tensors[name] = given = Tensor(shape, constant, result.value)
+            made += given.size
+            if len(shape) > MOST_AXES or min(shape, default=1) < 1 or given.size > _MOST_NUMBERS:
+                raise Damaged(f"its {node.operator} gives a tensor of an impossible size")
+        self.made += made
+        self.products += result.products or max(made, sum([tensor.size for tensor in inputs if tensor is not None]))
+        return made
 
 
 def check(graph: Graph, pixels: int) -> None:
@@ -101,14 +114,12 @@ def check(graph: Graph, pixels: int) -> None:
     for node in graph.nodes:
         if node.operator not in _RULES:
             raise Damaged(f"runs the operator {node.operator[:60]!r}, which no classifier needs")
-    nodes = _in_order(graph)
-    some, more = (demand(graph, nodes, batch) for batch in _BATCHES)
-    stored = sum(math.prod(weight.shape) for weight in graph.weights.values())
-    if more.folded > _MOST_FOLDED + 4 * stored or more.folding > _MOST_FOLDING:
-        raise Damaged(f"computes {more.folded:,} numbers that depend on no picture, more than a classifier does")
+    folded, nodes = _folded(graph, _in_order(graph))
+    ended = _ended(graph, nodes, folded.tensors)
+    some, more = (_demand(graph, nodes, ended, folded.tensors, batch) for batch in _BATCHES)
     for name, tensor in some.tensors.items():
         if not tensor.constant and tensor.value is None:
-            _check_growth(name, math.prod(tensor.shape), math.prod(more.tensors[name].shape))
+            _check_growth(name, tensor.size, more.tensors[name].size)
     if more.products * _BATCHES[0] > some.products * _BATCHES[1]:
         raise Damaged("works longer for each picture of a larger batch, which no classifier does")
     for value in graph.outputs:
@@ -118,55 +129,61 @@ def check(graph: Graph, pixels: int) -> None:
         if value.name in some.tensors and not _agrees(value.shape, some.tensors[value.name].shape):
             raise Damaged(f"says something else of {value.name[:60]!r} than it computes")
     AT_ONCE.check(more.at_once // _BATCHES[1], pixels)
-    IN_ALL.check(more.in_all // _BATCHES[1], pixels)
+    IN_ALL.check(more.made // _BATCHES[1], pixels)
     PRODUCTS.check(more.products // _BATCHES[1], pixels)
 
 
-def demand(graph: Graph, nodes: Sequence[Node], batch: int) -> Demand:
+def _demand(
+    graph: Graph, nodes: Sequence[Node], ended: Sequence[Sequence[str]], known: Mapping[str, Tensor], batch: int
+) -> Demand:
     """Works out what a batch takes.
 
     Args:
         graph: whose operators are known.
-        nodes: of it, each after those it needs.
+        nodes: those that depend on the images, each after those it needs.
+        ended: names of values that nobody reads after a node, for each.
+        known: values that depend on none.
         batch: number of pictures.
 
     Raises:
         Damaged: an operator cannot take what it is given, or the size of a value is not known beforehand.
     """
-    tensors = {name: Tensor(weight.shape, True, weight.value) for name, weight in graph.weights.items()}
+    found = Demand(dict(known))
+    tensors = found.tensors
     for value in graph.inputs:
         tensors[value.name] = Tensor(tuple(batch if size is None else size for size in value.shape), False)
-    found = Demand(tensors)
-    last = {name: number for number, node in enumerate(nodes) for name in (*node.outputs, *node.inputs)}
-    last.update((value.name, len(nodes)) for value in graph.outputs)
-    now = sum(math.prod(tensors[value.name].shape) for value in graph.inputs)
-    for number, node in enumerate(nodes):
-        inputs = [tensors[name] if name else None for name in node.inputs]
-        call = Call(node, inputs)
-        result = _RULES[node.operator](call)
-        constant = all(tensor.constant for tensor in inputs if tensor is not None)
-        if len(result.shapes) != len(node.outputs):
-            raise call.wrong()
-        made = 0
-        for name, shape in zip(node.outputs, result.shapes, strict=True):
-            made += (size := math.prod(shape))
-            if len(shape) > MOST_AXES or min(shape, default=1) < 1 or size > _MOST_NUMBERS:
-                raise Damaged(f"its {node.operator} gives a tensor of an impossible size")
-            tensors[name] = Tensor(shape, constant, result.value)
-        taken = sum(math.prod(tensor.shape) for tensor in inputs if tensor is not None)
-        work = result.products or max(made, taken)
-        if constant:
-            found.folded += made
-            found.folding += work
-            continue
-        found.in_all += made
-        found.products += work
-        now += made
+    now = sum(tensors[value.name].size for value in graph.inputs)
+    for node, names in zip(nodes, ended, strict=True):
+        now += found.add(node, False)
         found.at_once = max(found.at_once, now)
-        for name in {*node.inputs, *node.outputs} - {""}:
-            if last[name] == number and not tensors[name].constant:
-                now -= math.prod(tensors[name].shape)
+        for name in names:
+            now -= tensors[name].size
     return found
+
+
+def _ended(graph: Graph, nodes: Sequence[Node], known: Container[str]) -> list[list[str]]:
+    """Returns which values nobody reads after a node, for each; those that depend on no image stay."""
+    last = {name: number for number, node in enumerate(nodes) for name in (*node.outputs, *node.inputs)}
+    ended: list[list[str]] = [[] for _ in nodes]
+    for name in last.keys() - {"", *(value.name for value in graph.outputs)}:
+        if name not in known:
+            ended[last[name]].append(name)
+    return ended
+
+
+def _folded(graph: Graph, nodes: Sequence[Node]) -> tuple[Demand, list[Node]]:
+    """Returns what depends on no image, and is the same for all batches; and the nodes that are left."""
+    found = Demand({name: Tensor(weight.shape, True, weight.value) for name, weight in graph.weights.items()})
+    stored = sum(tensor.size for tensor in found.tensors.values())
+    left = []
+    for node in nodes:
+        if all(not name or name in found.tensors for name in node.inputs):
+            found.add(node, True)
+        else:
+            left.append(node)
+    if found.made > _MOST_FOLDED + 4 * stored or found.products > _MOST_FOLDING:
+        raise Damaged(f"computes {found.made:,} numbers that depend on no picture, more than a classifier does")
+    return found, left
 
 
 def _in_order(graph: Graph) -> list[Node]:

@@ -7,6 +7,7 @@ reshape, are followed as numbers; sizes that come from the pictures are refused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -21,7 +22,6 @@ Shape: TypeAlias = tuple[int, ...]
 Rule: TypeAlias = "Callable[[Call], Result]"
 
 
-@dataclass(frozen=True)
 class Tensor:
     """A value of a graph, for a batch of some size.
 
@@ -29,14 +29,19 @@ class Tensor:
         shape: of it.
         constant: whether it depends on no picture.
         value: its numbers, int64 or float32, where they are few and known.
+        size: how many numbers it has.
     """
 
-    shape: Shape
-    constant: bool
-    value: NDArray[Any] | None = None
+    __slots__ = ("constant", "shape", "size", "value")
+
+    def __init__(self, shape: Shape, constant: bool, value: NDArray[Any] | None = None) -> None:
+        self.shape = shape
+        self.constant = constant
+        self.value = value
+        self.size = math.prod(shape)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Result:
     """What a call gives.
 

@@ -24,14 +24,14 @@ FLOAT, UINT8, INT64 = 1, 2, 7
 
 _SIZES: Final = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
 """Bytes of a number, by its kind: of 8 to 64 bits, and truth values."""
-_FIELDS: Final[dict[str, tuple[tuple[int, ...], int | None]]] = {
-    "floats": ((1,), None),
-    "doubles": ((11,), None),
-    "int32s": ((2, 3, 4, 5, 6, 9, 10, 16), 1),
-    "int64s": ((7,), 1),
-    "uint64s": ((12, 13), 1),
+_FIELDS: Final[dict[str, tuple[tuple[int, ...], bool]]] = {
+    "floats": ((1,), False),
+    "doubles": ((11,), False),
+    "int32s": ((2, 3, 4, 5, 6, 9, 10, 16), True),
+    "int64s": ((7,), True),
+    "uint64s": ((12, 13), True),
 }
-"""Which kinds may stand in a field of numbers, and whether these are pieces of bytes (None) or come one by one."""
+"""Which kinds may stand in a field of numbers, and whether these come one by one or are pieces of bytes."""
 _READ: Final = {FLOAT: "<f4", 6: "<i4", INT64: "<i8"}
 """Kinds that sizes are told in."""
 MOST_AXES: Final = 8
@@ -39,7 +39,7 @@ MOST_KNOWN: Final = 64
 """Numbers of a tensor that is read: shapes and axes are short."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Weight:
     """A tensor that the file holds.
 
@@ -52,7 +52,7 @@ class Weight:
     value: NDArray[Any] | None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Node:
     """One call of an operator.
 
@@ -69,7 +69,7 @@ class Node:
     attributes: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Value:
     """An input or output: its name, the kind of its numbers, and its sizes, None for those that are open."""
 
@@ -107,12 +107,8 @@ def read_graph(path: Path) -> Graph:
     Raises:
         ArtifactError: it is missing, damaged, or holds what the graph of a classifier does not.
     """
-    if path.is_dir():
-        raise ArtifactError(f"{path}: is a folder; expected a model file such as {path / 'model.onnx'}")
-    if not path.exists():
-        raise ArtifactError(f"{path}: no such model file")
     with (
-        untrusted.opened(path, ArtifactError) as stream,
+        untrusted.opened(path, ArtifactError, "model.onnx") as stream,
         untrusted.refusing(path, ArtifactError, "cannot be opened as an ONNX model"),
     ):
         if os.fstat(stream.fileno()).st_size == 0:
@@ -158,21 +154,23 @@ class _Reading:
     def _weight(self, tensor: Mapping[str, Any]) -> Weight:
         if tensor.get("place", 0):
             raise Damaged(OTHER_FILES)
-        shape, element = tuple(tensor.get("dims", [])), tensor.get("element", 0)
-        if element not in _SIZES or len(shape) > MOST_AXES or any(size < 0 for size in shape):
+        shape, element = tuple(tensor.get("dims", ())), tensor.get("element", 0)
+        if element not in _SIZES or len(shape) > MOST_AXES or min(shape, default=0) < 0:
             raise Damaged("holds a tensor of an unknown kind")
-        stored = sum(end - start for start, end in [tensor.get("raw", (0, 0))])
-        for field, (kinds, width) in _FIELDS.items():
-            found = tensor.get(field, ())
-            if found and element not in kinds:
-                raise Damaged("holds a tensor of two kinds")
-            stored += sum(end - start for start, end in found) if width is None else _SIZES[element] * len(found)
-        if stored != _SIZES[element] * math.prod(shape):
+        size, width = math.prod(shape), _SIZES[element]
+        start, end = tensor.get("raw", (0, 0))
+        stored = end - start
+        for field, (kinds, single) in _FIELDS.items():
+            if found := tensor.get(field):
+                if element not in kinds:
+                    raise Damaged("holds a tensor of two kinds")
+                stored += width * len(found) if single else sum(end - start for start, end in found)
+        if stored != width * size:
             raise Damaged("holds a tensor whose content is not what it says")
-        return Weight(shape, self._known(tensor, element, shape))
+        return Weight(shape, self._known(tensor, element, shape) if size <= MOST_KNOWN else None)
 
     def _known(self, tensor: Mapping[str, Any], element: int, shape: tuple[int, ...]) -> NDArray[Any] | None:
-        if element not in _READ or math.prod(shape) > MOST_KNOWN:
+        if element not in _READ:
             return None
         if element == FLOAT:
             spans = tensor.get("floats", []) + ([tensor["raw"]] if "raw" in tensor else [])

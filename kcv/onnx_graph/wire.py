@@ -16,7 +16,15 @@ MOST_FIELDS: Final = 400_000
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _BITS: Final = 64
+_MOST_BYTES: Final = 10
+"""Of a number: seven bits each."""
+_SHORT: Final = 96
+"""Bytes of a message that is kept, for when it comes again."""
 _SIZES: Final = {("float", _FIXED32): 4, ("floats", _FIXED32): 4, ("doubles", _FIXED64): 8}
+
+
+_TOO_MANY: Final = f"has more than {MOST_FIELDS:,} fields"
+_IN_NUMBER: Final = "ends within a number"
 
 
 class Damaged(ValueError):
@@ -43,7 +51,7 @@ class Field:
     reason: str = ""
 
 
-@dataclass
+@dataclass(eq=False)  # one is told from another by what it is, not by what it says
 class Message:
     """The fields of a message, by number.
 
@@ -66,6 +74,7 @@ class Walker:
     def __init__(self, content: Any) -> None:
         self._content = content
         self._left = MOST_FIELDS
+        self._seen: dict[tuple[Message, bytes], tuple[dict[str, Any], int]] = {}
 
     def read(self, message: Message, start: int, end: int) -> dict[str, Any]:
         """Reads a message.
@@ -77,81 +86,114 @@ class Walker:
 
         Returns:
             Values by name: what is not there is absent; a list for what may come more than once. Bytes and
-            floats are told as (start, end), and read by whoever needs them.
+            floats are told as (start, end), and read by whoever needs them. They are not to be changed: equal short
+            messages are one.
 
         Raises:
             Damaged: it holds something else.
         """
         values: dict[str, Any] = {}
-        fields, at = message.fields, start
+        content, fields, at = self._content, message.fields, start
+        # Thousands of fields, of some bytes each: what nearly all have, a tag and a length of one byte, calls nothing.
         while at < end:
             self._left -= 1
             if self._left < 0:
-                raise Damaged(f"has more than {MOST_FIELDS:,} fields")
-            tag, at = self._varint(at, end)
-            number, wire = tag >> 3, tag & 7
-            known = fields.get(number)
+                raise Damaged(_TOO_MANY)
+            tag, at = content[at], at + 1
+            if tag >= 0x80:
+                tag, at = self._varint(at - 1, end)
+            known = fields.get(tag >> 3)
             if known is None:
-                raise Damaged(f"holds a field {number} in its {message.name}, which is not known")
-            if known.kind == "refused":
+                raise Damaged(f"holds a field {tag >> 3} in its {message.name}, which is not known")
+            name, kind, value = known.name, known.kind, None
+            if kind == "refused":
                 raise Damaged(known.reason)
-            if known.many:
-                found, at = self._values(known, wire, at, end, message)
-                values.setdefault(known.name, []).extend(found)
-            elif known.name in values:
-                raise Damaged(f"holds {known.name} twice in its {message.name}")
+            if not known.many and name in values:
+                raise Damaged(f"holds {name} twice in its {message.name}")
+            if tag & 7 != _LENGTH or kind == "float" or (kind == "int" and not known.many):
+                value, at = self._number(known, tag & 7, at, end, message)
             else:
-                values[known.name], at = self._value(known, wire, at, end, message)
+                if at < end and (size := content[at]) < 0x80:
+                    at += 1
+                else:
+                    size, at = self._varint(at, end)
+                if size > end - at:
+                    raise Damaged("ends too early")
+                begin, at = at, at + size
+                if kind == "text":
+                    value = str(content[begin:at], "utf-8")
+                elif kind == "message":
+                    assert known.message is not None
+                    value = self._message(known.message, begin, at)
+                elif kind == "int":
+                    values.setdefault(name, []).extend(self._packed(begin, at))
+                    continue
+                else:
+                    value = (begin, at)
+            if not known.many:
+                values[name] = value
+            elif name in values:
+                values[name].append(value)
+            else:
+                values[name] = [value]
         return values
 
-    def _values(self, known: Field, wire: int, at: int, end: int, message: Message) -> tuple[list[Any], int]:
-        if known.kind != "int" or wire != _LENGTH:
-            value, at = self._value(known, wire, at, end, message)
-            return [value], at
-        (at, stop), numbers = self._span(at, end), []
-        while at < stop:  # packed: one number after the other
-            self._left -= 1
-            if self._left < 0:
-                raise Damaged(f"has more than {MOST_FIELDS:,} fields")
-            number, at = self._varint(at, stop)
-            numbers.append(_signed(number))
-        return numbers, at
+    def _message(self, message: Message, start: int, end: int) -> dict[str, Any]:
+        """Reads a message, or finds one with the same bytes: attributes and sizes come again and again."""
+        if end - start > _SHORT:
+            return self.read(message, start, end)
+        key, left = (message, self._content[start:end]), self._left
+        found = self._seen.get(key)
+        if found is None:
+            values = self.read(message, start, end)
+            self._seen[key] = values, left - self._left
+            return values
+        values, fields = found
+        self._left -= fields  # each counts, however often it comes
+        if self._left < 0:
+            raise Damaged(_TOO_MANY)
+        return values
 
-    def _value(self, known: Field, wire: int, at: int, end: int, message: Message) -> tuple[Any, int]:
-        kind = known.kind
-        if kind == "int" and wire == _VARINT:
+    def _number(self, known: Field, wire: int, at: int, end: int, message: Message) -> tuple[Any, int]:
+        if wire == _VARINT and known.kind == "int":
+            if at < end and (number := self._content[at]) < 0x80:
+                return number, at + 1
             number, at = self._varint(at, end)
             return _signed(number), at
-        if (size := _SIZES.get((kind, wire))) is not None:
-            if size > end - at:
-                raise Damaged("ends within a number")
-            return (at, at + size), at + size
-        if kind in ("int", "float") or wire != _LENGTH:
+        size = _SIZES.get((known.kind, wire))
+        if size is None:
             raise Damaged(f"holds {known.name} of another kind in its {message.name}")
-        at, stop = self._span(at, end)
-        if kind == "message":
-            assert known.message is not None
-            return self.read(known.message, at, stop), stop
-        if kind == "text":
-            return bytes(self._content[at:stop]).decode(), stop
-        return (at, stop), stop
-
-    def _span(self, at: int, end: int) -> tuple[int, int]:
-        size, at = self._varint(at, end)
         if size > end - at:
-            raise Damaged("ends too early")
-        return at, at + size
+            raise Damaged(_IN_NUMBER)
+        return (at, at + size), at + size
+
+    def _packed(self, at: int, stop: int) -> list[int]:
+        """Returns numbers that stand one after the other; each counts as a field."""
+        if stop - at > _MOST_BYTES * self._left:  # before any of them is made
+            raise Damaged(_TOO_MANY)
+        piece = self._content[at:stop]
+        if piece.isascii():  # a byte a number: the zeros of quantised weights
+            numbers = list(piece)
+        else:
+            numbers = []
+            while at < stop:
+                number, at = self._varint(at, stop)
+                numbers.append(_signed(number))
+        self._left -= len(numbers)
+        if self._left < 0:
+            raise Damaged(_TOO_MANY)
+        return numbers
 
     def _varint(self, at: int, end: int) -> tuple[int, int]:
         content, number, shift = self._content, 0, 0
-        while at < end and shift < _BITS + 6:
+        while at < end and shift < 7 * _MOST_BYTES:
             byte = content[at]
             at += 1
             number |= (byte & 0x7F) << shift
             if byte < 0x80:
                 return number, at
             shift += 7
-        raise Damaged("ends within a number")
+        raise Damaged(_IN_NUMBER)
 
 
 def _signed(number: int) -> int:

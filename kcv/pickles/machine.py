@@ -31,10 +31,11 @@ class Machine:
     def __init__(
         self, content: bytes | mmap.mmap, operations: Mapping[int, Operation], most: int, start: int = 0
     ) -> None:
-        self._content = content
+        self.content = content
         self._operations = operations
         self._most = most
         self._marks: list[list[Any]] = []
+        self.end = len(content)
         self.at = start
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
@@ -47,25 +48,34 @@ class Machine:
             ValueError: it is damaged.
             LookupError: it is damaged.
         """
-        content, operations = self._content, self._operations
+        content, known = self.content, self._operations.get
         for _ in range(self._most):
             code = content[self.at]
             self.at += 1
-            if code == STOP:
+            if operation := known(code):
+                operation(self)
+            elif code == STOP:
                 return self.stack[-1]
-            operation = operations.get(code)
-            if operation is None:
+            else:
                 raise Forbidden(f"it holds more than plain values: operation {code:#04x}")
-            operation(self)
         raise Refused(f"it has more than {self._most:,} operations")
 
     def take(self, count: int) -> bytes:
         """Returns the next bytes."""
-        piece = self._content[self.at : self.at + count]
-        if len(piece) != count:
+        start, end = self.at, self.at + count
+        if end > self.end:
             raise Refused("it ends too early")
-        self.at += count
-        return piece
+        self.at = end
+        return self.content[start:end]
+
+    def piece(self, count: int) -> bytes | memoryview:
+        """Returns the next bytes, for a value."""
+        return self.take(count)
+
+    def byte(self) -> int:
+        """Returns the next byte; LookupError where there is none."""
+        self.at += 1
+        return self.content[self.at - 1]
 
     def number(self, count: int) -> int:
         """Returns the next unsigned number of so many bytes."""
@@ -73,10 +83,10 @@ class Machine:
 
     def line(self) -> bytes:
         """Returns the rest of the line."""
-        end = self._content.find(b"\n", self.at)
+        end = self.content.find(b"\n", self.at)
         if end < 0:
             raise Refused("it ends too early")
-        piece = self._content[self.at : end]
+        piece = self.content[self.at : end]
         self.at = end + 1
         return piece
 

@@ -54,19 +54,37 @@ def _signed(machine: Machine) -> None:
 
 
 def _long(machine: Machine) -> None:
-    size = machine.number(1)
+    size = machine.byte()
     if size > _MOST_BYTES:
         raise Refused("it holds a number of more than 128 bits")
     machine.stack.append(int.from_bytes(machine.take(size), "little", signed=True))
+
+
+# Small numbers, short texts and what is kept come by the ten thousand: theirs call as little as can be.
+def _byte(machine: Machine) -> None:
+    machine.stack.append(machine.content[machine.at])
+    machine.at += 1
 
 
 def _unsigned(size: int) -> Operation:
     return lambda machine: machine.stack.append(machine.number(size))
 
 
+def _short_bytes(machine: Machine) -> None:
+    start = machine.at + 1
+    machine.at = end = start + machine.content[start - 1]
+    if end > machine.end:
+        raise Refused("it ends too early")
+    machine.stack.append(machine.content[start:end])
+
+
 def _bytes(size: int) -> Operation:
     """Bytes after their length, which has so many bytes."""
-    return lambda machine: machine.stack.append(machine.take(machine.number(size)))
+    return lambda machine: machine.stack.append(machine.piece(machine.number(size)))
+
+
+def _short_text(machine: Machine) -> None:
+    machine.stack.append(machine.take(machine.byte()).decode("utf-8", "surrogatepass"))
 
 
 def _text(size: int) -> Operation:
@@ -79,8 +97,10 @@ def _line_text(machine: Machine) -> None:
 
 def _tuple(size: int) -> Operation:
     def make(machine: Machine) -> None:
-        values = tuple(machine.stack.pop() for _ in range(size))
-        machine.stack.append(values[::-1])
+        stack = machine.stack
+        if len(stack) < size:
+            raise Refused("a tuple of it lacks values")
+        stack[-size:] = [tuple(stack[-size:])]
 
     return make
 
@@ -110,8 +130,26 @@ def _keep(machine: Machine, place: int) -> None:
     machine.memo[place] = machine.stack[-1]
 
 
+def _keep_short(machine: Machine) -> None:
+    machine.memo[machine.content[machine.at]] = machine.stack[-1]
+    machine.at += 1
+
+
+def _keep_long(machine: Machine) -> None:
+    start = machine.at
+    machine.at = end = start + 4
+    if end > machine.end:
+        raise Refused("it ends too early")
+    machine.memo[int.from_bytes(machine.content[start:end], "little")] = machine.stack[-1]
+
+
 def _again(machine: Machine, place: int) -> None:
     machine.stack.append(machine.memo[place])
+
+
+def _again_short(machine: Machine) -> None:
+    machine.stack.append(machine.memo[machine.content[machine.at]])
+    machine.at += 1
 
 
 def _stack_global(machine: Machine) -> None:
@@ -136,18 +174,18 @@ OPERATIONS: Final[dict[int, Operation]] = {
         b"I": _line_number,
         b"L": lambda machine: machine.stack.append(_decimal(machine.line())),
         b"J": _signed,
-        b"K": _unsigned(1),
+        b"K": _byte,
         b"M": _unsigned(2),
         b"\x8a": _long,
         b"S": _line_bytes,
-        b"U": _bytes(1),
+        b"U": _short_bytes,
         b"T": _bytes(4),
-        b"C": _bytes(1),
+        b"C": _short_bytes,
         b"B": _bytes(4),
         b"\x8e": _bytes(8),
         b"\x96": _bytes(8),  # a bytearray, which nothing changes here
         b"V": _line_text,
-        b"\x8c": _text(1),
+        b"\x8c": _short_text,
         b"X": _text(4),
         b"\x8d": _text(8),
         # Lists, tuples and dicts
@@ -170,11 +208,11 @@ OPERATIONS: Final[dict[int, Operation]] = {
         b"1": lambda machine: machine.row(),
         b"2": lambda machine: machine.stack.append(machine.stack[-1]),
         b"p": lambda machine: _keep(machine, _decimal(machine.line())),
-        b"q": lambda machine: _keep(machine, machine.number(1)),
-        b"r": lambda machine: _keep(machine, machine.number(4)),
+        b"q": _keep_short,
+        b"r": _keep_long,
         b"\x94": lambda machine: _keep(machine, len(machine.memo)),
         b"g": lambda machine: _again(machine, _decimal(machine.line())),
-        b"h": lambda machine: _again(machine, machine.number(1)),
+        b"h": _again_short,
         b"j": lambda machine: _again(machine, machine.number(4)),
         # What is named
         b"c": _global,

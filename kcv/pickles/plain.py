@@ -23,6 +23,9 @@ from kcv.pickles.operations import OPERATIONS, Forbidden, Refused
 MOST_OPERATIONS: Final = 200_000
 """Of a pickle; a batch of CIFAR-10 has 30,000 to 60,000."""
 
+_LARGE: Final = 2**16
+"""Bytes in a piece that are not copied."""
+
 
 @dataclass(frozen=True)
 class _Named:
@@ -41,7 +44,7 @@ class _Array:
     """
 
     shape: tuple[int, ...] | None = None
-    content: bytes | bytearray = b""
+    content: bytes | memoryview = b""
 
 
 class _Dtype:
@@ -68,9 +71,10 @@ def loads(content: bytes) -> Any:
         content: the whole of it.
 
     Returns:
-        None, a bool, an int of at most 128 bits, a str, bytes (also for the texts of Python 2), a list, a tuple, a dict
-        whose keys are texts, or an array of uint8. Lists, tuples and dicts may hold whatever is listed here, arrays
-        excepted where they are not values of the outermost dict; they may hold themselves.
+        None, a bool, an int of at most 128 bits, a str, bytes (also for the texts of Python 2; a view of `content`
+        where they are 64 KiB or more), a list, a tuple, a dict whose keys are texts, or an array of uint8. Lists,
+        tuples and dicts may hold whatever is listed here, arrays excepted where they are not values of the outermost
+        dict; they may hold themselves.
 
     Raises:
         Refused: it holds something else.
@@ -99,6 +103,15 @@ class _Plain(Machine):
     def __init__(self, content: bytes) -> None:
         super().__init__(content, OPERATIONS, MOST_OPERATIONS)
         self._spare = len(content)  # bytes that may be made from texts: one text can be named again and again
+
+    def piece(self, count: int) -> bytes | memoryview:
+        """Returns the next bytes, for a value: no copy of what is large, such as all images of a batch."""
+        if count < _LARGE:
+            return self.take(count)
+        start, self.at = self.at, self.at + count
+        if self.at > self.end:
+            raise Refused("it ends too early")
+        return memoryview(self.content)[start : self.at]
 
     def named(self, module: str, name: str) -> None:
         """Puts what a name stands for on the stack."""
@@ -144,7 +157,7 @@ class _Plain(Machine):
 
 
 def _fill(array: _Array, shape: Any, dtype: Any, content: Any) -> None:
-    sound = type(dtype) is _Dtype and type(content) in (bytes, bytearray) and type(shape) is tuple and len(shape) <= 8
+    sound = type(dtype) is _Dtype and type(content) in (bytes, memoryview) and type(shape) is tuple and len(shape) <= 8
     sound = sound and all(type(size) is int and 0 <= size <= len(content) for size in shape)
     if not sound or math.prod(shape) != len(content):
         raise Refused("it holds an array whose content is not what it says")

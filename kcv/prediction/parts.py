@@ -80,7 +80,7 @@ class Parts:
             names.update(os.fsencode(str(path)) + b"\0")
             count += 1
         model = model_file(self._model)
-        status = model.stat() if model.is_file() else None
+        status = os.stat(model) if os.path.isfile(model) else None  # Path.is_file raises in a closed folder
         return {
             "pictures": count,
             "names": names.hexdigest(),

@@ -150,4 +150,4 @@ def now() -> int:
 def _is_own_file(path: Path, folder: str | None) -> bool:
     """Tells whether a file that is to be delivered is a regular one, reached by no link within its run."""
     within = len(Path(folder).parts) if folder else 0
-    return path.is_file() and not any(is_link(place) for place in (path, *list(path.parents)[:within]))
+    return os.path.isfile(path) and not any(is_link(place) for place in (path, *list(path.parents)[:within]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -165,7 +166,7 @@ def _files(path: Path) -> list[tuple[Path, str | None]]:
     Of a folder neither links, which may lead to files that are no part of it, nor what is hidden: pieces that a killed
     process has left.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [(path, None)]
     found = []
     for file in files_inside(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,11 +11,12 @@ import keras
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.message import EncodeError
 from small_networks import small_networks
 
 from kcv import models
 from kcv.config import ModelConfig
-from kcv.errors import ExportError
+from kcv.errors import ExportError, KcvError, OutputError
 from kcv.exporting.graph import OPSETS, write_graph
 from kcv.native.precision import in_float32, precision_scope
 from kcv.onnx_model import OnnxInfo, OnnxModel
@@ -156,3 +158,31 @@ def test_what_cannot_be_exported_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"^\S+ cannot be exported: .*no functional model"):
         write_graph(Custom(), info(), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), OutputError, r"cannot write \S+m\.onnx: No space left"),
+        (
+            PermissionError(errno.EACCES, "Permission denied"),
+            OutputError,
+            r"cannot write \S+m\.onnx: Permission denied",
+        ),
+        (
+            EncodeError("Failed to serialize proto\nof 3 GB"),
+            ExportError,
+            "cannot be written: Failed to serialize proto$",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_one_line(
+    fault: Exception, kind: type[KcvError], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(onnx, "save", fail)
+    with pytest.raises(kind, match=words) as caught:
+        write_graph(model("custom_cnn"), info(), tmp_path / "m.onnx")
+    assert "\n" not in str(caught.value)

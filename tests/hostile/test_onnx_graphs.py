@@ -16,9 +16,9 @@ from onnx_by_hand import SIZE, crafted, node, numbers, tail
 
 from kcv import cli
 from kcv.errors import ArtifactError
-from kcv.onnx_graph import Damaged
-from kcv.onnx_graph.messages import MODEL
-from kcv.onnx_graph.wire import Walker
+from kcv.onnx_graph import Damaged, wire
+from kcv.onnx_graph.messages import MODEL, TENSOR
+from kcv.onnx_graph.wire import Message, Walker
 from kcv.onnx_model import OnnxModel
 
 Proto = Any
@@ -394,3 +394,36 @@ def test_a_field_is_read_however_it_is_spelled() -> None:
     ):
         with pytest.raises(Damaged):
             Walker(content).read(MODEL, 0, len(content))
+
+
+@pytest.mark.parametrize(
+    "values", [[0, 1, 127], [128], [-1, 300, 0, 2**31, -(2**63), 2**63 - 1], [], [0] * 200, [1000] * 200]
+)
+def test_packed_numbers_are_what_they_were(values: list[int]) -> None:
+    content = TensorProto(int32_data=[], int64_data=values, name="w").SerializeToString().replace(b"\x42\x01w", b"")
+    content = content.replace(b"\x3a", b"\x2a", 1)  # int32_data has more bits here than onnx itself would write
+    assert Walker(content).read(TENSOR, 0, len(content)).get("int32s", []) == values
+
+
+@pytest.mark.parametrize("piece", [b"\x80", b"\x01\xff", b"\xff" * 11 + b"\x01", b"\x01" + b"\x80" * 10 + b"\x01"])
+def test_packed_numbers_that_end_nowhere_are_refused(piece: bytes) -> None:
+    content = b"\x2a" + bytes([len(piece)]) + piece + b"\x10\x01"
+    with pytest.raises(Damaged, match="ends within a number"):
+        Walker(content).read(TENSOR, 0, len(content))
+
+
+@pytest.mark.parametrize(
+    ("message", "one", "fits"),
+    [(MODEL, b"\x42\x02\x10\x09", 5), (TENSOR, b"\x08\x01", 10), (TENSOR, b"\x2a\x01\x00", 5)],
+)
+def test_what_comes_again_counts_again(
+    message: Message, one: bytes, fits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "MOST_FIELDS", 10)
+    assert Walker(one * fits).read(message, 0, len(one) * fits)
+    with pytest.raises(Damaged, match="has more than"):
+        Walker(one * (fits + 1)).read(message, 0, len(one) * (fits + 1))
+    for size in (11, 120):  # and so do packed numbers
+        content = b"\x2a" + bytes([size]) + bytes(size)
+        with pytest.raises(Damaged, match="has more than"):
+            Walker(content).read(TENSOR, 0, len(content))

@@ -38,6 +38,14 @@ def test_arrays_of_bytes_are_what_they_were(protocol: int) -> None:
     np.testing.assert_array_equal(read, array)
 
 
+@pytest.mark.parametrize("protocol", range(3, pickle.HIGHEST_PROTOCOL + 1))
+def test_many_bytes_are_not_copied(protocol: int) -> None:
+    value = {"a": b"x" * 100_000}
+    read = plain.loads(content := pickle.dumps(value, protocol))
+    assert read == value
+    assert read["a"].obj is content and read["a"].readonly
+
+
 def test_what_python_2_wrote_is_read() -> None:
     text = b"}q\x01(U\x01aq\x02K\x07U\x04dataq\x03cnumpy.core.multiarray\n_reconstruct\nq\x04cnumpy\nndarray\nq\x05"
     text += b"K\x00\x85q\x06U\x01b\x87Rq\x07(K\x01K\x02K\x01\x86cnumpy\ndtype\nq\x08U\x02u1K\x00K\x01\x87Rq\x09(K\x03"
@@ -81,6 +89,12 @@ REFUSED = {
     "an extension": b"\x82\x01.",
     "an instance": b"(ios\nsystem\n.",
     "a key that is a number": pickle.dumps({1: 2}),
+    "a key of a hundred thousand bytes": pickle.dumps({b"x" * 100_000: 1}, 4),
+    "a tuple of nothing": b"\x85.",
+    "short bytes that are not there": b"U\x05ab.",
+    "a hundred thousand bytes that are not there": b"B\xa0\x86\x01\0ab.",
+    "a number that is not there": b"K",
+    "a place in the memo that is not there": b"Kar\1\0",
     "a key that is nested without end": NESTED,
     "a number of a million bits": pickle.dumps(2**1_000_000),
     "a number of a million digits": b"I" + b"9" * 1_000_000 + b"\n.",

@@ -49,7 +49,7 @@ def _nested(place: Path) -> None:
     for _ in range(100):
         if not place.is_dir():
             _other_kind(place)
-        place /= "a"
+        place /= "d"
         place.mkdir()
 
 

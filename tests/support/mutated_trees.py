@@ -76,7 +76,6 @@ def tree_mutants(sound: Path, mutant: Path) -> Iterator[tuple[str, Callable[[], 
         "not to be read": _locked, "a link to nothing": lambda place: _linked(place, "nothing"),
         "a link to itself": lambda place: _linked(place, place), "a link upwards": lambda place: _linked(place, ".."),
         "a link to a device": lambda place: _linked(place, "/dev/zero"),
-        "a link elsewhere": lambda place: _linked(place, "/proc/self"),
         **{f"{content[:9]!r}": functools.partial(_filled, content=content)
            for content in (b"", b"\0" * 9999, b"\xff\xfe", b"[" * 9999, b"x" * 99_999, b"ref: refs/heads/../x\n")},
         **{f"called {new[:9]!r}": functools.partial(renamed, new=new) for new in _NAMES},

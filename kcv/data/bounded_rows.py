@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from kcv.data import parquet_pages
 from kcv.data.shards import Shard
 from kcv.errors import DataError
 from kcv.untrusted import refusing
@@ -83,8 +84,9 @@ def pictures(shard: Shard, file: pq.ParquetFile, group: int, path: str) -> Itera
     leaf = leaf_of(shard, file, path)
     check_rows(shard, file.metadata, [leaf])
     packed = file.metadata.row_group(group).column(leaf).total_compressed_size
-    total = 0
+    total = came = 0
     with refusing(shard.name, DataError, NOT_PARQUET):
+        parquet_pages.check(shard, file, group, leaf)
         rows = _rows_at_once(shard, file, group, leaf, path)
         for batch in file.iter_batches(rows, row_groups=[group], columns=[path]):
             column = _flat(batch.column(0))
@@ -96,7 +98,10 @@ def pictures(shard: Shard, file: pq.ParquetFile, group: int, path: str) -> Itera
             if total > max(_MOST_REPEATED_BYTES, _MOST_REPEATED * packed):
                 raise DataError(f"{shard.name}: the pictures of row group {group} repeat a few bytes too often: "
                                 f"{packed:,} bytes came to {total:,}, which is refused.")  # fmt: skip
+            came += len(column)
             yield column.to_pylist()
+        if came != (told := file.metadata.row_group(group).num_rows):
+            raise ValueError(f"row group {group} has {came:,} pictures in its {told:,} rows")
 
 
 def labels(shard: Shard, file: pq.ParquetFile, path: str) -> Iterator[pa.Array]:
@@ -113,6 +118,9 @@ def labels(shard: Shard, file: pq.ParquetFile, path: str) -> Iterator[pa.Array]:
     leaf = leaf_of(shard, file, path)
     chunks = [file.metadata.row_group(group).column(leaf) for group in range(file.metadata.num_row_groups)]
     texts = file.metadata.schema.column(leaf).physical_type == "BYTE_ARRAY"
+    with refusing(shard.name, DataError, NOT_PARQUET):
+        for group in range(len(chunks)):
+            parquet_pages.check(shard, file, group, leaf)
     # A text that stands for many rows is unpacked once, where pyarrow can do that.
     by_dictionary = texts and all(map(_by_dictionary, chunks))
     source = shard.open(again=file, by_dictionary=path) if by_dictionary else file

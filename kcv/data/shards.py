@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from kcv.data.parquet_footer import footer
 from kcv.errors import DataError, first_line
 from kcv.images.folders import is_folder
 from kcv.redaction import data_without_credentials, hide_credentials
@@ -25,7 +27,6 @@ SPLIT_PREFIXES = {"train": "train", "val": "val", "valid": "val", "validation": 
 _PATTERNS = ("*.parquet", "*/*.parquet")
 _DEEP_PATTERNS = tuple(f"*/{split}/*.parquet" for split in SPLIT_PREFIXES)
 _SPLIT = re.compile(r"(train|validation|valid|val|test)(?![A-Za-z])")
-_TAIL = 8  # bytes at the end: the length of the footer, and the magic word
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Shard:
     def local(self) -> bool:
         """Whether it lies on this machine."""
         return self.system is None
+
+    @property
+    def path(self) -> Path:
+        """Where it lies on this machine."""
+        return Path(self.place)
 
     @property
     def size(self) -> int:
@@ -96,28 +102,30 @@ class Shard:
             raise DataError(f"{self.name}: is no regular file.")
         with refusing(self.name, DataError, "cannot be read as Parquet"):
             source: Any = self.place if self.local else self.system.open(self.place, "rb")
-            if again is None and self.local:
-                with opened(Path(self.place), DataError) as stream:
-                    self._check_footer(stream)
-            elif again is None:
-                self._check_footer(source)
+            if again is not None:
+                metadata = again.metadata
+            elif self.local:
+                with opened(self.path, DataError) as stream:
+                    metadata = _metadata(stream)
+            else:
+                metadata = _metadata(source)
             return pq.ParquetFile(
                 source,
-                metadata=again.metadata if again is not None else None,
+                metadata=metadata,
                 read_dictionary=[by_dictionary] if by_dictionary else None,
                 buffer_size=2**20 if piecewise else 0,
                 pre_buffer=not piecewise,
                 thrift_string_size_limit=MOST_FOOTER_BYTES,
             )
 
-    def _check_footer(self, stream: BinaryIO) -> None:
-        """Raises DataError where the footer is too long; whatever else is wrong with it, pyarrow finds."""
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(max(size - _TAIL, 0))
-        length = int.from_bytes(stream.read(_TAIL)[:4], "little")
-        stream.seek(0)
-        if MOST_FOOTER_BYTES < length < size:
-            raise DataError(f"{self.name}: says {length:,} bytes about itself; {MOST_FOOTER_BYTES:,} are allowed.")
+
+def _metadata(stream: BinaryIO) -> pq.FileMetaData:
+    import pyarrow.parquet as pq
+
+    size = stream.seek(0, os.SEEK_END)
+    content = footer(stream, size, MOST_FOOTER_BYTES)
+    stream.seek(0)
+    return pq.ParquetFile(io.BytesIO(content), thrift_string_size_limit=MOST_FOOTER_BYTES).metadata
 
 
 def local_shards(path: Path) -> list[Shard]:

@@ -7,19 +7,29 @@ import functools
 import os
 import re
 import sqlite3
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import url2pathname
 
 from kcv.errors import TrackingError
 from kcv.untrusted import opened
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 _URI = re.compile(r"(sqlite(?:\+\w+)?):///([^?]+)(\?.*)?", re.DOTALL)
 _SAFE = "/\\:~!$&'()*+,;=@#[]{}|^` "
 """Characters that stay as they are: nothing but `?` and `%` has a meaning in the path of a database's uri."""
 _FOLDERS = ("mlartifacts", "mlruns")
 """Where kcv and MLflow put files, beside the database."""
+
+_LOCK_SECONDS = 120.0  # MLflow takes some ten for the tables of a new file
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,23 @@ class Database:
             return f"{self.path} is a database of another program"
         return None
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Lets one process at a time make the tables: MLflow fails where two of them begin with the same new file.
+
+        It locks the folder, so that there is nothing to clean up; where that cannot be, it goes on without.
+        """
+        folder: int | None = None
+        try:
+            if fcntl is not None:
+                with contextlib.suppress(OSError):
+                    folder = os.open(self.path.parent, os.O_RDONLY)
+                    _lock(folder, fcntl)
+            yield
+        finally:
+            if folder is not None:
+                os.close(folder)
+
     def refusal(self, place: str, *names: str) -> str | None:
         """Returns why a run's files are not put into a place that the database names, or None.
 
@@ -115,6 +142,19 @@ class Database:
                 rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 1000")
                 return {str(name) for (name,) in rows}
         return set()
+
+
+def _lock(handle: int, files: ModuleType) -> None:
+    """Locks an open folder, or gives up: whoever holds it for so long is no run that begins."""
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            files.flock(handle, files.LOCK_EX | files.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return
+            time.sleep(0.1)
 
 
 def _below(folder: Path, path: Path, real: Path | None = None) -> bool:

@@ -134,7 +134,8 @@ class Store:
         try:
             if self._lazy_client is None:
                 client_class = import_mlflow()
-                self._lazy_client = client_class(tracking_uri=self._uri)
+                with self._database.alone() if self._database else contextlib.nullcontext():
+                    self._lazy_client = client_class(tracking_uri=self._uri)  # makes the tables
             yield self._lazy_client
         except (NoAnswer, Refused):
             raise

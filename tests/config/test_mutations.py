@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from mutants import GONE, places, put
 
 from kcv.config import Config
 from kcv.errors import ConfigError
@@ -28,33 +27,12 @@ def sound() -> dict[str, Any]:
     return values
 
 
-def places(values: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield path
-    pairs = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
-    for key, value in pairs:
-        yield from places(value, (*path, key))
-
-
-def mutated(values: Any, path: tuple[Any, ...], new: Any) -> Any:
-    if not path:
-        return new
-    changed = copy.deepcopy(values)
-    here = changed
-    for key in path[:-1]:
-        here = here[key]
-    if new is Ellipsis:
-        del here[path[-1]]
-    else:
-        here[path[-1]] = new
-    return changed
-
-
 def test_each_value_replaced_by_another_is_a_configuration_or_a_config_error() -> None:
     values = sound()
     refused = 0
     for path in places(values):
-        for new in [*VALUES, ...]:
-            changed = mutated(values, path, new)
+        for new in [*VALUES, GONE] if path else VALUES:
+            changed = put(values, path, new)
             if not isinstance(changed, dict):
                 continue
             try:

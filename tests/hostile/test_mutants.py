@@ -15,23 +15,22 @@ import random
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from onnx_by_hand import SIZE, crafted, node, numbers, tail
+from mutants import field_mutants, fields_of, message_of, pickle_mutants, value_mutants
+from onnx_by_hand import SIZE, network
 
 from kcv.data import cifar10
 from kcv.errors import ArtifactError, DataError, WeightsError
 from kcv.models.weights import state_dict
 from kcv.onnx_graph.messages import MODEL
-from kcv.onnx_graph.wire import Message
 from kcv.onnx_model import OnnxModel
 
 resource = pytest.importorskip("resource", reason="needs the memory of this process")
 
-Field: TypeAlias = "tuple[int, int, Any]"  # number, wire type; an int, bytes, or the fields of a message
 MOST_MEMORY = 2**30
 FAST = 150
 """Mutants of each kind of file in the fast set."""
@@ -57,117 +56,6 @@ def tried(request: pytest.FixtureRequest) -> Callable[[Iterator[Any], Callable[[
     return run
 
 
-def varint(number: int) -> bytes:
-    number &= 2**64 - 1
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*out, number])
-
-
-def parsed(content: bytes, message: Message | None) -> list[Field]:
-    """Returns the fields of a message, and those of messages in it."""
-    fields: list[Field] = []
-    at = 0
-
-    def number() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = content[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    while at < len(content):
-        tag = number()
-        known = message.fields.get(tag >> 3) if message else None
-        if tag & 7 == 0:
-            fields.append((tag >> 3, 0, number()))
-            continue
-        size = 4 if tag & 7 == 5 else number()
-        piece = content[at : at + size]
-        at += size
-        nested = known is not None and known.kind == "message"
-        fields.append((tag >> 3, tag & 7, parsed(piece, known.message) if known and nested else piece))
-    return fields
-
-
-def written(fields: list[Field]) -> bytes:
-    out = b""
-    for number, wire, value in fields:
-        piece = varint(value) if isinstance(value, int) else written(value) if isinstance(value, list) else value
-        out += varint(number << 3 | wire) + (varint(len(piece)) if wire == 2 else b"") + piece
-    return out
-
-
-def changed(field: Field, parent: list[Field]) -> Iterator[list[Field]]:
-    """Yields what may stand in the place of a field."""
-    number, wire, value = field
-    yield []
-    yield [field, field]
-    yield [field] * 50
-    yield [(number, 0, 2**63 - 1)]
-    yield [(number, 2, b"\xff\xfe")]
-    yield [(number, 5, b"\0\0\xc0\x7f")]
-    yield [(number, 1, b"\xff" * 8)]
-    yield [(number, 3, b"")]
-    yield [(number + 1, wire, value)]
-    yield [(99, wire, value)]
-    if isinstance(value, int):
-        yield from ([(number, 0, other)] for other in (0, 1, value + 1, 2**31, 2**62, -1, -(2**63)))
-    elif isinstance(value, bytes) and wire == 2:
-        others = (b"", value[:-1], value + value, b"x" * 100_000, b"\xff" * len(value), b"\0" * len(value))
-        yield from ([(number, 2, other)] for other in others)
-    elif isinstance(value, list):
-        deep = value
-        for _ in range(30):
-            deep = [*value, (number, 2, deep)]
-        yield [(number, 2, [])]
-        yield [(number, 2, parent)]
-        yield [(number, 2, deep)]
-
-
-def mutants(fields: list[Field]) -> Iterator[list[Field]]:
-    for place, field in enumerate(fields):
-        for other in changed(field, fields):
-            yield [*fields[:place], *other, *fields[place + 1 :]]
-        if isinstance(field[2], list):
-            for inner in mutants(field[2]):
-                yield [*fields[:place], (*field[:2], inner), *fields[place + 1 :]]
-
-
-def network() -> bytes:
-    """Returns a small network with all that an exported one has, int8 as well."""
-    rng = np.random.default_rng(0)
-    nodes = [
-        node("Transpose", ["image"], ["x1"], perm=[0, 3, 1, 2]),
-        node("Cast", ["x1"], ["x2"], to=1),
-        node("Sub", ["x2", "mean"], ["x3"]),
-        node("DequantizeLinear", ["k8", "scale", "zero8"], ["k"], axis=0),
-        node("Conv", ["x3", "k", "bias"], ["x4"], kernel_shape=[3, 3], pads=[1] * 4, strides=[2, 2], group=1),
-        node("Clip", ["x4", "low", "high"], ["x5"]),
-        node("QuantizeLinear", ["x5", "scale1", "zero"], ["x6"]),
-        node("DequantizeLinear", ["x6", "scale1", "zero"], ["x7"]),
-        node("MaxPool", ["x7"], ["x8"], kernel_shape=[2, 2], strides=[2, 2]),
-        node("Reshape", ["x8", "shape"], ["x9"]),
-        node("Gemm", ["x9", "dense"], ["x10"], transB=1),
-        node("Add", ["x10", "first"], ["x11"]),
-        node("Sigmoid", ["x11"], ["x12"]),
-        *tail("x12"),
-    ]
-    weights = [
-        numbers("mean", rng.random((3, 1, 1))), numbers("k8", rng.integers(-9, 9, (4, 3, 3, 3)), "i1"),
-        numbers("scale", np.full(4, 0.1)), numbers("zero8", np.zeros(4), "i1"), numbers("bias", np.zeros(4)),
-        numbers("low", 0.0), numbers("high", 6.0), numbers("scale1", 0.05), numbers("zero", 3, "u1"),
-        numbers("shape", [-1, 64], "i8"), numbers("dense", rng.random((3, 64))),
-    ]  # fmt: skip
-    return bytes(crafted(nodes, weights).SerializeToString())
-
-
 def test_onnx_files_with_one_field_changed(tried: Any, tmp_path: Path) -> None:
     sound = network()
     batch = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
@@ -175,8 +63,8 @@ def test_onnx_files_with_one_field_changed(tried: Any, tmp_path: Path) -> None:
     path.write_bytes(sound)
     expected = OnnxModel(path, device="cpu").run(batch)[1]
     assert expected.shape == (2, 3)
-    fields = parsed(sound, MODEL)
-    assert written(fields) == sound
+    fields = fields_of(sound, MODEL)
+    assert message_of(fields) == sound
 
     def use(mutant: bytes) -> None:
         path.write_bytes(mutant)
@@ -185,22 +73,7 @@ def test_onnx_files_with_one_field_changed(tried: Any, tmp_path: Path) -> None:
         except ArtifactError as error:
             assert "\n" not in str(error)
 
-    assert tried(mutants(fields), lambda mutant: use(written(mutant))) >= FAST
-
-
-def pickles(content: bytes) -> Iterator[bytes]:
-    """Yields a pickle with one operation changed."""
-    operations = list(pickletools.genops(content))
-    ends = [position for _, _, position in operations[1:]] + [len(content)]
-    for (_, argument, start), end in zip(operations, ends, strict=True):
-        before, piece, after = content[:start], content[start:end], content[end:]
-        yield before + after
-        yield before + piece + piece + after
-        yield before + piece * 50 + after
-        yield content[:end]
-        yield from (before + bytes([code]) + piece[1:] + after for code in range(256) if code != piece[0])
-        if argument is not None:
-            yield from (before + piece[:1] + filler * (len(piece) - 1) + after for filler in (b"\0", b"\x7f", b"\xff"))
+    assert tried(field_mutants(fields), lambda mutant: use(message_of(mutant))) >= FAST
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
@@ -215,7 +88,7 @@ def test_batches_of_cifar10_with_one_operation_changed(protocol: int, tried: Any
         except DataError as error:
             assert "\n" not in str(error)
 
-    assert tried(pickles(pickle.dumps(batch, protocol)), use) >= FAST
+    assert tried(pickle_mutants(pickle.dumps(batch, protocol)), use) >= FAST
 
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.float16)}
@@ -247,7 +120,7 @@ def test_state_dicts_with_one_operation_changed(tried: Any, tmp_path: Path) -> N
                 archive.writestr(name, mutant if name == "archive/data.pkl" else data)
         return content.getvalue()
 
-    assert tried(pickles(members["archive/data.pkl"]), lambda mutant: use(packed(mutant))) >= FAST
+    assert tried(pickle_mutants(members["archive/data.pkl"]), lambda mutant: use(packed(mutant))) >= FAST
 
 
 def test_old_state_dicts_with_one_operation_changed(tried: Any, tmp_path: Path) -> None:
@@ -259,24 +132,10 @@ def test_old_state_dicts_with_one_operation_changed(tried: Any, tmp_path: Path) 
         start = 0
         for _ in range(5):
             end = start + 1 + [position for _, _, position in pickletools.genops(whole[start:])][-1]
-            yield from (whole[:start] + mutant + whole[end:] for mutant in pickles(whole[start:end]))
+            yield from (whole[:start] + mutant + whole[end:] for mutant in pickle_mutants(whole[start:end]))
             start = end
 
     assert tried(files(), use_weights(tmp_path / "w.pt")) >= FAST
-
-
-def entries(value: Any) -> Iterator[Any]:
-    """Yields a value of JSON with one thing changed."""
-    yield from (None, True, -1, 2**63, 1e300, "x", [], {}, [value], {"x": value}, [value] * 50)
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield {name: other for name, other in value.items() if name != key}
-            yield {**value, key + "x": inner}
-            yield from ({**value, key: other} for other in entries(inner))
-    if isinstance(value, list):
-        for place, inner in enumerate(value):
-            yield value[:place] + value[place + 1 :]
-            yield from ([*value[:place], other, *value[place + 1 :]] for other in entries(inner))
 
 
 def test_safetensors_with_one_entry_changed(tried: Any, tmp_path: Path) -> None:
@@ -287,7 +146,7 @@ def test_safetensors_with_one_entry_changed(tried: Any, tmp_path: Path) -> None:
     }
 
     def files() -> Iterator[bytes]:
-        for mutant in entries(header):
+        for _, mutant in value_mutants(header):
             text = json.dumps(mutant).encode()
             yield len(text).to_bytes(8, "little") + text + bytes(28)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from footers import edited, footer_of, with_footer
 
 from kcv.data import open_source, parquet
 from kcv.data.bounds import MOST_CLASSES
@@ -55,6 +56,15 @@ def declared(names: list[str]) -> bytes:
 def delta(column: str) -> dict[str, Any]:
     other = {"image": "label", "label": "image"}[column]
     return {"use_dictionary": False, "column_encoding": {column: "DELTA_BYTE_ARRAY", other: "PLAIN"}}
+
+
+def lying(path: Path, said: dict[tuple[int, ...], Any], size: int = MB) -> None:
+    """Writes a sound file of zeros, whose footer says something else of a few things."""
+    write(path, zeros(size, 6), words(6), use_dictionary=False, data_page_size=2**30)
+    fields = footer_of(path.read_bytes())
+    for place, value in said.items():
+        fields = edited(fields, place, value)
+    path.write_bytes(with_footer(path.read_bytes(), fields))
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -109,8 +119,25 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda p: write(p, [b"x"] * 200_000, np.arange(200_000)), "name more than 100,000 classes"),
     "a label that is no text": (
         lambda p: write(p, [b"x"], pa.array([b"\xff\xfe"]).view(pa.string())), "cannot be read as Parquet"),
+    "3,000 columns": (
+        lambda p: pq.write_table(pa.table({f"c{i}": [1] for i in range(3_000)}), p), "its columns: c0, c1, .*, ..."),
     "20,000 columns": (
-        lambda p: pq.write_table(pa.table({f"c{i}": [1] for i in range(20_000)}), p), "its columns: c0, c1, .*, ..."),
+        lambda p: pq.write_table(pa.table({f"c{i}": [1] for i in range(20_000)}), p), "more than 300,000 values"),
+    "pages larger than the footer says": (
+        lambda p: lying(p, {(4, 0, 2): 110_000, (4, 0, 1, 0, 3, 6): 100_000}, 50 * MB),
+        r"is said to unpack to 100,000 bytes, and its pages to 300,0\d\d,\d+"),
+    "a footer that says nothing of sizes": (
+        lambda p: lying(p, {(4, 0, 2): 0, (4, 0, 1, 0, 3, 6): 0}, 50 * MB), "is said to unpack to 0 bytes, and its"),
+    "rows that are not there": (
+        lambda p: lying(p, {(3,): 600, (4, 0, 3): 600}), "has 6 labels for 600 rows"),
+    "fewer rows than its row groups": (lambda p: lying(p, {(3,): 5}), "its row groups have other rows than it says"),
+    "rows without end": (lambda p: lying(p, {(3,): 2**62, (4, 0, 3): 2**62}), "claims 4,611,686,018,427,387,904 rows"),
+    "values that are not there": (lambda p: lying(p, {(4, 0, 1, 0, 3, 5): 0}), "0 pictures in its 6 rows"),
+    "a size below zero": (lambda p: lying(p, {(4, 0, 1, 0, 3, 6): -1}), "its footer counts -1 of something"),
+    "a column beyond the file": (
+        lambda p: lying(p, {(4, 0, 1, 0, 3, 7): 2**40}), "a column is said to lie beyond the end of the file"),
+    "pages before the file": (lambda p: lying(p, {(4, 0, 1, 0, 3, 9): -5}), "its footer counts -5 of something"),
+    "a column too few": (lambda p: lying(p, {(4, 0, 1): (12, [])}), "has 0 columns in place of 2"),
     "pictures of nested types": (
         lambda p: pq.write_table(pa.table({"image": [[[{"a": [1]}]]], "label": ["a"]}), p), "not list of 1 fields"),
 }  # fmt: skip

@@ -42,3 +42,31 @@ def crafted(nodes: Sequence[Proto], weights: Sequence[Proto] = (), opset: int = 
     model = helper.make_model(graph, opset_imports=opsets, ir_version=9, **more)
     helper.set_model_props(model, INFO.to_metadata())
     return model
+
+
+def network() -> bytes:
+    """Returns a small network with all that an exported one has, int8 as well."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        node("Transpose", ["image"], ["x1"], perm=[0, 3, 1, 2]),
+        node("Cast", ["x1"], ["x2"], to=1),
+        node("Sub", ["x2", "mean"], ["x3"]),
+        node("DequantizeLinear", ["k8", "scale", "zero8"], ["k"], axis=0),
+        node("Conv", ["x3", "k", "bias"], ["x4"], kernel_shape=[3, 3], pads=[1] * 4, strides=[2, 2], group=1),
+        node("Clip", ["x4", "low", "high"], ["x5"]),
+        node("QuantizeLinear", ["x5", "scale1", "zero"], ["x6"]),
+        node("DequantizeLinear", ["x6", "scale1", "zero"], ["x7"]),
+        node("MaxPool", ["x7"], ["x8"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Reshape", ["x8", "shape"], ["x9"]),
+        node("Gemm", ["x9", "dense"], ["x10"], transB=1),
+        node("Add", ["x10", "first"], ["x11"]),
+        node("Sigmoid", ["x11"], ["x12"]),
+        *tail("x12"),
+    ]
+    weights = [
+        numbers("mean", rng.random((3, 1, 1))), numbers("k8", rng.integers(-9, 9, (4, 3, 3, 3)), "i1"),
+        numbers("scale", np.full(4, 0.1)), numbers("zero8", np.zeros(4), "i1"), numbers("bias", np.zeros(4)),
+        numbers("low", 0.0), numbers("high", 6.0), numbers("scale1", 0.05), numbers("zero", 3, "u1"),
+        numbers("shape", [-1, 64], "i8"), numbers("dense", rng.random((3, 64))),
+    ]  # fmt: skip
+    return bytes(crafted(nodes, weights).SerializeToString())

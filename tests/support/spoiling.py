@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from typing import Any
 
 import h5py
+from mutants import edited_hdf5
 
 Members = dict[str, bytes]
 
@@ -30,10 +30,7 @@ def with_layer(members: Members, name: str, **options: Any) -> Members:
 
 def with_weights(members: Members, edit: Callable[[h5py.File], object]) -> Members:
     """Returns members with changed weights."""
-    content = io.BytesIO(members["model.weights.h5"])
-    with h5py.File(content, "r+") as file:
-        edit(file)
-    return {**members, "model.weights.h5": content.getvalue()}
+    return {**members, "model.weights.h5": edited_hdf5(members["model.weights.h5"], edit)}
 
 
 def described(members: Members, **changes: Any) -> Members:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
 
 import pytest
+from warm import WarmPython
 
 from kcv.config import TrackingConfig
 from kcv.errors import TrackingError
@@ -120,3 +122,23 @@ def test_no_file_goes_where_a_strangers_database_says(tmp_path: Path, monkeypatc
     named.log_artifacts(model)
     named.finish()
     assert [path.name for path in elsewhere.rglob("*.keras")] == ["model.keras"]
+
+
+def test_two_first_runs_on_one_database_both_succeed(warm: WarmPython, pictures: Path, tmp_path: Path) -> None:
+    words = [f"--data={pictures}", "--epochs=1", "--batch_size=16", "--model.width=0.25", "--train.plots=false"]
+    words += ["--precision=float32", "--device=cpu", f"--tracking=sqlite:///{tmp_path}/mlflow.db"]
+    children = [
+        warm.start("kcv", ["train", *words, f"--output_dir={name}"], folder=tmp_path) for name in ("one", "two")
+    ]
+    for child in children:
+        finished = child.finished()
+        assert finished.returncode == 0, finished.stderr
+        assert "tracking:" not in finished.stderr  # nothing was refused, left out or kept for later
+        assert "Traceback" not in finished.stderr
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        runs = database.execute("SELECT name, status FROM runs ORDER BY name").fetchall()
+        figures = database.execute("SELECT run_uuid, count(*) FROM metrics GROUP BY run_uuid").fetchall()
+        experiments = database.execute("SELECT count(*) FROM experiments WHERE name = 'kcv'").fetchone()
+    assert runs == [("one", "FINISHED"), ("two", "FINISHED")]
+    assert len(figures) == 2 and figures[0][1] == figures[1][1] > 0
+    assert experiments == (1,)

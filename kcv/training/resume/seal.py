@@ -38,7 +38,9 @@ def signature(values: Mapping[str, Any]) -> str | None:
 def is_own(values: Mapping[str, Any], signed: str | None) -> bool:
     """Tells whether this user signed these values, on this machine."""
     key = None if signed is None else _key()
-    return key is not None and signed is not None and hmac.compare_digest(_signed(values, key), signed.lower())
+    if key is None or signed is None:
+        return False
+    return hmac.compare_digest(_signed(values, key).encode(), signed.lower().encode())  # of texts, it takes ASCII alone
 
 
 def _canonical(values: Mapping[str, Any]) -> bytes:

@@ -1,0 +1,731 @@
+"""Every reader of docs/security.md, by the rows of its table: a mutant of structure is answered or refused in one line.
+
+A row there has an entry here, and an entry here a row there. The fast set tries some mutants of each reader, always the
+same; the complete one, up to `MOST`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import pickle
+import random
+import re
+import shutil
+import sqlite3
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+import yaml
+from counting import Brightness
+from footers import footer_mutants, footer_of, with_footer
+from made_states import PLAN, made_state
+from mutants import (
+    archive_mutants,
+    at,
+    field_mutants,
+    fields_of,
+    hdf5_mutants,
+    message_of,
+    pickle_mutants,
+    places,
+    put,
+    value_mutants,
+    zipped,
+)
+from mutated_columns import column_mutants, columns
+from mutated_images import jpeg_mutants, png_mutants, tiff_mutants
+from mutated_trees import tree_mutants
+from onnx_by_hand import SIZE, network
+from PIL import Image
+from spoiling import Members
+from web import serving
+
+from kcv import artifact, data, images, predict, redaction
+from kcv.cli import console, results
+from kcv.config import Config
+from kcv.data import cifar10, parquet
+from kcv.download import download, fetch
+from kcv.errors import ConfigError, KcvError, TrackingError
+from kcv.files import csv_writer
+from kcv.names import is_plain
+from kcv.onnx_graph.messages import MODEL
+from kcv.onnx_model import OnnxModel
+from kcv.prediction.part_file import is_sound, read_part, state_of, write_part
+from kcv.reporting.card import card
+from kcv.reporting.material import gather
+from kcv.reporting.page import page
+from kcv.training import feature_files
+from kcv.training.commit import commit_of
+from kcv.training.resume import CheckpointStore, Record, require_named, seal
+from kcv.training.run import RunFolder
+from kcv.training.starting import finished
+
+SECURITY = Path(__file__).resolve().parents[2] / "docs" / "security.md"
+MOST = 2000
+"""Mutants of one reader in the complete set; those of model files, ONNX and pickles are all tried in other modules."""
+SECONDS = 2.0
+"""Of the processor, for one mutant."""
+
+Case: TypeAlias = "tuple[str, Callable[[], object]]"  # what it is called; reads it, False where it is passed over
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where mutants are made, of what, and what holds servers until they have been tried."""
+
+    folder: Path
+    tiny: Members
+    held: contextlib.ExitStack
+
+    def write(self, name: str, content: bytes) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path
+
+
+Maker = Callable[[Bench], Iterator[Case]]
+READERS: dict[str, tuple[int, Maker]] = {}
+
+
+def reader(row: str, some: int) -> Callable[[Maker], Maker]:
+    """Registers how the mutants of a row are made, the sound one first, and how many of them the fast set tries."""
+
+    def add(make: Maker) -> Maker:
+        READERS[row] = some, make
+        return make
+
+    return add
+
+
+def text(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def picture(kind: str = "PNG", level: int = 0) -> bytes:
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(level).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(stream, kind)
+    return stream.getvalue()
+
+
+def draw(folder: Path) -> None:
+    for number, place in enumerate(f"{split}/{name}" for split in ("train", "test") for name in ("a", "b")):
+        (folder / place).mkdir(parents=True)
+        for i in range(2):
+            (folder / place / f"{i}.png").write_bytes(picture(level=2 * number + i))
+
+
+@reader("images", some=150)
+def _(bench: Bench) -> Iterator[Case]:
+    def use(content: bytes) -> None:
+        images.dimensions(content)
+        images.load(content, 8, "crop")
+
+    yield "sound", lambda: use(picture())
+    for kind, mutants in {"PNG": png_mutants, "JPEG": jpeg_mutants, "TIFF": tiff_mutants}.items():
+        for words, content in mutants(picture(kind)):
+            yield f"{kind} {words}", lambda content=content: use(content)
+
+
+def answers(body: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yields what a server may send in place of a file, as it goes over the wire."""
+    length = str(len(body))
+    sound = {"status": "200 OK", "headers": {"Content-Length": length, "Content-Type": "image/png"}}
+    moved = {"status": "302 Found", "headers": {"Location": "/again", "Content-Length": length}}
+    packed = {"status": "200 OK", "headers": {"Content-Encoding": "gzip", "Transfer-Encoding": "chunked"}}
+
+    def sent(answer: Any) -> bytes:
+        values = answer if isinstance(answer, dict) else {"status": answer}
+        headers = values.get("headers")
+        pairs = headers.items() if isinstance(headers, dict) else [("X", headers)]
+        lines = [f"HTTP/1.1 {values.get('status', '')}", *(f"{key}: {value}" for key, value in pairs)]
+        return "\r\n".join(lines).encode(errors="replace") + b"\r\n\r\n" + body
+
+    yield "sound", sent(sound)
+    for answer in (moved, packed):
+        yield str(answer), sent(answer)
+    for answer in (sound, moved, packed):
+        yield from ((words, sent(mutant)) for words, mutant in value_mutants(answer))
+    for place in (
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/x",
+        "http://[",
+        "//",
+        "data:,x",
+        "\x00",
+        "http://127.0.0.1:0/",
+    ):
+        yield f"to {place!r}", sent(put(moved, ("headers", "Location"), place))
+
+
+@contextlib.contextmanager
+def sending(answer: Callable[[BaseHTTPRequestHandler], bytes]) -> Iterator[str]:
+    """Gives the address of a server that sends these bytes, and nothing else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def send(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            with contextlib.suppress(OSError):  # who asked may have gone
+                self.wfile.write(answer(self))
+
+        do_GET = do_POST = do_PUT = send
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with serving(Handler) as address:
+        yield address
+
+
+@reader("URLs of images", some=40)
+def _(bench: Bench) -> Iterator[Case]:
+    current = b""
+    address = bench.held.enter_context(sending(lambda _: current))
+
+    def use(content: bytes) -> None:
+        nonlocal current
+        current = content
+        images.load(fetch(f"{address}/a.png", most=10_000, seconds=1.0), 8, "crop")
+
+    for words, content in answers(picture()):
+        yield words, lambda content=content: use(content)
+
+
+@reader("folder trees", some=40)
+def _(bench: Bench) -> Iterator[Case]:
+    draw(bench.folder / "tree")
+
+    def use(root: Path) -> None:
+        config = Config.load(**{"data": str(root), "data.image_size": 16})
+        data.load(config.data)
+
+    yield "sound", lambda: use(bench.folder / "tree")
+    for words, make in tree_mutants(bench.folder / "tree", bench.folder / "mutant"):
+        yield words, lambda make=make: use(make())
+
+
+@reader(".keras", some=25)
+def _(bench: Bench) -> Iterator[Case]:
+    def use(entries: list[tuple[str, bytes]]) -> None:
+        path = bench.write("m.keras", zipped(entries))
+        artifact.read_info(path)
+        artifact.load(path, device="cpu").predict(np.zeros((1, 16, 16, 3), np.uint8))
+
+    yield "sound", lambda: use([*bench.tiny.items()])
+    for words, entries in archive_mutants(bench.tiny):
+        yield words, lambda entries=entries: use(entries)
+    for name in ("kcv.json", "config.json", "metadata.json"):
+        for words, value in value_mutants(json.loads(bench.tiny[name])):
+            yield f"{name} {words}", lambda n=name, v=value: use([*{**bench.tiny, n: text(v)}.items()])
+    for words, content in hdf5_mutants(bench.tiny["model.weights.h5"]):
+        yield words, lambda c=content: use([*{**bench.tiny, "model.weights.h5": c}.items()])
+
+
+@reader(".onnx", some=40)
+def _(bench: Bench) -> Iterator[Case]:
+    def use(content: bytes) -> None:
+        OnnxModel(bench.write("m.onnx", content), device="cpu", threads=1).run(np.zeros((1, SIZE, SIZE, 3), np.uint8))
+
+    sound = network()
+    yield "sound", lambda: use(sound)
+    for number, mutant in enumerate(field_mutants(fields_of(sound, MODEL))):
+        yield f"{number}", lambda mutant=mutant: use(message_of(mutant))
+
+
+@reader("weights", some=150)
+def _(bench: Bench) -> Iterator[Case]:
+    import h5py
+    import torch
+
+    from kcv.models.weights import keras_files, state_dict
+
+    state = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.float16)}
+    stream = io.BytesIO()
+    torch.save({"state_dict": state, "epoch": 3}, stream)
+    with zipfile.ZipFile(stream) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+
+    def use(name: str, content: bytes) -> None:
+        state_dict.read(bench.write(name, content))
+
+    yield "sound", lambda: use("w.pth", stream.getvalue())
+    for words, entries in archive_mutants(members):
+        yield words, lambda entries=entries: use("w.pth", zipped(entries))
+    name = "archive/data.pkl"
+    for number, mutant in enumerate(pickle_mutants(members[name])):
+        yield f"{number}", lambda m=mutant: use("w.pth", zipped({**members, name: m}.items()))
+    header = {
+        "__metadata__": {"format": "pt"},
+        "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+        "b": {"dtype": "F16", "shape": [2], "data_offsets": [24, 28]},
+    }
+    for words, value in value_mutants(header):
+        whole = len(text(value)).to_bytes(8, "little") + text(value) + bytes(28)
+        yield words, lambda whole=whole: use("w.safetensors", whole)
+    numbers = io.BytesIO()
+    with h5py.File(numbers, "w") as file:
+        file["dense/kernel:0"] = np.zeros((8, 3), "f4")
+        file["dense"].attrs["weight_names"] = ["kernel:0"]
+    for words, content in hdf5_mutants(numbers.getvalue()):
+        yield words, lambda c=content: keras_files._classes_of(bench.write("w.h5", c), 8)  # before a network is built
+
+
+def run_folder(bench: Bench) -> Path:
+    """Makes the folder of a finished run, with what a report and a continuation read of it."""
+    info = json.loads(bench.tiny["kcv.json"])
+    mistake = {"picture": "a.png", "true": "a", "predicted": "b", "confidence": 0.75, "suspected_label_error": True}
+    figures = {"deletion_auc": 0.5, "insertion_auc": 0.5, "rank_correlation": 0.1, "flat": 0.0}
+    environment = {
+        "started": "2024", "command": "kcv train", "python": "3.12", "packages": {"keras": "3"}, "device": "cpu",
+        "threads": 2, "seed": 1, "weights": "random", "git_commit": None, "working_folder": "/",
+    }  # fmt: skip
+    contents = {
+        "model.keras": zipped(bench.tiny.items()),
+        "config.yaml": Config().to_yaml().encode(),
+        "history.csv": b"epoch,loss,accuracy,val_loss,val_accuracy,lr,seconds\n1,1,0.5,1,0.5,0.1,2\n2,1,1,1,1,0,2\n",
+        "environment.json": text(environment),
+        "metrics.json": text(info["metrics"]),
+        "evaluation/metrics.json": text(info["metrics"]),
+        "evaluation/mistakes.json": text({"mistakes": [mistake]}),
+        "evaluation/explanations.json": text({"pictures": 3, "methods": {"gradcam": figures}}),
+        "evaluation/roc.svg": b"<svg xmlns='http://www.w3.org/2000/svg'></svg>",
+    }
+    for name, content in contents.items():
+        bench.write(f"run/{name}", content)
+    return bench.folder / "run"
+
+
+@reader("run folders", some=80)
+def _(bench: Bench) -> Iterator[Case]:
+    def use(run: Path) -> None:
+        material = gather(run / "model.keras", run / "evaluation")
+        page(material)
+        card(material)
+        results.run_summary(finished(RunFolder.existing(run)))
+
+    def spoiled(path: Path, content: bytes) -> None:
+        before = path.read_bytes()
+        path.write_bytes(content)
+        try:
+            use(sound)
+        finally:
+            path.write_bytes(before)
+
+    sound = run_folder(bench)
+    yield "sound", lambda: use(sound)
+    for path in [*sound.glob("*.json"), *sound.glob("*/*.json")]:
+        for words, value in value_mutants(json.loads(path.read_bytes())):
+            yield f"{path.name} {words}", lambda p=path, v=value: spoiled(p, text(v))
+    rows = [line.split(",") for line in (sound / "history.csv").read_text().splitlines()]
+    for words, value in value_mutants(rows):
+        lines = io.StringIO()
+        for row in value if isinstance(value, list) else [value]:
+            csv_writer(lines)(row if isinstance(row, list) else [row])
+        content = lines.getvalue().encode(errors="replace")
+        yield f"history {words}", lambda c=content: spoiled(sound / "history.csv", c)
+    for words, make in tree_mutants(sound, bench.folder / "mutant"):
+        yield words, lambda make=make: use(make())
+
+
+@reader("checkpoints", some=80)
+def _(bench: Bench) -> Iterator[Case]:
+    import hashlib
+
+    import safetensors.torch
+
+    folder = bench.folder / "resume"
+    folder.mkdir()
+    state = made_state()
+    CheckpointStore(folder).save(state)
+    manifest, own = folder / "checkpoint-00000001.json", folder / "checkpoint-00000001.safetensors"
+    said, stored = json.loads(manifest.read_bytes()), own.read_bytes()
+    del said["sha256"]
+
+    def use(values: Any, content: bytes = stored) -> None:
+        manifest.write_bytes(text(values))
+        own.write_bytes(content)
+        CheckpointStore(folder).newest(PLAN.check)
+
+    def holding(plain: Any) -> None:
+        content = safetensors.torch.save(dict(state.tensors), {"plain": json.dumps(plain)})
+        use(put(said, ("files", own.name), hashlib.sha256(content).hexdigest()), content)
+
+    config = Config.load(**{"data": "digits"})
+    record = {
+        "config": config.flatten(), "fingerprint": "f" * 64, "counts": {"train": 90, "val": 24}, "by_row_group": False,
+        "device": "cpu", "precision": "float32", "surroundings": {"kcv": "1.0", "packages": {"torch": "2.0"}},
+        "tracking": {"location": None, "run": None}, "signature": "0" * 64,
+    }  # fmt: skip
+
+    def begun(values: Any) -> None:
+        if isinstance(values, dict):
+            content = {key: value for key, value in values.items() if key not in ("sha256", "signature")}
+            values = {**values, "sha256": seal.checksum(content)}
+        found = Record.read(bench.write("run.json", text(values)))
+        found.require(config)
+        found.require_machine({"device": "cpu", "precision": "float32", "kcv": "1.0", "packages": {"torch": "2.0"}})
+        require_named(config, found, (), bench.folder)
+
+    yield "sound", lambda: (use(said), seal.signature({}), begun(record))
+    for words, value in value_mutants(said):
+        yield f"manifest {words}", lambda value=value: use(value)
+    for words, value in value_mutants(state.plain):
+        yield f"state {words}", lambda value=value: holding(value)
+    for words, value in value_mutants(record):
+        yield f"record {words}", lambda value=value: begun(value)
+
+
+@reader("parts of a prediction", some=150)
+def _(bench: Bench) -> Iterator[Case]:
+    files = [bench.write(f"{level}.png", picture(level=level)) for level in range(2)]
+    rows: list[Any] = list(predict(files, Brightness()))
+    names = [key for key in rows[0] if key != "probabilities"]
+    part, output = bench.folder / "part", bench.folder / "rows.csv"
+
+    def use(rows: Any) -> bool:
+        write_part(part, [rows], state_of(files, "this"))
+        return is_sound(part, files, names, "this") and len(list(read_part(part, 2))) == 2
+
+    def resumed(record: Any) -> None:
+        bench.write("rows.csv.parts/prediction.json", text(record))
+        try:
+            assert len(list(predict(files, Brightness(), output=output, resume=True))) == 2
+        finally:
+            shutil.rmtree(bench.folder / "rows.csv.parts", ignore_errors=True)
+
+    yield "sound", lambda: use(rows)
+    for words, value in value_mutants(rows):
+        if isinstance(value, list):
+            yield words, lambda value=value: use(value)
+    record = {
+        "pictures": 2, "names": "0" * 64, "model": "m", "model_bytes": None, "model_changed": None, "part": 2048,
+        "batch": 2, "columns": names, "threshold": None,
+    }  # fmt: skip
+    for words, value in value_mutants(record):
+        yield f"record {words}", lambda value=value: resumed(value)
+
+
+@reader("kept features", some=80)
+def _(bench: Bench) -> Iterator[Case]:
+    key, shape = "ab" * 32, (3, 4)
+    head, values = feature_files._head(shape), np.arange(12, dtype="<f4").tobytes()
+    path = feature_files.path_of(key)
+    path.parent.mkdir(parents=True)
+
+    def use(body: bytes, *, sealed: tuple[Any, Any] = (key, shape)) -> bool:
+        seal = feature_files._seal(io.BytesIO(body), len(body), *sealed)
+        path.write_bytes(body + seal)
+        found = feature_files.open_kept(key, shape)
+        assert found is None or found.tobytes() == values
+        return found is not None
+
+    yield "sound", lambda: use(head + values)
+    for words, value in value_mutants({"descr": "<f4", "fortran_order": False, "shape": [3, 4]}):
+        header = repr(value).encode(errors="replace")[:60_000]
+        yield words, lambda h=header: use(head[:8] + len(h).to_bytes(2, "little") + h + values)
+    for length in range(0, len(head + values), 3):
+        yield f"{length} bytes", lambda length=length: use((head + values)[:length])
+    for other in (("cd" * 32, shape), (key, (4, 3)), (key, (12, 1)), ("", (0, 0))):
+        yield f"sealed as {other}", lambda other=other: use(head + values, sealed=other)
+
+
+@reader("configurations", some=60)
+def _(bench: Bench) -> Iterator[Case]:
+    sound = Config.load(**{"data": "digits", "model.unfreeze_after": 2, "model.weights": "none"}).to_dict()
+
+    def use(value: Any) -> None:
+        Config.load(bench.write("c.yaml", yaml.safe_dump(value).encode()))
+
+    yield "sound", lambda: use(sound)
+    for words, value in value_mutants(sound):
+        yield words, lambda value=value: use(value)
+
+
+def parquet_of(fields: list[tuple[str, Any]], about: bytes = b"{}") -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_arrays([column for _, column in fields], [name for name, _ in fields])
+    stream = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({b"huggingface": about}), stream)
+    return stream.getvalue()
+
+
+@reader("Parquet", some=150)
+def _(bench: Bench) -> Iterator[Case]:
+    import pyarrow as pa
+
+    def use(content: bytes) -> None:
+        data.open_source(str(bench.write("train.parquet", content)))
+
+    def made(fields: Any, about: bytes) -> None:
+        try:
+            content = parquet_of(fields, about)
+        except (pa.ArrowException, UnicodeError):  # what pyarrow cannot write, nobody has
+            return
+        use(content)
+
+    sound = parquet_of([*columns().items()])
+    yield "sound", lambda: use(sound)
+    for words, fields, about in column_mutants():
+        yield words, lambda fields=fields, about=about: made(fields, about)
+    for words, footer in footer_mutants(footer_of(sound)):
+        yield f"footer {words}", lambda footer=footer: use(with_footer(sound, footer))
+
+
+@reader("local data", some=40)
+def _(bench: Bench) -> Iterator[Case]:
+    draw(bench.folder / "mine")
+    source = str(bench.folder / "mine")
+    info = json.loads(bench.tiny["kcv.json"])
+    info["config"]["data"]["source"] = source
+    info["class_names"], info["metrics"] = ["a", "b"], None
+    info["data_fingerprint"] = data.open_source(source).fingerprint
+    kept = {
+        key: info[key] for key in ("config", "class_names", "image_size", "resize", "data_fingerprint", "data_name")
+    }
+
+    def use(value: Any) -> None:
+        content = text({**info, **value} if isinstance(value, dict) else value)
+        path = bench.write("m.keras", zipped({**bench.tiny, "kcv.json": content}.items()))
+        model: Any = SimpleNamespace(info=artifact.read_info(path), path=path)  # a loaded one has weights as well
+        artifact.load_split(model, "test")
+
+    yield "sound", lambda: use(kept)
+    for words, value in value_mutants(kept):
+        yield words, lambda value=value: use(value)
+
+
+@reader("URLs of data", some=60)
+def _(bench: Bench) -> Iterator[Case]:
+    import fsspec
+
+    disk = fsspec.filesystem("memory")
+    disk.pipe_file("/mine/train.parquet", parquet_of([*columns().items()]))
+    pieces = ["memory", "://", "", "mine", "/", "train", ".parquet", ""]
+    odd = (
+        "",
+        "x",
+        "x" * 5000,
+        "\0",
+        "\x1b[2J",
+        "%zz",
+        "é",
+        "\udcff",
+        "[",
+        "*",
+        "?a=b",
+        "#",
+        "..",
+        "::",
+        "://",
+        "@",
+        "a:b@",
+    )
+
+    def use(url: str) -> None:
+        assert len(parquet.open_url(url).splits) == 1
+
+    yield "sound", lambda: use("".join(pieces))
+    for number, piece in enumerate(pieces):
+        for new in (*odd, piece * 2, piece.upper(), "file", "zip", "data", "local"):
+            changed = "".join(new if place == number else other for place, other in enumerate(pieces))
+            if changed.lower().split(":")[0] in ("memory", "file", "zip", "data", "local", "x", ""):  # no network
+                yield repr(changed)[:60], lambda changed=changed: use(changed)
+
+
+@reader("downloads", some=150)
+def _(bench: Bench) -> Iterator[Case]:
+    import hashlib
+
+    batch = {"data": np.zeros((1, 3072), np.uint8), "labels": [3], "filenames": ["a.png"], "batch_label": "x"}
+    meta = {"label_names": ["a", "b"], "num_vis": 3072}
+
+    def use(content: bytes) -> None:
+        bench.write("test_batch", content)
+        cifar10._read_split(bench.folder, "test", ("test_batch",), 10)
+
+    yield "sound", lambda: use(pickle.dumps(batch, 4))
+    for words, value in value_mutants(batch):
+        yield words, lambda value=value: use(pickle.dumps(value, 4))
+    for words, value in value_mutants(meta):
+        yield words, lambda value=value: cifar10._names(bench.write("batches.meta", pickle.dumps(value, 2)))
+    for number, mutant in enumerate(pickle_mutants(pickle.dumps(batch, 2))):
+        yield f"{number}", lambda mutant=mutant: use(mutant)
+    current, checksum = b"", hashlib.sha256(picture()).hexdigest()
+    address = bench.held.enter_context(sending(lambda _: current))
+
+    def got(content: bytes) -> None:
+        nonlocal current
+        current = content
+        download(f"{address}/a.png", bench.folder / "a.png", checksum=f"sha256:{checksum}")
+
+    for words, content in answers(picture()):
+        yield words, lambda content=content: got(content)
+
+
+@reader("the working folder", some=40)
+def _(bench: Bench) -> Iterator[Case]:
+    from kcv.tracking.database import Database
+
+    sound, commit = bench.folder / "work", "0123456789" * 4
+    for name, content in {
+        "HEAD": "ref: refs/heads/main\n", "refs/heads/main": f"{commit}\n", "config": "[core]\nfsmonitor = touch x\n",
+        "packed-refs": f"# pack-refs\n{commit} refs/heads/other\n", "commondir": ".\n",
+    }.items():  # fmt: skip
+        bench.write(f"work/.git/{name}", content.encode())
+    with contextlib.closing(sqlite3.connect(sound / "mlflow.db")) as database:
+        database.execute("CREATE TABLE experiments (id)")
+        database.execute("CREATE TABLE alembic_version (version)")
+        database.commit()
+
+    def use(folder: Path) -> bool:
+        found = Database.of(f"sqlite:///{folder}/mlflow.db", named=False)
+        assert found is not None
+        return commit_of(folder) == commit and found.problem() is None
+
+    yield "sound", lambda: use(sound)
+    for words, make in tree_mutants(sound, bench.folder / "mutant"):
+        yield words, lambda make=make: use(make())
+
+
+@reader("a tracking server's answer", some=40)
+def _(bench: Bench) -> Iterator[Case]:
+    from kcv.tracking.faults import NoAnswer, Refused
+    from kcv.tracking.store import Store
+
+    experiment = {"experiment_id": "1", "name": "kcv", "artifact_location": "/x", "lifecycle_stage": "active"}
+    info = {"run_id": "a" * 32, "experiment_id": "1", "status": "RUNNING", "lifecycle_stage": "active", "start_time": 1}
+    run = {"info": info, "data": {"params": [{"key": "a", "value": "b"}], "metrics": [], "tags": []}}
+    sound: dict[str, Any] = {
+        "experiments/get-by-name": {"experiment": experiment},
+        "runs/create": {"run": run},
+        "runs/get": {"run": run},
+        "runs/search": {"runs": [run], "next_page_token": ""},
+        "metrics/get-history": {"metrics": [{"key": "loss", "value": 1.0, "step": 1, "timestamp": 1}]},
+        "runs/log-batch": {},
+    }
+    current = sound
+
+    def answer(handler: BaseHTTPRequestHandler) -> bytes:
+        body = next((text(value) for name, value in current.items() if name in handler.path), b"{}")
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+    address = bench.held.enter_context(sending(answer))
+    store = Store(address)
+    store.prepare()
+
+    def use(answers: dict[str, Any]) -> None:
+        nonlocal current
+        current = answers
+        try:
+            assert isinstance(store.create_run("kcv", "name", 0, "spool"), str)
+            store.find_run("kcv", "spool")
+            store.describe_run("a" * 32, {"lr": "1"}, {"tag": "x"})
+            store.reopen_run("a" * 32)
+            store.steps("a" * 32, "loss")
+        except (NoAnswer, Refused) as error:  # as the tracker tells them
+            raise TrackingError(str(error)) from None
+
+    yield "sound", lambda: use(sound)
+    for name, value in sound.items():
+        for words, mutant in value_mutants(value):
+            yield f"{name} {words}", lambda n=name, m=mutant: use({**sound, n: m})
+
+
+TEXTS = (
+    "\x1b[2J", "<script>x</script>", "\u202egnp", "=cmd()", "a\nb", "\udcff", "a\0b", "x" * 900, "`|*[x](javascript:x)",
+    "&lt;", "é" * 900, "\x9b2J",
+)  # fmt: skip
+
+
+@reader("names and texts", some=80)
+def _(bench: Bench) -> Iterator[Case]:
+    sound = json.loads(bench.tiny["kcv.json"])
+
+    def use(value: Any) -> None:
+        path = bench.write("m.keras", zipped({**bench.tiny, "kcv.json": text(value)}.items()))
+        said = console.shown(results.model_card(artifact.read_info(path), path))
+        assert all(map(is_plain, said.split("\n")))
+        material = gather(path, bench.folder / "evaluation")
+        assert "<script" not in page(material)
+        assert not re.search(r"(?<!\\)<script", card(material))
+
+    yield "sound", lambda: use(sound)
+    for place in places(sound):
+        if isinstance(at(sound, place), str):
+            for new in TEXTS:
+                yield f"{place} = {new[:20]!a}", lambda p=place, n=new: use(put(sound, p, n))
+
+
+@reader("credentials", some=200)
+def _(bench: Bench) -> Iterator[Case]:
+    secret = "hunter2"
+
+    def use(url: str) -> bool:
+        told = [redaction.without_credentials(url), redaction.hide_credentials(f"no answer from {url}")]
+        told += [redaction.data_without_credentials(url), redaction.command(["kcv", "train", f"--tracking={url}"])]
+        assert not any(secret in one for one in told)
+        return url in told  # as it was: there was nothing to take out
+
+    yield "sound", lambda: use("https://host/path")
+    for scheme in ("http", "HTTPS", "postgresql+psycopg2", "mysql", "ftp", "webdav"):
+        for user in ("anna", "", "a%40b", "a.b-c", "x" * 5000):
+            for host in ("host", "[::1]:80", "", "h" * 5000, "host:5432", "é"):
+                for path in ("", "/", "/a/b.parquet", "/a@b", "/%zz", "/é"):
+                    url = f"{scheme}://{user}:{secret}@{host}{path}"
+                    yield url[:100], lambda url=url: use(url)
+
+
+def test_each_row_of_the_table_has_mutants_and_each_reader_a_row() -> None:
+    table = re.search(r"\n\| input \| how \|\n\| --- \| --- \|\n((?:\|.*\n)+)", SECURITY.read_text(encoding="utf-8"))
+    assert table is not None
+    rows = [line.split("|")[1].strip().strip("`") for line in table[1].splitlines()]
+    assert len(set(rows)) == len(rows)
+    assert set(rows) == READERS.keys()
+
+
+def checked(row: str, words: str, use: Callable[[], object]) -> bool:
+    """Tells whether a mutant was refused or passed over; anything but that and an answer fails."""
+    began = time.process_time()
+    try:
+        refused = use() is False
+    except KcvError as error:
+        refused = True
+        for line in error.problems if isinstance(error, ConfigError) else [str(error)]:
+            assert "\n" not in line and len(line) < 7000, f"{row}: {words}: {line[:500]}"
+    except Exception as error:
+        raise AssertionError(f"{row}: {words} ends in {type(error).__name__}") from error
+    assert time.process_time() - began < SECONDS, f"{row}: {words}"
+    return refused
+
+
+@pytest.mark.parametrize("how", ["some", pytest.param("most", marks=pytest.mark.full)])
+@pytest.mark.parametrize("row", READERS)
+@pytest.mark.filterwarnings("ignore")  # Keras and MLflow say of some that they are odd
+def test_what_has_one_thing_changed_is_answered_or_refused_in_one_line_and_soon(
+    row: str, how: str, tiny: Members, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some, cases = READERS[row]
+    (tmp_path / "bench").mkdir()
+    with contextlib.ExitStack() as held:
+        sound, *mutants = cases(Bench(tmp_path / "bench", tiny, held))
+        assert sound[1]() is not False
+        most = some if how == "some" else MOST
+        if len(mutants) > most:
+            mutants = random.Random(0).sample(mutants, most)
+        refused = sum(checked(row, *mutant) for mutant in mutants)
+    with capsys.disabled():
+        print(f" {row}: {len(mutants):,} mutants, {refused:,} refused", end="")
+    assert refused > 0

@@ -10,23 +10,23 @@ Importing kcv loads none of Keras, torch and MLflow; they come with the first na
 # nothing is imported that is not loaded already; type checkers know the name.
 import sys
 
-from kcv.backend import settle
+from kcv.common.backend import settle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kcv.artifact import load as load_model
-    from kcv.checking import check
-    from kcv.comparison import compare
     from kcv.config import Config
-    from kcv.evaluation import evaluate
-    from kcv.explaining import explain
-    from kcv.explaining.explainer import gradcam
-    from kcv.exporting import export
-    from kcv.onnx_model import OnnxModel
-    from kcv.plots import save_gradcam_grid
-    from kcv.prediction import predict
-    from kcv.reporting import report
-    from kcv.training import train
+    from kcv.inference.onnx_model import OnnxModel
+    from kcv.inference.opening import load as load_model
+    from kcv.reporting.plots import save_gradcam_grid
+    from kcv.saliency.explainer import gradcam
+    from kcv.tasks.check import check
+    from kcv.tasks.compare import compare
+    from kcv.tasks.evaluate import evaluate
+    from kcv.tasks.explain import explain
+    from kcv.tasks.export import export
+    from kcv.tasks.predict import predict
+    from kcv.tasks.report import report
+    from kcv.tasks.train import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,18 +38,18 @@ settle()
 
 _PUBLIC = {
     "Config": ("kcv.config", "Config"),
-    "train": ("kcv.training", "train"),
-    "load_model": ("kcv.artifact", "load"),
-    "check": ("kcv.checking", "check"),
-    "compare": ("kcv.comparison", "compare"),
-    "evaluate": ("kcv.evaluation", "evaluate"),
-    "explain": ("kcv.explaining", "explain"),
-    "export": ("kcv.exporting", "export"),
-    "gradcam": ("kcv.explaining.explainer", "gradcam"),
-    "OnnxModel": ("kcv.onnx_model", "OnnxModel"),
-    "predict": ("kcv.prediction", "predict"),
-    "report": ("kcv.reporting", "report"),
-    "save_gradcam_grid": ("kcv.plots", "save_gradcam_grid"),
+    "train": ("kcv.tasks.train", "train"),
+    "load_model": ("kcv.inference.opening", "load"),
+    "check": ("kcv.tasks.check", "check"),
+    "compare": ("kcv.tasks.compare", "compare"),
+    "evaluate": ("kcv.tasks.evaluate", "evaluate"),
+    "explain": ("kcv.tasks.explain", "explain"),
+    "export": ("kcv.tasks.export", "export"),
+    "gradcam": ("kcv.saliency.explainer", "gradcam"),
+    "OnnxModel": ("kcv.inference.onnx_model", "OnnxModel"),
+    "predict": ("kcv.tasks.predict", "predict"),
+    "report": ("kcv.tasks.report", "report"),
+    "save_gradcam_grid": ("kcv.reporting.plots", "save_gradcam_grid"),
 }
 
 

@@ -22,20 +22,20 @@ from PIL import Image
 from warm import Child, Finished, WarmPython
 from workers import made_once, turn
 
+from kcv.common.cores import usable_cores
 from kcv.config import Config
-from kcv.cores import usable_cores
 
 if TYPE_CHECKING:
-    from kcv.exporting import Export
-    from kcv.training import Run
+    from kcv.tasks.export import Export
+    from kcv.training.run_folder import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_WORKERS = 4  # each takes 1 to 2 GB
 LONGEST = (
     "test_resume.py", "test_readme.py", "distributed/test_training.py", "test_kill.py", "training/test_transfer.py",
     "exporting/test_graph.py", "training/test_faults.py", "distributed/test_measuring.py", "exporting/test_export.py",
-    "training/test_trainer.py", "cli/test_verbs.py", "models/test_weights.py", "models/test_transfer.py",
-    "test_evaluation.py", "native/test_parity.py", "test_compare.py", "test_memory.py",
+    "tasks/test_train.py", "cli/test_verbs.py", "models/test_weights.py", "models/test_transfer.py",
+    "tasks/test_evaluate.py", "native/test_parity.py", "test_compare.py", "test_memory.py",
 )  # fmt: skip
 
 Command = Callable[..., Finished]
@@ -213,7 +213,7 @@ def trained_config(pictures: Path, shared: Path) -> Config:
 @pytest.fixture(scope="session")
 def trained_run(trained_config: Config, shared: Path) -> Run:
     """One finished run, for the tests that only look at it."""
-    from kcv.training import train
+    from kcv.tasks.train import train
 
     return made_once(shared, "trained", lambda: train(trained_config))
 

@@ -134,8 +134,8 @@ def test_a_run_that_cannot_be_read_is_not_continued(run: Path, close: Close, ref
 def test_checkpoints_that_are_closed_are_not_told_as_damaged(
     configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, close: Close, refused
 ) -> None:
-    from kcv.training import train
-    from kcv.training.callbacks import Checkpoint
+    from kcv.tasks.train import train
+    from kcv.training.callbacks.checkpoint import Checkpoint
 
     consider = Checkpoint._consider
 

@@ -17,7 +17,7 @@ from PIL import Image
 from kcv import predict
 
 if TYPE_CHECKING:
-    from kcv.exporting import Export
+    from kcv.tasks.export import Export
 
 ROOT = Path(__file__).resolve().parent.parent
 NODE = ROOT / "docs" / "node"

@@ -16,8 +16,8 @@ import pytest
 from warm import WarmPython
 
 if TYPE_CHECKING:
-    from kcv.exporting import Export
-    from kcv.training import Run
+    from kcv.tasks.export import Export
+    from kcv.training.run_folder import Run
 
 LONG = os.environ.get("KCV_LONG") == "1"
 EPOCHS, PICTURES = (200, 50_000) if LONG else (24, 10_000)

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from kcv import download
 from kcv.cli import main
+from kcv.common import download
+from kcv.common.files import home, write_text
 from kcv.config import Config
-from kcv.data.shards import local_shards
+from kcv.data.parquet.shards import local_shards
 from kcv.errors import KcvError, OutputError
-from kcv.files import home, write_text
 from kcv.images import find
 from kcv.models.weights import imagenet
 from kcv.tracking.store import _with_home
-from kcv.training.run import RunFolder
+from kcv.training.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -109,11 +109,11 @@ def test_names_that_no_system_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 if name.startswith("a/"):
                     raise OutputError("some systems take it")
             elif key == "data":
-                from kcv.data import open_source
+                from kcv.data.loading import open_source
 
                 open_source(config.data.source)
             elif key == "model.weights":
-                from kcv.models.weights import load
+                from kcv.models.weights.loading import load
 
                 load(config.model)
             else:

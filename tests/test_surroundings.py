@@ -13,8 +13,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 import kcv.__main__ as start
-from kcv import backend
-from kcv.plots import library
+from kcv.common import backend
+from kcv.reporting.plots import library
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("fire", "typing", "__future__", "yaml", "dataclasses", "json", "numpy", "multiprocessing", "sitecustomize")
@@ -97,7 +97,7 @@ def test_the_matplotlibrc_of_the_working_folder_is_not_read(
 
 
 def test_plots_look_the_same_whatever_a_user_has_set(tmp_path: Path) -> None:
-    from kcv.plots import learning_curves
+    from kcv.reporting.plots import learning_curves
 
     rows = [{"epoch": 1.0, "loss": 1.0, "accuracy": 0.5}]
     learning_curves(rows, tmp_path / "a.png")
@@ -115,7 +115,7 @@ def without_keras() -> Iterator[None]:
         return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "keras"}
 
     before, finders, path = take_out(), list(sys.meta_path), list(sys.path)
-    sys.meta_path[:] = [finder for finder in finders if type(finder).__module__ != "kcv.backend"]
+    sys.meta_path[:] = [finder for finder in finders if type(finder).__module__ != "kcv.common.backend"]
     yield
     take_out()
     sys.modules.update(before)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from kcv.artifact.structure import nodes
+from kcv.common.text import plain
 from kcv.errors import ArtifactError
-from kcv.names import plain
 
 LAYERS = frozenset(
     [

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
+from kcv.common.text import plain
+from kcv.common.untrusted import opened, refusing
 from kcv.errors import ArtifactError
-from kcv.names import plain
-from kcv.untrusted import opened, refusing
 
 WEIGHTS_MEMBER = "model.weights.h5"
 CONFIG_MEMBER = "config.json"

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kcv.artifact.archive import SLACK
+from kcv.common.text import plain
 from kcv.errors import ArtifactError
-from kcv.names import plain
 
 if TYPE_CHECKING:
     import keras

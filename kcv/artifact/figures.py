@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from kcv.common.untrusted import first_problem
 from kcv.errors import ArtifactError, KcvError
-from kcv.untrusted import first_problem
 
 MOST_CLASSES = 100_000
 _MOST_COUNT = 10**12

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from kcv.artifact.allowed import check_classes
 from kcv.artifact.archive import CONFIG_MEMBER, INFO_MEMBER, open_archive
 from kcv.artifact.info import ArtifactInfo, parse_info
+from kcv.common.files import atomic
+from kcv.common.untrusted import MOST_JSON_BYTES
 from kcv.errors import ArtifactError
-from kcv.files import atomic
-from kcv.untrusted import MOST_JSON_BYTES
 
 if TYPE_CHECKING:
     import keras

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from kcv.artifact.figures import MOST_CLASSES, Figures
-from kcv.calibration import Calibration
+from kcv.common.text import is_plain
+from kcv.common.untrusted import first_problem, parse_json
 from kcv.errors import ArtifactError
-from kcv.names import is_plain
-from kcv.untrusted import first_problem, parse_json
+from kcv.metrics.temperature import Calibration
 
 FORMAT_VERSION = 1
 

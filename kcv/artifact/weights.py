@@ -8,9 +8,9 @@ import math
 import h5py
 
 from kcv.artifact.archive import MOST_RATIO, SLACK
+from kcv.common.text import plain
+from kcv.common.untrusted import refusing
 from kcv.errors import ArtifactError
-from kcv.names import plain
-from kcv.untrusted import refusing
 
 _KINDS = "fiubV"
 """Of NumPy: numbers, and the two bytes as which HDF5 keeps bfloat16."""

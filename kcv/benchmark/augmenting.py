@@ -14,10 +14,10 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from kcv.config import AugmentConfig
-from kcv.data.augment import GREY, Augment
-from kcv.data.chance import Chance
-from kcv.data.kerascv import installed
-from kcv.data.tf_pipeline import Pipeline
+from kcv.data.augment.keras_cv import installed
+from kcv.data.augment.pipeline import GREY, Augment
+from kcv.data.augment.rng import Chance
+from kcv.data.augment.tf_pipeline import Pipeline
 
 Contestant: TypeAlias = tuple[Callable[[], Any], int]
 """What is timed, and how many pictures one call of it changes."""

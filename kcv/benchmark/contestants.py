@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kcv.benchmark import networks
-from kcv.distributed import Group
+from kcv.distributed.group import Group
 from kcv.errors import KcvError
 from kcv.native.logs import LazyCallbackList
 from kcv.native.model import NativeModel, native_target

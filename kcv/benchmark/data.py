@@ -15,9 +15,9 @@ from torchvision import transforms
 
 from kcv import images
 from kcv.benchmark import augmenting
+from kcv.common.progress import Progress
+from kcv.common.timing import take_turns
 from kcv.native.device import describe_device, resolve_device, synchronize
-from kcv.progress import Progress
-from kcv.turns import take_turns
 
 _FILE_SIZE = 256  # px, of the JPEG files that are decoded
 

@@ -20,14 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from kcv import data
+from kcv.common.progress import Progress
 from kcv.config import AugmentConfig, DataConfig
-from kcv.data import parquet
+from kcv.data import loading
 from kcv.data.batches import TrainingBatches
-from kcv.data.row_pictures import RowPictures
+from kcv.data.parquet.row_images import RowPictures
+from kcv.data.sources import parquet
 from kcv.errors import OutputError
 from kcv.native.device import describe_device
-from kcv.progress import Progress
 
 SIZES = (10_000, 100_000, 1_000_000)
 """Pictures of the sets; each ten times the one before."""
@@ -79,7 +79,7 @@ def _measure(place: str, image_size: int, batch_size: int) -> dict[str, Any]:
     """Runs in a process of its own: peaks are never lowered."""
     parquet.EAGER_BYTES = 0  # the small sets, too, stay on disk
     config = DataConfig(source=place, image_size=image_size, memory_budget_mb=0, val_fraction=0.01, test_fraction=0)
-    dataset = data.load(config)
+    dataset = loading.load(config)
     rows = dataset.train.samples.pictures
     if not isinstance(rows, RowPictures):
         raise TypeError("the set was read into memory")

@@ -13,8 +13,8 @@ import torchvision
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kcv import models
 from kcv.config import ModelConfig
+from kcv.models import registry
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pictures in 0-1: any fixed numbers would cost the same."""
@@ -98,7 +98,7 @@ _DROPOUT = {"custom_cnn": 0.0, "resnet50": 0.0, "efficientnet_b0": 0.2}
 def in_keras(name: str, image_size: int, classes: int, pixels: NDArray[np.uint8]) -> keras.Model:
     """Returns kcv's model, under Keras' current dtype policy and device, with random weights."""
     config = ModelConfig.model_validate({"name": name, "weights": "none", "dropout": _DROPOUT[name]})
-    return models.build(config, image_size, classes, pixels)
+    return registry.build(config, image_size, classes, pixels)
 
 
 def sizes(name: str) -> tuple[int, int]:

@@ -20,20 +20,21 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from kcv import __version__, artifact, inference
+from kcv import __version__, artifact
 from kcv.artifact import ArtifactInfo
 from kcv.benchmark import networks
 from kcv.benchmark.contestants import CLASSES, Setting, keras_model, torch_network
-from kcv.calibration import softmax
+from kcv.common.cores import usable_cores
+from kcv.common.progress import Progress
+from kcv.common.timing import PAUSE, take_turns
 from kcv.config import Config
-from kcv.cores import usable_cores
 from kcv.exporting.graph import quiet_exporter, write_graph
 from kcv.exporting.quantization import quantize
+from kcv.inference import outputs
+from kcv.inference.onnx_model import OnnxInfo, OnnxModel
+from kcv.inference.onnx_session import open_session
+from kcv.metrics.temperature import softmax
 from kcv.native.device import describe_device
-from kcv.onnx_model import OnnxInfo, OnnxModel
-from kcv.onnx_session import open_session
-from kcv.progress import Progress
-from kcv.turns import PAUSE, take_turns
 
 BATCHES, _COLD_STARTS = (1, 32), 3
 _SIZES = {"custom_cnn": 32}
@@ -131,7 +132,7 @@ def _by_kcv(model: keras.Model, setting: Setting, folder: Path) -> list[_Contest
         for precision in files
     }
     keras_file = artifact.save(folder / "kcv.keras", model, _info(model, setting, names))
-    forward = inference.native_forward(model)
+    forward = outputs.native_forward(model)
 
     def by_keras(pixels: NDArray[np.uint8]) -> object:
         with torch.inference_mode():

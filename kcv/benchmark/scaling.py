@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from kcv import models
 from kcv.benchmark.contestants import Setting, StepFunction, kcv_step, together_step
 from kcv.benchmark.cost import Work, fitted_link, step_seconds
 from kcv.benchmark.networks import NAMES, sizes
-from kcv.distributed import Group, connect
+from kcv.common.launch import Launch
+from kcv.distributed.connecting import connect
+from kcv.distributed.group import Group
 from kcv.errors import UsageError
-from kcv.launch import Launch
+from kcv.models import registry
 from kcv.native.device import describe_device, resolve_device, synchronize
 from kcv.native.memory import keep_freed_memory
 from kcv.native.precision import resolve_precision
@@ -67,7 +68,7 @@ def benchmark_scaling(
         link = fitted_link(list(link_times), list(link_times.values()), group.size, apart=apart)
         for name in [model] if model else NAMES:
             default_size, default_batch = sizes(name)
-            policy, _ = resolve_precision(precision, where, trains_depthwise=models.entry_of(name).depthwise)
+            policy, _ = resolve_precision(precision, where, trains_depthwise=registry.entry_of(name).depthwise)
             batch = batch_size // group.size if batch_size else default_batch
             setting = Setting(name, image_size or default_size, max(1, batch), policy, where)
             row = _row(setting, group, repeats)

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from kcv import models
 from kcv.benchmark.contestants import Setting, StepFunction, kcv_step, keras_step, torch_network, torch_step
 from kcv.benchmark.networks import NAMES, sizes
 from kcv.benchmark.peak import flops_of_step, matrix_rate
+from kcv.common.progress import Progress
+from kcv.common.timing import take_turns
+from kcv.models import registry
 from kcv.native.device import describe_device, resolve_device, synchronize
 from kcv.native.memory import keep_freed_memory
 from kcv.native.precision import resolve_precision
-from kcv.progress import Progress
-from kcv.turns import take_turns
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def benchmark_training(
     rows = []
     for name in [model] if model else BENCHMARKED:
         default_size, default_batch = sizes(name)
-        policy, _ = resolve_precision(precision, where, trains_depthwise=models.entry_of(name).depthwise)
+        policy, _ = resolve_precision(precision, where, trains_depthwise=registry.entry_of(name).depthwise)
         setting = Setting(name, image_size or default_size, batch_size or default_batch, policy, where)
         rows.append(_row(setting, matrix_rate(where, policy), repeats))
         gc.collect()

@@ -9,8 +9,8 @@ from kcv.cli import terminal
 from kcv.cli.console import table
 from kcv.cli.options import check
 from kcv.cli.verbs import VERBS
+from kcv.common.launch import Launch
 from kcv.errors import UsageError
-from kcv.launch import Launch
 
 
 def training_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -7,10 +7,11 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from kcv.cli.console import paint
-from kcv.names import plain
+from kcv.common.text import plain
 
 if TYPE_CHECKING:
-    from kcv.checking import DataCheck, Finding
+    from kcv.quality.findings import Finding
+    from kcv.tasks.check import DataCheck
 
 _SHOWN = 3  # findings of a kind
 _WIDTH = 150
@@ -23,7 +24,7 @@ def data_check(found: DataCheck, written: str | None) -> str:
         found: the findings.
         written: the file that holds all of them, where there is one.
     """
-    from kcv.checking import KINDS
+    from kcv.quality.findings import KINDS
 
     pictures = ", ".join(f"{count:,} {split}" for split, count in found.counts.items())
     lines = [f"  {found.data}: {pictures} pictures of {len(found.class_names)} classes"]

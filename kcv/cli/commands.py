@@ -11,9 +11,9 @@ from kcv.cli import checks, comparisons, results, terminal
 from kcv.cli.benchmarks import benchmark
 from kcv.cli.options import check, config_keys
 from kcv.cli.verbs import VERBS
+from kcv.common.files import expanded, model_file
+from kcv.common.untrusted import inside
 from kcv.errors import KcvError, UsageError
-from kcv.files import expanded, model_file
-from kcv.untrusted import inside
 
 
 def train(*operands: str, **flags: str) -> int:
@@ -28,7 +28,7 @@ def train(*operands: str, **flags: str) -> int:
         config = Config.load(values["config"] or begun, **overrides)
     if resume and not values["config"]:  # what else is in the folder's configuration, the user may never have seen
         chosen = {"named": {config_keys().resolve(name) or name for name in overrides}}
-    from kcv import training
+    from kcv.tasks import train as training
 
     run = training.train(config, resume=resume, **chosen)
     if values["format"] == "json":
@@ -43,8 +43,8 @@ def train(*operands: str, **flags: str) -> int:
 def evaluate(*operands: str, **flags: str) -> int:
     """Measures a model on a split."""
     values, _ = check(VERBS["evaluate"], operands, flags)
-    from kcv import evaluation
-    from kcv.training.resume import chose_data
+    from kcv.tasks import evaluate as evaluation
+    from kcv.training.resume.consent import chose_data
 
     result = evaluation.evaluate(
         model_file(values["model"]),
@@ -75,7 +75,8 @@ def predict(*operands: str, **flags: str) -> int:
     values, _ = check(VERBS["predict"], operands, flags)
     if values["model"] is None:
         raise UsageError("predict needs --model=MODEL: a model file (model.keras, model.onnx), or a run folder.")
-    from kcv import images, prediction
+    from kcv import images
+    from kcv.tasks import predict as prediction
 
     given: Any = values["path"]
     if "-" in given:
@@ -107,7 +108,7 @@ def explain(*operands: str, **flags: str) -> int:
     values, _ = check(VERBS["explain"], operands, flags)
     if values["model"] is None:
         raise UsageError("explain needs --model=MODEL: a model file (model.keras), or a run folder.")
-    from kcv import explaining
+    from kcv.tasks import explain as explaining
 
     rows = explaining.explain(
         values["path"],
@@ -133,7 +134,7 @@ def _code(failed: int) -> int:
 def export(*operands: str, **flags: str) -> int:
     """Exports a model to ONNX."""
     values, _ = check(VERBS["export"], operands, flags)
-    from kcv import exporting
+    from kcv.tasks import export as exporting
 
     made = exporting.export(
         model_file(values["model"]),
@@ -153,9 +154,9 @@ def export(*operands: str, **flags: str) -> int:
 def check_data(*operands: str, **flags: str) -> int:
     """Checks data before training."""
     values, _ = check(VERBS["check"], operands, flags)
-    from kcv import checking
+    from kcv.tasks.check import check as check_images
 
-    found = checking.check(values["data"], values["output"], similarity=values["similarity"], progress=True)
+    found = check_images(values["data"], values["output"], similarity=values["similarity"], progress=True)
     if values["format"] == "json":
         terminal.json_of(found.to_dict())
     else:
@@ -166,7 +167,7 @@ def check_data(*operands: str, **flags: str) -> int:
 def compare(*operands: str, **flags: str) -> int:
     """Compares runs on the same pictures."""
     values, _ = check(VERBS["compare"], operands, flags)
-    from kcv import comparison
+    from kcv.tasks import compare as comparison
 
     found = comparison.compare(
         values["run"],
@@ -187,7 +188,7 @@ def compare(*operands: str, **flags: str) -> int:
 def report(*operands: str, **flags: str) -> int:
     """Writes what a run came to, as a page and as a model card."""
     values, _ = check(VERBS["report"], operands, flags)
-    from kcv import reporting
+    from kcv.tasks import report as reporting
 
     made = reporting.report(values["run"], values["output_dir"])
     if values["format"] == "json":
@@ -200,11 +201,11 @@ def report(*operands: str, **flags: str) -> int:
 def info(*operands: str, **flags: str) -> int:
     """Shows what is in a model file."""
     values, _ = check(VERBS["info"], operands, flags)
-    from kcv.classifier import is_onnx
+    from kcv.inference.classifier import is_onnx
 
     path = model_file(values["model"])
     if is_onnx(path):
-        from kcv.onnx_model import OnnxModel
+        from kcv.inference.onnx_model import OnnxModel
 
         told = OnnxModel(path, device="cpu").info
         content, card = asdict(told), results.onnx_card(told, path)

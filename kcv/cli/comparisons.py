@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kcv.cli.console import number, paint, percent, table
 
 if TYPE_CHECKING:
-    from kcv.comparison import Comparison
+    from kcv.tasks.compare import Comparison
 
 
 def comparison(found: Comparison) -> str:

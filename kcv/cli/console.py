@@ -9,7 +9,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from kcv.names import plain
+from kcv.common.text import plain
 
 _CODES = {"bold": "1", "dim": "2", "green": "32", "red": "31"}
 _MARK = f"\x1b{secrets.token_hex(8)}"

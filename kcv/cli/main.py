@@ -17,8 +17,8 @@ from kcv.cli import messages, terminal
 from kcv.cli.commands import COMMANDS
 from kcv.cli.options import check_words
 from kcv.cli.verbs import find_verb
+from kcv.common.launch import Launch, ToldElsewhere
 from kcv.errors import ConfigError, KcvError, UsageError
-from kcv.launch import Launch, ToldElsewhere
 
 TOGETHER = ("train", "evaluate", "predict", "benchmark")
 """The verbs that several processes do together; of the benchmarks, `scaling` alone."""

@@ -6,8 +6,8 @@ import logging
 import sys
 import warnings
 
-from kcv.launch import Launch
-from kcv.names import plain
+from kcv.common.launch import Launch
+from kcv.common.text import plain
 
 
 class _Plain(logging.Formatter):

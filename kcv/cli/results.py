@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kcv.cli.console import number, paint, pairs, percent, program, table
-from kcv.names import plain
+from kcv.common.text import plain
 
 if TYPE_CHECKING:
     from kcv.artifact import ArtifactInfo
-    from kcv.exporting import Export
+    from kcv.inference.onnx_model import OnnxInfo
     from kcv.models.catalog import Entry
-    from kcv.onnx_model import OnnxInfo
-    from kcv.reporting import Report
-    from kcv.training import Run
+    from kcv.tasks.export import Export
+    from kcv.tasks.report import Report
+    from kcv.training.run_folder import Run
 
 
 def with_interval(metrics: Mapping[str, Any]) -> str:

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from kcv.cli import console, results
+from kcv.common.launch import Launch
+from kcv.common.text import is_plain, plain
 from kcv.errors import OutputError
-from kcv.launch import Launch
-from kcv.names import is_plain, plain
 
 
 def show(text: str) -> None:

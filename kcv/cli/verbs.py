@@ -15,8 +15,8 @@ BENCHMARKED = ("custom_cnn", "resnet50", "efficientnet_b0")
 EXPORTED = ("float32", "int8")
 EXPLAINED = ("gradcam", "gradcam++", "hirescam", "layercam")
 OPSETS = ("18", "19", "20", "21")
-"""Written down here too because kcv.benchmark, kcv.explaining and kcv.exporting import torch, and help must not; tests
-hold both together."""
+"""Written down here too because kcv.benchmark, kcv.saliency and kcv.exporting import torch, and help must not;
+tests hold both together."""
 
 VERBS = {
     verb.name: verb

@@ -1,7 +1,7 @@
 """The layers of another library, as a configuration lists them: their shape, checked without that library.
 
 A list has one entry a layer, in the order in which they run: `{name: RandAugment, magnitude: 0.3}`, or `RandAugment`
-where nothing but the name is given. Which layers there are and what each takes is known to `kcv.data.kerascv`.
+where nothing but the name is given. Which layers there are and what each takes is known to `kcv.data.augment.keras_cv`.
 """
 
 from __future__ import annotations

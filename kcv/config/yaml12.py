@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
+from kcv.common.untrusted import opened
 from kcv.errors import ConfigError, KcvError, first_line, nearest
-from kcv.untrusted import opened
 
 MAX_BYTES = 1_000_000
 """No configuration is larger; a larger file is some other file, given by mistake."""

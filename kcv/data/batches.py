@@ -17,15 +17,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from kcv.config import AugmentConfig
-from kcv.data.augment import Augment
-from kcv.data.chance import Chance
+from kcv.data.augment.pipeline import Augment
+from kcv.data.augment.rng import Chance
+from kcv.data.augment.tf_pipeline import Pipeline, Plain
 from kcv.data.dataset import Pictures
-from kcv.data.loader import as_loader as as_loader
+from kcv.data.in_memory import ResidentPixels
+from kcv.data.loader import as_loader
 from kcv.data.order import STEP, Indices, Part, Share, shuffled, windowed
-from kcv.data.resident import ResidentPixels
-from kcv.data.row_pictures import RowPictures
+from kcv.data.parquet.row_images import RowPictures
 from kcv.data.streaming import StreamedPixels, default_workers
-from kcv.data.tf_pipeline import Pipeline, Plain
 from kcv.errors import DataError
 
 Batch: TypeAlias = tuple[Tensor, Tensor]

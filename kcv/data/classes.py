@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from kcv.common.text import is_plain, look
 from kcv.data.bounds import MOST_CLASSES, MOST_NAME
 from kcv.data.dataset import Labels, Samples, Source
 from kcv.errors import DataError
-from kcv.names import is_plain, look
 
 _log = logging.getLogger(__name__)
 

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcv import images
+from kcv.common.text import shortened
 from kcv.data.file_names import FileNames, FilePaths
-from kcv.data.row_names import RowNames
-from kcv.data.row_pictures import RowPictures
-from kcv.data.understood import Understood
+from kcv.data.folder_tree.summary import Understood
+from kcv.data.parquet.row_images import RowPictures
+from kcv.data.parquet.row_names import RowNames
 from kcv.errors import DataError
-from kcv.names import shortened
 
 Labels: TypeAlias = NDArray[np.int64]
 Pixels: TypeAlias = NDArray[np.uint8]

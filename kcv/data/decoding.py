@@ -9,11 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from kcv import images
-from kcv.cores import usable_cores
+from kcv.common.cores import usable_cores
+from kcv.common.progress import Progress
 from kcv.data.dataset import Encoded, Pixels, Samples
-from kcv.data.row_pictures import RowPictures
+from kcv.data.parquet.row_images import RowPictures
 from kcv.errors import DataError, ImageError
-from kcv.progress import Progress
 
 CHUNK = 256
 """Pictures that a thread decodes at a time."""

@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from kcv.common.files import expanded
+from kcv.common.text import shortened
 from kcv.errors import DataError, nearest
-from kcv.files import expanded
-from kcv.names import shortened
 
 
 def place_of(name: str, known: Sequence[str], began_in: Path | None = None) -> Path:

@@ -24,11 +24,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from kcv.cores import usable_cores
+from kcv.common.cores import usable_cores
 from kcv.data.dataset import Pictures, Samples
 from kcv.data.order import Indices
-from kcv.data.reading_ahead import read_ahead
-from kcv.data.row_pictures import RowPictures
+from kcv.data.parquet.row_images import RowPictures
+from kcv.data.prefetch import read_ahead
 from kcv.data.worker_start import worker_context
 from kcv.data.workers import MOST_SILENCE, begin_pass, end_workers, leave_signals_to_parent, next_batch
 from kcv.errors import DataError, ImageError

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from kcv.common.launch import Launch, ToldElsewhere
 from kcv.distributed.group import ALONE, Group, PeerLost, told_of_lost_peers
-from kcv.launch import Launch, ToldElsewhere
 
 
 @contextmanager

@@ -13,9 +13,9 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kcv.common.launch import ToldElsewhere
 from kcv.data.order import Share
 from kcv.errors import KcvError, first_line
-from kcv.launch import ToldElsewhere
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from kcv import __version__
 from kcv.errors import ExportError, OutputError, first_line
 from kcv.exporting.simplify import simplify
+from kcv.inference.onnx_model import INPUT, LOGITS, PROBABILITIES, OnnxInfo
 from kcv.native.layers.lowered import Target, Unsupported
 from kcv.native.lowering import lower
-from kcv.onnx_model import INPUT, LOGITS, PROBABILITIES, OnnxInfo
 
 if TYPE_CHECKING:
     import keras

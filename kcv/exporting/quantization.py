@@ -19,12 +19,12 @@ import onnx
 from numpy.typing import NDArray
 
 from kcv import __version__
-from kcv.exporting.gate import MOST_POINTS
+from kcv.common.timing import PAUSE, take_turns
 from kcv.exporting.graph import save
+from kcv.exporting.parity import MOST_POINTS
 from kcv.exporting.samples import Samples
+from kcv.inference.onnx_model import INPUT, OnnxInfo, OnnxModel
 from kcv.metrics import accuracy
-from kcv.onnx_model import INPUT, OnnxInfo, OnnxModel
-from kcv.turns import PAUSE, take_turns
 
 QUANTIZED = ("Conv", "Gemm", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Relu", "Clip")
 """What is computed in 8 bits. The rest (normalisation of the input, GELU, SiLU, softmax) stays in float32."""

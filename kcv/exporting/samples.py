@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv import artifact, data, images
+from kcv import images
+from kcv.common.files import expanded
+from kcv.common.redaction import data_without_credentials
+from kcv.common.untrusted import refusing
+from kcv.data import loading
 from kcv.errors import DataError
-from kcv.files import expanded
 from kcv.images.clutter import is_clutter
-from kcv.redaction import data_without_credentials
-from kcv.untrusted import refusing
+from kcv.inference.splits import load_split
 
 if TYPE_CHECKING:
-    from kcv.artifact import LoadedModel
     from kcv.data.dataset import Pictures
+    from kcv.inference.keras_model import LoadedModel
 
 MOST_CHECKED = 1000
 MOST_CALIBRATED = 512
@@ -61,7 +63,7 @@ def to_check(model: LoadedModel, given: str | None) -> Samples:
     if _holds_no_classes(path):
         files = _spread(list(images.find([path])), MOST_CHECKED)
         return Samples(given, images.stack(files, model.image_size, model.resize), None)
-    splits = data.open_source(given).splits
+    splits = loading.open_source(given).splits
     split = next(name for name in ("val", "test", "train") if name in splits)
     return _labelled(model, given, split, MOST_CHECKED)
 
@@ -89,7 +91,7 @@ def to_calibrate(model: LoadedModel, given: str | None, checked: Samples) -> tup
 
 
 def _labelled(model: LoadedModel, source: str | None, split: str, most: int) -> Samples:
-    pictures: Pictures = artifact.load_split(model, split, source, most=most)
+    pictures: Pictures = load_split(model, split, source, most=most)
     pixels = np.stack([pictures.read(i) for i in range(len(pictures))])
     names = {"val": "validation", "train": "training", "test": "test"}
     shown = data_without_credentials(source or model.info.data_name)
@@ -107,4 +109,4 @@ def _holds_no_classes(path: Path) -> bool:
 
 def _spread(files: list[Path], most: int) -> list[Path]:
     """Takes up to `most` files, evenly: folders are often in the order of their classes."""
-    return [files[i] for i in data.evenly(len(files), most)]
+    return [files[i] for i in loading.evenly(len(files), most)]

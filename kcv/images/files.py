@@ -10,12 +10,12 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Final
 
+from kcv.common.files import expanded
+from kcv.common.text import shortened
 from kcv.errors import DataError
-from kcv.files import expanded
 from kcv.images.clutter import is_clutter
 from kcv.images.folders import each_once, is_folder, is_linked
 from kcv.images.patterns import matches
-from kcv.names import shortened
 
 SUFFIXES: Final = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),

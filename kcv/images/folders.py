@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from kcv.untrusted import is_link
+from kcv.common.untrusted import is_link
 
 Inner: TypeAlias = Callable[[str], Sequence[tuple[str, bool]]]
 """Gives the names of the folders in a folder, in their order, and whether each is a link."""

@@ -24,7 +24,7 @@ class Backbone:
     """All of a model but its head.
 
     Args:
-        model: one of `kcv.models`.
+        model: one of `kcv.models.registry`.
 
     Attributes:
         layers: of the backbone, in the order of computation.

@@ -36,7 +36,7 @@ def build(
     dropout: float,
     normalisation: Normalisation | None = None,
 ) -> keras.Model:
-    """Builds the custom CNN; see `kcv.models.build` for the contract.
+    """Builds the custom CNN; see `kcv.models.registry.build` for the contract.
 
     Args:
         image_size: side of the pictures, pixels.

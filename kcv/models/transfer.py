@@ -44,7 +44,7 @@ def variants(name: str) -> tuple[str | None, ...]:
 def build(
     name: str, image_size: int, num_classes: int, *, dropout: float, variant: str, normalisation: Normalisation | None
 ) -> keras.Model:
-    """Builds a network with random weights; see `kcv.models.build` for the contract.
+    """Builds a network with random weights; see `kcv.models.registry.build` for the contract.
 
     Args:
         name: `resnet50`, `efficientnet_b0` or `efficientnet_lite0`.

@@ -9,7 +9,7 @@ import keras
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from kcv.distributed import Group, told_of_lost_peers
+from kcv.distributed.group import Group, told_of_lost_peers
 from kcv.errors import DeviceError
 from kcv.native.layers.lowered import Target
 from kcv.native.model import NativeModel

@@ -14,7 +14,7 @@ import keras
 import torch
 from torch import Tensor
 
-from kcv.distributed import ALONE, Group
+from kcv.distributed.group import ALONE, Group
 from kcv.native.model import NativeModel, parts_of
 
 

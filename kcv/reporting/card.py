@@ -7,7 +7,7 @@ import shlex
 from itertools import islice
 from typing import Any
 
-from kcv.names import plain
+from kcv.common.text import plain
 from kcv.reporting.material import Material
 
 _MOST_CLASSES = 200

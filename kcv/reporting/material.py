@@ -14,9 +14,9 @@ from pydantic import BaseModel
 from kcv import artifact
 from kcv.artifact import ArtifactInfo
 from kcv.artifact.figures import checked_figures
+from kcv.common.untrusted import MOST_JSON_BYTES, inside, parse_json, read, read_bytes
 from kcv.errors import ArtifactError, DataError
 from kcv.reporting.records import Environment, Explanations, Mistake, Mistakes, read_history
-from kcv.untrusted import MOST_JSON_BYTES, inside, parse_json, read, read_bytes
 
 PLOTS = {
     "learning_curves": ".svg", "confusion_matrix_normalized": ".svg", "roc": ".svg", "reliability": ".svg",

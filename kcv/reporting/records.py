@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from kcv.artifact.figures import Count, Share
+from kcv.common.untrusted import read_bytes, refusing
 from kcv.errors import DataError
-from kcv.untrusted import read_bytes, refusing
 
 _EPOCH = "epoch"
 _MOST_TEXT = 10_000
@@ -53,7 +53,7 @@ class Environment(_Record):
 
 
 class Mistake(_Record):
-    """A picture that was taken for another class; see `kcv.mistakes.most_confident`."""
+    """A picture that was taken for another class; see `kcv.reporting.misclassified.most_confident`."""
 
     picture: Text
     true: Text
@@ -78,7 +78,7 @@ class MethodFigures(_Record):
 
 
 class Explanations(_Record):
-    """`explanations.json`; see `kcv.evaluation.explanations`."""
+    """`explanations.json`; see `kcv.saliency.trust`."""
 
     pictures: Count
     methods: Annotated[dict[str, MethodFigures], Field(max_length=1000)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from kcv.common.redaction import hide_credentials, without_credentials
 from kcv.config import TrackingConfig
-from kcv.redaction import hide_credentials, without_credentials
 from kcv.tracking.protocol import NoTracker, Status, Tracker
 from kcv.tracking.store import Store
 from kcv.tracking.tracker import MlflowTracker

@@ -15,8 +15,8 @@ from types import ModuleType
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import url2pathname
 
+from kcv.common.untrusted import opened
 from kcv.errors import TrackingError
-from kcv.untrusted import opened
 
 try:
     import fcntl

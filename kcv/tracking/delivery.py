@@ -11,11 +11,11 @@ import os
 import time
 from pathlib import Path
 
+from kcv.common.untrusted import is_link
 from kcv.tracking.faults import NoAnswer, Refused
 from kcv.tracking.lines import Entry, describes_run
 from kcv.tracking.spool import Spool
 from kcv.tracking.store import Store
-from kcv.untrusted import is_link
 
 _log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kcv.common.redaction import hide_credentials
 from kcv.errors import one_line
-from kcv.redaction import hide_credentials
 from kcv.tracking.answers import EndlessAnswer
 
 _MAY_CHANGE = (401, 403, 407, 408, 429)

@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kcv.common.files import write_json
+from kcv.common.untrusted import read_bytes
 from kcv.errors import OutputError
-from kcv.files import write_json
 from kcv.tracking.lines import LONGEST_LINE, Entry, is_count, is_time, parse_line, write_line
-from kcv.untrusted import read_bytes
 
 try:
     import fcntl

@@ -15,10 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from kcv.download import cache_dir
+from kcv.common.download import cache_dir
+from kcv.common.files import home
+from kcv.common.redaction import without_credentials
 from kcv.errors import TrackingError
-from kcv.files import home
-from kcv.redaction import without_credentials
 from kcv.tracking.answers import bound
 from kcv.tracking.database import Database
 from kcv.tracking.faults import NoAnswer, Refused, judge

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kcv.download import cache_dir
+from kcv.common.download import cache_dir
+from kcv.common.untrusted import files_inside
 from kcv.errors import TrackingError
 from kcv.tracking.courier import Courier
 from kcv.tracking.delivery import now
@@ -20,7 +21,6 @@ from kcv.tracking.lines import Entry
 from kcv.tracking.protocol import Status
 from kcv.tracking.spool import Spool
 from kcv.tracking.store import Store
-from kcv.untrusted import files_inside
 
 _log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from kcv.common.redaction import data_without_credentials, hide_credentials, without_credentials
 from kcv.config import Config
 from kcv.errors import TrackingError
-from kcv.redaction import data_without_credentials, hide_credentials, without_credentials
 
 __all__ = [
     "config_without_credentials", "hide_credentials", "is_file", "is_server", "require_known", "without_credentials",

@@ -15,8 +15,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from kcv.common.untrusted import read_bytes
 from kcv.errors import DataError
-from kcv.untrusted import read_bytes
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _REF = re.compile(r"ref: (refs/[^\s\\:*?\[~^\x00-\x20\x7f]+)")

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 import kcv
-from kcv.launch import Launch
+from kcv.common.launch import Launch
+from kcv.common.redaction import command
 from kcv.native.device import describe_device
-from kcv.redaction import command
 from kcv.training.commit import commit_of
 
 _PACKAGES = ("keras", "torch", "torchvision", "numpy", "scikit-learn", "mlflow", "pillow")

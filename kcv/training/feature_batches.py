@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset
 
-from kcv import inference
 from kcv.data.batches import Batch, TrainingBatches, as_loader
 from kcv.data.dataset import Pictures
 from kcv.data.inference_batches import InferenceBatches
+from kcv.inference import outputs
 
 Features = NDArray[np.float32]
 """[pictures, features], often a file that is mapped into memory."""
@@ -32,7 +32,7 @@ class FeatureBatches(IterableDataset[Batch]):
     def __init__(
         self,
         batches: TrainingBatches | InferenceBatches,
-        forward: inference.Forward,
+        forward: outputs.Forward,
         views: Sequence[Features] | None,
     ) -> None:
         self._batches = batches

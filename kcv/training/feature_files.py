@@ -20,12 +20,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from kcv.distributed import Group
-from kcv.download import cache_dir
+from kcv.common.download import cache_dir
+from kcv.common.files import atomic
+from kcv.common.untrusted import opened
+from kcv.distributed.group import Group
 from kcv.errors import DataError, OutputError
-from kcv.files import atomic
 from kcv.training.feature_batches import Features
-from kcv.untrusted import opened
 
 _log = logging.getLogger(__name__)
 

@@ -17,13 +17,13 @@ import keras
 import numpy as np
 import torch
 
-from kcv import inference
+from kcv.common.progress import Progress, duration
 from kcv.config import AugmentConfig, Config
 from kcv.data.batches import TrainingBatches
 from kcv.data.dataset import Pictures
 from kcv.data.inference_batches import InferenceBatches
-from kcv.distributed import ALONE, Group
-from kcv.progress import Progress, duration
+from kcv.distributed.group import ALONE, Group
+from kcv.inference import outputs
 from kcv.training.feature_batches import FeatureBatches, Features
 from kcv.training.feature_files import filled, open_kept, path_of, prune
 
@@ -61,7 +61,7 @@ class FeatureStore:
         self._used: set[Path] = set()
         self._device = device
         self._width = int(backbone.output_shape[-1])
-        self._forward = inference.native_forward(backbone)
+        self._forward = outputs.native_forward(backbone)
         self._identity = (str(_FORMAT), *identity, _digest(backbone))
         self._told = False
 
@@ -94,7 +94,7 @@ class FeatureStore:
     def _plain(self, split: str, pictures: Pictures, group: Group) -> Features:
         batches = InferenceBatches(
             pictures,
-            batch_size=min(_BATCH, inference.batch_size_for(pictures.size)),
+            batch_size=min(_BATCH, outputs.batch_size_for(pictures.size)),
             device=self._device,
             num_classes=int(pictures.labels.max()) + 1,
             workers=self._config.data.workers,

@@ -12,16 +12,22 @@ from typing import Final
 import keras
 import numpy as np
 
-from kcv import inference
 from kcv.config import Config
 from kcv.data.batches import TrainingBatches
 from kcv.data.dataset import Dataset, Pictures
 from kcv.data.inference_batches import InferenceBatches
-from kcv.distributed import ALONE, Group
+from kcv.distributed.group import ALONE, Group
+from kcv.inference import outputs
 from kcv.models.backbone import Backbone
 from kcv.tracking import Tracker
-from kcv.training.callbacks import BestModel, Diverged, HistoryFile, Report, Track
-from kcv.training.resume import State, Stopping, Writer
+from kcv.training.callbacks.best import BestModel
+from kcv.training.callbacks.csv_logger import HistoryFile
+from kcv.training.callbacks.progress_logger import Report
+from kcv.training.callbacks.terminate_on_nan import Diverged
+from kcv.training.callbacks.tracker import Track
+from kcv.training.resume.state import State
+from kcv.training.resume.stop_request import Stopping
+from kcv.training.resume.writer import Writer
 from kcv.training.stage_fit import StageFit
 from kcv.training.stages import plan
 
@@ -67,7 +73,7 @@ def open_batches(config: Config, dataset: Dataset, device: str, group: Group = A
         share=group.share,
         shuffle_buffer=config.data.shuffle_buffer_mb * 2**20,
     )
-    size = inference.batch_size_for(dataset.val.size)
+    size = outputs.batch_size_for(dataset.val.size)
     val = InferenceBatches(
         _own(dataset.val, group), num_classes=classes, batch_size=size, device=device, workers=workers
     )

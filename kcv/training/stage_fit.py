@@ -10,28 +10,26 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from kcv import inference
 from kcv.config import Config
 from kcv.data.batches import TrainingBatches
 from kcv.data.inference_batches import InferenceBatches
+from kcv.inference import outputs
 from kcv.models.backbone import Backbone
 from kcv.native.logs import LazyCallbackList
 from kcv.native.model import NativeModel, native_target
 from kcv.native.parallel import ParallelModel, parallel_target
-from kcv.training.callbacks import (
-    BestModel,
-    Checkpoint,
-    CommonLogs,
-    EpochClock,
-    FiniteLoss,
-    FreshStatistics,
-    HistoryFile,
-    Patience,
-)
+from kcv.training.callbacks.average_metrics import CommonLogs
+from kcv.training.callbacks.best import BestModel
+from kcv.training.callbacks.checkpoint import Checkpoint
+from kcv.training.callbacks.csv_logger import HistoryFile
+from kcv.training.callbacks.early_stopping import Patience
+from kcv.training.callbacks.epoch_timer import EpochClock
+from kcv.training.callbacks.statistics import FreshStatistics
+from kcv.training.callbacks.terminate_on_nan import FiniteLoss
 from kcv.training.feature_batches import FeatureBatches
 from kcv.training.features import FeatureStore
 from kcv.training.optimizer import build_optimizer
-from kcv.training.resume import State
+from kcv.training.resume.state import State
 from kcv.training.stages import Stage, learns_batch_norm
 
 if TYPE_CHECKING:
@@ -115,13 +113,13 @@ class StageFit:
             self.backbone.unfreeze(batch_norm=learns_batch_norm(self.config))
             return model, batches.train, batches.val
         self.backbone.freeze()
-        device, epochs = inference.model_device(model).type, stage.end - stage.first
+        device, epochs = outputs.model_device(model).type, stage.end - stage.first
         group = self.batches.group
         store = FeatureStore(self.backbone.features(), self.config, self.identity, device, epochs, group)
         return self.backbone.head(), store.training(batches.train), store.validation(batches.val)
 
     def _twin(self, core: keras.Model, *, compile_on_gpu: bool) -> NativeModel:
-        target, config, group = native_target(inference.model_device(core).type), self.config, self.batches.group
+        target, config, group = native_target(outputs.model_device(core).type), self.config, self.batches.group
         if not group.several:
             # A head alone is too small to gain by being compiled.
             split = config.train.on_out_of_memory == "split"

@@ -12,15 +12,20 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from kcv import artifact
+from kcv.common.launch import Launch
+from kcv.common.untrusted import read, read_json, refusing
 from kcv.config import Config
 from kcv.errors import ConfigError, DataError
-from kcv.launch import Launch
-from kcv.reporting import read_history
-from kcv.training.opening import find_interrupted
-from kcv.training.resume import CheckpointStore, Plan, Record, State, lock, require_named
-from kcv.training.resume.record import differences
-from kcv.training.run import Run, RunFolder
-from kcv.untrusted import read, read_json, refusing
+from kcv.inference import splits
+from kcv.reporting.records import read_history
+from kcv.training.resume import lock
+from kcv.training.resume.consent import require_named
+from kcv.training.resume.content import Plan
+from kcv.training.resume.record import Record, differences
+from kcv.training.resume.state import State
+from kcv.training.resume.store import CheckpointStore
+from kcv.training.run_folder import Run, RunFolder
+from kcv.training.run_setup import find_interrupted
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +98,7 @@ def start(
     folder.sweep()
     state = CheckpointStore(folder.resume).newest(Plan.of(config, record).check)
     named_anew = config.data.source != record.config.get("data.source")
-    began_in = None if named_anew else artifact.working_folder(folder.path)
+    began_in = None if named_anew else splits.working_folder(folder.path)
     return Start(config, folder, record, state, began_in)
 
 

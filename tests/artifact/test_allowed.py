@@ -52,7 +52,8 @@ def test_everything_else_is_refused_wherever_it_hides(node):
 def test_a_real_lambda_model_is_refused_before_it_is_made(tmp_path):
     import keras
 
-    from kcv.artifact import ArtifactInfo, load
+    from kcv.artifact import ArtifactInfo
+    from kcv.inference.opening import load
 
     inputs = keras.Input((16, 16, 3))
     path = tmp_path / "m.keras"

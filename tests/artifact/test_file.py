@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kcv.artifact import ArtifactInfo, load, read_info, save
+from kcv.artifact import ArtifactInfo, read_info, save
 from kcv.config import ModelConfig
 from kcv.errors import ArtifactError, OutputError
+from kcv.inference.opening import load
 
 SIZE = 16
 CLASSES = ("cat", "dog & bone", "élan")
@@ -40,9 +41,9 @@ def pixels() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def model(pixels):
-    from kcv import models
+    from kcv.models import registry
 
-    built = models.build(ModelConfig(dropout=0.2), SIZE, len(CLASSES), pixels)
+    built = registry.build(ModelConfig(dropout=0.2), SIZE, len(CLASSES), pixels)
     built(pixels, training=True)  # moves the normalisation statistics off their start
     return built
 

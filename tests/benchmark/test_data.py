@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kcv.benchmark import benchmark_data
-from kcv.data.kerascv import installed
+from kcv.data.augment.keras_cv import installed
 
 
 def test_reading_and_augmenting_are_measured_beside_torchvision() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kcv import cli
+from kcv.cli import main
 
 
 def picture(path: Path, shade: int = 0) -> None:
@@ -138,7 +138,7 @@ def test_exit_code_2_and_one_clear_line(
     make()
     if words[0] == "train" and not any(word.startswith("--tracking") for word in words):
         words = [*words, "--tracking=none"]
-    assert cli.main(words) == 2
+    assert main(words) == 2
     out, err = capsys.readouterr()
     complaints = [line for line in err.splitlines() if line.startswith("kcv: error: ")]
     assert out == ""
@@ -157,5 +157,5 @@ def test_a_file_without_permission(
     monkeypatch.chdir(tmp_path)
     Path("c.yaml").write_text("seed: 1\n")
     Path("c.yaml").chmod(0)
-    assert cli.main(["train", "c.yaml"]) == 2
+    assert main(["train", "c.yaml"]) == 2
     assert capsys.readouterr().err == "kcv: error: c.yaml: cannot be read: Permission denied.\n"

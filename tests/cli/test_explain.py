@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcv import cli
+from kcv.cli import main
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def run(trained_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> st
 def test_a_line_for_each_picture_and_where_the_grid_is(
     run: str, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["explain", str(pictures / "test" / "left"), run, "--output=why"]) == 0
+    assert main(["explain", str(pictures / "test" / "left"), run, "--output=why"]) == 0
     out, err = capsys.readouterr()
     *lines, last = out.splitlines()
     assert len(lines) == 8
@@ -36,7 +36,7 @@ def test_json_lines_and_a_bad_picture_among_them(run: str, pictures: Path, capsy
     Path("bad.jpg").write_bytes(b"\xff\xd8\xff")
     good = str(pictures / "test" / "top" / "001.png")
     words = ["explain", good, "bad.jpg", run, "--output=why", "--format=json", "--class_name=top", "--method=gradcam++"]
-    assert cli.main(words) == 2
+    assert main(words) == 2
     out, err = capsys.readouterr()
     first, second = map(json.loads, out.splitlines())
     assert first["label"] == "top"
@@ -47,7 +47,7 @@ def test_json_lines_and_a_bad_picture_among_them(run: str, pictures: Path, capsy
 
 def test_a_bad_picture_in_text(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("bad.jpg").write_bytes(b"\xff\xd8\xff")
-    assert cli.main(["explain", "bad.jpg", run, "--output=why"]) == 2
+    assert main(["explain", "bad.jpg", run, "--output=why"]) == 2
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("bad.jpg  error: bad.jpg")
     assert not Path("why").exists()
@@ -65,7 +65,7 @@ def test_a_bad_picture_in_text(run: str, capsys: pytest.CaptureFixture[str]) -> 
 def test_what_is_not_known_gets_one_line(
     flag: str, says: str, run: str, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["explain", str(pictures / "test" / "left"), run, flag]) == 2
+    assert main(["explain", str(pictures / "test" / "left"), run, flag]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     (line,) = err.splitlines()
@@ -74,10 +74,10 @@ def test_what_is_not_known_gets_one_line(
 
 def test_the_model_must_be_a_keras_one(exported: Any, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = str(pictures / "test" / "left" / "000.png")
-    assert cli.main(["explain", one, f"--model={exported.path}"]) == 2
+    assert main(["explain", one, f"--model={exported.path}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("here the .keras file is needed")
-    assert cli.main(["explain", one]) == 2
+    assert main(["explain", one]) == 2
     assert "explain needs --model=MODEL" in capsys.readouterr().err
 
 

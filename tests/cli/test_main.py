@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from kcv import __version__, cli
+from kcv import __version__
+from kcv.cli import main
 from kcv.cli.verbs import VERBS
 from kcv.config import SHORT_FLAGS, Config
 from kcv.config.keys import specify
@@ -73,7 +74,7 @@ def _module(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Any) -> Non
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
 def test_help_lists_every_verb(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(words) == 0
+    assert main(words) == 0
     out, err = capsys.readouterr()
     assert err == ""
     for verb in VERBS.values():
@@ -83,16 +84,16 @@ def test_help_lists_every_verb(words: list[str], capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("name", VERBS)
 def test_help_of_a_verb_lists_every_option(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([name, "--help"]) == 0
+    assert main([name, "--help"]) == 0
     out = capsys.readouterr().out
     for option in VERBS[name].options:
         assert re.search(rf"^  --{option.name}\b", out, re.MULTILINE)
-    assert cli.main(["help", name]) == 0
+    assert main(["help", name]) == 0
     assert capsys.readouterr().out == out
 
 
 def test_help_of_train_lists_every_key_with_its_default_and_meaning(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "--help"]) == 0
+    assert main(["train", "--help"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     for key in specify(Config, SHORT_FLAGS).keys.values():
         default = "null" if key.default is None else key.default
@@ -107,7 +108,7 @@ def test_help_is_printed_at_once_even_on_a_terminal_with_a_pager(cold_kcv: Any) 
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--version"]) == 0
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"kcv {__version__}\n"
 
 
@@ -165,7 +166,7 @@ def test_a_bad_flag_answers_before_anything_heavy_is_imported(cold_kcv: Any) -> 
     ],
 )  # fmt: skip
 def test_bad_usage_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(words) == 2
+    assert main(words) == 2
     assert capsys.readouterr() == ("", f"kcv: error: {message}\n")
 
 
@@ -176,20 +177,20 @@ def test_values_reach_the_configuration_as_typed(
     path = tmp_path / "a,b.yaml"
     path.write_text("seed: 7\n")
     words = [str(path), "--data={x:1}", "--output-dir", "007", "--lr", "1e-2", "--optim.weight_decay=0", "--name=1,2"]
-    assert cli.main(["train", *words]) == 2
+    assert main(["train", *words]) == 2
     assert "name: received '1,2'" in capsys.readouterr().err
-    assert cli.main(["train", *words[:-1]]) == 0
+    assert main(["train", *words[:-1]]) == 0
     (config,) = trained
     assert (config.seed, config.data.source, config.output_dir) == (7, "{x:1}", Path("007"))
     assert (config.optim.lr, config.optim.weight_decay) == (0.01, 0.0)
-    assert cli.main(["train", "--config", str(path), "--seed=8"]) == 0
+    assert main(["train", "--config", str(path), "--seed=8"]) == 0
     assert trained[1].seed == 8
 
 
 def test_train_says_what_came_out_and_what_to_do_next(
     trained: list[Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["train"]) == 0
+    assert main(["train"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert "97.65% (95% interval 96.00% to 99.00%, n = 1,000)" in out
@@ -210,7 +211,7 @@ def test_suggested_commands_are_written_as_kcv_was_called(
         monkeypatch.setattr(sys, "argv", [called])
         if uv:
             monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
-        assert cli.main(["train"]) == 0
+        assert main(["train"]) == 0
         assert expected in capsys.readouterr().out.splitlines()[9]
 
 
@@ -225,18 +226,18 @@ def test_an_unsure_row_names_the_likeliest_class(
         return iter([unsure])
 
     _module(monkeypatch, "prediction", predict=predict)
-    assert cli.main(["predict", "a.png", "--model=m", "--threshold=0.95"]) == 0
+    assert main(["predict", "a.png", "--model=m", "--threshold=0.95"]) == 0
     assert options["threshold"] == 0.95
     assert capsys.readouterr().out.splitlines()[:2] == [
         "a.png  unsure  cat 90.00%  dog 8.00%",
         "  cat   90.00%  " + "#" * 27,
     ]
-    assert cli.main(["predict", "a.png", "--model=m", "--threshold=2"]) == 2
+    assert main(["predict", "a.png", "--model=m", "--threshold=2"]) == 2
     assert "--threshold: received '2', allowed: a number from 0 to 1." in capsys.readouterr().err
 
 
 def test_train_as_json(trained: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "--format=json"]) == 0
+    assert main(["train", "--format=json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["metrics"] == METRICS
     assert (content["model"], content["epochs"], content["best_epoch"]) == ("runs/a/model.keras", 2, 2)
@@ -253,7 +254,7 @@ def test_evaluate_hands_on_its_options_and_shows_a_table(
 
     _module(monkeypatch, "evaluation", evaluate=evaluate)
     (tmp_path / "model.keras").write_bytes(b"")
-    assert cli.main(["evaluate", str(tmp_path), "--data=digits", "--output_dir=x", "--batch_size=7"]) == 0
+    assert main(["evaluate", str(tmp_path), "--data=digits", "--output_dir=x", "--batch_size=7"]) == 0
     model, options = calls[0]
     assert model == tmp_path / "model.keras"
     assert options.items() >= {"data": "digits", "split": "test", "output_dir": Path("x"), "batch_size": 7}.items()
@@ -264,7 +265,7 @@ def test_evaluate_hands_on_its_options_and_shows_a_table(
     assert any("0.9700 (95% interval 0.9500 to 0.9800)" in line for line in lines)
     assert any("cat as dog (6)" in line for line in lines)
     assert any("75.00% of the pictures, at confidence 0.8000 and above; 99.00% of them right" in line for line in lines)
-    assert cli.main(["evaluate", "m.keras", "--format=json"]) == 0
+    assert main(["evaluate", "m.keras", "--format=json"]) == 0
     assert json.loads(capsys.readouterr().out) == {**METRICS, "directory": "there"}
 
 
@@ -273,17 +274,17 @@ def test_predict_ranks_one_picture_and_lists_many(
 ) -> None:
     rows = [row("a.png", "cat", label_2="dog", confidence_2=0.08), row("b.png", "dog"), row("c.png", error="truncated")]
     _module(monkeypatch, "prediction", predict=lambda paths, *_, **__: iter(rows[: len(paths)]))
-    assert cli.main(["predict", "a.png", "--model=m"]) == 0
+    assert main(["predict", "a.png", "--model=m"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "a.png  cat  90.00%  dog 8.00%",
         "  cat   90.00%  " + "#" * 27,
         "  dog    8.00%  ##",
     ]
-    assert cli.main(["predict", "a.png", "b.png", "c.png", "--model=m"]) == 2
+    assert main(["predict", "a.png", "b.png", "c.png", "--model=m"]) == 2
     out, err = capsys.readouterr()
     assert out.splitlines() == ["a.png  cat  90.00%  dog 8.00%", "b.png  dog  90.00%", "c.png  error: truncated"]
     assert err == "kcv: error: 1 picture could not be read; see the rows with an error.\n"
-    assert cli.main(["predict", "a.png", "b.png", "--model=m", "--format=json"]) == 0
+    assert main(["predict", "a.png", "b.png", "--model=m", "--format=json"]) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == rows[:2]
 
 
@@ -301,7 +302,7 @@ def test_exit_codes(
         raise error
 
     _module(monkeypatch, "training", train=train)
-    assert cli.main(["train"]) == code
+    assert main(["train"]) == code
     assert capsys.readouterr() == ("", message)
 
 
@@ -310,7 +311,7 @@ def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         raise ZeroDivisionError("a bug")
 
     _module(monkeypatch, "training", train=train)
-    assert cli.main(["train"]) == 1
+    assert main(["train"]) == 1
     err = capsys.readouterr().err
     assert err.startswith("Traceback")
     assert err.endswith("ZeroDivisionError: a bug\n")
@@ -353,5 +354,5 @@ def test_a_process_does_not_wait_at_its_end_for_readers_that_cannot_end(
     monkeypatch.setattr("multiprocessing.active_children", lambda: [reader] if reader.alive else [])
     monkeypatch.setattr(os, "_exit", codes.append)
     monkeypatch.setattr(sys, "argv", ["kcv", "no-such-verb"])
-    assert cli.main() == 2
+    assert main() == 2
     assert codes == ([] if dies else [2])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kcv import cli
+from kcv.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -94,7 +94,7 @@ def test_info_needs_no_keras_and_says_what_is_in_the_file(kcv, run):
 
 @pytest.mark.usefixtures("kept_graphs")
 def test_export_writes_the_file_that_predict_and_info_take(kcv, run, pictures, capsys):
-    assert cli.main(["export", str(run)]) == 0
+    assert main(["export", str(run)]) == 0
     done = capsys.readouterr()
     assert done.err == ""
     for word in ("model.onnx", "float32, opset 20", "24 validation pictures", "differ by up to", "100.00%", "Next:"):

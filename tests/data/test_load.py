@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kcv import data, images
+from kcv import images
 from kcv.config import DataConfig
+from kcv.data import loading
 from kcv.errors import DataError
 
 
@@ -31,7 +32,7 @@ def paint(root: Path, *, classes: tuple[str, ...] = ("cat", "dog"), n: int = 8, 
 
 
 def test_digits_in_memory() -> None:
-    digits = data.load(DataConfig())
+    digits = loading.load(DataConfig())
     assert digits.test is not None
     assert digits.in_memory
     assert (digits.image_size, digits.class_names) == (32, tuple("0123456789"))
@@ -44,8 +45,8 @@ def test_digits_in_memory() -> None:
 
 def test_memory_and_disk_give_the_same_pictures(tmp_path: Path) -> None:
     paint(tmp_path)
-    held = data.load(config(tmp_path, image_size=20))
-    streamed = data.load(config(tmp_path, image_size=20, memory_budget_mb=0))
+    held = loading.load(config(tmp_path, image_size=20))
+    streamed = loading.load(config(tmp_path, image_size=20, memory_budget_mb=0))
     assert held.in_memory
     assert not streamed.in_memory
     assert streamed.train.pixels is None
@@ -58,20 +59,20 @@ def test_memory_and_disk_give_the_same_pictures(tmp_path: Path) -> None:
 
 def test_the_budget_counts_all_splits_at_the_model_s_size(tmp_path: Path) -> None:
     paint(tmp_path)  # 16 pictures of 256 x 256 x 3 bytes: exactly 3 MB
-    assert data.load(config(tmp_path, image_size=256, memory_budget_mb=3)).in_memory
-    assert not data.load(config(tmp_path, image_size=264, memory_budget_mb=3)).in_memory
+    assert loading.load(config(tmp_path, image_size=256, memory_budget_mb=3)).in_memory
+    assert not loading.load(config(tmp_path, image_size=264, memory_budget_mb=3)).in_memory
 
 
 @pytest.mark.parametrize(("side", "size"), [(4, 16), (16, 16), (64, 64), (65, 224)])
 def test_small_square_pictures_keep_their_size(tmp_path: Path, side: int, size: int) -> None:
-    assert data.load(config(paint(tmp_path, side=side))).image_size == size
+    assert loading.load(config(paint(tmp_path, side=side))).image_size == size
 
 
 def test_pictures_of_several_sizes_get_the_usual_one(tmp_path: Path) -> None:
     paint(tmp_path)
     for path in (tmp_path / "dog").iterdir():
         Image.new("RGB", (20, 20)).save(path)
-    assert data.load(config(tmp_path)).image_size == 224
+    assert loading.load(config(tmp_path)).image_size == 224
 
 
 def test_unreadable_pictures_are_named_and_counted(tmp_path: Path) -> None:
@@ -79,24 +80,24 @@ def test_unreadable_pictures_are_named_and_counted(tmp_path: Path) -> None:
     for i in range(5):
         (tmp_path / "dog" / f"{i}.png").write_bytes(b"gone")
     with pytest.raises(DataError, match=r"of \d+ pictures cannot be read: dog/\d\.png: not a picture"):
-        data.load(config(tmp_path, image_size=16))
+        loading.load(config(tmp_path, image_size=16))
 
 
 def test_a_source_that_does_not_exist_gets_a_suggestion() -> None:
     with pytest.raises(DataError, match=r"'cifar-10' is neither .* Did you mean 'cifar10'\?"):
-        data.load(config("cifar-10"))
+        loading.load(config("cifar-10"))
 
 
 def test_a_file_that_holds_no_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").touch()
     with pytest.raises(DataError, match=r"neither a folder of pictures nor a \.parquet file"):
-        data.load(config(tmp_path / "x.csv"))
+        loading.load(config(tmp_path / "x.csv"))
 
 
 def test_names_are_looked_for_under_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paint(tmp_path / "pets")
     monkeypatch.setenv("KCV_DATA_DIR", str(tmp_path))
-    assert data.load(config("pets")).class_names == ("cat", "dog")
+    assert loading.load(config("pets")).class_names == ("cat", "dog")
 
 
 def test_what_a_folder_was_taken_for_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -107,45 +108,45 @@ def test_what_a_folder_was_taken_for_is_told(tmp_path: Path, caplog: pytest.LogC
         "2 classes: cat, dog",
         "left out: 1 file (1 .heic), not a format that is read: dog/IMG_1.HEIC",
     )
-    assert data.load(config(tmp_path, image_size=16)).understood == said
-    source = data.open_source(str(tmp_path))
+    assert loading.load(config(tmp_path, image_size=16)).understood == said
+    source = loading.open_source(str(tmp_path))
     assert source.understood is not None
     assert source.understood.to_dict()["summary"] == list(said)
     with caplog.at_level(logging.INFO, logger="kcv"):
-        data.load_split(config(tmp_path, image_size=16), "test", ("cat", "dog"), tell=True)
+        loading.load_split(config(tmp_path, image_size=16), "test", ("cat", "dog"), tell=True)
     assert [record.getMessage().removeprefix("data       ") for record in caplog.records] == list(said)
 
 
 def test_a_folder_around_the_classes_is_pointed_out(tmp_path: Path) -> None:
     paint(tmp_path / "pets")
     with pytest.raises(DataError, match=r"only the class 'pets'.* name it: --data=PATH/pets"):
-        data.load(config(tmp_path))
+        loading.load(config(tmp_path))
 
 
 def test_a_link_to_nothing_is_named_where_pictures_are_streamed(tmp_path: Path) -> None:
     paint(tmp_path)
     (tmp_path / "cat" / "zz.png").symlink_to("/nowhere/annex/zz.png")
     with pytest.raises(DataError, match=r"cat/zz\.png is a link to /nowhere/annex/zz\.png, which is not there"):
-        data.load(config(tmp_path, image_size=16, memory_budget_mb=0))
+        loading.load(config(tmp_path, image_size=16, memory_budget_mb=0))
     with pytest.raises(DataError, match=r"cat/zz\.png"):
-        data.load(config(tmp_path, image_size=16))
+        loading.load(config(tmp_path, image_size=16))
     with pytest.raises(DataError, match=r"cat/zz\.png"):
-        data.load_split(config(tmp_path, image_size=16), "test", ("cat", "dog"), "another")
+        loading.load_split(config(tmp_path, image_size=16), "test", ("cat", "dog"), "another")
 
 
 def test_one_class_and_an_empty_class_are_refused(tmp_path: Path) -> None:
     paint(tmp_path, classes=("cat",))
     with pytest.raises(DataError, match="only the class 'cat'"):
-        data.load(config(tmp_path))
+        loading.load(config(tmp_path))
     (tmp_path / "dog").mkdir()
     with pytest.raises(DataError, match="only the class 'cat'"):
-        data.load(config(tmp_path))
+        loading.load(config(tmp_path))
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_what_training_carved_is_carved_again(tmp_path: Path, split: str) -> None:
-    trained = data.load(config(paint(tmp_path), image_size=16))
-    again = data.load_split(config(tmp_path, image_size=16), split, trained.class_names, trained.fingerprint)
+    trained = loading.load(config(paint(tmp_path), image_size=16))
+    again = loading.load_split(config(tmp_path, image_size=16), split, trained.class_names, trained.fingerprint)
     before = getattr(trained, split)
     assert list(again.names) == list(before.names)
     assert np.array_equal(again.labels, before.labels)
@@ -153,7 +154,7 @@ def test_what_training_carved_is_carved_again(tmp_path: Path, split: str) -> Non
 
 
 def test_a_foreign_flat_folder_is_the_split_as_a_whole(tmp_path: Path) -> None:
-    pictures = data.load_split(config(paint(tmp_path), image_size=16), "test", ("owl", "dog", "cat"), "another")
+    pictures = loading.load_split(config(paint(tmp_path), image_size=16), "test", ("owl", "dog", "cat"), "another")
     assert len(pictures) == 16
     assert [("owl", "dog", "cat")[label] for label in pictures.labels] == [
         name.split("/")[0] for name in pictures.names
@@ -163,26 +164,26 @@ def test_a_foreign_flat_folder_is_the_split_as_a_whole(tmp_path: Path) -> None:
 def test_a_foreign_split_is_taken_as_it_is(tmp_path: Path) -> None:
     paint(tmp_path / "train", n=4)
     paint(tmp_path / "test", n=3)
-    pictures = data.load_split(config(tmp_path, image_size=16), "test", ("cat", "dog"))
+    pictures = loading.load_split(config(tmp_path, image_size=16), "test", ("cat", "dog"))
     assert len(pictures) == 6
-    assert len(data.load_split(config(tmp_path, image_size=16), "train", ("cat", "dog"))) == 8
+    assert len(loading.load_split(config(tmp_path, image_size=16), "train", ("cat", "dog"))) == 8
     with pytest.raises(DataError, match=r"has no val split, only (train, test|test, train)"):
-        data.load_split(config(tmp_path, image_size=16), "val", ("cat", "dog"))
+        loading.load_split(config(tmp_path, image_size=16), "val", ("cat", "dog"))
 
 
 def test_a_class_that_the_model_does_not_know_is_named(tmp_path: Path) -> None:
     paint(tmp_path)
     with pytest.raises(DataError, match="the model does not have: 'dog'; allowed: 'cat', 'owl'"):
-        data.load_split(config(tmp_path, image_size=16), "test", ("cat", "owl"))
+        loading.load_split(config(tmp_path, image_size=16), "test", ("cat", "owl"))
 
 
 def test_an_unknown_split_is_refused() -> None:
     with pytest.raises(DataError, match="split 'dev' is not one of train, val, test"):
-        data.load_split(config("digits", image_size=32), "dev", tuple("0123456789"))
+        loading.load_split(config("digits", image_size=32), "dev", tuple("0123456789"))
 
 
 def test_real_jpeg_pictures_decode_as_pillow_does(data_root: Path) -> None:
-    source = data.open_source(str(data_root / "cifar10"))
+    source = loading.open_source(str(data_root / "cifar10"))
     for picture in source.splits["test"].pictures[:50]:
         assert isinstance(picture, bytes)
         with Image.open(io.BytesIO(picture)) as image:
@@ -196,4 +197,4 @@ def test_pictures_that_do_not_fit_into_memory_are_one_line(tmp_path: Path, monke
     pictures = paint(tmp_path, n=4)
     monkeypatch.setattr("kcv.images.load", full)
     with pytest.raises(DataError, match=r"pictures of 1024 px need \d+ MB.*data\.memory_budget_mb"):
-        data.load(config(pictures, image_size=1024))
+        loading.load(config(pictures, image_size=1024))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kcv import data
+from kcv.data import loading
 from kcv.data.places import place_of
 from kcv.errors import DataError
 
@@ -37,4 +37,4 @@ def test_what_is_not_there_is_said_in_one_short_line(name: str, began_in: Path |
 
 def test_a_long_name_is_not_searched_for_a_neighbour() -> None:
     with pytest.raises(DataError, match=r"is neither cifar10, digits nor an existing path\.$"):
-        data.open_source("digit" * 1000)
+        loading.open_source("digit" * 1000)

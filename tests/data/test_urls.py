@@ -9,7 +9,7 @@ import fsspec
 import pytest
 
 from kcv.config import Config
-from kcv.data import shards
+from kcv.data.parquet import shards
 from kcv.errors import DataError
 from kcv.tracking import config_without_credentials
 

@@ -16,9 +16,9 @@ from torchrun import torchrun
 from warm import Finished, WarmPython
 
 from kcv import Config, errors, predict, train
-from kcv.launch import Launch
-from kcv.prediction.job import Job
-from kcv.prediction.parts import Parts
+from kcv.common.launch import Launch
+from kcv.inference.prediction import Job
+from kcv.inference.shards import Parts
 
 Together = Callable[..., list[Finished]]
 
@@ -117,7 +117,7 @@ def test_predict_needs_a_file_and_names(model: Path, together: Together, tmp_pat
 
 @pytest.fixture
 def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    monkeypatch.setattr("kcv.prediction.parts.ROWS", 4)
+    monkeypatch.setattr("kcv.inference.shards.ROWS", 4)
     folder = tmp_path / "few"
     folder.mkdir()
     for number in range(11):

@@ -14,12 +14,12 @@ from pathlib import Path
 import kcv
 from kcv.config import Config
 from kcv.native.parallel import ParallelModel
-from kcv.training import trainer
+from kcv.tasks import train
 
 folder, kill, settings = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 rank = int(os.environ.get("RANK", "0"))
 
-fit, steps, resolve = trainer.fit, 0, trainer.resolve_precision
+fit, steps, resolve = train.fit, 0, train.resolve_precision
 train_step = ParallelModel.train_step
 
 
@@ -44,8 +44,8 @@ def double_precision(*args, **kwargs):
     return "float64", "for the test: roundings of float32 would hide what is compared"
 
 
-trainer.fit, ParallelModel.train_step = fit_and_tell, mortal_step
+train.fit, ParallelModel.train_step = fit_and_tell, mortal_step
 if settings.pop("double", False):
-    trainer.resolve_precision = double_precision
+    train.resolve_precision = double_precision
 resume = settings.pop("resume", None)
 kcv.train(None if resume else Config.load(None, **settings), resume=resume)

@@ -13,8 +13,9 @@ import onnx
 import pytest
 from PIL import Image
 
-import kcv.exporting as exporting
-from kcv import OnnxModel, cli, export, load_model
+import kcv.tasks.export as exporting
+from kcv import OnnxModel, export, load_model
+from kcv.cli import main
 from kcv.cli.verbs import EXPORTED
 from kcv.cli.verbs import OPSETS as OFFERED
 from kcv.errors import DataError, UsageError
@@ -22,8 +23,8 @@ from kcv.exporting import quantization
 from kcv.exporting.quantization import Trade
 
 if TYPE_CHECKING:
-    from kcv.exporting import Export
-    from kcv.training import Run
+    from kcv.tasks.export import Export
+    from kcv.training.run_folder import Run
 
 pytestmark = pytest.mark.usefixtures("kept_graphs")
 
@@ -50,7 +51,7 @@ def test_the_file_lies_beside_the_model_where_nobody_says_otherwise(
     trained_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(trained_run.model_path, tmp_path / "model.keras")
-    assert cli.main(["export", str(tmp_path), "--format=json"]) == 0
+    assert main(["export", str(tmp_path), "--format=json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert made["path"] == str(tmp_path / "model.onnx")
     assert {path.name for path in tmp_path.iterdir()} == {"model.keras", "model.onnx"}
@@ -153,9 +154,9 @@ def test_what_the_user_gets_wrong_is_said_and_leaves_nothing(trained_run: Run, p
 
 
 def test_training_data_that_is_gone_is_named_with_what_to_do(trained_run: Run, tmp_path: Path) -> None:
-    from kcv import artifact
+    from kcv.inference import opening
 
-    model = artifact.load(trained_run.model_path)
+    model = opening.load(trained_run.model_path)
     config = {**model.info.config, "data": {**model.info.config["data"], "source": str(tmp_path / "gone")}}
     moved = replace(model, info=model.info.model_copy(update={"config": config}))
     with pytest.raises(DataError, match=r"gone.* Pictures to check the export with may be named: --samples=PATH"):

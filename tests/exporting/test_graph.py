@@ -14,12 +14,12 @@ import pytest
 from google.protobuf.message import EncodeError
 from small_networks import small_networks
 
-from kcv import models
 from kcv.config import ModelConfig
 from kcv.errors import ExportError, KcvError, OutputError
 from kcv.exporting.graph import OPSETS, write_graph
+from kcv.inference.onnx_model import OnnxInfo, OnnxModel
+from kcv.models import registry
 from kcv.native.precision import in_float32, precision_scope
-from kcv.onnx_model import OnnxInfo, OnnxModel
 
 SIZE = 32
 TEMPERATURE = 1.7
@@ -43,7 +43,7 @@ def model(name: str, policy: str = "float32", size: str = "small") -> keras.Mode
     with precision_scope(policy), small_networks() if size == "small" else nullcontext():
         width = {"width": 0.25} if (name, size) == ("custom_cnn", "small") else {}
         config = ModelConfig.model_validate({"name": name, "weights": "none", **width})
-        built = models.build(config, SIZE, len(CLASSES), pictures(64))
+        built = registry.build(config, SIZE, len(CLASSES), pictures(64))
     rng = np.random.default_rng(0)
     for layer in built.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

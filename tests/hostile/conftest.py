@@ -12,11 +12,11 @@ import pytest
 from spoiling import Members
 
 from kcv import artifact, metrics
-from kcv.calibration import Calibration
 from kcv.config import Config
+from kcv.metrics.temperature import Calibration
 
 if TYPE_CHECKING:
-    from kcv.training import Run
+    from kcv.training.run_folder import Run
 
 
 @pytest.fixture

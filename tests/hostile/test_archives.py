@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from spoiling import Members
 
-from kcv.artifact import load, read_info
+from kcv.artifact import read_info
 from kcv.artifact.archive import open_archive
 from kcv.errors import ArtifactError
+from kcv.inference.opening import load
 
 Pack = Callable[..., Path]
 

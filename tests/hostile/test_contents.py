@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from spoiling import Members, described, with_config, with_layer, with_weights
 
-from kcv.artifact import load
 from kcv.errors import ArtifactError
+from kcv.inference.opening import load
 
 Pack = Callable[..., Path]
 Edit = Callable[[h5py.File], object]
@@ -179,7 +179,7 @@ def test_a_model_that_fails_when_it_is_run_is_one_line(
         raise RuntimeError("no kernel\nof this kind")
 
     loaded = load(pack(tiny), device="cpu")
-    monkeypatch.setattr("kcv.artifact.loaded.native_forward", lambda _: fails)
+    monkeypatch.setattr("kcv.inference.keras_model.native_forward", lambda _: fails)
     with pytest.raises(ArtifactError, match=r"m\.keras: cannot be run \(no kernel\)$"):
         loaded.predict(np.zeros((1, 16, 16, 3), np.uint8))
 

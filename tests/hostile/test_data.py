@@ -25,14 +25,14 @@ from PIL import Image, PngImagePlugin
 
 from kcv import images, predict
 from kcv.cli import main
+from kcv.common.files import cell
+from kcv.common.text import plain
 from kcv.config import Config
-from kcv.data import open_source
+from kcv.data.loading import open_source
 from kcv.errors import ConfigError, DataError, ImageError
-from kcv.files import cell
-from kcv.names import plain
 
 if TYPE_CHECKING:
-    from kcv.exporting import Export
+    from kcv.tasks.export import Export
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -50,24 +50,30 @@ from PIL import Image
 from spoiling import Members
 from web import serving
 
-from kcv import artifact, data, images, predict, redaction
+from kcv import artifact, images, predict
 from kcv.cli import console, results
+from kcv.common import redaction
+from kcv.common.download import download, fetch
+from kcv.common.files import csv_writer
+from kcv.common.text import is_plain
 from kcv.config import Config
-from kcv.data import cifar10, parquet
-from kcv.download import download, fetch
+from kcv.data import loading
+from kcv.data.sources import cifar10, parquet
 from kcv.errors import ConfigError, KcvError, TrackingError
-from kcv.files import csv_writer
-from kcv.names import is_plain
-from kcv.onnx_graph.messages import MODEL
-from kcv.onnx_model import OnnxModel
-from kcv.prediction.part_file import is_sound, read_part, state_of, write_part
+from kcv.inference import opening, splits
+from kcv.inference.onnx_graph.messages import MODEL
+from kcv.inference.onnx_model import OnnxModel
+from kcv.inference.shard_file import is_sound, read_part, state_of, write_part
 from kcv.reporting.card import card
 from kcv.reporting.material import gather
 from kcv.reporting.page import page
 from kcv.training import feature_files
 from kcv.training.commit import commit_of
-from kcv.training.resume import CheckpointStore, Record, require_named, seal
-from kcv.training.run import RunFolder
+from kcv.training.resume import seal
+from kcv.training.resume.consent import require_named
+from kcv.training.resume.record import Record
+from kcv.training.resume.store import CheckpointStore
+from kcv.training.run_folder import RunFolder
 from kcv.training.starting import finished
 
 SECURITY = Path(__file__).resolve().parents[2] / "docs" / "security.md"
@@ -208,7 +214,7 @@ def _(bench: Bench) -> Iterator[Case]:
 
     def use(root: Path) -> None:
         config = Config.load(**{"data": str(root), "data.image_size": 16})
-        data.load(config.data)
+        loading.load(config.data)
 
     yield "sound", lambda: use(bench.folder / "tree")
     for words, make in tree_mutants(bench.folder / "tree", bench.folder / "mutant"):
@@ -220,7 +226,7 @@ def _(bench: Bench) -> Iterator[Case]:
     def use(entries: list[tuple[str, bytes]]) -> None:
         path = bench.write("m.keras", zipped(entries))
         artifact.read_info(path)
-        artifact.load(path, device="cpu").predict(np.zeros((1, 16, 16, 3), np.uint8))
+        opening.load(path, device="cpu").predict(np.zeros((1, 16, 16, 3), np.uint8))
 
     yield "sound", lambda: use([*bench.tiny.items()])
     for words, entries in archive_mutants(bench.tiny):
@@ -467,7 +473,7 @@ def _(bench: Bench) -> Iterator[Case]:
     import pyarrow as pa
 
     def use(content: bytes) -> None:
-        data.open_source(str(bench.write("train.parquet", content)))
+        loading.open_source(str(bench.write("train.parquet", content)))
 
     def made(fields: Any, about: bytes) -> None:
         try:
@@ -491,7 +497,7 @@ def _(bench: Bench) -> Iterator[Case]:
     info = json.loads(bench.tiny["kcv.json"])
     info["config"]["data"]["source"] = source
     info["class_names"], info["metrics"] = ["a", "b"], None
-    info["data_fingerprint"] = data.open_source(source).fingerprint
+    info["data_fingerprint"] = loading.open_source(source).fingerprint
     kept = {
         key: info[key] for key in ("config", "class_names", "image_size", "resize", "data_fingerprint", "data_name")
     }
@@ -500,7 +506,7 @@ def _(bench: Bench) -> Iterator[Case]:
         content = text({**info, **value} if isinstance(value, dict) else value)
         path = bench.write("m.keras", zipped({**bench.tiny, "kcv.json": content}.items()))
         model: Any = SimpleNamespace(info=artifact.read_info(path), path=path)  # a loaded one has weights as well
-        artifact.load_split(model, "test")
+        splits.load_split(model, "test")
 
     yield "sound", lambda: use(kept)
     for words, value in value_mutants(kept):

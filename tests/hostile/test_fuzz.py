@@ -22,13 +22,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kcv import images
-from kcv.artifact import load, read_info
+from kcv.artifact import read_info
 from kcv.config import Config
 from kcv.errors import ArtifactError, ConfigError, ImageError
-from kcv.onnx_model import OnnxModel
+from kcv.inference.onnx_model import OnnxModel
+from kcv.inference.opening import load
 
 if TYPE_CHECKING:
-    from kcv.exporting import Export
+    from kcv.tasks.export import Export
 
 Fuzz = Callable[..., None]
 SECONDS = float(os.environ.get("KCV_FUZZ_SECONDS", "0"))

@@ -18,6 +18,7 @@ from spoiling import Members
 from kcv import artifact
 from kcv.cli import results
 from kcv.errors import KcvError
+from kcv.inference import opening
 from kcv.reporting.card import card
 from kcv.reporting.material import gather
 from kcv.reporting.page import page
@@ -55,7 +56,7 @@ def read(path: Path) -> None:
 def answer(path: Path) -> None:
     """Opens a model, and classifies a picture."""
     read(path)
-    probabilities = artifact.load(path, device="cpu").predict(np.full((1, 16, 16, 3), 99, np.uint8))
+    probabilities = opening.load(path, device="cpu").predict(np.full((1, 16, 16, 3), 99, np.uint8))
     assert probabilities.shape == (1, 3) and np.isfinite(probabilities).all()
 
 

@@ -19,10 +19,11 @@ import pytest
 import torch
 from warm import WarmPython
 
-from kcv.artifact import load, read_info
+from kcv.artifact import read_info
 from kcv.config import ModelConfig
 from kcv.errors import KcvError
-from kcv.models.weights import load as load_weights
+from kcv.inference.opening import load
+from kcv.models.weights.loading import load as load_weights
 
 Members = dict[str, bytes]
 
@@ -269,7 +270,7 @@ def test_a_zip_bomb_takes_little_memory(members: Members, tmp_path: Path, warm: 
     script.write_text(
         "import resource, sys, kcv.artifact\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "try:\n    kcv.artifact.load(sys.argv[1], device='cpu')\n"
+        "try:\n    kcv.inference.opening.load(sys.argv[1], device='cpu')\n"
         "except kcv.errors.ArtifactError as error:\n    print(error)\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
     )

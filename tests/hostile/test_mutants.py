@@ -23,11 +23,11 @@ import torch
 from mutants import field_mutants, fields_of, message_of, pickle_mutants, value_mutants
 from onnx_by_hand import SIZE, network
 
-from kcv.data import cifar10
+from kcv.data.sources import cifar10
 from kcv.errors import ArtifactError, DataError, WeightsError
+from kcv.inference.onnx_graph.messages import MODEL
+from kcv.inference.onnx_model import OnnxModel
 from kcv.models.weights import state_dict
-from kcv.onnx_graph.messages import MODEL
-from kcv.onnx_model import OnnxModel
 
 resource = pytest.importorskip("resource", reason="needs the memory of this process")
 

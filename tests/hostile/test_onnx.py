@@ -11,10 +11,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from kcv.errors import ArtifactError
-from kcv.onnx_model import OnnxModel
+from kcv.inference.onnx_model import OnnxModel
 
 if TYPE_CHECKING:
-    from kcv.exporting import Export
+    from kcv.tasks.export import Export
 
 Proto = Any
 

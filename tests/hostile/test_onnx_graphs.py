@@ -14,12 +14,12 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_by_hand import SIZE, crafted, node, numbers, tail
 
-from kcv import cli
+from kcv.cli import main
 from kcv.errors import ArtifactError
-from kcv.onnx_graph import Damaged, wire
-from kcv.onnx_graph.messages import MODEL, TENSOR
-from kcv.onnx_graph.wire import Message, Walker
-from kcv.onnx_model import OnnxModel
+from kcv.inference.onnx_graph import Damaged, wire
+from kcv.inference.onnx_graph.messages import MODEL, TENSOR
+from kcv.inference.onnx_graph.wire import Message, Walker
+from kcv.inference.onnx_model import OnnxModel
 
 Proto = Any
 
@@ -293,7 +293,7 @@ def test_a_hostile_graph_is_refused_before_onnxruntime_sees_it(
     make, message = HOSTILE[name]
     (tmp_path / "secret.bin").write_bytes(bytes(36))
     path = write(make(), tmp_path)
-    monkeypatch.setattr("kcv.onnx_model.open_session", lambda *args, **options: pytest.fail("it was opened"))
+    monkeypatch.setattr("kcv.inference.onnx_model.open_session", lambda *args, **options: pytest.fail("it was opened"))
     with pytest.raises(ArtifactError, match=message) as caught:
         OnnxModel(path, device="cpu")
     text = str(caught.value)
@@ -342,7 +342,7 @@ def test_answers_that_are_no_probabilities_end_in_one_line(
 ) -> None:
     path = write(answering(logits, probabilities), tmp_path)
     picture = next((pictures / "test").rglob("*.png"))
-    assert cli.main(["predict", str(picture), f"--model={path}"]) == 2
+    assert main(["predict", str(picture), f"--model={path}"]) == 2
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.count("\n") == 1 and "its answers are no probabilities" in told.err

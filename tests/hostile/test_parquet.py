@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from footers import edited, footer_of, with_footer
 
-from kcv.data import open_source, parquet
 from kcv.data.bounds import MOST_CLASSES
-from kcv.data.row_pictures import RowPictures
+from kcv.data.loading import open_source
+from kcv.data.parquet.row_images import RowPictures
+from kcv.data.sources import parquet
 from kcv.errors import DataError
 
 MB = 1_000_000
@@ -182,7 +183,7 @@ def test_many_row_groups_of_one_picture_are_read_in_little_memory(
     tmp_path: Path, peak: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet, "_MOST_HELD", 50 * MB)
-    monkeypatch.setattr("kcv.data.row_pictures._MOST_HELD", 150 * MB)
+    monkeypatch.setattr("kcv.data.parquet.row_images._MOST_HELD", 150 * MB)
     write(tmp_path / "data.parquet", repeated(bytes(10 * MB), 30), words(30), row_group_size=10)
     rows = open_source(str(tmp_path / "data.parquet")).splits["train"].pictures
     assert isinstance(rows, RowPictures)
@@ -222,7 +223,7 @@ def test_every_encoding_is_read(encoding: str, nested: bool, tmp_path: Path, mon
         options = {"use_dictionary": False, "column_encoding": {column: encoding, "label": encoding}}
     write(tmp_path / "data.parquet", images, labels, row_group_size=130, **options)
     for batch_bytes in (2**27, 2**18, 1):  # all rows at once; as many as the largest allows; one by one
-        monkeypatch.setattr("kcv.data.bounded_rows._BATCH_BYTES", batch_bytes)
+        monkeypatch.setattr("kcv.data.parquet.bounded_rows._BATCH_BYTES", batch_bytes)
         for eager_bytes in (2**28, 0):
             monkeypatch.setattr(parquet, "EAGER_BYTES", eager_bytes)
             source = open_source(str(tmp_path / "data.parquet"))

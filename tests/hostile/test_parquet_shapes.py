@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from mutated_columns import column_mutants, columns
 
-from kcv.data import open_source, parquet
+from kcv.data.loading import open_source
+from kcv.data.sources import parquet
 from kcv.errors import DataError
 
 

@@ -20,7 +20,7 @@ import torch
 from kcv.config import ModelConfig
 from kcv.errors import WeightsError
 from kcv.models.weights import checkpoint, keras_files, state_dict, torch_files
-from kcv.models.weights import load as load_weights
+from kcv.models.weights.loading import load as load_weights
 
 SOUND = {"conv1.weight": torch.arange(24.0).reshape(2, 3, 2, 2), "bn1.bias": torch.ones(2)}
 

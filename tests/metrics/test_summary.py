@@ -10,6 +10,7 @@ import pytest
 from sklearn import metrics as reference
 
 from kcv import metrics
+from kcv.metrics import confusion
 
 KEYS = {
     "split", "n", "accuracy", "accuracy_ci95", "macro_f1", "macro_f1_ci95", "top_k_accuracy", "roc_auc_macro",
@@ -231,7 +232,7 @@ def test_the_cells_that_occur_say_what_the_matrix_says() -> None:
     rng = np.random.default_rng(4)
     labels, predicted = rng.integers(0, 9, 60), rng.integers(0, 9, 60)
     matrix = metrics.confusion_matrix(labels, predicted, 12)
-    cells = metrics.confusion(labels, predicted, 12)
+    cells = confusion(labels, predicted, 12)
     assert np.array_equal(cells.matrix(), matrix)
     assert (cells.counts > 0).all()
     assert cells.support.tolist() == matrix.sum(axis=1).tolist()

@@ -10,8 +10,8 @@ import pytest
 import torch
 from small_networks import small_networks
 
-from kcv import models
 from kcv.config import MODEL_NAMES, ModelConfig
+from kcv.models import registry
 from kcv.models.backbone import Backbone
 
 LARGE = [name for name in MODEL_NAMES if name != "custom_cnn"]
@@ -24,7 +24,7 @@ def model(request: pytest.FixtureRequest) -> keras.Model:
     name, size = request.param
     pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     with small_networks() if size == "small" else nullcontext():
-        return models.build(ModelConfig(name=name, weights="none", dropout=0.2), 32, 3, pixels)
+        return registry.build(ModelConfig(name=name, weights="none", dropout=0.2), 32, 3, pixels)
 
 
 def trained(model: keras.Model) -> set[str]:

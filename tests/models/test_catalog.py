@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kcv import models
 from kcv.config import MODEL_NAMES, ModelConfig
+from kcv.models import registry
 from kcv.models.catalog import ENTRIES, Entry, rows
 
 
@@ -15,7 +15,7 @@ def test_every_model_that_can_be_configured_is_listed():
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_the_figures_are_those_of_the_model(entry: Entry):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    model = models.build(ModelConfig(name=entry.name, weights="none"), 32, 10, pixels)
+    model = registry.build(ModelConfig(name=entry.name, weights="none"), 32, 10, pixels)
     assert model.get_layer("logits").input.shape[-1] == entry.features
     assert model.count_params() - (entry.features + 1) * 10 == entry.parameters
 

@@ -18,9 +18,8 @@ import torchvision
 from keras.src.legacy.saving import legacy_h5_format
 from small_networks import MAKERS, small_networks
 
-from kcv import models
 from kcv.config import ModelConfig
-from kcv.models import transfer
+from kcv.models import registry, transfer
 from kcv.models.weights import imagenet, keras_files, torch_files
 
 APPLICATIONS = {"resnet50": keras.applications.ResNet50, "efficientnet_b0": keras.applications.EfficientNetB0}
@@ -88,7 +87,7 @@ def test_resnet50_is_that_of_keras_with_its_own_preprocessing(
     path = tmp_path / f"file{suffix}"
     SAVERS[suffix](theirs, path)
     with small_networks() if size == "small" else nullcontext():
-        ours = models.build(ModelConfig(name="resnet50"), 64, 4, pixels(64), keras_files.read(path, "resnet50"))
+        ours = registry.build(ModelConfig(name="resnet50"), 64, 4, pixels(64), keras_files.read(path, "resnet50"))
     images = pixels(64)
     wanted = keras.applications.resnet.preprocess_input(images.copy())
     expected = run(keras.Model(theirs.input, theirs.get_layer("avg_pool").output), wanted)
@@ -113,7 +112,7 @@ def test_efficientnet_b0_is_that_of_keras_with_the_statistics_of_its_file(
     normalise.set_weights([mean, IMAGENET_STD**2, np.array(0)])
     normalise.finalize_state()
     pretrained = keras_files.read(tmp_path / f"file{suffix}", "efficientnet_b0")
-    ours = models.build(ModelConfig(name="efficientnet_b0"), size, 4, pixels(size), pretrained)
+    ours = registry.build(ModelConfig(name="efficientnet_b0"), size, 4, pixels(size), pretrained)
     expected = run(theirs, pixels(size))
     assert np.abs(expected).max() > 1e-3
     np.testing.assert_allclose(features(ours, pixels(size)), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
@@ -211,7 +210,7 @@ def test_the_graph_is_flat_named_and_keeps_the_contract(name: str, policy: str, 
     from kcv.native.precision import precision_scope
 
     with precision_scope(policy), small_networks() if size == "small" else nullcontext():
-        model = models.build(ModelConfig(name=name, weights="none"), 40, 5, pixels(40))
+        model = registry.build(ModelConfig(name=name, weights="none"), 40, 5, pixels(40))
     assert not any(isinstance(layer, keras.Model) for layer in model.layers)
     assert [layer.name for layer in model.layers[-3:]] == ["pool", "dropout", "logits"]
     assert model.get_layer("dropout").rate == 0.3
@@ -224,4 +223,4 @@ def test_a_picture_may_be_too_small() -> None:
     from kcv.errors import ConfigError
 
     with pytest.raises(ConfigError, match="resnet50 takes pictures of 32 px or more, not 24"):
-        models.build(ModelConfig(name="resnet50", weights="none"), 24, 5, pixels(24))
+        registry.build(ModelConfig(name="resnet50", weights="none"), 24, 5, pixels(24))

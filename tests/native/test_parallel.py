@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from kcv.distributed import ALONE, Group
+from kcv.distributed.group import ALONE, Group
 from kcv.errors import DeviceError
 from kcv.native.layers.synced import SyncedBatchNorm
 from kcv.native.model import native_target

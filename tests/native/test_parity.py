@@ -13,8 +13,8 @@ import torch
 from keras import layers
 from small_networks import MAKERS
 
-from kcv import models
 from kcv.config import Config
+from kcv.models import registry
 from kcv.native.layers.lowered import Target
 from kcv.native.lowering import lower
 from kcv.native.model import NativeModel, native_target
@@ -33,7 +33,7 @@ def build(name: str, *, dropout: bool = True) -> keras.Model:
     if name.endswith("custom_cnn"):
         width = 0.25 if name.startswith("small") else 1.0
         pixels = np.random.default_rng(0).integers(0, 256, (50, SIZE, SIZE, 3), dtype=np.uint8)
-        return models.build(
+        return registry.build(
             Config.load(**{"model.dropout": 0.2 if dropout else 0.0, "model.width": width}).model, SIZE, 10, pixels
         )
     makers = {"resnet50": keras.applications.ResNet50, "efficientnet_b0": keras.applications.EfficientNetB0}

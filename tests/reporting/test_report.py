@@ -16,7 +16,7 @@ from kcv import artifact, report
 from kcv.errors import ArtifactError, DataError
 
 if TYPE_CHECKING:
-    from kcv.training import Run
+    from kcv.training.run_folder import Run
 
 EVIL = "<script>alert(1)</script> \"&'|`*"
 

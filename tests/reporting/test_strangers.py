@@ -12,11 +12,11 @@ import pytest
 
 from kcv import artifact, report
 from kcv.errors import ArtifactError, DataError, KcvError
-from kcv.reporting import known_history
 from kcv.reporting.card import _plain
+from kcv.reporting.material import known_history
 
 if TYPE_CHECKING:
-    from kcv.training import Run
+    from kcv.training.run_folder import Run
 
 SECRET = "hunter2 is my key"
 
@@ -104,7 +104,7 @@ def test_what_may_not_be_read_is_one_line(run: Path, monkeypatch: pytest.MonkeyP
     def closed(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("kcv.untrusted.os.open", closed)
+    monkeypatch.setattr("kcv.common.untrusted.os.open", closed)
     with pytest.raises(KcvError, match="cannot be read: Permission denied"):
         report(run)
     with pytest.raises(ArtifactError, match="cannot be read: Permission denied"):

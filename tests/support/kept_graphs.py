@@ -15,7 +15,7 @@ from workers import locked
 if TYPE_CHECKING:
     import keras
 
-    from kcv.onnx_model import OnnxInfo
+    from kcv.inference.onnx_model import OnnxInfo
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def keeping(folder: Path) -> Iterator[None]:
     Args:
         folder: shared by the workers.
     """
-    import kcv.exporting as exporting
+    import kcv.tasks.export as exporting
 
     write = exporting.write_graph
 

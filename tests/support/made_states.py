@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from kcv.training.resume import Plan, State
-from kcv.training.resume.content import COLUMNS
+from kcv.training.resume.content import COLUMNS, Plan
+from kcv.training.resume.state import State
 from kcv.training.stages import Stage
 
 STEPS = 6

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import h5py
 import numpy as np
 
-from kcv.onnx_graph.wire import Message
+from kcv.inference.onnx_graph.wire import Message
 
 Entries: TypeAlias = "list[tuple[str, bytes]]"  # members of an archive, of which two may have one name
 Field: TypeAlias = "tuple[int, int, Any]"  # of protobuf: number, wire type; an int, bytes, or the fields of a message

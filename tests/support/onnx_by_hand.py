@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from kcv.onnx_model import OnnxInfo
+from kcv.inference.onnx_model import OnnxInfo
 
 SIZE, CLASSES = 16, ("a", "b", "c")
 INFO = OnnxInfo(CLASSES, SIZE, "squash", "float32", "net", "photos", "abc", "0")

@@ -28,8 +28,9 @@ from sketches import sketch
 
 LARGEST = 1 << 18
 PRELOADED = (
-    "kcv.cli.commands", "kcv.training", "kcv.evaluation", "kcv.prediction", "kcv.explaining", "kcv.exporting",
-    "kcv.native.parallel", "kcv.onnx_model", "matplotlib.backends.backend_agg", "matplotlib.figure", "fire",
+    "kcv.cli.commands", "kcv.tasks.train", "kcv.tasks.evaluate", "kcv.tasks.predict", "kcv.tasks.explain",
+    "kcv.tasks.export",
+    "kcv.native.parallel", "kcv.inference.onnx_model", "matplotlib.backends.backend_agg", "matplotlib.figure", "fire",
     "mlflow.tracking", "onnxruntime", "scipy.optimize", "sklearn.metrics", "sklearn.datasets", "torch.nn.parallel",
 )  # fmt: skip
 
@@ -71,7 +72,7 @@ def main() -> None:
 
 def draw() -> None:
     """Draws something: the first figure of a process reads all fonts."""
-    from kcv.plots import learning_curves
+    from kcv.reporting.plots import learning_curves
 
     with tempfile.TemporaryDirectory() as folder:
         learning_curves([{"epoch": 1, "loss": 1.0, "accuracy": 0.5}], Path(folder, "nothing.png"))

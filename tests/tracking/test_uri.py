@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kcv.tracking import hide_credentials, without_credentials
+from kcv.common.redaction import hide_credentials, without_credentials
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class FakeCore:
 
 
 def test_the_clock_sets_the_epoch_and_leaves_validation_out_of_the_rate():
-    from kcv.training.callbacks import EpochClock
+    from kcv.training.callbacks.epoch_timer import EpochClock
 
     epochs, clock = [], Clock()
     callback = EpochClock(SimpleNamespace(set_epoch=epochs.append, pictures=range(600)), clock=clock)
@@ -70,7 +70,7 @@ def test_the_clock_sets_the_epoch_and_leaves_validation_out_of_the_rate():
     ],
 )
 def test_the_best_epoch_is_kept_saved_and_restored(monitor, values, best):
-    from kcv.training.callbacks import BestModel
+    from kcv.training.callbacks.best import BestModel
 
     core, saved = FakeCore(), []
     callback = BestModel(core, monitor, saved.append)
@@ -100,8 +100,8 @@ def rows_of(figures):
 
 @pytest.mark.parametrize(("figures", "by_accuracy", "by_loss"), TIES)
 def test_of_equal_epochs_the_lower_loss_and_then_the_later_one_is_kept(figures, by_accuracy, by_loss):
-    from kcv.plots.learning import _best
-    from kcv.training.callbacks import BestModel
+    from kcv.reporting.plots.learning import _best
+    from kcv.training.callbacks.best import BestModel
 
     for monitor, best in (("val_accuracy", by_accuracy), ("val_loss", by_loss)):
         callback, again = (BestModel(FakeCore(), monitor, lambda epoch: None) for _ in range(2))
@@ -124,7 +124,7 @@ def test_of_equal_epochs_the_lower_loss_and_then_the_later_one_is_kept(figures, 
     ],
 )
 def test_patience_compares_as_the_best_model_does(monitor, figures, stops, resumed):
-    from kcv.training.callbacks import Patience
+    from kcv.training.callbacks.early_stopping import Patience
 
     callback = Patience(monitor, 2)
     stopped = None
@@ -141,7 +141,8 @@ def test_patience_compares_as_the_best_model_does(monitor, figures, stops, resum
 
 
 def test_what_an_earlier_version_remembered_is_understood():
-    from kcv.training.callbacks import BestModel, Patience
+    from kcv.training.callbacks.best import BestModel
+    from kcv.training.callbacks.early_stopping import Patience
 
     best, patience = BestModel(FakeCore(), "val_loss", lambda epoch: None), Patience("val_loss", 2)
     best.resume({"best_epoch": 2, "best": -0.3})
@@ -156,7 +157,7 @@ def test_what_an_earlier_version_remembered_is_understood():
 
 
 def test_history_is_a_whole_file_after_every_epoch(tmp_path):
-    from kcv.training.callbacks import HistoryFile
+    from kcv.training.callbacks.csv_logger import HistoryFile
 
     callback = HistoryFile(tmp_path / "history.csv")
     for epoch in range(2):
@@ -169,7 +170,7 @@ def test_history_is_a_whole_file_after_every_epoch(tmp_path):
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_stops_the_run(loss):
-    from kcv.training.callbacks import FiniteLoss
+    from kcv.training.callbacks.terminate_on_nan import FiniteLoss
 
     FiniteLoss().on_epoch_end(0, LOGS)
     with pytest.raises(KcvError, match=r"the loss became .* in epoch 5"):
@@ -179,7 +180,7 @@ def test_a_loss_that_is_no_number_stops_the_run(loss):
 
 
 def test_the_report_is_one_line_an_epoch(caplog, capsys):
-    from kcv.training.callbacks import Report
+    from kcv.training.callbacks.progress_logger import Report
 
     report = Report(count=600, steps=3, epochs=10)
     with caplog.at_level(logging.INFO, logger="kcv"):
@@ -198,7 +199,7 @@ def test_the_report_is_one_line_an_epoch(caplog, capsys):
 
 
 def test_the_tracker_gets_every_column_once_an_epoch():
-    from kcv.training.callbacks import Track
+    from kcv.training.callbacks.tracker import Track
 
     seen = []
     callback = Track(SimpleNamespace(log_metrics=lambda figures, step: seen.append((step, figures))))

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from kcv.config import Config
-from kcv.training import train
-from kcv.training.callbacks import Diverged
+from kcv.tasks.train import train
+from kcv.training.callbacks.terminate_on_nan import Diverged
 
 Configure = Callable[..., Config]
 

@@ -17,12 +17,15 @@ import keras
 import numpy as np
 import pytest
 
-from kcv import inference
-from kcv.artifact import load
 from kcv.config import Config
 from kcv.errors import DataError, OutputError
-from kcv.training import Run, train
-from kcv.training.callbacks import Checkpoint, Diverged, FiniteLoss, Report
+from kcv.inference import outputs
+from kcv.inference.opening import load
+from kcv.tasks.train import train
+from kcv.training.callbacks.checkpoint import Checkpoint
+from kcv.training.callbacks.progress_logger import Report
+from kcv.training.callbacks.terminate_on_nan import Diverged, FiniteLoss
+from kcv.training.run_folder import Run
 
 Configure = Callable[..., Config]
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,8 +169,8 @@ def test_a_validation_that_is_no_number_goes_back(configure: Configure, spoilt: 
 def test_answers_that_are_no_numbers_in_the_end_are_one_line(
     configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logits = inference.logits
-    monkeypatch.setattr(inference, "logits", lambda *args, **named: logits(*args, **named) * np.float32("inf"))
+    logits = outputs.logits
+    monkeypatch.setattr(outputs, "logits", lambda *args, **named: logits(*args, **named) * np.float32("inf"))
     with pytest.raises(Diverged, match="answers to 24 of 24 pictures are no numbers"):
         train(configure(epochs=1))
 

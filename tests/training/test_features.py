@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 import torch
 
-from kcv import data, leftovers, models
+from kcv.common import leftovers
 from kcv.config import Config
+from kcv.data import loading
 from kcv.data.dataset import Dataset
-from kcv.distributed import ALONE
+from kcv.distributed.group import ALONE
+from kcv.models import registry
 from kcv.models.backbone import Backbone
 from kcv.training import feature_files, features
 from kcv.training.features import FeatureStore
@@ -40,14 +42,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
-    return Backbone.of(models.build(Config.load(**{"model.width": 0.125}).model, 16, 3, pixels))
+    return Backbone.of(registry.build(Config.load(**{"model.width": 0.125}).model, 16, 3, pixels))
 
 
 class Case:
     """A store and the batches that it is asked for."""
 
     def __init__(self, config: Config, backbone: Backbone, identity: str = "one") -> None:
-        self.dataset: Dataset = data.load(config.data)
+        self.dataset: Dataset = loading.load(config.data)
         self._opened = open_batches(config, self.dataset, "cpu")
         self.batches: Batches = self._opened.__enter__()
         self.store = FeatureStore(backbone.features(), config, (identity,), "cpu", config.train.epochs)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from kcv import data
-from kcv.artifact import load
 from kcv.config import Config
-from kcv.training import train
-from kcv.training.callbacks import FreshStatistics
+from kcv.data import loading
+from kcv.inference.opening import load
+from kcv.tasks.train import train
 from kcv.training.callbacks import statistics as fresh
+from kcv.training.callbacks.statistics import FreshStatistics
 
 Configure = Callable[..., Config]
 ONE_STEP: dict[str, Any] = {"batch_size": 96, "epochs": 6, "lr": 5e-3, "calibrate": False}
@@ -36,7 +36,7 @@ def test_the_statistics_are_those_of_the_weights_that_are_kept(options: dict[str
     for layer in layers:
         assert layer.momentum == 0.9
         layer.momentum = 0.0
-    pictures = data.load(Config.load(run.directory / "config.yaml").data).train.pixels
+    pictures = loading.load(Config.load(run.directory / "config.yaml").data).train.pixels
     with torch.no_grad():
         model(torch.from_numpy(np.asarray(pictures)), training=True)
     tolerance = 0.05 if options.get("precision") else 1e-3

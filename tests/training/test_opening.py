@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from kcv import cli
+from kcv.cli import main
 from kcv.errors import DataError
-from kcv.training import Run, train
-from kcv.training.opening import _note_resumption
+from kcv.tasks.train import train
+from kcv.training.run_folder import Run
+from kcv.training.run_setup import _note_resumption
 
 
 def test_each_resumption_is_noted(tmp_path: Path) -> None:
@@ -44,11 +45,11 @@ def test_odd_resumptions_are_left_out(tmp_path: Path) -> None:
 
 def test_a_finished_run_is_not_trained_on(trained_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", f"--resume={trained_run.directory}"]
-    assert cli.main([*words, "--epochs=9"]) == 2
+    assert main([*words, "--epochs=9"]) == 2
     said = capsys.readouterr().err
     assert "train.epochs: received 9, but the run has ended with 4" in said
     assert f"--model.weights={trained_run.model_path}" in said
-    assert cli.main([*words, "--epochs=4", "--data.workers=3"]) == 0  # what changes nothing may change
+    assert main([*words, "--epochs=4", "--data.workers=3"]) == 0  # what changes nothing may change
 
 
 @pytest.mark.parametrize(

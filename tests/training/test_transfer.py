@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from small_networks import FEATURES, small_networks
 
-from kcv import artifact, evaluate, models
+from kcv import artifact, evaluate
 from kcv.config import Config
-from kcv.training import Run, train
-from kcv.training import trainer as training
-from kcv.training.callbacks import BestModel
+from kcv.inference import opening
+from kcv.models import registry
+from kcv.tasks.train import train
+from kcv.training.callbacks.best import BestModel
+from kcv.training.run_folder import Run
 
 Configure = Callable[..., Config]
 SMALL = {"data.image_size": 32, "model.weights": "none"}
@@ -32,14 +34,14 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def start(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, np.ndarray]]:
     """Collects the weights that models are built with."""
     seen: list[dict[str, np.ndarray]] = []
-    build = models.build
+    build = registry.build
 
     def watched(*args: Any, **kwargs: Any) -> keras.Model:
         model = build(*args, **kwargs)
         seen.append(weights(model))
         return model
 
-    monkeypatch.setattr(training.models, "build", watched)
+    monkeypatch.setattr(registry, "build", watched)
     return seen
 
 
@@ -49,12 +51,12 @@ def weights(model: keras.Model) -> dict[str, np.ndarray]:
 
 def moved(run: Run, start: list[dict[str, np.ndarray]]) -> set[str]:
     """Returns the layers whose weights or statistics differ from how they began, by one bit or more."""
-    after = weights(artifact.load(run.model_path).keras_model)
+    after = weights(opening.load(run.model_path).keras_model)
     return {path.split("/")[0] for path, before in start[-1].items() if not np.array_equal(before, after[path])}
 
 
 def norms(path: Path) -> set[str]:
-    model = artifact.load(path).keras_model
+    model = opening.load(path).keras_model
     return {layer.name for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
 
 
@@ -108,7 +110,7 @@ def test_kept_and_fresh_features_train_the_same_head(configure: Configure, tmp_p
     fresh = train(configure(**options, **{"output_dir": str(tmp_path / "fresh")}))
     for a, b in zip(kept.history, fresh.history, strict=True):
         assert [a[key] for key in ("loss", "val_loss")] == pytest.approx([b[key] for key in ("loss", "val_loss")])
-    for a, b in zip(*(artifact.load(run.model_path).keras_model.get_weights() for run in (kept, fresh)), strict=True):
+    for a, b in zip(*(opening.load(run.model_path).keras_model.get_weights() for run in (kept, fresh)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
@@ -175,5 +177,5 @@ def test_a_best_epoch_of_the_first_stage_is_told_as_what_it_was(
     run = train(configure(epochs=2, lr=5e-3, **{"model.unfreeze_after": 1, "model.weights": "none"}))
     assert run.best_epoch == 1
     assert moved(run, start) == {"logits"}
-    model = artifact.load(run.model_path).keras_model
+    model = opening.load(run.model_path).keras_model
     assert artifact.read_info(run.model_path).parameters["trainable"] == model.get_layer("logits").count_params()

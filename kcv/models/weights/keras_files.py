@@ -11,9 +11,11 @@ import h5py
 import keras
 import numpy as np
 
-from kcv import artifact, untrusted
+from kcv import artifact
 from kcv.artifact.weights import check_datasets
+from kcv.common import untrusted
 from kcv.errors import ArtifactError, WeightsError, first_line
+from kcv.inference import opening
 from kcv.models.inputs import Normalisation
 from kcv.models.transfer import variants
 from kcv.models.weights.pretrained import Arrays, Pretrained
@@ -51,7 +53,7 @@ def _own(path: Path, name: str) -> Pretrained:
         raise WeightsError(f"{path}: holds a {info.model_name}, not a {name}.")
     if info.variant not in variants(name):
         raise WeightsError(f"{path}: holds {name} in a variant that this kcv does not know, {info.variant!r}.")
-    model = artifact.load(path, device="cpu").keras_model
+    model = opening.load(path, device="cpu").keras_model
     normalise = next((layer for layer in model.layers if layer.name == "normalise"), None)
     if normalise is None:
         raise WeightsError(f"{path}: has no layer normalise: it does not hold a {name} of kcv's.")
@@ -68,7 +70,7 @@ def _foreign(path: Path, name: str) -> Pretrained:
     """Reads a `.keras` file that another program wrote: a network of keras.applications, alone or within a model."""
     _application_of(name, path)
     try:
-        model = artifact.load_keras(path, device="cpu")
+        model = opening.load_keras(path, device="cpu")
     except ArtifactError as error:
         raise WeightsError(str(error)) from error
     names = {layer.name for layer in model.layers}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kcv import untrusted
+from kcv.common import untrusted
 from kcv.errors import KcvError, WeightsError, first_line
 from kcv.models.weights import checkpoint
 

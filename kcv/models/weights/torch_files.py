@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kcv.common.text import plain
 from kcv.errors import WeightsError, first_line
 from kcv.models.head import LOGITS
 from kcv.models.weights import state_dict
 from kcv.models.weights.pretrained import Pretrained
-from kcv.names import plain
 
 _BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # of EfficientNet-B0's seven stages
 

@@ -6,13 +6,7 @@ from collections.abc import Mapping
 
 from keras import layers
 
-from kcv.native.layers.activations import (
-    lower_activation,
-    lower_elu,
-    lower_leaky_relu,
-    lower_relu,
-    lower_softmax,
-)
+from kcv.native.layers.activations import lower_activation, lower_elu, lower_leaky_relu, lower_relu, lower_softmax
 from kcv.native.layers.convolution import lower_conv2d, lower_dense, lower_depthwise_conv2d
 from kcv.native.layers.dropout import lower_dropout
 from kcv.native.layers.lowered import Lowering

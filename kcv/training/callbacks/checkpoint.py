@@ -7,18 +7,11 @@ from typing import Any, Protocol
 
 import keras
 
-from kcv.distributed import ALONE, Group
+from kcv.distributed.group import ALONE, Group
 from kcv.training.callbacks.best import BestModel
-from kcv.training.resume import (
-    State,
-    Stopping,
-    Writer,
-    capture,
-    restore,
-    restore_generators,
-    restore_metrics,
-)
-from kcv.training.resume.state import Remembering
+from kcv.training.resume.state import Remembering, State, capture, restore, restore_generators, restore_metrics
+from kcv.training.resume.stop_request import Stopping
+from kcv.training.resume.writer import Writer
 
 _STOP, _WRITE = 1, 2
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from kcv.data.batches import TrainingBatches
-from kcv.distributed import Group
+from kcv.distributed.group import Group
 from kcv.native.statistics import re_estimate, share_of_beginning
 
 _FADED = 1e-3

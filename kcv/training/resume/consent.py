@@ -10,12 +10,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from kcv import untrusted
-from kcv.artifact import LoadedModel
+from kcv.common import untrusted
+from kcv.common.download import is_url
+from kcv.common.text import plain
 from kcv.config import Config
-from kcv.download import is_url
 from kcv.errors import ArtifactError, UsageError
-from kcv.names import plain
+from kcv.inference.keras_model import LoadedModel
 from kcv.tracking import config_without_credentials, stays_inside
 from kcv.training.resume import seal
 from kcv.training.resume.record import Record

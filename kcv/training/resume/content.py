@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kcv.common.untrusted import first_problem, refusing
 from kcv.config import Config
 from kcv.errors import DataError
 from kcv.training.resume.record import Record
 from kcv.training.resume.state import State, own_names
 from kcv.training.stages import Stage, plan
-from kcv.untrusted import first_problem, refusing
 
 COLUMNS: Final = (
     "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images_per_second",

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kcv.common.untrusted import is_link
 from kcv.errors import OutputError
-from kcv.untrusted import is_link
 
 try:
     import fcntl

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kcv.common.files import write_json
+from kcv.common.untrusted import read
 from kcv.config import Config
 from kcv.data.dataset import Dataset
 from kcv.errors import ConfigError, DataError, DeviceError, KcvError, first_line
-from kcv.files import write_json
 from kcv.tracking import Tracker, config_without_credentials
 from kcv.training.resume import seal
-from kcv.untrusted import read
 
 _log = logging.getLogger(__name__)
 

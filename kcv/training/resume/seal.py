@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from kcv.download import cache_dir
+from kcv.common.download import cache_dir
+from kcv.common.untrusted import read_bytes
 from kcv.errors import KcvError, OutputError
-from kcv.untrusted import read_bytes
 
 _KEY_BYTES: Final = 32
 _OWNER_ALONE: Final = 0o600

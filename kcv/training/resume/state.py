@@ -14,7 +14,7 @@ from keras.src.random.seed_generator import global_seed_generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kcv.distributed import Group
+from kcv.distributed.group import Group
 from kcv.errors import KcvError
 
 _GENERATORS = ("torch", "cuda/")

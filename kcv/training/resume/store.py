@@ -24,11 +24,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from kcv.common.files import atomic
+from kcv.common.untrusted import inside, opened, refusing
 from kcv.errors import DataError
-from kcv.files import atomic
 from kcv.training.resume.manifest import Manifest
 from kcv.training.resume.state import State
-from kcv.untrusted import inside, opened, refusing
 
 _log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from kcv.cli import main
-from kcv.data import kerascv
+from kcv.data.augment import keras_cv
 
 ROOT = Path(__file__).resolve().parents[3]
-with_extra = pytest.mark.skipif(not kerascv.installed(), reason="needs the extra kcv[kerascv]")
+with_extra = pytest.mark.skipif(not keras_cv.installed(), reason="needs the extra kcv[kerascv]")
 with_triton = pytest.mark.skipif(find_spec("triton") is None, reason="torch came without triton: nothing can clash")
 
 
@@ -24,7 +24,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 def test_without_the_extra_one_line_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(kerascv, "find_spec", lambda name: None)
+    monkeypatch.setattr(keras_cv, "find_spec", lambda name: None)
     folder = tmp_path / "run"
     words = ["--augment.library=keras_cv", "--augment.layers=[CutMix]", "--tracking=none", f"--output_dir={folder}"]
     assert main(["train", "--data=digits", *words]) == 2
@@ -38,7 +38,7 @@ def test_training_without_it_imports_none_of_it() -> None:
     code = """
 import sys, numpy as np
 import kcv, keras
-from kcv.data import tf_pipeline
+from kcv.data.loading import tf_pipeline
 from kcv.data.batches import TrainingBatches
 assert not {"tensorflow", "keras_cv"} & sys.modules.keys()
 """
@@ -50,7 +50,7 @@ assert not {"tensorflow", "keras_cv"} & sys.modules.keys()
 def test_keras_comes_before_tensorflow_even_after_torch() -> None:
     code = """
 import sys, kcv, torch
-from kcv.data.kerascv import open_kerascv
+from kcv.data.augment.keras_cv import open_kerascv
 library = open_kerascv()
 order = list(sys.modules)
 assert order.index("torch") < order.index("keras") < order.index("tensorflow") < order.index("keras_cv")
@@ -78,7 +78,7 @@ def test_an_order_that_would_end_the_process_is_refused_in_one_line() -> None:
 import os
 os.environ["KERAS_BACKEND"], os.environ["TF_CPP_MIN_LOG_LEVEL"] = "tensorflow", "3"
 import tensorflow
-from kcv.data.kerascv import open_kerascv
+from kcv.data.augment.keras_cv import open_kerascv
 from kcv.errors import ConfigError
 try:
     open_kerascv()
@@ -98,7 +98,7 @@ import random, kcv, keras, numpy as np, torch
 def states():
     return repr((random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()))
 before = states()
-from kcv.data.tf_pipeline import Pipeline
+from kcv.data.augment.tf_pipeline import Pipeline
 Pipeline([{"name": "RandAugment"}, {"name": "CutMix"}], 16, 3, "cpu")
 assert states() == before
 """

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from kcv.config import AugmentConfig
-from kcv.data import kerascv
+from kcv.data.augment import keras_cv
+from kcv.data.augment.tf_pipeline import Pipeline, Plain
 from kcv.data.batches import TrainingBatches
 from kcv.data.dataset import Pictures, Samples
 from kcv.data.order import Share
-from kcv.data.tf_pipeline import Pipeline, Plain
 from kcv.errors import ConfigError
 
-pytestmark = pytest.mark.skipif(not kerascv.installed(), reason="needs the extra kcv[kerascv]")
+pytestmark = pytest.mark.skipif(not keras_cv.installed(), reason="needs the extra kcv[kerascv]")
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "Grayscale": {"output_channels": 3},
@@ -74,7 +74,7 @@ def pipeline() -> Pipeline:
 
 
 def names() -> list[str]:
-    return kerascv.layer_names(kerascv.open_kerascv()) if kerascv.installed() else []
+    return keras_cv.layer_names(keras_cv.open_kerascv()) if keras_cv.installed() else []
 
 
 def test_the_layers_are_those_that_were_tried() -> None:

@@ -20,7 +20,7 @@ CHANGED = "photos has changed since the model was trained on it"
 @pytest.fixture
 def run(configure: Callable[..., Config], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run of this user, on images that a relative path names, of which one is then removed."""
-    from kcv.training import train
+    from kcv.tasks.train import train
 
     shutil.copytree(pictures, tmp_path / "photos")
     monkeypatch.chdir(tmp_path)

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from kcv import cli
+from kcv.cli import main
 from kcv.config import Config
 from kcv.errors import OutputError, UsageError
 from kcv.tracking import NoTracker, stays_inside
-from kcv.training.resume import Record, require_named
+from kcv.training.resume.consent import require_named
+from kcv.training.resume.record import Record
 from kcv.training.resume.seal import is_own, signature
-from kcv.training.run import RunFolder
+from kcv.training.run_folder import RunFolder
 
 SERVER = "http://tracker.example:5000"
 
@@ -110,7 +111,7 @@ def test_the_command_line_refuses_a_strangers_run_in_one_line(
     began(tmp_path / "run", tracking=SERVER)
     monkeypatch.setenv("KCV_CACHE_DIR", str(tmp_path / "another user"))
     for more in ([], ["--data.workers=0"]):
-        assert cli.main(["train", f"--resume={tmp_path / 'run'}", *more]) == 2
+        assert main(["train", f"--resume={tmp_path / 'run'}", *more]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "names the tracking store" in line and "--tracking=none" in line
 

@@ -19,9 +19,12 @@ from made_states import PLAN, STEPS, made_state
 
 from kcv.config import Config
 from kcv.errors import DataError
-from kcv.training import train
-from kcv.training.callbacks import Checkpoint
-from kcv.training.resume import CheckpointStore, Plan, Record, State
+from kcv.tasks.train import train
+from kcv.training.callbacks.checkpoint import Checkpoint
+from kcv.training.resume.content import Plan
+from kcv.training.resume.record import Record
+from kcv.training.resume.state import State
+from kcv.training.resume.store import CheckpointStore
 from kcv.training.stages import Stage
 
 Plain = dict[str, Any]

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from warm import Child, WarmPython
 
-from kcv.artifact import load
-from kcv.reporting import read_history
+from kcv.inference.opening import load
+from kcv.reporting.records import read_history
 
 KILLS = int(os.environ.get("KCV_KILLS", "2"))
 TIMED = ("seconds", "images_per_second")

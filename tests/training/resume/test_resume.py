@@ -20,14 +20,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from kcv import artifact, data, evaluate
-from kcv.artifact import load
+from kcv import artifact, evaluate
 from kcv.config import Config
-from kcv.data import kerascv, parquet
+from kcv.data import loading
+from kcv.data.augment import keras_cv
+from kcv.data.sources import parquet
 from kcv.errors import ConfigError, DataError, DeviceError, KcvError, OutputError, UsageError
-from kcv.training import Run, train
-from kcv.training.callbacks import Checkpoint
-from kcv.training.resume import CheckpointStore, Record, lock
+from kcv.inference.opening import load
+from kcv.tasks.train import train
+from kcv.training.callbacks.checkpoint import Checkpoint
+from kcv.training.resume import lock
+from kcv.training.resume.record import Record
+from kcv.training.resume.store import CheckpointStore
+from kcv.training.run_folder import Run
 
 Configure = Callable[..., Config]
 
@@ -87,7 +92,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "streamed": {"data.memory_budget_mb": 0, "data.workers": 1},
 }  # fmt: skip
 KERAS_CV = {"augment.library": "keras_cv", "augment.layers": [{"name": "RandAugment", "magnitude": 0.3}, "CutMix"]}
-EXTRA = pytest.mark.skipif(not kerascv.installed(), reason="needs the extra kcv[kerascv]")
+EXTRA = pytest.mark.skipif(not keras_cv.installed(), reason="needs the extra kcv[kerascv]")
 
 
 CASES = [pytest.param(v, id=name, marks=() if "all of" in name else pytest.mark.full) for name, v in VARIANTS.items()]
@@ -314,7 +319,7 @@ def test_a_run_among_its_own_pictures_goes_on_and_is_evaluated(
     shutil.copytree(run.directory / "evaluation", "mlartifacts/1/0a/artifacts")
     Path("mlflow.db").touch()
     assert evaluate(run.model_path).metrics == run.metrics
-    source = data.open_source(".")
+    source = loading.open_source(".")
     assert source.class_names == ("centre", "left", "top")
     assert source.fingerprint == artifact.read_info(run.model_path).data_fingerprint
     assert source.understood is not None

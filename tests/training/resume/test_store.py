@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from kcv.errors import DataError, OutputError
-from kcv.training.resume import CheckpointStore, State, Writer
+from kcv.training.resume.state import State
+from kcv.training.resume.store import CheckpointStore
+from kcv.training.resume.writer import Writer
 
 
 def state(step: int, best: int = 0) -> State:

@@ -1,0 +1,234 @@
+"""One file from the network into a cache: whole, checked, or not there at all."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import hashlib
+import http.client
+import logging
+import os
+import shutil
+import stat
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+from kcv.common.files import atomic, expanded, home
+from kcv.common.untrusted import refusing
+from kcv.errors import DataError, OutputError, first_line
+
+_log = logging.getLogger(__name__)
+
+_CHUNK = 2**20
+_TIMEOUT = 30.0  # seconds without a byte
+_MOST_BYTES = 2**31
+
+
+class Bar(Protocol):
+    """Where progress is shown; `kcv.common.progress.Progress` is one."""
+
+    def advance(self, n: int = ...) -> None:
+        """Counts n more units."""
+
+
+OpenBar: TypeAlias = Callable[[int, str, str], AbstractContextManager[Bar]]
+"""Makes a bar from (total, label, unit)."""
+
+
+def cache_dir() -> Path:
+    """Returns KCV_CACHE_DIR, else kcv below XDG_CACHE_HOME, else ~/.cache/kcv, which need not exist.
+
+    Raises:
+        OutputError: there is no home folder, and no temporary one can be made in its place.
+    """
+    if own := os.environ.get("KCV_CACHE_DIR"):
+        return expanded(own)
+    if own := os.environ.get("XDG_CACHE_HOME"):
+        return expanded(own) / "kcv"
+    folder = home()
+    return folder / ".cache" / "kcv" if folder is not None else _temporary_cache()
+
+
+@functools.cache
+def _temporary_cache() -> Path:
+    """Returns the cache of a user without a home, who may share the folder of temporary files with others."""
+    folder = Path(tempfile.gettempdir(), f"kcv-cache-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700)
+    try:
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077 and found.st_uid == os.getuid():
+            return folder
+    except (OSError, AttributeError):
+        pass
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="kcv-cache-"))  # another user has taken the name
+    except OSError as error:
+        raise OutputError(
+            f"there is no home folder, and no temporary one can be made: {error.strerror}; set KCV_CACHE_DIR"
+        ) from None
+    return folder
+
+
+def is_url(named: str | Path) -> bool:
+    """Whether the user named something by a URL."""
+    return isinstance(named, str) and "://" in named
+
+
+def writable(folder: Path) -> Path:
+    """Returns a folder for files that only save time, made if need be; another one for this process where it must be.
+
+    A cache that cannot be written to is no reason to stop: what would go there goes to a temporary folder, which is
+    removed when the process ends, and one line says so.
+
+    Raises:
+        OutputError: nothing can be written anywhere.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        reason = error.strerror or error
+    try:
+        other = Path(tempfile.mkdtemp(prefix="kcv-cache-"))
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {reason}; nor elsewhere: {error.strerror or error}") from None
+    atexit.register(shutil.rmtree, other, ignore_errors=True)
+    _log.warning("cache      cannot write to %s: %s; downloads are kept for this run alone", folder, reason)
+    return other
+
+
+def has_checksum(path: Path, checksum: str) -> bool:
+    """Tells whether a file has a checksum (`sha256:...` or `md5:...`, hex)."""
+    algorithm, _, expected = checksum.partition(":")
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest() == expected
+
+
+def download(url: str, path: Path, *, checksum: str, size: int | None = None, open_bar: OpenBar | None = None) -> None:
+    """Downloads `url` to `path` if its checksum is right; otherwise `path` is as it was before.
+
+    Args:
+        url: what to get.
+        path: the file to make; its folder is made where it is missing.
+        checksum: of the file: `sha256:` or, where its publisher gives no other, `md5:`, and hex digits.
+        size: of the file, bytes; None: as the server says.
+        open_bar: makes the bar that counts bytes; None shows nothing.
+
+    Raises:
+        DataError: no connection, the server says no, the transfer breaks off, or another file came.
+        OutputError: `path` cannot be written.
+    """
+    algorithm, _, expected = checksum.partition(":")
+    digest = hashlib.new(algorithm)
+    received = 0
+    with (
+        _answer(url) as response,
+        atomic(path) as temporary,
+        temporary.open("wb") as target,
+    ):
+        told = response.headers.get("Content-Length") or ""
+        size = size or (int(told) if told.isdecimal() else 0)
+        with open_bar(size, f"downloading {path.name}", "bytes") if open_bar else nullcontext() as bar:
+            for chunk in _chunks(response, size or _MOST_BYTES, url):
+                digest.update(chunk)
+                received += len(chunk)
+                target.write(chunk)
+                if bar is not None:
+                    bar.advance(len(chunk))
+        if digest.hexdigest() != expected:
+            raise DataError(
+                f"{url}: what came is not the expected file ({received:,} of {size:,} bytes, "
+                f"{algorithm} {digest.hexdigest()[:16]}... instead of {expected[:16]}...); nothing was kept."
+            )
+
+
+def fetch(url: str, *, most: int, seconds: float) -> bytes:
+    """Returns a small file that the user names, of which no checksum is known.
+
+    Args:
+        url: http or https; what begins as https stays it.
+        most: bytes that it may have.
+        seconds: that it may take in all.
+
+    Raises:
+        DataError: another kind of URL, or one with a password; no connection, the server says no, or sends too much or
+            too slowly.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        secret = parts.username is not None or parts.password is not None
+    except ValueError as error:
+        raise DataError(f"{url}: is no URL ({first_line(error)}).") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise DataError(f"{url}: only URLs of http and https are read; download the file first.")
+    if secret:
+        raise DataError("a URL holds a name or a password; download the file first.")
+    end, content = time.monotonic() + seconds, bytearray()
+    plain = urllib.parse.quote(url, safe=":/?#[]@!$&'()*+,;=%")  # a name as a browser shows it
+    with refusing(url, DataError, "cannot be downloaded"), _telling_of(url):
+        response = _OPENER.open(plain, timeout=min(seconds, _TIMEOUT))
+    with response, refusing(url, DataError, "cannot be downloaded"), _telling_of(url):
+        while chunk := response.read1(min(_CHUNK, most + 1 - len(content))):
+            content += chunk
+            if len(content) > most:
+                raise DataError(f"{url} cannot be downloaded (it is larger than {most:,} bytes).")
+            if time.monotonic() > end:
+                raise DataError(f"{url} cannot be downloaded (it takes longer than {seconds:g} seconds).")
+        if response.length:
+            raise DataError(f"{url} cannot be downloaded (it broke off, {response.length:,} bytes are missing).")
+    return bytes(content)
+
+
+class _StaysEncrypted(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection from https to anything else: what is asked for would be sent in clear."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        kind = urllib.parse.urlsplit(newurl).scheme
+        if kind != "https" and (kind != "http" or req.type == "https"):
+            raise urllib.error.URLError(f"it leads to {newurl[:100]}, which is not read")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+_OPENER = urllib.request.build_opener(_StaysEncrypted)
+
+
+@contextmanager
+def _answer(url: str) -> Iterator[Any]:
+    with _telling_of(url):
+        response = urllib.request.urlopen(url, timeout=_TIMEOUT)
+    with response:
+        yield response
+
+
+def _chunks(response: Any, size: int, url: str) -> Iterator[bytes]:
+    """Yields what the server sends, at most `size` + 1 bytes: an endless answer must not fill the disk."""
+    left = size + 1
+    while left:
+        with _telling_of(url):
+            chunk = response.read(min(_CHUNK, left))
+        if not chunk:
+            return
+        left -= len(chunk)
+        yield chunk
+
+
+@contextmanager
+def _telling_of(url: str) -> Iterator[None]:
+    """Turns the network's errors into a DataError; those of writing are none of its business."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
+        reason = getattr(error, "reason", None) or error
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
+        raise DataError(f"{url} cannot be downloaded ({' '.join(str(reason).split())}).") from error

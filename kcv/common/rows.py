@@ -1,0 +1,111 @@
+"""Rows of predictions written to a file as they come: CSV, JSON lines or Parquet, chosen by the suffix."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from kcv.common.files import atomic, csv_writer
+from kcv.errors import UsageError, nearest
+
+UNSURE = "unsure"
+"""The label of a row whose confidence is below the model's threshold."""
+
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+_PARQUET_ROWS = 4096  # rows of one row group
+
+
+class RowWriter(Protocol):
+    """Takes rows one at a time."""
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Adds a row."""
+
+
+def check_suffix(path: Path) -> None:
+    """Raises UsageError where the file's suffix is of no known format."""
+    if path.suffix.lower() not in SUFFIXES:
+        hint = nearest(path.suffix.lower(), SUFFIXES)
+        raise UsageError(f"--output: received {str(path)!r}, allowed: a name that ends in {', '.join(SUFFIXES)}.{hint}")
+
+
+@contextmanager
+def open_rows(path: Path, columns: Sequence[str]) -> Iterator[RowWriter]:
+    """Opens a file for rows; it appears under its name when the block ends well, and not at all otherwise.
+
+    Args:
+        path: its suffix chooses the format.
+        columns: of the table. JSON lines hold the key `probabilities` as well, where a row has it.
+
+    Raises:
+        UsageError: the suffix is unknown.
+        OutputError: the place cannot be written to.
+    """
+    check_suffix(path)
+    suffix = path.suffix.lower()
+    with atomic(path) as temporary:
+        if suffix == ".parquet":
+            with _parquet(temporary, columns) as parquet:
+                yield parquet
+        else:
+            # A file name that is not UTF-8 arrives as lone surrogates. CSV gets its bytes back as they are on disk; in
+            # JSON the backslash escape of a surrogate reads back as the same name.
+            errors = "surrogateescape" if suffix == ".csv" else "backslashreplace"
+            with temporary.open("w", encoding="utf-8", errors=errors, newline="") as stream:
+                yield _CsvRows(stream, columns) if suffix == ".csv" else _JsonRows(stream, columns)
+
+
+class _CsvRows:
+    def __init__(self, stream: TextIO, columns: Sequence[str]) -> None:
+        self._columns = columns
+        self._write = csv_writer(stream)
+        self._write(columns)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        self._write(row.get(column) for column in self._columns)
+
+
+class _JsonRows:
+    def __init__(self, stream: TextIO, columns: Sequence[str]) -> None:
+        self._stream = stream
+        self._columns = (*columns, "probabilities")
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        values = {key: row[key] for key in self._columns if key in row}
+        self._stream.write(json.dumps(values, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def _parquet(path: Path, columns: Sequence[str]) -> Iterator[RowWriter]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = pa.schema([(name, pa.float64() if name.startswith("confidence") else pa.string()) for name in columns])
+
+    class Rows:
+        def __init__(self, writer: Any) -> None:
+            self.writer = writer
+            self.held: list[Mapping[str, Any]] = []
+
+        def write(self, row: Mapping[str, Any]) -> None:
+            self.held.append({key: _utf8(value) for key, value in row.items() if key in schema.names})
+            if len(self.held) >= _PARQUET_ROWS:
+                self.flush()
+
+        def flush(self) -> None:
+            if self.held:
+                self.writer.write_table(pa.Table.from_pylist(self.held, schema=schema))
+                self.held = []
+
+    with parquet.ParquetWriter(path, schema) as writer:
+        rows = Rows(writer)
+        yield rows
+        rows.flush()
+
+
+def _utf8(value: Any) -> Any:
+    """Marks what is not UTF-8 in a text: Parquet has no way to hold it."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if isinstance(value, str) else value

@@ -1,0 +1,172 @@
+"""Random changes to whole batches of training pictures, on the device they are on, drawn for each picture apart.
+
+torchvision.transforms.v2 draws one set of parameters a call: on a batch all pictures would share one crop. Called for
+each picture apart it is slow (crop, flip and a blanked square at 32 px, batch 256, one core: 7,000 pictures/s against
+100,000 here). So these are written as index arithmetic and masks, without a loop over pictures.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kcv.config import AugmentConfig
+from kcv.data.augment.color import jitter
+from kcv.data.augment.mix import inside, mix
+from kcv.data.augment.rng import Chance
+from kcv.errors import ConfigError
+
+GREY = 128
+"""What blanked pixels become: mid-grey, which the model's normalisation maps to about zero."""
+
+ERASED_AREA = (0.02, 0.33)
+"""Part of the picture that random erasing blanks (Zhong et al. 2017, arXiv 1708.04896; as in torchvision)."""
+ERASED_RATIO = (0.3, 3.3)
+"""Height over width of the erased rectangle, log-uniform (same source)."""
+_ERASING_TRIES = 10  # as in torchvision: of so many rectangles, the first that fits is taken
+
+
+class Augment:
+    """The configured augmentation of one training set.
+
+    Order: crop and flip (one gather), colour, cutout and random erasing (one fill), then mixup or cutmix.
+
+    Args:
+        config: what to do; the defaults do nothing.
+        image_size: side of the pictures, px.
+        seed: decides which way a picture faces first where `flip` is `alternating`.
+
+    Raises:
+        ConfigError: a padding or square that does not fit pictures of this size.
+    """
+
+    def __init__(self, config: AugmentConfig, *, image_size: int, seed: int) -> None:
+        problems = []
+        if config.crop_padding >= image_size:
+            # Reflection repeats no edge pixel: beyond size - 1 there is nothing left to mirror.
+            problems.append(
+                f"augment.crop_padding={config.crop_padding} is too much for pictures of {image_size} px: "
+                f"use 0 to {image_size - 1}"
+            )
+        if config.cutout > image_size:
+            problems.append(
+                f"augment.cutout={config.cutout} is larger than the pictures of {image_size} px: use 0 to {image_size}"
+            )
+        if problems:
+            raise ConfigError(problems)
+        self._config = config
+        self._seed = seed
+
+    def __call__(
+        self, images: Tensor, targets: Tensor, *, chance: Chance, indices: Tensor, epoch: int
+    ) -> tuple[Tensor, Tensor]:
+        """Augments one batch; the arguments stay untouched.
+
+        Args:
+            images: uint8 [b, size, size, 3].
+            targets: float32 [b, classes].
+            chance: of this batch, on the device of `images`.
+            indices: int64 [b], each picture's position in the training set.
+            epoch: counted from 0.
+
+        Returns:
+            Images of the same shape, uint8 or, after mixup, float32 in 0 to 255; targets, mixed where the images are.
+        """
+        config = self._config
+        if config.crop_padding or config.flip != "none":
+            images = self._crop_and_flip(images, chance, indices, epoch)
+        if config.color_jitter or config.hue:
+            images = jitter(images, config.color_jitter, config.hue, chance)
+        if config.cutout or config.random_erasing:
+            images = self._blank(images, chance)
+        if config.mixup or config.cutmix:
+            images, targets = mix(images, targets, config.mixup, config.cutmix, chance)
+        return images, targets
+
+    def _crop_and_flip(self, images: Tensor, chance: Chance, indices: Tensor, epoch: int) -> Tensor:
+        padding, flip = self._config.crop_padding, self._config.flip
+        down, right = chance.integers(-padding, padding + 1, 2)[..., None]
+        if flip == "alternating":
+            mirrored = first_flip(indices, self._seed) ^ bool(epoch % 2)
+        elif flip == "random":
+            mirrored = chance.integers(0, 2, 1)[0] == 1
+        else:
+            mirrored = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        return shift_and_flip(images, down, right, mirrored[:, None])
+
+    def _blank(self, images: Tensor, chance: Chance) -> Tensor:
+        config, size = self._config, images.shape[1]
+        blank = torch.zeros((), dtype=torch.bool, device=images.device)
+        if config.cutout:
+            # The centre lies anywhere, so a square may hang over the border (DeVries & Taylor 2017, arXiv 1708.04552:
+            # better than always whole squares).
+            centre = chance.integers(0, size, 2)
+            top, left = centre - config.cutout // 2
+            blank = blank | inside(top, top + config.cutout, left, left + config.cutout, size)
+        if config.random_erasing:
+            blank = blank | inside(*erasing_boxes(size, config.random_erasing, chance), size)
+        return images.masked_fill(blank, GREY)
+
+
+def shift_and_flip(images: Tensor, down: Tensor, right: Tensor, mirrored: Tensor) -> Tensor:
+    """Moves each picture's window over its mirror-padded surroundings, then flips it left to right: one gather.
+
+    Args:
+        images: [b, size, size, c].
+        down: int64 [b, 1], rows that the window moves down (-size < down < size).
+        right: int64 [b, 1], columns that it moves right.
+        mirrored: bool [b, 1].
+
+    Returns:
+        A tensor like `images`; equal to cutting from `reflect`-padded pictures.
+    """
+    count, size, _, channels = images.shape
+    last = size - 1
+    axis = torch.arange(size, device=images.device)
+    rows = last - (last - (axis + down).abs()).abs()
+    columns = last - (last - (torch.where(mirrored, last - axis, axis) + right).abs()).abs()
+    rows = rows + size * torch.arange(count, device=images.device)[:, None]
+    # Whole pixels of 3 bytes by index_select: on CPU 4 times as fast as images[b, rows, columns].
+    # 32-bit positions, where they suffice, save half the traffic: 1.2 times as fast at 32 px, 1.3 to 1.7 at 224 px.
+    kind = torch.int32 if images.numel() < 2**31 else torch.int64
+    pixels = (rows * size).to(kind)[:, :, None] + columns.to(kind)[:, None, :]
+    return images.reshape(-1, channels).index_select(0, pixels.flatten()).view(images.shape)
+
+
+def first_flip(indices: Tensor, seed: int) -> Tensor:
+    """Returns bool [b]: whether each picture is mirrored in epoch 0, a fixed coin flip of its index and the seed.
+
+    Alternating from there on shows both sides of every picture in every two epochs, which random flips do not (Jordan
+    2024, "94% on CIFAR-10 in 3.29 seconds", arXiv 2404.00498). The hash is splitmix64's finaliser.
+    """
+    start = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    value = (indices + start) * -7046029254386353131  # 0x9E3779B97F4A7C15 as int64; products wrap, as they should
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        # The arithmetic shift brings in sign bits where splitmix64 has zeros.
+        value = (value ^ ((value >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    return (value >> 33) & 1 == 1
+
+
+def erasing_boxes(size: int, probability: float, chance: Chance) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draws the rectangles of random erasing.
+
+    Returns:
+        int64 [count] each: top, bottom, left, right (bottom and right not included); empty where nothing is erased.
+    """
+    drawn = chance.uniform(5, _ERASING_TRIES)
+    area = size * size * (ERASED_AREA[0] + (ERASED_AREA[1] - ERASED_AREA[0]) * drawn[0])
+    low, high = (math.log(ratio) for ratio in ERASED_RATIO)
+    ratio = torch.exp(low + (high - low) * drawn[1])
+    height, width = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
+    fits = (height < size) & (width < size)
+    # argmax gives the first of equal values, on CPU and CUDA alike, only for distinct scores: make them so.
+    score = fits * torch.arange(_ERASING_TRIES, 0, -1, device=chance.device)
+    pick = score.argmax(dim=1, keepdim=True)
+    erase = fits.any(dim=1) & (drawn[2, :, 0] < probability)
+    height, width = (side.gather(1, pick).squeeze(1) * erase for side in (height, width))
+    top = (drawn[3, :, 0] * (size - height + 1)).long().clamp_(max=size)
+    left = (drawn[4, :, 0] * (size - width + 1)).long().clamp_(max=size)
+    return top, top + height, left, left + width

@@ -1,0 +1,1 @@
+"""Which folders of a tree are splits and which are classes."""

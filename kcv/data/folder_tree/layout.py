@@ -1,0 +1,222 @@
+"""Which folders of a tree are splits and which are classes; what could be read two ways is refused.
+
+The rules, in their order:
+
+1. A folder called train, training, val, valid, validation, dev, test, testing, eval or evaluation, in any case, is a
+   split where class folders lie in it. Pictures beside these are left out.
+2. So is one whose name holds such a word (seg_train, test1) where all folders beside it are splits as well, or all of
+   them have a class in common.
+3. Folders that only hold the folder with the splits are passed through (archive/dataset/train), and so is a folder in
+   a split that bears its name (train/train).
+4. A folder called train with nothing but pictures, beside other folders of pictures, is a class. A tree that could be
+   both is refused, and so are splits without class folders; only a test split without them is left out, as its labels
+   are often kept back.
+5. Everything else is class folders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NoReturn
+
+from kcv.common.text import shortened
+from kcv.data.folder_tree.split_folders import MOST_WRAPPED, named_splits, unwrapped
+from kcv.data.folder_tree.split_names import split_of, split_within
+from kcv.data.folder_tree.tree import Tree, join
+from kcv.errors import DataError
+
+EXPECTED: Final = (
+    "expected one folder a class with its pictures, PATH/<class>/*.jpg, or PATH/train|val|test/<class>/*.jpg"
+)
+
+
+@dataclass
+class Layout:
+    """What is what in a tree.
+
+    Attributes:
+        splits: under each split, the place of the folder that holds its class folders; one under `train` where the tree
+            has no splits.
+        flat: whether it has none.
+        without_classes: places of test splits that hold pictures but no classes.
+        notes: what a person should know, in words.
+    """
+
+    splits: Mapping[str, str]
+    flat: bool = False
+    without_classes: Sequence[str] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+def understand(tree: Tree, name: str) -> Layout:
+    """Says which folders of a tree are what.
+
+    Args:
+        tree: of the whole source.
+        name: of the source, for messages.
+
+    Raises:
+        DataError: the tree can be read two ways, or not at all; the message says how to make it clear.
+    """
+    tree.require("")
+    place = ""
+    for _ in range(MOST_WRAPPED):
+        if named := named_splits(tree, place):
+            return _Reading(tree, name, place, named).layout()
+        holding = tree.holding(place)
+        if len(holding) != 1:
+            break
+        place = join(place, holding[0])
+    return _class_folders(tree, name)
+
+
+def _class_folders(tree: Tree, name: str) -> Layout:
+    folders = tree.folders("")
+    if not folders:
+        loose = "holds pictures but no class folders" if tree.folder("").count else "no pictures"
+        raise DataError(f"{name}: {loose}; {EXPECTED}.")
+    _require_no_splits(tree, "", name)
+    layout = Layout({"train": ""}, flat=True)
+    inner = {folder: frozenset(tree.holding(folder)) for folder in tree.holding("")}
+    same = next(iter(inner.values()), frozenset())
+    if len(same) < 2 or any(tree.folder(folder).count for folder in inner):
+        return layout
+    if len(inner) == 1:
+        (only,) = inner
+        layout.notes.append(
+            f"all pictures are below the one folder {only!r}; if the folders in it are the classes, name it: "
+            f"--data=PATH/{only}"
+        )
+    elif len(set(inner.values())) == 1:
+        layout.notes.append(
+            f"all class folders hold the same folders ({_listed(sorted(same))}); if those are the classes, call the "
+            "outer ones train, val and test, or name one of them"
+        )
+    return layout
+
+
+def _require_no_splits(tree: Tree, place: str, name: str) -> None:
+    """Refuses class folders that hold splits: what lies in them would be mixed."""
+    class_folders = [join(place, folder) for folder in tree.holding(place)]
+    for folder in (each for class_folder in class_folders for each in tree.below(class_folder) if each.inner):
+        holding = tree.holding(folder.place)
+        exact = {split_of(each) for each in holding} - {None}
+        within = [split_of(each) or split_within(each) for each in holding]
+        if len(exact) > 1 or (len(set(within)) > 1 and all(within)):
+            raise DataError(
+                f"{name}: the folder {shortened(folder.place)} holds splits ({_listed(holding)}), which would be mixed "
+                f"in one class; {EXPECTED}. If it holds all of the data, name it: --data=PATH/{folder.place}"
+            )
+    tops = [tree.holding(folder) for folder in class_folders]
+    splits = {split_of(each) for inner in tops for each in inner}
+    if len(splits) > 1 and None not in splits and all(tops):
+        raise DataError(f"{name}: the class folders hold splits, which would be mixed; {EXPECTED}.")
+
+
+class _Reading:
+    """A level of a tree on which folders are called like splits.
+
+    Args:
+        tree: of the whole source.
+        name: of the source.
+        place: of the level.
+        named: its folders that are called like splits, and which ones.
+    """
+
+    def __init__(self, tree: Tree, name: str, place: str, named: Mapping[str, str]) -> None:
+        self._tree = tree
+        self._name = name
+        self._place = place
+        self._named = named
+        self._classes: dict[str, str] = {}  # split folder -> the folder that holds its class folders
+        self._flat: list[str] = []  # pictures and no class folders
+        self._empty: list[str] = []
+
+    def layout(self) -> Layout:
+        """Returns what is what. Raises DataError as `understand`."""
+        for folder in self._named:
+            self._look_into(folder)
+        others = [folder for folder in self._tree.holding(self._place) if folder not in self._named]
+        if not self._classes:
+            return self._without_classes(others)
+        self._require_one_each()
+        for folder in self._flat:
+            if self._named[folder] != "test":
+                self._refuse(
+                    f"{folder} holds pictures but no class folders; sort them into {folder}/<class>, or move it away"
+                )
+        for folder in self._empty:
+            if self._tree.folder(join(self._place, folder)).inner:
+                self._refuse(f"no pictures in {folder}; {EXPECTED}")
+        if others and len(self._classes) + len(self._flat) == 1:
+            self._refuse_both(next(iter(self._classes)), others)
+        unusual = [folder for folder in self._classes if split_of(folder) is None]
+        return Layout(
+            {self._named[folder]: place for folder, place in self._classes.items()},
+            without_classes=[join(self._place, folder) for folder in self._flat],
+            notes=[f"taken for splits by a word in their names: {_listed(unusual)}"] if unusual else [],
+        )
+
+    def _look_into(self, folder: str) -> None:
+        """Sorts a folder that is called like a split by what it holds."""
+        self._tree.require(join(self._place, folder))
+        place = unwrapped(self._tree, self._place, folder, self._named[folder])
+        holding = self._tree.holding(place)
+        loose = self._tree.folder(place).count
+        if not holding:
+            (self._flat if loose else self._empty).append(folder)
+            return
+        if len({split_of(inner) for inner in holding}) > 1 and all(map(split_of, holding)):
+            self._refuse(f"{place} holds splits itself ({_listed(holding)}); name the folder that you mean")
+        _require_no_splits(self._tree, place, self._name)
+        inside = sum(self._tree.count(join(place, inner)) for inner in holding)
+        if loose > inside:
+            self._refuse(
+                f"{place} holds {loose:,} pictures beside its class folders and {inside:,} in them; sort them into "
+                f"{place}/<class>, or move them away"
+            )
+        self._classes[folder] = place
+
+    def _require_one_each(self) -> None:
+        found: dict[str, str] = {}
+        for folder in [*self._classes, *self._flat]:
+            split = self._named[folder]
+            if split in found:
+                self._refuse(f"{found[split]} and {folder} are both the {split} split; keep one")
+            found[split] = folder
+
+    def _without_classes(self, others: Sequence[str]) -> Layout:
+        """Returns class folders where a folder that is called like a split can only be one of them."""
+        if not self._flat and not others:
+            if self._place == "" and self._empty:
+                self._refuse(f"no pictures; {EXPECTED}")
+            return _class_folders(self._tree, self._name)
+        only_train = {self._named[folder] for folder in self._flat} == {"train"}
+        if self._place == "" and others and only_train and len(self._flat) == 1:
+            layout = _class_folders(self._tree, self._name)
+            layout.notes.append(f"{self._flat[0]!r} is taken for a class: pictures lie in it, and folders beside it")
+            return layout
+        if others and self._flat:
+            self._refuse_both(self._flat[0], others)
+        if not self._flat:
+            self._refuse(f"no pictures in {self._empty[0]}; {EXPECTED}")
+        self._refuse(
+            f"no class folders in {_listed(self._flat)}; sort the pictures into {self._flat[0]}/<class>, or rename "
+            "what is a class"
+        )
+
+    def _refuse_both(self, folder: str, others: Sequence[str]) -> NoReturn:
+        self._refuse(
+            f"can be read two ways: {folder!r} may be a split, or a class beside {_listed(others)}. If it is a class, "
+            f"put all of them into PATH/train/; if it is a split, move the others away"
+        )
+
+    def _refuse(self, words: str) -> NoReturn:
+        where = f"{self._place}: " if self._place else ""
+        raise DataError(f"{self._name}: {where}{words}.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(shortened(name, 60)) for name in names[:4])
+    return shown + (", ..." if len(names) > 4 else "")

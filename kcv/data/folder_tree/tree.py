@@ -1,0 +1,204 @@
+"""A folder tree, read as far as somebody asks and each folder once: names only, no file is opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kcv.common.text import shortened
+from kcv.data.folder_tree.outputs import FILES, is_output
+from kcv.errors import DataError, first_line
+from kcv.images.clutter import is_clutter
+from kcv.images.files import is_picture_name
+from kcv.images.folders import each_once, is_folder, is_linked
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What lies in one folder; hidden names and clutter are not there (`kcv.images.clutter`).
+
+    Attributes:
+        place: its path below the root of the tree, with `/`; empty for the root itself.
+        packed: names of its pictures, sorted, one after the other with a NUL between: a million take little.
+        count: how many these are.
+        others: of its other files, under each suffix (lower case) how many there are, and the first name.
+        inner: names of the folders in it, sorted.
+        links: those of them that are links.
+        made: whether it is an output of kcv or MLflow.
+        error: why it cannot be listed; then it seems empty.
+    """
+
+    place: str
+    packed: bytes
+    count: int
+    others: Mapping[str, tuple[int, str]]
+    inner: tuple[str, ...]
+    links: frozenset[str]
+    made: bool
+    error: str | None = None
+
+    @property
+    def pictures(self) -> list[str]:
+        """Names of its pictures, sorted."""
+        return [os.fsdecode(name) for name in self.packed.split(b"\0")] if self.packed else []
+
+
+class Tree:
+    """Folders below a root. What kcv made among them is not seen, except by `outputs`.
+
+    Args:
+        root: the folder; all places are paths below it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._read: dict[str, Folder] = {}
+        self._holding: dict[str, bool] = {}
+        self._making: dict[str, bool] = {}
+        self._real: dict[str, str] = {}
+
+    def folder(self, place: str) -> Folder:
+        """Returns what lies in a folder."""
+        if place not in self._read:
+            self._read[place] = _listed(self.root, place)
+        return self._read[place]
+
+    def below(self, place: str, *, links: bool = True) -> Iterator[Folder]:
+        """Yields a folder and those below it, each before those in it, in the order of their names.
+
+        Each folder comes once, so a link back to a parent makes no loop.
+
+        Args:
+            place: of the first folder.
+            links: whether to follow them.
+        """
+
+        def made(folder: Folder) -> bool:
+            return folder.made and folder.place != place
+
+        def inner(here: str) -> list[tuple[str, bool]]:
+            folder = self.folder(here)
+            names = () if made(folder) else folder.inner
+            return [(name, name in folder.links) for name in names if links or name not in folder.links]
+
+        found = map(self.folder, each_once(place, inner, join=join, real=self._real_path))
+        return (folder for folder in found if not made(folder))
+
+    def folders(self, place: str) -> list[str]:
+        """Returns the names of the folders in a folder, sorted, without those that hold nothing but outputs."""
+        return [name for name in self.folder(place).inner if not self._is_output(join(place, name))]
+
+    def outputs(self, place: str) -> list[str]:
+        """Returns the names of the folders in a folder that hold nothing but what kcv or MLflow made."""
+        return [name for name in self.folder(place).inner if self._is_output(join(place, name))]
+
+    def holding(self, place: str) -> list[str]:
+        """Returns the names of the folders in a folder that there are pictures below."""
+        return [name for name in self.folders(place) if self.holds(join(place, name))]
+
+    def holds(self, place: str) -> bool:
+        """Whether there are pictures below a folder."""
+        return self._any(place, self._holding, lambda folder: folder.count > 0)
+
+    def count(self, place: str) -> int:
+        """Returns how many pictures there are below a folder."""
+        return sum(folder.count for folder in self.below(place))
+
+    def require(self, place: str) -> None:
+        """Checks that a folder can be listed.
+
+        Raises:
+            DataError: it cannot.
+        """
+        if error := self.folder(place).error:
+            raise DataError(f"{shortened(self.root / place)}: cannot be listed ({error}).")
+
+    def pictures(self, place: str) -> list[str]:
+        """Returns the paths below the root of all pictures below a folder, in the order of their parts.
+
+        Raises:
+            DataError: a folder cannot be listed.
+        """
+        folders = list(self.below(place))
+        for folder in folders:
+            self.require(folder.place)
+        found = [join(folder.place, name) for folder in folders for name in folder.pictures]
+        return found if len(folders) == 1 else sorted(found, key=lambda path: path.split("/"))
+
+    def _real_path(self, place: str) -> str:
+        if place not in self._real:
+            self._real[place] = os.path.realpath(self.root / place)
+        return self._real[place]
+
+    def _is_output(self, place: str) -> bool:
+        folder = self.folder(place)
+        if folder.made:
+            return True
+        if folder.count or not folder.inner or self.holds(place):
+            return False
+        return self._any(place, self._making, self._holds_output)
+
+    def _holds_output(self, folder: Folder) -> bool:
+        return any(self.folder(join(folder.place, name)).made for name in folder.inner)
+
+    def _any(self, place: str, known: dict[str, bool], test: Callable[[Folder], bool]) -> bool:
+        """Whether a test holds for a folder or one below it; what is found out of those below is kept in `known`."""
+        if place in known:
+            return known[place]
+        passed: list[str] = []
+        for folder in self.below(place):
+            if test(folder):
+                here = folder.place
+                while here != place:
+                    known[here] = True
+                    here = here.rpartition("/")[0]
+                known[place] = True
+                return True
+            passed.append(folder.place)
+        known.update(dict.fromkeys(passed, False))
+        return False
+
+
+def join(place: str, name: str) -> str:
+    """Returns the path of a name in a folder, both below the root of a tree."""
+    return f"{place}/{name}" if place else name
+
+
+def _listed(root: Path, place: str) -> Folder:
+    path = os.path.join(root, place) if place else str(root)
+    pictures: list[str] = []
+    others: dict[str, tuple[int, str]] = {}
+    folders: list[str] = []
+    links: list[str] = []
+    names: set[str] = set()
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name = entry.name
+                if is_clutter(name) or name in FILES:
+                    continue
+                if is_folder(entry):
+                    folders.append(name)
+                    if is_linked(entry):
+                        links.append(name)
+                elif is_picture_name(name):
+                    pictures.append(name)
+                else:
+                    suffix = os.path.splitext(name)[1].lower()
+                    count, first = others.get(suffix, (0, name))
+                    others[suffix] = (count + 1, min(first, name))
+                    names.add(name)
+    except (OSError, ValueError) as error:
+        return Folder(place, b"", 0, {}, (), frozenset(), False, getattr(error, "strerror", None) or first_line(error))
+    pictures.sort()
+    return Folder(
+        place,
+        b"\0".join(map(os.fsencode, pictures)),
+        len(pictures),
+        others,
+        tuple(sorted(folders)),
+        frozenset(links),
+        is_output(os.path.basename(path), names.union(folders), pictures),
+    )

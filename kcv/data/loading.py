@@ -1,0 +1,242 @@
+"""From the name of a source to labelled, split pictures at the size of a model.
+
+source name -> Source (encoded pictures) -> split -> Pictures (decoded in memory, or read as they are needed)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcv import images
+from kcv.common.download import is_url
+from kcv.common.progress import Progress
+from kcv.config import MIN_IMAGE_SIZE
+from kcv.data import split as splitting
+from kcv.data.classes import relabel
+from kcv.data.dataset import SPLITS, Dataset, Encoded, Labels, Pictures, Pixels, Samples, Source
+from kcv.data.decoding import decode
+from kcv.data.parquet.row_images import RowPictures
+from kcv.data.places import place_of
+from kcv.data.sources import folder, parquet
+from kcv.errors import DataError, ImageError
+
+if TYPE_CHECKING:
+    from kcv.config import DataConfig
+
+__all__ = [
+    "Dataset", "Encoded", "Labels", "Pictures", "Pixels", "Samples", "Source", "evenly", "load", "load_split",
+    "open_source", "representative", "split_source",
+]  # fmt: skip
+
+NAMED = ("cifar10", "digits")
+"""The sources that have a name of their own; any other is a path."""
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_SIZE = 224
+_SMALL = 64  # pictures that all are one square of at most this side (pixels) keep their own size
+_PEEK = 16
+_SPREAD = 64  # row groups that a sample is taken from
+
+
+def open_source(name: str, *, began_in: Path | None = None) -> Source:
+    """Opens `cifar10`, `digits`, a path (a folder of class folders, or Parquet), or a URL of Parquet.
+
+    A path that does not exist here is looked for under KCV_DATA_DIR.
+
+    Args:
+        name: of the source.
+        began_in: the working folder of the run that the name comes from; there it is looked for first.
+
+    Raises:
+        DataError: no such source, or nothing usable in it.
+    """
+    if name == "digits":
+        from kcv.data.sources import digits
+
+        return digits.open_source()
+    if name == "cifar10":
+        from kcv.data.sources import cifar10
+
+        return cifar10.open_source(Progress)
+    if is_url(name):
+        return parquet.open_url(name)
+    path = place_of(name, NAMED, began_in)
+    if parquet.is_parquet(path):
+        return parquet.open_source(path, name)
+    if os.path.isdir(path):
+        return folder.open_source(path, name)
+    raise DataError(f"{name}: is neither a folder of pictures nor a .parquet file.")
+
+
+def load(data: DataConfig, *, began_in: Path | None = None) -> Dataset:
+    """Opens, splits and decodes what `data` describes.
+
+    Args:
+        data: the source and its options.
+        began_in: see `open_source`.
+
+    Raises:
+        DataError: the source cannot be used for training, or holds pictures that cannot be read.
+    """
+    source = open_source(data.source, began_in=began_in)
+    train, val, test = split_source(source, data)
+    size = data.image_size or _own_size(source)
+    parts = [train, val] + ([test] if test is not None else [])
+    in_memory = _fits(sum(map(len, parts)), size, data.memory_budget_mb)
+    pictures = [_pictures(part, size, data.resize, in_memory) for part in parts]
+    return Dataset(
+        name=source.name,
+        class_names=source.class_names,
+        image_size=size,
+        resize=data.resize,
+        fingerprint=source.fingerprint,
+        train=pictures[0],
+        val=pictures[1],
+        test=pictures[2] if test is not None else None,
+        in_memory=in_memory,
+        understood=tuple(source.understood.lines()) if source.understood else (),
+    )
+
+
+def load_split(
+    data: DataConfig,
+    split: str,
+    class_names: Sequence[str],
+    trained_on: str | None = None,
+    *,
+    same_source: bool = False,
+    most: int | None = None,
+    began_in: Path | None = None,
+    tell: bool = False,
+    changed: bool = False,
+) -> Pictures:
+    """Loads one split for a finished model, its labels as positions in the model's `class_names`, matched by name.
+
+    A split that the source brings is taken as it is. One that training carved is carved again, the same way, if the
+    source still is what the model was trained on. A foreign source without splits is the asked split as a whole.
+
+    Args:
+        data: the source and its options; `image_size` must be set.
+        split: train, val or test.
+        class_names: the model's; the source may have fewer.
+        trained_on: fingerprint of the source the model was trained on.
+        same_source: whether `data.source` is meant to be what the model was trained on. Then a split that training
+            carved is not replaced by the whole source, training pictures included, when the source has changed; and a
+            folder or file of this machine must still be what it was: a file of somebody else, which names one of mine,
+            cannot know what is in it.
+        most: take no more pictures than this, evenly spread.
+        began_in: see `open_source`.
+        tell: whether to log what a folder was taken for.
+        changed: whether a folder or file may have changed since: the user has chosen it, not only the model's file.
+
+    Raises:
+        DataError: the source has no such split, has changed, or has a class that the model does not know.
+    """
+    if split not in SPLITS:
+        raise DataError(f"split {split!r} is not one of {', '.join(SPLITS)}.")
+    if data.image_size is None:
+        raise ValueError("load_split needs data.image_size: the model's")
+    source = open_source(data.source, began_in=began_in)
+    for line in source.understood.lines() if tell and source.understood else ():
+        _log.info("data       %s", line)
+    if same_source and trained_on != source.fingerprint:
+        if source.flat:
+            raise DataError(
+                f"{source.name}: has changed since the model was trained on it, so the {split} split is lost; "
+                "name the data to measure all of it, training pictures included."
+            )
+        if not changed and data.source not in NAMED and not is_url(data.source):
+            raise DataError(
+                f"{source.name}: is not what the model was trained on, or has changed since. Only the model's file "
+                f"names it; name it to use it: --data={data.source}"
+            )
+        _log.warning("%s has changed since the model was trained on it", source.name)
+    samples = _choose(source, data, split, trained_on)
+    labels = relabel(samples.labels, source.class_names, class_names, source.name, "the model")
+    samples = Samples(samples.pictures, labels, samples.names)
+    if most is not None:
+        samples = samples.take(evenly(len(samples), most))
+    in_memory = _fits(len(samples), data.image_size, data.memory_budget_mb)
+    return _pictures(samples, data.image_size, data.resize, in_memory)
+
+
+def evenly(n: int, most: int) -> NDArray[np.int64]:
+    """Returns up to `most` of the positions 0 to n - 1, evenly spread: sources are often in the order of classes."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
+
+
+def representative(pictures: Pictures, most: int) -> NDArray[np.int64]:
+    """Returns up to `most` positions spread over a split, ascending, that are cheap to read.
+
+    Of pictures that stay in Parquet files they are the first ones of evenly spread row groups: to spread them evenly
+    would mean to read everything.
+    """
+    rows = pictures.samples.pictures
+    if pictures.pixels is not None or not isinstance(rows, RowPictures):
+        return evenly(len(pictures), most)
+    begins = np.flatnonzero(np.diff(rows.groups.of(rows.rows), prepend=-1))
+    ends = np.append(begins[1:], len(rows))
+    chosen = evenly(len(begins), _SPREAD)
+    each = -(-most // len(chosen))
+    runs = [np.arange(begins[i], min(begins[i] + each, ends[i])) for i in chosen]
+    return np.concatenate(runs)[:most].astype(np.int64)
+
+
+def split_source(source: Source, data: DataConfig) -> tuple[Samples, Samples, Samples | None]:
+    """Returns train, val and test as training sees them; evaluation repeats the same call.
+
+    Raises:
+        DataError: training would refuse the source.
+    """
+    return splitting.three_way(
+        source, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=data.split_seed
+    )
+
+
+def _choose(source: Source, data: DataConfig, split: str, trained_on: str | None) -> Samples:
+    has_all = all(name in source.splits for name in SPLITS)
+    if not has_all and trained_on is not None and source.fingerprint == trained_on:
+        chosen = dict(zip(SPLITS, split_source(source, data), strict=True))[split]
+    elif source.flat:
+        chosen = source.splits["train"]
+    else:
+        chosen = source.splits.get(split)
+    if chosen is None or not len(chosen):
+        raise DataError(f"{source.name}: has no {split} split, only {', '.join(source.splits) or 'nothing'}.")
+    return chosen
+
+
+def _own_size(source: Source) -> int:
+    """The side of the source's pictures where the first of them are one small square, else `DEFAULT_SIZE`."""
+    if source.image_size is not None:
+        return source.image_size
+    train = source.splits["train"]
+    step = max(1, len(train) // _PEEK)
+    shapes = set()
+    for i in range(0, len(train), step):
+        try:
+            shapes.add(images.dimensions(train.pictures[i], name=train.names[i]))
+        except ImageError:  # decoding reports it, with all others like it
+            continue
+    if len(shapes) == 1:
+        height, width = shapes.pop()
+        if height == width <= _SMALL:
+            return max(height, MIN_IMAGE_SIZE)
+    return DEFAULT_SIZE
+
+
+def _fits(n: int, size: int, budget_mb: int) -> bool:
+    return n * size * size * 3 <= budget_mb * 2**20
+
+
+def _pictures(samples: Samples, size: int, resize: str, in_memory: bool) -> Pictures:
+    pixels = decode(samples, size, resize) if in_memory else None
+    return Pictures(samples, size, resize, pixels)

@@ -1,0 +1,249 @@
+"""Pictures that stay in Parquet files: read a few rows at a time, one after the other where possible."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcv.data.order import Indices
+from kcv.data.parquet import bounded_rows
+from kcv.data.parquet.shards import Shard
+from kcv.errors import DataError
+
+_ITERATED_ROWS = 8  # at a time
+_CURSORS = 8
+_MOST_HELD = 2**30  # bytes of encoded pictures that are read before they are needed
+_MOST_ABOVE_MEAN = 8  # or so many times as much as their files let expect
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """The row groups of all files of a split, in order.
+
+    Attributes:
+        shards: the files.
+        shard: int64 [g], the file of each group.
+        number: int64 [g], its number within the file.
+        ends: int64 [g], rows of the split up to and with it.
+        column: the path of the leaf column with the pictures, of each file.
+        encoded_bytes: of all pictures together, as the files say.
+    """
+
+    shards: Sequence[Shard]
+    shard: NDArray[np.int64]
+    number: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    column: Sequence[str]
+    encoded_bytes: int
+
+    def of(self, rows: Indices) -> Indices:
+        """Returns the group of each row."""
+        return np.searchsorted(self.ends, rows, side="right").astype(np.int64)
+
+    def begin(self, group: int) -> int:
+        """Returns the first row of a group."""
+        return int(self.ends[group - 1]) if group else 0
+
+    def read(self, group: int) -> Iterator[list[bytes | None]]:
+        """Yields the pictures of a group, as many at a time as `kcv.data.parquet.bounded_rows` allows.
+
+        Raises:
+            DataError: the file is missing or damaged, or asks for too much memory.
+        """
+        shard = self.shards[int(self.shard[group])]
+        column = self.column[int(self.shard[group])]
+        file = shard.open()
+        try:
+            yield from bounded_rows.pictures(shard, file, int(self.number[group]), column)
+        finally:
+            file.close()
+
+    def read_all(self) -> Iterator[list[bytes | None]]:
+        """Yields the pictures of all groups, in order; each file is opened once.
+
+        Raises:
+            DataError: as `read`.
+        """
+        for number, shard in enumerate(self.shards):
+            file = shard.open()
+            try:
+                for group in map(int, self.number[self.shard == number]):
+                    yield from bounded_rows.pictures(shard, file, group, self.column[number])
+            finally:
+                file.close()
+
+    def identity(self) -> Iterator[bytes]:
+        """Yields what tells these rows from others without reading them: names of files, sizes of row groups."""
+        for shard in self.shards:
+            yield shard.names[0].encode(errors="surrogateescape")
+        for sizes in (self.shard, self.ends):
+            yield np.ascontiguousarray(sizes, dtype="<i8").tobytes()
+        yield str(self.encoded_bytes).encode()
+
+    def describe(self, row: int) -> str:
+        """Returns what a message calls a row: its file, and its number in it."""
+        group = int(self.of(np.array([row]))[0])
+        shard = int(self.shard[group])
+        first = int(np.searchsorted(self.shard, shard))
+        return f"{self.shards[shard].name}: row {row - self.begin(first)}"
+
+
+class RowPictures(Sequence[bytes]):
+    """The encoded pictures of some rows, read when they are asked for.
+
+    Safe to use from several threads. Reading one row after the other is fast; far jumps read a row group from its
+    beginning.
+
+    Args:
+        groups: where all rows lie.
+        rows: which of them, ascending for speed; int64 [n].
+
+    Attributes:
+        groups: as given.
+        rows: as given.
+    """
+
+    def __init__(self, groups: RowGroups, rows: Indices) -> None:
+        self.groups = groups
+        self.rows = rows
+        self._lock = threading.Lock()
+        self._cursors: list[_Cursor] = []
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> RowPictures: ...
+    def __getitem__(self, index: int | slice) -> bytes | RowPictures:
+        if isinstance(index, slice):
+            return RowPictures(self.groups, self.rows[index])
+        row = int(self.rows[index])
+        with self._lock:
+            return checked(self.groups, row, self._cursor(row).at(row))
+
+    def __iter__(self) -> Iterator[bytes]:
+        for encoded in self.batches(np.array_split(np.arange(len(self)), max(1, len(self) // _ITERATED_ROWS))):
+            yield from encoded
+
+    def take(self, indices: Indices) -> RowPictures:
+        """Returns those at `indices`."""
+        return RowPictures(self.groups, self.rows[indices])
+
+    @property
+    def mean_bytes(self) -> float:
+        """The average size of an encoded picture."""
+        return self.groups.encoded_bytes / max(1, int(self.groups.ends[-1]))
+
+    def batches(self, parts: Sequence[Indices]) -> Iterator[list[bytes]]:
+        """Yields the pictures at each part's positions, every row group read at most once, from first to last.
+
+        Groups are read in the order in which they are first needed, and what is read too early is held: in the order of
+        `kcv.data.order.windowed` that is about one window, in ascending order nothing.
+
+        Raises:
+            DataError: a file cannot be read, or holds no picture at a row.
+        """
+        # Half as wide as positions are elsewhere: these are the largest things that grow with the set.
+        wanted: Any = (
+            self.rows[np.concatenate(parts)].astype(_kind(self.groups)) if len(parts) else np.zeros(0, np.int32)
+        )
+        group_of = self.groups.of(wanted).astype(np.int32)
+        _, first_need = np.unique(group_of, return_index=True)
+        order: Any = group_of[np.sort(first_need)]
+        rank = np.empty(int(order.max(initial=-1)) + 1, np.int32)
+        rank[order] = np.arange(len(order), dtype=np.int32)
+        # The order in which rows come out of the files, and how far one has to read for each batch.
+        arrival = np.lexsort((wanted, rank[group_of])).astype(wanted.dtype)
+        del group_of
+        arrives = np.empty_like(arrival)
+        arrives[arrival] = np.arange(len(wanted), dtype=wanted.dtype)
+        source = self._rows_of(order, wanted[arrival])
+        del arrival
+        held: dict[int, bytes] = {}
+        held_bytes = 0
+        done, read = 0, 0
+        for part in parts:
+            mine = wanted[done : done + len(part)]
+            until = int(arrives[done : done + len(part)].max(initial=-1)) + 1
+            while read < until:
+                row, data = next(source)
+                held[row] = data
+                held_bytes += len(data)
+                read += 1
+                if held_bytes > max(_MOST_HELD, _MOST_ABOVE_MEAN * len(held) * self.mean_bytes):
+                    raise DataError(
+                        f"{self.groups.describe(row)}: the pictures before it need {held_bytes:,} bytes, many times "
+                        "what their files say, which is refused."
+                    )
+            encoded = [held.pop(int(row)) for row in mine]
+            held_bytes -= sum(map(len, encoded))
+            yield encoded
+            done += len(part)
+
+    def _rows_of(self, order: Indices, wanted: Indices) -> Iterator[tuple[int, bytes]]:
+        """Yields the wanted rows, which lie in the groups of `order` one after the other."""
+        at = 0
+        for group in map(int, order):
+            begin, end = self.groups.begin(group), int(self.groups.ends[group])
+            row = begin
+            for values in self.groups.read(group):
+                while at < len(wanted) and row <= wanted[at] < row + len(values):
+                    yield int(wanted[at]), checked(self.groups, int(wanted[at]), values[int(wanted[at]) - row])
+                    at += 1
+                row += len(values)
+                if at == len(wanted) or not row <= wanted[at] < end:
+                    break
+
+    def _cursor(self, row: int) -> _Cursor:
+        """Returns the cursor that is nearest before a row, or a new one."""
+        group = int(self.groups.of(np.array([row]))[0])
+        usable = [cursor for cursor in self._cursors if cursor.group == group and cursor.begin <= row]
+        if usable:
+            cursor = max(usable, key=lambda cursor: cursor.begin)
+            self._cursors.remove(cursor)
+        else:
+            cursor = _Cursor(self.groups, group)
+        self._cursors = [*self._cursors[-_CURSORS + 1 :], cursor]
+        return cursor
+
+    def __reduce__(self) -> Any:
+        return RowPictures, (self.groups, self.rows)
+
+
+class _Cursor:
+    """A place in a row group that moves forward."""
+
+    def __init__(self, groups: RowGroups, group: int) -> None:
+        self.group = group
+        self.begin = groups.begin(group)
+        self._values: list[Any] = []
+        self._batches = groups.read(group)
+
+    def at(self, row: int) -> Any:
+        while row >= self.begin + len(self._values):
+            self.begin += len(self._values)
+            self._values = next(self._batches)
+        return self._values[row - self.begin]
+
+
+def _kind(groups: RowGroups) -> type[np.integer[Any]]:
+    return np.int32 if groups.ends[-1] < 2**31 else np.int64
+
+
+def checked(groups: RowGroups, row: int, value: Any) -> bytes:
+    """Returns the bytes of a picture.
+
+    Raises:
+        DataError: there are none.
+    """
+    if value is None:
+        raise DataError(f"{groups.describe(row)}: the picture is null; its bytes must be in the file.")
+    data: bytes = value
+    return data

@@ -1,0 +1,148 @@
+"""The parity gate: an exported file must say what its Keras model says, on real pictures, or it does not ship."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcv.errors import ParityError
+from kcv.inference import outputs
+from kcv.metrics import accuracy
+from kcv.metrics.temperature import Calibration
+
+if TYPE_CHECKING:
+    import keras
+
+    from kcv.exporting.samples import Samples
+    from kcv.inference.onnx_model import OnnxModel
+
+PROBABILITY_TOLERANCE = 1e-5
+"""Largest difference of a probability to that of the file's own logits."""
+TOLERANCE = 1e-4
+"""Largest difference of a logit, as a part of the largest logit or of 1: what float32 rounding comes to, not more."""
+BATCHES = (1, 3, 32)
+"""Batch sizes that are compared: one, an odd one, many."""
+MOST_POINTS = 0.5
+"""Percentage points of accuracy that an exported file may lose."""
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What the comparison came to.
+
+    Attributes:
+        pictures: how many were compared.
+        max_difference: largest difference of a logit between Keras in float32 and onnxruntime, over `BATCHES`.
+        tolerance: the largest that is allowed.
+        max_probability_difference: largest difference between the file's probabilities and what its logits come to by
+            the model's calibration.
+        agreement: part of the pictures (0-1) that both give the same class; ties within the tolerance count as the
+            same.
+        keras_accuracy: of the Keras model (0-1); None without labels.
+        onnx_accuracy: of the file.
+    """
+
+    pictures: int
+    max_difference: float
+    tolerance: float
+    agreement: float
+    keras_accuracy: float | None
+    onnx_accuracy: float | None
+    max_probability_difference: float = 0.0
+
+    def check(self) -> None:
+        """Raises ParityError, with the figures, unless the file may ship."""
+        problems = []
+        # Not `>`: a NaN is no parity either.
+        if not self.max_difference <= self.tolerance:
+            problems.append(f"logits differ by up to {self.max_difference:.2g}, allowed {self.tolerance:.2g}")
+        if not self.max_probability_difference <= PROBABILITY_TOLERANCE:
+            problems.append(
+                f"probabilities differ by up to {self.max_probability_difference:.2g} from those of the logits, "
+                f"allowed {PROBABILITY_TOLERANCE:.2g}"
+            )
+        if self.agreement < 1:
+            problems.append(f"only {self.agreement:.2%} of {self.pictures} pictures get the same class")
+        if self.keras_accuracy is not None and self.onnx_accuracy is not None:
+            lost = 100 * (self.keras_accuracy - self.onnx_accuracy)
+            if lost > MOST_POINTS:
+                problems.append(f"accuracy falls from {self.keras_accuracy:.2%} to {self.onnx_accuracy:.2%}")
+        if problems:
+            raise ParityError(
+                "the exported file does not say what the model says, so it is not kept: "
+                + "; ".join(problems)
+                + f" (in all: {self.figures()})"
+            )
+
+    def figures(self) -> str:
+        """Returns all figures in words."""
+        words = f"logits {self.max_difference:.2g}, probabilities {self.max_probability_difference:.2g}"
+        words += f", same class {self.agreement:.2%} of {self.pictures}"
+        if self.keras_accuracy is None or self.onnx_accuracy is None:
+            return words
+        return f"{words}, accuracy Keras {self.keras_accuracy:.2%}, ONNX {self.onnx_accuracy:.2%}"
+
+
+def compare(
+    model: keras.Model,
+    exported: OnnxModel,
+    samples: Samples,
+    calibration: Calibration | None = None,
+) -> Parity:
+    """Runs pictures through both.
+
+    Args:
+        model: in float32. It is called as Keras does it, layer by layer, so that the native program, from which the
+            file was made, is checked as well.
+        exported: the file.
+        samples: the pictures.
+        calibration: how the model's logits become probabilities; None for softmax alone.
+    """
+    calibration = calibration or Calibration()
+    largest = apart = scale = 0.0
+    for batch in _batches(samples.pixels):
+        theirs = np.asarray(model(batch, training=False).detach().cpu(), np.float32)
+        ours, probabilities = exported.compute(batch)  # a NaN is found below
+        if not (np.isfinite(ours).all() and np.isfinite(theirs).all() and np.isfinite(probabilities).all()):
+            largest = float("inf")  # max() passes over a NaN
+            continue
+        largest = max(largest, float(np.abs(ours - theirs).max()))
+        apart = max(apart, float(np.abs(probabilities - calibration.probabilities(ours)).max()))
+        scale = max(scale, float(np.abs(theirs).max()))
+    tolerance = TOLERANCE * max(1.0, scale)
+    native = _logits(model, samples.pixels)
+    ours = exported.logits(samples.pixels)
+    same = native.argmax(axis=1) == ours.argmax(axis=1)
+    top = np.sort(native, axis=1)
+    same |= top[:, -1] - top[:, -2] <= 2 * tolerance
+    labels = samples.labels
+    return Parity(
+        pictures=len(samples.pixels),
+        max_difference=largest,
+        tolerance=tolerance,
+        agreement=float(same.mean()),
+        keras_accuracy=None if labels is None else accuracy(labels, native),
+        onnx_accuracy=None if labels is None else accuracy(labels, ours),
+        max_probability_difference=apart,
+    )
+
+
+def _batches(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Yields one batch of each size, of pictures one after the other, from the start again where they run out."""
+    start = 0
+    for size in BATCHES:
+        yield pixels[np.arange(start, start + size) % len(pixels)]
+        start += size
+
+
+def _logits(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    import torch
+
+    device = outputs.model_device(model)
+    starts = range(0, len(pixels), _BATCH)
+    return outputs.logits_of_batches(model, (torch.from_numpy(pixels[i : i + _BATCH]).to(device) for i in starts))

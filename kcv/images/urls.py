@@ -1,0 +1,60 @@
+"""Pictures behind URLs that the user names: fetched when it is their turn, and never kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from kcv import images
+from kcv.common.download import fetch, is_url
+from kcv.errors import DataError, ImageError
+
+MOST_BYTES: Final = 256 * 2**20
+MOST_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Url:
+    """A picture on a server.
+
+    Attributes:
+        text: as it was named.
+    """
+
+    text: str
+
+    def __str__(self) -> str:
+        """Returns the URL."""
+        return self.text
+
+    def read(self) -> bytes:
+        """Fetches the file.
+
+        Raises:
+            ImageError: it cannot be had.
+        """
+        try:
+            return fetch(self.text, most=MOST_BYTES, seconds=MOST_SECONDS)
+        except DataError as error:
+            raise ImageError(str(error)) from None
+
+
+Picture: TypeAlias = Path | Url
+"""What a row is about."""
+
+Find: TypeAlias = Callable[[], Iterator[Picture]]
+
+
+def found(named: Sequence[str | Path], *, recursive: bool) -> Iterator[Picture]:
+    """Yields what files, folders, patterns and URLs stand for, in the order given; see `kcv.images.find`.
+
+    Raises:
+        DataError: a path does not exist, or stands for no picture.
+    """
+    parts: list[Iterable[Picture]] = [
+        [Url(str(given))] if is_url(given) else images.find([given], recursive=recursive) for given in named
+    ]
+    return chain.from_iterable(parts)

@@ -1,0 +1,1 @@
+"""Classifiers, from .keras and .onnx files: logits, probabilities, rows of predictions."""

@@ -1,0 +1,171 @@
+"""A model in memory with everything its file said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcv import images as imaging
+from kcv.artifact.info import ArtifactInfo
+from kcv.common.untrusted import refusing
+from kcv.errors import ArtifactError
+from kcv.inference import outputs
+from kcv.inference.outputs import BATCH_SIZE, Forward, model_device, native_forward
+from kcv.metrics.temperature import Calibration
+from kcv.native.precision import in_float32
+
+if TYPE_CHECKING:
+    import keras
+    import torch
+
+    from kcv.data.dataset import Pictures
+    from kcv.distributed.group import Group
+
+_FAILED = "cannot be run"
+_BATCH_PIXELS = 2**20
+_SMALLEST_BATCH = 8
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A classifier that is ready to use.
+
+    Attributes:
+        path: the file it came from.
+        info: what the file says of itself.
+        keras_model: the Keras model: RGB 0-255 [batch, image_size, image_size, 3] in, logits out.
+    """
+
+    path: Path
+    info: ArtifactInfo
+    keras_model: keras.Model
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of the probabilities."""
+        return self.info.class_names
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input, in pixels."""
+        return self.info.image_size
+
+    @property
+    def resize(self) -> str:
+        """How pictures of other sizes are brought to `image_size`."""
+        return self.info.resize
+
+    @property
+    def calibration(self) -> Calibration:
+        """How its logits become probabilities; where none was fitted, by softmax alone."""
+        return self.info.calibration or Calibration()
+
+    @property
+    def threshold(self) -> float | None:
+        """The confidence (0-1) below which it does not commit itself; None where it always does."""
+        return self.calibration.threshold
+
+    @property
+    def preferred_batch(self) -> int:
+        """How many pictures are computed at once where nobody says: fewer of larger ones."""
+        return min(BATCH_SIZE, max(_SMALLEST_BATCH, _BATCH_PIXELS // self.image_size**2))
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether several threads should call `predict` at the same time: no, each batch uses all cores."""
+        return False
+
+    @cached_property
+    def forward(self) -> Forward:
+        """The forward pass in float32, from RGB 0-255 [n, image_size, image_size, 3] to logits [n, classes].
+
+        So all verbs, and the exported ONNX file, say the same of a picture, whatever the model was trained in.
+
+        Raises:
+            ArtifactError: the model cannot be run; so raises the pass itself.
+        """
+        with refusing(self.path, ArtifactError, _FAILED):
+            native = native_forward(in_float32(self.keras_model))
+
+        def run(images: torch.Tensor) -> torch.Tensor:
+            with refusing(self.path, ArtifactError, _FAILED):
+                logits = native(images)
+                if tuple(logits.shape) != (len(images), len(self.class_names)):
+                    raise ArtifactError(f"{self.path}: gives {list(logits.shape)} for {len(images)} pictures")
+                return logits
+
+        return run
+
+    def logits(
+        self,
+        pictures: Pictures,
+        *,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        advance: Callable[[int], object] | None = None,
+        group: Group | None = None,
+    ) -> NDArray[np.float32]:
+        """Runs the model over one split, in float32; see `kcv.inference.outputs.logits`.
+
+        Raises:
+            ArtifactError: the model cannot be run, or gives logits that are no finite numbers.
+        """
+        rows = outputs.logits(
+            self.keras_model,
+            pictures,
+            batch_size=batch_size,
+            workers=workers,
+            advance=advance,
+            group=group,
+            forward=self.forward,
+        )
+        return self.finite(rows)
+
+    def finite(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns logits as they are.
+
+        Raises:
+            ArtifactError: one is infinite or not a number: a weight is, or is so large that sums of it are.
+        """
+        if not np.isfinite(logits).all():
+            raise ArtifactError(f"{self.path}: gives logits that are no finite numbers; its weights are damaged")
+        return logits
+
+    def predict(
+        self, images: NDArray[np.uint8] | Sequence[str | Path | NDArray[np.uint8]], *, batch_size: int | None = None
+    ) -> NDArray[np.float32]:
+        """Classifies pictures, in float32 whatever precision the model was trained in.
+
+        So a picture gets the same probabilities here and from the exported ONNX file, on every machine.
+
+        Args:
+            images: uint8 [n, height, width, 3] RGB, or a sequence of paths or of such single pictures. Those that are
+                not [image_size, image_size] are resized as the model was trained.
+            batch_size: pictures a batch; by default chosen by their size.
+
+        Returns:
+            Probabilities, float32 [n, classes], in the order of the pictures.
+
+        Raises:
+            ImageError: naming the first picture that cannot be read.
+            ArtifactError: the model cannot be run, or gives logits that are no finite numbers.
+        """
+        batches = self._batches(images, batch_size or self.preferred_batch)
+        logits = outputs.logits_of_batches(self.keras_model, batches, forward=self.forward)
+        return self.calibration.probabilities(self.finite(logits)).astype(np.float32)
+
+    def _batches(
+        self, images: NDArray[np.uint8] | Sequence[str | Path | NDArray[np.uint8]], batch_size: int
+    ) -> Iterator[torch.Tensor]:
+        import torch
+
+        device = model_device(self.keras_model)
+        for start in range(0, len(images), batch_size):
+            batch = imaging.stack(images[start : start + batch_size], self.image_size, self.resize)
+            yield torch.from_numpy(batch).to(device)

@@ -1,0 +1,246 @@
+"""A classifier in an ONNX file: opened and run with onnxruntime and NumPy, without Keras or torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcv import images as pictures
+from kcv.common import untrusted
+from kcv.common.text import is_plain
+from kcv.errors import ArtifactError
+from kcv.inference import onnx_graph
+from kcv.inference.onnx_graph import FLOAT, UINT8
+from kcv.inference.onnx_session import open_session
+
+FORMAT_VERSION = 1
+INPUT, LOGITS, PROBABILITIES = "image", "logits", "probabilities"
+"""The names of what goes in and comes out."""
+
+_BATCH_PIXELS = 400_000
+_MOST, _LEAST = 64, 4
+_SLACK = 1e-3
+"""By how much probabilities may be beside what they should be; float32 comes to a tenth of it for a million classes."""
+
+
+@dataclass(frozen=True)
+class OnnxInfo:
+    """What an ONNX file says of itself, in its metadata.
+
+    Attributes:
+        class_names: the classes, in the order of the outputs.
+        image_size: side of the square input, in pixels.
+        resize: how pictures of other sizes are brought to it.
+        precision: of its weights and computation: `float32` or `int8`.
+        model_name: the architecture.
+        data_name: what it was trained on.
+        data_fingerprint: SHA-256 (hex) of that.
+        kcv_version: of the kcv that wrote it.
+        temperature: what logits are divided by on their way to the probabilities; the graph does it.
+        threshold: the confidence (0-1) below which the answer is `kcv.common.rows.UNSURE`; None: always answer.
+    """
+
+    class_names: tuple[str, ...]
+    image_size: int
+    resize: str
+    precision: str
+    model_name: str
+    data_name: str
+    data_fingerprint: str
+    kcv_version: str
+    temperature: float = 1.0
+    threshold: float | None = None
+
+    def to_metadata(self) -> dict[str, str]:
+        """Returns the texts that the file holds."""
+        texts = {
+            "kcv_format": str(FORMAT_VERSION),
+            "class_names": json.dumps(self.class_names, ensure_ascii=False),
+            "image_size": str(self.image_size),
+            "resize": self.resize,
+            "precision": self.precision,
+            "model_name": self.model_name,
+            "data_name": self.data_name,
+            "data_fingerprint": self.data_fingerprint,
+            "kcv_version": self.kcv_version,
+            "temperature": repr(self.temperature),
+        }
+        return texts if self.threshold is None else {**texts, "threshold": repr(self.threshold)}
+
+    @classmethod
+    def from_metadata(cls, values: Mapping[str, str], origin: str) -> OnnxInfo:
+        """Reads the texts of a file.
+
+        Raises:
+            ArtifactError: they are missing, damaged, or of a newer kcv.
+        """
+        if "kcv_format" not in values:
+            raise ArtifactError(f"{origin}: has no class names in its metadata: it was not exported by kcv")
+        with untrusted.refusing(origin, ArtifactError, "its description is damaged"):
+            return cls._read(values, origin)
+
+    @classmethod
+    def _read(cls, values: Mapping[str, str], origin: str) -> OnnxInfo:
+        version = int(values["kcv_format"])
+        if version > FORMAT_VERSION:
+            message = f"written by a newer kcv (format {version}); this one reads {FORMAT_VERSION}"
+            raise ArtifactError(f"{origin}: {message}")
+        size = int(values["image_size"])
+        names = json.loads(values["class_names"])
+        temperature = float(values.get("temperature", 1))
+        threshold = float(values["threshold"]) if "threshold" in values else None
+        sound = isinstance(names, list) and len(names) >= 2 and all(isinstance(name, str) for name in names)
+        sound = sound and len(set(names)) == len(names) and 1 <= size <= 4096
+        sound = sound and all(map(is_plain, [*names, *values.values()]))
+        # Not `<= 0` and `> 1`: a NaN is neither.
+        sound = sound and 0 < temperature < math.inf and (threshold is None or 0 <= threshold <= 1)
+        if not sound or values.get("resize") not in pictures.RESIZE_MODES:
+            raise ArtifactError(f"{origin}: its description is damaged")
+        texts = ("resize", "precision", "model_name", "data_name", "data_fingerprint", "kcv_version")
+        return cls(
+            class_names=tuple(names),
+            image_size=size,
+            **{key: values.get(key, "") for key in texts},
+            temperature=temperature,
+            threshold=threshold,
+        )
+
+
+class OnnxModel:
+    """A classifier that was exported by kcv.
+
+    Args:
+        path: of the file.
+        device: `auto` (the CPU, unless the file runs on CUDA here), `cpu` or `cuda`.
+        threads: that compute one batch; None for one a core. With 1, several batches may be computed at the same time,
+            each in the thread that calls `predict`.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, or not of kcv.
+        DeviceError: onnxruntime cannot use the device.
+    """
+
+    def __init__(self, path: str | Path, *, device: str = "auto", threads: int | None = None) -> None:
+        self.path = Path(path)
+        self._threads = threads
+        graph = onnx_graph.read_graph(self.path)
+        self.info = OnnxInfo.from_metadata(graph.metadata, str(path))
+        size = self.info.image_size
+        answers = [(name, FLOAT, (None, len(self.class_names))) for name in (LOGITS, PROBABILITIES)]
+        inputs, outputs = ([(v.name, v.element, v.shape) for v in side] for side in (graph.inputs, graph.outputs))
+        if inputs != [(INPUT, UINT8, (None, size, size, 3))] or not all(answer in outputs for answer in answers):
+            raise ArtifactError(f"{path}: its inputs and outputs are not what its description says")
+        with untrusted.refusing(self.path, ArtifactError, "cannot be opened as an ONNX model"):
+            onnx_graph.check(graph, size * size)
+        self.session = open_session(self.path, device=device, threads=threads)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of the probabilities."""
+        return self.info.class_names
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input, in pixels."""
+        return self.info.image_size
+
+    @property
+    def resize(self) -> str:
+        """How pictures of other sizes are brought to `image_size`."""
+        return self.info.resize
+
+    @property
+    def threshold(self) -> float | None:
+        """The confidence (0-1) below which it does not commit itself; None where it always does."""
+        return self.info.threshold
+
+    @property
+    def preferred_batch(self) -> int:
+        """How many pictures a core computes well at once: more only cost memory."""
+        return min(_MOST, max(_LEAST, _BATCH_PIXELS // self.image_size**2))
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether several threads should call `predict` at the same time: where each call computes in one."""
+        return self._threads == 1
+
+    def predict(
+        self,
+        images: NDArray[np.uint8] | Sequence[str | Path | NDArray[np.uint8]],
+        *,
+        batch_size: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Classifies pictures.
+
+        Args:
+            images: uint8 [n, height, width, 3] RGB, or a sequence of paths or of such single pictures. Those that are
+                not [image_size, image_size] are resized as the model was trained.
+            batch_size: pictures a batch; by default as many as a core computes well at once.
+
+        Returns:
+            Probabilities, float32 [n, classes], in the order of the pictures.
+
+        Raises:
+            ImageError: naming the first picture that cannot be read.
+            ArtifactError: the file's answers are no probabilities.
+        """
+        size = batch_size or self.preferred_batch
+        batches = (images[start : start + size] for start in range(0, len(images), size))
+        rows = [self.run(pictures.stack(batch, self.image_size, self.resize))[1] for batch in batches]
+        return np.concatenate(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns logits, float32 [n, classes], of pictures at the model's size, uint8 [n, size, size, 3].
+
+        They are what the file says, perhaps no finite numbers.
+        """
+        size = self.preferred_batch
+        return np.concatenate([self.compute(pixels[start : start + size])[0] for start in range(0, len(pixels), size)])
+
+    def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Returns the logits and the probabilities, float32 [n, classes], of pictures at the model's size.
+
+        Raises:
+            ArtifactError: the file cannot be run, or its answers are none.
+        """
+        logits, probabilities = self.compute(batch)
+        if not _are_answers(logits, probabilities):
+            raise ArtifactError(
+                f"{self.path}: its answers are no probabilities (they are not between 0 and 1, or do not sum to one)"
+            )
+        return logits, probabilities
+
+    def compute(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Returns what the file says of a batch as `run` does, whatever numbers it gives.
+
+        Raises:
+            ArtifactError: the file cannot be run, or gives tensors of another kind.
+        """
+        # As when it is opened, there is a class of errors for each kind of damage.
+        with untrusted.refusing(self.path, ArtifactError, "cannot be run"):
+            logits, probabilities = self.session.run([LOGITS, PROBABILITIES], {INPUT: batch})
+        expected = (np.dtype(np.float32), (len(batch), len(self.class_names)))
+        if any((given.dtype, given.shape) != expected for given in (logits, probabilities)):
+            raise ArtifactError(f"{self.path}: its answers are not of the size that its description says")
+        return logits, probabilities
+
+
+def _are_answers(logits: NDArray[np.float32], probabilities: NDArray[np.float32]) -> bool:
+    """Whether logits are finite, and probabilities are between 0 and 1 and sum to one, up to rounding."""
+    if not len(logits):
+        return True
+    with np.errstate(all="ignore"):
+        sums = probabilities.sum(axis=1, dtype=np.float64)
+        # Each comparison is false for NaN.
+        return bool(
+            np.isfinite(logits).all()
+            and probabilities.min() >= -_SLACK
+            and probabilities.max() <= 1 + _SLACK
+            and np.abs(sums - 1).max() <= _SLACK
+        )

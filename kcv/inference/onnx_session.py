@@ -1,0 +1,49 @@
+"""Opening ONNX files with onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kcv.common.untrusted import refusing
+from kcv.errors import ArtifactError, DeviceError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def open_session(path: Path, *, device: str = "auto", threads: int | None = None) -> onnxruntime.InferenceSession:
+    """Opens an ONNX file that is trusted, or has been checked by `kcv.inference.onnx_graph`.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+        DeviceError: onnxruntime cannot use the device.
+    """
+    import onnxruntime
+
+    providers = _providers(device)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what matters arrives as an exception
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        if threads == 1:
+            # Several threads call at once: each computes alone, and what it frees is the next one's to use.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # onnxruntime has a class of errors for each kind of damage, with no common name that is public.
+    with refusing(path, ArtifactError, "cannot be opened as an ONNX model"):
+        # Its fallback prints, and tries the same again.
+        return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+
+
+def _providers(device: str) -> list[Any]:
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    here = [name for name, provider in _PROVIDERS.items() if provider in available]
+    if device == "auto":
+        return [_PROVIDERS[name] for name in ("cuda", "cpu") if name in here]
+    if device not in here:
+        raise DeviceError(f"device={device!r} is not available to onnxruntime here; available: {', '.join(here)}")
+    return [_PROVIDERS[device]]

@@ -1,0 +1,114 @@
+"""Opening model files: what is in them is checked, then Keras builds it, and whatever fails is one line."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kcv.artifact.allowed import check_classes, check_top
+from kcv.artifact.archive import CONFIG_MEMBER, WEIGHTS_MEMBER, Archive, open_archive
+from kcv.artifact.bounds import check_fixed, check_size
+from kcv.artifact.file import read_info
+from kcv.artifact.structure import check_structure
+from kcv.artifact.weights import check_weights
+from kcv.common.text import plain
+from kcv.common.untrusted import MOST_JSON_BYTES, parse_json, refusing
+from kcv.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import keras
+
+    from kcv.inference.keras_model import LoadedModel
+
+_FAILED = "cannot be opened as a Keras model"
+_METADATA_MEMBER = "metadata.json"
+
+
+def load(path: str | Path, *, device: str = "auto") -> LoadedModel:
+    """Opens a model file: description first, then the class check, then Keras.
+
+    Args:
+        path: of the file.
+        device: where the model is to run: `auto`, `cpu`, `cuda` or `mps`.
+
+    Raises:
+        ArtifactError: when the file is missing, damaged, foreign, unsafe, or not what it says.
+        DeviceError: when the device is not there.
+    """
+    path = Path(path)
+    info = read_info(path)
+    model = load_keras(path, device=device)
+    expected = ((None, info.image_size, info.image_size, 3), (None, len(info.class_names)))
+    with refusing(path, ArtifactError, _FAILED):
+        found = (model.input_shape, model.output_shape)
+        if found != expected:
+            maps = " to ".join(str(shape)[:100] for shape in found)
+            said = " to ".join(map(str, expected))
+            raise ArtifactError(f"{path}: maps {maps}, but its description says {said}")
+        check_fixed(model, str(path))
+    from kcv.inference.keras_model import LoadedModel
+
+    return LoadedModel(path, info, model)
+
+
+def load_keras(path: str | Path, *, device: str = "auto") -> keras.Model:
+    """Opens a `.keras` file of any origin, after the class check, uncompiled.
+
+    Raises:
+        ArtifactError: when the file is missing, damaged or unsafe.
+        DeviceError: when the device is not there.
+    """
+    path, origin = Path(path), str(path)
+    with open_archive(path) as archive:
+        text = archive.read(CONFIG_MEMBER, MOST_JSON_BYTES)
+        config = parse_json(text, path, ArtifactError, otherwise=f"its {CONFIG_MEMBER} is damaged")
+        if not isinstance(config, dict):
+            raise ArtifactError(f"{origin}: its {CONFIG_MEMBER} is damaged: holds no object")
+        config.pop("compile_config", None)  # never opened
+        check_structure(config, origin)
+        check_classes(config, origin)
+        check_top(config, origin)
+        weights = archive.read(WEIGHTS_MEMBER)
+        stored = check_weights(weights, archive.bytes, origin)
+        written_with = _keras_of(archive, path)
+
+    from kcv.native.device import device_scope, resolve_device
+
+    where = resolve_device(device)
+    other = f" (written with keras {written_with}, here is keras {version('keras')})"
+    # Keras raises whatever the damage happens to hit (KeyError, OSError, TypeError ...); all mean one thing here.
+    with refusing(path, ArtifactError, _FAILED + (other if written_with not in (None, version("keras")) else "")):
+        kept = json.dumps(config).encode()  # Keras takes a configuration apart
+        check_size(config, stored, origin)
+        with device_scope(where):
+            return _built(kept, weights)
+
+
+def _keras_of(archive: Archive, path: Path) -> str | None:
+    """Returns the version of Keras that a file says it was written with; another one may be why it does not open."""
+    if _METADATA_MEMBER not in archive:
+        return None
+    try:
+        metadata = parse_json(archive.read(_METADATA_MEMBER, MOST_JSON_BYTES), path, ArtifactError)
+    except ArtifactError:
+        return None
+    found = metadata.get("keras_version") if isinstance(metadata, dict) else None
+    return plain(found)[:30] if isinstance(found, str) else None
+
+
+def _built(config: bytes, weights: bytes) -> Any:
+    """Has Keras build a model, from what has been checked and from memory.
+
+    From the file itself Keras would unpack everything into the folder for temporary files, which may have no room.
+    """
+    from keras.src.saving import saving_lib  # no public name takes a file that is open
+
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(CONFIG_MEMBER, config)
+        archive.writestr(WEIGHTS_MEMBER, weights)
+    return saving_lib.load_model(packed, compile=False, safe_mode=True)

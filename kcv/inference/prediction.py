@@ -1,0 +1,118 @@
+"""What is done to the pictures of one prediction, batch by batch."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcv import images
+from kcv.common.cores import usable_cores
+from kcv.common.rows import UNSURE
+from kcv.errors import ImageError
+from kcv.images.urls import Picture, Url
+from kcv.inference.classifier import Classifier
+
+Decoded: TypeAlias = NDArray[np.uint8] | ImageError
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done to each batch of files.
+
+    Attributes:
+        model: classifies.
+        top_k: how many classes a row ranks.
+        batch_size: pictures a batch.
+        threshold: the confidence (0-1) below which a row is unsure; None for always a class.
+    """
+
+    model: Classifier
+    top_k: int
+    batch_size: int
+    threshold: float | None
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of a row's values, in their order."""
+        more = ["likeliest"] if self.threshold is not None else []
+        more += [f"{name}_{rank}" for rank in range(2, self.top_k + 1) for name in ("label", "confidence")]
+        return ["path", "label", "confidence", "error", *more]
+
+    def decode(self, files: Sequence[Picture]) -> list[Decoded]:
+        """Returns each picture, uint8 [size, size, 3], or why it cannot be read."""
+        decoded: list[Decoded] = []
+        for path in files:
+            try:
+                content = path.read() if isinstance(path, Url) else path
+                decoded.append(images.load(content, self.model.image_size, self.model.resize, name=str(path)))
+            except ImageError as error:
+                decoded.append(error)
+        return decoded
+
+    def classify(self, files: Sequence[Picture], decoded: Sequence[Decoded]) -> list[dict[str, Any]]:
+        """Returns the rows of decoded pictures."""
+        pixels = [picture for picture in decoded if not isinstance(picture, ImageError)]
+        scores = iter(self.model.predict(pixels, batch_size=len(pixels)) if pixels else ())
+        return [
+            self._failed(path, picture) if isinstance(picture, ImageError) else self._row(path, next(scores))
+            for path, picture in zip(files, decoded, strict=True)
+        ]
+
+    def _failed(self, path: Picture, error: ImageError) -> dict[str, Any]:
+        row: dict[str, Any] = {**dict.fromkeys(self.columns), "path": str(path)}
+        return {**row, "error": str(error), "probabilities": None}
+
+    def _row(self, path: Picture, scores: NDArray[np.float32]) -> dict[str, Any]:
+        names = self.model.class_names
+        row: dict[str, Any] = {**dict.fromkeys(self.columns), "path": str(path), "error": ""}
+        # A stable sort of the negated scores: of equal classes the first comes first, as argmax has it.
+        for rank, position in enumerate(np.argsort(-scores, kind="stable")[: self.top_k], start=1):
+            suffix = "" if rank == 1 else f"_{rank}"
+            row[f"label{suffix}"] = names[position]
+            row[f"confidence{suffix}"] = float(scores[position])
+        if self.threshold is not None:
+            row["likeliest"] = row["label"]
+            if not row["confidence"] >= self.threshold:
+                row["label"] = UNSURE
+        row["probabilities"] = dict(zip(names, map(float, scores), strict=True))
+        return row
+
+
+def classified(job: Job, files: Iterator[Picture]) -> Generator[list[dict[str, Any]]]:
+    """Yields the rows of each batch, in order.
+
+    Threads decode batches ahead. A model that may be called from several threads classifies in them as well, so that
+    each core works on a batch of its own and none waits for another; any other gets one batch after the other.
+    """
+    cores = usable_cores()
+    size = job.batch_size
+    head = list(islice(files, size * cores))
+    if job.model.concurrent and len(head) < size * cores:
+        size = max(1, math.ceil(len(head) / cores))
+    files = chain(head, files)
+
+    def work(batch: list[Picture]) -> tuple[list[Picture], list[Decoded], list[dict[str, Any]] | None]:
+        decoded = job.decode(batch)
+        return batch, decoded, job.classify(batch, decoded) if job.model.concurrent else None
+
+    with ThreadPoolExecutor(cores) as pool:
+        waiting: deque[Future[Any]] = deque()
+        try:
+            while True:
+                while len(waiting) <= cores and (batch := list(islice(files, size))):
+                    waiting.append(pool.submit(work, batch))
+                if not waiting:
+                    return
+                batch, decoded, rows = waiting.popleft().result()
+                yield job.classify(batch, decoded) if rows is None else rows
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,53 @@
+"""Fitting temperature and threshold to a finished model, and writing them into its file."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from kcv import artifact
+from kcv.distributed.group import ALONE, Group
+from kcv.inference import splits
+from kcv.inference.keras_model import LoadedModel
+from kcv.metrics import temperature
+
+_log = logging.getLogger(__name__)
+
+
+def recalibrate(
+    model: LoadedModel,
+    abstain_precision: float | None,
+    source: str | None = None,
+    *,
+    batch_size: int | None = None,
+    group: Group = ALONE,
+    changed: bool = False,
+) -> LoadedModel:
+    """Fits a model's calibration to the validation split of its training data and writes it into its file.
+
+    Args:
+        model: a model that kcv trained; the weights stay as they are.
+        abstain_precision: the part of the answers (0-1] that is to be right; None for no threshold.
+        source: the training data, where its URL must be named; see `kcv.inference.splits.data_config`.
+        batch_size: pictures a batch; by default chosen by their size.
+        group: the processes that share the pictures; the first writes.
+        changed: see `kcv.data.loading.load_split`.
+
+    Returns:
+        The model with its new calibration.
+
+    Raises:
+        DataError: the validation pictures cannot be read, or no threshold gives the wanted precision; the file stays
+            as it was.
+        OutputError: the file cannot be written.
+    """
+    pictures = splits.load_split(model, "val", source, changed=changed)
+    logits = model.logits(pictures, batch_size=batch_size, group=group)
+    found = temperature.fit(logits, pictures.labels)
+    if abstain_precision is not None:
+        found = found.with_threshold(logits, pictures.labels, abstain_precision, model.class_names)
+    info = model.info.model_copy(update={"calibration": found})
+    if group.first:
+        artifact.describe_again(model.path, info)
+    _log.info("calibrated %s", found.describe())
+    return replace(model, info=info)

@@ -1,0 +1,140 @@
+"""The file of one part of a prediction: its rows, one a line, under a seal.
+
+The last two lines seal it: what the rows were made of, as JSON, and the SHA-256 (hex) of everything before it. A file
+that was cut, changed, or made of pictures that are others by now does not match, and the part is done anew. Parts of
+earlier versions have no seal, so they are done anew as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from kcv.common.files import atomic
+from kcv.common.untrusted import opened, refusing
+from kcv.errors import OutputError
+from kcv.images.urls import Picture
+
+_LONGEST_LINE = 64 * 2**20
+"""Bytes; a row has about 30 for each class."""
+
+
+def state_of(files: Iterable[Picture], prediction: str) -> str:
+    """Returns what a part is made of: SHA-256 (hex) of its prediction and of its pictures' sizes and times, in order.
+
+    Not of their bytes, which would take as long to read as a good part of the prediction. The time of the last change
+    of the file's entry is among them, because nobody can set it back.
+
+    Args:
+        files: the pictures.
+        prediction: says what is done to them, with which model.
+    """
+    digest = hashlib.sha256(prediction.encode() + b"\0")
+    for path in files:
+        try:
+            found = os.stat(str(path))
+            told = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+        except (OSError, ValueError):
+            told = "none"
+        digest.update(told.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def write_part(path: Path, batches: Iterable[Sequence[dict[str, Any]]], state: str) -> None:
+    """Writes a part, whole or not at all.
+
+    Args:
+        path: of the file.
+        batches: the rows.
+        state: `state_of` the pictures, before they were read.
+
+    Raises:
+        OutputError: the place cannot be written to.
+    """
+    digest, count = hashlib.sha256(), 0
+    with atomic(path) as temporary, temporary.open("wb") as stream:
+        for rows in batches:
+            lines = b"".join(json.dumps(row).encode("ascii") + b"\n" for row in rows)
+            digest.update(lines)
+            stream.write(lines)
+            count += len(rows)
+        seal = _seal(count, state)
+        digest.update(seal)
+        stream.write(seal + digest.hexdigest().encode("ascii"))
+
+
+def is_sound(path: Path, files: Sequence[Picture], columns: Sequence[str], prediction: str) -> bool:
+    """Tells whether a part is there, as it was written, and of these pictures as they are now.
+
+    Args:
+        path: of the part.
+        files: its pictures, in order.
+        columns: of its rows, without `probabilities`.
+        prediction: as in `state_of`.
+    """
+    try:
+        with opened(path, OutputError) as stream, refusing(path, OutputError):
+            if not _matches(stream, _seal(len(files), state_of(files, prediction))):
+                return False
+            stream.seek(0)
+            return all(_is_row(json.loads(_line(stream)), file, columns) for file in files)
+    except OutputError:
+        return False
+
+
+def read_part(path: Path, count: int) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a part that `is_sound`.
+
+    Args:
+        path: of the part.
+        count: of its rows.
+
+    Raises:
+        OutputError: it cannot be read any more.
+    """
+    with opened(path, OutputError) as stream:
+        for _ in range(count):
+            with refusing(path, OutputError):
+                row: dict[str, Any] = json.loads(_line(stream))
+            yield row
+
+
+def _seal(count: int, state: str) -> bytes:
+    return json.dumps({"rows": count, "pictures": state}).encode("ascii") + b"\n"
+
+
+def _matches(stream: BinaryIO, seal: bytes) -> bool:
+    """Tells whether a file ends in this seal, and in the checksum of all before."""
+    digest = hashlib.sha256()
+    end = len(seal) + 2 * digest.digest_size
+    left = os.fstat(stream.fileno()).st_size - end
+    while left > 0 and (block := stream.read(min(left, 2**20))):
+        digest.update(block)
+        left -= len(block)
+    digest.update(seal)
+    return left == 0 and stream.read(end + 1) == seal + digest.hexdigest().encode("ascii")
+
+
+def _line(stream: BinaryIO) -> bytes:
+    line = stream.readline(_LONGEST_LINE + 1)
+    if not line.endswith(b"\n"):
+        raise ValueError("a line has no end")
+    return line
+
+
+def _is_row(row: Any, file: Picture, columns: Sequence[str]) -> bool:
+    """Tells whether a value is the row of a picture: a checksum says who wrote it, not what."""
+    if not isinstance(row, dict) or row.keys() != {*columns, "probabilities"}:
+        return False
+    path, error, scores = row.pop("path"), row.pop("error"), row.pop("probabilities")
+    if path != str(file) or not isinstance(error, str):
+        return False
+    if error:
+        return scores is None and all(value is None for value in row.values())
+    if not isinstance(scores, dict) or not all(isinstance(score, float) for score in scores.values()):
+        return False
+    return all(isinstance(value, float if key.startswith("confidence") else str) for key, value in row.items())

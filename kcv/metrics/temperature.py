@@ -1,0 +1,167 @@
+"""Probabilities that mean what they say, and when to say nothing: temperature and threshold, fitted on validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from kcv.common.rows import UNSURE
+from kcv.errors import DataError
+
+_COLDEST, _HOTTEST = 0.01, 100.0
+
+
+class Calibration(BaseModel):
+    """How a model's logits become probabilities and answers.
+
+    Attributes:
+        temperature: what logits are divided by before softmax; 1 leaves them as they are.
+        threshold: the confidence (0-1) below which the answer is `UNSURE`; None: there is always an answer.
+        wanted_precision: the part of the answers (0-1) that was to be right; None without a threshold.
+        precision: of the answers on the pictures it was fitted on (0-1); None without a threshold.
+        coverage: the part of those pictures that got an answer (0-1); None without a threshold.
+        pictures: how many it was fitted on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    temperature: float = Field(1.0, ge=_COLDEST, le=_HOTTEST)
+    threshold: float | None = Field(None, ge=0, le=1)
+    wanted_precision: float | None = Field(None, gt=0, le=1)
+    precision: float | None = Field(None, ge=0, le=1)
+    coverage: float | None = Field(None, ge=0, le=1)
+    pictures: int = Field(0, ge=0, le=10**12)
+
+    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Returns probabilities, float64 [n, classes]; rows sum to 1."""
+        return softmax(logits, self.temperature)
+
+    def with_threshold(
+        self,
+        logits: NDArray[np.float32],
+        labels: NDArray[np.integer[Any]],
+        precision: float,
+        class_names: Sequence[str],
+    ) -> Calibration:
+        """Adds the lowest threshold above which the wanted part of the answers is right.
+
+        Args:
+            logits: float32 [n, classes], of the pictures that the temperature was fitted to.
+            labels: class positions, integer [n].
+            precision: the part of the answers (0-1] that is to be right.
+            class_names: of the model.
+
+        Raises:
+            DataError: no threshold gives that precision on these pictures, or a class has the name for no answer.
+        """
+        if UNSURE in class_names:
+            raise DataError(f"a class is called {UNSURE!r}, the word for no answer; --abstain_precision needs it.")
+        probabilities = self.probabilities(logits)
+        confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+        threshold = choose_threshold(confidence, right, precision)
+        if threshold is None:
+            raise DataError(
+                f"--abstain_precision: {precision:g} is reached at no threshold on {len(labels):,} pictures: "
+                "the most confident of them are wrong."
+            )
+        answered = confidence >= threshold
+        found = {"threshold": threshold, "wanted_precision": precision, "coverage": float(answered.mean())}
+        return Calibration(**{**self.model_dump(), **found, "precision": float(right[answered].mean())})
+
+    def describe(self) -> str:
+        """Returns it in words, one line."""
+        words = f"temperature {self.temperature:.3f}, on {self.pictures:,} validation pictures"
+        if self.threshold is None:
+            return words
+        words += f"; unsure below {self.threshold:.4f}"
+        if self.coverage is None or self.precision is None or self.wanted_precision is None:
+            return words  # somebody chose the threshold
+        return (
+            f"{words}: {self.coverage:.1%} answered, {self.precision:.2%} of them right (wanted "
+            f"{self.wanted_precision:.2%})"
+        )
+
+
+def fit(
+    logits: NDArray[np.float32], labels: NDArray[np.integer[Any]], *, temperature: float | None = None
+) -> Calibration:
+    """Fits a temperature to pictures that the weights were not fitted to.
+
+    Args:
+        logits: float32 [n, classes], n >= 1.
+        labels: class positions, integer [n].
+        temperature: a given one, which is kept.
+    """
+    if temperature is None:
+        temperature = fit_temperature(logits, labels)
+    return Calibration(temperature=temperature, pictures=len(labels))
+
+
+def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.integer[Any]]) -> float:
+    """Returns the temperature that makes the labels likeliest (Guo et al., ICML 2017): no class changes by it.
+
+    Pictures that are all classified right have no such temperature: the colder, the likelier. Then it is the one whose
+    mean confidence is (n + 1) / (n + 2), which Laplace's rule of succession expects of the next picture.
+    """
+    from scipy import optimize
+
+    logits = logits.astype(np.float64)
+    if not np.isfinite(logits).all():
+        return 1.0
+    rows = np.arange(len(labels))
+    n = len(labels)
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / math.exp(log_temperature)
+        highest = scaled.max(axis=1)
+        normaliser = highest + np.log(np.exp(scaled - highest[:, None]).sum(axis=1))
+        return float(np.mean(normaliser - scaled[rows, labels]))
+
+    def too_confident(log_temperature: float) -> float:
+        return float(softmax(logits, math.exp(log_temperature)).max(axis=1).mean()) - (n + 1) / (n + 2)
+
+    ends = (math.log(_COLDEST), math.log(_HOTTEST))
+    if (logits.argmax(axis=1) == labels).all():
+        gaps = [too_confident(end) for end in ends]
+        if gaps[0] <= 0 or gaps[1] >= 0:
+            return _COLDEST if gaps[0] <= 0 else _HOTTEST
+        return _between(math.exp(optimize.brentq(too_confident, *ends)))
+    found = optimize.minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-6})
+    return _between(math.exp(float(found.x)))
+
+
+def _between(temperature: float) -> float:
+    """Returns a temperature within its bounds, which the way through logarithms may leave by its last bit."""
+    return min(max(temperature, _COLDEST), _HOTTEST)
+
+
+def choose_threshold(confidence: NDArray[np.floating[Any]], right: NDArray[np.bool_], precision: float) -> float | None:
+    """Returns the lowest confidence at and above which at least `precision` of the answers are right; None if none.
+
+    Args:
+        confidence: probability of the predicted class, [n].
+        right: whether it is the true one, bool [n].
+        precision: what is wanted, 0-1.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    ranked, hits = confidence[order], right[order]
+    shares = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    # Pictures of equal confidence are answered together or not at all.
+    last_of_equals = np.append(ranked[1:] != ranked[:-1], True)
+    enough = np.flatnonzero(last_of_equals & (shares >= precision))
+    return float(ranked[enough[-1]]) if len(enough) else None
+
+
+def softmax(values: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Returns probabilities, float64 of the same shape, from logits along the last axis; rows sum to 1."""
+    shifted: NDArray[np.float64] = values.astype(np.float64)
+    shifted /= temperature
+    shifted -= shifted.max(axis=-1, keepdims=True)
+    np.exp(shifted, out=shifted)  # in place: of many classes this is the largest array of all
+    shifted /= shifted.sum(axis=-1, keepdims=True)
+    return shifted

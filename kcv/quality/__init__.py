@@ -1,0 +1,1 @@
+"""A data set before training: unreadable files, duplicates, leaks, statistics."""

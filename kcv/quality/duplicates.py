@@ -1,0 +1,102 @@
+"""Copies: the same picture, or nearly the same one, more than once; worst where splits or classes disagree."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from kcv.common.progress import Progress
+from kcv.quality.findings import Finding, Member
+from kcv.quality.scan import Read, Seen
+from kcv.quality.similarity import SIMILAR, Pairs, near_pairs
+
+ALIKE = 0.95
+"""The likeness asked for where more than half of the pictures look like others: line drawings, X-rays, film frames."""
+
+
+def copies(read: Read, similar: float | None = None, *, progress: bool = False) -> Iterator[Finding]:
+    """Yields a finding for each group of copies, and two where it lies both in several splits and in several classes.
+
+    Near copies of near copies are one group. A group of nearly equal pictures holds their exact copies, too.
+
+    Args:
+        read: the pictures.
+        similar: the likeness from which pictures are nearly the same; 1 looks for exact copies only. None is
+            `SIMILAR`, or `ALIKE` where that would be most of the pictures.
+        progress: whether to show a progress bar.
+    """
+    twins = _twins(read.seen)
+    for group in twins.values():
+        if len(group) > 1:
+            yield from _findings([read.members[i] for i in group], "the same picture")
+    if similar is not None and similar >= 1:
+        return
+    firsts = np.array([group[0] for group in twins.values()], dtype=np.int64)
+    with Progress(len(firsts) if progress else None, "comparing pictures") as bar:
+        pairs, values = near_pairs(read.thumbnails[firsts], similar or SIMILAR, bar.advance)
+    if similar is None and (alike := len(np.unique(pairs))) > len(firsts) / 2:
+        yield Finding(
+            "alike",
+            f"{alike:,} of {len(firsts):,} different pictures look like others of them (likeness {SIMILAR} "
+            f"and above); nearly the same is therefore {ALIKE} and above",
+        )
+        pairs, values = pairs[values >= ALIKE], values[values >= ALIKE]
+    pairs = firsts[pairs]
+    best: dict[int, float] = defaultdict(float)
+    groups = _joined(pairs)
+    for (first, _), value in zip(pairs.tolist(), values.tolist(), strict=True):
+        best[groups[first]] = max(best[groups[first]], value)
+    everyone = {group[0]: group for group in twins.values()}
+    members: dict[int, list[int]] = defaultdict(list)
+    for first in sorted(groups):
+        members[groups[first]] += everyone[first]
+    for root, positions in members.items():
+        group_of = [read.members[i] for i in sorted(positions)]
+        yield from _findings(group_of, "nearly the same picture", round(best[root], 4))
+
+
+def _findings(group: Sequence[Member], what: str, similarity: float | None = None) -> Iterator[Finding]:
+    near = "near_" if similarity is not None else ""
+    splits = _listed(member.split for member in group)
+    classes = _listed(member.class_name for member in group)
+    names = _few([member.name for member in group])
+    if len(splits) > 1:
+        yield Finding(f"{near}leak", f"{what} in {' and '.join(splits)}: {names}", group, similarity)
+    if len(classes) > 1:
+        yield Finding(f"{near}conflict", f"{what} as {' and as '.join(classes)}: {names}", group, similarity)
+    if len(splits) == len(classes) == 1:
+        yield Finding(f"{near}duplicate", f"{what} {len(group)} times in {splits[0]}: {names}", group, similarity)
+
+
+def _listed(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _twins(seen: Sequence[Seen | str]) -> dict[bytes, list[int]]:
+    """Returns the positions of the readable pictures under their digests."""
+    found: dict[bytes, list[int]] = defaultdict(list)
+    for position, one in enumerate(seen):
+        if isinstance(one, Seen):
+            found[one.digest].append(position)
+    return found
+
+
+def _joined(pairs: Pairs) -> dict[int, int]:
+    """Returns, for each position in a pair, the smallest position that pairs connect it with (union-find)."""
+    parent: dict[int, int] = {}
+
+    def root(position: int) -> int:
+        while parent.setdefault(position, position) != position:
+            parent[position] = position = parent[parent[position]]
+        return position
+
+    for first, second in pairs.tolist():
+        low, high = sorted((root(first), root(second)))
+        parent[high] = low
+    return {position: root(position) for position in parent}

@@ -1,0 +1,73 @@
+"""What a check can find, and how bad each of it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+Severity = Literal["error", "warning"]
+
+KINDS: Final[dict[str, tuple[Severity, str]]] = {
+    "unreadable": ("error", "cannot be read as a picture"),
+    "split": ("error", "cannot be split for training"),
+    "leak": ("error", "the same picture in several splits"),
+    "conflict": ("error", "the same picture in several classes"),
+    "alike": ("warning", "more than half of the pictures look like others"),
+    "near_leak": ("warning", "nearly the same picture in several splits"),
+    "near_conflict": ("warning", "nearly the same picture in several classes"),
+    "duplicate": ("warning", "the same picture several times"),
+    "near_duplicate": ("warning", "nearly the same picture several times"),
+    "suffix": ("warning", "named like another format than it is"),
+    "layout": ("warning", "folders that could have been meant otherwise"),
+    "names": ("warning", "class names that differ only by case, spaces or invisible characters"),
+    "ignored": ("warning", "in the folder, but not read"),
+    "range": ("warning", "numbers of more than 8 bits that do not fit how they are read"),
+    "blank": ("warning", "one colour all over"),
+    "odd_size": ("warning", "of an odd size or shape"),
+    "imbalance": ("warning", "classes of very different sizes"),
+}
+"""Under each kind: an `error` makes training impossible or results wrong, a `warning` is for a person to judge."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A picture that a finding is about: what it is called, its split and its class."""
+
+    name: str
+    split: str
+    class_name: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check found.
+
+    Attributes:
+        kind: one of `KINDS`.
+        message: what, in words.
+        pictures: the pictures it is about; of a group of copies all of them.
+        similarity: of nearly equal pictures, the likeness of the most alike pair, see `kcv.quality.similarity`.
+    """
+
+    kind: str
+    message: str
+    pictures: Sequence[Member] = ()
+    similarity: float | None = None
+
+    @property
+    def severity(self) -> Severity:
+        """How bad it is."""
+        return KINDS[self.kind][0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all of it as plain values."""
+        return {
+            "kind": self.kind,
+            "severity": self.severity,
+            "message": self.message,
+            "similarity": self.similarity,
+            "pictures": [
+                {"name": picture.name, "split": picture.split, "class": picture.class_name} for picture in self.pictures
+            ],
+        }

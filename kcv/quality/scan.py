@@ -1,0 +1,117 @@
+"""One pass over all pictures: each is decoded once, whole, and what the checks need of it is kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcv import images
+from kcv.common.cores import usable_cores
+from kcv.common.progress import Progress
+from kcv.data.dataset import SPLITS, Encoded, Pixels, Source
+from kcv.errors import ImageError
+from kcv.quality.findings import Member
+
+THUMBNAIL = 32
+"""Side of the grey pictures, pixels, that likeness is measured on."""
+
+_CHUNK = 64  # pictures a thread reads at a time
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+_BLANK = 2  # levels of 255 between the darkest and the lightest: less is one colour, give or take a rounding
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is kept of a picture that could be read.
+
+    Attributes:
+        digest: of its RGB pixels and shape, after EXIF rotation; equal for a PNG and a BMP of the same pixels.
+        height: pixels.
+        width: pixels.
+        format: what the bytes are, one of `kcv.images.FORMATS`; None for pixels.
+        blank: whether it is one colour all over.
+        numbers: `16-bit` or `float` where its numbers had more than 8 bits, else None.
+        extent: the least and the greatest of them.
+    """
+
+    digest: bytes
+    height: int
+    width: int
+    format: str | None
+    blank: bool
+    numbers: str | None = None
+    extent: tuple[float, float] = (0.0, 255.0)
+
+
+@dataclass(frozen=True)
+class Read:
+    """All pictures of a source, one after the other: train, val, test.
+
+    Attributes:
+        members: what each is called, its split and class.
+        seen: what it is, or why it cannot be read.
+        thumbnails: uint8 [n, THUMBNAIL, THUMBNAIL], grey; black where a picture cannot be read.
+        files: the path of each that is a file, else None.
+    """
+
+    members: Sequence[Member]
+    seen: Sequence[Seen | str]
+    thumbnails: NDArray[np.uint8]
+    files: Sequence[Path | None]
+
+
+def read(source: Source, *, progress: bool = False) -> Read:
+    """Decodes every picture of a source, in threads; no more than a few at a time are held."""
+    members: list[Member] = []
+    pictures: list[Encoded] = []
+    for split in SPLITS:
+        if split in source.splits:
+            samples = source.splits[split]
+            pictures += samples.pictures
+            members += [
+                Member(name, split, source.class_names[label])
+                for name, label in zip(samples.names, samples.labels.tolist(), strict=True)
+            ]
+    thumbnails = np.zeros((len(pictures), THUMBNAIL, THUMBNAIL), np.uint8)
+
+    def look(start: int) -> list[Seen | str]:
+        found: list[Seen | str] = []
+        for i in range(start, min(start + _CHUNK, len(pictures))):
+            try:
+                seen, thumbnails[i] = _look(pictures[i], members[i].name)
+            except ImageError as error:
+                found.append(str(error).removeprefix(f"{members[i].name}: "))
+            else:
+                found.append(seen)
+        bar.advance(len(found))
+        return found
+
+    with (
+        Progress(len(pictures) if progress else None, "reading pictures") as bar,
+        ThreadPoolExecutor(usable_cores()) as pool,
+    ):
+        seen = [one for chunk in pool.map(look, range(0, len(pictures), _CHUNK)) for one in chunk]
+    files = [picture if isinstance(picture, Path) else None for picture in pictures]
+    return Read(members, seen, thumbnails, files)
+
+
+def _look(picture: Encoded, name: str) -> tuple[Seen, NDArray[np.uint8]]:
+    examined = images.examine(picture, name=name)
+    pixels = examined.pixels
+    height, width = pixels.shape[:2]
+    digest = hashlib.blake2b(f"{height}x{width}:".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
+    blank = bool((np.ptp(pixels, axis=(0, 1)) <= _BLANK).all())
+    seen = Seen(digest.digest(), height, width, examined.format, blank, examined.numbers, examined.extent)
+    return seen, _grey(images.resize(pixels, THUMBNAIL, "squash"))
+
+
+def _grey(pixels: Pixels) -> NDArray[np.uint8]:
+    grey: NDArray[np.uint8] = np.rint(pixels @ _LUMA).astype(np.uint8)
+    return grey

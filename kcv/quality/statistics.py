@@ -1,0 +1,105 @@
+"""Whether training would take the pictures as they are: splits, classes, sizes, formats."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from kcv import images
+from kcv.common.text import look
+from kcv.config import MIN_IMAGE_SIZE, DataConfig
+from kcv.data import loading
+from kcv.data.dataset import Source
+from kcv.errors import DataError
+from kcv.quality.findings import Finding, Member
+from kcv.quality.scan import Read, Seen
+
+IMBALANCED: Final = 10
+"""From this many times the pictures of the smallest class on, the largest one is worth a warning."""
+
+ELONGATED: Final = 4
+"""From this many times as long as wide on (or the reverse), little is left of a picture that is made square."""
+
+SMALL: Final = 4
+"""A picture whose shorter side is this many times shorter than the median one is odd."""
+
+
+def splits(source: Source) -> Iterator[Finding]:
+    """Yields what `train` would say of the splits and classes, with the default fractions."""
+    try:
+        loading.split_source(source, DataConfig())
+    except DataError as error:
+        yield Finding("split", str(error).removeprefix(f"{source.name}: "))
+
+
+def imbalance(source: Source) -> Iterator[Finding]:
+    """Yields a finding for each split whose classes are of very different sizes."""
+    for split, samples in source.splits.items():
+        counts = np.bincount(samples.labels, minlength=len(source.class_names))
+        if not counts.size or counts.min() == 0:
+            continue  # a missing class is worse, and `splits` says it
+        most, least = int(counts.argmax()), int(counts.argmin())
+        if counts[most] >= IMBALANCED * counts[least]:
+            yield Finding(
+                "imbalance",
+                f"{split} has {counts[most]:,} pictures of {source.class_names[most]!r} and {counts[least]:,} of "
+                f"{source.class_names[least]!r}, {counts[most] / counts[least]:.0f} times fewer",
+            )
+
+
+def formats(read: Read) -> Iterator[Finding]:
+    """Yields the pictures that cannot be read, and those whose file name promises another format."""
+    for member, seen, file in zip(read.members, read.seen, read.files, strict=True):
+        if isinstance(seen, str):
+            yield Finding("unreadable", f"{member.name}: {seen}", (member,))
+        elif file is not None and seen.format and file.suffix.lower() not in images.SUFFIXES[seen.format]:
+            yield Finding("suffix", f"{member.name}: is {seen.format}", (member,))
+
+
+def shapes(read: Read) -> Iterator[Finding]:
+    """Yields the pictures of one colour and those of an odd size or shape."""
+    seen = [(member, one) for member, one in zip(read.members, read.seen, strict=True) if isinstance(one, Seen)]
+    if not seen:
+        return
+    median = float(np.median([min(one.height, one.width) for _, one in seen]))
+    for member, one in seen:
+        if one.blank:
+            yield Finding("blank", f"{member.name}: one colour all over", (member,))
+        if reason := _odd(one, median):
+            yield Finding("odd_size", f"{member.name}: {one.width}x{one.height} px, {reason}", (member,))
+
+
+def _odd(one: Seen, median: float) -> str | None:
+    shorter, longer = sorted((one.height, one.width))
+    if shorter < MIN_IMAGE_SIZE and shorter < median:
+        return f"smaller than the {MIN_IMAGE_SIZE} px that networks start from"
+    if shorter * SMALL < median:
+        return f"small among pictures of {median:.0f} px"
+    if longer >= ELONGATED * shorter:
+        return f"{longer / shorter:.0f} times as {'long' if one.width > one.height else 'high'} as the other side"
+    return None
+
+
+def ignored(source: Source) -> Iterator[Finding]:
+    """Yields the files below a folder source that are not used; one finding a suffix and reason."""
+    for one in source.understood.left_out if source.understood else ():
+        yield Finding("ignored", one.message, (Member(one.example, "", ""),))
+
+
+def layout(source: Source) -> Iterator[Finding]:
+    """Yields what of a folder source could have been meant otherwise."""
+    for note in source.understood.notes if source.understood else ():
+        yield Finding("layout", note)
+
+
+def names(source: Source) -> Iterator[Finding]:
+    """Yields the class names that a person takes for one."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in source.class_names:
+        alike[look(name)].append(name)
+    for same in alike.values():
+        if len(same) > 1:
+            yield Finding("names", f"the class names {', '.join(map(ascii, same))} are alike")

@@ -1,0 +1,124 @@
+"""What an evaluation leaves in its folder: tables and plots."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcv import metrics
+from kcv.common.files import remove, write_csv, write_json
+from kcv.metrics import confusion
+from kcv.reporting import plots
+from kcv.reporting.material import known_history
+from kcv.reporting.misclassified import draw_mistakes, write_mistakes
+
+if TYPE_CHECKING:
+    import keras
+
+    from kcv.data.dataset import Pictures
+
+MOST_IN_MATRIX = 1_000
+"""Classes up to which the confusion matrix is written and drawn whole; its size grows with their square."""
+
+_CELLS = "confusion_cells.csv"
+_log = logging.getLogger(__name__)
+
+PLOTS = ("confusion_matrix", "confusion_matrix_normalized", "roc", "reliability", "mistakes", "learning_curves")
+"""Names of the plots, without their suffix."""
+
+
+def write_files(
+    folder: Path,
+    figures: dict[str, Any],
+    model: keras.Model,
+    pictures: Pictures,
+    probabilities: NDArray[np.float64],
+    run: Path,
+    *,
+    file: Path | None = None,
+    draw: bool = True,
+) -> None:
+    """Writes the figures, the tables and the plots of a split.
+
+    `metrics.json`, `per_class.csv`, the confusion matrix as counts and as shares of the true classes (CSV and plots),
+    of more than `MOST_IN_MATRIX` classes only the cells that occur, in `confusion_cells.csv`; the most confident
+    mistakes (JSON and plot), ROC curves, the reliability diagram and, where there is a sound
+    `history.csv`, the learning curves. Plots of an earlier evaluation are removed first.
+
+    Args:
+        folder: where to; made where it is missing.
+        figures: as from `kcv.metrics.summarize`.
+        model: the measured model; its heat maps are drawn beside the mistakes.
+        pictures: the split.
+        probabilities: [n, classes].
+        run: the folder of the run, for its `history.csv`, if it has one.
+        file: see `kcv.reporting.misclassified.draw_mistakes`.
+        draw: whether to draw the plots.
+
+    Raises:
+        ArtifactError: the model of a file cannot be explained.
+        OutputError: the folder cannot be written to.
+    """
+    class_names, labels = list(figures["per_class"]), pictures.labels
+    write_json(folder / "metrics.json", figures)
+    per_class = figures["per_class"].items()
+    columns = list(next(iter(figures["per_class"].values())))
+    write_csv(
+        folder / "per_class.csv",
+        ["class", *columns],
+        [[name, *(scores[key] for key in columns)] for name, scores in per_class],
+    )
+    cells = confusion(labels, probabilities.argmax(axis=1), len(class_names))
+    matrix = cells.matrix() if len(class_names) <= MOST_IN_MATRIX else None
+    _write_confusion(folder, cells, matrix, class_names)
+    mistakes = write_mistakes(folder, pictures, probabilities, class_names)
+    epochs = known_history(run)
+    for name in PLOTS:
+        for suffix in (".png", ".svg"):
+            remove(folder / f"{name}{suffix}")  # it would show what was measured before
+    if draw:
+        if matrix is not None:
+            plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix.png")
+            plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix_normalized.png", normalized=True)
+        plots.roc_curves(labels, probabilities, class_names, folder / "roc.png")
+        plots.reliability_diagram(figures["reliability"], figures["ece"], folder / "reliability.png")
+        if mistakes:
+            draw_mistakes(folder / "mistakes.png", mistakes, model, pictures, class_names, file=file)
+        if epochs:
+            plots.learning_curves(epochs, folder / "learning_curves.png")
+
+
+def _write_confusion(
+    folder: Path, cells: metrics.Confusion, matrix: NDArray[np.int64] | None, class_names: list[str]
+) -> None:
+    """Writes the matrix, or, without one, a row for each cell that occurs; files of the other form are removed."""
+    if matrix is not None:
+        remove(folder / _CELLS)
+        write_csv(
+            folder / "confusion_matrix.csv",
+            ["true class", *class_names],
+            ([true, *row.tolist()] for true, row in zip(class_names, matrix, strict=True)),
+        )
+        write_csv(
+            folder / "confusion_matrix_normalized.csv",
+            ["true class", *class_names],
+            ([true, *(row / max(row.sum(), 1)).tolist()] for true, row in zip(class_names, matrix, strict=True)),
+        )
+        return
+    for name in ("confusion_matrix.csv", "confusion_matrix_normalized.csv"):
+        remove(folder / name)
+    support = cells.support
+    found = zip(cells.true.tolist(), cells.predicted.tolist(), cells.counts.tolist(), strict=True)
+    write_csv(
+        folder / _CELLS,
+        ["true class", "predicted class", "pictures", "share of the true class"],
+        ([class_names[true], class_names[predicted], n, n / int(support[true])] for true, predicted, n in found),
+    )
+    _log.info(
+        "%s classes are too many for a confusion matrix: %s has its cells that are not empty",
+        f"{len(class_names):,}", folder / _CELLS,
+    )  # fmt: skip

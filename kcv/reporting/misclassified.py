@@ -1,0 +1,131 @@
+"""What a model gets wrong and is most sure of: as rows, and as a grid of pictures with heat maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcv.common.files import write_json
+from kcv.common.untrusted import refusing
+from kcv.errors import ArtifactError, UsageError
+from kcv.reporting import plots
+from kcv.saliency.explainer import Explainer
+
+if TYPE_CHECKING:
+    import keras
+
+    from kcv.data.dataset import Pictures
+
+MOST_LISTED = 100
+MOST_DRAWN = 12
+_METHOD = "gradcam"
+
+
+def most_confident(
+    labels: NDArray[np.integer[Any]],
+    probabilities: NDArray[np.floating[Any]],
+    class_names: Sequence[str],
+    names: Sequence[str],
+    most: int = MOST_LISTED,
+) -> list[dict[str, Any]]:
+    """Returns the mistakes that a model was most confident of, the most confident first.
+
+    Args:
+        labels: class positions, integer [n].
+        probabilities: [n, classes].
+        class_names: the classes, in order.
+        names: what a person calls each picture, [n].
+        most: how many at most.
+
+    Returns:
+        `index`, the picture's place in the split; `picture`, its name; `true` and `predicted`, class names;
+        `confidence`, the probability of the predicted class, and `probability_of_true`; and `suspected_label_error`,
+        whether the label itself is in doubt: the model is as sure of another class as it is, on average, of pictures
+        that are labelled as that class (confident learning: Northcutt et al., JAIR 70, 2021).
+    """
+    predicted = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    order = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
+    # Of a class without pictures no such mean is known; then no label is doubted for it.
+    usual = {
+        c: probabilities[labels == c, c].mean() if (labels == c).any() else np.inf for c in np.unique(predicted[order])
+    }
+    return [
+        {
+            "index": int(i),
+            "picture": names[int(i)],
+            "true": class_names[labels[i]],
+            "predicted": class_names[predicted[i]],
+            "confidence": float(confidence[i]),
+            "probability_of_true": float(probabilities[i, labels[i]]),
+            "suspected_label_error": bool(confidence[i] >= usual[predicted[i]]),
+        }
+        for i in order
+    ]
+
+
+def write_mistakes(
+    folder: Path, pictures: Pictures, probabilities: NDArray[np.float64], class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Writes `mistakes.json`: how many pictures are taken for another class, and which.
+
+    Args:
+        folder: where to; made where it is missing.
+        pictures: the split.
+        probabilities: float64 [n, classes], of the split.
+        class_names: the classes, in order.
+
+    Returns:
+        The rows of the file, as from `most_confident`.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    rows = most_confident(pictures.labels, probabilities, class_names, pictures.names)
+    wrong = int((probabilities.argmax(axis=1) != pictures.labels).sum())
+    write_json(folder / "mistakes.json", {"pictures": len(pictures), "wrong": wrong, "mistakes": rows})
+    return rows
+
+
+def draw_mistakes(
+    path: Path,
+    rows: Sequence[dict[str, Any]],
+    model: keras.Model,
+    pictures: Pictures,
+    class_names: Sequence[str],
+    *,
+    file: Path | None = None,
+) -> None:
+    """Draws the first mistakes with their heat maps, as PNG and SVG.
+
+    Args:
+        path: the PNG file, replaced where it exists.
+        rows: at least one, as from `most_confident`; the first 12 are shown.
+        model: gives the heat maps of the predicted classes; without a layer that has height and width there are none.
+        pictures: the split.
+        class_names: the classes, in order.
+        file: of the model, where anybody may have made it: what goes wrong with its heat maps is told as its fault.
+
+    Raises:
+        ArtifactError: the model of a file cannot be explained.
+        OutputError: a file cannot be written.
+    """
+    shown = rows[:MOST_DRAWN]
+    pixels = np.stack([pictures.read(row["index"]) for row in shown])
+    place = {name: i for i, name in enumerate(class_names)}
+    positions = [place[row["predicted"]] for row in shown]
+    try:
+        # It differentiates the model, which nobody has tried before.
+        with refusing(file, ArtifactError, "cannot be explained") if file else nullcontext():
+            done = Explainer(model).explain(pixels, classes=positions, methods=[_METHOD])
+            maps = done.maps[_METHOD].cpu().numpy()
+    except UsageError:  # a network without any feature map, such as one of dense layers alone
+        maps = np.zeros(pixels.shape[:3], np.float32)
+    titles = [f"{plots.short(row['true'])} → {plots.title_of(row['predicted'], row['confidence'])}" for row in shown]
+    plots.save_gradcam_grid(pixels, maps, titles, path, note="true → predicted, confidence")

@@ -1,0 +1,1 @@
+"""Heat maps and how far to trust them."""

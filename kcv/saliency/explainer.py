@@ -1,0 +1,219 @@
+"""Heat maps of batches: a forward pass cut in two at one layer, and gradients of the second part only."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kcv import images as pictures
+from kcv.common.untrusted import refusing
+from kcv.errors import ArtifactError, UsageError, nearest
+from kcv.inference import opening
+from kcv.inference.keras_model import LoadedModel
+from kcv.inference.outputs import model_device
+from kcv.native.check import check
+from kcv.native.footprint import bytes_of_program, pictures_at_once
+from kcv.native.layers.lowered import Unsupported
+from kcv.native.lowering import lower
+from kcv.native.model import native_target
+from kcv.native.precision import in_float32
+from kcv.saliency.layers import FeatureMap, choose, feature_maps
+from kcv.saliency.methods import METHODS, heatmaps
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What a batch came to, on the model's device.
+
+    Attributes:
+        maps: by method, float32 [n, height, width] in 0-1, of the size of the model's input; zero everywhere where no
+            part of a picture speaks more for the class than another.
+        classes: which class is explained, int64 [n].
+        logits: float32 [n, classes].
+    """
+
+    maps: dict[str, Tensor]
+    classes: Tensor
+    logits: Tensor
+
+
+class Explainer:
+    """Explains a model at one layer.
+
+    All layers up to that one run without gradients; its output is a fresh leaf, and only what follows (usually pooling
+    and a dense layer) is differentiated. So a frozen backbone makes no difference, and a map costs little more than a
+    forward pass. Everything is computed in float32, whatever the model was trained in.
+
+    Args:
+        model: functional, RGB 0-255 [batch, height, width, 3] to logits.
+        layer: the layer to look at, by default the last with height and width (see `kcv.saliency.layers.choose`).
+
+    Attributes:
+        target: the layer's output.
+
+    Raises:
+        UsageError: the model is no graph, or the layer is not there or has no height and width.
+    """
+
+    def __init__(self, model: keras.Model, *, layer: str | None = None) -> None:
+        self._device = model_device(model)
+        self._size: tuple[int, int] = tuple(model.input_shape[1:3])
+        model = in_float32(model)
+        try:
+            self._program = lower(model, native_target(self._device.type))
+        except Unsupported as reason:
+            raise UsageError(f"the model cannot be explained: {reason}.") from None
+        try:
+            check(self._program, model)
+        except Unsupported:
+            self._program = self._program.through_keras()
+        blank = torch.zeros(1, *self._size, 3, device=self._device)
+        self.target: FeatureMap = choose(feature_maps(self._program, blank), layer)
+        self._at_once = pictures_at_once(bytes_of_program(self._program, kept_from=self.target.after))
+
+    def explain(
+        self,
+        images: Tensor | NDArray[np.uint8],
+        *,
+        classes: Tensor | Sequence[int] | None = None,
+        methods: Sequence[str] = ("gradcam",),
+    ) -> Explained:
+        """Explains one batch, by several methods for the price of one; in parts where it takes much memory.
+
+        Args:
+            images: RGB 0-255 [n, height, width, 3].
+            classes: which class to explain, integer [n]; by default each picture's most probable one.
+            methods: of `METHODS`.
+        """
+        # A caller may have turned gradients off; tensors made in inference mode could not be differentiated.
+        with torch.inference_mode(False):
+            given = None if classes is None else torch.as_tensor(classes, device=self._device).long()
+            parts = [
+                self._explain(
+                    torch.as_tensor(images[start : start + self._at_once]),
+                    None if given is None else given[start : start + self._at_once],
+                    methods,
+                )
+                for start in range(0, max(1, len(images)), self._at_once)
+            ]
+        if len(parts) == 1:
+            return parts[0]
+        return Explained(
+            {method: torch.cat([part.maps[method] for part in parts]) for method in methods},
+            torch.cat([part.classes for part in parts]),
+            torch.cat([part.logits for part in parts]),
+        )
+
+    def _explain(self, images: Tensor, classes: Tensor | None, methods: Sequence[str]) -> Explained:
+        program, target = self._program, self.target
+        values = program.start((images.to(self._device),))
+        with torch.no_grad():
+            program.advance(values, 0, target.after, training=False)
+        leaf = values[target.place].detach().requires_grad_(True)
+        with torch.enable_grad():
+            values[target.place] = leaf.clone()  # the next step may overwrite it
+            program.advance(values, target.after, len(program.steps), training=False)
+            logits = program.results(values).float()
+            chosen = logits.argmax(1) if classes is None else classes
+            # Pictures do not meet in inference mode, so the gradient of the sum holds that of each.
+            (gradients,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), leaf)
+        with torch.no_grad():
+            a, g = (x.detach().float().movedim(target.channels, 1) for x in (leaf, gradients))
+            maps = {method: heatmaps(METHODS[method](a, g), self._size) for method in methods}
+        return Explained(maps, chosen, logits.detach())
+
+
+def gradcam(
+    model: str | Path | LoadedModel,
+    images: NDArray[np.uint8] | str | Path | Sequence[str | Path | NDArray[np.uint8]],
+    *,
+    class_name: str | None = None,
+    method: str = "gradcam",
+    layer: str | None = None,
+    batch_size: int | None = None,
+) -> NDArray[np.float32]:
+    """Says where on pictures a model found what speaks for a class.
+
+    Args:
+        model: a `.keras` file or a loaded model.
+        images: uint8 [n, height, width, 3] RGB, or paths, or single pictures [height, width, 3].
+        class_name: the class to explain, by default each picture's most probable one.
+        method: `gradcam`, `gradcam++`, `hirescam` or `layercam`.
+        layer: the layer to look at, by default the last one with height and width.
+        batch_size: pictures a batch; by default chosen by their size.
+
+    Returns:
+        Heat maps, float32 [n, image_size, image_size] in 0-1: each stretched from 0 to 1, or zero everywhere where no
+        part of a picture speaks more for the class than another.
+
+    Raises:
+        ArtifactError: the model cannot be opened or run.
+        UsageError: there is no such class, method or layer.
+        ImageError: naming the first picture that cannot be read.
+    """
+    check_method(method)
+    loaded = model if isinstance(model, LoadedModel) else opening.load(model)
+    position = class_position(loaded, class_name)
+    given = [images] if isinstance(images, str | Path) else images
+    size, step = loaded.image_size, batch_size or loaded.preferred_batch
+    maps = np.zeros((len(given), size, size), np.float32)
+    if len(given):
+        explainer = explainer_of(loaded, layer)
+        for start in range(0, len(given), step):
+            batch = pictures.stack(given[start : start + step], size, loaded.resize)
+            classes = None if position is None else [position] * len(batch)
+            with refusing(loaded.path, ArtifactError, "cannot be explained"):
+                done = explainer.explain(batch, classes=classes, methods=[method])
+            loaded.finite(done.logits.cpu().numpy())
+            maps[start : start + step] = done.maps[method].cpu()
+    return maps
+
+
+_KEPT: weakref.WeakKeyDictionary[keras.Model, dict[str | None, Explainer]] = weakref.WeakKeyDictionary()
+
+
+def explainer_of(loaded: LoadedModel, layer: str | None) -> Explainer:
+    """Returns a model's explainer, made once for each layer that is asked for.
+
+    Raises:
+        ArtifactError: the model cannot be run.
+        UsageError: as of `Explainer`.
+    """
+    kept = _KEPT.setdefault(loaded.keras_model, {})
+    if layer not in kept:
+        with refusing(loaded.path, ArtifactError, "cannot be explained"):
+            kept[layer] = Explainer(loaded.keras_model, layer=layer)
+    return kept[layer]
+
+
+def check_method(method: str) -> None:
+    """Raises UsageError, with the nearest right name, unless there is such a method."""
+    if method not in METHODS:
+        raise UsageError(f"--method: received {method!r}, allowed: {', '.join(METHODS)}.{nearest(method, METHODS)}")
+
+
+def class_position(loaded: LoadedModel, class_name: str | None) -> int | None:
+    """Returns where a class stands in the model's logits; None for None.
+
+    Raises:
+        UsageError: the model has no such class.
+    """
+    if class_name is None:
+        return None
+    names = loaded.class_names
+    if class_name not in names:
+        more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+        allowed = ", ".join(names[:20]) + more
+        raise UsageError(f"--class_name: no class {class_name!r}.{nearest(class_name, names)} The classes: {allowed}.")
+    return names.index(class_name)

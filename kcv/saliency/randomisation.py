@@ -1,0 +1,101 @@
+"""Whether heat maps show what a model has learned: they must change when it forgets everything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kcv.inference.outputs import model_device
+from kcv.saliency.explainer import Explainer
+from kcv.saliency.methods import METHODS
+
+if TYPE_CHECKING:
+    import keras
+
+
+def randomisation(
+    model: keras.Model,
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.integer] | None = None,
+    *,
+    methods: Sequence[str] = tuple(METHODS),
+    layer: str | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> dict[str, dict[str, float | None]]:
+    """Compares the maps of a model with those of the same network with random weights.
+
+    The model parameter randomisation test (Adebayo et al. 2018, "Sanity Checks for Saliency Maps", arXiv:1810.03292,
+    section 3), all layers at once. A method whose maps hardly change, a rank correlation near 1, draws the picture, not
+    the model.
+
+    Args:
+        model: functional, RGB 0-255 [batch, size, size, 3] to logits.
+        pixels: uint8 [n, size, size, 3], at the model's size; at least one.
+        labels: the classes to explain, integer [n]; by default each picture's most probable one, of the trained
+            model for both.
+        methods: of `kcv.saliency.methods.METHODS`.
+        layer: the layer to look at, by default the last with height and width.
+        batch_size: pictures computed at once.
+        seed: of the random weights.
+
+    Returns:
+        By method `rank_correlation`, Spearman's, the mean over the pictures whose maps both vary (None where there is
+        none), and `compared`, the part of the pictures that these are. Plain values.
+
+    Raises:
+        UsageError: the model cannot be explained, or has no such layer.
+    """
+    trained, forgotten = Explainer(model, layer=layer), Explainer(with_random_weights(model, seed), layer=layer)
+    found: dict[str, list[float | None]] = {method: [] for method in methods}
+    for start in range(0, len(pixels), batch_size):
+        batch = pixels[start : start + batch_size]
+        given = None if labels is None else torch.from_numpy(labels[start : start + batch_size].astype(np.int64))
+        ours = trained.explain(batch, classes=given, methods=methods)
+        theirs = forgotten.explain(batch, classes=ours.classes, methods=methods)
+        for method in methods:
+            pairs = zip(ours.maps[method].cpu().numpy(), theirs.maps[method].cpu().numpy(), strict=True)
+            found[method] += [rank_correlation(a, b) for a, b in pairs]
+    result: dict[str, dict[str, float | None]] = {}
+    for method, values in found.items():
+        known = [value for value in values if value is not None]
+        mean = float(np.mean(known)) if known else None
+        result[method] = {"rank_correlation": mean, "compared": len(known) / len(values)}
+    return result
+
+
+def with_random_weights(model: keras.Model, seed: int) -> keras.Model:
+    """Returns a copy of a functional model, on its device, that has learned nothing.
+
+    Kernels are normal noise as wide as the model's own, so that no layer drowns in the next; biases and normalisation
+    are as a new layer has them. No global generator is touched but by what Keras draws and is thrown away.
+    """
+    import keras
+
+    with keras.device(str(model_device(model))):
+        copy = keras.models.clone_model(model)
+    generator = np.random.default_rng(seed)
+    for learned, variable in zip(model.get_weights(), copy.weights, strict=True):
+        if learned.ndim > 1:
+            variable.assign(generator.normal(0.0, learned.std(), learned.shape).astype(learned.dtype))
+    return copy
+
+
+def rank_correlation(a: NDArray[np.floating], b: NDArray[np.floating]) -> float | None:
+    """Returns Spearman's correlation of two maps, equal values at their mean rank; None where either does not vary."""
+    first, second = _ranks(a.ravel()), _ranks(b.ravel())
+    first -= first.mean()
+    second -= second.mean()
+    size = float(np.sqrt((first @ first) * (second @ second)))
+    return float(first @ second) / size if size > 0 else None
+
+
+def _ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    _, position, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: NDArray[np.float64] = (last - (counts - 1) / 2)[position]
+    return ranks

@@ -1,0 +1,63 @@
+"""How far the heat maps of a model can be trusted, measured on pictures of a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kcv.common.files import write_json
+from kcv.common.progress import Progress
+from kcv.common.untrusted import refusing
+from kcv.data import loading
+from kcv.errors import ArtifactError
+from kcv.saliency.faithfulness import faithfulness
+from kcv.saliency.randomisation import randomisation
+
+if TYPE_CHECKING:
+    import keras
+
+    from kcv.data.dataset import Pictures
+
+MOST_EXPLAINED = 64
+"""Each is computed some twenty times for each method."""
+
+_STEPS = 10
+
+
+def measure_explanations(
+    model: keras.Model, pictures: Pictures, folder: Path, file: Path, *, progress: bool = False
+) -> dict[str, Any]:
+    """Measures deletion, insertion and the sanity check of all methods, and writes `explanations.json`.
+
+    Args:
+        model: functional, RGB 0-255 [batch, size, size, 3] to logits.
+        pictures: the split; up to `MOST_EXPLAINED` of them are taken, evenly spread.
+        folder: where to.
+        file: of the model, for messages.
+        progress: whether to show a progress bar on a terminal.
+
+    Returns:
+        `pictures`, how many; `methods`, by name: as from `kcv.saliency.faithfulness` and `.randomisation`. The method
+        `random` is noise as coarse as the model's maps, for comparison.
+
+    Raises:
+        ArtifactError: the model cannot be explained.
+        UsageError: the model has no layer to explain.
+        OutputError: the folder cannot be written to.
+    """
+    chosen = loading.evenly(len(pictures), MOST_EXPLAINED)
+    pixels = np.stack([pictures.read(int(index)) for index in chosen])
+    # Heat maps differentiate the model, which nobody has tried before.
+    with refusing(file, ArtifactError, "cannot be explained"):
+        with Progress(len(pixels) if progress else None, "explain") as bar:
+            advance = bar.advance if progress else None
+            faithful = faithfulness(model, pixels, steps=_STEPS, batch_size=32, advance=advance)
+        changed = randomisation(model, pixels)
+    found = {
+        "pictures": len(pixels),
+        "methods": {name: {**figures, **changed.get(name, {})} for name, figures in faithful.items()},
+    }
+    write_json(folder / "explanations.json", found)
+    return found

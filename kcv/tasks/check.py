@@ -1,0 +1,158 @@
+"""Checking data before a network is trained on it: damaged files, copies, leaks between splits, odd ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from kcv.common.files import expanded, write_csv, write_json
+from kcv.data import loading
+from kcv.data.dataset import SPLITS
+from kcv.data.folder_tree.summary import Understood
+from kcv.errors import UsageError
+from kcv.quality import statistics
+from kcv.quality.duplicates import copies
+from kcv.quality.findings import KINDS, Finding, Member
+from kcv.quality.ranges import ranges
+from kcv.quality.scan import read
+
+__all__ = ["KINDS", "DataCheck", "Finding", "Member", "check"]
+
+OUTPUTS = (".json", ".csv")
+COLUMNS = ("finding", "kind", "severity", "picture", "split", "class", "similarity", "message")
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """What a check found.
+
+    Attributes:
+        data: the source, as it was named.
+        class_names: its classes.
+        counts: pictures under each split.
+        findings: the worst kinds first, in the order of `KINDS`.
+        understood: what the folders of the source were taken for, where it has some.
+    """
+
+    data: str
+    class_names: tuple[str, ...]
+    counts: dict[str, int]
+    findings: Sequence[Finding]
+    understood: Understood | None = None
+
+    @property
+    def errors(self) -> int:
+        """How many findings make training impossible or its results wrong."""
+        return sum(finding.severity == "error" for finding in self.findings)
+
+    @property
+    def warnings(self) -> int:
+        """How many findings are for a person to judge."""
+        return len(self.findings) - self.errors
+
+    @property
+    def by_kind(self) -> dict[str, int]:
+        """How many findings there are of each kind that was found."""
+        found = Counter(finding.kind for finding in self.findings)
+        return {kind: found[kind] for kind in KINDS if kind in found}
+
+    def leaked(self, *, near: bool = True) -> dict[str, int]:
+        """Returns, for val and test, how many of their pictures have a copy in train.
+
+        Args:
+            near: whether nearly equal pictures count, too.
+        """
+        kinds = ("leak", "near_leak") if near else ("leak",)
+        names: dict[str, set[str]] = {"val": set(), "test": set()}
+        for finding in self.findings:
+            if finding.kind in kinds and any(picture.split == "train" for picture in finding.pictures):
+                for picture in finding.pictures:
+                    if picture.split in names:
+                        names[picture.split].add(picture.name)
+        return {split: len(found) for split, found in names.items() if found}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all of it as plain values."""
+        return {
+            "data": self.data,
+            "classes": list(self.class_names),
+            "pictures": self.counts,
+            "understood": self.understood.to_dict() if self.understood else None,
+            "errors": self.errors,
+            "warnings": self.warnings,
+            "by_kind": self.by_kind,
+            "leaked": {"exact": self.leaked(near=False), "exact_or_near": self.leaked()},
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+    def write(self, path: Path) -> None:
+        """Writes all findings: as JSON, or as CSV with a row for each picture of each.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if path.suffix == ".json":
+            write_json(path, self.to_dict())
+            return
+        nobody = Member("", "", "")
+        rows = [
+            (
+                number, finding.kind, finding.severity, picture.name, picture.split, picture.class_name,
+                finding.similarity, finding.message,
+            )
+            for number, finding in enumerate(self.findings, 1)
+            for picture in finding.pictures or (nobody,)
+        ]  # fmt: skip
+        write_csv(path, COLUMNS, rows)
+
+
+def check(
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    similarity: float | None = None,
+    progress: bool = False,
+) -> DataCheck:
+    """Looks at every picture of a data source as `train` would read it.
+
+    Args:
+        source: `cifar10`, `digits` or a path.
+        output: a file for all findings, `.json` or `.csv`; None for none.
+        similarity: from which likeness (0-1) two pictures are nearly the same; 1 looks for exact copies only. By
+            default 0.8, or 0.95 where that would be most of the pictures.
+        progress: whether to show progress bars on a terminal.
+
+    Raises:
+        UsageError: `output` ends in something else.
+        DataError: there is no such source, or nothing in it that could be checked.
+        OutputError: `output` cannot be written.
+    """
+    path = expanded(output) if output is not None else None
+    if path is not None and path.suffix not in OUTPUTS:
+        raise UsageError(f"{output}: the report must end in {' or '.join(OUTPUTS)}.")
+    opened = loading.open_source(str(source))
+    pictures = read(opened, progress=progress)
+    order = list(KINDS)
+    findings = sorted(
+        chain(
+            statistics.formats(pictures),
+            statistics.splits(opened),
+            copies(pictures, similarity, progress=progress),
+            statistics.layout(opened),
+            statistics.names(opened),
+            statistics.ignored(opened),
+            ranges(pictures),
+            statistics.shapes(pictures),
+            statistics.imbalance(opened),
+        ),
+        key=lambda finding: order.index(finding.kind),
+    )
+    counts = {split: len(opened.splits[split]) for split in SPLITS if split in opened.splits}
+    found = DataCheck(opened.name, opened.class_names, counts, findings, opened.understood)
+    if path is not None:
+        found.write(path)
+    return found

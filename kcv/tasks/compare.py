@@ -1,0 +1,218 @@
+"""Comparing runs on the same pictures: figures side by side, curves, and whether the models really differ."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcv import metrics
+from kcv.common.files import model_file, write_csv, write_json
+from kcv.common.progress import Progress
+from kcv.common.redaction import data_without_credentials
+from kcv.common.timing import take_turns
+from kcv.data import loading
+from kcv.data.dataset import Pictures
+from kcv.errors import ArtifactError, DataError, UsageError
+from kcv.inference import opening, outputs, splits
+from kcv.inference.classifier import is_onnx
+from kcv.inference.keras_model import LoadedModel
+from kcv.metrics.paired import Pair, pairs
+from kcv.reporting import plots
+from kcv.reporting.material import known_history
+
+__all__ = ["Comparison", "Pair", "compare"]
+
+COLUMNS = (
+    "name", "model", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "parameters", "bytes", "latency_ms",
+    "minutes",
+)  # fmt: skip
+_TURNS = 15
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How runs compare.
+
+    Attributes:
+        pictures: what they were measured on, in words.
+        rows: a row a run, see `COLUMNS`: accuracies 0-1, latency of one picture in milliseconds (median, in turns, on
+            this machine), minutes of training (None where the run has no history).
+        pairs: each run with each other one.
+        warnings: why the comparison may not be fair.
+        directory: where the files lie; None where none were asked for.
+    """
+
+    pictures: str
+    rows: list[dict[str, Any]]
+    pairs: list[Pair]
+    warnings: list[str] = field(default_factory=list)
+    directory: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all of it as plain values."""
+        return {
+            "pictures": self.pictures,
+            "runs": self.rows,
+            "pairs": [pair.to_dict() for pair in self.pairs],
+            "warnings": self.warnings,
+        }
+
+
+def compare(
+    runs: Sequence[str | Path],
+    source: str | None = None,
+    split: str = "test",
+    output: str | Path | None = None,
+    *,
+    batch_size: int | None = None,
+    device: str = "auto",
+    progress: bool = False,
+) -> Comparison:
+    """Measures several models on the same pictures.
+
+    Args:
+        runs: two or more run folders or model files.
+        source: `cifar10`, `digits` or a path; by default what the first model was trained on.
+        split: `train`, `val` or `test`, as the first model's training made it. Classes are matched by name.
+        output: a folder for `comparison.json`, `comparison.csv` and the curves; None for no files.
+        batch_size: pictures a batch; by default chosen by their size.
+        device: where to run.
+        progress: whether to show progress bars on a terminal.
+
+    Raises:
+        UsageError: fewer than two runs.
+        ArtifactError: a model cannot be opened.
+        DataError: the pictures cannot be read, or the models know other classes.
+        OutputError: the folder cannot be written to.
+    """
+    if len(runs) < 2:
+        raise UsageError("compare needs two or more runs.")
+    files = [model_file(run) for run in runs]
+    for path in files:
+        if is_onnx(path):
+            raise ArtifactError(f"{path}: is an ONNX file; compare needs the .keras file it was exported from.")
+    names = _names(files)
+    models = {name: opening.load(path, device=device) for name, path in zip(names, files, strict=True)}
+    first = models[names[0]]
+    _same_classes(models)
+    right, rows, members = {}, [], None
+    for name, model in models.items():
+        pictures = _pictures(first, model, split, source)
+        if members is not None and list(pictures.names) != members:
+            raise DataError(f"{name}: would be measured on other pictures than {names[0]}.")
+        members = list(pictures.names)
+        with Progress(len(pictures) if progress else None, f"compare {name}") as bar:
+            logits = model.logits(pictures, batch_size=batch_size, advance=bar.advance)
+        right[name] = logits.argmax(axis=1) == pictures.labels
+        rows.append(_row(name, model, pictures, logits))
+    for row, latency in zip(rows, _latencies(models), strict=True):
+        row["latency_ms"] = latency
+    words = f"{len(right[names[0]]):,} {split} pictures of {data_without_credentials(source or first.info.data_name)}"
+    found = Comparison(words, rows, pairs(right), _warnings(models), Path(output) if output is not None else None)
+    if found.directory is not None:
+        _write(found, files)
+    return found
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """Calls each run by its folder, or as much of its path as tells it from the others."""
+    paths = [Path(os.path.realpath(path)) for path in files]
+    parts = [[*path.parent.parts, *([] if path.name == "model.keras" else [path.stem])] for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    # The same file more than once.
+    return [f"{'/'.join(part[-1:])} ({number})" for number, part in enumerate(parts, start=1)]
+
+
+def _same_classes(models: dict[str, LoadedModel]) -> None:
+    (first, reference), *others = models.items()
+    for name, model in others:
+        different = set(model.class_names) ^ set(reference.class_names)
+        if different:
+            some = ", ".join(sorted(different)[:5])
+            raise DataError(f"{name} and {first} do not know the same classes; only one of them knows: {some}.")
+
+
+def _pictures(first: LoadedModel, model: LoadedModel, split: str, source: str | None) -> Pictures:
+    """Returns the pictures of the first model's split, as the other model wants them."""
+    config = splits.data_config(first, source)
+    return loading.load_split(
+        config.model_copy(update={"image_size": model.image_size, "resize": model.resize}),
+        split,
+        model.class_names,
+        trained_on=first.info.data_fingerprint,
+        same_source=splits.is_own_data(first, source),
+        began_in=splits.working_folder(first.path.parent) if source is None else None,
+    )
+
+
+def _row(name: str, model: LoadedModel, pictures: Pictures, logits: NDArray[np.float32]) -> dict[str, Any]:
+    probabilities = model.calibration.probabilities(logits)
+    figures = metrics.summarize(pictures.labels, probabilities, model.class_names, "test")
+    low, high = figures["accuracy_ci95"]
+    seconds = [row["seconds"] for row in known_history(model.path.parent) if "seconds" in row]
+    return {
+        "name": name,
+        "model": model.info.model_name,
+        "accuracy": figures["accuracy"],
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "macro_f1": figures["macro_f1"],
+        "parameters": model.info.parameters["total"],
+        "bytes": model.path.stat().st_size,
+        "latency_ms": None,
+        "minutes": sum(seconds) / 60 if seconds else None,
+    }
+
+
+def _latencies(models: dict[str, LoadedModel]) -> list[float]:
+    """Returns milliseconds of one picture by model, medians of turns."""
+    import torch
+
+    works = {}
+    for name, model in models.items():
+        where = outputs.model_device(model.keras_model)
+        picture = torch.zeros((1, model.image_size, model.image_size, 3), dtype=torch.uint8, device=where)
+        works[name] = partial(_answer, model.forward, picture)
+    return [1e3 * statistics.median(seconds) for seconds in take_turns(works, _TURNS).values()]
+
+
+def _answer(forward: outputs.Forward, picture: Any) -> object:
+    import torch
+
+    with torch.inference_mode():
+        return forward(picture).cpu()
+
+
+def _warnings(models: dict[str, LoadedModel]) -> list[str]:
+    (first, reference), *others = models.items()
+    found = []
+    for name, model in others:
+        theirs, ours = model.info.data_options, reference.info.data_options
+        keys = [key for key in ("split_seed", "val_fraction", "test_fraction") if theirs.get(key) != ours.get(key)]
+        why = "on other data" if model.info.data_fingerprint != reference.info.data_fingerprint else ""
+        if not why and keys:
+            why = f"with another {' and '.join(f'data.{key}' for key in keys)}"
+        if why:
+            found.append(f"{name} was trained {why} than {first}, and may have seen some of these pictures.")
+    return found
+
+
+def _write(found: Comparison, files: Sequence[Path]) -> None:
+    assert found.directory is not None
+    write_json(found.directory / "comparison.json", found.to_dict())
+    write_csv(found.directory / "comparison.csv", COLUMNS, [[row[key] for key in COLUMNS] for row in found.rows])
+    names = [row["name"] for row in found.rows]
+    histories = {name: known_history(path.parent) for name, path in zip(names, files, strict=True)}
+    if known := {name: rows for name, rows in histories.items() if rows}:
+        plots.compared_curves(known, found.directory / "curves.png")

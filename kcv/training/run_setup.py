@@ -1,0 +1,200 @@
+"""A run that begins or goes on: its folder, its lock, its record, its tracker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kcv.common.files import write_json, write_text
+from kcv.common.launch import Launch
+from kcv.common.untrusted import read_json
+from kcv.config import Config
+from kcv.data.dataset import Dataset
+from kcv.distributed.group import Group
+from kcv.errors import KcvError, OutputError
+from kcv.native.memory import enough_memory
+from kcv.tracking import NoTracker, Status, Tracker, config_without_credentials, open_tracker
+from kcv.training.callbacks.terminate_on_nan import Diverged
+from kcv.training.resume import lock
+from kcv.training.resume.consent import signed_choice
+from kcv.training.resume.record import Record
+from kcv.training.resume.store import CheckpointStore
+from kcv.training.resume.writer import Writer
+from kcv.training.run_folder import RunFolder
+
+_log = logging.getLogger(__name__)
+
+_COPIES = 5
+"""Variables of a checkpoint over those of the model: weights, two moments, a moving average, the best weights."""
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run under way.
+
+    Attributes:
+        folder: its files.
+        tracker: takes it down.
+        config: of the run.
+    """
+
+    folder: RunFolder
+    tracker: Tracker
+    config: Config
+
+    def writer(self) -> Writer | None:
+        """Returns what writes its checkpoints; None where the configuration wants none."""
+        seconds = self.config.train.checkpoint_seconds
+        return None if seconds is None else Writer(CheckpointStore(self.folder.resume), seconds)
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Tells the tracker how the block ends, and the user how to go on where it does not end well."""
+        status: Status = "FAILED"
+        try:
+            with enough_memory():
+                yield
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            _log.info("interrupted; %s", self._way_on())
+            raise
+        except Diverged:
+            raise  # on the same way it would end the same
+        except KcvError:
+            _log.info("stopped; %s", self._way_on())
+            raise
+        finally:
+            self.tracker.finish(status)
+
+    def _way_on(self) -> str:
+        if self.config.train.checkpoint_seconds is None:
+            return f"what there is, the best model among it, stays in {self.folder.path}"
+        program = "torchrun ... -m kcv" if Launch.current().several else "python -m kcv"
+        return f"to go on: {program} train --resume={shlex.quote(str(self.folder.path))}"
+
+
+def open_run(
+    config: Config,
+    dataset: Dataset,
+    surroundings: Mapping[str, Any],
+    held: ExitStack,
+    folder: RunFolder | None,
+    record: Record | None,
+) -> OpenRun:
+    """Makes a run's folder and record, or takes up those of the run to continue.
+
+    Args:
+        config: of the run.
+        dataset: its pictures.
+        surroundings: for `environment.json`.
+        held: gets the lock of a new folder.
+        folder: of the run to continue, locked; None for a new one.
+        record: of the run to continue.
+
+    Raises:
+        OutputError: the folder cannot be made, or is in use.
+        TrackingError: the store cannot be used. A new folder is then removed.
+    """
+    tracker = open_tracker(config.tracking)
+    shown = config_without_credentials(config)
+    if folder is not None and record is not None:
+        tracker.start(folder.path.name, shown.flatten(), surroundings, record.tracked_by(tracker))
+        _note_resumption(folder.environment, surroundings)
+        _log.info("run        %s, continued", folder.path)
+        return OpenRun(folder, tracker, config)
+    folder = RunFolder.create(config)
+    held.enter_context(lock(folder.lock))
+    try:
+        tracker.start(folder.path.name, shown.flatten(), surroundings)
+    except KcvError:
+        folder.discard()
+        raise
+    write_text(folder.config, shown.to_yaml())
+    # Of use on this machine alone, and nobody else's business: trackers are not told.
+    write_json(folder.environment, {**surroundings, **signed_choice(shown, dataset.fingerprint, Path.cwd())})
+    Record.of(shown, dataset, surroundings, tracker).write(folder.record)
+    _log.info("run        %s", folder.path)
+    return OpenRun(folder, tracker, config)
+
+
+def opened_by_first(group: Group, begin: Callable[[], OpenRun], config: Config) -> OpenRun:
+    """Returns a run that the first process begins or takes up; the others take nothing down.
+
+    Raises:
+        KcvError: as `begin` raises it.
+    """
+    opened: list[OpenRun] = []
+
+    def first() -> RunFolder:
+        opened.append(begin())
+        return opened[0].folder
+
+    folder = group.first_does(first)
+    return opened[0] if opened else OpenRun(folder, NoTracker(), config)
+
+
+def find_interrupted(config: Config, launch: Launch) -> Path | None:
+    """Returns the run that this job has begun, where torchrun has started its processes anew; else None."""
+    if launch.restarts == 0:
+        return None
+    runs = (Path("runs") / config.name).glob("*") if config.output_dir is None else [Path(config.output_dir)]
+    for folder in sorted(map(RunFolder, runs), key=lambda run: run.path, reverse=True):
+        environment = _read_environment(folder.environment)
+        if environment.get("job") == launch.job and (folder.finished or os.path.isfile(folder.record)):
+            _log.info("restarted  %s goes on", folder.path)
+            return folder.path
+    return None
+
+
+def _note_resumption(path: Path, surroundings: Mapping[str, Any]) -> None:
+    """Adds to what a run was made with that it goes on now. Damage to that file is no reason to lose the run."""
+    known = _read_environment(path)
+    if not known:
+        _log.warning("%s is missing or damaged; it is written anew", path)
+        known = dict(surroundings)
+    before = known.get("resumed", [])
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(path, {**known, "resumed": [*(before if isinstance(before, list) else []), now]})
+
+
+def _read_environment(path: Path) -> dict[str, Any]:
+    """Returns what a run was made with; nothing where that cannot be read."""
+    try:
+        values = read_json(path, OutputError)
+    except KcvError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def require_space(folder: Path, model: keras.Model, config: Config) -> None:
+    """Checks that a run's files fit on the disk, before hours are spent on them.
+
+    Args:
+        folder: of the run; it need not be there yet.
+        model: whose weights are kept.
+        config: of the run.
+
+    Raises:
+        OutputError: they do not.
+    """
+    weights = 4 * model.count_params()
+    # Two checkpoints and the one that is being written; the model file, and the one that replaces it.
+    needed = weights * (2 + (3 * _COPIES if config.train.checkpoint_seconds is not None else 0))
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.exists(place))
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise OutputError(
+            f"{folder}: {free / 1e6:,.0f} MB are free on the disk, and the run needs up to {needed / 1e6:,.0f} MB for "
+            "its model and checkpoints; make room, or use --train.checkpoint_seconds=none"
+        )

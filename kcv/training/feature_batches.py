@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset
 
-from kcv.data.batches import Batch, TrainingBatches, as_loader
+from kcv.data.batches import Batch, TrainingBatches
 from kcv.data.dataset import Pictures
 from kcv.data.inference_batches import InferenceBatches
+from kcv.data.loader import as_loader
 from kcv.inference import outputs
 
 Features = NDArray[np.float32]

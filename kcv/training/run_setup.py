@@ -25,8 +25,8 @@ from kcv.errors import KcvError, OutputError
 from kcv.native.memory import enough_memory
 from kcv.tracking import NoTracker, Status, Tracker, config_without_credentials, open_tracker
 from kcv.training.callbacks.terminate_on_nan import Diverged
-from kcv.training.resume import lock
 from kcv.training.resume.consent import signed_choice
+from kcv.training.resume.lock import lock
 from kcv.training.resume.record import Record
 from kcv.training.resume.store import CheckpointStore
 from kcv.training.resume.writer import Writer

@@ -18,9 +18,9 @@ from kcv.config import Config
 from kcv.errors import ConfigError, DataError
 from kcv.inference import splits
 from kcv.reporting.records import read_history
-from kcv.training.resume import lock
 from kcv.training.resume.consent import require_named
 from kcv.training.resume.content import Plan
+from kcv.training.resume.lock import lock
 from kcv.training.resume.record import Record, differences
 from kcv.training.resume.state import State
 from kcv.training.resume.store import CheckpointStore

@@ -254,7 +254,7 @@ def test_a_read_only_folder_is_one_line(configure: Configure, small_disk: Path) 
 
 
 def test_two_new_runs_do_not_share_a_folder(configure: Configure, tmp_path: Path) -> None:
-    from kcv.training.resume import lock
+    from kcv.training.resume.lock import lock
 
     with lock(tmp_path / "run" / "resume" / "lock"), pytest.raises(OutputError, match="another training runs there"):
         train(configure())

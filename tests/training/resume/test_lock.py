@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kcv.errors import OutputError
-from kcv.training.resume import lock
+from kcv.training.resume.lock import lock
 
 
 def test_a_lock_says_who_holds_it_and_can_be_taken_again(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from kcv.errors import ConfigError, DataError, DeviceError, KcvError, OutputErro
 from kcv.inference.opening import load
 from kcv.tasks.train import train
 from kcv.training.callbacks.checkpoint import Checkpoint
-from kcv.training.resume import lock
+from kcv.training.resume.lock import lock
 from kcv.training.resume.record import Record
 from kcv.training.resume.store import CheckpointStore
 from kcv.training.run_folder import Run

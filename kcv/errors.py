@@ -36,11 +36,11 @@ class ConfigError(KcvError):
 
 
 class DataError(KcvError):
-    """Pictures, labels or splits that cannot be used for what was asked."""
+    """Images, labels or splits that cannot be used for what was asked."""
 
 
 class ImageError(KcvError):
-    """One picture that cannot be read."""
+    """One image that cannot be read."""
 
 
 class ArtifactError(KcvError):

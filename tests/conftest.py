@@ -166,7 +166,7 @@ def cold_kcv(tmp_path: Path) -> Command:
 
 
 def _draw(folder: Path, split: str, per_class: int, seed: int) -> None:
-    """Writes noisy 16 px pictures of three classes: bright left half, bright top half, bright centre."""
+    """Writes noisy 16 px images of three classes: bright left half, bright top half, bright centre."""
     rng = np.random.default_rng(seed)
     shapes = {
         "centre": np.s_[5:11, 5:11],
@@ -188,22 +188,22 @@ def shared(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures(shared: Path) -> Path:
+def images(shared: Path) -> Path:
     """A folder with train/, val/ and test/ of three classes."""
 
     def draw() -> Path:
         for seed, (split, per_class) in enumerate({"train": 30, "val": 8, "test": 8}.items()):
-            _draw(shared / "pictures", split, per_class, seed)
-        return shared / "pictures"
+            _draw(shared / "images", split, per_class, seed)
+        return shared / "images"
 
     return made_once(shared, "drawn", draw)
 
 
 @pytest.fixture(scope="session")
-def trained_config(pictures: Path, shared: Path) -> Config:
+def trained_config(images: Path, shared: Path) -> Config:
     """The configuration of `trained_run`."""
     return _quick_config(
-        pictures,
+        images,
         shared / "runs" / "run",
         epochs=4,
         **{"augment.crop_padding": 1, "model.dropout": 0.1, "model.width": 0.5, "train.plots": True},
@@ -235,14 +235,14 @@ def kept_graphs(shared: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def configure(pictures: Path, tmp_path: Path) -> Callable[..., Config]:
+def configure(images: Path, tmp_path: Path) -> Callable[..., Config]:
     """Returns a function that makes a configuration for a run of a second or two."""
-    return functools.partial(_quick_config, pictures, tmp_path / "run")
+    return functools.partial(_quick_config, images, tmp_path / "run")
 
 
-def _quick_config(pictures: Path, directory: Path, **overrides: object) -> Config:
+def _quick_config(images: Path, directory: Path, **overrides: object) -> Config:
     values = {
-        "data": str(pictures),
+        "data": str(images),
         "epochs": 2,
         "batch_size": 16,
         "lr": 3e-3,

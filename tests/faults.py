@@ -67,10 +67,10 @@ FAULTS = (
           'loss = -float(figures["val_loss"])', 'loss = float(figures["val_loss"])', "training/test_callbacks.py"),
     Fault("statistics of short trainings are not estimated anew", "training/callbacks/statistics.py",
           " <= _FADED:", " <= 2.0:", "training/test_few_steps.py"),
-    Fault("test pictures stay in the training split", "data/split.py",
+    Fault("test images stay in the training split", "data/split.py",
           "for split, part in parts.items()}, samples.take(rest)", "for split, part in parts.items()}, samples",
           "data/test_split.py"),
-    Fault("mixup blends pictures but not targets", "data/augment/mix.py",
+    Fault("mixup blends images but not targets", "data/augment/mix.py",
           "return blended, _mix_targets(targets, keep)", "return blended, targets", "data"),
     Fault("the same order in every epoch", "data/order.py",
           "permutation = np.random.default_rng((seed, epoch, ORDER))", "permutation = np.random.default_rng((seed, 0, ORDER))",
@@ -93,7 +93,7 @@ FAULTS = (
           "(len(p_values) - rank) * p_values[position]", "p_values[position]", "comparison"),
     Fault("an entry for the tracker is lost where another one fails", "tracking/spool.py",
           "        self._offset = self._next\n", "        self._offset = self.path.stat().st_size\n", "tracking/test_spool.py"),
-    Fault("rows of predictions get the next picture's scores", "inference/prediction.py",
+    Fault("rows of predictions get the next image's scores", "inference/prediction.py",
 
           "scores = iter(self.model.predict(pixels, batch_size=len(pixels)) if pixels else ())",
           "scores = iter(self.model.predict(pixels, batch_size=len(pixels))[::-1] if pixels else ())",
@@ -115,7 +115,7 @@ FAULTS = (
           "distributed"),
     Fault("ImageNet weights of Keras get red where they want blue", "models/weights/keras_files.py",
           "np.ascontiguousarray(kernel[:, :, ::-1])", "np.ascontiguousarray(kernel)", "models/test_transfer.py"),
-    Fault("an unreadable picture is no error of the command", "cli/commands.py",
+    Fault("an unreadable image is no error of the command", "cli/commands.py",
           "return KcvError.exit_code if failed else 0", "return 0", "cli"),
 )  # fmt: skip
 

@@ -64,9 +64,9 @@ def test_the_child_has_no_rights_of_root(start, tmp_path: Path, close: Close) ->
     assert done.returncode == 1 and "PermissionError" in done.stderr
 
 
-def test_data_that_are_closed(pictures: Path, tmp_path: Path, close: Close, refused) -> None:
+def test_data_that_are_closed(images: Path, tmp_path: Path, close: Close, refused) -> None:
     data = tmp_path / "data"
-    shutil.copytree(pictures, data)
+    shutil.copytree(images, data)
     close(data / "train" / "left", 0)
     line = refused("train", *_quick(data, tmp_path / "out"))
     assert "left" in line and "Permission denied" in line
@@ -75,26 +75,24 @@ def test_data_that_are_closed(pictures: Path, tmp_path: Path, close: Close, refu
     assert not (tmp_path / "out").exists()
 
 
-def test_an_image_of_the_data_that_is_closed(pictures: Path, tmp_path: Path, close: Close, refused) -> None:
-    shutil.copytree(pictures, tmp_path / "data")
+def test_an_image_of_the_data_that_is_closed(images: Path, tmp_path: Path, close: Close, refused) -> None:
+    shutil.copytree(images, tmp_path / "data")
     image = close(tmp_path / "data" / "train" / "left" / "003.png", 0)
     assert str(image.relative_to(tmp_path / "data")) in refused("train", *_quick(tmp_path / "data", tmp_path / "out"))
 
 
-def test_a_folder_that_a_run_cannot_be_written_to(pictures: Path, tmp_path: Path, close: Close, refused) -> None:
+def test_a_folder_that_a_run_cannot_be_written_to(images: Path, tmp_path: Path, close: Close, refused) -> None:
     (tmp_path / "shut").mkdir()
     shut = close(tmp_path / "shut", 0o555)
     for output in (shut, shut / "run"):
-        line = refused("train", *_quick(pictures, output))
+        line = refused("train", *_quick(images, output))
         assert str(shut) in line and "Permission denied" in line
     assert list(shut.iterdir()) == []
 
 
-def test_a_closed_image_and_a_closed_model(
-    run: Path, pictures: Path, tmp_path: Path, close: Close, kcv, refused
-) -> None:
+def test_a_closed_image_and_a_closed_model(run: Path, images: Path, tmp_path: Path, close: Close, kcv, refused) -> None:
     image = tmp_path / "a.png"
-    shutil.copy(pictures / "test" / "left" / "000.png", image)
+    shutil.copy(images / "test" / "left" / "000.png", image)
     close(image, 0)
     # A row of its own says it, as the other images have theirs.
     done = kcv("predict", image, f"--model={run}", "--format=json", plain_rights=True)
@@ -102,7 +100,7 @@ def test_a_closed_image_and_a_closed_model(
     assert "Traceback" not in done.stderr and "could not be read" in done.stderr
     assert str(image) in done.stdout and "Permission denied" in done.stdout
     close(run / "model.keras", 0)
-    line = refused("predict", pictures / "test" / "left" / "000.png", f"--model={run}")
+    line = refused("predict", images / "test" / "left" / "000.png", f"--model={run}")
     assert "model.keras" in line and "Permission denied" in line
 
 

@@ -24,12 +24,12 @@ NODE = ROOT / "docs" / "node"
 
 
 @pytest.fixture
-def folder(exported: Export, pictures: Path, tmp_path: Path) -> Path:
+def folder(exported: Export, images: Path, tmp_path: Path) -> Path:
     """A folder with model.onnx, photo.jpg (large, upright) and small.png (at the model's size)."""
     shutil.copy(exported.path, tmp_path / "model.onnx")
-    picture = Image.open(pictures / "test" / "left" / "000.png")
-    picture.save(tmp_path / "small.png")
-    picture.resize((300, 200), Image.Resampling.BICUBIC).save(tmp_path / "photo.jpg", quality=95)
+    image = Image.open(images / "test" / "left" / "000.png")
+    image.save(tmp_path / "small.png")
+    image.resize((300, 200), Image.Resampling.BICUBIC).save(tmp_path / "photo.jpg", quality=95)
     return tmp_path
 
 
@@ -41,7 +41,7 @@ def test_the_lines_of_the_readme_say_what_predict_says(folder: Path) -> None:
     done = subprocess.run([sys.executable, "-c", found[1]], cwd=folder, capture_output=True, text=True, check=True)
     (row,) = predict(folder / "photo.jpg", folder / "model.onnx")
     label, confidence = done.stdout.split()
-    assert label == row["label"]  # which need not be right: no picture of the training was as smooth
+    assert label == row["label"]  # which need not be right: no image of the training was as smooth
     # Their decoder reads the whole JPEG, ours a reduced one.
     assert float(confidence) == pytest.approx(row["confidence"], abs=0.02)
 

@@ -1,6 +1,6 @@
 """Memory stays flat: over the epochs of a training, and over the rows of a prediction.
 
-KCV_LONG=1 takes 200 epochs of digits and 50,000 pictures, as `nox -s reliability` does; the complete set fewer.
+KCV_LONG=1 takes 200 epochs of digits and 50,000 images, as `nox -s reliability` does; the complete set fewer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kcv.training.run_folder import Run
 
 LONG = os.environ.get("KCV_LONG") == "1"
-EPOCHS, PICTURES = (200, 50_000) if LONG else (24, 10_000)
+EPOCHS, IMAGES = (200, 50_000) if LONG else (24, 10_000)
 MOST_MB = 40
 """Between the first tenth and the end; a tensor of an epoch that is not given back would be 5 MB an epoch on digits."""
 
@@ -87,12 +87,12 @@ def test_memory_is_flat_over_many_epochs(sizes_of: Sizes, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("kind", ["onnx", "keras"])
 def test_memory_is_flat_over_many_predictions(
-    kind: str, sizes_of: Sizes, exported: Export, trained_run: Run, pictures: Path
+    kind: str, sizes_of: Sizes, exported: Export, trained_run: Run, images: Path
 ) -> None:
     model = exported.path if kind == "onnx" else trained_run.model_path
-    paths = [str(path) for path in sorted((pictures / "test").rglob("*.png"))]
-    sizes = sizes_of(_PREDICT, model, PICTURES, *paths)
-    assert len(sizes) == PICTURES // 1000
+    paths = [str(path) for path in sorted((images / "test").rglob("*.png"))]
+    sizes = sizes_of(_PREDICT, model, IMAGES, *paths)
+    assert len(sizes) == IMAGES // 1000
     settled = max(sizes[: max(2, len(sizes) // 4)])
-    print(f"{PICTURES:,} predictions, {kind}: {settled:.0f} MB after a quarter, {max(sizes):.0f} MB at most")
+    print(f"{IMAGES:,} predictions, {kind}: {settled:.0f} MB after a quarter, {max(sizes):.0f} MB at most")
     assert max(sizes) - settled < MOST_MB

@@ -1,6 +1,6 @@
 """The README's commands and lines of Python, run as they stand there: it cannot say what does not work.
 
-They run in a folder with toys of the names that the README uses: small pictures in `photos` and `new_photos`, and in
+They run in a folder with toys of the names that the README uses: small images in `photos` and `new_photos`, and in
 `configs` the shipped files with less to do. What needs a network, a server or several processes is left out, see
 `LEFT_OUT`; the complete set runs the quick start on its real configuration as well.
 """
@@ -52,17 +52,17 @@ def left_out(command: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def folder(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the README's reader has it, but of toys."""
     folder = tmp_path_factory.mktemp("readme")
     for split in ("train", "val", "test"):
         for name, given in (("cat", "centre"), ("dog", "left"), ("ship", "top")):
-            shutil.copytree(pictures / split / given, folder / "photos" / split / name)
+            shutil.copytree(images / split / given, folder / "photos" / split / name)
     (folder / "new_photos").mkdir()
-    for path in sorted((pictures / "test" / "left").iterdir())[:3]:
+    for path in sorted((images / "test" / "left").iterdir())[:3]:
         shutil.copy(path, folder / "new_photos")
     for name in ("a.jpg", "b.jpg", "one.png", "two.png"):
-        shutil.copy(pictures / "test" / "top" / "000.png", folder / name)
+        shutil.copy(images / "test" / "top" / "000.png", folder / name)
     (folder / "docs").mkdir()
     shutil.copy(ROOT / "docs" / "digit.png", folder / "docs")
     for path in (ROOT / "configs").glob("*.yaml"):

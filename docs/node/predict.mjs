@@ -1,4 +1,4 @@
-// node predict.mjs model.onnx picture...   ->   one line of JSON for each picture
+// node predict.mjs model.onnx image...   ->   one line of JSON for each image
 import { readFileSync } from "node:fs";
 import ort from "onnxruntime-node";
 import sharp from "sharp";
@@ -38,7 +38,7 @@ function* fields(bytes) {
 
 const FIT = { squash: "fill", crop: "cover", letterbox: "contain" };
 
-/** Decodes a picture as kcv does: upright, transparency on white, resized with antialiasing, RGB bytes. */
+/** Decodes an image as kcv does: upright, transparency on white, resized with antialiasing, RGB bytes. */
 async function pixels(path, size, resize) {
   const grey = { r: 128, g: 128, b: 128 };
   return sharp(path)
@@ -51,13 +51,13 @@ async function pixels(path, size, resize) {
     .toBuffer();
 }
 
-const [modelPath, ...pictures] = process.argv.slice(2);
+const [modelPath, ...images] = process.argv.slice(2);
 const model = readFileSync(modelPath);
 const { class_names, image_size, resize } = metadata(model);
 const classNames = JSON.parse(class_names);
 const size = Number(image_size);
 const session = await ort.InferenceSession.create(model);
-for (const path of pictures) {
+for (const path of images) {
   const image = new ort.Tensor("uint8", new Uint8Array(await pixels(path, size, resize)), [1, size, size, 3]);
   const { probabilities } = await session.run({ image }, ["probabilities"]);
   const best = probabilities.data.indexOf(Math.max(...probabilities.data));

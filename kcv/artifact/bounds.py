@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     import keras
 
 _MOST_ELEMENTS = 2**31
-"""Numbers that a layer may make for a single picture: 8 GiB. VGG's first layer gives half of them at 4096 px."""
+"""Numbers that a layer may make for a single image: 8 GiB. VGG's first layer gives half of them at 4096 px."""
 _MOST_PRODUCTS = 2**45
-"""Multiplications, or numbers looked at, for a single picture: 35 million million. VGG-19 takes a fifth at 4096 px."""
+"""Multiplications, or numbers looked at, for a single image: 35 million million. VGG-19 takes a fifth at 4096 px."""
 _MOST_POOLED = 2**36
-"""Numbers that pools may look at for a single picture, which they do one by one: about a minute."""
+"""Numbers that pools may look at for a single image, which they do one by one: about a minute."""
 _WIDEST = 256
 """Pixels that a window may reach beyond both sides of what it looks at; of dilated ones on small maps many do."""
 _NUMBERS = ("float", "bfloat", "int", "uint")
@@ -33,7 +33,7 @@ def check_size(config: dict[str, Any], stored: int, origin: str) -> None:
         origin: the file's name, for the message.
 
     Raises:
-        ArtifactError: it is no built model of pictures, has more parameters than the file, or makes tensors or takes
+        ArtifactError: it is no built model of images, has more parameters than the file, or makes tensors or takes
             time beyond all reason.
     """
     import keras
@@ -44,7 +44,7 @@ def check_size(config: dict[str, Any], stored: int, origin: str) -> None:
         raise ArtifactError(f"{origin}: holds a model that was never built")
     for tensor in model.inputs:
         if not str(tensor.dtype).startswith(_NUMBERS):
-            raise ArtifactError(f"{origin}: takes {plain(tensor.dtype)}, not pictures")
+            raise ArtifactError(f"{origin}: takes {plain(tensor.dtype)}, not images")
     wanted = sum(variable.value.numel() * variable.value.element_size() for variable in model.variables)
     if wanted > stored + SLACK:
         raise ArtifactError(f"{origin}: wants {wanted:,} bytes of weights, of which the file has {stored:,}")
@@ -54,11 +54,11 @@ def check_size(config: dict[str, Any], stored: int, origin: str) -> None:
         made = max((_elements(tensor.shape) for tensor in node.outputs), default=0)
         most = max(made, _within(layer, node))
         if most > _MOST_ELEMENTS:
-            raise ArtifactError(f"{origin}: its layer {_name(layer)} gives {most:,} numbers for one picture")
+            raise ArtifactError(f"{origin}: its layer {_name(layer)} gives {most:,} numbers for one image")
         products += made * _each(layer)
         pooled += made * _each(layer) if hasattr(layer, "pool_size") else 0
     if products > _MOST_PRODUCTS or pooled > _MOST_POOLED:
-        raise ArtifactError(f"{origin}: computes {products:,} products for one picture")
+        raise ArtifactError(f"{origin}: computes {products:,} products for one image")
 
 
 def check_fixed(model: keras.Model, origin: str) -> None:
@@ -85,7 +85,7 @@ def _name(layer: Any) -> str:
 
 
 def _check_window(layer: Any, node: Any, origin: str) -> None:
-    """Refuses a window that is much larger than what it looks at: padded to its size, a small picture is a huge one."""
+    """Refuses a window that is much larger than what it looks at: padded to its size, a small image is a huge one."""
     extents = _extents(layer)
     if not extents or not node.input_tensors:
         return

@@ -33,7 +33,7 @@ class ArtifactInfo(BaseModel):
         variant: of the architecture, where it has several (whose pretrained weights fit).
         class_names: the classes, in the order of the logits.
         image_size: side of the square input, in pixels.
-        resize: how pictures of other sizes are brought to it.
+        resize: how images of other sizes are brought to it.
         precision: the Keras dtype policy it was trained under.
         parameters: counts: `total` and `trainable`.
         data_name: what it was trained on.

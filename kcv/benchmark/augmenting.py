@@ -20,7 +20,7 @@ from kcv.data.augment.rng import Chance
 from kcv.data.augment.tf_pipeline import Pipeline
 
 Contestant: TypeAlias = tuple[Callable[[], Any], int]
-"""What is timed, and how many pictures one call of it changes."""
+"""What is timed, and how many images one call of it changes."""
 
 _STREAMED: Final = 8
 """Batches that keras-cv's pipeline changes in one call: to open it is no part of what a long epoch costs."""
@@ -48,13 +48,13 @@ def contestants(pixels: NDArray[np.uint8], device: str) -> dict[str, Contestant]
 def _kcv(pixels: NDArray[np.uint8], device: str) -> Callable[[], Any]:
     size = pixels.shape[1]
     augment = Augment(AugmentConfig(crop_padding=size // 8, flip="random", cutout=size // 4), image_size=size, seed=0)
-    pictures = torch.from_numpy(pixels).to(device)
+    images = torch.from_numpy(pixels).to(device)
     targets = torch.zeros(len(pixels), 10, device=device)
     indices = torch.arange(len(pixels), device=device)
-    chance = Chance(torch.Generator(device).manual_seed(0), len(pictures))
+    chance = Chance(torch.Generator(device).manual_seed(0), len(images))
 
     def work() -> Tensor:
-        changed, _ = augment(pictures, targets, chance=chance, indices=indices, epoch=0)
+        changed, _ = augment(images, targets, chance=chance, indices=indices, epoch=0)
         return changed
 
     return work
@@ -70,8 +70,8 @@ def _torchvision(pixels: NDArray[np.uint8]) -> Callable[[], Any]:
             transforms.RandomErasing(p=1.0, scale=_square(size), ratio=(1.0, 1.0), value=GREY),
         ]
     )
-    pictures = [Image.fromarray(picture) for picture in pixels]
-    return lambda: torch.stack([augment(picture) for picture in pictures])
+    images = [Image.fromarray(image) for image in pixels]
+    return lambda: torch.stack([augment(image) for image in images])
 
 
 def _torchvision_v2(pixels: NDArray[np.uint8], device: str) -> Callable[[], Any]:
@@ -83,15 +83,15 @@ def _torchvision_v2(pixels: NDArray[np.uint8], device: str) -> Callable[[], Any]
             v2.RandomErasing(p=1.0, scale=_square(size), ratio=(1.0, 1.0), value=GREY),
         ]
     )
-    pictures = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).contiguous()
-    return lambda: augment(pictures)
+    images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).contiguous()
+    return lambda: augment(images)
 
 
 def _keras(pixels: NDArray[np.uint8], device: str) -> Callable[[], Any]:
     import keras
 
     size = pixels.shape[1]
-    pictures = torch.from_numpy(pixels).to(device).float()
+    images = torch.from_numpy(pixels).to(device).float()
     with keras.device(device):
         layers = [
             keras.layers.RandomTranslation(1 / 8, 1 / 8, fill_mode="reflect", interpolation="nearest", seed=0),
@@ -101,7 +101,7 @@ def _keras(pixels: NDArray[np.uint8], device: str) -> Callable[[], Any]:
 
     def work() -> Any:
         with keras.device(device), torch.no_grad():
-            changed = pictures
+            changed = images
             for layer in layers:
                 changed = layer(changed, training=True)
             return changed
@@ -116,11 +116,11 @@ def _keras_cv(pixels: NDArray[np.uint8]) -> Callable[[], Any]:
         {"name": "RandomCutout", "height_factor": 1 / 4, "width_factor": 1 / 4, "fill_value": float(GREY)},
     ]
     pipeline = Pipeline(layers, pixels.shape[1], 10, "cpu")
-    pictures, targets = torch.from_numpy(pixels), torch.zeros(len(pixels), 10)
-    return lambda: list(pipeline.stream(((0, step), pictures, targets) for step in range(_STREAMED)))
+    images, targets = torch.from_numpy(pixels), torch.zeros(len(pixels), 10)
+    return lambda: list(pipeline.stream(((0, step), images, targets) for step in range(_STREAMED)))
 
 
 def _square(size: int) -> tuple[float, float]:
-    """Returns the part of a picture that a square of a quarter's side covers, as a range."""
+    """Returns the part of an image that a square of a quarter's side covers, as a range."""
     part = (size // 4) ** 2 / size**2
     return part, part

@@ -1,6 +1,6 @@
 """The three ways to make a training step that are timed against each other.
 
-All do the same work on the same batch: uint8 pictures in, cross-entropy, AdamW, running loss and accuracy.
+All do the same work on the same batch: uint8 images in, cross-entropy, AdamW, running loss and accuracy.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Setting:
     Attributes:
         model: one of `networks.NAMES`.
         image_size: pixels.
-        batch_size: pictures a step.
+        batch_size: images a step.
         policy: a Keras dtype policy.
         device: a torch device.
     """
@@ -49,7 +49,7 @@ class Setting:
     device: str
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """Returns random pictures, uint8 [batch, size, size, 3], and one-hot targets, float32 [batch, classes]."""
+        """Returns random images, uint8 [batch, size, size, 3], and one-hot targets, float32 [batch, classes]."""
         rng = np.random.default_rng(0)
         shape = (self.batch_size, self.image_size, self.image_size, 3)
         images = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
@@ -70,12 +70,12 @@ def keras_model(setting: Setting) -> keras.Model:
         return networks.in_keras(setting.model, setting.image_size, CLASSES, pixels)
 
 
-def torch_network(setting: Setting, memory_format: torch.memory_format) -> networks.Pictures:
+def torch_network(setting: Setting, memory_format: torch.memory_format) -> networks.Images:
     """Builds the hand-written (or torchvision's) network of a setting."""
     torch.manual_seed(0)
     network = networks.in_torch(setting.model, keras_model(setting), CLASSES)
-    pictures = networks.Pictures(network, memory_format).to(setting.device)
-    return pictures.to(memory_format=memory_format).train()
+    images = networks.Images(network, memory_format).to(setting.device)
+    return images.to(memory_format=memory_format).train()
 
 
 def torch_step(setting: Setting, memory_format: torch.memory_format) -> StepFunction:

@@ -47,13 +47,13 @@ class Work:
         compute: seconds for its part of the batch, alone.
         gradient_bytes: of all trained parameters.
         statistics_bytes: of the moving statistics that are averaged beside the backward pass.
-        pictures: of its part.
+        images: of its part.
     """
 
     compute: float
     gradient_bytes: int
     statistics_bytes: int
-    pictures: int
+    images: int
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def step_seconds(work: Work, processes: int, link: Link, *, input_rate: float | 
         work: of each process.
         processes: how many.
         link: between neighbours.
-        input_rate: pictures/s that a process can be fed with; None: it never waits for pictures.
+        input_rate: images/s that a process can be fed with; None: it never waits for images.
     """
     sizes = buckets(work.gradient_bytes)
     times = [all_reduce_seconds(size, processes, link) for size in sizes]
@@ -103,7 +103,7 @@ def step_seconds(work: Work, processes: int, link: Link, *, input_rate: float | 
     # The last bucket is full only when the backward pass is over.
     room = BACKWARD * work.compute if link.apart else 0.0
     exposed = total - min(total - times[-1], room) + agreement if processes > 1 else 0.0
-    compute = work.compute if input_rate is None else max(work.compute, work.pictures / input_rate)
+    compute = work.compute if input_rate is None else max(work.compute, work.images / input_rate)
     return Step(compute + exposed, total + agreement, exposed)
 
 

@@ -1,4 +1,4 @@
-"""`kcv benchmark data`: reading and augmenting pictures, beside the libraries that do the same."""
+"""`kcv benchmark data`: reading and augmenting images, beside the libraries that do the same."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def benchmark_data(
     """Measures the two halves of a data pipeline, in this process alone.
 
     `decode` reads JPEG files of 256 px from memory and brings them to `image_size`; `augment` shifts by up to an eighth
-    of the picture, flips and blanks a square of a quarter. That is done by kcv, by torchvision on one PIL picture at a
+    of the image, flips and blanks a square of a quarter. That is done by kcv, by torchvision on one PIL image at a
     time (`torchvision`) and on whole batches (`torchvision_v2`, which draws once for a batch), by Keras' layers, and,
     where its extra is installed, by keras-cv in tf.data.
 
     Args:
         image_size: pixels.
-        batch_size: pictures that are augmented at once.
-        device: where kcv, torchvision_v2 and Keras augment; PIL pictures and keras-cv have only the CPU.
+        batch_size: images that are augmented at once.
+        device: where kcv, torchvision_v2 and Keras augment; PIL images and keras-cv have only the CPU.
         repeats: batches of each that count.
 
     Returns:
-        A row for each half: medians of pictures/s, and kcv's over torchvision's.
+        A row for each half: medians of images/s, and kcv's over torchvision's.
 
     Raises:
         DeviceError: when the device is not there.
@@ -74,7 +74,7 @@ def benchmark_data(
 def _take_turns(
     label: str, contestants: dict[str, tuple[Callable[[], Any], int]], repeats: int, device: str
 ) -> dict[str, float]:
-    """Returns each contestant's median pictures/s; each comes with the pictures of one call."""
+    """Returns each contestant's median images/s; each comes with the images of one call."""
     works = {name: work for name, (work, _) in contestants.items()}
     with Progress(repeats, f"{label} {' / '.join(works)}", unit="turns") as progress:
         seconds = take_turns(works, repeats, settle=partial(synchronize, device), advance=progress.advance)
@@ -82,7 +82,7 @@ def _take_turns(
 
 
 def _files(count: int) -> list[bytes]:
-    """Returns JPEG files of smooth random pictures: noise would be slower to decode than photographs are."""
+    """Returns JPEG files of smooth random images: noise would be slower to decode than photographs are."""
     rng = np.random.default_rng(0)
     files = []
     for _ in range(count):

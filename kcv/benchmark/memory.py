@@ -1,4 +1,4 @@
-"""`kcv benchmark memory`: what streaming from Parquet needs, by the number of pictures."""
+"""`kcv benchmark memory`: what streaming from Parquet needs, by the number of images."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from kcv.common.progress import Progress
 from kcv.config import AugmentConfig, DataConfig
 from kcv.data import loading
 from kcv.data.batches import TrainingBatches
-from kcv.data.parquet.row_images import RowPictures
+from kcv.data.parquet.row_images import RowImages
 from kcv.data.sources import parquet
 from kcv.errors import OutputError
 from kcv.native.device import describe_device
 
 SIZES = (10_000, 100_000, 1_000_000)
-"""Pictures of the sets; each ten times the one before."""
+"""Images of the sets; each ten times the one before."""
 
 _SIDE = 32  # px
-_DIFFERENT = 1000  # pictures that are made; sets repeat them
+_DIFFERENT = 1000  # images that are made; sets repeat them
 _GROUP = 1000  # rows of a row group
 _SHARD = 50_000  # rows of a file
 _CLASSES = 10
@@ -44,27 +44,27 @@ _WORKERS = 1
 def benchmark_memory(
     *, pictures: int = SIZES[-1], image_size: int = _SIDE, batch_size: int = 256
 ) -> list[dict[str, Any]]:
-    """Measures an epoch of streamed training batches of growing sets of small JPEG pictures, each in a new process.
+    """Measures an epoch of streamed training batches of growing sets of small JPEG images, each in a new process.
 
     The sets are made in a temporary folder and removed.
 
     Args:
         pictures: of the largest set.
-        image_size: pixels that pictures are brought to.
-        batch_size: pictures a batch.
+        image_size: pixels that images are brought to.
+        batch_size: images a batch.
 
     Returns:
-        A row for each set: `peak_bytes` of the process, `workers_peak_bytes` of the largest worker, pictures/s.
+        A row for each set: `peak_bytes` of the process, `workers_peak_bytes` of the largest worker, images/s.
 
     Raises:
         OutputError: there is not enough room for the largest set.
     """
-    encoded = _pictures()
+    encoded = _images()
     need = 2 * pictures * sum(map(len, encoded)) // len(encoded)
     rows = []
     with tempfile.TemporaryDirectory(prefix="kcv-memory-") as folder:
         if shutil.disk_usage(folder).free < need:
-            raise OutputError(f"{folder}: the set of {pictures:,} pictures needs {need / 1e6:,.0f} MB of free disk")
+            raise OutputError(f"{folder}: the set of {pictures:,} images needs {need / 1e6:,.0f} MB of free disk")
         for count in [size for size in SIZES if size < pictures] + [pictures]:
             place = Path(folder) / str(count)
             _write(place, count, encoded)
@@ -80,8 +80,8 @@ def _measure(place: str, image_size: int, batch_size: int) -> dict[str, Any]:
     parquet.EAGER_BYTES = 0  # the small sets, too, stay on disk
     config = DataConfig(source=place, image_size=image_size, memory_budget_mb=0, val_fraction=0.01, test_fraction=0)
     dataset = loading.load(config)
-    rows = dataset.train.samples.pictures
-    if not isinstance(rows, RowPictures):
+    rows = dataset.train.samples.images
+    if not isinstance(rows, RowImages):
         raise TypeError("the set was read into memory")
     batches = TrainingBatches(
         dataset.train,
@@ -128,7 +128,7 @@ def _peak_below(ancestor: int) -> int | None:
     return max((peaks[process] for process in below - {ancestor} if process in peaks), default=None)
 
 
-def _pictures() -> list[bytes]:
+def _images() -> list[bytes]:
     rng = np.random.default_rng(0)
     encoded = []
     for _ in range(_DIFFERENT):
@@ -147,7 +147,7 @@ def _write(folder: Path, count: int, encoded: list[bytes]) -> None:
     schema = pa.schema(
         [("image", image), ("label", pa.int64())], {"huggingface": json.dumps({"info": {"features": features}})}
     )
-    with Progress(count, f"making {count:,} pictures") as progress:
+    with Progress(count, f"making {count:,} images") as progress:
         for shard, begin in enumerate(range(0, count, _SHARD)):
             end = min(begin + _SHARD, count)
             # Not in the order of the others: what repeats at one distance would be stored once.

@@ -17,14 +17,14 @@ from kcv.config import ModelConfig
 from kcv.models import registry
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's pictures in 0-1: any fixed numbers would cost the same."""
+"""Of ImageNet's images in 0-1: any fixed numbers would cost the same."""
 
 
-class Pictures(nn.Module):
-    """The picture contract in front of a PyTorch network.
+class Images(nn.Module):
+    """The image contract in front of a PyTorch network.
 
     Args:
-        network: takes normalised pictures, [n, 3, h, w].
+        network: takes normalised images, [n, 3, h, w].
         memory_format: that it is given them in.
     """
 
@@ -38,14 +38,14 @@ class Pictures(nn.Module):
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
         self.register_buffer("std", torch.tensor(STD)[:, None, None])
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Maps RGB 0-255, uint8 [n, h, w, 3], to logits [n, classes]."""
-        logits: Tensor = self.network(self.normalise(pictures).contiguous(memory_format=self._memory_format))
+        logits: Tensor = self.network(self.normalise(images).contiguous(memory_format=self._memory_format))
         return logits
 
-    def normalise(self, pictures: Tensor) -> Tensor:
+    def normalise(self, images: Tensor) -> Tensor:
         """Maps RGB 0-255, uint8 [n, h, w, 3], to what the network takes, float32 [n, 3, h, w]."""
-        return (pictures.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        return (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
 
 
 class _Block(nn.Module):

@@ -32,7 +32,7 @@ def matrix_rate(device: str, policy: str, repeats: int = 10) -> float:
     return best
 
 
-def flops_of_step(network: nn.Module, pictures: Tensor) -> int:
+def flops_of_step(network: nn.Module, images: Tensor) -> int:
     """Counts the floating-point operations of a training step's convolutions and matrix products.
 
     Three times those of the forward pass, by torch's counter: the gradients of inputs and of weights cost as much again
@@ -40,5 +40,5 @@ def flops_of_step(network: nn.Module, pictures: Tensor) -> int:
     """
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
-        network(pictures)
+        network(images)
     return 3 * int(counter.get_total_flops())

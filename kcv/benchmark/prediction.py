@@ -50,9 +50,9 @@ class _Contestant:
     Attributes:
         runtime: what runs it.
         precision: of weights and computation.
-        run: called with pictures, uint8 [n, size, size, 3].
+        run: called with images, uint8 [n, size, size, 3].
         file: what is shipped.
-        command: classifies the picture at the end of it, in a process of its own.
+        command: classifies the image at the end of it, in a process of its own.
     """
 
     runtime: str
@@ -65,10 +65,10 @@ class _Contestant:
 def benchmark_prediction(
     *, model: str | None = None, image_size: int | None = None, repeats: int = 20
 ) -> list[dict[str, Any]]:
-    """Measures predictions on the CPU: latency of one picture, pictures/s of 32, cold start and size.
+    """Measures predictions on the CPU: latency of one image, images/s of 32, cold start and size.
 
     The weights are random: only speed is measured here. The PyTorch networks are hand-written (custom CNN) or
-    torchvision's; their own export takes normalised float pictures, as their users write it, while kcv's takes bytes.
+    torchvision's; their own export takes normalised float images, as their users write it, while kcv's takes bytes.
 
     Args:
         model: one of the networks that are benchmarked; None for all of them.
@@ -88,10 +88,10 @@ def benchmark_prediction(
 
 def _rows(setting: Setting, folder: Path, repeats: int) -> list[dict[str, Any]]:
     contestants = _contestants(setting, folder)
-    picture = folder / "picture.jpg"
+    image = folder / "image.jpg"
     pixels, _ = setting.batch()
-    Image.fromarray(pixels[0].numpy()).save(picture)
-    cold = {one: _cold_start(one, picture) for one in contestants}
+    Image.fromarray(pixels[0].numpy()).save(image)
+    cold = {one: _cold_start(one, image) for one in contestants}
     rows = []
     for batch_size in BATCHES:
         batch = pixels[:batch_size].numpy()
@@ -240,12 +240,12 @@ def _quickest(network: torch.nn.Module, pixels: torch.Tensor) -> float:
     return min(seconds)
 
 
-def _cold_start(one: _Contestant, picture: Path) -> float:
-    """Returns the median seconds of a whole process that classifies one picture."""
+def _cold_start(one: _Contestant, image: Path) -> float:
+    """Returns the median seconds of a whole process that classifies one image."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     seconds = []
     for _ in range(1 + _COLD_STARTS):
         began = time.perf_counter()
-        subprocess.run([*one.command, str(picture)], check=True, capture_output=True, env=environment)
+        subprocess.run([*one.command, str(image)], check=True, capture_output=True, env=environment)
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[1:])  # the first one reads files that are not in memory yet

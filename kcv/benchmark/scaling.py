@@ -43,7 +43,7 @@ def benchmark_scaling(
     Args:
         model: one of `kcv.benchmark.BENCHMARKED`; None for all of them.
         image_size: pixels; by default 32 for the custom CNN, 64 for the others.
-        batch_size: pictures of all processes; by default 128 for the custom CNN, 32 for the others, a process.
+        batch_size: images of all processes; by default 128 for the custom CNN, 32 for the others, a process.
         precision: as in a configuration.
         device: as in a configuration.
         repeats: turns that count.

@@ -41,13 +41,13 @@ def benchmark_training(
     Args:
         model: one of `BENCHMARKED`; None for all of them.
         image_size: pixels; by default 32 for the custom CNN, 64 for the others.
-        batch_size: pictures a step; by default 128 for the custom CNN, 32 for the others.
+        batch_size: images a step; by default 128 for the custom CNN, 32 for the others.
         precision: as in a configuration.
         device: as in a configuration.
         repeats: turns of each contestant that count; the first two do not.
 
     Returns:
-        A row for each model: medians of pictures/s, their ratios, and the part of the machine's own matrix rate that
+        A row for each model: medians of images/s, their ratios, and the part of the machine's own matrix rate that
         kcv's convolutions and products come to.
 
     Raises:

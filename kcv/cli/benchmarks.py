@@ -14,7 +14,7 @@ from kcv.errors import UsageError
 
 
 def training_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the table of training steps: pictures/s of each contestant, the ratios, the distance to the hardware."""
+    """Returns the table of training steps: images/s of each contestant, the ratios, the distance to the hardware."""
     header = ("model", "px", "batch", "precision", "PyTorch/s", "Keras/s", "kcv/s", "kcv:PyTorch", "kcv:Keras", "peak")
     body = []
     for row in rows:
@@ -27,7 +27,7 @@ def training_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
     hardware = f"{first['device']}: {first['hardware']}, {first['threads']} threads"
     return (
         f"{table(body, header=header)}\n\n"
-        f"  {hardware}; medians of {first['repeats']} turns; pictures/s\n"
+        f"  {hardware}; medians of {first['repeats']} turns; images/s\n"
         f"  peak: part of the rate of matrix products here, GFLOP/s: "
         + ", ".join(f"{peak} in {precision}" for precision, peak in peaks.items())
     )
@@ -39,7 +39,7 @@ def _share(row: Mapping[str, Any]) -> str:
 
 def data_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table of decoding and augmentation: a line for each step and each way to do it."""
-    header = ("step", "px", "batch", "by", "device", "pictures/s", "kcv over it")
+    header = ("step", "px", "batch", "by", "device", "images/s", "kcv over it")
     body = []
     for row in rows:
         rates = row["images_per_second"]
@@ -49,13 +49,13 @@ def data_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
             setting = (row["step"], str(row["image_size"]), str(row["batch_size"]), name, device)
             body.append((*setting, f"{rate:,.0f}", ratio))
     first = rows[0]
-    note = f"  {first['hardware']}, {first['threads']} threads; medians of {first['repeats']} turns; pictures/s"
+    note = f"  {first['hardware']}, {first['threads']} threads; medians of {first['repeats']} turns; images/s"
     return f"{table(body, header=header, words=(0, 3, 4))}\n\n{note}"
 
 
 def memory_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the table of memory by the number of pictures."""
-    header = ("pictures", "encoded MB", "row groups", "peak MB", "worker MB", "pictures/s")
+    """Returns the table of memory by the number of images."""
+    header = ("images", "encoded MB", "row groups", "peak MB", "worker MB", "images/s")
     body = [
         (
             f"{row['pictures']:,}",
@@ -71,13 +71,13 @@ def memory_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"{table(body, header=header, words=())}\n\n"
         f"  {first['hardware']}; one epoch of training batches streamed from Parquet shards, in a process of its own\n"
-        f"  {first['shuffle_buffer_mb']} MB of encoded pictures are held and mixed; {first['workers']} worker"
+        f"  {first['shuffle_buffer_mb']} MB of encoded images are held and mixed; {first['workers']} worker"
     )
 
 
 def scaling_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table of steps of several processes, with what the cost model predicts."""
-    header = ("model", "px", "batch", "alone ms", "together ms", "predicted", "waiting", "predicted", "pictures/s")
+    header = ("model", "px", "batch", "alone ms", "together ms", "predicted", "waiting", "predicted", "images/s")
     body = [
         (
             row["model"],
@@ -101,7 +101,7 @@ def scaling_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def prediction_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table of predictions: latency, throughput, cold start and size of each way to run a model."""
-    header = ("model", "px", "runtime", "precision", "batch", "p50 ms", "p95 ms", "pictures/s", "cold start s", "MB")
+    header = ("model", "px", "runtime", "precision", "batch", "p50 ms", "p95 ms", "images/s", "cold start s", "MB")
     body = [
         (
             row["model"],
@@ -121,8 +121,8 @@ def prediction_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"{table(body, header=header, words=(0, 2, 3))}\n\n"
         f"  {first['hardware']}, {first['threads']} threads; medians of {first['repeats']} turns\n"
-        "  cold start: the whole command for one picture, Python's start included\n"
-        "  torch-onnx takes pictures that are normalised already, kcv-onnx takes bytes"
+        "  cold start: the whole command for one image, Python's start included\n"
+        "  torch-onnx takes images that are normalised already, kcv-onnx takes bytes"
     )
 
 

@@ -26,8 +26,8 @@ def data_check(found: DataCheck, written: str | None) -> str:
     """
     from kcv.quality.findings import KINDS
 
-    pictures = ", ".join(f"{count:,} {split}" for split, count in found.counts.items())
-    lines = [f"  {found.data}: {pictures} pictures of {len(found.class_names)} classes"]
+    images = ", ".join(f"{count:,} {split}" for split, count in found.counts.items())
+    lines = [f"  {found.data}: {images} images of {len(found.class_names)} classes"]
     lines += [f"    {line}" for line in (found.understood.lines() if found.understood else ())]
     by_kind: dict[str, list[Finding]] = defaultdict(list)
     for finding in found.findings:
@@ -53,7 +53,7 @@ def _summary(found: DataCheck) -> list[str]:
     for split, count in found.leaked().items():
         exact = found.leaked(near=False).get(split, 0)
         share = f"{100 * count / found.counts[split]:.1f}%"
-        lines.append(f"  {count:,} of {found.counts[split]:,} {split} pictures ({share}) are in train, too: "
+        lines.append(f"  {count:,} of {found.counts[split]:,} {split} images ({share}) are in train, too: "
                      f"{exact:,} exactly, {count - exact:,} nearly")  # fmt: skip
     if not found.findings:
         return [f"  {paint('nothing found', 'green')}"]

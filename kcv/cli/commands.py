@@ -71,7 +71,7 @@ def evaluate(*operands: str, **flags: str) -> int:
 
 
 def predict(*operands: str, **flags: str) -> int:
-    """Says what is on pictures."""
+    """Says what is on images."""
     values, _ = check(VERBS["predict"], operands, flags)
     if values["model"] is None:
         raise UsageError("predict needs --model=MODEL: a model file (model.keras, model.onnx), or a run folder.")
@@ -81,7 +81,7 @@ def predict(*operands: str, **flags: str) -> int:
     given: Any = values["path"]
     if "-" in given:
         if len(given) > 1:
-            raise UsageError("predict: - stands alone; the list on standard input names all pictures.")
+            raise UsageError("predict: - stands alone; the list on standard input names all images.")
         if sys.stdin is None:
             raise UsageError("predict -: standard input is closed.")
         given = images.read_list(sys.stdin.buffer)
@@ -104,7 +104,7 @@ def predict(*operands: str, **flags: str) -> int:
 
 
 def explain(*operands: str, **flags: str) -> int:
-    """Draws heat maps of pictures."""
+    """Draws heat maps of images."""
     values, _ = check(VERBS["explain"], operands, flags)
     if values["model"] is None:
         raise UsageError("explain needs --model=MODEL: a model file (model.keras), or a run folder.")
@@ -127,7 +127,7 @@ def explain(*operands: str, **flags: str) -> int:
 def _code(failed: int) -> int:
     """Returns the exit code of rows of which some have an error, and complains about them."""
     if failed:
-        terminal.complain(f"{failed} picture{'s' if failed > 1 else ''} could not be read; see the rows with an error.")
+        terminal.complain(f"{failed} image{'s' if failed > 1 else ''} could not be read; see the rows with an error.")
     return KcvError.exit_code if failed else 0
 
 
@@ -165,7 +165,7 @@ def check_data(*operands: str, **flags: str) -> int:
 
 
 def compare(*operands: str, **flags: str) -> int:
-    """Compares runs on the same pictures."""
+    """Compares runs on the same images."""
     values, _ = check(VERBS["compare"], operands, flags)
     from kcv.tasks import compare as comparison
 

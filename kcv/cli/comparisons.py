@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def comparison(found: Comparison) -> str:
     """Returns the table of runs, and which of them really differ."""
-    header = ("run", "model", "accuracy", "95% interval", "macro F1", "parameters", "MB", "ms a picture", "minutes")
+    header = ("run", "model", "accuracy", "95% interval", "macro F1", "parameters", "MB", "ms an image", "minutes")
     rows = [
         (
             str(row["name"]),
@@ -28,7 +28,7 @@ def comparison(found: Comparison) -> str:
         for row in found.rows
     ]
     corrected = ", p corrected for the number of pairs (Holm)" if len(found.pairs) > 1 else ""
-    lines = [table(rows, header=header, words=(0, 1)), "", f"  on {found.pictures}; McNemar's exact test{corrected}"]
+    lines = [table(rows, header=header, words=(0, 1)), "", f"  on {found.images}; McNemar's exact test{corrected}"]
     lines += [f"  {paint(pair.words(), 'bold')}" for pair in found.pairs]
     lines += [f"  warning: {warning}" for warning in found.warnings]
     if found.directory is not None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def with_interval(metrics: Mapping[str, Any]) -> str:
-    """Returns the accuracy with its 95% interval and the number of pictures."""
+    """Returns the accuracy with its 95% interval and the number of images."""
     low, high = metrics["accuracy_ci95"]
     return f"{percent(metrics['accuracy'])} (95% interval {percent(low)} to {percent(high)}, n = {metrics['n']:,})"
 
@@ -49,7 +49,7 @@ def run_summary(run: Run) -> str:
     commands = [
         f"{program()} info {model}",
         f"{program()} evaluate {model}",
-        f"{program()} predict PICTURE --model={model}",
+        f"{program()} predict IMAGE --model={model}",
     ]
     if run.tracking and run.tracking.startswith("sqlite"):
         commands.append(f"{program('mlflow')} ui --backend-store-uri {shlex.quote(run.tracking)}")
@@ -121,7 +121,7 @@ def export(made: Export) -> str:
         rows["int8 size"] = f"{sizes} MB"
     if made.refusal is not None:
         rows["int8 refused"] = paint(f"{made.refusal}; the file is float32 (--force keeps int8)", "bold")
-    command = f"{program()} predict PICTURE --model={shlex.quote(str(made.path))}"
+    command = f"{program()} predict IMAGE --model={shlex.quote(str(made.path))}"
     return "\n".join([pairs(rows), "", "Next:", f"  {command}"])
 
 
@@ -144,7 +144,7 @@ def model_list(entries: Sequence[Entry]) -> str:
         )
         for entry in entries
     ]
-    train = f"{program()} train --model=NAME --data=path/to/pictures"
+    train = f"{program()} train --model=NAME --data=path/to/images"
     return f"{table(rows, header=header, words=(0, 4, 5))}\n\n  parameters without those of the logits\n  {train}"
 
 
@@ -180,7 +180,7 @@ def explanations(found: Mapping[str, Any]) -> str:
         for name, row in found["methods"].items()
     ]
     header = ("heat maps", "deletion (low)", "insertion (high)", "like random weights (low)", "flat")
-    return f"{table(rows, header=header)}\n\n  areas under the curves of {found['pictures']} pictures, ± standard error"
+    return f"{table(rows, header=header)}\n\n  areas under the curves of {found['pictures']} images, ± standard error"
 
 
 def _ends(interval: Sequence[float]) -> str:
@@ -190,7 +190,7 @@ def _ends(interval: Sequence[float]) -> str:
 def _answers(abstention: Mapping[str, Any]) -> str:
     """Returns what a model comes to that says unsure below its threshold."""
     low, high = abstention["precision_ci95"]
-    told = f"{percent(abstention['coverage'])} of the pictures, at confidence {abstention['threshold']:.4f} and above"
+    told = f"{percent(abstention['coverage'])} of the images, at confidence {abstention['threshold']:.4f} and above"
     if abstention["precision"] is None:
         return told
     return f"{told}; {percent(abstention['precision'])} of them right (95% interval {percent(low)} to {percent(high)})"
@@ -230,7 +230,7 @@ def explanation(row: Mapping[str, Any]) -> str:
 
 
 def grid_line(overlay: str) -> str:
-    """Returns where the grid of all pictures is, which lies beside each one's overlay."""
+    """Returns where the grid of all images is, which lies beside each one's overlay."""
     return f"side by side: {Path(overlay).with_name('grid.png')}"
 
 

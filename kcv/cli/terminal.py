@@ -72,14 +72,14 @@ def bug() -> None:
 
 
 def rows(predicted: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) -> int:
-    """Prints predictions as they come and returns how many pictures failed.
+    """Prints predictions as they come and returns how many images failed.
 
     Args:
         predicted: rows of `kcv.predict`.
         values: the options `format` and `output` of the verb.
     """
     failed = total = 0
-    held: Mapping[str, Any] | None = None  # one row is kept back: a single picture is shown with its ranking
+    held: Mapping[str, Any] | None = None  # one row is kept back: a single image is shown with its ranking
     for row in predicted:
         total += 1
         failed += bool(row["error"])
@@ -102,7 +102,7 @@ def rows(predicted: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) -> i
 
 
 def explanations(rows: Iterable[Mapping[str, Any]], shape: str) -> int:
-    """Prints explanations as they come and returns how many pictures failed.
+    """Prints explanations as they come and returns how many images failed.
 
     Args:
         rows: of `kcv.explain`.

@@ -9,7 +9,7 @@ from kcv.errors import UsageError, nearest
 FORMATS = ("text", "json")
 
 FORMAT = Option("format", "how results are printed", "text", FORMATS)
-BATCH = Option("batch_size", "pictures computed at once; default: 256, fewer of large ones", least=1)
+BATCH = Option("batch_size", "images computed at once; default: 256, fewer of large ones", least=1)
 DEVICE = Option("device", "where to compute", "auto", DEVICES)
 BENCHMARKED = ("custom_cnn", "resnet50", "efficientnet_b0")
 EXPORTED = ("float32", "int8")
@@ -30,7 +30,7 @@ VERBS = {
             (Option("resume", "continue the run in this folder, which was cut short"), FORMAT),
             (
                 "train configs/quickstart.yaml",
-                "train --data=path/to/pictures --epochs=30 --output_dir=runs/mine",
+                "train --data=path/to/images --epochs=30 --output_dir=runs/mine",
                 "train --resume=runs/mine",
             ),
             configured=True,
@@ -42,7 +42,7 @@ VERBS = {
             1,
             "a model file (model.keras), or the run folder that holds it",
             (
-                Option("data", "cifar10, digits, or the path of pictures; default: what the model was trained on"),
+                Option("data", "cifar10, digits, or the path of images; default: what the model was trained on"),
                 Option("split", "which part of the data", "test", ("train", "val", "test")),
                 Option("output_dir", "where metrics and plots go; default: evaluation/ beside the model"),
                 Option(
@@ -61,22 +61,22 @@ VERBS = {
                 DEVICE,
                 FORMAT,
             ),
-            ("evaluate runs/mine/model.keras", "evaluate runs/mine/model.keras --data=path/to/other/pictures"),
+            ("evaluate runs/mine/model.keras", "evaluate runs/mine/model.keras --data=path/to/other/images"),
         ),
         Verb(
             "predict",
-            "Say what is on pictures.",
+            "Say what is on images.",
             ("path",),
             1,
-            "pictures, folders or quoted patterns ('photos/*.jpg'); - reads a list of pictures from standard input",
+            "images, folders or quoted patterns ('photos/*.jpg'); - reads a list of images from standard input",
             (
                 Option("model", "a model file (model.keras, model.onnx), or a run folder; needed"),
-                Option("top_k", "how many classes to rank; default: 1, for one picture 5", least=1),
+                Option("top_k", "how many classes to rank; default: 1, for one image 5", least=1),
                 Option("threshold", "say unsure below this confidence; default: the model's own", between=(0, 1)),
                 Option("output", "write rows to this file: .csv, .jsonl or .parquet"),
-                Option("recursive", "a folder stands for all below it, not only for its own pictures", switch=True),
+                Option("recursive", "a folder stands for all below it, not only for its own images", switch=True),
                 Option("resume", "keep finished parts beside the output, and go on from those there", switch=True),
-                Option("batch_size", "pictures computed at once; default: chosen by their size", least=1),
+                Option("batch_size", "images computed at once; default: chosen by their size", least=1),
                 DEVICE,
                 FORMAT,
             ),
@@ -89,18 +89,18 @@ VERBS = {
         ),
         Verb(
             "explain",
-            "Show where on pictures a model found what speaks for a class: heat maps over the pictures.",
+            "Show where on images a model found what speaks for a class: heat maps over the images.",
             ("path",),
             1,
-            "pictures, folders or quoted patterns ('photos/*.jpg')",
+            "images, folders or quoted patterns ('photos/*.jpg')",
             (
                 Option("model", "a model file (model.keras), or the run folder that holds it; needed"),
                 Option("method", "how activations and gradients become a map", "gradcam", EXPLAINED),
-                Option("class_name", "the class to explain; default: each picture's most probable one"),
+                Option("class_name", "the class to explain; default: each image's most probable one"),
                 Option("layer", "the layer to look at; default: the last one with height and width"),
                 Option("output", "the folder for the files; default: explanations/ beside the model"),
-                Option("recursive", "a folder stands for all below it, not only for its own pictures", switch=True),
-                Option("batch_size", "pictures computed at once; default: chosen by their size", least=1),
+                Option("recursive", "a folder stands for all below it, not only for its own images", switch=True),
+                Option("batch_size", "images computed at once; default: chosen by their size", least=1),
                 DEVICE,
                 FORMAT,
             ),
@@ -112,7 +112,7 @@ VERBS = {
         ),
         Verb(
             "export",
-            "Export a model to one ONNX file, checked against it on real pictures.",
+            "Export a model to one ONNX file, checked against it on real images.",
             ("model",),
             1,
             "a model file (model.keras), or the run folder that holds it",
@@ -120,7 +120,7 @@ VERBS = {
                 Option("output", "the file; default: model.onnx beside the model"),
                 Option("precision", "of weights and computation; int8 is kept only where it pays", "float32", EXPORTED),
                 Option("opset", "version of ONNX's operators", "20", OPSETS),
-                Option("samples", "pictures to check with; default: the validation split of the training data"),
+                Option("samples", "images to check with; default: the validation split of the training data"),
                 Option("force", "keep int8 whatever it gains and costs", switch=True),
                 FORMAT,
             ),
@@ -128,12 +128,12 @@ VERBS = {
         ),
         Verb(
             "compare",
-            "Compare runs on the same pictures, and test whether they really differ.",
+            "Compare runs on the same images, and test whether they really differ.",
             ("run",),
             2,
             "two or more run folders or model files",
             (
-                Option("data", "cifar10, digits, or the path of pictures; default: what the first was trained on"),
+                Option("data", "cifar10, digits, or the path of images; default: what the first was trained on"),
                 Option("split", "which part of the data", "test", ("train", "val", "test")),
                 Option("output", "a folder for the table and the learning curves; default: no files"),
                 BATCH,
@@ -154,21 +154,21 @@ VERBS = {
         ),
         Verb(
             "check",
-            "Check data before training: damaged files, copies, leaks between splits, odd pictures.",
+            "Check data before training: damaged files, copies, leaks between splits, odd images.",
             ("data",),
             1,
-            "cifar10, digits, or the path of pictures",
+            "cifar10, digits, or the path of images",
             (
                 Option("output", "write all findings to this file: .json or .csv"),
                 Option(
                     "similarity",
-                    "from which likeness on two pictures are nearly the same; 1: only exact copies; default: 0.8",
+                    "from which likeness on two images are nearly the same; 1: only exact copies; default: 0.8",
                     between=(0.5, 1),
                 ),
                 Option("strict", "warnings count as errors, too: exit code 2", switch=True),
                 FORMAT,
             ),
-            ("check path/to/pictures", "check path/to/pictures --output=findings.csv"),
+            ("check path/to/images", "check path/to/images --output=findings.csv"),
         ),
         Verb(
             "info",
@@ -193,19 +193,19 @@ VERBS = {
             "Measure kcv beside PyTorch, Keras and torchvision, in turns, on this machine.",
             ("what",),
             1,
-            "train (training steps), predict (finished models), data (reading and augmenting pictures), memory (what "
+            "train (training steps), predict (finished models), data (reading and augmenting images), memory (what "
             "streaming needs) or scaling (several processes, under torchrun)",
             (
                 Option("model", "train, predict, scaling: the network; default: each in turn", choices=BENCHMARKED),
                 Option("image_size", "px; default: 32, of the larger networks 64 (train), 224 (predict)", least=16),
                 Option(
                     "batch_size",
-                    "train, data, memory: pictures at once; default: 128, of the larger networks 32, else 256",
+                    "train, data, memory: images at once; default: 128, of the larger networks 32, else 256",
                     least=1,
                 ),
                 Option("precision", "train: the number format", "auto", PRECISIONS),
                 Option("repeats", "train, predict, data: turns of each that count", 20, least=1),
-                Option("pictures", "memory: the largest set, in pictures; default: 1000000", least=1000),
+                Option("pictures", "memory: the largest set, in images; default: 1000000", least=1000),
                 DEVICE,
                 FORMAT,
             ),

@@ -30,7 +30,7 @@ class Progress:
     not fit is left out, least important last. Elsewhere nothing is written, so that logs stay readable; whoever uses
     the bar prints results in their own words. `advance` may be called from several threads.
 
-        with Progress(len(pictures), "predict") as progress:
+        with Progress(len(images), "predict") as progress:
             for batch in batches:
                 ...
                 progress.advance(len(batch))
@@ -48,7 +48,7 @@ class Progress:
         self,
         total: int | None,
         label: str,
-        unit: str = "pictures",
+        unit: str = "images",
         stream: TextIO | None = None,
         *,
         keep: bool = False,

@@ -13,7 +13,7 @@ from typing import Any, Final
 from kcv.config.overrides import show
 
 MIXING: Final = ("CutMix", "MixUp", "FourierMix", "Mosaic")
-"""Layers that put several pictures, and their labels, together."""
+"""Layers that put several images, and their labels, together."""
 
 _EXAMPLE: Final = "{name: RandAugment, magnitude: 0.3}"
 
@@ -68,7 +68,7 @@ def layer_problems(flat: Mapping[str, Any], defaults: Mapping[str, Any]) -> list
         if key not in ("library", "layers") and value != default:
             problems.append(
                 f"augment.{key}: received {_shown(value)}, allowed: {default!r}, because augment.library is keras_cv, "
-                "which changes the pictures by augment.layers alone."
+                "which changes the images by augment.layers alone."
             )
     for place, entry in enumerate(layers):
         problems += _entry_problems(f"augment.layers[{place}]", entry)
@@ -92,7 +92,7 @@ def _entry_problems(where: str, entry: Any) -> list[str]:
         elif key == "value_range":
             if value != [0, 255]:
                 problems.append(
-                    f"{where}.value_range: received {_shown(value)}, allowed: [0, 255], what all pictures have."
+                    f"{where}.value_range: received {_shown(value)}, allowed: [0, 255], what all images have."
                 )
         elif key == "layer":
             problems += _entry_problems(f"{where}.layer", value)
@@ -116,7 +116,7 @@ def _is_argument(value: Any) -> bool:
 
 
 def mixes(layers: Any) -> bool:
-    """Whether any of the layers, or of those within them, puts several pictures together."""
+    """Whether any of the layers, or of those within them, puts several images together."""
     return any(
         isinstance(layer, Mapping)
         and (layer.get("name") in MIXING or mixes(layer.get("layers", [])) or mixes([layer.get("layer")]))

@@ -193,5 +193,5 @@ def _model_problems(flat: Mapping[str, Any]) -> list[str]:
         problems.append(f"model.feature_views: received {show(views)}, allowed: null, because nothing is frozen.")
     mixed = flat.get("augment.mixup") or flat.get("augment.cutmix") or mixes(flat.get("augment.layers"))
     if flat.get("model.feature_views") and mixed:
-        problems.append("model.feature_views: features of mixed pictures cannot be kept; turn mixup and cutmix off.")
+        problems.append("model.feature_views: features of mixed images cannot be kept; turn mixup and cutmix off.")
     return problems

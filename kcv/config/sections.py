@@ -45,40 +45,40 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """Which pictures, at which size, split and fed how."""
+    """Which images, at which size, split and fed how."""
 
-    source: str = Field("digits", min_length=1, description="cifar10, digits, or the path of your own pictures")
+    source: str = Field("digits", min_length=1, description="cifar10, digits, or the path of your own images")
     image_size: int | None = Field(
         None,
         ge=MIN_IMAGE_SIZE,
         le=1024,
         description="side of the model's square input, px; null: the data's own size, or 224",
     )
-    resize: ResizeMode = Field("squash", description="how a picture becomes square: stretched, cut or padded")
+    resize: ResizeMode = Field("squash", description="how an image becomes square: stretched, cut or padded")
     val_fraction: float = Field(
-        0.1, gt=0, le=0.5, description="part of the training pictures that chooses the best weights"
+        0.1, gt=0, le=0.5, description="part of the training images that chooses the best weights"
     )
     test_fraction: float = Field(
         0.1, ge=0, le=0.5, description="part held out for the test where the data brings no test split; 0: none"
     )
     split_seed: int = Field(42, ge=0, le=MAX_SEED, description="seed of the splits, apart from the run's seed")
-    batch_size: int = Field(128, ge=1, le=65536, description="pictures in one optimizer step")
+    batch_size: int = Field(128, ge=1, le=65536, description="images in one optimizer step")
     workers: int | None = Field(
-        None, ge=0, le=64, description="processes that decode pictures when they stream from disk; null: cores - 1"
+        None, ge=0, le=64, description="processes that decode images when they stream from disk; null: cores - 1"
     )
     shuffle_buffer_mb: int = Field(
         256,
         ge=1,
         le=1_000_000,
-        description="encoded pictures that are held and mixed where Parquet files do not fit into memory",
+        description="encoded images that are held and mixed where Parquet files do not fit into memory",
     )
     memory_budget_mb: int = Field(
-        2048, ge=0, description="pictures up to this many MB stay in memory, more stream from disk; 0: always stream"
+        2048, ge=0, description="images up to this many MB stay in memory, more stream from disk; 0: always stream"
     )
 
 
 class AugmentConfig(Section):
-    """Random changes to training pictures, drawn anew for each picture and epoch. All off by default."""
+    """Random changes to training images, drawn anew for each image and epoch. All off by default."""
 
     library: Literal["kcv", "keras_cv"] = Field(
         "kcv", description="whose changes: kcv's own (the keys below), or layers of keras-cv (the extra kcv[kerascv])"
@@ -96,8 +96,8 @@ class AugmentConfig(Section):
     hue: float = Field(0.0, ge=0, le=0.5, description="largest hue shift, as a part of the colour circle")
     cutout: int = Field(0, ge=0, le=1024, description="side of the square that is blanked, px")
     random_erasing: float = Field(0.0, ge=0, le=1, description="probability of erasing a random rectangle")
-    mixup: float = Field(0.0, ge=0, le=10, description="Beta parameter of blending pictures in pairs; 0: off")
-    cutmix: float = Field(0.0, ge=0, le=10, description="Beta parameter of pasting a box from another picture; 0: off")
+    mixup: float = Field(0.0, ge=0, le=10, description="Beta parameter of blending images in pairs; 0: off")
+    cutmix: float = Field(0.0, ge=0, le=10, description="Beta parameter of pasting a box from another image; 0: off")
 
 
 class ModelConfig(Section):
@@ -162,7 +162,7 @@ class OptimConfig(Section):
 class TrainConfig(Section):
     """How long, and which weights are kept."""
 
-    epochs: int = Field(20, ge=1, le=1_000_000, description="passes over the training pictures")
+    epochs: int = Field(20, ge=1, le=1_000_000, description="passes over the training images")
     monitor: Literal["val_accuracy", "val_loss"] = Field("val_accuracy", description="what chooses the best weights")
     patience: int | None = Field(
         None, ge=1, description="stop after this many epochs without a better monitor; not while unfreeze_after holds"
@@ -193,7 +193,7 @@ class TrainConfig(Section):
     sync_batchnorm: bool | None = Field(
         None,
         description="under torchrun: normalise by the statistics of the whole batch, not of each process's part; null: "
-        "where a process has fewer than 32 pictures of a batch",
+        "where a process has fewer than 32 images of a batch",
     )
     compile: bool = Field(True, description="on CUDA, try torch.compile in the first steps and keep the faster way")
 

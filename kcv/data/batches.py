@@ -1,4 +1,4 @@
-"""Batches of pictures for training, as tensors on the device, and what they share with those for inference.
+"""Batches of images for training, as tensors on the device, and what they share with those for inference.
 
 A small set lives on the device as one uint8 tensor, and a batch is one `index_select` from it; a large one streams from
 disk (`kcv.data.streaming`). Both give the same batches bit for bit.
@@ -20,11 +20,11 @@ from kcv.config import AugmentConfig
 from kcv.data.augment.pipeline import Augment
 from kcv.data.augment.rng import Chance
 from kcv.data.augment.tf_pipeline import Pipeline, Plain
-from kcv.data.dataset import Pictures
+from kcv.data.dataset import Images
 from kcv.data.in_memory import ResidentPixels
 from kcv.data.loader import as_loader
 from kcv.data.order import STEP, Indices, Part, Share, shuffled, windowed
-from kcv.data.parquet.row_images import RowPictures
+from kcv.data.parquet.row_images import RowImages
 from kcv.data.streaming import StreamedPixels, default_workers
 from kcv.errors import DataError
 
@@ -33,33 +33,33 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 
 
 class SplitBatches(IterableDataset[Batch]):
-    """What training and inference batches share: the pictures, on the device, and the way to Keras.
+    """What training and inference batches share: the images, on the device, and the way to Keras.
 
     Attributes:
-        pictures: what the batches are made of.
+        images: what the batches are made of.
     """
 
     def __init__(
-        self, pictures: Pictures, num_classes: int, batch_size: int, device: torch.device | str, workers: int | None
+        self, images: Images, num_classes: int, batch_size: int, device: torch.device | str, workers: int | None
     ) -> None:
-        if not len(pictures):
-            raise DataError("there are no pictures to make batches of")
+        if not len(images):
+            raise DataError("there are no images to make batches of")
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size}: use 1 or more")
-        self.pictures = pictures
+        self.images = images
         self._device = torch.device(device)
         self._num_classes = num_classes
-        self._steps = -(-len(pictures) // batch_size)
-        self._labels = torch.from_numpy(pictures.labels.copy()).to(self._device)
+        self._steps = -(-len(images) // batch_size)
+        self._labels = torch.from_numpy(images.labels.copy()).to(self._device)
         self._pixels: ResidentPixels | StreamedPixels
-        if pictures.pixels is None:
+        if images.pixels is None:
             workers = default_workers() if workers is None else workers
-            self._pixels = StreamedPixels(pictures, self._device, workers)
+            self._pixels = StreamedPixels(images, self._device, workers)
         else:
-            self._pixels = ResidentPixels(pictures.pixels, self._device)
+            self._pixels = ResidentPixels(images.pixels, self._device)
 
     def __len__(self) -> int:
-        """Returns the number of batches in one pass over the pictures."""
+        """Returns the number of batches in one pass over the images."""
         return self._steps
 
     def loader(self) -> DataLoader[Batch]:
@@ -67,17 +67,17 @@ class SplitBatches(IterableDataset[Batch]):
         return as_loader(self)
 
     def close(self) -> None:
-        """Ends the worker processes of streamed pictures, if any."""
+        """Ends the worker processes of streamed images, if any."""
         self._pixels.close()
 
     def _images(self, parts: Sequence[Indices], places: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Yields the pictures of each part; `places` are the same positions on the device."""
+        """Yields the images of each part; `places` are the same positions on the device."""
         if isinstance(self._pixels, StreamedPixels):
             return self._pixels.stream(parts) if parts else iter(())
         return map(self._pixels.take, places)
 
     def _targets(self, indices: Tensor, smoothing: float) -> Tensor:
-        """Returns one-hot float32 [b, classes], with `smoothing` of each picture's weight spread over all classes."""
+        """Returns one-hot float32 [b, classes], with `smoothing` of each image's weight spread over all classes."""
         rest = smoothing / self._num_classes
         targets = torch.full((len(indices), self._num_classes), rest, device=self._device)
         return targets.scatter_(1, self._labels[indices][:, None], 1.0 - smoothing + rest)
@@ -86,38 +86,38 @@ class SplitBatches(IterableDataset[Batch]):
 class TrainingBatches(SplitBatches):
     """A training split in random order, augmented, with smoothed labels.
 
-    An epoch is one seeded permutation cut into `len(self)` nearly equal parts: each picture comes exactly once, and no
+    An epoch is one seeded permutation cut into `len(self)` nearly equal parts: each image comes exactly once, and no
     tiny last batch disturbs the batch statistics. All that is random in a batch follows from (seed, epoch, step) on a
     given kind of device, never from the global generators, so that a resumed run repeats what it would have seen.
 
     Of several processes each has its share of every batch, and together they see what one process would see: the same
-    pictures, changed in the same way (only the partners in mixup and CutMix are found within the share, and keras-cv's
+    images, changed in the same way (only the partners in mixup and CutMix are found within the share, and keras-cv's
     layers draw anew for each share).
 
     Iteration gives the epoch that was last set (at first 0), again and again: call `set_epoch` when an epoch begins,
     e.g. `keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.set_epoch(epoch))`.
 
     Args:
-        pictures: the training split.
+        images: the training split.
         num_classes: width of the targets.
-        batch_size: the most pictures in a batch, of all processes together.
+        batch_size: the most images in a batch, of all processes together.
         augment: the random changes.
         label_smoothing: part of each target spread evenly over all classes, 0 to 1.
         seed: of order and augmentation, 0 or more.
         device: where the batches are made.
-        workers: processes that decode streamed pictures; None = all cores but one. Unused for pictures in memory.
+        workers: processes that decode streamed images; None = all cores but one. Unused for images in memory.
         share: the process's part of each batch.
-        shuffle_buffer: bytes of encoded pictures that are held and mixed where they come from Parquet files too large
+        shuffle_buffer: bytes of encoded images that are held and mixed where they come from Parquet files too large
             for memory; those are read from beginning to end, in random order of their row groups.
 
     Raises:
-        DataError: no pictures, or batches with fewer pictures than there are processes.
-        ConfigError: an augmentation that does not fit the pictures' size, or that the extra is needed for.
+        DataError: no images, or batches with fewer images than there are processes.
+        ConfigError: an augmentation that does not fit the images' size, or that the extra is needed for.
     """
 
     def __init__(
         self,
-        pictures: Pictures,
+        images: Images,
         *,
         num_classes: int,
         batch_size: int,
@@ -129,18 +129,18 @@ class TrainingBatches(SplitBatches):
         share: Share | None = None,
         shuffle_buffer: int = 2**28,
     ) -> None:
-        super().__init__(pictures, num_classes, batch_size, device, workers)
+        super().__init__(images, num_classes, batch_size, device, workers)
         self._shuffle_buffer = shuffle_buffer
         self._share = share or Share()
-        if len(pictures) // self._steps < self._share.size:
+        if len(images) // self._steps < self._share.size:
             raise DataError(
-                f"batches of {len(pictures) // self._steps} of {len(pictures)} pictures cannot be shared by "
+                f"batches of {len(images) // self._steps} of {len(images)} images cannot be shared by "
                 f"{self._share.size} processes: use a larger batch_size, or fewer processes"
             )
         augment = augment or AugmentConfig()
-        self._augment = Augment(augment, image_size=pictures.size, seed=seed)
+        self._augment = Augment(augment, image_size=images.size, seed=seed)
         layers = augment.layers if augment.library == "keras_cv" else None
-        self._pipeline = Pipeline(layers, pictures.size, num_classes, self._device) if layers else None
+        self._pipeline = Pipeline(layers, images.size, num_classes, self._device) if layers else None
         self._smoothing = label_smoothing
         self._seed = seed
         self._epoch = self._start = 0
@@ -159,11 +159,11 @@ class TrainingBatches(SplitBatches):
         self._epoch, self._start, self._end = epoch, start, end
 
     def batch(self, epoch: int, step: int) -> Batch:
-        """Returns one batch without the ones before it; streamed pictures are decoded in this process.
+        """Returns one batch without the ones before it; streamed images are decoded in this process.
 
         Raises:
             IndexError: `step` is not in [0, len(self)).
-            DataError: a picture cannot be read.
+            DataError: an image cannot be read.
         """
         if not 0 <= step < len(self):
             raise IndexError(f"step={step}: an epoch has steps 0 to {len(self) - 1}")
@@ -176,8 +176,8 @@ class TrainingBatches(SplitBatches):
         return self._parts[1]
 
     def _order(self, epoch: int) -> list[Part]:
-        rows = self.pictures.samples.pictures
-        if self.pictures.pixels is not None or not isinstance(rows, RowPictures):
+        rows = self.images.samples.images
+        if self.images.pixels is not None or not isinstance(rows, RowImages):
             return shuffled(len(self._labels), self._steps, self._seed, epoch, self._share)
         window = max(1, int(self._shuffle_buffer / rows.mean_bytes))
         return windowed(rows.groups.of(rows.rows), self._steps, self._seed, epoch, self._share, window)
@@ -201,7 +201,7 @@ class TrainingBatches(SplitBatches):
     def weighed(self, epoch: int, step: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """Returns a batch with, where there are several processes, how much it weighs.
 
-        That is the pictures of this part over those of the average part, a float32 scalar on the host.
+        That is the images of this part over those of the average part, a float32 scalar on the host.
         """
         if self._share.size == 1:
             return batch
@@ -209,7 +209,7 @@ class TrainingBatches(SplitBatches):
         return *batch, torch.tensor(len(part.indices) * self._share.size / part.total)
 
     def seen(self, epoch: int) -> int:
-        """Returns how many pictures of an epoch are this process's."""
+        """Returns how many images of an epoch are this process's."""
         return sum(len(part.indices) for part in self.order(epoch))
 
     def shared(self, share: Share) -> TrainingBatches:
@@ -218,7 +218,7 @@ class TrainingBatches(SplitBatches):
         other._share, other._parts, other._places = share, (-1, []), (-1, ())
         return other
 
-    def without_pictures(self) -> Iterator[tuple[Indices, Tensor]]:
+    def without_images(self) -> Iterator[tuple[Indices, Tensor]]:
         """Yields positions in the split and targets of each batch of the epoch that is set."""
         for part, where in zip(self.order(self._epoch), self._order_on_device(self._epoch), strict=True):
             yield part.indices, self._targets(where, self._smoothing)

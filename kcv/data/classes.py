@@ -28,13 +28,13 @@ def relabel(labels: Labels, old: Sequence[str], new: Sequence[str], where: str, 
 
     Args:
         labels: int64 [n].
-        old: the class names that `labels` point into; those without a picture may be missing from `new`.
+        old: the class names that `labels` point into; those without an image may be missing from `new`.
         new: the class names wanted. Forms of Unicode make no difference.
-        where: what the error names as the place of the pictures.
+        where: what the error names as the place of the images.
         holder: what the error names as the one that knows the classes `new`.
 
     Raises:
-        DataError: a class that has pictures is not in `new`.
+        DataError: a class that has images is not in `new`.
     """
     # Disks of macOS store names in another Unicode form: which form it is, nobody sees or means.
     forms = {unicodedata.normalize("NFC", name): i for i, name in enumerate(new)}
@@ -67,7 +67,7 @@ def align(
 ) -> Source:
     """Makes one source of splits that each have class names of their own; those of train (else of the first) stand.
 
-    Classes without a picture in any split are left out, with a line: names stay declared when a set is filtered.
+    Classes without an image in any split are left out, with a line: names stay declared when a set is filtered.
 
     Args:
         name: of the source.
@@ -91,7 +91,7 @@ def align(
         raise DataError(f"{name}: the class names {listed(twice)} stand twice in {first}.")
     splits = {
         split: Samples(
-            samples.pictures,
+            samples.images,
             relabel(samples.labels, names, class_names, f"{name}: the {split} split", f"the {first} split"),
             samples.names,
         )
@@ -110,7 +110,7 @@ def _check_names(class_names: Sequence[str], name: str) -> None:
 def _used(
     class_names: tuple[str, ...], splits: dict[str, Samples], name: str
 ) -> tuple[tuple[str, ...], dict[str, Samples]]:
-    """Leaves out, with a line, the classes that no split has a picture of; nothing can be learned of them."""
+    """Leaves out, with a line, the classes that no split has an image of; nothing can be learned of them."""
     occur = np.zeros(len(class_names), bool)
     for samples in splits.values():
         occur[samples.labels] = True
@@ -118,8 +118,8 @@ def _used(
         return class_names, splits
     unused = [class_names[int(i)] for i in np.flatnonzero(~occur)]
     kind = "class" if len(unused) == 1 else "classes"
-    _log.warning("%s: no pictures of the %s %s, which %s left out", name, kind, listed(unused),
+    _log.warning("%s: no images of the %s %s, which %s left out", name, kind, listed(unused),
                  "is" if len(unused) == 1 else "are")  # fmt: skip
     table = np.cumsum(occur) - 1
-    kept = {split: Samples(samples.pictures, table[samples.labels], samples.names) for split, samples in splits.items()}
+    kept = {split: Samples(samples.images, table[samples.labels], samples.names) for split, samples in splits.items()}
     return tuple(class_names[int(i)] for i in np.flatnonzero(occur)), kept

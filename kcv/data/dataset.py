@@ -1,4 +1,4 @@
-"""What a source gives and what training gets: labelled pictures, split, with names and a fingerprint."""
+"""What a source gives and what training gets: labelled images, split, with names and a fingerprint."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv import images
 from kcv.common.text import shortened
 from kcv.data.file_names import FileNames, FilePaths
 from kcv.data.folder_tree.summary import Understood
-from kcv.data.parquet.row_images import RowPictures
+from kcv.data.parquet.row_images import RowImages
 from kcv.data.parquet.row_names import RowNames
 from kcv.errors import DataError
+from kcv.images import load as load_image
 
 Labels: TypeAlias = NDArray[np.int64]
 Pixels: TypeAlias = NDArray[np.uint8]
 
 Encoded: TypeAlias = Path | bytes | Pixels
-"""One picture as a source holds it: a file, the bytes of a file, or an RGB array [height, width, 3]."""
+"""One image as a source holds it: a file, the bytes of a file, or an RGB array [height, width, 3]."""
 
 T = TypeVar("T")
 
@@ -34,15 +34,15 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Samples:
-    """Labelled pictures that nothing has decoded yet.
+    """Labelled images that nothing has decoded yet.
 
     Attributes:
-        pictures: one `Encoded` each.
+        images: one `Encoded` each.
         labels: int64 [n], positions in the class names of the source that holds them.
-        names: what a person calls each picture: the path below the source's root, or `train/17`.
+        names: what a person calls each image: the path below the source's root, or `train/17`.
     """
 
-    pictures: Sequence[Encoded]
+    images: Sequence[Encoded]
     labels: Labels
     names: Sequence[str]
 
@@ -51,24 +51,24 @@ class Samples:
 
     def take(self, indices: NDArray[np.int64]) -> Samples:
         """Returns the samples at `indices`, in that order."""
-        return Samples(_taken(self.pictures, indices), self.labels[indices], _taken(self.names, indices))
+        return Samples(_taken(self.images, indices), self.labels[indices], _taken(self.names, indices))
 
 
 def _taken(sequence: Sequence[T], indices: NDArray[np.int64]) -> Any:
-    if isinstance(sequence, RowPictures | RowNames | FilePaths | FileNames):
+    if isinstance(sequence, RowImages | RowNames | FilePaths | FileNames):
         return sequence.take(indices)
     return [sequence[int(i)] for i in indices]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where pictures come from, with the splits that it brings itself.
+    """Where images come from, with the splits that it brings itself.
 
     Attributes:
         name: the name or path that it was opened by.
         class_names: what the labels of every split point into.
         splits: `Samples` under the names `train`, `val`, `test`, as far as the source has them.
-        image_size: the side of its pictures (pixels) where all are that one square, else None.
+        image_size: the side of its images (pixels) where all are that one square, else None.
         flat: the source knows no splits; all of it stands under `train`.
         root: the folder whose files it lists, where it is one.
         understood: what that folder was taken for.
@@ -87,7 +87,7 @@ class Source:
         """SHA-256 (hex) over class names and, per split, names, labels and contents.
 
         Bytes and arrays are hashed; files count by relative path and size, so that a million of them stay cheap, and so
-        do Parquet files whose pictures are not held, by name and row groups.
+        do Parquet files whose images are not held, by name and row groups.
         """
         digest = hashlib.sha256()
 
@@ -103,16 +103,16 @@ class Source:
             samples = self.splits[split]
             add(split.encode())
             add(np.ascontiguousarray(samples.labels, dtype="<i8").tobytes())
-            if isinstance(samples.pictures, RowPictures):
-                for value in samples.pictures.groups.identity():
+            if isinstance(samples.images, RowImages):
+                for value in samples.images.groups.identity():
                     add(value)
                 continue
-            for name, picture in zip(samples.names, samples.pictures, strict=True):
+            for name, image in zip(samples.names, samples.images, strict=True):
                 add(name.encode(errors="surrogateescape"))
-                if isinstance(picture, Path):
-                    add(str(self._size(picture, name)).encode())
+                if isinstance(image, Path):
+                    add(str(self._size(image, name)).encode())
                 else:
-                    add(picture if isinstance(picture, bytes) else picture.tobytes())
+                    add(image if isinstance(image, bytes) else image.tobytes())
         return digest.hexdigest()
 
     def _size(self, file: Path, name: str) -> int:
@@ -126,14 +126,14 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """One split, at the size of the model.
 
     Attributes:
-        samples: the pictures as the source holds them.
-        size: side of the decoded pictures, pixels.
+        samples: the images as the source holds them.
+        size: side of the decoded images, pixels.
         resize: how they come to that size, one of `kcv.images.RESIZE_MODES`.
-        pixels: uint8 [n, size, size, 3], or None where the pictures are decoded one by one as they are needed.
+        pixels: uint8 [n, size, size, 3], or None where the images are decoded one by one as they are needed.
     """
 
     samples: Samples
@@ -147,7 +147,7 @@ class Pictures:
     @property
     def by_row_group(self) -> bool:
         """Whether they are read from Parquet files from beginning to end, in an order that suits that."""
-        return self.pixels is None and isinstance(self.samples.pictures, RowPictures)
+        return self.pixels is None and isinstance(self.samples.images, RowImages)
 
     @property
     def labels(self) -> Labels:
@@ -156,29 +156,29 @@ class Pictures:
 
     @property
     def names(self) -> Sequence[str]:
-        """What a person calls each picture."""
+        """What a person calls each image."""
         return self.samples.names
 
     def read(self, index: int) -> Pixels:
-        """Returns one picture, uint8 [size, size, 3].
+        """Returns one image, uint8 [size, size, 3].
 
         Raises:
-            ImageError: the picture cannot be read; the message names it.
+            ImageError: the image cannot be read; the message names it.
         """
         if self.pixels is not None:
-            picture: Pixels = self.pixels[index]
-            return picture
-        return images.load(self.samples.pictures[index], self.size, self.resize, name=self.samples.names[index])
+            image: Pixels = self.pixels[index]
+            return image
+        return load_image(self.samples.images[index], self.size, self.resize, name=self.samples.names[index])
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """All that training needs to know of its pictures.
+    """All that training needs to know of its images.
 
     Attributes:
         name: the source, as the user named it.
         class_names: what the labels of every split point into.
-        image_size: side of the pictures, pixels.
+        image_size: side of the images, pixels.
         resize: one of `kcv.images.RESIZE_MODES`.
         fingerprint: of the source, see `Source.fingerprint`.
         train: what the weights are fitted to.
@@ -193,8 +193,8 @@ class Dataset:
     image_size: int
     resize: str
     fingerprint: str
-    train: Pictures
-    val: Pictures
-    test: Pictures | None
+    train: Images
+    val: Images
+    test: Images | None
     in_memory: bool
     understood: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""All pictures of a split at once, decoded into memory."""
+"""All images of a split at once, decoded into memory."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from kcv import images
 from kcv.common.cores import usable_cores
 from kcv.common.progress import Progress
 from kcv.data.dataset import Encoded, Pixels, Samples
-from kcv.data.parquet.row_images import RowPictures
+from kcv.data.parquet.row_images import RowImages
 from kcv.errors import DataError, ImageError
 
 CHUNK = 256
-"""Pictures that a thread decodes at a time."""
+"""Images that a thread decodes at a time."""
 
 
 def _chunks(samples: Samples) -> Iterator[Sequence[Encoded]]:
     parts = [np.arange(i, min(i + CHUNK, len(samples))) for i in range(0, len(samples), CHUNK)]
-    if isinstance(samples.pictures, RowPictures):
-        yield from samples.pictures.batches(parts)
+    if isinstance(samples.images, RowImages):
+        yield from samples.images.batches(parts)
     else:
-        yield from (samples.pictures[part[0] : part[-1] + 1] for part in parts)
+        yield from (samples.images[part[0] : part[-1] + 1] for part in parts)
 
 
 def decode(samples: Samples, size: int, resize: str) -> Pixels:
-    """Decodes all pictures into one array, uint8 [n, size, size, 3].
+    """Decodes all images into one array, uint8 [n, size, size, 3].
 
     Raises:
-        DataError: pictures cannot be read; the message names the first three. Or they do not fit into the memory.
+        DataError: images cannot be read; the message names the first three. Or they do not fit into the memory.
     """
     try:
         return _decode(samples, size, resize)
     except MemoryError as error:
         need = len(samples) * size * size * 3 / 2**20
         raise DataError(
-            f"{len(samples):,} pictures of {size} px need {need:,.0f} MB, and there is not as much memory; a smaller "
+            f"{len(samples):,} images of {size} px need {need:,.0f} MB, and there is not as much memory; a smaller "
             "data.memory_budget_mb leaves them on the disk"
         ) from error
 
@@ -48,9 +48,9 @@ def _decode(samples: Samples, size: int, resize: str) -> Pixels:
 
     def decode_from(start: int, encoded: Sequence[Encoded]) -> list[str]:
         failures = []
-        for i, picture in enumerate(encoded, start):
+        for i, image in enumerate(encoded, start):
             try:
-                pixels[i] = images.load(picture, size, resize, name=samples.names[i])
+                pixels[i] = images.load(image, size, resize, name=samples.names[i])
             except ImageError as error:
                 failures.append(str(error))
         progress.advance(len(encoded))
@@ -58,16 +58,16 @@ def _decode(samples: Samples, size: int, resize: str) -> Pixels:
 
     failures: list[str] = []
     cores = usable_cores()
-    with Progress(len(samples), "reading pictures") as progress, ThreadPoolExecutor(cores) as pool:
+    with Progress(len(samples), "reading images") as progress, ThreadPoolExecutor(cores) as pool:
         waiting: deque[Future[list[str]]] = deque()
         start = 0
         for encoded in _chunks(samples):
             waiting.append(pool.submit(decode_from, start, encoded))
             start += len(encoded)
-            if len(waiting) > 2 * cores:  # encoded pictures are not to pile up
+            if len(waiting) > 2 * cores:  # encoded images are not to pile up
                 failures += waiting.popleft().result()
         failures += [line for future in waiting for line in future.result()]
     if failures:
         shown = " ".join(failures[:3]) + (" ..." if len(failures) > 3 else "")
-        raise DataError(f"{len(failures)} of {len(samples)} pictures cannot be read: {shown}")
+        raise DataError(f"{len(failures)} of {len(samples)} images cannot be read: {shown}")
     return pixels

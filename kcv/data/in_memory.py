@@ -1,4 +1,4 @@
-"""Pictures of a small set, all on the device."""
+"""Images of a small set, all on the device."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ResidentPixels:
         self._pixels = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).to(device)
 
     def take(self, indices: Indices | Tensor) -> Tensor:
-        """Returns the pictures at `indices` (a tensor is on the device already), uint8 [b, size, size, 3], a copy."""
+        """Returns the images at `indices` (a tensor is on the device already), uint8 [b, size, size, 3], a copy."""
         if not isinstance(indices, Tensor):
             indices = torch.from_numpy(indices).to(self._pixels.device)
         return self._pixels.index_select(0, indices)

@@ -1,6 +1,6 @@
-"""From the name of a source to labelled, split pictures at the size of a model.
+"""From the name of a source to labelled, split images at the size of a model.
 
-source name -> Source (encoded pictures) -> split -> Pictures (decoded in memory, or read as they are needed)
+source name -> Source (encoded images) -> split -> Images (decoded in memory, or read as they are needed)
 """
 
 from __future__ import annotations
@@ -14,25 +14,36 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv import images
 from kcv.common.download import is_url
 from kcv.common.progress import Progress
 from kcv.config import MIN_IMAGE_SIZE
 from kcv.data import split as splitting
 from kcv.data.classes import relabel
-from kcv.data.dataset import SPLITS, Dataset, Encoded, Labels, Pictures, Pixels, Samples, Source
+from kcv.data.dataset import SPLITS, Dataset, Encoded, Images, Labels, Pixels, Samples, Source
 from kcv.data.decoding import decode
-from kcv.data.parquet.row_images import RowPictures
+from kcv.data.parquet.row_images import RowImages
 from kcv.data.places import place_of
 from kcv.data.sources import folder, parquet
 from kcv.errors import DataError, ImageError
+from kcv.images import dimensions
 
 if TYPE_CHECKING:
     from kcv.config import DataConfig
 
 __all__ = [
-    "Dataset", "Encoded", "Labels", "Pictures", "Pixels", "Samples", "Source", "evenly", "load", "load_split",
-    "open_source", "representative", "split_source",
+    "Dataset",
+    "Encoded",
+    "Images",
+    "Labels",
+    "Pixels",
+    "Samples",
+    "Source",
+    "evenly",
+    "load",
+    "load_split",
+    "open_source",
+    "representative",
+    "split_source",
 ]  # fmt: skip
 
 NAMED = ("cifar10", "digits")
@@ -41,7 +52,7 @@ NAMED = ("cifar10", "digits")
 _log = logging.getLogger(__name__)
 
 DEFAULT_SIZE = 224
-_SMALL = 64  # pictures that all are one square of at most this side (pixels) keep their own size
+_SMALL = 64  # images that all are one square of at most this side (pixels) keep their own size
 _PEEK = 16
 _SPREAD = 64  # row groups that a sample is taken from
 
@@ -73,7 +84,7 @@ def open_source(name: str, *, began_in: Path | None = None) -> Source:
         return parquet.open_source(path, name)
     if os.path.isdir(path):
         return folder.open_source(path, name)
-    raise DataError(f"{name}: is neither a folder of pictures nor a .parquet file.")
+    raise DataError(f"{name}: is neither a folder of images nor a .parquet file.")
 
 
 def load(data: DataConfig, *, began_in: Path | None = None) -> Dataset:
@@ -84,23 +95,23 @@ def load(data: DataConfig, *, began_in: Path | None = None) -> Dataset:
         began_in: see `open_source`.
 
     Raises:
-        DataError: the source cannot be used for training, or holds pictures that cannot be read.
+        DataError: the source cannot be used for training, or holds images that cannot be read.
     """
     source = open_source(data.source, began_in=began_in)
     train, val, test = split_source(source, data)
     size = data.image_size or _own_size(source)
     parts = [train, val] + ([test] if test is not None else [])
     in_memory = _fits(sum(map(len, parts)), size, data.memory_budget_mb)
-    pictures = [_pictures(part, size, data.resize, in_memory) for part in parts]
+    images = [_images(part, size, data.resize, in_memory) for part in parts]
     return Dataset(
         name=source.name,
         class_names=source.class_names,
         image_size=size,
         resize=data.resize,
         fingerprint=source.fingerprint,
-        train=pictures[0],
-        val=pictures[1],
-        test=pictures[2] if test is not None else None,
+        train=images[0],
+        val=images[1],
+        test=images[2] if test is not None else None,
         in_memory=in_memory,
         understood=tuple(source.understood.lines()) if source.understood else (),
     )
@@ -117,7 +128,7 @@ def load_split(
     began_in: Path | None = None,
     tell: bool = False,
     changed: bool = False,
-) -> Pictures:
+) -> Images:
     """Loads one split for a finished model, its labels as positions in the model's `class_names`, matched by name.
 
     A split that the source brings is taken as it is. One that training carved is carved again, the same way, if the
@@ -129,10 +140,10 @@ def load_split(
         class_names: the model's; the source may have fewer.
         trained_on: fingerprint of the source the model was trained on.
         same_source: whether `data.source` is meant to be what the model was trained on. Then a split that training
-            carved is not replaced by the whole source, training pictures included, when the source has changed; and a
+            carved is not replaced by the whole source, training images included, when the source has changed; and a
             folder or file of this machine must still be what it was: a file of somebody else, which names one of mine,
             cannot know what is in it.
-        most: take no more pictures than this, evenly spread.
+        most: take no more images than this, evenly spread.
         began_in: see `open_source`.
         tell: whether to log what a folder was taken for.
         changed: whether a folder or file may have changed since: the user has chosen it, not only the model's file.
@@ -151,7 +162,7 @@ def load_split(
         if source.flat:
             raise DataError(
                 f"{source.name}: has changed since the model was trained on it, so the {split} split is lost; "
-                "name the data to measure all of it, training pictures included."
+                "name the data to measure all of it, training images included."
             )
         if not changed and data.source not in NAMED and not is_url(data.source):
             raise DataError(
@@ -161,11 +172,11 @@ def load_split(
         _log.warning("%s has changed since the model was trained on it", source.name)
     samples = _choose(source, data, split, trained_on)
     labels = relabel(samples.labels, source.class_names, class_names, source.name, "the model")
-    samples = Samples(samples.pictures, labels, samples.names)
+    samples = Samples(samples.images, labels, samples.names)
     if most is not None:
         samples = samples.take(evenly(len(samples), most))
     in_memory = _fits(len(samples), data.image_size, data.memory_budget_mb)
-    return _pictures(samples, data.image_size, data.resize, in_memory)
+    return _images(samples, data.image_size, data.resize, in_memory)
 
 
 def evenly(n: int, most: int) -> NDArray[np.int64]:
@@ -173,15 +184,15 @@ def evenly(n: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
 
-def representative(pictures: Pictures, most: int) -> NDArray[np.int64]:
+def representative(images: Images, most: int) -> NDArray[np.int64]:
     """Returns up to `most` positions spread over a split, ascending, that are cheap to read.
 
-    Of pictures that stay in Parquet files they are the first ones of evenly spread row groups: to spread them evenly
+    Of images that stay in Parquet files they are the first ones of evenly spread row groups: to spread them evenly
     would mean to read everything.
     """
-    rows = pictures.samples.pictures
-    if pictures.pixels is not None or not isinstance(rows, RowPictures):
-        return evenly(len(pictures), most)
+    rows = images.samples.images
+    if images.pixels is not None or not isinstance(rows, RowImages):
+        return evenly(len(images), most)
     begins = np.flatnonzero(np.diff(rows.groups.of(rows.rows), prepend=-1))
     ends = np.append(begins[1:], len(rows))
     chosen = evenly(len(begins), _SPREAD)
@@ -215,7 +226,7 @@ def _choose(source: Source, data: DataConfig, split: str, trained_on: str | None
 
 
 def _own_size(source: Source) -> int:
-    """The side of the source's pictures where the first of them are one small square, else `DEFAULT_SIZE`."""
+    """The side of the source's images where the first of them are one small square, else `DEFAULT_SIZE`."""
     if source.image_size is not None:
         return source.image_size
     train = source.splits["train"]
@@ -223,7 +234,7 @@ def _own_size(source: Source) -> int:
     shapes = set()
     for i in range(0, len(train), step):
         try:
-            shapes.add(images.dimensions(train.pictures[i], name=train.names[i]))
+            shapes.add(dimensions(train.images[i], name=train.names[i]))
         except ImageError:  # decoding reports it, with all others like it
             continue
     if len(shapes) == 1:
@@ -237,6 +248,6 @@ def _fits(n: int, size: int, budget_mb: int) -> bool:
     return n * size * size * 3 <= budget_mb * 2**20
 
 
-def _pictures(samples: Samples, size: int, resize: str, in_memory: bool) -> Pictures:
+def _images(samples: Samples, size: int, resize: str, in_memory: bool) -> Images:
     pixels = decode(samples, size, resize) if in_memory else None
-    return Pictures(samples, size, resize, pixels)
+    return Images(samples, size, resize, pixels)

@@ -1,4 +1,4 @@
-"""Which pictures come when: an epoch's order, cut into batches, and each batch into the parts of several processes."""
+"""Which images come when: an epoch's order, cut into batches, and each batch into the parts of several processes."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Part:
     """This process's part of one batch.
 
     Attributes:
-        indices: its pictures.
-        begin: how many pictures of the batch come before, in other processes.
-        total: pictures of the whole batch.
+        indices: its images.
+        begin: how many images of the batch come before, in other processes.
+        total: images of the whole batch.
     """
 
     indices: Indices
@@ -54,7 +54,7 @@ def shuffled(count: int, steps: int, seed: int, epoch: int, share: Share) -> lis
     The batches are the same whatever the number of processes.
 
     Args:
-        count: pictures of the split.
+        count: images of the split.
         steps: batches of the epoch.
         seed: 0 or more.
         epoch: from 0.
@@ -67,17 +67,17 @@ def shuffled(count: int, steps: int, seed: int, epoch: int, share: Share) -> lis
 def windowed(groups: Indices, steps: int, seed: int, epoch: int, share: Share, window: int) -> list[Part]:
     """Returns an epoch in an order in which files can be read from beginning to end.
 
-    Row groups come in random order, each process has its stretch of them, and within it no picture moves by much more
+    Row groups come in random order, each process has its stretch of them, and within it no image moves by much more
     than a window: a reader that holds that many gives them all, reading once. The result depends on the number of
     processes.
 
     Args:
-        groups: the row group of each picture of the split, ascending; int64 [n].
+        groups: the row group of each image of the split, ascending; int64 [n].
         steps: batches of the epoch.
         seed: 0 or more.
         epoch: from 0.
         share: the process's.
-        window: pictures, 1 or more; 1 leaves them in the order of their group.
+        window: images, 1 or more; 1 leaves them in the order of their group.
     """
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     lengths = np.diff(starts, append=len(groups))

@@ -19,9 +19,9 @@ def three_way(
 
     Args:
         source: must have a `train` split.
-        val_fraction: share of the training pictures (what is left after the test split) that validates, 0-1.
-        test_fraction: share of the training pictures set apart as test where the source has none; 0 for no test.
-        seed: the same seed and pictures give the same split.
+        val_fraction: share of the training images (what is left after the test split) that validates, 0-1.
+        test_fraction: share of the training images set apart as test where the source has none; 0 for no test.
+        seed: the same seed and images give the same split.
 
     Returns:
         train, val, test; test is None where the source has none and `test_fraction` is 0.
@@ -59,7 +59,7 @@ def _carve(
     """Takes stratified parts out of `samples`, one after the other; returns them and the rest, all in source order.
 
     Where scikit-learn can do it, it is its split, which runs of earlier versions have; else each class gives at least
-    one picture to each part.
+    one image to each part.
     """
     parts = _proportional(samples.labels, wanted, seed)
     if parts is None:
@@ -83,7 +83,7 @@ def _proportional(labels: Labels, wanted: Mapping[str, float], seed: int) -> dic
             rest, taken = train_test_split(
                 rest, test_size=fraction, stratify=labels[rest], random_state=seed, shuffle=True
             )
-        except ValueError:  # too few pictures of a class, or fewer in the part than classes
+        except ValueError:  # too few images of a class, or fewer in the part than classes
             return None
         rest = np.sort(rest)
         parts[split] = np.sort(taken)
@@ -114,8 +114,8 @@ def _at_least_one(labels: Labels, wanted: Mapping[str, float], seed: int) -> dic
 def _refuse(source: Source, counts: Labels, position: int, splits: Sequence[str]) -> NoReturn:
     n = int(counts[position])
     raise DataError(
-        f"{source.name}: class {source.class_names[position]!r} has {n} {'picture' if n == 1 else 'pictures'} to "
-        f"train on, too few to be in {', '.join(splits[:-1])} and {splits[-1]}; add pictures or remove the class"
+        f"{source.name}: class {source.class_names[position]!r} has {n} {'image' if n == 1 else 'images'} to "
+        f"train on, too few to be in {', '.join(splits[:-1])} and {splits[-1]}; add images or remove the class"
         f"{', or do without a test split (test_fraction=0)' if 'test' in splits and n == len(splits) - 1 else ''}."
     )
 
@@ -125,7 +125,7 @@ def _require_classes(source: Source, split: str, samples: Samples) -> None:
     missing = [source.class_names[int(i)] for i in np.flatnonzero(counts == 0)]
     if missing:
         kind = "class" if len(missing) == 1 else "classes"
-        raise DataError(f"{source.name}: the {split} split has no pictures of the {kind} {listed(missing)}.")
+        raise DataError(f"{source.name}: the {split} split has no images of the {kind} {listed(missing)}.")
 
 
 def _listed(source: Source) -> str:

@@ -1,4 +1,4 @@
-"""Pictures that do not fit in memory: worker processes decode and resize them, just ahead of their use.
+"""Images that do not fit in memory: worker processes decode and resize them, just ahead of their use.
 
 Workers do nothing random and know no epoch: the parent hands them the positions of each batch, so what they send is the
 same bit for bit as from memory, whatever their number.
@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from kcv.common.cores import usable_cores
-from kcv.data.dataset import Pictures, Samples
+from kcv.data.dataset import Images, Samples
 from kcv.data.order import Indices
-from kcv.data.parquet.row_images import RowPictures
+from kcv.data.parquet.row_images import RowImages
 from kcv.data.prefetch import read_ahead
 from kcv.data.worker_start import worker_context
 from kcv.data.workers import MOST_SILENCE, begin_pass, end_workers, leave_signals_to_parent, next_batch
@@ -46,15 +46,15 @@ class _Unreadable:
 
 Sent: TypeAlias = Indices | tuple[Sequence[str], Sequence[bytes]]
 """What a worker gets for a batch: positions in the split; or, of rows in Parquet files, which one process alone reads,
-names and encoded pictures."""
+names and encoded images."""
 
 
 class _Reader(TorchDataset[Any]):
-    """What runs in a worker: positions or encoded pictures in, one batch of pictures out."""
+    """What runs in a worker: positions or encoded images in, one batch of images out."""
 
-    def __init__(self, pictures: Pictures, as_array: bool) -> None:
-        rows = isinstance(pictures.samples.pictures, RowPictures)
-        self._pictures = replace(pictures, samples=Samples([], pictures.labels[:0], [])) if rows else pictures
+    def __init__(self, images: Images, as_array: bool) -> None:
+        rows = isinstance(images.samples.images, RowImages)
+        self._images = replace(images, samples=Samples([], images.labels[:0], [])) if rows else images
         self._as_array = as_array
 
     def __getitem__(self, sent: Sent) -> Tensor | NDArray[np.uint8] | _Unreadable:
@@ -62,10 +62,10 @@ class _Reader(TorchDataset[Any]):
             if isinstance(sent, tuple):
                 names, encoded = sent
                 labels = np.zeros(len(names), np.int64)
-                pictures = replace(self._pictures, samples=Samples(encoded, labels, names))
-                batch = read_batch(pictures, np.arange(len(names)))
+                images = replace(self._images, samples=Samples(encoded, labels, names))
+                batch = read_batch(images, np.arange(len(names)))
             else:
-                batch = read_batch(self._pictures, sent)
+                batch = read_batch(self._images, sent)
         except DataError as error:
             return _Unreadable(str(error))
         return batch if self._as_array else torch.from_numpy(batch)
@@ -89,13 +89,13 @@ class StreamedPixels:
     """Batches of one split, decoded as they are needed.
 
     Args:
-        pictures: a split whose `pixels` are None.
+        images: a split whose `pixels` are None.
         device: where the batches are wanted.
         workers: processes that decode; 0 decodes in this one.
     """
 
-    def __init__(self, pictures: Pictures, device: torch.device, workers: int) -> None:
-        self._pictures = pictures
+    def __init__(self, images: Images, device: torch.device, workers: int) -> None:
+        self._images = images
         self._device = device
         self._workers = workers
         self._plan = _Plan()
@@ -104,23 +104,23 @@ class StreamedPixels:
         self._passes = 0
 
     def take(self, indices: Indices) -> Tensor:
-        """Returns the pictures at `indices`, uint8 [b, size, size, 3] on the device, decoded in this process.
+        """Returns the images at `indices`, uint8 [b, size, size, 3] on the device, decoded in this process.
 
         Raises:
-            DataError: a picture cannot be read; the message names it.
+            DataError: an image cannot be read; the message names it.
         """
-        return torch.from_numpy(read_batch(self._pictures, indices)).to(self._device)
+        return torch.from_numpy(read_batch(self._images, indices)).to(self._device)
 
     def stream(self, parts: Sequence[Indices]) -> Iterator[Tensor]:
         """Yields `take(part)` for each part, decoded ahead by the workers. One pass at a time.
 
         Raises:
-            DataError: a picture cannot be read, or a worker died.
+            DataError: an image cannot be read, or a worker died.
         """
-        rows = self._pictures.samples.pictures
+        rows = self._images.samples.images
         if self._workers == 0:
-            if isinstance(rows, RowPictures):
-                reader = _Reader(self._pictures, as_array=False)
+            if isinstance(rows, RowImages):
+                reader = _Reader(self._images, as_array=False)
                 yield from (self._accept(reader[sent]) for sent in self._sent(rows, parts))
             else:
                 yield from map(self.take, parts)
@@ -128,7 +128,7 @@ class StreamedPixels:
         self._passes += 1
         this_pass = self._passes
         self._plan.count = len(parts)
-        self._plan.items = lambda: read_ahead(self._sent(rows, parts)) if isinstance(rows, RowPictures) else iter(parts)
+        self._plan.items = lambda: read_ahead(self._sent(rows, parts)) if isinstance(rows, RowImages) else iter(parts)
         loader = self._loader = self._open(parts) if self._loader is None else self._loader
         batches: Any = self._told(lambda: begin_pass(loader))
         if self._end_workers is None:
@@ -137,11 +137,11 @@ class StreamedPixels:
             self._end_workers = weakref.finalize(self, end_workers, batches)
         for _ in parts:
             if self._passes != this_pass:
-                raise RuntimeError("a new pass over streamed pictures has begun; this one cannot go on")
+                raise RuntimeError("a new pass over streamed images has begun; this one cannot go on")
             yield self._accept(self._next(batches))
 
-    def _sent(self, rows: RowPictures, parts: Sequence[Indices]) -> Iterator[Sent]:
-        names = self._pictures.names
+    def _sent(self, rows: RowImages, parts: Sequence[Indices]) -> Iterator[Sent]:
+        names = self._images.names
         for part, encoded in zip(parts, rows.batches(parts), strict=True):
             yield [names[int(index)] for index in part], encoded
 
@@ -153,9 +153,9 @@ class StreamedPixels:
 
     def _open(self, parts: Sequence[Indices]) -> DataLoader[Any]:
         workers = min(self._workers, len(parts))
-        batch_bytes = max(map(len, parts)) * self._pictures.size**2 * 3
+        batch_bytes = max(map(len, parts)) * self._images.size**2 * 3
         return DataLoader(
-            _Reader(self._pictures, as_array=not _fits_shared_memory(workers * (PREFETCH + 1) * batch_bytes)),
+            _Reader(self._images, as_array=not _fits_shared_memory(workers * (PREFETCH + 1) * batch_bytes)),
             sampler=self._plan,
             batch_size=None,
             num_workers=workers,
@@ -188,21 +188,21 @@ class StreamedPixels:
         return torch.as_tensor(batch).to(self._device, non_blocking=True)
 
 
-def read_batch(pictures: Pictures, indices: Indices) -> NDArray[np.uint8]:
-    """Decodes the pictures at `indices`.
+def read_batch(images: Images, indices: Indices) -> NDArray[np.uint8]:
+    """Decodes the images at `indices`.
 
     Returns:
         uint8 [b, size, size, 3].
 
     Raises:
-        DataError: a picture cannot be read; the message names it and the reason.
+        DataError: an image cannot be read; the message names it and the reason.
     """
-    batch = np.empty((len(indices), pictures.size, pictures.size, 3), dtype=np.uint8)
+    batch = np.empty((len(indices), images.size, images.size, 3), dtype=np.uint8)
     for row, index in enumerate(indices):
         try:
-            batch[row] = pictures.read(int(index))
+            batch[row] = images.read(int(index))
         except (ImageError, OSError) as error:
-            name, reason = pictures.names[int(index)], str(error)
+            name, reason = images.names[int(index)], str(error)
             raise DataError(reason if name in reason else f"{name}: {reason}") from error
     return batch
 

@@ -1,4 +1,4 @@
-"""How the processes that read pictures start: from a fork server, with modules from where this process has its own."""
+"""How the processes that read images start: from a fork server, with modules from where this process has its own."""
 
 from __future__ import annotations
 

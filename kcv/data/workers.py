@@ -1,4 +1,4 @@
-"""Worker processes that read pictures: waiting for them, and their end, whatever they do.
+"""Worker processes that read images: waiting for them, and their end, whatever they do.
 
 They may die, be stopped, or wait for a disk that is gone. None of that may hold a training for ever, nor its end.
 """
@@ -27,12 +27,12 @@ _ORDERLY_SECONDS: Final = 3.0  # in which workers may end by themselves
 _KILLED_SECONDS: Final = 1.0
 
 _LOST = (
-    "a process that reads pictures died: too little memory (use a smaller data.workers or data.batch_size), or a "
+    "a process that reads images died: too little memory (use a smaller data.workers or data.batch_size), or a "
     "script that calls kcv without `if __name__ == '__main__':`; data.workers=0 reads in the main process"
 )
 _SILENT = (
-    f"the processes that read pictures have not answered for {MOST_SILENCE / 60:.0f} minutes: look at the disk that "
-    "holds the pictures, and whether a process was stopped"
+    f"the processes that read images have not answered for {MOST_SILENCE / 60:.0f} minutes: look at the disk that "
+    "holds the images, and whether a process was stopped"
 )
 
 
@@ -78,11 +78,11 @@ def next_batch(batches: Iterator[Any]) -> Any:
                 raise
             if silence == WORTH_A_WORD:
                 why = "a slow or lost disk, or a process that was stopped"
-                _log.warning("no picture has come for %.0f s: %s; the training waits", silence, why)
+                _log.warning("no image has come for %.0f s: %s; the training waits", silence, why)
 
 
 def leave_signals_to_parent(number: int) -> None:
-    """Lets a worker (by its number) live on at Ctrl-C, which the terminal sends to all: the step needs its pictures."""
+    """Lets a worker (by its number) live on at Ctrl-C, which the terminal sends to all: the step needs its images."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -130,7 +130,7 @@ def _require_room(loader: DataLoader[Any]) -> None:
 
 def _no_room(error: OSError) -> DataError:
     return DataError(
-        f"no process that reads pictures can be started ({error.strerror or error}): use data.workers=0, which reads "
+        f"no process that reads images can be started ({error.strerror or error}): use data.workers=0, which reads "
         "in the main process, or give the container more shared memory (docker run --shm-size=1g)"
     )
 

@@ -1,4 +1,4 @@
-"""A Keras model as an ONNX graph, through torch: pictures in, logits and probabilities out."""
+"""A Keras model as an ONNX graph, through torch: images in, logits and probabilities out."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OPSETS = (18, 19, 20, 21)
 DEFAULT_OPSET = 20
 """The first with GELU as one operator."""
 
-_EXAMPLE_PICTURES = 2  # one would be taken for a fixed size by torch.export
+_EXAMPLE_IMAGES = 2  # one would be taken for a fixed size by torch.export
 
 
 def write_graph(model: keras.Model, info: OnnxInfo, path: Path, *, opset: int = DEFAULT_OPSET) -> None:
@@ -109,7 +109,7 @@ class _Deployed(nn.Module):
 
 
 def _trace(network: nn.Module, size: int, opset: int) -> onnx.ModelProto:
-    image = torch.zeros((_EXAMPLE_PICTURES, size, size, 3), dtype=torch.uint8)
+    image = torch.zeros((_EXAMPLE_IMAGES, size, size, 3), dtype=torch.uint8)
     with torch.no_grad(), quiet_exporter():
         exported = torch.onnx.export(
             network.eval(),

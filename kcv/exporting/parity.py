@@ -1,4 +1,4 @@
-"""The parity gate: an exported file must say what its Keras model says, on real pictures, or it does not ship."""
+"""The parity gate: an exported file must say what its Keras model says, on real images, or it does not ship."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Parity:
         tolerance: the largest that is allowed.
         max_probability_difference: largest difference between the file's probabilities and what its logits come to by
             the model's calibration.
-        agreement: part of the pictures (0-1) that both give the same class; ties within the tolerance count as the
+        agreement: part of the images (0-1) that both give the same class; ties within the tolerance count as the
             same.
         keras_accuracy: of the Keras model (0-1); None without labels.
         onnx_accuracy: of the file.
@@ -67,7 +67,7 @@ class Parity:
                 f"allowed {PROBABILITY_TOLERANCE:.2g}"
             )
         if self.agreement < 1:
-            problems.append(f"only {self.agreement:.2%} of {self.pictures} pictures get the same class")
+            problems.append(f"only {self.agreement:.2%} of {self.pictures} images get the same class")
         if self.keras_accuracy is not None and self.onnx_accuracy is not None:
             lost = 100 * (self.keras_accuracy - self.onnx_accuracy)
             if lost > MOST_POINTS:
@@ -94,13 +94,13 @@ def compare(
     samples: Samples,
     calibration: Calibration | None = None,
 ) -> Parity:
-    """Runs pictures through both.
+    """Runs images through both.
 
     Args:
         model: in float32. It is called as Keras does it, layer by layer, so that the native program, from which the
             file was made, is checked as well.
         exported: the file.
-        samples: the pictures.
+        samples: the images.
         calibration: how the model's logits become probabilities; None for softmax alone.
     """
     calibration = calibration or Calibration()
@@ -133,7 +133,7 @@ def compare(
 
 
 def _batches(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """Yields one batch of each size, of pictures one after the other, from the start again where they run out."""
+    """Yields one batch of each size, of images one after the other, from the start again where they run out."""
     start = 0
     for size in BATCHES:
         yield pixels[np.arange(start, start + size) % len(pixels)]

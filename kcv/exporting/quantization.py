@@ -80,7 +80,7 @@ def quantize(source: Path, target: Path, info: OnnxInfo, pixels: NDArray[np.uint
         source: the float32 file.
         target: where to.
         info: what the file is to say of itself.
-        pixels: training pictures, uint8 [n, size, size, 3], that show which values occur between the layers.
+        pixels: training images, uint8 [n, size, size, 3], that show which values occur between the layers.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -131,7 +131,7 @@ def _tiny(graph: onnx.GraphProto) -> list[str]:
 
 
 def weigh(float32: Path, int8: Path, samples: Samples) -> Trade:
-    """Measures both files on labelled pictures.
+    """Measures both files on labelled images.
 
     Args:
         float32: the file that int8 was made from.

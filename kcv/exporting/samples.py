@@ -1,4 +1,4 @@
-"""Real pictures to check an export with: those the model was validated on, or others that the user names."""
+"""Real images to check an export with: those the model was validated on, or others that the user names."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv import images
 from kcv.common.files import expanded
 from kcv.common.redaction import data_without_credentials
 from kcv.common.untrusted import refusing
 from kcv.data import loading
 from kcv.errors import DataError
+from kcv.images import find, stack, walk
 from kcv.images.clutter import is_clutter
 from kcv.inference.splits import load_split
 
 if TYPE_CHECKING:
-    from kcv.data.dataset import Pictures
+    from kcv.data.dataset import Images
     from kcv.inference.keras_model import LoadedModel
 
 MOST_CHECKED = 1000
@@ -30,12 +30,12 @@ _FEWEST_CALIBRATED = 16
 
 @dataclass(frozen=True)
 class Samples:
-    """Pictures at a model's size.
+    """Images at a model's size.
 
     Attributes:
         name: what they are, for people.
         pixels: uint8 [n, size, size, 3]; at least one.
-        labels: positions in the model's class names, int64 [n]; None where the pictures have no labels.
+        labels: positions in the model's class names, int64 [n]; None where the images have no labels.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Samples:
 
 
 def to_check(model: LoadedModel, given: str | None) -> Samples:
-    """Returns up to `MOST_CHECKED` pictures that the model has not learned from.
+    """Returns up to `MOST_CHECKED` images that the model has not learned from.
 
     Args:
         model: the model.
-        given: a source as `--data` takes it, a folder of pictures without classes, or a picture; None for the
+        given: a source as `--data` takes it, a folder of images without classes, or an image; None for the
             validation split of the training data.
 
     Raises:
@@ -58,20 +58,20 @@ def to_check(model: LoadedModel, given: str | None) -> Samples:
         try:
             return _labelled(model, None, "val", MOST_CHECKED)
         except DataError as error:
-            raise DataError(f"{error} Pictures to check the export with may be named: --samples=PATH.") from None
+            raise DataError(f"{error} Images to check the export with may be named: --samples=PATH.") from None
     path = expanded(given)
     if _holds_no_classes(path):
-        files = _spread(list(images.find([path])), MOST_CHECKED)
-        return Samples(given, images.stack(files, model.image_size, model.resize), None)
+        files = _spread(list(find([path])), MOST_CHECKED)
+        return Samples(given, stack(files, model.image_size, model.resize), None)
     splits = loading.open_source(given).splits
     split = next(name for name in ("val", "test", "train") if name in splits)
     return _labelled(model, given, split, MOST_CHECKED)
 
 
 def to_calibrate(model: LoadedModel, given: str | None, checked: Samples) -> tuple[Samples, Samples]:
-    """Returns pictures to calibrate a quantised model on, and those to check it with.
+    """Returns images to calibrate a quantised model on, and those to check it with.
 
-    Calibration takes training pictures. Where the user named pictures, there are no others: half of them calibrate, and
+    Calibration takes training images. Where the user named images, there are no others: half of them calibrate, and
     the other half checks.
 
     Raises:
@@ -86,24 +86,24 @@ def to_calibrate(model: LoadedModel, given: str | None, checked: Samples) -> tup
     )
     if len(calibrating.pixels) < _FEWEST_CALIBRATED:
         needed = 2 * _FEWEST_CALIBRATED
-        raise DataError(f"{given}: {len(checked.pixels)} pictures are too few for int8, which needs {needed} or more.")
+        raise DataError(f"{given}: {len(checked.pixels)} images are too few for int8, which needs {needed} or more.")
     return calibrating, checking
 
 
 def _labelled(model: LoadedModel, source: str | None, split: str, most: int) -> Samples:
-    pictures: Pictures = load_split(model, split, source, most=most)
-    pixels = np.stack([pictures.read(i) for i in range(len(pictures))])
+    images: Images = load_split(model, split, source, most=most)
+    pixels = np.stack([images.read(i) for i in range(len(images))])
     names = {"val": "validation", "train": "training", "test": "test"}
     shown = data_without_credentials(source or model.info.data_name)
-    return Samples(f"{names[split]} pictures of {shown}", pixels, pictures.labels)
+    return Samples(f"{names[split]} images of {shown}", pixels, images.labels)
 
 
 def _holds_no_classes(path: Path) -> bool:
     with refusing(path, DataError):
         if os.path.isdir(path):  # unlike a Path's, it is False for a name that no file can have
-            # A cover beside the folders of the classes does not make them a heap of pictures.
+            # A cover beside the folders of the classes does not make them a heap of images.
             folders = any(child.is_dir() and not is_clutter(child.name) for child in path.iterdir())
-            return not folders and next(images.walk(path, recursive=False), None) is not None
+            return not folders and next(walk(path, recursive=False), None) is not None
         return os.path.isfile(path) and path.suffix.lower() != ".parquet"
 
 

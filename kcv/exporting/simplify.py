@@ -160,7 +160,7 @@ def _pool_with_padding(graph: _Graph) -> None:
 
 
 def _pool_globally(graph: _Graph) -> None:
-    """Names a mean over a picture what it is, a global average pooling, which runtimes do in their own layouts."""
+    """Names a mean over an image what it is, a global average pooling, which runtimes do in their own layouts."""
     for mean in graph.nodes("ReduceMean"):
         axes = graph.constant(mean.input[1]) if len(mean.input) > 1 else None
         if axes is None or sorted(axes.tolist()) not in ([2, 3], [-2, -1]):
@@ -181,7 +181,7 @@ def _pool_globally(graph: _Graph) -> None:
 
 
 def _restores(graph: _Graph, reshape: NodeProto) -> bool:
-    """Whether a node only gives a pooled picture its height and width of 1 back."""
+    """Whether a node only gives a pooled image its height and width of 1 back."""
     if reshape.op_type != "Reshape" or reshape.output[0] in graph.outputs:
         return False
     shape = graph.constant(reshape.input[1])

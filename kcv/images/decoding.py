@@ -1,6 +1,6 @@
-"""Untrusted pictures to RGB uint8 arrays: the one decoder and the one resize that every verb uses.
+"""Untrusted images to RGB uint8 arrays: the one decoder and the one resize that every verb uses.
 
-Training, evaluation, prediction and export all read pictures here, so a model sees the same pixels everywhere.
+Training, evaluation, prediction and export all read images here, so a model sees the same pixels everywhere.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ word then. Photographs differ by 0.1 to 0.3 of 255 levels on average from a full
 _ORIENTATION_TAG: Final = 0x0112
 
 
-def decode(picture: Path | bytes | NDArray[np.uint8], *, name: str | None = None) -> NDArray[np.uint8]:
-    """Decodes one picture to RGB, upright.
+def decode(source: Path | bytes | NDArray[np.uint8], *, name: str | None = None) -> NDArray[np.uint8]:
+    """Decodes one image to RGB, upright.
 
     EXIF orientation is applied, transparency is composited on white, 16-bit grey is scaled to 8 bits, of an animation
     the first frame is taken. 32-bit integers are read as 16-bit values; floats as 0-1 where none is above 1, else as
     0-255.
 
     Args:
-        picture: a file, the bytes of a file, or uint8 pixels [h, w], [h, w, 1], [h, w, 3] or [h, w, 4].
-        name: what errors call the picture; by default its path.
+        source: a file, the bytes of a file, or uint8 pixels [h, w], [h, w, 1], [h, w, 3] or [h, w, 4].
+        name: what errors call the image; by default its path.
 
     Returns:
-        uint8 [h, w, 3], writable unless `picture` was an RGB array, which is returned as it is.
+        uint8 [h, w, 3], writable unless `source` was an RGB array, which is returned as it is.
 
     Raises:
         ImageError: it is missing, truncated, in no known format, or larger than `MAX_PIXELS`.
     """
-    if isinstance(picture, np.ndarray):
-        return _from_array(picture, name or "picture")
-    with opened(picture, name) as image:
+    if isinstance(source, np.ndarray):
+        return _from_array(source, name or "image")
+    with opened(source, name) as image:
         return _pixels(_upright(image))
 
 
 @dataclass(frozen=True)
 class Examined:
-    """A picture, and what of it is not in its pixels.
+    """An image, and what of it is not in its pixels.
 
     Attributes:
         pixels: as `decode` returns them.
@@ -69,27 +69,27 @@ class Examined:
     extent: tuple[float, float] = (0.0, 255.0)
 
 
-def examine(picture: Path | bytes | NDArray[np.uint8], *, name: str | None = None) -> Examined:
+def examine(source: Path | bytes | NDArray[np.uint8], *, name: str | None = None) -> Examined:
     """Decodes as `decode` does, and says what there was."""
-    if isinstance(picture, np.ndarray):
-        return Examined(_from_array(picture, name or "picture"), None)
-    with opened(picture, name) as image:
-        # A JPEG with more pictures behind the first calls itself MPO.
+    if isinstance(source, np.ndarray):
+        return Examined(_from_array(source, name or "image"), None)
+    with opened(source, name) as image:
+        # A JPEG with more images behind the first calls itself MPO.
         pixels, kind = _pixels(_upright(image)), "JPEG" if image.format == "MPO" else image.format
         if not is_deep(image):
             return Examined(pixels, kind)
         return Examined(pixels, kind, "float" if image.mode == "F" else "16-bit", extent(image))
 
 
-def dimensions(picture: Path | bytes | NDArray[np.uint8], *, name: str | None = None) -> tuple[int, int]:
+def dimensions(source: Path | bytes | NDArray[np.uint8], *, name: str | None = None) -> tuple[int, int]:
     """Returns (height, width) from the header alone, before any EXIF rotation.
 
     Raises:
         ImageError: as `decode`, as far as the header shows it.
     """
-    if isinstance(picture, np.ndarray):
-        return picture.shape[0], picture.shape[1]
-    with opened(picture, name) as image:
+    if isinstance(source, np.ndarray):
+        return source.shape[0], source.shape[1]
+    with opened(source, name) as image:
         return image.height, image.width
 
 
@@ -113,16 +113,16 @@ def resize(pixels: NDArray[np.uint8], size: int, mode: str) -> NDArray[np.uint8]
 
 
 def load(
-    picture: Path | bytes | NDArray[np.uint8], size: int, mode: str, *, name: str | None = None
+    source: Path | bytes | NDArray[np.uint8], size: int, mode: str, *, name: str | None = None
 ) -> NDArray[np.uint8]:
-    """Decodes and resizes one picture: uint8 [size, size, 3]. Errors as `decode`.
+    """Decodes and resizes one image: uint8 [size, size, 3]. Errors as `decode`.
 
     A JPEG that is much larger is reduced by its decoder first, which is several times faster and makes a difference of
     the order of rounding.
     """
-    if isinstance(picture, np.ndarray):
-        return resize(decode(picture, name=name), size, mode)
-    with opened(picture, name) as image:
+    if isinstance(source, np.ndarray):
+        return resize(decode(source, name=name), size, mode)
+    with opened(source, name) as image:
         width, height = image.size
         scale = _reduction(image, size, mode)
         if scale > 1:
@@ -135,13 +135,13 @@ def load(
 
 
 def _reduction(image: Image.Image, size: int, mode: str) -> int:
-    """Returns by how much (1, 2, 4 or 8) a JPEG decoder may reduce a picture that is to be `size` px."""
+    """Returns by how much (1, 2, 4 or 8) a JPEG decoder may reduce an image that is to be `size` px."""
     if image.format != "JPEG":
         return 1
     largest = (max if mode == "letterbox" else min)(image.size) // (_LEAST_GAP * size)
     turned = _orientation(image) != 1
     for scale in (8, 4, 2):
-        # The last row and column of a reduced picture may stand for a part of a pixel only. `_resize` knows how large
+        # The last row and column of a reduced image may stand for a part of a pixel only. `_resize` knows how large
         # a part, but not at which side it is after a turn.
         whole = image.width % scale == image.height % scale == 0
         if scale <= largest and (whole or not turned):

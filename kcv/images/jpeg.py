@@ -19,7 +19,7 @@ from kcv.errors import ImageError
 MOST_SCANS: Final = 500
 """Encoders write about ten."""
 MOST_SCANNED: Final = 3_000_000_000
-"""Pixels times scans. Each scan goes over the whole picture again, however few bytes it has."""
+"""Pixels times scans. Each scan goes over the whole image again, however few bytes it has."""
 
 _END, _SCAN, _START = 0xD9, 0xDA, 0xD8
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
@@ -65,11 +65,11 @@ def segments(content: bytes, start: int = 0) -> Iterator[Segment]:
 
 
 def check_scans(stream: Any, image: JpegImagePlugin.JpegImageFile) -> None:
-    """Refuses a picture of more scans than a decoder should be asked for.
+    """Refuses an image of more scans than a decoder should be asked for.
 
     Args:
         stream: of the file, where `image` has left it, behind the header of the first scan.
-        image: the opened picture.
+        image: the opened image.
 
     Raises:
         ImageError: there are too many.
@@ -100,7 +100,7 @@ def lacks_end(stream: Any) -> bool:
 def mended(content: bytes) -> bytes | None:
     """Returns a file with the end marker that it lacks; None where it has one, or where more is missing.
 
-    All of the picture is there if the decoder does the same whatever stands in the place of the end: where it still
+    All of the image is there if the decoder does the same whatever stands in the place of the end: where it still
     wants data, it makes pixels of what it gets. Scans that are missing as a whole are known from their headers.
     """
     content = content.rstrip(b"\xff")  # half of a marker, or of a stuffed byte

@@ -1,4 +1,4 @@
-"""From untrusted bytes to an opened picture: only known formats, bounded sizes, one line for whatever is wrong."""
+"""From untrusted bytes to an opened image: only known formats, bounded sizes, one line for whatever is wrong."""
 
 from __future__ import annotations
 
@@ -42,39 +42,39 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, modul
 
 
 @contextmanager
-def opened(picture: Path | bytes, name: str | None = None) -> Iterator[Image.Image]:
-    """Opens a picture for as long as the block runs; whatever a decoder raises in it becomes one line.
+def opened(source: Path | bytes, name: str | None = None) -> Iterator[Image.Image]:
+    """Opens an image for as long as the block runs; whatever a decoder raises in it becomes one line.
 
     Args:
-        picture: a file, or the bytes of a file.
-        name: what errors call the picture; by default its path.
+        source: a file, or the bytes of a file.
+        name: what errors call the image; by default its path.
 
     Raises:
         ImageError: it cannot be opened, or not be decoded in the block.
     """
-    label = name or (str(picture) if isinstance(picture, Path) else "picture")
+    label = name or (str(source) if isinstance(source, Path) else "image")
     try:
-        with _stream(picture) as stream:
+        with _stream(source) as stream:
             image = _open(stream)
             with room(_bytes_of(image)):
                 yield image
     except ImageError as error:
         raise ImageError(f"{label}: {error}") from None
     except Exception as error:  # decoders raise nearly everything (struct.error, SyntaxError, ...) on damaged bytes
-        raise ImageError(f"{label}: cannot be read as a picture ({one_line(error)}).") from error
+        raise ImageError(f"{label}: cannot be read as an image ({one_line(error)}).") from error
 
 
 @contextmanager
-def _stream(picture: Path | bytes) -> Iterator[Any]:
-    if isinstance(picture, bytes):
-        yield io.BytesIO(picture)
+def _stream(source: Path | bytes) -> Iterator[Any]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
         return
-    if not picture.is_file():  # also keeps a named pipe from blocking the open
-        if not picture.is_dir():
+    if not source.is_file():  # also keeps a named pipe from blocking the open
+        if not source.is_dir():
             raise ImageError("no such file.")
-        readable = os.access(picture, os.R_OK | os.X_OK)
-        raise ImageError("is a folder, not a picture." if readable else "a folder that cannot be read.")
-    with picture.open("rb") as stream:
+        readable = os.access(source, os.R_OK | os.X_OK)
+        raise ImageError("is a folder, not an image." if readable else "a folder that cannot be read.")
+    with source.open("rb") as stream:
         yield stream
 
 
@@ -97,7 +97,7 @@ def _open(stream: Any) -> Image.Image:
             raise ImageError(f"{image.width}x{image.height} pixels are more than the allowed {MAX_PIXELS:,}.")
         looked_at: Image.Image = _looked_at(image, stream)
         return looked_at
-    raise ImageError(f"not a picture in a known format ({', '.join(FORMATS)}).")
+    raise ImageError(f"not an image in a known format ({', '.join(FORMATS)}).")
 
 
 def _made(factory: Any, stream: Any, format_name: str) -> Any:
@@ -113,7 +113,7 @@ def _made(factory: Any, stream: Any, format_name: str) -> Any:
 
 
 def _looked_at(image: Image.Image, stream: Any) -> Image.Image:
-    """Checks what a picture would cost to decode, and mends what is known not to matter; returns the one to take."""
+    """Checks what an image would cost to decode, and mends what is known not to matter; returns the one to take."""
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         jpeg.check_scans(stream, image)
         if jpeg.lacks_end(stream):
@@ -132,7 +132,7 @@ def _looked_at(image: Image.Image, stream: Any) -> Image.Image:
 
 
 def _check_tiles(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Refuses a TIFF whose tiles are far larger than the picture: each is unpacked whole."""
+    """Refuses a TIFF whose tiles are far larger than the image: each is unpacked whole."""
     sides = [image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)]
     if not all(isinstance(side, int) for side in sides):
         raise ImageError("its tiles have no size.")
@@ -142,6 +142,6 @@ def _check_tiles(image: TiffImagePlugin.TiffImageFile) -> None:
 
 
 def _bytes_of(image: Image.Image) -> int:
-    """Returns about how many bytes it takes to decode a picture: as it is, and as RGB."""
+    """Returns about how many bytes it takes to decode an image: as it is, and as RGB."""
     progressive = 6 if "progressive" in image.info else 0  # its coefficients
     return image.width * image.height * (_BYTES.get(image.mode, _PIXEL_BYTES) + _PIXEL_BYTES + progressive)

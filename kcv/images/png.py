@@ -42,7 +42,7 @@ def without_large_texts(content: bytes) -> bytes:
 
 
 def ignore_large_texts(image: PngImagePlugin.PngImageFile) -> None:
-    """Makes an opened picture pass over texts behind its pixels that are larger than Pillow unpacks."""
+    """Makes an opened image pass over texts behind its pixels that are larger than Pillow unpacks."""
     if image.png is not None:
         for kind in _PACKED:
             name = f"chunk_{kind.decode()}"

@@ -1,4 +1,4 @@
-"""Memory for decoded pictures: large ones wait for each other, where several threads decode."""
+"""Memory for decoded images: large ones wait for each other, where several threads decode."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Final
 
 MOST_BYTES: Final = 2**30
-"""Of large pictures that are decoded at the same time; a larger one is decoded alone."""
+"""Of large images that are decoded at the same time; a larger one is decoded alone."""
 SMALL: Final = 32 * 2**20
-"""Bytes up to which a picture need not wait: as many as there are threads do no harm."""
+"""Bytes up to which an image need not wait: as many as there are threads do no harm."""
 
 _changed = threading.Condition()
 _held = 0
@@ -20,7 +20,7 @@ _own = threading.local()
 
 @contextmanager
 def room(size: int) -> Iterator[None]:
-    """Waits until the pictures that other threads decode leave room for another one, for as long as the block runs.
+    """Waits until the images that other threads decode leave room for another one, for as long as the block runs.
 
     Args:
         size: bytes that it will take.

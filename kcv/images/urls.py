@@ -1,4 +1,4 @@
-"""Pictures behind URLs that the user names: fetched when it is their turn, and never kept."""
+"""Images behind URLs that the user names: fetched when it is their turn, and never kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_SECONDS: Final = 60.0
 
 @dataclass(frozen=True)
 class Url:
-    """A picture on a server.
+    """An image on a server.
 
     Attributes:
         text: as it was named.
@@ -42,19 +42,19 @@ class Url:
             raise ImageError(str(error)) from None
 
 
-Picture: TypeAlias = Path | Url
+Image: TypeAlias = Path | Url
 """What a row is about."""
 
-Find: TypeAlias = Callable[[], Iterator[Picture]]
+Find: TypeAlias = Callable[[], Iterator[Image]]
 
 
-def found(named: Sequence[str | Path], *, recursive: bool) -> Iterator[Picture]:
+def found(named: Sequence[str | Path], *, recursive: bool) -> Iterator[Image]:
     """Yields what files, folders, patterns and URLs stand for, in the order given; see `kcv.images.find`.
 
     Raises:
-        DataError: a path does not exist, or stands for no picture.
+        DataError: a path does not exist, or stands for no image.
     """
-    parts: list[Iterable[Picture]] = [
+    parts: list[Iterable[Image]] = [
         [Url(str(given))] if is_url(given) else images.find([given], recursive=recursive) for given in named
     ]
     return chain.from_iterable(parts)

@@ -1,4 +1,4 @@
-"""What can classify pictures: a Keras model file or an ONNX file, opened by the suffix."""
+"""What can classify images: a Keras model file or an ONNX file, opened by the suffix."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Classifier(Protocol):
 
     @property
     def resize(self) -> str:
-        """How pictures of other sizes are brought to `image_size`."""
+        """How images of other sizes are brought to `image_size`."""
 
     @property
     def threshold(self) -> float | None:
@@ -31,7 +31,7 @@ class Classifier(Protocol):
 
     @property
     def preferred_batch(self) -> int:
-        """How many pictures it computes well at once, where nobody says."""
+        """How many images it computes well at once, where nobody says."""
 
     @property
     def concurrent(self) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import keras
     import torch
 
-    from kcv.data.dataset import Pictures
+    from kcv.data.dataset import Images
     from kcv.distributed.group import Group
 
 _FAILED = "cannot be run"
@@ -58,7 +58,7 @@ class LoadedModel:
 
     @property
     def resize(self) -> str:
-        """How pictures of other sizes are brought to `image_size`."""
+        """How images of other sizes are brought to `image_size`."""
         return self.info.resize
 
     @property
@@ -73,7 +73,7 @@ class LoadedModel:
 
     @property
     def preferred_batch(self) -> int:
-        """How many pictures are computed at once where nobody says: fewer of larger ones."""
+        """How many images are computed at once where nobody says: fewer of larger ones."""
         return min(BATCH_SIZE, max(_SMALLEST_BATCH, _BATCH_PIXELS // self.image_size**2))
 
     @property
@@ -85,7 +85,7 @@ class LoadedModel:
     def forward(self) -> Forward:
         """The forward pass in float32, from RGB 0-255 [n, image_size, image_size, 3] to logits [n, classes].
 
-        So all verbs, and the exported ONNX file, say the same of a picture, whatever the model was trained in.
+        So all verbs, and the exported ONNX file, say the same of an image, whatever the model was trained in.
 
         Raises:
             ArtifactError: the model cannot be run; so raises the pass itself.
@@ -97,14 +97,14 @@ class LoadedModel:
             with refusing(self.path, ArtifactError, _FAILED):
                 logits = native(images)
                 if tuple(logits.shape) != (len(images), len(self.class_names)):
-                    raise ArtifactError(f"{self.path}: gives {list(logits.shape)} for {len(images)} pictures")
+                    raise ArtifactError(f"{self.path}: gives {list(logits.shape)} for {len(images)} images")
                 return logits
 
         return run
 
     def logits(
         self,
-        pictures: Pictures,
+        images: Images,
         *,
         batch_size: int | None = None,
         workers: int | None = None,
@@ -118,7 +118,7 @@ class LoadedModel:
         """
         rows = outputs.logits(
             self.keras_model,
-            pictures,
+            images,
             batch_size=batch_size,
             workers=workers,
             advance=advance,
@@ -140,20 +140,20 @@ class LoadedModel:
     def predict(
         self, images: NDArray[np.uint8] | Sequence[str | Path | NDArray[np.uint8]], *, batch_size: int | None = None
     ) -> NDArray[np.float32]:
-        """Classifies pictures, in float32 whatever precision the model was trained in.
+        """Classifies images, in float32 whatever precision the model was trained in.
 
-        So a picture gets the same probabilities here and from the exported ONNX file, on every machine.
+        So an image gets the same probabilities here and from the exported ONNX file, on every machine.
 
         Args:
-            images: uint8 [n, height, width, 3] RGB, or a sequence of paths or of such single pictures. Those that are
+            images: uint8 [n, height, width, 3] RGB, or a sequence of paths or of such single images. Those that are
                 not [image_size, image_size] are resized as the model was trained.
-            batch_size: pictures a batch; by default chosen by their size.
+            batch_size: images a batch; by default chosen by their size.
 
         Returns:
-            Probabilities, float32 [n, classes], in the order of the pictures.
+            Probabilities, float32 [n, classes], in the order of the images.
 
         Raises:
-            ImageError: naming the first picture that cannot be read.
+            ImageError: naming the first image that cannot be read.
             ArtifactError: the model cannot be run, or gives logits that are no finite numbers.
         """
         batches = self._batches(images, batch_size or self.preferred_batch)

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv import images as pictures
 from kcv.common import untrusted
 from kcv.common.text import is_plain
 from kcv.errors import ArtifactError
+from kcv.images import RESIZE_MODES, stack
 from kcv.inference import onnx_graph
 from kcv.inference.onnx_graph import FLOAT, UINT8
 from kcv.inference.onnx_session import open_session
@@ -36,7 +36,7 @@ class OnnxInfo:
     Attributes:
         class_names: the classes, in the order of the outputs.
         image_size: side of the square input, in pixels.
-        resize: how pictures of other sizes are brought to it.
+        resize: how images of other sizes are brought to it.
         precision: of its weights and computation: `float32` or `int8`.
         model_name: the architecture.
         data_name: what it was trained on.
@@ -100,7 +100,7 @@ class OnnxInfo:
         sound = sound and all(map(is_plain, [*names, *values.values()]))
         # Not `<= 0` and `> 1`: a NaN is neither.
         sound = sound and 0 < temperature < math.inf and (threshold is None or 0 <= threshold <= 1)
-        if not sound or values.get("resize") not in pictures.RESIZE_MODES:
+        if not sound or values.get("resize") not in RESIZE_MODES:
             raise ArtifactError(f"{origin}: its description is damaged")
         texts = ("resize", "precision", "model_name", "data_name", "data_fingerprint", "kcv_version")
         return cls(
@@ -152,7 +152,7 @@ class OnnxModel:
 
     @property
     def resize(self) -> str:
-        """How pictures of other sizes are brought to `image_size`."""
+        """How images of other sizes are brought to `image_size`."""
         return self.info.resize
 
     @property
@@ -162,7 +162,7 @@ class OnnxModel:
 
     @property
     def preferred_batch(self) -> int:
-        """How many pictures a core computes well at once: more only cost memory."""
+        """How many images a core computes well at once: more only cost memory."""
         return min(_MOST, max(_LEAST, _BATCH_PIXELS // self.image_size**2))
 
     @property
@@ -176,27 +176,27 @@ class OnnxModel:
         *,
         batch_size: int | None = None,
     ) -> NDArray[np.float32]:
-        """Classifies pictures.
+        """Classifies images.
 
         Args:
-            images: uint8 [n, height, width, 3] RGB, or a sequence of paths or of such single pictures. Those that are
+            images: uint8 [n, height, width, 3] RGB, or a sequence of paths or of such single images. Those that are
                 not [image_size, image_size] are resized as the model was trained.
-            batch_size: pictures a batch; by default as many as a core computes well at once.
+            batch_size: images a batch; by default as many as a core computes well at once.
 
         Returns:
-            Probabilities, float32 [n, classes], in the order of the pictures.
+            Probabilities, float32 [n, classes], in the order of the images.
 
         Raises:
-            ImageError: naming the first picture that cannot be read.
+            ImageError: naming the first image that cannot be read.
             ArtifactError: the file's answers are no probabilities.
         """
         size = batch_size or self.preferred_batch
         batches = (images[start : start + size] for start in range(0, len(images), size))
-        rows = [self.run(pictures.stack(batch, self.image_size, self.resize))[1] for batch in batches]
+        rows = [self.run(stack(batch, self.image_size, self.resize))[1] for batch in batches]
         return np.concatenate(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Returns logits, float32 [n, classes], of pictures at the model's size, uint8 [n, size, size, 3].
+        """Returns logits, float32 [n, classes], of images at the model's size, uint8 [n, size, size, 3].
 
         They are what the file says, perhaps no finite numbers.
         """
@@ -204,7 +204,7 @@ class OnnxModel:
         return np.concatenate([self.compute(pixels[start : start + size])[0] for start in range(0, len(pixels), size)])
 
     def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Returns the logits and the probabilities, float32 [n, classes], of pictures at the model's size.
+        """Returns the logits and the probabilities, float32 [n, classes], of images at the model's size.
 
         Raises:
             ArtifactError: the file cannot be run, or its answers are none.

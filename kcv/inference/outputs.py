@@ -1,4 +1,4 @@
-"""Logits of many pictures: the one way in which training, evaluation and prediction run a model."""
+"""Logits of many images: the one way in which training, evaluation and prediction run a model."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ if TYPE_CHECKING:
     import keras
     import torch
 
-    from kcv.data.dataset import Pictures
+    from kcv.data.dataset import Images
     from kcv.distributed.group import Group
 
 Forward: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 
 BATCH_SIZE = 256
-"""The most pictures a batch wherever the user names no other."""
+"""The most images a batch wherever the user names no other."""
 
-_BATCH_BYTES = 64 * 2**20  # of a batch's pictures, uint8: some batches are read ahead
+_BATCH_BYTES = 64 * 2**20  # of a batch's images, uint8: some batches are read ahead
 
 
 def batch_size_for(image_size: int) -> int:
-    """Returns how many pictures are read at once, fewer of large ones; how many are computed is the model's business.
+    """Returns how many images are read at once, fewer of large ones; how many are computed is the model's business.
 
     One rule for all verbs, because the last bits of a logit may depend on the size of the batch it was computed in, and
     evaluation must repeat training's figures to the last digit.
 
     Args:
-        image_size: side of the pictures, pixels.
+        image_size: side of the images, pixels.
     """
     return max(1, min(BATCH_SIZE, _BATCH_BYTES // (3 * image_size**2)))
 
 
 def logits(
     model: keras.Model,
-    pictures: Pictures,
+    images: Images,
     *,
     batch_size: int | None = None,
     workers: int | None = 0,
@@ -49,10 +49,10 @@ def logits(
 
     Args:
         model: takes RGB 0-255 [batch, size, size, 3] and gives logits.
-        pictures: the split, at the model's size.
-        batch_size: pictures a batch, by default `batch_size_for` theirs; changes speed and, at most, the last bits.
-        workers: processes that decode pictures which are not in memory.
-        advance: called with the number of pictures done after each batch.
+        images: the split, at the model's size.
+        batch_size: images a batch, by default `batch_size_for` theirs; changes speed and, at most, the last bits.
+        workers: processes that decode images which are not in memory.
+        advance: called with the number of images done after each batch.
         group: the processes that share the work; all get all logits.
         forward: as of `logits_of_batches`.
 
@@ -62,8 +62,8 @@ def logits(
     from kcv.data.inference_batches import InferenceBatches
 
     batches = InferenceBatches(
-        pictures,
-        batch_size=batch_size or batch_size_for(pictures.size),
+        images,
+        batch_size=batch_size or batch_size_for(images.size),
         device=model_device(model),
         workers=workers,
         num_classes=int(model.output_shape[-1]),
@@ -88,9 +88,9 @@ def logits_of_batches(
 
     Args:
         model: gives logits.
-        batches: pictures.
+        batches: images.
         forward: of the model, from `native_forward`, where the caller keeps it from call to call.
-        advance: called with the number of pictures done after each batch.
+        advance: called with the number of images done after each batch.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What is done to the pictures of one prediction, batch by batch."""
+"""What is done to the images of one prediction, batch by batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kcv import images
 from kcv.common.cores import usable_cores
 from kcv.common.rows import UNSURE
 from kcv.errors import ImageError
-from kcv.images.urls import Picture, Url
+from kcv.images.urls import Image, Url
 from kcv.inference.classifier import Classifier
 
 Decoded: TypeAlias = NDArray[np.uint8] | ImageError
@@ -30,7 +30,7 @@ class Job:
     Attributes:
         model: classifies.
         top_k: how many classes a row ranks.
-        batch_size: pictures a batch.
+        batch_size: images a batch.
         threshold: the confidence (0-1) below which a row is unsure; None for always a class.
     """
 
@@ -46,8 +46,8 @@ class Job:
         more += [f"{name}_{rank}" for rank in range(2, self.top_k + 1) for name in ("label", "confidence")]
         return ["path", "label", "confidence", "error", *more]
 
-    def decode(self, files: Sequence[Picture]) -> list[Decoded]:
-        """Returns each picture, uint8 [size, size, 3], or why it cannot be read."""
+    def decode(self, files: Sequence[Image]) -> list[Decoded]:
+        """Returns each image, uint8 [size, size, 3], or why it cannot be read."""
         decoded: list[Decoded] = []
         for path in files:
             try:
@@ -57,20 +57,20 @@ class Job:
                 decoded.append(error)
         return decoded
 
-    def classify(self, files: Sequence[Picture], decoded: Sequence[Decoded]) -> list[dict[str, Any]]:
-        """Returns the rows of decoded pictures."""
-        pixels = [picture for picture in decoded if not isinstance(picture, ImageError)]
+    def classify(self, files: Sequence[Image], decoded: Sequence[Decoded]) -> list[dict[str, Any]]:
+        """Returns the rows of decoded images."""
+        pixels = [image for image in decoded if not isinstance(image, ImageError)]
         scores = iter(self.model.predict(pixels, batch_size=len(pixels)) if pixels else ())
         return [
-            self._failed(path, picture) if isinstance(picture, ImageError) else self._row(path, next(scores))
-            for path, picture in zip(files, decoded, strict=True)
+            self._failed(path, image) if isinstance(image, ImageError) else self._row(path, next(scores))
+            for path, image in zip(files, decoded, strict=True)
         ]
 
-    def _failed(self, path: Picture, error: ImageError) -> dict[str, Any]:
+    def _failed(self, path: Image, error: ImageError) -> dict[str, Any]:
         row: dict[str, Any] = {**dict.fromkeys(self.columns), "path": str(path)}
         return {**row, "error": str(error), "probabilities": None}
 
-    def _row(self, path: Picture, scores: NDArray[np.float32]) -> dict[str, Any]:
+    def _row(self, path: Image, scores: NDArray[np.float32]) -> dict[str, Any]:
         names = self.model.class_names
         row: dict[str, Any] = {**dict.fromkeys(self.columns), "path": str(path), "error": ""}
         # A stable sort of the negated scores: of equal classes the first comes first, as argmax has it.
@@ -86,7 +86,7 @@ class Job:
         return row
 
 
-def classified(job: Job, files: Iterator[Picture]) -> Generator[list[dict[str, Any]]]:
+def classified(job: Job, files: Iterator[Image]) -> Generator[list[dict[str, Any]]]:
     """Yields the rows of each batch, in order.
 
     Threads decode batches ahead. A model that may be called from several threads classifies in them as well, so that
@@ -99,7 +99,7 @@ def classified(job: Job, files: Iterator[Picture]) -> Generator[list[dict[str, A
         size = max(1, math.ceil(len(head) / cores))
     files = chain(head, files)
 
-    def work(batch: list[Picture]) -> tuple[list[Picture], list[Decoded], list[dict[str, Any]] | None]:
+    def work(batch: list[Image]) -> tuple[list[Image], list[Decoded], list[dict[str, Any]] | None]:
         decoded = job.decode(batch)
         return batch, decoded, job.classify(batch, decoded) if job.model.concurrent else None
 

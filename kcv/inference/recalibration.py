@@ -29,23 +29,23 @@ def recalibrate(
         model: a model that kcv trained; the weights stay as they are.
         abstain_precision: the part of the answers (0-1] that is to be right; None for no threshold.
         source: the training data, where its URL must be named; see `kcv.inference.splits.data_config`.
-        batch_size: pictures a batch; by default chosen by their size.
-        group: the processes that share the pictures; the first writes.
+        batch_size: images a batch; by default chosen by their size.
+        group: the processes that share the images; the first writes.
         changed: see `kcv.data.loading.load_split`.
 
     Returns:
         The model with its new calibration.
 
     Raises:
-        DataError: the validation pictures cannot be read, or no threshold gives the wanted precision; the file stays
+        DataError: the validation images cannot be read, or no threshold gives the wanted precision; the file stays
             as it was.
         OutputError: the file cannot be written.
     """
-    pictures = splits.load_split(model, "val", source, changed=changed)
-    logits = model.logits(pictures, batch_size=batch_size, group=group)
-    found = temperature.fit(logits, pictures.labels)
+    images = splits.load_split(model, "val", source, changed=changed)
+    logits = model.logits(images, batch_size=batch_size, group=group)
+    found = temperature.fit(logits, images.labels)
     if abstain_precision is not None:
-        found = found.with_threshold(logits, pictures.labels, abstain_precision, model.class_names)
+        found = found.with_threshold(logits, images.labels, abstain_precision, model.class_names)
     info = model.info.model_copy(update={"calibration": found})
     if group.first:
         artifact.describe_again(model.path, info)

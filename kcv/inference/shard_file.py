@@ -1,7 +1,7 @@
 """The file of one part of a prediction: its rows, one a line, under a seal.
 
 The last two lines seal it: what the rows were made of, as JSON, and the SHA-256 (hex) of everything before it. A file
-that was cut, changed, or made of pictures that are others by now does not match, and the part is done anew. Parts of
+that was cut, changed, or made of images that are others by now does not match, and the part is done anew. Parts of
 earlier versions have no seal, so they are done anew as well.
 """
 
@@ -17,20 +17,20 @@ from typing import Any, BinaryIO
 from kcv.common.files import atomic
 from kcv.common.untrusted import opened, refusing
 from kcv.errors import OutputError
-from kcv.images.urls import Picture
+from kcv.images.urls import Image
 
 _LONGEST_LINE = 64 * 2**20
 """Bytes; a row has about 30 for each class."""
 
 
-def state_of(files: Iterable[Picture], prediction: str) -> str:
-    """Returns what a part is made of: SHA-256 (hex) of its prediction and of its pictures' sizes and times, in order.
+def state_of(files: Iterable[Image], prediction: str) -> str:
+    """Returns what a part is made of: SHA-256 (hex) of its prediction and of its images' sizes and times, in order.
 
     Not of their bytes, which would take as long to read as a good part of the prediction. The time of the last change
     of the file's entry is among them, because nobody can set it back.
 
     Args:
-        files: the pictures.
+        files: the images.
         prediction: says what is done to them, with which model.
     """
     digest = hashlib.sha256(prediction.encode() + b"\0")
@@ -50,7 +50,7 @@ def write_part(path: Path, batches: Iterable[Sequence[dict[str, Any]]], state: s
     Args:
         path: of the file.
         batches: the rows.
-        state: `state_of` the pictures, before they were read.
+        state: `state_of` the images, before they were read.
 
     Raises:
         OutputError: the place cannot be written to.
@@ -67,12 +67,12 @@ def write_part(path: Path, batches: Iterable[Sequence[dict[str, Any]]], state: s
         stream.write(seal + digest.hexdigest().encode("ascii"))
 
 
-def is_sound(path: Path, files: Sequence[Picture], columns: Sequence[str], prediction: str) -> bool:
-    """Tells whether a part is there, as it was written, and of these pictures as they are now.
+def is_sound(path: Path, files: Sequence[Image], columns: Sequence[str], prediction: str) -> bool:
+    """Tells whether a part is there, as it was written, and of these images as they are now.
 
     Args:
         path: of the part.
-        files: its pictures, in order.
+        files: its images, in order.
         columns: of its rows, without `probabilities`.
         prediction: as in `state_of`.
     """
@@ -126,8 +126,8 @@ def _line(stream: BinaryIO) -> bytes:
     return line
 
 
-def _is_row(row: Any, file: Picture, columns: Sequence[str]) -> bool:
-    """Tells whether a value is the row of a picture: a checksum says who wrote it, not what."""
+def _is_row(row: Any, file: Image, columns: Sequence[str]) -> bool:
+    """Tells whether a value is the row of an image: a checksum says who wrote it, not what."""
     if not isinstance(row, dict) or row.keys() != {*columns, "probabilities"}:
         return False
     path, error, scores = row.pop("path"), row.pop("error"), row.pop("probabilities")

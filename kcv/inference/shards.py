@@ -24,14 +24,14 @@ from kcv.common.progress import Progress
 from kcv.common.rows import open_rows
 from kcv.common.untrusted import read_json
 from kcv.errors import OutputError
-from kcv.images.urls import Find, Picture
+from kcv.images.urls import Find, Image
 from kcv.inference.prediction import Job, classified
 from kcv.inference.shard_file import is_sound, read_part, state_of, write_part
 
 _log = logging.getLogger(__name__)
 
 ROWS = 2048
-"""Pictures of a part, about: it is a multiple of the batch, so that batches are those of an uncut prediction."""
+"""Images of a part, about: it is a multiple of the batch, so that batches are those of an uncut prediction."""
 
 _LOOK_SECONDS = 0.1  # between two looks whether another process has finished a part
 
@@ -40,7 +40,7 @@ class Parts:
     """One prediction in parts.
 
     Args:
-        job: what is done to the pictures.
+        job: what is done to the images.
         output: the file that all parts become; its suffix chooses the format.
         find: returns the files anew with each call, always the same.
         launch: this process's number, and of how many.
@@ -125,7 +125,7 @@ class Parts:
                 batch = list(islice(files, self._size))
                 if number % self._launch.size == self._launch.rank and not self._kept(number, batch):
                     if os.path.lexists(self._part(number)):
-                        _log.info("resume     part %d is damaged, or of other pictures: it is done anew", number)
+                        _log.info("resume     part %d is damaged, or of other images: it is done anew", number)
                     self._do(number, batch)
                 if bar is not None:
                     bar.advance(len(batch))
@@ -134,14 +134,14 @@ class Parts:
         else:
             self._mark(self._launch.rank).touch()
 
-    def _kept(self, number: int, files: list[Picture]) -> bool:
-        """Tells whether a part need not be done: it is there, and whole, and of these pictures as they are now."""
+    def _kept(self, number: int, files: list[Image]) -> bool:
+        """Tells whether a part need not be done: it is there, and whole, and of these images as they are now."""
         path = self._part(number)
         if is_sound(path, files, self._job.columns, self._of):
             self._sound[number] = len(files)
         return number in self._sound
 
-    def _do(self, number: int, files: list[Picture]) -> None:
+    def _do(self, number: int, files: list[Image]) -> None:
         state = state_of(files, self._of)  # before they are read: what changes meanwhile is done anew next time
         write_part(self._part(number), classified(self._job, iter(files)), state)
         self._sound[number] = len(files)
@@ -159,7 +159,7 @@ class Parts:
             time.sleep(_LOOK_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _wait(self, number: int, files: list[Picture]) -> None:
+    def _wait(self, number: int, files: list[Image]) -> None:
         """Waits for a part of another process; should that process die, torchrun ends this one, too."""
         owner = number % self._launch.size
         while number not in self._sound:

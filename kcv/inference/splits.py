@@ -15,7 +15,7 @@ from kcv.errors import ArtifactError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from kcv.config import DataConfig
-    from kcv.data.dataset import Pictures
+    from kcv.data.dataset import Images
     from kcv.inference.keras_model import LoadedModel
 
 
@@ -27,14 +27,14 @@ def load_split(
     most: int | None = None,
     tell: bool = False,
     changed: bool = False,
-) -> Pictures:
+) -> Images:
     """Loads one split at a model's size, its labels as positions in the model's class names.
 
     Args:
-        model: its file says how training split the data, and how pictures are resized.
+        model: its file says how training split the data, and how images are resized.
         split: train, val or test.
-        source: of other pictures; None for what the model was trained on.
-        most: take no more pictures than this, evenly spread.
+        source: of other images; None for what the model was trained on.
+        most: take no more images than this, evenly spread.
         tell: whether to log what a folder was taken for.
         changed: see `kcv.data.loading.load_split`.
 

@@ -1,4 +1,4 @@
-"""Tables of pictures and classes in parts: what is computed of a row needs no copy of all rows."""
+"""Tables of images and classes in parts: what is computed of a row needs no copy of all rows."""
 
 from __future__ import annotations
 

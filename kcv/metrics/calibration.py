@@ -16,7 +16,7 @@ ECE_BINS = 15
 def log_loss(labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]) -> float | None:
     """Returns the mean negative log of the true class's probability, in nats; None if that is not a number.
 
-    A probability of 0 counts as 2.2e-16 (as in scikit-learn), so that one picture cannot make the mean infinite.
+    A probability of 0 counts as 2.2e-16 (as in scikit-learn), so that one image cannot make the mean infinite.
     """
     true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     # Written so that -log(1) is 0 and not -0, nor what scikit-learn's clipping at 1 - 2.2e-16 makes of it.
@@ -42,7 +42,7 @@ def brier_score(labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floa
 def reliability(
     labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], bins: int = ECE_BINS
 ) -> list[dict[str, float | int | None]]:
-    """Puts pictures in equally wide bins by confidence, the probability of the predicted class.
+    """Puts images in equally wide bins by confidence, the probability of the predicted class.
 
     Args:
         labels: integer [n].
@@ -50,7 +50,7 @@ def reliability(
         bins: how many; the lower end of each is excluded.
 
     Returns:
-        Of each bin `low` and `high`, its ends; `n`, its pictures; their mean `confidence` and their `accuracy` (both
+        Of each bin `low` and `high`, its ends; `n`, its images; their mean `confidence` and their `accuracy` (both
         0-1, None where there are none). Empty if the probabilities hold NaN.
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
@@ -77,7 +77,7 @@ def expected_calibration_error(
 ) -> float | None:
     """Returns how far confidence is from accuracy on average, 0 to 1; None if that is not a number.
 
-    The mean of |accuracy - mean confidence| over the bins of `reliability`, weighted by their pictures (Guo et al.,
+    The mean of |accuracy - mean confidence| over the bins of `reliability`, weighted by their images (Guo et al.,
     On Calibration of Modern Neural Networks, ICML 2017).
     """
     filled = [row for row in reliability(labels, probabilities, bins) if row["n"]]

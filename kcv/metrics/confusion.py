@@ -23,7 +23,7 @@ class Confusion:
     Attributes:
         true: int64 [cells], their rows, ascending.
         predicted: int64 [cells], their columns, ascending within a row.
-        counts: int64 [cells], pictures; none is 0.
+        counts: int64 [cells], images; none is 0.
         classes: how many there are.
     """
 
@@ -46,12 +46,12 @@ class Confusion:
 
     @property
     def support(self) -> NDArray[np.int64]:
-        """The pictures of each true class, int64 [classes]."""
+        """The images of each true class, int64 [classes]."""
         return np.bincount(self.true, self.counts, self.classes).astype(np.int64)
 
 
 def confusion(labels: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]], classes: int) -> Confusion:
-    """Counts pictures by true and predicted class, where there are any."""
+    """Counts images by true and predicted class, where there are any."""
     cells, counts = np.unique(labels.astype(np.int64) * classes + predicted, return_counts=True)
     return Confusion(cells // classes, cells % classes, counts.astype(np.int64), classes)
 
@@ -59,7 +59,7 @@ def confusion(labels: NDArray[np.integer[Any]], predicted: NDArray[np.integer[An
 def confusion_matrix(
     labels: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]], classes: int
 ) -> NDArray[np.int64]:
-    """Counts pictures by true class (row) and predicted class (column): int64 [classes, classes]."""
+    """Counts images by true class (row) and predicted class (column): int64 [classes, classes]."""
     from sklearn import metrics
 
     matrix: NDArray[np.int64] = metrics.confusion_matrix(labels, predicted, labels=np.arange(classes))
@@ -69,10 +69,10 @@ def confusion_matrix(
 def class_scores(
     labels: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]], classes: int
 ) -> list[dict[str, float | int | None]]:
-    """Returns precision, recall, F1 and support of each class, of all pictures.
+    """Returns precision, recall, F1 and support of each class, of all images.
 
     None stands for what is not defined: the precision of a class that was never predicted, the recall of one that has
-    no pictures, the F1 of one that is neither.
+    no images, the F1 of one that is neither.
     """
     from sklearn import metrics
 

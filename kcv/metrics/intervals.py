@@ -1,4 +1,4 @@
-"""How far a figure may be from what more pictures would give: 95% intervals."""
+"""How far a figure may be from what more images would give: 95% intervals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_COUNTS = 10_000_000  # of resampled cells held at once
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     """Returns the 95% interval (low, high) of a proportion, `correct` out of `n`; (0, 1) where n is 0.
 
-    Wilson's score interval (JASA 22, 1927): right also near 0 and 1 and for few pictures, where the normal
+    Wilson's score interval (JASA 22, 1927): right also near 0 and 1 and for few images, where the normal
     approximation leaves [0, 1].
     """
     if n == 0:
@@ -34,9 +34,9 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
 
 
 def macro_f1_interval(matrix: NDArray[np.integer[Any]] | Confusion) -> tuple[float, float]:
-    """Returns the 95% interval (low, high) of macro F1, from counts of pictures by true and predicted class.
+    """Returns the 95% interval (low, high) of macro F1, from counts of images by true and predicted class.
 
-    Percentiles of 1,000 bootstrap samples of the pictures (Efron 1979), drawn with a fixed seed. Where all pictures are
+    Percentiles of 1,000 bootstrap samples of the images (Efron 1979), drawn with a fixed seed. Where all images are
     right, or all wrong, resampling them shows no spread at all; then it is Wilson's interval of the accuracy.
     """
     cells = matrix if isinstance(matrix, Confusion) else Confusion.of_matrix(matrix)

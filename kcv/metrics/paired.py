@@ -1,4 +1,4 @@
-"""Whether two classifiers really differ: what they got right and wrong of the same pictures."""
+"""Whether two classifiers really differ: what they got right and wrong of the same images."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models on the same pictures.
+    """Two models on the same images.
 
     Attributes:
         first: name of the one.
         second: name of the other.
-        both: pictures that both got right.
+        both: images that both got right.
         only_first: that only the first got right.
         only_second: that only the second got right.
         neither: that both got wrong.
@@ -47,7 +47,7 @@ class Pair:
     def interval(self) -> tuple[float, float]:
         """The 95% interval of the difference, percentage points.
 
-        Wald's interval with half a picture more in each cell (Agresti and Min, Statistics in Medicine 24, 2005).
+        Wald's interval with half an image more in each cell (Agresti and Min, Statistics in Medicine 24, 2005).
         """
         a, b, n = self.only_first + 0.5, self.only_second + 0.5, self._n + 2
         middle = (a - b) / n
@@ -99,7 +99,7 @@ def pairs(right: dict[str, NDArray[np.bool_]]) -> list[Pair]:
     """Compares each model with each other one.
 
     Args:
-        right: by name, whether each picture was classified right, bool [n], the same pictures in the same order.
+        right: by name, whether each image was classified right, bool [n], the same images in the same order.
     """
     names = list(right)
     couples = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from kcv.metrics.blocks import row_blocks
 
-_FEW = 8  # pictures of a class, up to which counting is faster than sorting all
+_FEW = 8  # images of a class, up to which counting is faster than sorting all
 
 
 def roc_aucs(labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]) -> list[float | None]:
     """Returns the area under each class's ROC curve, the class against all others.
 
-    None for a class without pictures or with nothing but its own, and where its probabilities hold NaN.
+    None for a class without images or with nothing but its own, and where its probabilities hold NaN.
     """
     return areas_and_precisions(labels, probabilities)[0]
 
@@ -36,7 +36,7 @@ def areas_and_precisions(
     """Returns what `roc_aucs` and `average_precisions` do, which need the same counts.
 
     scikit-learn computes them from whole curves, a class at a time: minutes where there are thousands of classes. Here
-    only the pictures of the class are ranked among all.
+    only the images of the class are ranked among all.
     """
     n, classes = probabilities.shape
     areas: list[float | None] = [None] * classes
@@ -54,7 +54,7 @@ def areas_and_precisions(
 
 
 def _ranked(positive: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]]) -> tuple[float, float]:
-    """Returns area and average precision from the scores of the class, sorted, and of all pictures."""
+    """Returns area and average precision from the scores of the class, sorted, and of all images."""
     p, n = len(positive), len(scores)
     if p <= _FEW:
         below = np.array([np.count_nonzero(scores < score) for score in positive])
@@ -65,7 +65,7 @@ def _ranked(positive: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any
         upto = np.searchsorted(ranked, positive, side="right")
     own_below = np.searchsorted(positive, positive, side="left")
     own_upto = np.searchsorted(positive, positive, side="right")
-    # Of the other pictures, those with a lower score, and half of those with the same: whole numbers and halves.
+    # Of the other images, those with a lower score, and half of those with the same: whole numbers and halves.
     won = (below - own_below) + (upto - own_upto)
     area = float(won.sum()) / (2 * p * (n - p))
     return area, float(np.mean((p - own_below) / (n - below)))
@@ -77,7 +77,7 @@ def roc_curve(
     """Returns (false positive rate, true positive rate) of every threshold, from (0, 0) to (1, 1).
 
     Args:
-        positive: which pictures are of the class, bool [n]; both kinds must occur.
+        positive: which images are of the class, bool [n]; both kinds must occur.
         scores: higher means more likely of the class, [n].
     """
     from sklearn import metrics
@@ -87,7 +87,7 @@ def roc_curve(
 
 
 def top_k_accuracy(labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], k: int) -> float | None:
-    """Returns the part of the pictures (0-1) whose class is among the `k` likeliest; None if probabilities hold NaN."""
+    """Returns the part of the images (0-1) whose class is among the `k` likeliest; None if probabilities hold NaN."""
     if not np.isfinite(probabilities).all():
         return None
     # Of equal classes the first comes first, as predictions rank.

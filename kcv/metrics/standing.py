@@ -22,7 +22,7 @@ def higher_is_better(monitor: str) -> bool:
 def standing(figures: Mapping[str, float], monitor: str = "val_accuracy") -> Standing | None:
     """Returns what an epoch is compared by; the higher one is better, and of equals the later one is to be kept.
 
-    Where the monitor is equal, as accuracies on few pictures often are, the lower validation loss decides: it still
+    Where the monitor is equal, as accuracies on few images often are, the lower validation loss decides: it still
     tells how sure the model is of what it gets right.
 
     Args:

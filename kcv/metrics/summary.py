@@ -36,17 +36,17 @@ def summarize(
 
     Returns:
         What `metrics.json` holds, as plain Python values:
-        `split`; `n`, pictures; `accuracy`, `accuracy_ci95`, [low, high]; `macro_f1`, over the classes that occur in
-        labels or predictions, and `macro_f1_ci95`; `top_k_accuracy`, {k: part of the pictures}, for 2, 3 and 5 where
+        `split`; `n`, images; `accuracy`, `accuracy_ci95`, [low, high]; `macro_f1`, over the classes that occur in
+        labels or predictions, and `macro_f1_ci95`; `top_k_accuracy`, {k: part of the images}, for 2, 3 and 5 where
         there are more classes; `roc_auc_macro` and `average_precision_macro`, one class against the rest, over the
         classes for which they are defined; `log_loss`, in nats; `brier`, 0 to 2; `ece`, and `reliability`, its bins;
         `confused_pairs`, the most frequent mistakes; `per_class`, {name: {precision, recall, f1, support, roc_auc,
         average_precision}}; with a threshold also `abstention`, see there.
-        None stands for what is not defined: the recall of a class without pictures, the precision of a class that was
-        never predicted, the ROC AUC where all pictures are of one class, the losses of probabilities with NaN.
+        None stands for what is not defined: the recall of a class without images, the precision of a class that was
+        never predicted, the ROC AUC where all images are of one class, the losses of probabilities with NaN.
 
     Raises:
-        ValueError: the shapes do not fit each other, there are no pictures, or a label is no class.
+        ValueError: the shapes do not fit each other, there are no images, or a label is no class.
     """
     labels, probabilities = _checked(labels, probabilities, len(class_names))
     n, classes = len(labels), len(class_names)
@@ -86,7 +86,7 @@ def abstention(
     """Returns what a model comes to that says nothing where its confidence is below a threshold.
 
     Returns:
-        `threshold`; `coverage`, the part of the pictures that get an answer; `precision`, the part of the answers that
+        `threshold`; `coverage`, the part of the images that get an answer; `precision`, the part of the answers that
         are right, and `precision_ci95`, [low, high]; None and [0, 1] where there are no answers.
     """
     answered = probabilities.max(axis=1) >= threshold

@@ -23,8 +23,8 @@ class Calibration(BaseModel):
         temperature: what logits are divided by before softmax; 1 leaves them as they are.
         threshold: the confidence (0-1) below which the answer is `UNSURE`; None: there is always an answer.
         wanted_precision: the part of the answers (0-1) that was to be right; None without a threshold.
-        precision: of the answers on the pictures it was fitted on (0-1); None without a threshold.
-        coverage: the part of those pictures that got an answer (0-1); None without a threshold.
+        precision: of the answers on the images it was fitted on (0-1); None without a threshold.
+        coverage: the part of those images that got an answer (0-1); None without a threshold.
         pictures: how many it was fitted on.
     """
 
@@ -51,13 +51,13 @@ class Calibration(BaseModel):
         """Adds the lowest threshold above which the wanted part of the answers is right.
 
         Args:
-            logits: float32 [n, classes], of the pictures that the temperature was fitted to.
+            logits: float32 [n, classes], of the images that the temperature was fitted to.
             labels: class positions, integer [n].
             precision: the part of the answers (0-1] that is to be right.
             class_names: of the model.
 
         Raises:
-            DataError: no threshold gives that precision on these pictures, or a class has the name for no answer.
+            DataError: no threshold gives that precision on these images, or a class has the name for no answer.
         """
         if UNSURE in class_names:
             raise DataError(f"a class is called {UNSURE!r}, the word for no answer; --abstain_precision needs it.")
@@ -66,7 +66,7 @@ class Calibration(BaseModel):
         threshold = choose_threshold(confidence, right, precision)
         if threshold is None:
             raise DataError(
-                f"--abstain_precision: {precision:g} is reached at no threshold on {len(labels):,} pictures: "
+                f"--abstain_precision: {precision:g} is reached at no threshold on {len(labels):,} images: "
                 "the most confident of them are wrong."
             )
         answered = confidence >= threshold
@@ -75,7 +75,7 @@ class Calibration(BaseModel):
 
     def describe(self) -> str:
         """Returns it in words, one line."""
-        words = f"temperature {self.temperature:.3f}, on {self.pictures:,} validation pictures"
+        words = f"temperature {self.temperature:.3f}, on {self.pictures:,} validation images"
         if self.threshold is None:
             return words
         words += f"; unsure below {self.threshold:.4f}"
@@ -90,7 +90,7 @@ class Calibration(BaseModel):
 def fit(
     logits: NDArray[np.float32], labels: NDArray[np.integer[Any]], *, temperature: float | None = None
 ) -> Calibration:
-    """Fits a temperature to pictures that the weights were not fitted to.
+    """Fits a temperature to images that the weights were not fitted to.
 
     Args:
         logits: float32 [n, classes], n >= 1.
@@ -105,8 +105,8 @@ def fit(
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.integer[Any]]) -> float:
     """Returns the temperature that makes the labels likeliest (Guo et al., ICML 2017): no class changes by it.
 
-    Pictures that are all classified right have no such temperature: the colder, the likelier. Then it is the one whose
-    mean confidence is (n + 1) / (n + 2), which Laplace's rule of succession expects of the next picture.
+    Images that are all classified right have no such temperature: the colder, the likelier. Then it is the one whose
+    mean confidence is (n + 1) / (n + 2), which Laplace's rule of succession expects of the next image.
     """
     from scipy import optimize
 
@@ -151,7 +151,7 @@ def choose_threshold(confidence: NDArray[np.floating[Any]], right: NDArray[np.bo
     order = np.argsort(-confidence, kind="stable")
     ranked, hits = confidence[order], right[order]
     shares = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    # Pictures of equal confidence are answered together or not at all.
+    # Images of equal confidence are answered together or not at all.
     last_of_equals = np.append(ranked[1:] != ranked[:-1], True)
     enough = np.flatnonzero(last_of_equals & (shares >= precision))
     return float(ranked[enough[-1]]) if len(enough) else None

@@ -50,14 +50,14 @@ class Backbone:
 
         Args:
             batch_norm: whether BatchNormalization learns too. It is then at the mercy of small batches: its statistics
-                are those of the new pictures, not those that the other weights were trained with.
+                are those of the new images, not those that the other weights were trained with.
         """
         for layer in self.layers:
             kept = isinstance(layer, keras.layers.BatchNormalization) and not batch_norm
             layer.trainable = layer.name in self._learning and not kept
 
     def features(self) -> keras.Model:
-        """Returns the model of pictures to features, float [batch, features]; it shares the layers."""
+        """Returns the model of images to features, float [batch, features]; it shares the layers."""
         return keras.Model(self.model.input, self.model.get_layer(FEATURES).output, name=f"{self.model.name}_backbone")
 
     def head(self) -> keras.Model:

@@ -10,7 +10,7 @@ from kcv.config import MIN_IMAGE_SIZE
 from kcv.models.weights import imagenet
 
 MIN_TRANSFER_SIZE = 32
-"""Pixels: the networks for ImageNet halve a picture five times."""
+"""Pixels: the networks for ImageNet halve an image five times."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,10 @@ class Entry:
 
 
 ENTRIES = (
-    Entry("custom_cnn", 3_152_544, 256, MIN_IMAGE_SIZE, None, "small pictures, from scratch"),
-    Entry("resnet50", 23_561_152, 2048, MIN_TRANSFER_SIZE, 224, "own pictures, on a GPU"),
-    Entry(
-        "efficientnet_b0", 4_049_564, 1280, MIN_TRANSFER_SIZE, 224, "own pictures, small and accurate", depthwise=True
-    ),
-    Entry("efficientnet_lite0", 3_413_024, 1280, MIN_TRANSFER_SIZE, 224, "own pictures, fast on a CPU", depthwise=True),
+    Entry("custom_cnn", 3_152_544, 256, MIN_IMAGE_SIZE, None, "small images, from scratch"),
+    Entry("resnet50", 23_561_152, 2048, MIN_TRANSFER_SIZE, 224, "own images, on a GPU"),
+    Entry("efficientnet_b0", 4_049_564, 1280, MIN_TRANSFER_SIZE, 224, "own images, small and accurate", depthwise=True),
+    Entry("efficientnet_lite0", 3_413_024, 1280, MIN_TRANSFER_SIZE, 224, "own images, fast on a CPU", depthwise=True),
 )
 
 

@@ -1,7 +1,7 @@
-"""The custom CNN: five blocks made to learn small pictures in few epochs.
+"""The custom CNN: five blocks made to learn small images in few epochs.
 
 Block 1 is a patch-whitening convolution with fixed filters; blocks 2 to 5 are two 3x3 convolutions each, both
-normalised, the second with a shortcut; blocks 2 to 4 halve the picture after the first. The ideas of fitting the first
+normalised, the second with a shortcut; blocks 2 to 4 halve the image after the first. The ideas of fitting the first
 layer to the data, of starting the convolutions at the identity and of leaving out BatchNormalization's scale are
 those of Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv:2404.00498).
 """
@@ -21,7 +21,7 @@ WIDTHS = (64, 256, 256, 256)
 """Output channels of the blocks after the whitening block, at width 1."""
 
 _POOLED = 3
-"""How many of those blocks halve the picture: 32 px end at 3 x 3, and 16 px, the smallest input, at 1 x 1."""
+"""How many of those blocks halve the image: 32 px end at 3 x 3, and 16 px, the smallest input, at 1 x 1."""
 
 _CHANNELS = "channels_first"
 """The inner layout, whatever Keras' default is: on torch it is the faster one for Keras' layers."""
@@ -39,16 +39,16 @@ def build(
     """Builds the custom CNN; see `kcv.models.registry.build` for the contract.
 
     Args:
-        image_size: side of the pictures, pixels.
+        image_size: side of the images, pixels.
         num_classes: width of the logits.
-        pixels: training pictures that the first layer is fitted to.
+        pixels: training images that the first layer is fitted to.
         width: channels over `WIDTHS`.
         dropout: part of the features dropped before the logits.
         normalisation: of the pixels; None: theirs.
     """
     inputs, x = network_input(image_size, normalisation or Normalisation.of(pixels))
 
-    # Up to 64 px every pixel counts; larger pictures are cut into patches of up to 4 px, as a stem with a stride does.
+    # Up to 64 px every pixel counts; larger images are cut into patches of up to 4 px, as a stem with a stride does.
     stride = 1 if image_size <= 64 else 2 if image_size <= 128 else 4
     kernel = max(2, stride)
     filters = whitening_filters(pixels, kernel)
@@ -87,7 +87,7 @@ def _convolution(x: keras.KerasTensor, width: int, name: str) -> keras.KerasTens
     outputs = layer(x)
     kernel = layer.get_weights()[0]
     shared = min(kernel.shape[2:])
-    # The first filters start as the identity, so that the picture reaches every block from the first step on.
+    # The first filters start as the identity, so that the image reaches every block from the first step on.
     kernel[:, :, :shared, :shared] = 0.0
     kernel[1, 1, range(shared), range(shared)] = 1.0
     layer.set_weights([kernel])

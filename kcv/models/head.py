@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 FEATURES = "pool"
-"""The layer whose output, float [batch, features], is what a backbone knows of a picture."""
+"""The layer whose output, float [batch, features], is what a backbone knows of an image."""
 LOGITS = "logits"
 HEAD = (FEATURES, "dropout", LOGITS)
 

@@ -1,4 +1,4 @@
-"""The picture contract's inside: from RGB 0-255 NHWC to normalised channels-first, as layers of the model."""
+"""The image contract's inside: from RGB 0-255 NHWC to normalised channels-first, as layers of the model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What pictures are normalised by: (x / 255 - mean) / sqrt(variance), for R, G and B.
+    """What images are normalised by: (x / 255 - mean) / sqrt(variance), for R, G and B.
 
     Attributes:
-        mean: of pictures in 0-1.
-        variance: of pictures in 0-1.
+        mean: of images in 0-1.
+        variance: of images in 0-1.
     """
 
     mean: tuple[float, ...]
@@ -24,7 +24,7 @@ class Normalisation:
 
     @classmethod
     def of(cls, pixels: NDArray[np.uint8]) -> Normalisation:
-        """Measures training pictures, uint8 [n, size, size, 3]."""
+        """Measures training images, uint8 [n, size, size, 3]."""
         mean, variance = channel_statistics(pixels)
         return cls(tuple(mean.tolist()), tuple(variance.tolist()))
 
@@ -33,12 +33,12 @@ def network_input(image_size: int, normalisation: Normalisation) -> tuple[keras.
     """Makes the input of a model.
 
     Args:
-        image_size: side of the pictures, in pixels.
-        normalisation: of the pictures.
+        image_size: side of the images, in pixels.
+        normalisation: of the images.
 
     Returns:
         The input, float32 [batch, image_size, image_size, 3] of RGB 0-255 (uint8 arrays are taken too), and the
-        normalised pictures, channels first: [batch, 3, image_size, image_size].
+        normalised images, channels first: [batch, 3, image_size, image_size].
     """
     # float32 under every policy: 0-255 scaled in bfloat16 would lose the last bits of every pixel.
     inputs = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
@@ -54,7 +54,7 @@ def network_input(image_size: int, normalisation: Normalisation) -> tuple[keras.
 
 
 def channel_statistics(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns mean and variance, float64 [3] each, of the RGB channels of uint8 pictures scaled to 0-1.
+    """Returns mean and variance, float64 [3] each, of the RGB channels of uint8 images scaled to 0-1.
 
     A channel that never varies gets variance 1, so that it is only centred.
     """

@@ -1,4 +1,4 @@
-"""The models: Keras functional graphs that take RGB 0-255 pictures and give logits."""
+"""The models: Keras functional graphs that take RGB 0-255 images and give logits."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def build(
 
     Args:
         config: which model, and its options.
-        image_size: side of the square pictures it will take, in pixels.
+        image_size: side of the square images it will take, in pixels.
         num_classes: width of the logits.
-        pixels: uint8 [n, image_size, image_size, 3], training pictures that a model may fit its input layers to
+        pixels: uint8 [n, image_size, image_size, 3], training images that a model may fit its input layers to
             (normalisation, whitening); a few thousand are enough.
         pretrained: weights to start from, as `load_weights` gives them.
         class_names: of the logits. If the weights were trained for the same ones, theirs are taken for the logits too.
@@ -58,7 +58,7 @@ def build(
         0-255 in, float32 logits [batch, num_classes] out.
 
     Raises:
-        ConfigError: the pictures are too small for the model.
+        ConfigError: the images are too small for the model.
         WeightsError: the weights do not fit.
     """
     normalisation = pretrained.normalisation if pretrained else None
@@ -75,7 +75,7 @@ def build(
 
         if image_size < MIN_TRANSFER_SIZE:
             raise ConfigError(
-                [f"data.image_size: {config.name} takes pictures of {MIN_TRANSFER_SIZE} px or more, not {image_size}."]
+                [f"data.image_size: {config.name} takes images of {MIN_TRANSFER_SIZE} px or more, not {image_size}."]
             )
         dropout = _DROPOUT if config.dropout is None else config.dropout
         model = transfer.build(

@@ -1,6 +1,6 @@
 """Networks with ImageNet weights: ResNet-50, EfficientNet-B0 and EfficientNet-Lite0, on kcv's input and head.
 
-The graphs are those of keras.applications, on kcv's picture contract: whatever a set of weights wants of its pixels
+The graphs are those of keras.applications, on kcv's image contract: whatever a set of weights wants of its pixels
 (a mean of 0-255, ImageNet's statistics) is a layer of the model. Weights from torchvision want a slightly other graph;
 both are variants here.
 """
@@ -48,7 +48,7 @@ def build(
 
     Args:
         name: `resnet50`, `efficientnet_b0` or `efficientnet_lite0`.
-        image_size: side of the pictures, pixels; 32 or more.
+        image_size: side of the images, pixels; 32 or more.
         num_classes: width of the logits.
         dropout: part of the features dropped before the logits.
         variant: `keras` or `torchvision`; EfficientNet-Lite0 knows only `keras`.

@@ -1,4 +1,4 @@
-"""Filters that decorrelate the patches of the training pictures: a first layer that needs no training.
+"""Filters that decorrelate the patches of the training images: a first layer that needs no training.
 
 Source: the first layer of Keller Jordan's airbench (arXiv:2404.00498), after tysam-code's hlb-CIFAR10.
 """
@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 
 from kcv.models.inputs import channel_statistics
 
-_MOST_PICTURES = 5_000
+_MOST_IMAGES = 5_000
 _MOST_PATCHES = 200_000
 _MOST_COMPONENTS = 32
 
 
 def whitening_filters(pixels: NDArray[np.uint8], kernel: int, epsilon: float = 5e-4) -> NDArray[np.float32]:
-    """Fits whitening filters to the pictures' patches by an eigendecomposition of their covariance.
+    """Fits whitening filters to the images' patches by an eigendecomposition of their covariance.
 
     Args:
-        pixels: uint8 [n, height, width, 3], training pictures.
+        pixels: uint8 [n, height, width, 3], training images.
         kernel: side of the patches, in pixels.
         epsilon: added to the eigenvalues, so that directions of pure noise are not blown up.
 
     Returns:
         float32 [kernel, kernel, 3, filters]: each of the leading components (at most 32) with its negative, because
-        the activation that follows keeps only one side. To be used on pictures normalised per channel.
+        the activation that follows keeps only one side. To be used on images normalised per channel.
     """
-    patches = _patches(pixels[:_MOST_PICTURES], kernel)
+    patches = _patches(pixels[:_MOST_IMAGES], kernel)
     eigenvalues, eigenvectors = np.linalg.eigh(patches.T @ patches / len(patches))
     leading = np.argsort(eigenvalues)[::-1][:_MOST_COMPONENTS]
     filters = eigenvectors[:, leading] / np.sqrt(eigenvalues[leading].clip(0) + epsilon)

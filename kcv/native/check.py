@@ -12,13 +12,13 @@ from kcv.native.layers.lowered import Unsupported
 from kcv.native.layers.shape import torch_dtype
 from kcv.native.program import Program, StepError
 
-_PICTURES = 2
+_IMAGES = 2
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
 """Largest difference, as a part of the largest output: coarse for half precision, whose roundings add up."""
 
 
 def check(program: Program, model: keras.Model) -> None:
-    """Compares the outputs of a program and of its model, in inference mode, on random pictures.
+    """Compares the outputs of a program and of its model, in inference mode, on random images.
 
     Raises:
         Unsupported: a step fails or the outputs differ.
@@ -58,7 +58,7 @@ def _flat(outputs: Any) -> list[Tensor]:
 
 def _random(tensor: Any, model: keras.Model) -> Tensor:
     """Returns random bytes in the shape and dtype of an input, open dimensions at 32."""
-    shape = (_PICTURES, *(32 if size is None else size for size in tensor.shape[1:]))
+    shape = (_IMAGES, *(32 if size is None else size for size in tensor.shape[1:]))
     device = model.variables[0].value.device if model.variables else torch.device("cpu")
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, shape, generator=generator).to(device, getattr(torch, tensor.dtype))

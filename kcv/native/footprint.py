@@ -1,6 +1,6 @@
-"""How many pictures a model computes at once without gradients: by the bytes of its activations, not by their number.
+"""How many images a model computes at once without gradients: by the bytes of its activations, not by their number.
 
-A batch of 256 is little for pictures of 32 px and gigabytes for those of 192 px. The number follows from the graph
+A batch of 256 is little for images of 32 px and gigabytes for those of 192 px. The number follows from the graph
 alone, so that every verb, and every process, cuts a batch of the same model in the same way: figures are repeated to
 the last digit.
 """
@@ -24,13 +24,13 @@ _WIDEST = 4  # bytes of a float32: what is reckoned for a layer whose program is
 _AT_ONCE = 3  # tensors of its largest layer that such a model holds
 
 
-def pictures_at_once(bytes_per_picture: int) -> int:
-    """Returns how many pictures stay within `MOST_BYTES`; at least one."""
-    return max(1, MOST_BYTES // max(1, bytes_per_picture))
+def images_at_once(bytes_per_image: int) -> int:
+    """Returns how many images stay within `MOST_BYTES`; at least one."""
+    return max(1, MOST_BYTES // max(1, bytes_per_image))
 
 
 def bytes_of_program(program: Program, kept_from: int | None = None) -> int:
-    """Returns the most bytes that a program holds at the same time for one picture.
+    """Returns the most bytes that a program holds at the same time for one image.
 
     Args:
         program: the program.
@@ -53,7 +53,7 @@ def bytes_of_program(program: Program, kept_from: int | None = None) -> int:
 
 
 def bytes_of_model(model: keras.Model) -> int:
-    """Returns about how many bytes a model that Keras runs holds at the same time for one picture."""
+    """Returns about how many bytes a model that Keras runs holds at the same time for one image."""
     layers = model._flatten_layers(include_self=False)
     nodes = (node for layer in layers for node in getattr(layer, "_inbound_nodes", ()))
     tensors = (tensor for node in nodes for tensor in keras.tree.flatten(node.outputs))
@@ -67,7 +67,7 @@ def in_parts(run: Callable[..., Any], tensors: Sequence[Tensor], at_once: int) -
     Args:
         run: takes tensors [batch, ...]; returns such a tensor, or a tuple or list of them.
         tensors: its inputs.
-        at_once: the most pictures of a part.
+        at_once: the most images of a part.
     """
     count = len(tensors[0])
     if count <= at_once:

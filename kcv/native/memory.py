@@ -14,7 +14,7 @@ _LARGEST = 2**31 - 1
 
 _TOO_LITTLE = (
     "there is too little memory: use a smaller data.batch_size or data.image_size, or a smaller data.memory_budget_mb "
-    "(pictures beyond it stay on the disk)"
+    "(images beyond it stay on the disk)"
 )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from kcv.errors import DeviceError, KcvError
 from kcv.native.check import check
 from kcv.native.compiled import Compiled
-from kcv.native.footprint import bytes_of_model, bytes_of_program, in_parts, pictures_at_once
+from kcv.native.footprint import bytes_of_model, bytes_of_program, images_at_once, in_parts
 from kcv.native.layers.lowered import Target, Unsupported
 from kcv.native.logs import StepLogs
 from kcv.native.lowering import lower
@@ -71,7 +71,7 @@ class NativeModel(keras.Model):
         except Unsupported as reason:
             _log.warning("model %s runs through Keras, which is slower: %s", core.name, reason)
         needed = bytes_of_program(self.program) if self.program is not None else bytes_of_model(core)
-        self._at_once = pictures_at_once(needed)
+        self._at_once = images_at_once(needed)
         self._device = core.variables[0].value.device if core.variables else torch.device("cpu")
         if self.program is not None and compile_on_gpu and self._device.type == "cuda":
             self._compiled = Compiled(self.program)
@@ -154,7 +154,7 @@ class NativeModel(keras.Model):
         """Halves the parts of a batch that did not fit; or says which batch would, where it must not be split.
 
         Raises:
-            DeviceError: the batch must not be split, or one picture is too large.
+            DeviceError: the batch must not be split, or one image is too large.
         """
         while True:
             self._forget_gradients()
@@ -163,7 +163,7 @@ class NativeModel(keras.Model):
             self.parts *= 2
             size = -(-count // self.parts)
             if self.parts >= 2 * count:
-                raise DeviceError("a single picture does not fit into the device's memory; use a smaller image_size")
+                raise DeviceError("a single image does not fit into the device's memory; use a smaller image_size")
             if self._split:
                 _log.warning("out of memory: from here on a batch of %d is computed in parts of %d", count, size)
                 return

@@ -19,7 +19,7 @@ from kcv.native.statistics import learning
 class ParallelModel(NativeModel):
     """A `NativeModel` whose gradients and moving statistics are those of all processes.
 
-    A batch is (images, targets, weight): this process's part, and how much that weighs, its pictures over those of the
+    A batch is (images, targets, weight): this process's part, and how much that weighs, its images over those of the
     average part. The average over the processes of the weighted gradients is then the gradient of the whole batch.
     Moving statistics follow the average of all parts' in every step, so that weights and statistics are the same
     everywhere, to the bit, at any time.
@@ -81,8 +81,7 @@ class ParallelModel(NativeModel):
             DeviceError: always; to try smaller ones, the others would have to take part.
         """
         raise DeviceError(
-            f"{count} pictures a process do not fit into the device's memory; use a smaller batch_size, or more "
-            "processes"
+            f"{count} images a process do not fit into the device's memory; use a smaller batch_size, or more processes"
         )
 
 

@@ -19,7 +19,7 @@ def resolve_precision(asked: str, device: str, *, trains_depthwise: bool = False
         asked: `auto`, `float32`, `mixed_bfloat16` or `mixed_float16`.
         device: a device from `resolve_device`.
         trains_depthwise: whether depthwise convolutions are trained. On CPUs their gradients are slow in bfloat16
-            (EfficientNet-Lite0, 96 px, batch 64, AMX-BF16: 75 pictures/s against 134 in float32); without gradients
+            (EfficientNet-Lite0, 96 px, batch 64, AMX-BF16: 75 images/s against 134 in float32); without gradients
             they are faster in it.
 
     Returns:

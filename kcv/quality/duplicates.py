@@ -1,4 +1,4 @@
-"""Copies: the same picture, or nearly the same one, more than once; worst where splits or classes disagree."""
+"""Copies: the same image, or nearly the same one, more than once; worst where splits or classes disagree."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from kcv.quality.scan import Read, Seen
 from kcv.quality.similarity import SIMILAR, Pairs, near_pairs
 
 ALIKE = 0.95
-"""The likeness asked for where more than half of the pictures look like others: line drawings, X-rays, film frames."""
+"""The likeness asked for where more than half of the images look like others: line drawings, X-rays, film frames."""
 
 
 def copies(read: Read, similar: float | None = None, *, progress: bool = False) -> Iterator[Finding]:
     """Yields a finding for each group of copies, and two where it lies both in several splits and in several classes.
 
-    Near copies of near copies are one group. A group of nearly equal pictures holds their exact copies, too.
+    Near copies of near copies are one group. A group of nearly equal images holds their exact copies, too.
 
     Args:
-        read: the pictures.
-        similar: the likeness from which pictures are nearly the same; 1 looks for exact copies only. None is
-            `SIMILAR`, or `ALIKE` where that would be most of the pictures.
+        read: the images.
+        similar: the likeness from which images are nearly the same; 1 looks for exact copies only. None is
+            `SIMILAR`, or `ALIKE` where that would be most of the images.
         progress: whether to show a progress bar.
     """
     twins = _twins(read.seen)
     for group in twins.values():
         if len(group) > 1:
-            yield from _findings([read.members[i] for i in group], "the same picture")
+            yield from _findings([read.members[i] for i in group], "the same image")
     if similar is not None and similar >= 1:
         return
     firsts = np.array([group[0] for group in twins.values()], dtype=np.int64)
-    with Progress(len(firsts) if progress else None, "comparing pictures") as bar:
+    with Progress(len(firsts) if progress else None, "comparing images") as bar:
         pairs, values = near_pairs(read.thumbnails[firsts], similar or SIMILAR, bar.advance)
     if similar is None and (alike := len(np.unique(pairs))) > len(firsts) / 2:
         yield Finding(
             "alike",
-            f"{alike:,} of {len(firsts):,} different pictures look like others of them (likeness {SIMILAR} "
+            f"{alike:,} of {len(firsts):,} different images look like others of them (likeness {SIMILAR} "
             f"and above); nearly the same is therefore {ALIKE} and above",
         )
         pairs, values = pairs[values >= ALIKE], values[values >= ALIKE]
@@ -54,7 +54,7 @@ def copies(read: Read, similar: float | None = None, *, progress: bool = False) 
         members[groups[first]] += everyone[first]
     for root, positions in members.items():
         group_of = [read.members[i] for i in sorted(positions)]
-        yield from _findings(group_of, "nearly the same picture", round(best[root], 4))
+        yield from _findings(group_of, "nearly the same image", round(best[root], 4))
 
 
 def _findings(group: Sequence[Member], what: str, similarity: float | None = None) -> Iterator[Finding]:
@@ -79,7 +79,7 @@ def _few(names: Sequence[str], most: int = 3) -> str:
 
 
 def _twins(seen: Sequence[Seen | str]) -> dict[bytes, list[int]]:
-    """Returns the positions of the readable pictures under their digests."""
+    """Returns the positions of the readable images under their digests."""
     found: dict[bytes, list[int]] = defaultdict(list)
     for position, one in enumerate(seen):
         if isinstance(one, Seen):

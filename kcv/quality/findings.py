@@ -9,15 +9,15 @@ from typing import Any, Final, Literal
 Severity = Literal["error", "warning"]
 
 KINDS: Final[dict[str, tuple[Severity, str]]] = {
-    "unreadable": ("error", "cannot be read as a picture"),
+    "unreadable": ("error", "cannot be read as an image"),
     "split": ("error", "cannot be split for training"),
-    "leak": ("error", "the same picture in several splits"),
-    "conflict": ("error", "the same picture in several classes"),
-    "alike": ("warning", "more than half of the pictures look like others"),
-    "near_leak": ("warning", "nearly the same picture in several splits"),
-    "near_conflict": ("warning", "nearly the same picture in several classes"),
-    "duplicate": ("warning", "the same picture several times"),
-    "near_duplicate": ("warning", "nearly the same picture several times"),
+    "leak": ("error", "the same image in several splits"),
+    "conflict": ("error", "the same image in several classes"),
+    "alike": ("warning", "more than half of the images look like others"),
+    "near_leak": ("warning", "nearly the same image in several splits"),
+    "near_conflict": ("warning", "nearly the same image in several classes"),
+    "duplicate": ("warning", "the same image several times"),
+    "near_duplicate": ("warning", "nearly the same image several times"),
     "suffix": ("warning", "named like another format than it is"),
     "layout": ("warning", "folders that could have been meant otherwise"),
     "names": ("warning", "class names that differ only by case, spaces or invisible characters"),
@@ -32,7 +32,7 @@ KINDS: Final[dict[str, tuple[Severity, str]]] = {
 
 @dataclass(frozen=True)
 class Member:
-    """A picture that a finding is about: what it is called, its split and its class."""
+    """An image that a finding is about: what it is called, its split and its class."""
 
     name: str
     split: str
@@ -46,13 +46,13 @@ class Finding:
     Attributes:
         kind: one of `KINDS`.
         message: what, in words.
-        pictures: the pictures it is about; of a group of copies all of them.
-        similarity: of nearly equal pictures, the likeness of the most alike pair, see `kcv.quality.similarity`.
+        images: the images it is about; of a group of copies all of them.
+        similarity: of nearly equal images, the likeness of the most alike pair, see `kcv.quality.similarity`.
     """
 
     kind: str
     message: str
-    pictures: Sequence[Member] = ()
+    images: Sequence[Member] = ()
     similarity: float | None = None
 
     @property
@@ -68,6 +68,6 @@ class Finding:
             "message": self.message,
             "similarity": self.similarity,
             "pictures": [
-                {"name": picture.name, "split": picture.split, "class": picture.class_name} for picture in self.pictures
+                {"name": image.name, "split": image.split, "class": image.class_name} for image in self.images
             ],
         }

@@ -1,4 +1,4 @@
-"""Whether pictures of more than 8 bits fit how they are read: much of what they show may not be left."""
+"""Whether images of more than 8 bits fit how they are read: much of what they show may not be left."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from kcv.quality.findings import Finding, Member
 from kcv.quality.scan import Read, Seen
 
 DARK: Final = 0.25
-"""Below this part of the range that all 16-bit pictures use, their numbers have fewer bits: 12 of them use 6%."""
+"""Below this part of the range that all 16-bit images use, their numbers have fewer bits: 12 of them use 6%."""
 
 _WHITE: Final = {"16-bit": 65535, "float": 255}
 _Deep = Sequence[tuple[Member, Seen]]
 
 
 def ranges(read: Read) -> Iterator[Finding]:
-    """Yields what is wrong with the numbers of 16-bit and of float pictures, of all of them together.
+    """Yields what is wrong with the numbers of 16-bit and of float images, of all of them together.
 
-    Each picture is read by itself, so that prediction needs no other: 16-bit numbers as 0 to 65,535, floats as 0 to 1
+    Each image is read by itself, so that prediction needs no other: 16-bit numbers as 0 to 65,535, floats as 0 to 1
     where none is above 1, else as 0 to 255.
     """
     seen = [(member, one) for member, one in zip(read.members, read.seen, strict=True) if isinstance(one, Seen)]
@@ -36,7 +36,7 @@ def _dark(deep: _Deep, white: int) -> Iterator[Finding]:
         levels = round(greatest * 255 / white) + 1
         yield Finding(
             "range",
-            f"{len(deep):,} 16-bit pictures use {greatest / white:.0%} of their range ({greatest:,.0f} of {white:,}): "
+            f"{len(deep):,} 16-bit images use {greatest / white:.0%} of their range ({greatest:,.0f} of {white:,}): "
             f"after reading, at most {levels} of 256 levels are left; scale them to 16 bits",
             [member for member, _ in deep],
         )
@@ -47,7 +47,7 @@ def _mixed(deep: _Deep) -> Iterator[Finding]:
     if small and len(small) < len(deep):
         yield Finding(
             "range",
-            f"float pictures of two scales: {len(small):,} of {len(deep):,} have no number above 1, and are read as 0 "
+            f"float images of two scales: {len(small):,} of {len(deep):,} have no number above 1, and are read as 0 "
             "to 1, the others as 0 to 255",
             small,
         )
@@ -57,9 +57,7 @@ def _outside(numbers: str, white: int, deep: _Deep) -> Iterator[Finding]:
     below = [member for member, one in deep if one.extent[0] < 0]
     above = [member for member, one in deep if one.extent[1] > white]
     if below:
-        yield Finding(
-            "range", f"{len(below):,} {numbers} pictures have numbers below 0, which are read as black", below
-        )
+        yield Finding("range", f"{len(below):,} {numbers} images have numbers below 0, which are read as black", below)
     if above:
-        words = f"{len(above):,} {numbers} pictures have numbers above {white:,}, which are read as white"
+        words = f"{len(above):,} {numbers} images have numbers above {white:,}, which are read as white"
         yield Finding("range", words, above)

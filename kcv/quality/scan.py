@@ -1,4 +1,4 @@
-"""One pass over all pictures: each is decoded once, whole, and what the checks need of it is kept."""
+"""One pass over all images: each is decoded once, whole, and what the checks need of it is kept."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv import images
 from kcv.common.cores import usable_cores
 from kcv.common.progress import Progress
 from kcv.data.dataset import SPLITS, Encoded, Pixels, Source
 from kcv.errors import ImageError
+from kcv.images import examine, resize
 from kcv.quality.findings import Member
 
 THUMBNAIL = 32
-"""Side of the grey pictures, pixels, that likeness is measured on."""
+"""Side of the grey images, pixels, that likeness is measured on."""
 
-_CHUNK = 64  # pictures a thread reads at a time
+_CHUNK = 64  # images a thread reads at a time
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _BLANK = 2  # levels of 255 between the darkest and the lightest: less is one colour, give or take a rounding
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What is kept of a picture that could be read.
+    """What is kept of an image that could be read.
 
     Attributes:
         digest: of its RGB pixels and shape, after EXIF rotation; equal for a PNG and a BMP of the same pixels.
@@ -51,12 +51,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class Read:
-    """All pictures of a source, one after the other: train, val, test.
+    """All images of a source, one after the other: train, val, test.
 
     Attributes:
         members: what each is called, its split and class.
         seen: what it is, or why it cannot be read.
-        thumbnails: uint8 [n, THUMBNAIL, THUMBNAIL], grey; black where a picture cannot be read.
+        thumbnails: uint8 [n, THUMBNAIL, THUMBNAIL], grey; black where an image cannot be read.
         files: the path of each that is a file, else None.
     """
 
@@ -67,24 +67,24 @@ class Read:
 
 
 def read(source: Source, *, progress: bool = False) -> Read:
-    """Decodes every picture of a source, in threads; no more than a few at a time are held."""
+    """Decodes every image of a source, in threads; no more than a few at a time are held."""
     members: list[Member] = []
-    pictures: list[Encoded] = []
+    images: list[Encoded] = []
     for split in SPLITS:
         if split in source.splits:
             samples = source.splits[split]
-            pictures += samples.pictures
+            images += samples.images
             members += [
                 Member(name, split, source.class_names[label])
                 for name, label in zip(samples.names, samples.labels.tolist(), strict=True)
             ]
-    thumbnails = np.zeros((len(pictures), THUMBNAIL, THUMBNAIL), np.uint8)
+    thumbnails = np.zeros((len(images), THUMBNAIL, THUMBNAIL), np.uint8)
 
     def look(start: int) -> list[Seen | str]:
         found: list[Seen | str] = []
-        for i in range(start, min(start + _CHUNK, len(pictures))):
+        for i in range(start, min(start + _CHUNK, len(images))):
             try:
-                seen, thumbnails[i] = _look(pictures[i], members[i].name)
+                seen, thumbnails[i] = _look(images[i], members[i].name)
             except ImageError as error:
                 found.append(str(error).removeprefix(f"{members[i].name}: "))
             else:
@@ -93,23 +93,23 @@ def read(source: Source, *, progress: bool = False) -> Read:
         return found
 
     with (
-        Progress(len(pictures) if progress else None, "reading pictures") as bar,
+        Progress(len(images) if progress else None, "reading images") as bar,
         ThreadPoolExecutor(usable_cores()) as pool,
     ):
-        seen = [one for chunk in pool.map(look, range(0, len(pictures), _CHUNK)) for one in chunk]
-    files = [picture if isinstance(picture, Path) else None for picture in pictures]
+        seen = [one for chunk in pool.map(look, range(0, len(images), _CHUNK)) for one in chunk]
+    files = [image if isinstance(image, Path) else None for image in images]
     return Read(members, seen, thumbnails, files)
 
 
-def _look(picture: Encoded, name: str) -> tuple[Seen, NDArray[np.uint8]]:
-    examined = images.examine(picture, name=name)
+def _look(image: Encoded, name: str) -> tuple[Seen, NDArray[np.uint8]]:
+    examined = examine(image, name=name)
     pixels = examined.pixels
     height, width = pixels.shape[:2]
     digest = hashlib.blake2b(f"{height}x{width}:".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
     blank = bool((np.ptp(pixels, axis=(0, 1)) <= _BLANK).all())
     seen = Seen(digest.digest(), height, width, examined.format, blank, examined.numbers, examined.extent)
-    return seen, _grey(images.resize(pixels, THUMBNAIL, "squash"))
+    return seen, _grey(resize(pixels, THUMBNAIL, "squash"))
 
 
 def _grey(pixels: Pixels) -> NDArray[np.uint8]:

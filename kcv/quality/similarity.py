@@ -1,7 +1,7 @@
-"""Which pictures are nearly the same: the same shot, saved again, resized, recoloured, or moved by a little.
+"""Which images are nearly the same: the same shot, saved again, resized, recoloured, or moved by a little.
 
 Two steps. A perceptual hash finds candidates among all pairs: the 8 x 8 lowest frequencies of a grey thumbnail (DCT,
-as in pHash: Zauner, 2010), but kept as real numbers, each weighted by its frequency because natural pictures fall off
+as in pHash: Zauner, 2010), but kept as real numbers, each weighted by its frequency because natural images fall off
 by it (Field, 1987), and compared by the cosine: as bits they lose a tenth of CIFAR-10's near-duplicates. Then the
 pixels decide: the edges of the thumbnails are correlated in 16 blocks, so that a frame or a horizon in common is not
 enough, at the best of 25 shifts. docs/decisions/009-data-checks.md has the figures.
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from kcv.common.cores import usable_cores
 
 SIMILAR: Final = 0.8
-"""From this likeness on (at most 1) two pictures are called nearly the same."""
+"""From this likeness on (at most 1) two images are called nearly the same."""
 
 _FREQUENCIES = 8
 _CANDIDATE = 0.65  # cosine of two hashes from which the pixels are compared
-_MOST = 20  # candidates a picture: where all pictures look alike (X-rays, digits), not all pairs are compared
-_ROWS = 512  # pictures that are compared with all others at a time
+_MOST = 20  # candidates an image: where all images look alike (X-rays, digits), not all pairs are compared
+_ROWS = 512  # images that are compared with all others at a time
 _PAIRS = 256  # pairs whose pixels are compared at a time
 _SHIFT = 2  # pixels of the thumbnail, each way
 _BLOCKS = 4  # a side
@@ -37,14 +37,14 @@ Pairs = NDArray[np.int64]
 def near_pairs(
     thumbnails: NDArray[np.uint8], similar: float = SIMILAR, advance: Callable[[int], object] = lambda _: None
 ) -> tuple[Pairs, Float]:
-    """Finds the pairs of nearly equal pictures.
+    """Finds the pairs of nearly equal images.
 
-    Mirrored copies count, too. Time grows with the square of the number of pictures, memory does not.
+    Mirrored copies count, too. Time grows with the square of the number of images, memory does not.
 
     Args:
         thumbnails: uint8 [n, side, side], grey.
         similar: the least likeness of a pair.
-        advance: told how many pictures have been compared with all later ones.
+        advance: told how many images have been compared with all later ones.
 
     Returns:
         int64 [pairs, 2], positions with the smaller one first, in order; float32 [pairs], the likeness.
@@ -66,13 +66,13 @@ def near_pairs(
 
 
 def perceptual_hashes(thumbnails: NDArray[np.uint8]) -> Float:
-    """Returns unit vectors whose dot product tells how alike the coarse structure of two pictures is.
+    """Returns unit vectors whose dot product tells how alike the coarse structure of two images is.
 
     Args:
         thumbnails: uint8 [n, side, side], grey.
 
     Returns:
-        float32 [n, 63]; zeros for a picture of one colour, which so is like no other.
+        float32 [n, 63]; zeros for an image of one colour, which so is like no other.
     """
     from scipy.fft import dctn
 
@@ -98,7 +98,7 @@ def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Float:
         second: uint8 [n, 32, 32], grey.
 
     Returns:
-        float32 [n], at most 1, which equal pictures have.
+        float32 [n], at most 1, which equal images have.
     """
     edges, others = _edges(first), _edges(second)
     inner = first.shape[1] - 2 * _SHIFT
@@ -118,9 +118,9 @@ def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Float:
 
 
 def _compare(hashes: Float, thumbnails: NDArray[np.uint8], start: int, similar: float) -> Iterator[tuple[Pairs, Float]]:
-    """Yields the nearly equal pairs whose first picture is one of `_ROWS` from `start` on, perhaps one pair twice."""
+    """Yields the nearly equal pairs whose first image is one of `_ROWS` from `start` on, perhaps one pair twice."""
     rows = hashes[start : start + _ROWS]
-    # A mirrored picture has the same frequencies; those that are odd from left to right change their sign.
+    # A mirrored image has the same frequencies; those that are odd from left to right change their sign.
     signs = np.tile(np.array([1, -1], np.float32), _FREQUENCIES**2 // 2)[1:]
     for mirrored in (False, True):
         candidates = _candidates(rows * signs if mirrored else rows, hashes[start:]) + start

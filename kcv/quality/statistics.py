@@ -1,4 +1,4 @@
-"""Whether training would take the pictures as they are: splits, classes, sizes, formats."""
+"""Whether training would take the images as they are: splits, classes, sizes, formats."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from kcv.quality.findings import Finding, Member
 from kcv.quality.scan import Read, Seen
 
 IMBALANCED: Final = 10
-"""From this many times the pictures of the smallest class on, the largest one is worth a warning."""
+"""From this many times the images of the smallest class on, the largest one is worth a warning."""
 
 ELONGATED: Final = 4
-"""From this many times as long as wide on (or the reverse), little is left of a picture that is made square."""
+"""From this many times as long as wide on (or the reverse), little is left of an image that is made square."""
 
 SMALL: Final = 4
-"""A picture whose shorter side is this many times shorter than the median one is odd."""
+"""An image whose shorter side is this many times shorter than the median one is odd."""
 
 
 def splits(source: Source) -> Iterator[Finding]:
@@ -45,13 +45,13 @@ def imbalance(source: Source) -> Iterator[Finding]:
         if counts[most] >= IMBALANCED * counts[least]:
             yield Finding(
                 "imbalance",
-                f"{split} has {counts[most]:,} pictures of {source.class_names[most]!r} and {counts[least]:,} of "
+                f"{split} has {counts[most]:,} images of {source.class_names[most]!r} and {counts[least]:,} of "
                 f"{source.class_names[least]!r}, {counts[most] / counts[least]:.0f} times fewer",
             )
 
 
 def formats(read: Read) -> Iterator[Finding]:
-    """Yields the pictures that cannot be read, and those whose file name promises another format."""
+    """Yields the images that cannot be read, and those whose file name promises another format."""
     for member, seen, file in zip(read.members, read.seen, read.files, strict=True):
         if isinstance(seen, str):
             yield Finding("unreadable", f"{member.name}: {seen}", (member,))
@@ -60,7 +60,7 @@ def formats(read: Read) -> Iterator[Finding]:
 
 
 def shapes(read: Read) -> Iterator[Finding]:
-    """Yields the pictures of one colour and those of an odd size or shape."""
+    """Yields the images of one colour and those of an odd size or shape."""
     seen = [(member, one) for member, one in zip(read.members, read.seen, strict=True) if isinstance(one, Seen)]
     if not seen:
         return
@@ -77,7 +77,7 @@ def _odd(one: Seen, median: float) -> str | None:
     if shorter < MIN_IMAGE_SIZE and shorter < median:
         return f"smaller than the {MIN_IMAGE_SIZE} px that networks start from"
     if shorter * SMALL < median:
-        return f"small among pictures of {median:.0f} px"
+        return f"small among images of {median:.0f} px"
     if longer >= ELONGATED * shorter:
         return f"{longer / shorter:.0f} times as {'long' if one.width > one.height else 'high'} as the other side"
     return None

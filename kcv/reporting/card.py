@@ -51,14 +51,14 @@ def card(material: Material) -> str:
         "",
         "## Intended use and limits",
         "",
-        "To be written by those who know the pictures: what the model is for, what it must not be used for, whom the "
-        "pictures show and whom they leave out. The figures above hold for pictures like those of the training data, "
+        "To be written by those who know the images: what the model is for, what it must not be used for, whom the "
+        "images show and whom they leave out. The figures above hold for images like those of the training data, "
         "and for no others.",
         "",
         "## Use",
         "",
         "```sh",
-        f"python -m kcv predict PICTURE --model={shlex.quote(plain(material.model.name))}",
+        f"python -m kcv predict IMAGE --model={shlex.quote(plain(material.model.name))}",
         "```",
         "",
     ]
@@ -68,13 +68,13 @@ def card(material: Material) -> str:
 def _results(metrics: dict[str, Any]) -> list[str]:
     low, high = metrics["accuracy_ci95"]
     lines = [
-        f"On {metrics['n']:,} {_plain(metrics['split'])} pictures: accuracy {metrics['accuracy']:.2%} "
+        f"On {metrics['n']:,} {_plain(metrics['split'])} images: accuracy {metrics['accuracy']:.2%} "
         f"(95% interval {low:.2%} to {high:.2%})"
         + (f", macro F1 {metrics['macro_f1']:.4f}" if metrics.get("macro_f1") is not None else "")
         + (f", expected calibration error {metrics['ece']:.2%}" if metrics.get("ece") is not None else "")
         + ".",
         "",
-        "| class | precision | recall | F1 | pictures |",
+        "| class | precision | recall | F1 | images |",
         "| --- | --- | --- | --- | --- |",
     ]
     for name, scores in islice(metrics["per_class"].items(), _MOST_CLASSES):

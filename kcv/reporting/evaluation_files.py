@@ -19,7 +19,7 @@ from kcv.reporting.misclassified import draw_mistakes, write_mistakes
 if TYPE_CHECKING:
     import keras
 
-    from kcv.data.dataset import Pictures
+    from kcv.data.dataset import Images
 
 MOST_IN_MATRIX = 1_000
 """Classes up to which the confusion matrix is written and drawn whole; its size grows with their square."""
@@ -35,7 +35,7 @@ def write_files(
     folder: Path,
     figures: dict[str, Any],
     model: keras.Model,
-    pictures: Pictures,
+    images: Images,
     probabilities: NDArray[np.float64],
     run: Path,
     *,
@@ -53,7 +53,7 @@ def write_files(
         folder: where to; made where it is missing.
         figures: as from `kcv.metrics.summarize`.
         model: the measured model; its heat maps are drawn beside the mistakes.
-        pictures: the split.
+        images: the split.
         probabilities: [n, classes].
         run: the folder of the run, for its `history.csv`, if it has one.
         file: see `kcv.reporting.misclassified.draw_mistakes`.
@@ -63,7 +63,7 @@ def write_files(
         ArtifactError: the model of a file cannot be explained.
         OutputError: the folder cannot be written to.
     """
-    class_names, labels = list(figures["per_class"]), pictures.labels
+    class_names, labels = list(figures["per_class"]), images.labels
     write_json(folder / "metrics.json", figures)
     per_class = figures["per_class"].items()
     columns = list(next(iter(figures["per_class"].values())))
@@ -75,7 +75,7 @@ def write_files(
     cells = confusion(labels, probabilities.argmax(axis=1), len(class_names))
     matrix = cells.matrix() if len(class_names) <= MOST_IN_MATRIX else None
     _write_confusion(folder, cells, matrix, class_names)
-    mistakes = write_mistakes(folder, pictures, probabilities, class_names)
+    mistakes = write_mistakes(folder, images, probabilities, class_names)
     epochs = known_history(run)
     for name in PLOTS:
         for suffix in (".png", ".svg"):
@@ -87,7 +87,7 @@ def write_files(
         plots.roc_curves(labels, probabilities, class_names, folder / "roc.png")
         plots.reliability_diagram(figures["reliability"], figures["ece"], folder / "reliability.png")
         if mistakes:
-            draw_mistakes(folder / "mistakes.png", mistakes, model, pictures, class_names, file=file)
+            draw_mistakes(folder / "mistakes.png", mistakes, model, images, class_names, file=file)
         if epochs:
             plots.learning_curves(epochs, folder / "learning_curves.png")
 

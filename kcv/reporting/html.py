@@ -55,8 +55,8 @@ def _cell(value: Any, bar: bool) -> str:
     return f"<td>{shown}</td>"
 
 
-def picture(plot: Plot | None, alt: str, caption: str = "") -> str:
-    """Returns a picture with its bytes in the page; nothing for None.
+def image(plot: Plot | None, alt: str, caption: str = "") -> str:
+    """Returns an image with its bytes in the page; nothing for None.
 
     As an image, not as inline SVG: what is in an image cannot run scripts or load anything.
     """

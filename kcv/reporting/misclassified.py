@@ -1,4 +1,4 @@
-"""What a model gets wrong and is most sure of: as rows, and as a grid of pictures with heat maps."""
+"""What a model gets wrong and is most sure of: as rows, and as a grid of images with heat maps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kcv.saliency.explainer import Explainer
 if TYPE_CHECKING:
     import keras
 
-    from kcv.data.dataset import Pictures
+    from kcv.data.dataset import Images
 
 MOST_LISTED = 100
 MOST_DRAWN = 12
@@ -39,20 +39,20 @@ def most_confident(
         labels: class positions, integer [n].
         probabilities: [n, classes].
         class_names: the classes, in order.
-        names: what a person calls each picture, [n].
+        names: what a person calls each image, [n].
         most: how many at most.
 
     Returns:
-        `index`, the picture's place in the split; `picture`, its name; `true` and `predicted`, class names;
+        `index`, the image's place in the split; `image`, its name; `true` and `predicted`, class names;
         `confidence`, the probability of the predicted class, and `probability_of_true`; and `suspected_label_error`,
-        whether the label itself is in doubt: the model is as sure of another class as it is, on average, of pictures
+        whether the label itself is in doubt: the model is as sure of another class as it is, on average, of images
         that are labelled as that class (confident learning: Northcutt et al., JAIR 70, 2021).
     """
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     order = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
-    # Of a class without pictures no such mean is known; then no label is doubted for it.
+    # Of a class without images no such mean is known; then no label is doubted for it.
     usual = {
         c: probabilities[labels == c, c].mean() if (labels == c).any() else np.inf for c in np.unique(predicted[order])
     }
@@ -71,13 +71,13 @@ def most_confident(
 
 
 def write_mistakes(
-    folder: Path, pictures: Pictures, probabilities: NDArray[np.float64], class_names: Sequence[str]
+    folder: Path, images: Images, probabilities: NDArray[np.float64], class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Writes `mistakes.json`: how many pictures are taken for another class, and which.
+    """Writes `mistakes.json`: how many images are taken for another class, and which.
 
     Args:
         folder: where to; made where it is missing.
-        pictures: the split.
+        images: the split.
         probabilities: float64 [n, classes], of the split.
         class_names: the classes, in order.
 
@@ -87,9 +87,9 @@ def write_mistakes(
     Raises:
         OutputError: the folder cannot be written to.
     """
-    rows = most_confident(pictures.labels, probabilities, class_names, pictures.names)
-    wrong = int((probabilities.argmax(axis=1) != pictures.labels).sum())
-    write_json(folder / "mistakes.json", {"pictures": len(pictures), "wrong": wrong, "mistakes": rows})
+    rows = most_confident(images.labels, probabilities, class_names, images.names)
+    wrong = int((probabilities.argmax(axis=1) != images.labels).sum())
+    write_json(folder / "mistakes.json", {"pictures": len(images), "wrong": wrong, "mistakes": rows})
     return rows
 
 
@@ -97,7 +97,7 @@ def draw_mistakes(
     path: Path,
     rows: Sequence[dict[str, Any]],
     model: keras.Model,
-    pictures: Pictures,
+    images: Images,
     class_names: Sequence[str],
     *,
     file: Path | None = None,
@@ -108,7 +108,7 @@ def draw_mistakes(
         path: the PNG file, replaced where it exists.
         rows: at least one, as from `most_confident`; the first 12 are shown.
         model: gives the heat maps of the predicted classes; without a layer that has height and width there are none.
-        pictures: the split.
+        images: the split.
         class_names: the classes, in order.
         file: of the model, where anybody may have made it: what goes wrong with its heat maps is told as its fault.
 
@@ -117,7 +117,7 @@ def draw_mistakes(
         OutputError: a file cannot be written.
     """
     shown = rows[:MOST_DRAWN]
-    pixels = np.stack([pictures.read(row["index"]) for row in shown])
+    pixels = np.stack([images.read(row["index"]) for row in shown])
     place = {name: i for i, name in enumerate(class_names)}
     positions = [place[row["predicted"]] for row in shown]
     try:

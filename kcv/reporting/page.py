@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kcv import __version__
-from kcv.reporting.html import picture, section, table, terms, text
+from kcv.reporting.html import image, section, table, terms, text
 from kcv.reporting.material import Material
 from kcv.reporting.style import CSS
 
@@ -89,7 +89,7 @@ def _training(material: Material) -> dict[str, Any]:
 
 
 def _curves(material: Material) -> str:
-    return section("Learning curves", picture(material.plots.get("learning_curves"), "loss and accuracy by epoch"))
+    return section("Learning curves", image(material.plots.get("learning_curves"), "loss and accuracy by epoch"))
 
 
 def _results(material: Material) -> str:
@@ -98,7 +98,7 @@ def _results(material: Material) -> str:
         return ""
     low, high = metrics["accuracy_ci95"]
     values: dict[str, Any] = {
-        f"{metrics['split']} pictures": f"{metrics['n']:,}",
+        f"{metrics['split']} images": f"{metrics['n']:,}",
         "accuracy": f"{_percent(metrics['accuracy'])} (95% interval {_percent(low)} to {_percent(high)})",
     }
     for k, value in metrics.get("top_k_accuracy", {}).items():
@@ -109,12 +109,12 @@ def _results(material: Material) -> str:
     if answers := metrics.get("abstention"):
         values["answers"] = _answers(answers)
     plots = [
-        picture(material.plots.get("confusion_matrix_normalized"), "confusion matrix, in percent of the true class"),
-        picture(material.plots.get("roc"), "ROC curves, one class against the rest"),
+        image(material.plots.get("confusion_matrix_normalized"), "confusion matrix, in percent of the true class"),
+        image(material.plots.get("roc"), "ROC curves, one class against the rest"),
     ]
     pairs = [(row["true"], row["predicted"], f"{row['count']:,}", _percent(row["share"]))
              for row in metrics.get("confused_pairs", [])]  # fmt: skip
-    confused = table(("true class", "taken for", "pictures", "of the class"), pairs, words=True)
+    confused = table(("true class", "taken for", "images", "of the class"), pairs, words=True)
     return section(
         "Results",
         terms(values),
@@ -135,16 +135,14 @@ def _classes(material: Material) -> str:
     if len(rows) > _MOST_CLASSES:
         rows = sorted(rows, key=lambda row: (row[3] is None, row[3] or 0.0))[:_MOST_CLASSES]
         note = f'<p class="note">The {_MOST_CLASSES} classes of the lowest F1, of {len(per_class):,}.</p>'
-    header = ("class", *(names.get(key, key) for key in keys), "pictures")
+    header = ("class", *(names.get(key, key) for key in keys), "images")
     return section("Per class", table(header, rows, bars=range(1, len(keys) + 1)), note)
 
 
 def _calibration(material: Material) -> str:
     fitted = material.info.calibration
     words = f'<p class="note">Fitted on validation: {text(fitted.describe())}.</p>' if fitted else ""
-    plot = picture(
-        material.plots.get("reliability"), "accuracy against confidence, and how often each confidence occurs"
-    )
+    plot = image(material.plots.get("reliability"), "accuracy against confidence, and how often each confidence occurs")
     return section("Calibration", f'<div class="plots">{plot}</div>' if plot else "", words if plot else "")
 
 
@@ -153,13 +151,13 @@ def _mistakes(material: Material) -> str:
         (row.picture, row.true, row.predicted, _percent(row.confidence), "yes" if row.suspected_label_error else "")
         for row in material.mistakes[:20]
     ]  # fmt: skip
-    shown = table(("picture", "true class", "predicted", "confidence", "label in doubt"), rows, words=True)
+    shown = table(("image", "true class", "predicted", "confidence", "label in doubt"), rows, words=True)
     return section(
         "Most confident mistakes",
-        picture(
+        image(
             material.plots.get("mistakes"),
             "the most confident mistakes, with heat maps",
-            "Each picture, and beside it where the model saw the class it named (Grad-CAM).",
+            "Each image, and beside it where the model saw the class it named (Grad-CAM).",
         ),
         f"<details><summary>The first {len(rows)} as a table</summary>{shown}</details>" if rows else "",
     )
@@ -181,7 +179,7 @@ def _explanations(material: Material) -> str:
         "share that is flat",
     )
     note = (
-        f"Measured on {found.pictures} pictures: the probability of the class while the pixels that a map points"
+        f"Measured on {found.pictures} images: the probability of the class while the pixels that a map points"
         " at are taken away first, or put in first; and how alike maps of random weights are (near 0 is good)."
     )
     shown = table(header, rows)
@@ -219,7 +217,7 @@ def _reproduce(material: Material) -> str:
 
 
 def _answers(answers: Mapping[str, Any]) -> str:
-    told = f"{_percent(answers['coverage'])} of the pictures, at confidence {answers['threshold']:.4f} and above"
+    told = f"{_percent(answers['coverage'])} of the images, at confidence {answers['threshold']:.4f} and above"
     right = answers["precision"]
     return told if right is None else f"{told}; {_percent(right)} of them right"
 

@@ -53,7 +53,7 @@ class Environment(_Record):
 
 
 class Mistake(_Record):
-    """A picture that was taken for another class; see `kcv.reporting.misclassified.most_confident`."""
+    """An image that was taken for another class; see `kcv.reporting.misclassified.most_confident`."""
 
     picture: Text
     true: Text

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kcv import images as pictures
 from kcv.common.untrusted import refusing
 from kcv.errors import ArtifactError, UsageError, nearest
+from kcv.images import stack
 from kcv.inference import opening
 from kcv.inference.keras_model import LoadedModel
 from kcv.inference.outputs import model_device
 from kcv.native.check import check
-from kcv.native.footprint import bytes_of_program, pictures_at_once
+from kcv.native.footprint import bytes_of_program, images_at_once
 from kcv.native.layers.lowered import Unsupported
 from kcv.native.lowering import lower
 from kcv.native.model import native_target
@@ -38,7 +38,7 @@ class Explained:
 
     Attributes:
         maps: by method, float32 [n, height, width] in 0-1, of the size of the model's input; zero everywhere where no
-            part of a picture speaks more for the class than another.
+            part of an image speaks more for the class than another.
         classes: which class is explained, int64 [n].
         logits: float32 [n, classes].
     """
@@ -80,7 +80,7 @@ class Explainer:
             self._program = self._program.through_keras()
         blank = torch.zeros(1, *self._size, 3, device=self._device)
         self.target: FeatureMap = choose(feature_maps(self._program, blank), layer)
-        self._at_once = pictures_at_once(bytes_of_program(self._program, kept_from=self.target.after))
+        self._at_once = images_at_once(bytes_of_program(self._program, kept_from=self.target.after))
 
     def explain(
         self,
@@ -93,7 +93,7 @@ class Explainer:
 
         Args:
             images: RGB 0-255 [n, height, width, 3].
-            classes: which class to explain, integer [n]; by default each picture's most probable one.
+            classes: which class to explain, integer [n]; by default each image's most probable one.
             methods: of `METHODS`.
         """
         # A caller may have turned gradients off; tensors made in inference mode could not be differentiated.
@@ -126,7 +126,7 @@ class Explainer:
             program.advance(values, target.after, len(program.steps), training=False)
             logits = program.results(values).float()
             chosen = logits.argmax(1) if classes is None else classes
-            # Pictures do not meet in inference mode, so the gradient of the sum holds that of each.
+            # Images do not meet in inference mode, so the gradient of the sum holds that of each.
             (gradients,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), leaf)
         with torch.no_grad():
             a, g = (x.detach().float().movedim(target.channels, 1) for x in (leaf, gradients))
@@ -143,24 +143,24 @@ def gradcam(
     layer: str | None = None,
     batch_size: int | None = None,
 ) -> NDArray[np.float32]:
-    """Says where on pictures a model found what speaks for a class.
+    """Says where on images a model found what speaks for a class.
 
     Args:
         model: a `.keras` file or a loaded model.
-        images: uint8 [n, height, width, 3] RGB, or paths, or single pictures [height, width, 3].
-        class_name: the class to explain, by default each picture's most probable one.
+        images: uint8 [n, height, width, 3] RGB, or paths, or single images [height, width, 3].
+        class_name: the class to explain, by default each image's most probable one.
         method: `gradcam`, `gradcam++`, `hirescam` or `layercam`.
         layer: the layer to look at, by default the last one with height and width.
-        batch_size: pictures a batch; by default chosen by their size.
+        batch_size: images a batch; by default chosen by their size.
 
     Returns:
         Heat maps, float32 [n, image_size, image_size] in 0-1: each stretched from 0 to 1, or zero everywhere where no
-        part of a picture speaks more for the class than another.
+        part of an image speaks more for the class than another.
 
     Raises:
         ArtifactError: the model cannot be opened or run.
         UsageError: there is no such class, method or layer.
-        ImageError: naming the first picture that cannot be read.
+        ImageError: naming the first image that cannot be read.
     """
     check_method(method)
     loaded = model if isinstance(model, LoadedModel) else opening.load(model)
@@ -171,7 +171,7 @@ def gradcam(
     if len(given):
         explainer = explainer_of(loaded, layer)
         for start in range(0, len(given), step):
-            batch = pictures.stack(given[start : start + step], size, loaded.resize)
+            batch = stack(given[start : start + step], size, loaded.resize)
             classes = None if position is None else [position] * len(batch)
             with refusing(loaded.path, ArtifactError, "cannot be explained"):
                 done = explainer.explain(batch, classes=classes, methods=[method])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kcv.inference.outputs import Forward, native_forward
-from kcv.native.footprint import pictures_at_once
+from kcv.native.footprint import images_at_once
 from kcv.native.precision import in_float32
 from kcv.saliency.explainer import Explainer
 from kcv.saliency.methods import METHODS, heatmaps
@@ -24,11 +24,11 @@ RANDOM = "random"
 """Maps of noise as coarse as the model's: what a method has to beat."""
 
 _BLUR = 0.2
-"""Width of the blur that insertion starts from, as a part of the picture's side. Petsiuk et al. have 0.05, which hides
-little of an object that fills the picture: with it EfficientNet-Lite0 went from 0.85 for its class only to 0.67 on
+"""Width of the blur that insertion starts from, as a part of the image's side. Petsiuk et al. have 0.05, which hides
+little of an object that fills the image: with it EfficientNet-Lite0 went from 0.85 for its class only to 0.67 on
 CIFAR-10, with this to 0.17."""
 
-_BYTES_PER_PIXEL = 100  # of a picture in float32, changed and blurred, and of the order of its pixels
+_BYTES_PER_PIXEL = 100  # of an image in float32, changed and blurred, and of the order of its pixels
 
 
 def faithfulness(
@@ -45,24 +45,24 @@ def faithfulness(
 ) -> dict[str, dict[str, float]]:
     """Measures deletion and insertion (Petsiuk, Das, Saenko 2018, "RISE", arXiv:1806.07421, section 4.2).
 
-    Deletion paints over the hottest pixels first, with the picture's mean colour; insertion brings them back first,
-    into a blurred picture. The model's probability of the explained class is followed from no pixel changed to all of
+    Deletion paints over the hottest pixels first, with the image's mean colour; insertion brings them back first,
+    into a blurred image. The model's probability of the explained class is followed from no pixel changed to all of
     them. The area under that curve, 0-1, is small for deletion, and large for insertion, where the map points at what
     the model needs. Both depend on the model as much as on the map: compare methods on one model, and with `random`.
 
     Args:
         model: functional, RGB 0-255 [batch, size, size, 3] to logits.
         pixels: uint8 [n, size, size, 3], at the model's size; at least one.
-        labels: the classes to explain, integer [n]; by default each picture's most probable one.
+        labels: the classes to explain, integer [n]; by default each image's most probable one.
         methods: of `kcv.saliency.methods.METHODS`.
         layer: the layer to look at, by default the last with height and width.
-        steps: points of a curve after its first; each is a forward pass of all pictures.
-        batch_size: the most pictures computed at once; fewer where they are large.
+        steps: points of a curve after its first; each is a forward pass of all images.
+        batch_size: the most images computed at once; fewer where they are large.
         seed: of the order of equally hot pixels, and of the random maps.
-        advance: called with the number of pictures done after each batch.
+        advance: called with the number of images done after each batch.
 
     Returns:
-        By method, and for `random`: `deletion_auc` and `insertion_auc`, means over the pictures; `deletion_sem` and
+        By method, and for `random`: `deletion_auc` and `insertion_auc`, means over the images; `deletion_sem` and
         `insertion_sem`, their standard errors; `flat`, the part of maps that are zero everywhere. Plain floats.
 
     Raises:
@@ -70,24 +70,24 @@ def faithfulness(
     """
     explainer, forward = Explainer(model, layer=layer), native_forward(in_float32(model))
     names = [*methods, RANDOM]
-    batch_size = min(batch_size, pictures_at_once(_BYTES_PER_PIXEL * pixels.shape[1] * pixels.shape[2]))
+    batch_size = min(batch_size, images_at_once(_BYTES_PER_PIXEL * pixels.shape[1] * pixels.shape[2]))
     areas: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     for start in range(0, len(pixels), batch_size):
         batch = pixels[start : start + batch_size]
         given = None if labels is None else torch.from_numpy(labels[start : start + batch_size].astype(np.int64))
         explained = explainer.explain(batch, classes=given, methods=methods)
-        pictures = torch.from_numpy(batch).to(explained.logits.device).float()
+        images = torch.from_numpy(batch).to(explained.logits.device).float()
         size, cells = (batch.shape[1], batch.shape[2]), (explainer.target.height, explainer.target.width)
         noise, shuffle = (
-            torch.from_numpy(drawn).to(pictures.device) for drawn in _drawn(seed, start, len(batch), cells, size)
+            torch.from_numpy(drawn).to(images.device) for drawn in _drawn(seed, start, len(batch), cells, size)
         )
         maps = {**explained.maps, RANDOM: heatmaps(noise, size)}
         with torch.inference_mode():
             for name in names:
                 order = _order(maps[name], shuffle)
-                mean = pictures.mean((1, 2), keepdim=True).expand_as(pictures)
-                deletion = _area(forward, explained.classes, order, pictures, mean, steps)
-                insertion = _area(forward, explained.classes, order, blurred(pictures), pictures, steps)
+                mean = images.mean((1, 2), keepdim=True).expand_as(images)
+                deletion = _area(forward, explained.classes, order, images, mean, steps)
+                insertion = _area(forward, explained.classes, order, blurred(images), images, steps)
                 flat = (maps[name].amax((1, 2)) == 0).double()
                 areas[name].append(torch.stack([deletion, insertion, flat], dim=1).cpu().numpy())
         if advance is not None:
@@ -95,10 +95,10 @@ def faithfulness(
     return {name: _summary(np.concatenate(parts)) for name, parts in areas.items()}
 
 
-def blurred(pictures: Tensor) -> Tensor:
-    """Blurs pictures by two box filters, edges repeated: float [n, h, w, 3], to the same shape."""
-    width = 2 * max(1, round(pictures.shape[1] * _BLUR / 2)) + 1
-    x = pictures.movedim(3, 1)
+def blurred(images: Tensor) -> Tensor:
+    """Blurs images by two box filters, edges repeated: float [n, h, w, 3], to the same shape."""
+    width = 2 * max(1, round(images.shape[1] * _BLUR / 2)) + 1
+    x = images.movedim(3, 1)
     for _ in range(2):  # a box twice is a triangle, which is near to a Gaussian
         x = F.avg_pool2d(F.pad(x, (width // 2,) * 4, mode="replicate"), width, stride=1)
     return x.movedim(1, 3)
@@ -107,7 +107,7 @@ def blurred(pictures: Tensor) -> Tensor:
 def _drawn(
     seed: int, first: int, count: int, cells: tuple[int, int], size: tuple[int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Draws for each picture by its number, so that batches do not matter: noise [n, *cells], a shuffle [n, pixels]."""
+    """Draws for each image by its number, so that batches do not matter: noise [n, *cells], a shuffle [n, pixels]."""
     generators = [np.random.default_rng([seed, number]) for number in range(first, first + count)]
     noise = np.stack([generator.random(cells, np.float32) for generator in generators])
     return noise, np.stack([generator.permutation(size[0] * size[1]) for generator in generators])

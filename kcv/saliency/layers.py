@@ -58,17 +58,17 @@ class FeatureMap:
     learned: bool
 
 
-def feature_maps(program: Program, picture: torch.Tensor) -> list[FeatureMap]:
+def feature_maps(program: Program, image: torch.Tensor) -> list[FeatureMap]:
     """Lists the outputs of layers that have height and width (more than one cell), in the order of computation.
 
     Sizes come from running the program once: graphs inside a model may have been made for open sizes.
 
     Args:
         program: of a model of one input, [batch, height, width, 3].
-        picture: one batch to run, of one picture: [1, height, width, 3].
+        image: one batch to run, of one image: [1, height, width, 3].
     """
     channels = dict.fromkeys(program.inputs, 3)
-    values = program.start((picture,))
+    values = program.start((image,))
     found: list[FeatureMap] = []
     convolved = False
     for number, step in enumerate(program.steps):

@@ -30,22 +30,22 @@ def randomisation(
     """Compares the maps of a model with those of the same network with random weights.
 
     The model parameter randomisation test (Adebayo et al. 2018, "Sanity Checks for Saliency Maps", arXiv:1810.03292,
-    section 3), all layers at once. A method whose maps hardly change, a rank correlation near 1, draws the picture, not
+    section 3), all layers at once. A method whose maps hardly change, a rank correlation near 1, draws the image, not
     the model.
 
     Args:
         model: functional, RGB 0-255 [batch, size, size, 3] to logits.
         pixels: uint8 [n, size, size, 3], at the model's size; at least one.
-        labels: the classes to explain, integer [n]; by default each picture's most probable one, of the trained
+        labels: the classes to explain, integer [n]; by default each image's most probable one, of the trained
             model for both.
         methods: of `kcv.saliency.methods.METHODS`.
         layer: the layer to look at, by default the last with height and width.
-        batch_size: pictures computed at once.
+        batch_size: images computed at once.
         seed: of the random weights.
 
     Returns:
-        By method `rank_correlation`, Spearman's, the mean over the pictures whose maps both vary (None where there is
-        none), and `compared`, the part of the pictures that these are. Plain values.
+        By method `rank_correlation`, Spearman's, the mean over the images whose maps both vary (None where there is
+        none), and `compared`, the part of the images that these are. Plain values.
 
     Raises:
         UsageError: the model cannot be explained, or has no such layer.

@@ -1,4 +1,4 @@
-"""How far the heat maps of a model can be trusted, measured on pictures of a split."""
+"""How far the heat maps of a model can be trusted, measured on images of a split."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kcv.saliency.randomisation import randomisation
 if TYPE_CHECKING:
     import keras
 
-    from kcv.data.dataset import Pictures
+    from kcv.data.dataset import Images
 
 MOST_EXPLAINED = 64
 """Each is computed some twenty times for each method."""
@@ -27,19 +27,19 @@ _STEPS = 10
 
 
 def measure_explanations(
-    model: keras.Model, pictures: Pictures, folder: Path, file: Path, *, progress: bool = False
+    model: keras.Model, images: Images, folder: Path, file: Path, *, progress: bool = False
 ) -> dict[str, Any]:
     """Measures deletion, insertion and the sanity check of all methods, and writes `explanations.json`.
 
     Args:
         model: functional, RGB 0-255 [batch, size, size, 3] to logits.
-        pictures: the split; up to `MOST_EXPLAINED` of them are taken, evenly spread.
+        images: the split; up to `MOST_EXPLAINED` of them are taken, evenly spread.
         folder: where to.
         file: of the model, for messages.
         progress: whether to show a progress bar on a terminal.
 
     Returns:
-        `pictures`, how many; `methods`, by name: as from `kcv.saliency.faithfulness` and `.randomisation`. The method
+        `images`, how many; `methods`, by name: as from `kcv.saliency.faithfulness` and `.randomisation`. The method
         `random` is noise as coarse as the model's maps, for comparison.
 
     Raises:
@@ -47,8 +47,8 @@ def measure_explanations(
         UsageError: the model has no layer to explain.
         OutputError: the folder cannot be written to.
     """
-    chosen = loading.evenly(len(pictures), MOST_EXPLAINED)
-    pixels = np.stack([pictures.read(int(index)) for index in chosen])
+    chosen = loading.evenly(len(images), MOST_EXPLAINED)
+    pixels = np.stack([images.read(int(index)) for index in chosen])
     # Heat maps differentiate the model, which nobody has tried before.
     with refusing(file, ArtifactError, "cannot be explained"):
         with Progress(len(pixels) if progress else None, "explain") as bar:

@@ -33,7 +33,7 @@ class DataCheck:
     Attributes:
         data: the source, as it was named.
         class_names: its classes.
-        counts: pictures under each split.
+        counts: images under each split.
         findings: the worst kinds first, in the order of `KINDS`.
         understood: what the folders of the source were taken for, where it has some.
     """
@@ -61,18 +61,18 @@ class DataCheck:
         return {kind: found[kind] for kind in KINDS if kind in found}
 
     def leaked(self, *, near: bool = True) -> dict[str, int]:
-        """Returns, for val and test, how many of their pictures have a copy in train.
+        """Returns, for val and test, how many of their images have a copy in train.
 
         Args:
-            near: whether nearly equal pictures count, too.
+            near: whether nearly equal images count, too.
         """
         kinds = ("leak", "near_leak") if near else ("leak",)
         names: dict[str, set[str]] = {"val": set(), "test": set()}
         for finding in self.findings:
-            if finding.kind in kinds and any(picture.split == "train" for picture in finding.pictures):
-                for picture in finding.pictures:
-                    if picture.split in names:
-                        names[picture.split].add(picture.name)
+            if finding.kind in kinds and any(image.split == "train" for image in finding.images):
+                for image in finding.images:
+                    if image.split in names:
+                        names[image.split].add(image.name)
         return {split: len(found) for split, found in names.items() if found}
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class DataCheck:
         }
 
     def write(self, path: Path) -> None:
-        """Writes all findings: as JSON, or as CSV with a row for each picture of each.
+        """Writes all findings: as JSON, or as CSV with a row for each image of each.
 
         Raises:
             OutputError: it cannot be written.
@@ -101,11 +101,11 @@ class DataCheck:
         nobody = Member("", "", "")
         rows = [
             (
-                number, finding.kind, finding.severity, picture.name, picture.split, picture.class_name,
+                number, finding.kind, finding.severity, image.name, image.split, image.class_name,
                 finding.similarity, finding.message,
             )
             for number, finding in enumerate(self.findings, 1)
-            for picture in finding.pictures or (nobody,)
+            for image in finding.images or (nobody,)
         ]  # fmt: skip
         write_csv(path, COLUMNS, rows)
 
@@ -117,13 +117,13 @@ def check(
     similarity: float | None = None,
     progress: bool = False,
 ) -> DataCheck:
-    """Looks at every picture of a data source as `train` would read it.
+    """Looks at every image of a data source as `train` would read it.
 
     Args:
         source: `cifar10`, `digits` or a path.
         output: a file for all findings, `.json` or `.csv`; None for none.
-        similarity: from which likeness (0-1) two pictures are nearly the same; 1 looks for exact copies only. By
-            default 0.8, or 0.95 where that would be most of the pictures.
+        similarity: from which likeness (0-1) two images are nearly the same; 1 looks for exact copies only. By
+            default 0.8, or 0.95 where that would be most of the images.
         progress: whether to show progress bars on a terminal.
 
     Raises:
@@ -135,18 +135,18 @@ def check(
     if path is not None and path.suffix not in OUTPUTS:
         raise UsageError(f"{output}: the report must end in {' or '.join(OUTPUTS)}.")
     opened = loading.open_source(str(source))
-    pictures = read(opened, progress=progress)
+    images = read(opened, progress=progress)
     order = list(KINDS)
     findings = sorted(
         chain(
-            statistics.formats(pictures),
+            statistics.formats(images),
             statistics.splits(opened),
-            copies(pictures, similarity, progress=progress),
+            copies(images, similarity, progress=progress),
             statistics.layout(opened),
             statistics.names(opened),
             statistics.ignored(opened),
-            ranges(pictures),
-            statistics.shapes(pictures),
+            ranges(images),
+            statistics.shapes(images),
             statistics.imbalance(opened),
         ),
         key=lambda finding: order.index(finding.kind),

@@ -1,4 +1,4 @@
-"""Comparing runs on the same pictures: figures side by side, curves, and whether the models really differ."""
+"""Comparing runs on the same images: figures side by side, curves, and whether the models really differ."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kcv.common.progress import Progress
 from kcv.common.redaction import data_without_credentials
 from kcv.common.timing import take_turns
 from kcv.data import loading
-from kcv.data.dataset import Pictures
+from kcv.data.dataset import Images
 from kcv.errors import ArtifactError, DataError, UsageError
 from kcv.inference import opening, outputs, splits
 from kcv.inference.classifier import is_onnx
@@ -42,15 +42,15 @@ class Comparison:
     """How runs compare.
 
     Attributes:
-        pictures: what they were measured on, in words.
-        rows: a row a run, see `COLUMNS`: accuracies 0-1, latency of one picture in milliseconds (median, in turns, on
+        images: what they were measured on, in words.
+        rows: a row a run, see `COLUMNS`: accuracies 0-1, latency of one image in milliseconds (median, in turns, on
             this machine), minutes of training (None where the run has no history).
         pairs: each run with each other one.
         warnings: why the comparison may not be fair.
         directory: where the files lie; None where none were asked for.
     """
 
-    pictures: str
+    images: str
     rows: list[dict[str, Any]]
     pairs: list[Pair]
     warnings: list[str] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Returns all of it as plain values."""
         return {
-            "pictures": self.pictures,
+            "pictures": self.images,
             "runs": self.rows,
             "pairs": [pair.to_dict() for pair in self.pairs],
             "warnings": self.warnings,
@@ -76,21 +76,21 @@ def compare(
     device: str = "auto",
     progress: bool = False,
 ) -> Comparison:
-    """Measures several models on the same pictures.
+    """Measures several models on the same images.
 
     Args:
         runs: two or more run folders or model files.
         source: `cifar10`, `digits` or a path; by default what the first model was trained on.
         split: `train`, `val` or `test`, as the first model's training made it. Classes are matched by name.
         output: a folder for `comparison.json`, `comparison.csv` and the curves; None for no files.
-        batch_size: pictures a batch; by default chosen by their size.
+        batch_size: images a batch; by default chosen by their size.
         device: where to run.
         progress: whether to show progress bars on a terminal.
 
     Raises:
         UsageError: fewer than two runs.
         ArtifactError: a model cannot be opened.
-        DataError: the pictures cannot be read, or the models know other classes.
+        DataError: the images cannot be read, or the models know other classes.
         OutputError: the folder cannot be written to.
     """
     if len(runs) < 2:
@@ -105,17 +105,17 @@ def compare(
     _same_classes(models)
     right, rows, members = {}, [], None
     for name, model in models.items():
-        pictures = _pictures(first, model, split, source)
-        if members is not None and list(pictures.names) != members:
-            raise DataError(f"{name}: would be measured on other pictures than {names[0]}.")
-        members = list(pictures.names)
-        with Progress(len(pictures) if progress else None, f"compare {name}") as bar:
-            logits = model.logits(pictures, batch_size=batch_size, advance=bar.advance)
-        right[name] = logits.argmax(axis=1) == pictures.labels
-        rows.append(_row(name, model, pictures, logits))
+        images = _images(first, model, split, source)
+        if members is not None and list(images.names) != members:
+            raise DataError(f"{name}: would be measured on other images than {names[0]}.")
+        members = list(images.names)
+        with Progress(len(images) if progress else None, f"compare {name}") as bar:
+            logits = model.logits(images, batch_size=batch_size, advance=bar.advance)
+        right[name] = logits.argmax(axis=1) == images.labels
+        rows.append(_row(name, model, images, logits))
     for row, latency in zip(rows, _latencies(models), strict=True):
         row["latency_ms"] = latency
-    words = f"{len(right[names[0]]):,} {split} pictures of {data_without_credentials(source or first.info.data_name)}"
+    words = f"{len(right[names[0]]):,} {split} images of {data_without_credentials(source or first.info.data_name)}"
     found = Comparison(words, rows, pairs(right), _warnings(models), Path(output) if output is not None else None)
     if found.directory is not None:
         _write(found, files)
@@ -143,8 +143,8 @@ def _same_classes(models: dict[str, LoadedModel]) -> None:
             raise DataError(f"{name} and {first} do not know the same classes; only one of them knows: {some}.")
 
 
-def _pictures(first: LoadedModel, model: LoadedModel, split: str, source: str | None) -> Pictures:
-    """Returns the pictures of the first model's split, as the other model wants them."""
+def _images(first: LoadedModel, model: LoadedModel, split: str, source: str | None) -> Images:
+    """Returns the images of the first model's split, as the other model wants them."""
     config = splits.data_config(first, source)
     return loading.load_split(
         config.model_copy(update={"image_size": model.image_size, "resize": model.resize}),
@@ -156,9 +156,9 @@ def _pictures(first: LoadedModel, model: LoadedModel, split: str, source: str | 
     )
 
 
-def _row(name: str, model: LoadedModel, pictures: Pictures, logits: NDArray[np.float32]) -> dict[str, Any]:
+def _row(name: str, model: LoadedModel, images: Images, logits: NDArray[np.float32]) -> dict[str, Any]:
     probabilities = model.calibration.probabilities(logits)
-    figures = metrics.summarize(pictures.labels, probabilities, model.class_names, "test")
+    figures = metrics.summarize(images.labels, probabilities, model.class_names, "test")
     low, high = figures["accuracy_ci95"]
     seconds = [row["seconds"] for row in known_history(model.path.parent) if "seconds" in row]
     return {
@@ -176,22 +176,22 @@ def _row(name: str, model: LoadedModel, pictures: Pictures, logits: NDArray[np.f
 
 
 def _latencies(models: dict[str, LoadedModel]) -> list[float]:
-    """Returns milliseconds of one picture by model, medians of turns."""
+    """Returns milliseconds of one image by model, medians of turns."""
     import torch
 
     works = {}
     for name, model in models.items():
         where = outputs.model_device(model.keras_model)
-        picture = torch.zeros((1, model.image_size, model.image_size, 3), dtype=torch.uint8, device=where)
-        works[name] = partial(_answer, model.forward, picture)
+        image = torch.zeros((1, model.image_size, model.image_size, 3), dtype=torch.uint8, device=where)
+        works[name] = partial(_answer, model.forward, image)
     return [1e3 * statistics.median(seconds) for seconds in take_turns(works, _TURNS).values()]
 
 
-def _answer(forward: outputs.Forward, picture: Any) -> object:
+def _answer(forward: outputs.Forward, image: Any) -> object:
     import torch
 
     with torch.inference_mode():
-        return forward(picture).cpu()
+        return forward(image).cpu()
 
 
 def _warnings(models: dict[str, LoadedModel]) -> list[str]:
@@ -204,7 +204,7 @@ def _warnings(models: dict[str, LoadedModel]) -> list[str]:
         if not why and keys:
             why = f"with another {' and '.join(f'data.{key}' for key in keys)}"
         if why:
-            found.append(f"{name} was trained {why} than {first}, and may have seen some of these pictures.")
+            found.append(f"{name} was trained {why} than {first}, and may have seen some of these images.")
     return found
 
 

@@ -67,7 +67,7 @@ def evaluate(
     """Measures a model and writes what was found.
 
     Figures of the test split of the training data equal those that training wrote, to the last digit, on the
-    same machine. Under torchrun all processes call it, share the pictures, and return the same; the first one writes.
+    same machine. Under torchrun all processes call it, share the images, and return the same; the first one writes.
 
     Args:
         model: a model file, or a loaded model.
@@ -76,7 +76,7 @@ def evaluate(
         output_dir: the folder for the files; by default `evaluation` beside the model for the test split of the
             training data, and `evaluation-<split>` or `evaluation-<data>-<split>` for others, so that none overwrites
             another.
-        batch_size: pictures a batch; by default chosen by their size.
+        batch_size: images a batch; by default chosen by their size.
         device: where to run, if `model` is a file.
         calibrate: fit temperature (and, for `abstain_precision`, the threshold) to the validation split of the training
             data first, and write them into the model file.
@@ -105,24 +105,24 @@ def evaluate(
             own = data if splits.is_own_data(loaded, data) else None
             loaded = recalibrate(loaded, abstain_precision, own, batch_size=batch_size, group=group, changed=own_choice)
         with group.in_turn():
-            pictures = splits.load_split(loaded, split, data, tell=data is not None, changed=own_choice)
-        with Progress(len(pictures) // group.size if progress else None, f"evaluate {split}") as bar:
+            images = splits.load_split(loaded, split, data, tell=data is not None, changed=own_choice)
+        with Progress(len(images) // group.size if progress else None, f"evaluate {split}") as bar:
             logits = loaded.logits(
-                pictures, batch_size=batch_size, advance=bar.advance if progress else None, group=group
+                images, batch_size=batch_size, advance=bar.advance if progress else None, group=group
             )
         first = group.first
     probabilities = loaded.calibration.probabilities(logits)
-    figures = metrics.summarize(pictures.labels, probabilities, loaded.class_names, split, threshold=loaded.threshold)
-    result = Evaluation(figures, directory, pictures.labels, probabilities)
+    figures = metrics.summarize(images.labels, probabilities, loaded.class_names, split, threshold=loaded.threshold)
+    result = Evaluation(figures, directory, images.labels, probabilities)
     if not first:
         return result
     if (calibrate or abstain_precision is not None) and split == "test" and data is None:
         # What the file says of itself was measured with the probabilities of before.
         artifact.describe_again(loaded.path, loaded.info.model_copy(update={"metrics": figures}))
     run, file = loaded.path.parent, loaded.path
-    write_files(directory, figures, loaded.keras_model, pictures, probabilities, run, file=file, draw=plots)
+    write_files(directory, figures, loaded.keras_model, images, probabilities, run, file=file, draw=plots)
     if explain:
-        found = measure_explanations(loaded.keras_model, pictures, directory, file, progress=progress)
+        found = measure_explanations(loaded.keras_model, images, directory, file, progress=progress)
         result = replace(result, explanations=found)
     write_page(loaded.path, directory)
     return result

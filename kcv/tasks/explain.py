@@ -1,4 +1,4 @@
-"""Where on pictures a model found what speaks for a class: heat maps, drawn and as numbers (decision 008)."""
+"""Where on images a model found what speaks for a class: heat maps, drawn and as numbers (decision 008)."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ COLUMNS = ("path", "label", "probability", "overlay", "side_by_side", "heatmap",
 FOLDER = "explanations"
 GRID = "grid.png"
 
-_FLAT = "flat map: no part of the picture speaks more for this class than another"
+_FLAT = "flat map: no part of the image speaks more for this class than another"
 _LONGEST_STEM, _LONGEST_BYTES = 60, 150
-"""Characters and bytes of a picture's name that its files keep; a file name has room for 255 bytes."""
+"""Characters and bytes of an image's name that its files keep; a file name has room for 255 bytes."""
 
 
 def explain(
@@ -45,38 +45,38 @@ def explain(
     device: str = "auto",
     recursive: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Draws heat maps of pictures.
+    """Draws heat maps of images.
 
-    Everything is checked, and the model is opened, when this is called; pictures are explained as the rows are taken. A
-    picture that cannot be read gives a row that says so.
+    Everything is checked, and the model is opened, when this is called; images are explained as the rows are taken. An
+    image that cannot be read gives a row that says so.
 
     Args:
-        paths: pictures, folders and glob patterns.
+        paths: images, folders and glob patterns.
         model: a `.keras` file, or a loaded model.
         method: `gradcam`, `gradcam++`, `hirescam` or `layercam`; see `kcv.saliency.methods`.
-        class_name: the class to explain, by default each picture's most probable one.
+        class_name: the class to explain, by default each image's most probable one.
         layer: the layer to look at, by default the last with height and width.
         output: the folder for the files, by default `explanations` beside the model.
-        batch_size: pictures a batch; by default chosen by their size.
+        batch_size: images a batch; by default chosen by their size.
         device: where to run, if `model` is a file.
-        recursive: whether a folder stands for all below it, not only for its own pictures.
+        recursive: whether a folder stands for all below it, not only for its own images.
 
     Returns:
         Rows: `path`; `label` and `probability` (0-1) of the explained class; the files `overlay` (PNG), `side_by_side`
         (PNG) and `heatmap` (.npy: float32 [image_size, image_size] in 0-1); `warning` ("" where there is none: of a map
         that is flat); `error` ("" where fine; else all but `path` are None). After the last row the folder holds
-        `grid.png` and `grid.svg` with the first 36 pictures, if there are two or more.
+        `grid.png` and `grid.svg` with the first 36 images, if there are two or more.
 
     Raises:
-        DataError: a path does not exist or stands for no picture.
+        DataError: a path does not exist or stands for no image.
         ArtifactError: the model cannot be opened or run.
         UsageError: there is no such method, class or layer.
         OutputError: the folder beside the model is a link, or a file cannot be written (while rows are taken).
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     if urls := [path for path in given if is_url(path)]:
-        raise DataError(f"{urls[0]}: explain reads no URLs; download the picture first.")
-    # All names at once: the pictures that are about to be written must not be found among them.
+        raise DataError(f"{urls[0]}: explain reads no URLs; download the image first.")
+    # All names at once: the images that are about to be written must not be found among them.
     files = list(images.find(given, recursive=recursive))
     if isinstance(model, str | Path):
         artifact.read_info(model)  # says what is wrong with a file before anything heavy is imported
@@ -116,13 +116,13 @@ class _Job:
 
     def _batch(self, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
         decoded = [self._decode(path) for path in files]
-        readable = [picture for picture in decoded if not isinstance(picture, ImageError)]
+        readable = [image for image in decoded if not isinstance(image, ImageError)]
         explained = iter(self._explain(np.stack(readable)) if readable else ())
-        for path, picture in zip(files, decoded, strict=True):
-            if isinstance(picture, ImageError):
-                yield {**dict.fromkeys(COLUMNS), "path": str(path), "error": str(picture)}
+        for path, image in zip(files, decoded, strict=True):
+            if isinstance(image, ImageError):
+                yield {**dict.fromkeys(COLUMNS), "path": str(path), "error": str(image)}
             else:
-                yield self._written(path, picture, *next(explained))
+                yield self._written(path, image, *next(explained))
 
     def _decode(self, path: Path) -> NDArray[np.uint8] | ImageError:
         try:
@@ -131,7 +131,7 @@ class _Job:
             return error
 
     def _explain(self, pixels: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.float32], str, float]]:
-        """Yields heat map, class and probability of each picture."""
+        """Yields heat map, class and probability of each image."""
         positions = None if self._position is None else [self._position] * len(pixels)
         with refusing(self._model.path, ArtifactError, "cannot be explained"):
             done = self._explainer.explain(pixels, classes=positions, methods=[self._method])
@@ -145,7 +145,7 @@ class _Job:
     def _written(
         self, path: Path, pixels: NDArray[np.uint8], heat: NDArray[np.float32], name: str, probability: float
     ) -> dict[str, Any]:
-        """Writes the files of one picture and returns its row."""
+        """Writes the files of one image and returns its row."""
         stem = self._names.of(path)
         overlay, beside, raw = (
             self._folder / f"{stem}_{kind}" for kind in ("overlay.png", "side_by_side.png", "heatmap.npy")
@@ -163,13 +163,13 @@ class _Job:
 
 
 class FileNames:
-    """Gives each picture a name for its files that no other has, on file systems that ignore case, too."""
+    """Gives each image a name for its files that no other has, on file systems that ignore case, too."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
     def of(self, path: Path) -> str:
-        """Returns the stem of a picture's name, with a number where it is taken: `cat`, `cat-2`, `cat-3`."""
+        """Returns the stem of an image's name, with a number where it is taken: `cat`, `cat-2`, `cat-3`."""
         stem = cut_to_bytes(path.stem[:_LONGEST_STEM], _LONGEST_BYTES)
         name, number = stem, 1
         while name.casefold() in self._taken:

@@ -68,8 +68,8 @@ def export(
 ) -> Export:
     """Exports a model to ONNX: `image` uint8 [batch, size, size, 3] to `logits` and `probabilities`.
 
-    Normalisation and softmax are in the graph; class names, picture size and origin are in its metadata. The file
-    appears only if it says what the Keras model says on real pictures.
+    Normalisation and softmax are in the graph; class names, image size and origin are in its metadata. The file
+    appears only if it says what the Keras model says on real images.
 
     Args:
         model: a model file, or a loaded model.
@@ -77,14 +77,14 @@ def export(
         precision: `float32`, or `int8`, which is kept only if it is faster on this machine and loses at most half a
             point of accuracy; otherwise the float32 file stays.
         opset: of ONNX's operators, one of `OPSETS`.
-        samples: pictures to check with: a source as `--data` takes it, a folder of pictures or a picture; by default
+        samples: images to check with: a source as `--data` takes it, a folder of images or an image; by default
             the validation split of the training data.
         force: keep int8 whatever it gains and costs.
 
     Raises:
         UsageError: an argument is not allowed.
         ArtifactError: the model cannot be opened.
-        DataError: the pictures to check with cannot be read.
+        DataError: the images to check with cannot be read.
         ExportError: the model has no form in ONNX.
         ParityError: the file does not say what the model says; none is left.
         OutputError: the place cannot be written to.
@@ -98,7 +98,7 @@ def export(
     target = expanded(output) if output is not None else loaded.path.with_suffix(".onnx")
     if target.suffix.lower() != ".onnx":
         raise UsageError(f"--output: received {str(target)!r}, allowed: a name that ends in .onnx.")
-    with device_scope("cpu"):  # Keras would put pictures on a GPU where there is one
+    with device_scope("cpu"):  # Keras would put images on a GPU where there is one
         return _export(loaded, target, precision, opset, samples, force)
 
 

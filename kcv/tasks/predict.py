@@ -1,4 +1,4 @@
-"""Saying what is on pictures: rows in the order of the input, in bounded memory, whatever single pictures hold."""
+"""Saying what is on images: rows in the order of the input, in bounded memory, whatever single images hold."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kcv.common.launch import Launch
 from kcv.common.progress import Progress
 from kcv.common.rows import check_suffix, open_rows
 from kcv.errors import DataError, UsageError
-from kcv.images.urls import Picture, found
+from kcv.images.urls import Image, found
 from kcv.inference.classifier import Classifier, open_classifier
 from kcv.inference.prediction import Job, classified
 from kcv.inference.shards import Parts
 
 _RANKED_FOR_ONE = 5
-"""Classes ranked for a single picture where the caller names no number."""
+"""Classes ranked for a single image where the caller names no number."""
 
 
 def predict(
@@ -35,22 +35,22 @@ def predict(
     progress: bool = False,
     resume: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Classifies pictures; rows come in the order of the input while later pictures are still being read.
+    """Classifies images; rows come in the order of the input while later images are still being read.
 
-    Options are checked, and the model is opened, when this is called; the pictures are read as the rows are taken. A
-    picture that cannot be read gives a row that says so.
+    Options are checked, and the model is opened, when this is called; the images are read as the rows are taken. An
+    image that cannot be read gives a row that says so.
 
     Args:
-        paths: pictures, folders, glob patterns and URLs, checked at once (a URL is fetched when it is its turn); or an
-            iterator, whose paths are taken as they come and all stand for pictures.
+        paths: images, folders, glob patterns and URLs, checked at once (a URL is fetched when it is its turn); or an
+            iterator, whose paths are taken as they come and all stand for images.
         model: a model file (`.keras` or `.onnx`), or an opened one.
-        top_k: how many classes a row ranks; by default 1, for a single picture 5. At most the number of classes.
+        top_k: how many classes a row ranks; by default 1, for a single image 5. At most the number of classes.
         threshold: the confidence (0-1) below which a row's label is `unsure`; by default the model's own, if it has
             one; 0 for always a class.
         output: a file for the rows as well: .csv, .jsonl or .parquet. It appears when the last row has been taken.
-        batch_size: pictures a batch; by default chosen by their size.
+        batch_size: images a batch; by default chosen by their size.
         device: where to run, if `model` is a file.
-        recursive: whether a folder stands for all below it, not only for its own pictures.
+        recursive: whether a folder stands for all below it, not only for its own images.
         progress: whether to show a progress bar on a terminal.
         resume: keep the finished parts of the work beside `output` until it is whole, and go on from those that are
             there. Several processes (torchrun) always work in parts; the rows of all come from the first.
@@ -61,7 +61,7 @@ def predict(
         With a threshold also `likeliest`, the class that the confidence is of, where `label` is `unsure` as well.
 
     Raises:
-        DataError: a path does not exist or stands for no picture.
+        DataError: a path does not exist or stands for no image.
         UsageError: the output's suffix is of no known format; several processes, or `resume`, without an output or
             with a list of paths that can be read only once.
         OutputError: there are parts of an earlier prediction and `resume` is not set, or they are of another.
@@ -77,14 +77,14 @@ def predict(
         needed = "--output=FILE" if output is None else "names of files or folders, not a list on standard input"
         raise UsageError(f"predict: {who} need{'' if launch.several else 's'} {needed}.")
     named = [] if isinstance(paths, Iterator) else [paths] if isinstance(paths, str | Path) else list(paths)
-    files: Iterator[Picture] = map(Path, paths) if isinstance(paths, Iterator) else found(named, recursive=recursive)
+    files: Iterator[Image] = map(Path, paths) if isinstance(paths, Iterator) else found(named, recursive=recursive)
     first_two = list(islice(files, 2))
     if not first_two:
-        raise DataError("no pictures were named.")
+        raise DataError("no images were named.")
     single = len(first_two) == 1
     path_of_model = model if isinstance(model, str | Path) else type(model).__name__
     if isinstance(model, str | Path):
-        # One picture has all cores for itself; of many, each core takes a batch of its own.
+        # One image has all cores for itself; of many, each core takes a batch of its own.
         model = open_classifier(model, device=device, threads=None if single else 1)
     ranked = top_k if top_k is not None else _RANKED_FOR_ONE if single else 1
     bar = None
@@ -102,7 +102,7 @@ def predict(
     return _rows(job, chain(first_two, files), output, bar)
 
 
-def _rows(job: Job, files: Iterator[Picture], output: Path | None, bar: Progress | None) -> Iterator[dict[str, Any]]:
+def _rows(job: Job, files: Iterator[Image], output: Path | None, bar: Progress | None) -> Iterator[dict[str, Any]]:
     with ExitStack() as stack:
         writer = stack.enter_context(open_rows(output, job.columns)) if output is not None else None
         if bar is not None:

@@ -17,7 +17,7 @@ import torch
 from kcv.common.launch import Launch
 from kcv.config import Config
 from kcv.data import loading
-from kcv.data.dataset import Dataset, Pictures, Pixels
+from kcv.data.dataset import Dataset, Images, Pixels
 from kcv.distributed.connecting import connect
 from kcv.distributed.group import Group
 from kcv.models import registry
@@ -38,7 +38,7 @@ from kcv.training.starting import Start, start
 
 _log = logging.getLogger(__name__)
 
-_MOST_FITTING_PICTURES = 5_000
+_MOST_FITTING_IMAGES = 5_000
 _MOST_FITTING_PIXELS = 20_000_000
 """How much of the training split normalisation and whitening are fitted to; their moments do not change with more."""
 
@@ -159,20 +159,20 @@ def _build(config: Config, dataset: Dataset, pretrained: Pretrained | None) -> k
 
 
 def _identity(config: Config, dataset: Dataset, variant: str | None, policy: str, device: str) -> tuple[str, ...]:
-    """Returns what decides frozen features, beside the backbone and which pictures there are."""
+    """Returns what decides frozen features, beside the backbone and which images there are."""
     versions = environment.versions()
     computation = (policy, device, *(versions[name] for name in ("kcv", "torch", "keras")), version("pillow"))
     pixels = (dataset.fingerprint, dataset.image_size, dataset.resize)
     return tuple(map(str, (config.model.name, variant, *pixels, *computation)))
 
 
-def _sample(pictures: Pictures) -> Pixels:
-    """Returns training pictures spread evenly over the split, uint8 [n, size, size, 3]."""
-    count = min(len(pictures), _MOST_FITTING_PICTURES, max(1, _MOST_FITTING_PIXELS // pictures.size**2))
-    indices = loading.representative(pictures, count)
-    if pictures.pixels is not None:
-        return pictures.pixels[indices]
-    return np.stack([pictures.read(int(index)) for index in indices])
+def _sample(images: Images) -> Pixels:
+    """Returns training images spread evenly over the split, uint8 [n, size, size, 3]."""
+    count = min(len(images), _MOST_FITTING_IMAGES, max(1, _MOST_FITTING_PIXELS // images.size**2))
+    indices = loading.representative(images, count)
+    if images.pixels is not None:
+        return images.pixels[indices]
+    return np.stack([images.read(int(index)) for index in indices])
 
 
 def _describe_data(dataset: Dataset) -> str:
@@ -180,7 +180,7 @@ def _describe_data(dataset: Dataset) -> str:
     counts.append(f"{len(dataset.test):,} test" if dataset.test else "no test split")
     place = "in memory" if dataset.in_memory else "streamed from disk"
     size = dataset.image_size
-    return f"{dataset.name}: {', '.join(counts)} pictures of {len(dataset.class_names)} classes at {size} px, {place}"
+    return f"{dataset.name}: {', '.join(counts)} images of {len(dataset.class_names)} classes at {size} px, {place}"
 
 
 def _scalars(figures: dict[str, Any]) -> dict[str, float]:

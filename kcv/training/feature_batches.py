@@ -1,4 +1,4 @@
-"""Batches of frozen features in place of pictures."""
+"""Batches of frozen features in place of images."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset
 
 from kcv.data.batches import Batch, TrainingBatches
-from kcv.data.dataset import Pictures
+from kcv.data.dataset import Images
 from kcv.data.inference_batches import InferenceBatches
 from kcv.data.loader import as_loader
 from kcv.inference import outputs
 
 Features = NDArray[np.float32]
-"""[pictures, features], often a file that is mapped into memory."""
+"""[images, features], often a file that is mapped into memory."""
 
 
 class FeatureBatches(IterableDataset[Batch]):
-    """The batches of a split, with frozen features [b, features] where the pictures were.
+    """The batches of a split, with frozen features [b, features] where the images were.
 
     Args:
-        batches: what they stand for: order, targets and, where nothing is kept, pictures.
-        forward: from pictures to features.
-        views: kept features, of one augmented view of all pictures each; an epoch takes one view, in turn. None: the
+        batches: what they stand for: order, targets and, where nothing is kept, images.
+        forward: from images to features.
+        views: kept features, of one augmented view of all images each; an epoch takes one view, in turn. None: the
             features of each batch are computed when it is its turn.
     """
 
@@ -42,9 +42,9 @@ class FeatureBatches(IterableDataset[Batch]):
         self._epoch = self._start = 0
 
     @property
-    def pictures(self) -> Pictures:
+    def images(self) -> Images:
         """What the batches are made of."""
-        return self._batches.pictures
+        return self._batches.images
 
     def __len__(self) -> int:
         """Returns the number of batches in one pass."""
@@ -57,8 +57,8 @@ class FeatureBatches(IterableDataset[Batch]):
             self._batches.set_epoch(epoch, start)
 
     def seen(self, epoch: int) -> int:
-        """Returns how many pictures of an epoch are this process's."""
-        return self._batches.seen(epoch) if isinstance(self._batches, TrainingBatches) else len(self.pictures)
+        """Returns how many images of an epoch are this process's."""
+        return self._batches.seen(epoch) if isinstance(self._batches, TrainingBatches) else len(self.images)
 
     def loader(self) -> DataLoader[Batch]:
         """Returns these batches as Keras' `fit` takes them."""
@@ -76,7 +76,7 @@ class FeatureBatches(IterableDataset[Batch]):
                 yield features, *batch[1:]
             return
         view = self._views[self._epoch % len(self._views)]
-        for step, (places, targets) in enumerate(self._batches.without_pictures()):
+        for step, (places, targets) in enumerate(self._batches.without_images()):
             if step < self._start:
                 yield None
             else:

@@ -1,6 +1,6 @@
-"""Frozen features in place of pictures: computed once, kept on disk, and fed to the head.
+"""Frozen features in place of images: computed once, kept on disk, and fed to the head.
 
-What a frozen backbone says of a picture never changes, so an epoch need not ask it again. The head is trained on
+What a frozen backbone says of an image never changes, so an epoch need not ask it again. The head is trained on
 features whether they are kept or not; both ways differ only in who computes them when.
 """
 
@@ -20,7 +20,7 @@ import torch
 from kcv.common.progress import Progress, duration
 from kcv.config import AugmentConfig, Config
 from kcv.data.batches import TrainingBatches
-from kcv.data.dataset import Pictures
+from kcv.data.dataset import Images
 from kcv.data.inference_batches import InferenceBatches
 from kcv.distributed.group import ALONE, Group
 from kcv.inference import outputs
@@ -35,12 +35,12 @@ _BATCH = 64  # enough to fill a CPU; larger ones only need more memory
 
 
 class FeatureStore:
-    """Computes and keeps the features of one backbone on one set of pictures.
+    """Computes and keeps the features of one backbone on one set of images.
 
     Args:
-        backbone: the model of pictures to features.
+        backbone: the model of images to features.
         config: of the run.
-        identity: what decides features, beside the backbone and the pictures: how they are resized, versions.
+        identity: what decides features, beside the backbone and the images: how they are resized, versions.
         device: where the backbone is.
         epochs: how many the features will serve.
         group: the processes; those of one machine share the work and the files.
@@ -76,7 +76,7 @@ class FeatureStore:
             return FeatureBatches(batches, self._forward, None)
         if not augmented:
             # All views would be alike.
-            return FeatureBatches(batches, self._forward, [self._plain("train", batches.pictures, self._group)])
+            return FeatureBatches(batches, self._forward, [self._plain("train", batches.images, self._group)])
         config = self._config
         drawn = (config.augment.model_dump_json(), str(config.seed), str(config.data.batch_size))
         views = []
@@ -89,14 +89,14 @@ class FeatureStore:
 
     def validation(self, batches: InferenceBatches) -> FeatureBatches:
         """Returns the validation batches as features."""
-        return FeatureBatches(batches, self._forward, [self._plain("val", batches.pictures, ALONE)])
+        return FeatureBatches(batches, self._forward, [self._plain("val", batches.images, ALONE)])
 
-    def _plain(self, split: str, pictures: Pictures, group: Group) -> Features:
+    def _plain(self, split: str, images: Images, group: Group) -> Features:
         batches = InferenceBatches(
-            pictures,
-            batch_size=min(_BATCH, outputs.batch_size_for(pictures.size)),
+            images,
+            batch_size=min(_BATCH, outputs.batch_size_for(images.size)),
             device=self._device,
-            num_classes=int(pictures.labels.max()) + 1,
+            num_classes=int(images.labels.max()) + 1,
             workers=self._config.data.workers,
             share=group.share,
         )
@@ -108,16 +108,16 @@ class FeatureStore:
     def _kept(
         self, what: str, view: Sequence[str], batches: TrainingBatches | InferenceBatches, group: Group
     ) -> Features:
-        """Returns features of one pass over the batches, in the order of the pictures; computes them if need be.
+        """Returns features of one pass over the batches, in the order of the images; computes them if need be.
 
         Each process of the group gives the batches that are its own.
         """
-        key = self._key((what.split(",")[0], _members(batches.pictures), *view))
+        key = self._key((what.split(",")[0], _members(batches.images), *view))
         self._used.add(path_of(key))
-        shape = (len(batches.pictures), self._width)
+        shape = (len(batches.images), self._width)
         kept = open_kept(key, shape)
         if all(group.gather(kept is not None)) and kept is not None:
-            _log.info("features   %s: %s pictures x %s, kept from before", what, *(f"{n:,}" for n in shape))
+            _log.info("features   %s: %s images x %s, kept from before", what, *(f"{n:,}" for n in shape))
             return kept
         began = time.perf_counter()
         with (
@@ -125,13 +125,11 @@ class FeatureStore:
             Progress(shape[0] // group.size, f"features of {what}") as bar,
             torch.no_grad(),
         ):
-            for batch, (places, _) in zip(batches, batches.without_pictures(), strict=True):
+            for batch, (places, _) in zip(batches, batches.without_images(), strict=True):
                 values[places] = self._forward(batch[0]).float().cpu().numpy()
                 bar.advance(len(places))
         seconds = time.perf_counter() - began
-        _log.info(
-            "features   %s: %s pictures x %s, computed in %s", what, *(f"{n:,}" for n in shape), duration(seconds)
-        )
+        _log.info("features   %s: %s images x %s, computed in %s", what, *(f"{n:,}" for n in shape), duration(seconds))
         if group.first:
             prune(self._used)
         return values
@@ -145,11 +143,11 @@ class FeatureStore:
         return hashlib.sha256("\0".join((*self._identity, *view)).encode(errors="surrogateescape")).hexdigest()
 
 
-def _members(pictures: Pictures) -> str:
-    """Returns the SHA-256 (hex) of which pictures a split holds, in which order; of files, with when they changed."""
-    digest = hashlib.sha256(np.ascontiguousarray(pictures.labels, dtype="<i8").tobytes())
-    for name, picture in zip(pictures.names, pictures.samples.pictures, strict=True):
-        changed = picture.stat().st_mtime_ns if isinstance(picture, Path) else 0
+def _members(images: Images) -> str:
+    """Returns the SHA-256 (hex) of which images a split holds, in which order; of files, with when they changed."""
+    digest = hashlib.sha256(np.ascontiguousarray(images.labels, dtype="<i8").tobytes())
+    for name, image in zip(images.names, images.samples.images, strict=True):
+        changed = image.stat().st_mtime_ns if isinstance(image, Path) else 0
         digest.update(f"{len(name)} {name} {changed}".encode(errors="surrogateescape"))
     return digest.hexdigest()
 

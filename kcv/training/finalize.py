@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kcv import artifact, metrics
 from kcv.common.files import write_json
 from kcv.config import Config
-from kcv.data.dataset import Dataset, Pictures
+from kcv.data.dataset import Dataset, Images
 from kcv.distributed.group import ALONE, Group
 from kcv.errors import DataError
 from kcv.inference import outputs
@@ -80,12 +80,12 @@ class Result:
 
     def finish(self, fitted: Fitted) -> dict[str, Any]:
         """Measures the model once, on test or, where there is no test split, on val; writes all that is left."""
-        split, pictures = ("test", self.dataset.test) if self.dataset.test else ("val", self.dataset.val)
+        split, images = ("test", self.dataset.test) if self.dataset.test else ("val", self.dataset.val)
         names = self.dataset.class_names
         self.calibration = self._calibrate()
-        logits = self._logits(pictures)
+        logits = self._logits(images)
         probabilities = self.calibration.probabilities(logits)
-        figures = metrics.summarize(pictures.labels, probabilities, names, split, threshold=self.calibration.threshold)
+        figures = metrics.summarize(images.labels, probabilities, names, split, threshold=self.calibration.threshold)
         if not self.group.first:
             return figures
         write_json(self.folder.metrics, figures)
@@ -94,7 +94,7 @@ class Result:
             self.folder.evaluation,
             figures,
             self.model,
-            pictures,
+            images,
             probabilities,
             self.folder.path,
             draw=self.config.train.plots,
@@ -116,19 +116,19 @@ class Result:
         _log.info("calibrated %s", found.describe())
         return found
 
-    def _logits(self, pictures: Pictures) -> NDArray[np.float32]:
+    def _logits(self, images: Images) -> NDArray[np.float32]:
         """Returns logits, float32 [n, classes], in the precision in which the model's file will answer.
 
         Raises:
-            Diverged: some are no numbers, of pictures that the validation while training did not have.
+            Diverged: some are no numbers, of images that the validation while training did not have.
         """
         if self._exact is None:
             self._exact = in_float32(self.model)
-        found = outputs.logits(self._exact, pictures, workers=self.config.data.workers, group=self.group)
+        found = outputs.logits(self._exact, images, workers=self.config.data.workers, group=self.group)
         wrong = int((~np.isfinite(found).all(axis=1)).sum())
         if wrong:
             raise Diverged(
-                f"the model's answers to {wrong:,} of {len(found):,} pictures are no numbers: lower optim.lr, or use "
+                f"the model's answers to {wrong:,} of {len(found):,} images are no numbers: lower optim.lr, or use "
                 "precision=float32"
             )
         return found

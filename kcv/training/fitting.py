@@ -14,7 +14,7 @@ import numpy as np
 
 from kcv.config import Config
 from kcv.data.batches import TrainingBatches
-from kcv.data.dataset import Dataset, Pictures
+from kcv.data.dataset import Dataset, Images
 from kcv.data.inference_batches import InferenceBatches
 from kcv.distributed.group import ALONE, Group
 from kcv.inference import outputs
@@ -57,8 +57,8 @@ def open_batches(config: Config, dataset: Dataset, device: str, group: Group = A
     """Gives the training and validation batches, and ends their worker processes when the block ends.
 
     Raises:
-        ConfigError: an augmentation does not fit the size of the pictures.
-        DataError: a batch has fewer pictures than there are processes.
+        ConfigError: an augmentation does not fit the size of the images.
+        DataError: a batch has fewer images than there are processes.
     """
     classes, workers = len(dataset.class_names), config.data.workers
     train = TrainingBatches(
@@ -84,13 +84,13 @@ def open_batches(config: Config, dataset: Dataset, device: str, group: Group = A
         val.close()
 
 
-def _own(pictures: Pictures, group: Group) -> Pictures:
-    """Returns this process's part of a split; all of it where there is not a picture for each process."""
-    begin, end = group.share.bounds(len(pictures))
-    if not group.several or len(pictures) < group.size:
-        return pictures
-    pixels = None if pictures.pixels is None else pictures.pixels[begin:end]
-    return replace(pictures, samples=pictures.samples.take(np.arange(begin, end)), pixels=pixels)
+def _own(images: Images, group: Group) -> Images:
+    """Returns this process's part of a split; all of it where there is not an image for each process."""
+    begin, end = group.share.bounds(len(images))
+    if not group.several or len(images) < group.size:
+        return images
+    pixels = None if images.pixels is None else images.pixels[begin:end]
+    return replace(images, samples=images.samples.take(np.arange(begin, end)), pixels=pixels)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def fit(
         batches: what to train on and what to choose the epoch by.
         config: stages, optimizer, schedule, epochs, monitor, patience and moving average.
         watch: what looks after the training.
-        identity: of the pictures and the network, see `kcv.training.features.FeatureStore`.
+        identity: of the images and the network, see `kcv.training.features.FeatureStore`.
         begin: the state to go on from; None to begin.
 
     Raises:
@@ -150,7 +150,7 @@ def fit(
     """
     best = BestModel(model, config.train.monitor, watch.save)
     rows = HistoryFile(watch.history)
-    report = Report(len(batches.train.pictures), len(batches.train), config.train.epochs)
+    report = Report(len(batches.train.images), len(batches.train), config.train.epochs)
     reporting = [best, rows, Track(watch.tracker), report]
     fitting = StageFit(Backbone.of(model), batches, config, watch, reporting, identity)
     stages = [stage for stage in plan(config) if begin is None or begin.epoch < stage.end]

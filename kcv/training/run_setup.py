@@ -96,7 +96,7 @@ def open_run(
 
     Args:
         config: of the run.
-        dataset: its pictures.
+        dataset: its images.
         surroundings: for `environment.json`.
         held: gets the lock of a new folder.
         folder: of the run to continue, locked; None for a new one.

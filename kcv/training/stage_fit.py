@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _FEW = 32
-"""Pictures a process below which the statistics of a part are too coarse (Wu & He 2018, arXiv 1803.08494, fig. 1)."""
+"""Images a process below which the statistics of a part are too coarse (Wu & He 2018, arXiv 1803.08494, fig. 1)."""
 
 
 @dataclass

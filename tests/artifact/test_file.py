@@ -104,9 +104,9 @@ def test_predict_takes_arrays_paths_and_other_sizes(model_file, pixels, tmp_path
     assert expected.dtype == np.float32
     np.testing.assert_allclose(expected.sum(axis=1), 1, rtol=1e-6)
     paths = []
-    for number, picture in enumerate(pixels):
+    for number, image in enumerate(pixels):
         paths.append(tmp_path / f"{number}.png")
-        Image.fromarray(picture).save(paths[-1])
+        Image.fromarray(image).save(paths[-1])
     np.testing.assert_array_equal(loaded.predict([str(path) for path in paths]), expected)
     np.testing.assert_allclose(loaded.predict(paths, batch_size=2), expected, rtol=1e-5, atol=1e-7)
     assert loaded.predict([np.zeros((40, 7, 3), np.uint8)]).shape == (1, 3)

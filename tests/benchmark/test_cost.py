@@ -5,7 +5,7 @@ import pytest
 from kcv.benchmark.cost import Link, Work, all_reduce_seconds, buckets, fitted_link, step_seconds
 
 LINK = Link(latency=1e-4, bandwidth=1e8)
-WORK = Work(compute=0.3, gradient_bytes=100_000_000, statistics_bytes=100_000, pictures=32)
+WORK = Work(compute=0.3, gradient_bytes=100_000_000, statistics_bytes=100_000, images=32)
 
 
 def test_buckets_are_those_of_distributed_data_parallel() -> None:

@@ -67,7 +67,7 @@ def test_both_networks_have_the_same_work_to_do(name: str) -> None:
 
 
 def test_the_custom_cnn_in_pytorch_computes_what_the_keras_model_computes() -> None:
-    """With the same weights and the same normalised pictures; so the two steps are the same work."""
+    """With the same weights and the same normalised images; so the two steps are the same work."""
     setting = Setting("custom_cnn", 32, 4, "float32", "cpu")
     model, network = keras_model(setting), torch_network(setting, torch.contiguous_format).eval().network
     kernels = [layer for layer in model.layers if type(layer).__name__ == "Conv2D"]
@@ -89,7 +89,7 @@ def test_the_custom_cnn_in_pytorch_computes_what_the_keras_model_computes() -> N
 
 def test_operations_are_those_of_the_layers() -> None:
     network = nn.Sequential(nn.Conv2d(8, 16, 3, groups=8), nn.Flatten(), nn.Linear(16 * 4 * 4, 5))
-    forward = 2 * 2 * (16 * 4 * 4 * 9 * 1 + 16 * 4 * 4 * 5)  # two pictures, a product and a sum each
+    forward = 2 * 2 * (16 * 4 * 4 * 9 * 1 + 16 * 4 * 4 * 5)  # two images, a product and a sum each
     assert flops_of_step(network, torch.zeros(2, 8, 6, 6)) == 3 * forward
 
 

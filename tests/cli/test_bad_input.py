@@ -15,20 +15,20 @@ from PIL import Image
 from kcv.cli import main
 
 
-def picture(path: Path, shade: int = 0) -> None:
+def image(path: Path, shade: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((16, 16, 3), shade, np.uint8)).save(path)
 
 
-def folder(classes: dict[str, int], root: str = "pictures") -> Callable[[], None]:
-    """Returns what makes a folder of class folders with so many pictures each."""
+def folder(classes: dict[str, int], root: str = "images") -> Callable[[], None]:
+    """Returns what makes a folder of class folders with so many images each."""
 
     def make() -> None:
         Path(root).mkdir(parents=True)
         for name, count in classes.items():
             (Path(root) / name).mkdir()
             for i in range(count):
-                picture(Path(root) / name / f"{i}.png", i)
+                image(Path(root) / name / f"{i}.png", i)
 
     return make
 
@@ -93,22 +93,22 @@ CASES: dict[str, tuple[Callable[[], None], list[str], tuple[str, ...]]] = {
     "unusable tracking store": (nothing, ["train", "--tracking=runs"], ("tracking.uri", "'runs'", "none")),
     "missing data": (nothing, ["train", "--data=none"], ("none",)),
     "slip in a data name": (nothing, ["train", "--data=cifar"], ("'cifar'", "cifar10")),
-    "empty folder": (folder({}), ["train", "--data=pictures"], ("pictures",)),
-    "folder without classes": (lambda: picture(Path("pictures/a.png")), ["train", "--data=pictures"], ("pictures",)),
-    "one class only": (folder({"cat": 9}), ["train", "--data=pictures"], ("pictures", "cat")),
-    "a class with one picture": (folder({"cat": 9, "dog": 1}), ["train", "--data=pictures"], ("dog",)),
-    "one class beside an empty one": (folder({"cat": 9, "eel": 0}), ["train", "--data=pictures"], ("cat",)),
-    "a broken picture": (
-        together(folder({"cat": 9, "dog": 9}), lambda: void(Path("pictures/cat/0.png").write_bytes(b"\x89PNG"))),
-        ["train", "--data=pictures"],
+    "empty folder": (folder({}), ["train", "--data=images"], ("images",)),
+    "folder without classes": (lambda: image(Path("images/a.png")), ["train", "--data=images"], ("images",)),
+    "one class only": (folder({"cat": 9}), ["train", "--data=images"], ("images", "cat")),
+    "a class with one image": (folder({"cat": 9, "dog": 1}), ["train", "--data=images"], ("dog",)),
+    "one class beside an empty one": (folder({"cat": 9, "eel": 0}), ["train", "--data=images"], ("cat",)),
+    "a broken image": (
+        together(folder({"cat": 9, "dog": 9}), lambda: void(Path("images/cat/0.png").write_bytes(b"\x89PNG"))),
+        ["train", "--data=images"],
         ("0.png",),
     ),
     "a test class that training lacks": (
-        together(folder({"cat": 9, "dog": 9}, "pictures/train"), folder({"cat": 9, "eel": 9}, "pictures/test")),
-        ["train", "--data=pictures"],
+        together(folder({"cat": 9, "dog": 9}, "images/train"), folder({"cat": 9, "eel": 9}, "images/test")),
+        ["train", "--data=images"],
         ("eel",),
     ),
-    "data that is no picture": (file("data.csv", b"a,b\n"), ["train", "--data=data.csv"], ("data.csv",)),
+    "data that is no image": (file("data.csv", b"a,b\n"), ["train", "--data=data.csv"], ("data.csv",)),
     "broken Parquet": (file("data.parquet", b"PAR1 no"), ["train", "--data=data.parquet"], ("data.parquet",)),
     "output folder that is a file": (
         file("taken", b""),
@@ -124,7 +124,7 @@ CASES: dict[str, tuple[Callable[[], None], list[str], tuple[str, ...]]] = {
     "metadata of a later kcv": (archive({"kcv.json": INFO}), ["info", "model.keras"], ("model.keras",)),
     "unknown output format": (nothing, ["info", "m", "--format=xml"], ("--format", "'xml'", "json")),
     "predict without a model": (nothing, ["predict", "a.png"], ("--model",)),
-    "predict without a picture": (nothing, ["predict", "--model=m.keras"], ("PATH",)),
+    "predict without an image": (nothing, ["predict", "--model=m.keras"], ("PATH",)),
 }
 
 

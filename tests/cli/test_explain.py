@@ -1,4 +1,4 @@
-"""`explain` as a person runs it: a line for each picture, one line for each mistake."""
+"""`explain` as a person runs it: a line for each image, one line for each mistake."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ def run(trained_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> st
     return f"--model={trained_run.directory}"
 
 
-def test_a_line_for_each_picture_and_where_the_grid_is(
-    run: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+def test_a_line_for_each_image_and_where_the_grid_is(
+    run: str, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["explain", str(pictures / "test" / "left"), run, "--output=why"]) == 0
+    assert main(["explain", str(images / "test" / "left"), run, "--output=why"]) == 0
     out, err = capsys.readouterr()
     *lines, last = out.splitlines()
     assert len(lines) == 8
-    assert lines[0].startswith(f"{pictures / 'test' / 'left' / '000.png'}  left  ")
+    assert lines[0].startswith(f"{images / 'test' / 'left' / '000.png'}  left  ")
     assert lines[0].endswith("%  why/000_overlay.png, 000_side_by_side.png, 000_heatmap.npy")
     assert last == "side by side: why/grid.png"
     assert Path("why/grid.png").is_file()
     assert "error" not in err
 
 
-def test_json_lines_and_a_bad_picture_among_them(run: str, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lines_and_a_bad_image_among_them(run: str, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("bad.jpg").write_bytes(b"\xff\xd8\xff")
-    good = str(pictures / "test" / "top" / "001.png")
+    good = str(images / "test" / "top" / "001.png")
     words = ["explain", good, "bad.jpg", run, "--output=why", "--format=json", "--class_name=top", "--method=gradcam++"]
     assert main(words) == 2
     out, err = capsys.readouterr()
@@ -42,10 +42,10 @@ def test_json_lines_and_a_bad_picture_among_them(run: str, pictures: Path, capsy
     assert first["label"] == "top"
     assert np.load(first["heatmap"]).shape == (16, 16)
     assert "bad.jpg" in second["error"]
-    assert err.splitlines() == ["kcv: error: 1 picture could not be read; see the rows with an error."]
+    assert err.splitlines() == ["kcv: error: 1 image could not be read; see the rows with an error."]
 
 
-def test_a_bad_picture_in_text(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_image_in_text(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("bad.jpg").write_bytes(b"\xff\xd8\xff")
     assert main(["explain", "bad.jpg", run, "--output=why"]) == 2
     (line,) = capsys.readouterr().out.splitlines()
@@ -63,17 +63,17 @@ def test_a_bad_picture_in_text(run: str, capsys: pytest.CaptureFixture[str]) -> 
     ],
 )
 def test_what_is_not_known_gets_one_line(
-    flag: str, says: str, run: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+    flag: str, says: str, run: str, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["explain", str(pictures / "test" / "left"), run, flag]) == 2
+    assert main(["explain", str(images / "test" / "left"), run, flag]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     (line,) = err.splitlines()
     assert says in line
 
 
-def test_the_model_must_be_a_keras_one(exported: Any, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one = str(pictures / "test" / "left" / "000.png")
+def test_the_model_must_be_a_keras_one(exported: Any, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = str(images / "test" / "left" / "000.png")
     assert main(["explain", one, f"--model={exported.path}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("here the .keras file is needed")

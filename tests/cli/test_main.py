@@ -149,7 +149,7 @@ def test_a_bad_flag_answers_before_anything_heavy_is_imported(cold_kcv: Any) -> 
         (["train", ""], "train: CONFIG is empty; a YAML file; without one, the defaults below."),
         (["train", "--", "--interactive"], "-- is not understood; write the path of a file, ./-name if it begins with a dash."),
         (["info", "-"], "- is not understood; write the path of a file, ./-name if it begins with a dash."),
-        (["predict", "-", "x.png", "--model=m"], "predict: - stands alone; the list on standard input names all pictures."),
+        (["predict", "-", "x.png", "--model=m"], "predict: - stands alone; the list on standard input names all images."),
         (["predict", "x.png", "--model=m", "--recursive=perhaps"], "--recursive: received 'perhaps', allowed: true, false."),
         (["export", "m", "--opset=7"], "--opset: received '7', allowed: 18, 19, 20, 21."),
         (["export", "m", "--force", "--force"], "--force is given twice; give it once."),
@@ -161,7 +161,7 @@ def test_a_bad_flag_answers_before_anything_heavy_is_imported(cold_kcv: Any) -> 
         (["evaluate", "m", "--batch_size=0"], "--batch_size: received '0', allowed: a whole number from 1 to 999999999."),
         (["evaluate", "m", "--output_dir="], "--output_dir: received '', a value is needed."),
         (["predict", "x.png"], "predict needs --model=MODEL: a model file (model.keras, model.onnx), or a run folder."),
-        (["predict", "--model=m"], "predict needs PATH...: pictures, folders or quoted patterns ('photos/*.jpg'); - reads a list of pictures from standard input."),
+        (["predict", "--model=m"], "predict needs PATH...: images, folders or quoted patterns ('photos/*.jpg'); - reads a list of images from standard input."),
         (["predict", "x", "--top_k=many"], "--top_k: received 'many', allowed: a whole number from 1 to 999999999."),
     ],
 )  # fmt: skip
@@ -264,12 +264,12 @@ def test_evaluate_hands_on_its_options_and_shows_a_table(
     assert any("97.65%" in line for line in lines)
     assert any("0.9700 (95% interval 0.9500 to 0.9800)" in line for line in lines)
     assert any("cat as dog (6)" in line for line in lines)
-    assert any("75.00% of the pictures, at confidence 0.8000 and above; 99.00% of them right" in line for line in lines)
+    assert any("75.00% of the images, at confidence 0.8000 and above; 99.00% of them right" in line for line in lines)
     assert main(["evaluate", "m.keras", "--format=json"]) == 0
     assert json.loads(capsys.readouterr().out) == {**METRICS, "directory": "there"}
 
 
-def test_predict_ranks_one_picture_and_lists_many(
+def test_predict_ranks_one_image_and_lists_many(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [row("a.png", "cat", label_2="dog", confidence_2=0.08), row("b.png", "dog"), row("c.png", error="truncated")]
@@ -283,7 +283,7 @@ def test_predict_ranks_one_picture_and_lists_many(
     assert main(["predict", "a.png", "b.png", "c.png", "--model=m"]) == 2
     out, err = capsys.readouterr()
     assert out.splitlines() == ["a.png  cat  90.00%  dog 8.00%", "b.png  dog  90.00%", "c.png  error: truncated"]
-    assert err == "kcv: error: 1 picture could not be read; see the rows with an error.\n"
+    assert err == "kcv: error: 1 image could not be read; see the rows with an error.\n"
     assert main(["predict", "a.png", "b.png", "--model=m", "--format=json"]) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == rows[:2]
 

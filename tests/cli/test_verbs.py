@@ -22,9 +22,9 @@ def run(trained_run, tmp_path):
     return folder
 
 
-def test_train_leaves_a_run_and_says_what_to_do_next(kcv, pictures, tmp_path):
+def test_train_leaves_a_run_and_says_what_to_do_next(kcv, images, tmp_path):
     done = kcv(
-        "train", f"--data={pictures}", "--epochs=1", "--batch_size=16", "--precision=float32", "--device=cpu",
+        "train", f"--data={images}", "--epochs=1", "--batch_size=16", "--precision=float32", "--device=cpu",
         "--tracking=none", "--output_dir=out",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -35,7 +35,7 @@ def test_train_leaves_a_run_and_says_what_to_do_next(kcv, pictures, tmp_path):
     assert any(line.startswith("epoch 1/1  loss ") for line in lines)
     assert any("float32: as asked" in line for line in lines)
     assert "Warning" not in done.stderr
-    again = kcv("train", f"--data={pictures}", "--tracking=none", "--output_dir=out")
+    again = kcv("train", f"--data={images}", "--tracking=none", "--output_dir=out")
     assert again.returncode == 2
     assert again.stderr.splitlines()[-1].startswith("kcv: error: out already holds a run")
 
@@ -59,8 +59,8 @@ def test_evaluate_prints_the_table_and_the_same_figures_as_json(kcv, run):
     assert {key: result[key] for key in stored} == stored
 
 
-def test_predict_one_picture_shows_its_ranking(kcv, run, pictures):
-    done = kcv("predict", str(pictures / "test" / "left" / "000.png"), f"--model={run}")
+def test_predict_one_image_shows_its_ranking(kcv, run, images):
+    done = kcv("predict", str(images / "test" / "left" / "000.png"), f"--model={run}")
     assert done.returncode == 0, done.stderr
     first, *ranking = done.stdout.splitlines()
     assert " left " in first
@@ -68,18 +68,18 @@ def test_predict_one_picture_shows_its_ranking(kcv, run, pictures):
     assert len(ranking) == 3
 
 
-def test_predict_many_with_a_bad_one_among_them(kcv, run, pictures, tmp_path):
+def test_predict_many_with_a_bad_one_among_them(kcv, run, images, tmp_path):
     folder = tmp_path / "new"
-    shutil.copytree(pictures / "test", folder)
+    shutil.copytree(images / "test", folder)
     (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff")
     done = kcv("predict", "new", "--recursive", f"--model={run}", "--output=rows.csv")
     assert done.returncode == 2
-    assert "kcv: error: 1 picture could not be read" in done.stderr
+    assert "kcv: error: 1 image could not be read" in done.stderr
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 26
 
 
-def test_predict_as_json_lines(kcv, run, pictures):
-    done = kcv("predict", str(pictures / "test" / "top"), f"--model={run}", "--format=json", "--top_k=2")
+def test_predict_as_json_lines(kcv, run, images):
+    done = kcv("predict", str(images / "test" / "top"), f"--model={run}", "--format=json", "--top_k=2")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 8
     assert all(row["label"] == "top" and row["label_2"] in ("left", "centre") for row in rows)
@@ -93,15 +93,15 @@ def test_info_needs_no_keras_and_says_what_is_in_the_file(kcv, run):
 
 
 @pytest.mark.usefixtures("kept_graphs")
-def test_export_writes_the_file_that_predict_and_info_take(kcv, run, pictures, capsys):
+def test_export_writes_the_file_that_predict_and_info_take(kcv, run, images, capsys):
     assert main(["export", str(run)]) == 0
     done = capsys.readouterr()
     assert done.err == ""
-    for word in ("model.onnx", "float32, opset 20", "24 validation pictures", "differ by up to", "100.00%", "Next:"):
+    for word in ("model.onnx", "float32, opset 20", "24 validation images", "differ by up to", "100.00%", "Next:"):
         assert word in done.out
-    picture = str(pictures / "test" / "left" / "000.png")
+    image = str(images / "test" / "left" / "000.png")
     model = str(run / "model.onnx")
-    answers = [kcv("predict", picture, f"--model={one}").stdout for one in (run, model)]
+    answers = [kcv("predict", image, f"--model={one}").stdout for one in (run, model)]
     assert answers[0].splitlines()[1].split()[0] == answers[1].splitlines()[1].split()[0] == "left"
     card = kcv("info", model)
     assert card.returncode == 0, card.stderr
@@ -110,8 +110,8 @@ def test_export_writes_the_file_that_predict_and_info_take(kcv, run, pictures, c
     assert json.loads(kcv("info", model, "--format=json").stdout)["class_names"] == ["centre", "left", "top"]
 
 
-def test_predict_reads_a_list_from_standard_input(kcv, exported, pictures, tmp_path):
-    files = sorted((pictures / "test").rglob("*.png"))
+def test_predict_reads_a_list_from_standard_input(kcv, exported, images, tmp_path):
+    files = sorted((images / "test").rglob("*.png"))
     (tmp_path / "listed").write_bytes("\0".join([*map(str, files), "gone.png"]).encode())
     with (tmp_path / "listed").open("rb") as listed:
         done = kcv("predict", "-", f"--model={exported.path}", "--format=json", stdin=listed.fileno())
@@ -120,18 +120,18 @@ def test_predict_reads_a_list_from_standard_input(kcv, exported, pictures, tmp_p
     assert [bool(row["error"]) for row in rows] == [False] * 24 + [True]
     assert done.returncode == 2
     empty = kcv("predict", "-", f"--model={exported.path}")
-    assert (empty.returncode, empty.stderr) == (2, "kcv: error: no pictures were named.\n")
+    assert (empty.returncode, empty.stderr) == (2, "kcv: error: no images were named.\n")
 
 
 @pytest.mark.serial
-def test_a_cold_prediction_on_onnx_takes_little_more_than_what_it_imports(exported, pictures):
+def test_a_cold_prediction_on_onnx_takes_little_more_than_what_it_imports(exported, images):
     script = (
         "import resource, subprocess, sys, time; began = time.perf_counter(); "
         "subprocess.run(sys.argv[1:], check=True, capture_output=True); "
         "print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
-    picture = str(pictures / "test" / "left" / "000.png")
-    predict = ["-m", "kcv", "predict", picture, f"--model={exported.path}"]
+    image = str(images / "test" / "left" / "000.png")
+    predict = ["-m", "kcv", "predict", image, f"--model={exported.path}"]
     imports = ["-c", "import numpy, onnxruntime, PIL.Image"]
     taken = {"predict": [], "imports": []}
     for _ in range(3):

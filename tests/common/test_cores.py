@@ -67,7 +67,7 @@ def test_workers_leave_a_core_to_the_training(bind: Bind) -> None:
 
 @pytest.mark.parametrize(("cores", "processes", "threads"), [(3, 1, 3), (8, 4, 2)])
 def test_every_pool_of_threads_is_as_large(
-    bind: Bind, pictures: Path, monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, threads: int
+    bind: Bind, images: Path, monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, threads: int
 ) -> None:
     from kcv.data import decoding
     from kcv.data.loading import open_source
@@ -87,7 +87,7 @@ def test_every_pool_of_threads_is_as_large(
     modules = (similarity, scan, decoding, prediction)
     for module in modules:
         watch(module)
-    source = open_source(str(pictures))
+    source = open_source(str(images))
     similarity.near_pairs(scan.read(source).thumbnails)
     decoding.decode(source.splits["test"], 16, "squash")
     idle: Any = prediction.Job(SimpleNamespace(concurrent=False), top_k=1, batch_size=4, threshold=None)  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ def test_shows_bar_percentage_rate_eta_and_metrics() -> None:
     bar.advance(250, lambda: {"loss": 1.25, "accuracy": 0.5})
 
     assert terminal.frames == [
-        "epoch 1/5  " + "━" * 7 + "─" * 21 + "   25%  125 pictures/s  ETA 0:06  loss 1.2500  accuracy 0.5000"
+        "epoch 1/5  " + "━" * 7 + "─" * 21 + "   25%  125 images/s  ETA 0:06  loss 1.2500  accuracy 0.5000"
     ]
     bar.close()
     assert terminal.frames[-1] == "", "the line is wiped at the end"
@@ -95,7 +95,7 @@ def test_narrow_terminal_drops_metrics_before_rate_and_eta(monkeypatch: pytest.M
     bar = Progress(1000, "train", stream=terminal, clock=clock)
     clock.now += 1
     bar.advance(100, lambda: {"loss": 1.0})
-    assert "100 pictures/s  ETA 0:09" in terminal.frames[-1]
+    assert "100 images/s  ETA 0:09" in terminal.frames[-1]
     assert "loss" not in terminal.frames[-1]
 
 
@@ -115,7 +115,7 @@ def test_rate_forgets_a_slow_start() -> None:
     for _ in range(30):
         clock.now += 1
         bar.advance(100)
-    assert "100 pictures/s" in terminal.frames[-1]
+    assert "100 images/s" in terminal.frames[-1]
     assert "ETA 16:09" in terminal.frames[-1]
 
 

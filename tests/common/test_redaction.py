@@ -46,7 +46,7 @@ def test_a_word_of_a_command_may_hold_anything(password: str) -> None:
         ("hf://datasets/owner/name@main/data", "hf://datasets/owner/name@main/data"),
         ("abfs://container@account.dfs.core.windows.net/x", "abfs://container@account.dfs.core.windows.net/x"),
         ("simplecache::https://me@host/x?a=b", "simplecache::https://host/x"),
-        ("pictures/a@b?c=d", "pictures/a@b?c=d"),
+        ("images/a@b?c=d", "images/a@b?c=d"),
         ("digits", "digits"),
     ],
 )

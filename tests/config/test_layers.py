@@ -65,9 +65,9 @@ def test_what_is_wrong_is_said_without_keras_cv(augment: dict[str, Any], said: s
     assert said in line
 
 
-def test_features_of_mixed_pictures_cannot_be_kept() -> None:
+def test_features_of_mixed_images_cannot_be_kept() -> None:
     layers = [{"name": "RandomApply", "layer": {"name": "MixUp"}}]
-    with pytest.raises(ConfigError, match="features of mixed pictures cannot be kept"):
+    with pytest.raises(ConfigError, match="features of mixed images cannot be kept"):
         Config.load(
             augment={"library": "keras_cv", "layers": layers},
             model={"name": "resnet50", "mode": "feature_extraction", "feature_views": 2},

@@ -145,7 +145,7 @@ def test_rules_between_keys_are_checked_beside_other_problems() -> None:
         ),
         (
             {"model": "resnet50", "model.mode": "feature_extraction", "model.feature_views": 2, "augment.mixup": 0.2},
-            "model.feature_views: features of mixed pictures cannot be kept; turn mixup and cutmix off.",
+            "model.feature_views: features of mixed images cannot be kept; turn mixup and cutmix off.",
         ),
         (
             {"model": "resnet50", "model.feature_views": 2},

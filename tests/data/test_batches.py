@@ -7,7 +7,7 @@ import torch
 
 from kcv.config import AugmentConfig
 from kcv.data.batches import TrainingBatches
-from kcv.data.dataset import Pictures, Samples
+from kcv.data.dataset import Images, Samples
 from kcv.data.inference_batches import InferenceBatches
 from kcv.data.order import Share
 from kcv.errors import DataError
@@ -16,23 +16,23 @@ SIZE = 8
 AUGMENT = AugmentConfig(crop_padding=2, flip="alternating", color_jitter=0.3, cutout=3, cutmix=1.0)
 
 
-def in_memory(count: int) -> Pictures:
-    """Pictures whose first pixel's red is their position in the set."""
+def in_memory(count: int) -> Images:
+    """Images whose first pixel's red is their position in the set."""
     pixels = np.random.default_rng(0).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
     pixels[:, 0, 0, 0] = np.arange(count)
-    return Pictures(Samples(list(pixels), np.arange(count) % 3, [f"train/{i}" for i in range(count)]), SIZE, "squash", pixels)  # fmt: skip  # noqa: E501
+    return Images(Samples(list(pixels), np.arange(count) % 3, [f"train/{i}" for i in range(count)]), SIZE, "squash", pixels)  # fmt: skip  # noqa: E501
 
 
 def training(
-    pictures: Pictures, *, batch_size: int = 8, seed: int = 1, workers: int = 0, augment: AugmentConfig = AUGMENT,
+    images: Images, *, batch_size: int = 8, seed: int = 1, workers: int = 0, augment: AugmentConfig = AUGMENT,
     label_smoothing: float = 0.0, share: Share | None = None,
 ) -> TrainingBatches:  # fmt: skip
-    return TrainingBatches(pictures, num_classes=3, batch_size=batch_size, augment=augment, seed=seed,
+    return TrainingBatches(images, num_classes=3, batch_size=batch_size, augment=augment, seed=seed,
                            label_smoothing=label_smoothing, device="cpu", workers=workers, share=share)  # fmt: skip
 
 
-def plain(pictures: Pictures, **options: int) -> TrainingBatches:
-    return training(pictures, augment=AugmentConfig(), **options)
+def plain(images: Images, **options: int) -> TrainingBatches:
+    return training(images, augment=AugmentConfig(), **options)
 
 
 def same(left: object, right: object) -> bool:
@@ -46,7 +46,7 @@ def positions(batches: TrainingBatches) -> list[list[int]]:
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(20, [7, 7, 6]), (16, [8, 8]), (17, [6, 6, 5]), (3, [3]), (1, [1])])
-def test_an_epoch_is_each_picture_once_in_nearly_equal_batches(count: int, sizes: list[int]) -> None:
+def test_an_epoch_is_each_image_once_in_nearly_equal_batches(count: int, sizes: list[int]) -> None:
     batches = plain(in_memory(count))
     parts = positions(batches)
     assert [len(part) for part in parts] == sizes
@@ -55,10 +55,10 @@ def test_an_epoch_is_each_picture_once_in_nearly_equal_batches(count: int, sizes
 
 
 def test_images_and_targets_stay_together() -> None:
-    pictures = in_memory(20)
-    for images, targets in plain(pictures):
+    stored = in_memory(20)
+    for images, targets in plain(stored):
         indices = images[:, 0, 0, 0].long()
-        assert torch.equal(images, torch.from_numpy(pictures.pixels)[indices])
+        assert torch.equal(images, torch.from_numpy(stored.pixels)[indices])
         assert images.dtype == torch.uint8
         assert targets.dtype == torch.float32
         assert torch.equal(targets, torch.eye(3)[indices % 3])
@@ -100,10 +100,10 @@ def test_a_step_repeats_without_the_steps_before_it() -> None:
 
 
 def test_each_step_and_epoch_draws_anew() -> None:
-    """One picture, cropped at random: were a step's generator seeded by epoch or step alone, crops would repeat."""
+    """One image, cropped at random: were a step's generator seeded by epoch or step alone, crops would repeat."""
     pixels = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8).repeat(6, 0)
-    pictures = Pictures(Samples(list(pixels), np.zeros(6, np.int64), list("abcdef")), SIZE, "squash", pixels)
-    batches = training(pictures, batch_size=2, augment=AugmentConfig(crop_padding=7, cutout=3))
+    images = Images(Samples(list(pixels), np.zeros(6, np.int64), list("abcdef")), SIZE, "squash", pixels)
+    batches = training(images, batch_size=2, augment=AugmentConfig(crop_padding=7, cutout=3))
     drawn = [batches.batch(epoch, step)[0] for epoch in range(3) for step in range(3)]
     assert not any(torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
 
@@ -121,27 +121,27 @@ def test_global_generators_are_neither_read_nor_moved() -> None:
     assert same(first, training(in_memory(20)).loader())
 
 
-def test_pictures_in_memory_are_not_changed_by_augmentation() -> None:
-    pictures = in_memory(20)
-    assert pictures.pixels is not None
-    before = pictures.pixels.copy()
-    list(training(pictures))
-    np.testing.assert_array_equal(pictures.pixels, before)
+def test_images_in_memory_are_not_changed_by_augmentation() -> None:
+    images = in_memory(20)
+    assert images.pixels is not None
+    before = images.pixels.copy()
+    list(training(images))
+    np.testing.assert_array_equal(images.pixels, before)
 
 
 def test_read_only_pixels_are_fine() -> None:
-    pictures = in_memory(5)
-    assert pictures.pixels is not None
-    pictures.pixels.flags.writeable = False
-    assert len(list(training(pictures))) == 1
+    images = in_memory(5)
+    assert images.pixels is not None
+    images.pixels.flags.writeable = False
+    assert len(list(training(images))) == 1
 
 
 def test_label_smoothing_is_for_training_targets_alone() -> None:
-    pictures = in_memory(3)
-    ((_, targets),) = training(pictures, augment=AugmentConfig(), label_smoothing=0.3)
-    order = training(pictures).order(0)[0].indices
+    images = in_memory(3)
+    ((_, targets),) = training(images, augment=AugmentConfig(), label_smoothing=0.3)
+    order = training(images).order(0)[0].indices
     torch.testing.assert_close(targets, (torch.eye(3) * 0.7 + 0.1)[order])
-    ((_, plain_targets),) = InferenceBatches(pictures, batch_size=4, device="cpu", num_classes=3)
+    ((_, plain_targets),) = InferenceBatches(images, batch_size=4, device="cpu", num_classes=3)
     assert torch.equal(plain_targets, torch.eye(3))
 
 
@@ -152,17 +152,17 @@ def test_mixed_labels_are_mixed_after_smoothing() -> None:
     assert ((targets > 0.11) & (targets < 0.79)).any()
 
 
-def test_inference_keeps_the_order_and_the_pictures() -> None:
-    pictures = in_memory(20)
-    batches = InferenceBatches(pictures, batch_size=8, device="cpu", num_classes=5)
+def test_inference_keeps_the_order_and_the_images() -> None:
+    stored = in_memory(20)
+    batches = InferenceBatches(stored, batch_size=8, device="cpu", num_classes=5)
     images, targets = (torch.cat(parts) for parts in zip(*batches.loader(), strict=True))
     assert len(batches) == len(batches.loader()) == 3
-    assert torch.equal(images, torch.from_numpy(pictures.pixels))
+    assert torch.equal(images, torch.from_numpy(stored.pixels))
     assert torch.equal(targets, torch.eye(5)[torch.arange(20) % 3])
 
 
-def test_no_pictures_are_an_error() -> None:
-    with pytest.raises(DataError, match="no pictures"):
+def test_no_images_are_an_error() -> None:
+    with pytest.raises(DataError, match="no images"):
         plain(in_memory(0))
 
 
@@ -184,9 +184,9 @@ def test_keras_fit_takes_the_loaders_as_they_are(monkeypatch: pytest.MonkeyPatch
         return made[-1]
 
     monkeypatch.setattr(TrainingBatches, "_finish", keep)
-    pictures = in_memory(20)
-    batches = training(pictures, batch_size=8)
-    validation = InferenceBatches(pictures, batch_size=8, device="cpu", num_classes=3)
+    stored = in_memory(20)
+    batches = training(stored, batch_size=8)
+    validation = InferenceBatches(stored, batch_size=8, device="cpu", num_classes=3)
     inputs = keras.Input((SIZE, SIZE, 3), dtype="uint8")
     outputs = keras.layers.Dense(3)(keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs)))
     with keras.device("cpu"):
@@ -208,7 +208,7 @@ def test_keras_fit_takes_the_loaders_as_they_are(monkeypatch: pytest.MonkeyPatch
     # The very tensors, not copies by way of numpy; of each epoch its own, first to last.
     identities = {id(images) for images, _ in made}
     assert all(id(images) in identities for images, _ in seen)
-    fresh = training(pictures, batch_size=8)
+    fresh = training(stored, batch_size=8)
     assert same(seen, [fresh.batch(epoch, step) for epoch in range(3) for step in range(3)])
     assert all(not torch.equal(a[0], b[0]) for a, b in pairwise(seen) if len(a[0]) == len(b[0]))
 
@@ -222,9 +222,9 @@ SHARED = [
 @pytest.mark.parametrize("augment", SHARED, ids=["crop", "blank"])
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_together_see_what_one_would_see(augment: AugmentConfig, processes: int) -> None:
-    pictures = in_memory(20)
-    shares = [training(pictures, augment=augment, share=Share(rank, processes)) for rank in range(processes)]
-    alone = training(pictures, augment=augment)
+    images = in_memory(20)
+    shares = [training(images, augment=augment, share=Share(rank, processes)) for rank in range(processes)]
+    alone = training(images, augment=augment)
     for epoch in (0, 1):
         for batches in (alone, *shares):
             batches.set_epoch(epoch)
@@ -233,11 +233,11 @@ def test_processes_together_see_what_one_would_see(augment: AugmentConfig, proce
         assert same(together, alone)
 
 
-def test_mixed_pictures_keep_their_own_proportions_in_a_share() -> None:
-    pictures, config = in_memory(20), AugmentConfig(cutmix=1.0)
-    whole = [training(pictures, augment=config, share=Share(rank, 2)).order(0)[0] for rank in range(2)]
+def test_mixed_images_keep_their_own_proportions_in_a_share() -> None:
+    images, config = in_memory(20), AugmentConfig(cutmix=1.0)
+    whole = [training(images, augment=config, share=Share(rank, 2)).order(0)[0] for rank in range(2)]
     assert [(part.begin, part.total) for part in whole] == [(0, 7), (3, 7)]
-    alone, second = training(pictures, augment=config), training(pictures, augment=config, share=Share(1, 2))
+    alone, second = training(images, augment=config), training(images, augment=config, share=Share(1, 2))
     own = alone.order(0)[0].indices[3:] % 3
     # Of all but the first, which finds its partner among its own, the targets are those of a single process.
     assert len(own) == 4
@@ -254,12 +254,12 @@ def test_the_parts_of_a_batch_weigh_what_they_hold() -> None:
 
 
 def test_processes_measure_each_batch_once_and_as_one_would() -> None:
-    pictures, options = in_memory(20), {"batch_size": 6, "device": "cpu", "num_classes": 3}
+    images, options = in_memory(20), {"batch_size": 6, "device": "cpu", "num_classes": 3}
     for processes in (2, 3, 5):  # of four batches, one of five processes gets none
-        shares = [InferenceBatches(pictures, **options, share=Share(rank, processes)) for rank in range(processes)]
-        assert same(list(chain.from_iterable(shares)), InferenceBatches(pictures, **options))
+        shares = [InferenceBatches(images, **options, share=Share(rank, processes)) for rank in range(processes)]
+        assert same(list(chain.from_iterable(shares)), InferenceBatches(images, **options))
 
 
 def test_batches_too_small_for_the_processes_are_refused() -> None:
-    with pytest.raises(DataError, match="batches of 2 of 4 pictures cannot be shared by 3 processes"):
+    with pytest.raises(DataError, match="batches of 2 of 4 images cannot be shared by 3 processes"):
         training(in_memory(4), batch_size=2, share=Share(0, 3))

@@ -18,7 +18,7 @@ def test_labels_are_matched_by_name() -> None:
     assert relabel(np.array([0, 1, 1]), ["a", "b"], ["b", "x", "a"], "here", "the model").tolist() == [2, 0, 0]
 
 
-def test_a_class_without_pictures_need_not_be_known() -> None:
+def test_a_class_without_images_need_not_be_known() -> None:
     assert relabel(np.array([1]), ["unused", "b"], ["b"], "here", "the model").tolist() == [0]
 
 

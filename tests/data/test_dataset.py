@@ -1,4 +1,4 @@
-"""The fingerprint of a source, and pictures read from memory or from their files."""
+"""The fingerprint of a source, and images read from memory or from their files."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kcv import images
-from kcv.data.dataset import Encoded, Pictures, Samples, Source
+from kcv.data.dataset import Encoded, Images, Samples, Source
 from kcv.errors import ImageError
+from kcv.images import load
 
 
-def source(pictures: list[Encoded], names: list[str] | None = None, labels: tuple[int, ...] = (0, 1)) -> Source:
-    samples = Samples(pictures, np.array(labels, dtype=np.int64), names or ["a", "b"])
+def source(images: list[Encoded], names: list[str] | None = None, labels: tuple[int, ...] = (0, 1)) -> Source:
+    samples = Samples(images, np.array(labels, dtype=np.int64), names or ["a", "b"])
     return Source("x", ("cat", "dog"), {"train": samples})
 
 
-def test_take_keeps_pictures_labels_and_names_together() -> None:
+def test_take_keeps_images_labels_and_names_together() -> None:
     samples = Samples([b"0", b"1", b"2"], np.array([5, 6, 7]), ["n0", "n1", "n2"]).take(np.array([2, 0]))
-    assert (list(samples.pictures), samples.labels.tolist(), list(samples.names)) == (
+    assert (list(samples.images), samples.labels.tolist(), list(samples.names)) == (
         [b"2", b"0"],
         [7, 5],
         ["n2", "n0"],
@@ -57,13 +57,13 @@ def test_fingerprint_does_not_depend_on_where_the_source_lies(tmp_path: Path) ->
     assert source(paths).fingerprint not in fingerprints
 
 
-def test_streamed_and_held_pictures_are_the_same(tmp_path: Path) -> None:
+def test_streamed_and_held_images_are_the_same(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 5, 3), dtype=np.uint8)).save(path)
     samples = Samples([path], np.zeros(1, np.int64), ["a.png"])
-    streamed = Pictures(samples, 8, "letterbox")
-    expected = images.load(path, 8, "letterbox")
-    held = Pictures(samples, 8, "letterbox", expected[None])
+    streamed = Images(samples, 8, "letterbox")
+    expected = load(path, 8, "letterbox")
+    held = Images(samples, 8, "letterbox", expected[None])
     assert np.array_equal(streamed.read(0), expected)
     path.unlink()
     assert np.array_equal(held.read(0), expected), "from memory: the file is gone"

@@ -1,4 +1,4 @@
-"""From a configuration to pictures in memory or on disk, for training and for a finished model."""
+"""From a configuration to images in memory or on disk, for training and for a finished model."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kcv import images
 from kcv.config import DataConfig
 from kcv.data import loading
 from kcv.errors import DataError
+from kcv.images import decode
 
 
 def config(source: Path | str, **values: Any) -> DataConfig:
@@ -22,7 +22,7 @@ def config(source: Path | str, **values: Any) -> DataConfig:
 
 
 def paint(root: Path, *, classes: tuple[str, ...] = ("cat", "dog"), n: int = 8, side: int = 16) -> Path:
-    """Makes `n` different pictures a class; the class is in the red channel."""
+    """Makes `n` different images a class; the class is in the red channel."""
     for label, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for i in range(n):
@@ -43,7 +43,7 @@ def test_digits_in_memory() -> None:
     assert digits.train.labels.dtype == np.int64
 
 
-def test_memory_and_disk_give_the_same_pictures(tmp_path: Path) -> None:
+def test_memory_and_disk_give_the_same_images(tmp_path: Path) -> None:
     paint(tmp_path)
     held = loading.load(config(tmp_path, image_size=20))
     streamed = loading.load(config(tmp_path, image_size=20, memory_budget_mb=0))
@@ -58,28 +58,28 @@ def test_memory_and_disk_give_the_same_pictures(tmp_path: Path) -> None:
 
 
 def test_the_budget_counts_all_splits_at_the_model_s_size(tmp_path: Path) -> None:
-    paint(tmp_path)  # 16 pictures of 256 x 256 x 3 bytes: exactly 3 MB
+    paint(tmp_path)  # 16 images of 256 x 256 x 3 bytes: exactly 3 MB
     assert loading.load(config(tmp_path, image_size=256, memory_budget_mb=3)).in_memory
     assert not loading.load(config(tmp_path, image_size=264, memory_budget_mb=3)).in_memory
 
 
 @pytest.mark.parametrize(("side", "size"), [(4, 16), (16, 16), (64, 64), (65, 224)])
-def test_small_square_pictures_keep_their_size(tmp_path: Path, side: int, size: int) -> None:
+def test_small_square_images_keep_their_size(tmp_path: Path, side: int, size: int) -> None:
     assert loading.load(config(paint(tmp_path, side=side))).image_size == size
 
 
-def test_pictures_of_several_sizes_get_the_usual_one(tmp_path: Path) -> None:
+def test_images_of_several_sizes_get_the_usual_one(tmp_path: Path) -> None:
     paint(tmp_path)
     for path in (tmp_path / "dog").iterdir():
         Image.new("RGB", (20, 20)).save(path)
     assert loading.load(config(tmp_path)).image_size == 224
 
 
-def test_unreadable_pictures_are_named_and_counted(tmp_path: Path) -> None:
+def test_unreadable_images_are_named_and_counted(tmp_path: Path) -> None:
     paint(tmp_path)
     for i in range(5):
         (tmp_path / "dog" / f"{i}.png").write_bytes(b"gone")
-    with pytest.raises(DataError, match=r"of \d+ pictures cannot be read: dog/\d\.png: not a picture"):
+    with pytest.raises(DataError, match=r"of \d+ images cannot be read: dog/\d\.png: not an image"):
         loading.load(config(tmp_path, image_size=16))
 
 
@@ -88,9 +88,9 @@ def test_a_source_that_does_not_exist_gets_a_suggestion() -> None:
         loading.load(config("cifar-10"))
 
 
-def test_a_file_that_holds_no_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_holds_no_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").touch()
-    with pytest.raises(DataError, match=r"neither a folder of pictures nor a \.parquet file"):
+    with pytest.raises(DataError, match=r"neither a folder of images nor a \.parquet file"):
         loading.load(config(tmp_path / "x.csv"))
 
 
@@ -104,7 +104,7 @@ def test_what_a_folder_was_taken_for_is_told(tmp_path: Path, caplog: pytest.LogC
     paint(tmp_path)
     (tmp_path / "dog" / "IMG_1.HEIC").touch()
     said = (
-        "no splits: 16 pictures in class folders",
+        "no splits: 16 images in class folders",
         "2 classes: cat, dog",
         "left out: 1 file (1 .heic), not a format that is read: dog/IMG_1.HEIC",
     )
@@ -123,7 +123,7 @@ def test_a_folder_around_the_classes_is_pointed_out(tmp_path: Path) -> None:
         loading.load(config(tmp_path))
 
 
-def test_a_link_to_nothing_is_named_where_pictures_are_streamed(tmp_path: Path) -> None:
+def test_a_link_to_nothing_is_named_where_images_are_streamed(tmp_path: Path) -> None:
     paint(tmp_path)
     (tmp_path / "cat" / "zz.png").symlink_to("/nowhere/annex/zz.png")
     with pytest.raises(DataError, match=r"cat/zz\.png is a link to /nowhere/annex/zz\.png, which is not there"):
@@ -154,18 +154,16 @@ def test_what_training_carved_is_carved_again(tmp_path: Path, split: str) -> Non
 
 
 def test_a_foreign_flat_folder_is_the_split_as_a_whole(tmp_path: Path) -> None:
-    pictures = loading.load_split(config(paint(tmp_path), image_size=16), "test", ("owl", "dog", "cat"), "another")
-    assert len(pictures) == 16
-    assert [("owl", "dog", "cat")[label] for label in pictures.labels] == [
-        name.split("/")[0] for name in pictures.names
-    ]
+    images = loading.load_split(config(paint(tmp_path), image_size=16), "test", ("owl", "dog", "cat"), "another")
+    assert len(images) == 16
+    assert [("owl", "dog", "cat")[label] for label in images.labels] == [name.split("/")[0] for name in images.names]
 
 
 def test_a_foreign_split_is_taken_as_it_is(tmp_path: Path) -> None:
     paint(tmp_path / "train", n=4)
     paint(tmp_path / "test", n=3)
-    pictures = loading.load_split(config(tmp_path, image_size=16), "test", ("cat", "dog"))
-    assert len(pictures) == 6
+    images = loading.load_split(config(tmp_path, image_size=16), "test", ("cat", "dog"))
+    assert len(images) == 6
     assert len(loading.load_split(config(tmp_path, image_size=16), "train", ("cat", "dog"))) == 8
     with pytest.raises(DataError, match=r"has no val split, only (train, test|test, train)"):
         loading.load_split(config(tmp_path, image_size=16), "val", ("cat", "dog"))
@@ -182,19 +180,19 @@ def test_an_unknown_split_is_refused() -> None:
         loading.load_split(config("digits", image_size=32), "dev", tuple("0123456789"))
 
 
-def test_real_jpeg_pictures_decode_as_pillow_does(data_root: Path) -> None:
+def test_real_jpeg_images_decode_as_pillow_does(data_root: Path) -> None:
     source = loading.open_source(str(data_root / "cifar10"))
-    for picture in source.splits["test"].pictures[:50]:
-        assert isinstance(picture, bytes)
-        with Image.open(io.BytesIO(picture)) as image:
-            assert np.array_equal(images.decode(picture), np.asarray(image.convert("RGB")))
+    for image in source.splits["test"].images[:50]:
+        assert isinstance(image, bytes)
+        with Image.open(io.BytesIO(image)) as decoded:
+            assert np.array_equal(decode(image), np.asarray(decoded.convert("RGB")))
 
 
-def test_pictures_that_do_not_fit_into_memory_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_do_not_fit_into_memory_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*words: object, **options: object) -> None:
         raise MemoryError
 
-    pictures = paint(tmp_path, n=4)
+    images = paint(tmp_path, n=4)
     monkeypatch.setattr("kcv.images.load", full)
-    with pytest.raises(DataError, match=r"pictures of 1024 px need \d+ MB.*data\.memory_budget_mb"):
-        loading.load(config(pictures, image_size=1024))
+    with pytest.raises(DataError, match=r"images of 1024 px need \d+ MB.*data\.memory_budget_mb"):
+        loading.load(config(images, image_size=1024))

@@ -56,7 +56,7 @@ def test_validation_is_carved_beside_a_given_test() -> None:
 
 
 def test_splits_of_earlier_versions_stay_as_they_were() -> None:
-    """A run is measured again on the pictures that it was measured on: the digests are those of version 0.1."""
+    """A run is measured again on the images that it was measured on: the digests are those of version 0.1."""
     digests = []
     for splits, fractions, seed in (
         ({"train": (40, 25, 60)}, (0.1, 0.1), 42),
@@ -87,7 +87,7 @@ def test_each_class_is_in_each_split(counts: tuple[int, ...], fraction: float) -
     assert sorted(names) == sorted(given.splits["train"].names)
 
 
-def test_two_pictures_of_a_class_are_enough_for_train_and_val() -> None:
+def test_two_images_of_a_class_are_enough_for_train_and_val() -> None:
     train, val, _ = three_way(source(train=(2, 2, 9)), val_fraction=0.1, test_fraction=0, seed=0)
     assert np.bincount(train.labels).min() == np.bincount(val.labels).min() == 1
 
@@ -99,10 +99,10 @@ def test_no_test_where_none_is_wanted() -> None:
 @pytest.mark.parametrize(
     ("counts", "words"),
     [
-        ((50, 1, 50), "class 'dog' has 1 picture to train on"),
-        ((500, 2, 500), "class 'dog' has 2 pictures to train on, too few to be in train, test and val"),
+        ((50, 1, 50), "class 'dog' has 1 image to train on"),
+        ((500, 2, 500), "class 'dog' has 2 images to train on, too few to be in train, test and val"),
         ((2, 2, 2), "test_fraction=0"),
-        ((50, 0, 50), "the train split has no pictures of the class 'dog'"),
+        ((50, 0, 50), "the train split has no images of the class 'dog'"),
         ((0, 0, 50), "the classes 'cat', 'dog'"),
     ],
 )
@@ -114,7 +114,7 @@ def test_a_class_too_small_to_split_is_named(counts: tuple[int, ...], words: str
 
 
 def test_a_class_missing_from_a_given_split_is_named() -> None:
-    with pytest.raises(DataError, match="the test split has no pictures of the class 'owl'"):
+    with pytest.raises(DataError, match="the test split has no images of the class 'owl'"):
         three_way(source(train=(20, 20, 20), test=(5, 5, 0)), val_fraction=0.1, test_fraction=0.1, seed=0)
 
 

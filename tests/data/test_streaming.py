@@ -12,7 +12,7 @@ from PIL import Image
 from kcv.config import AugmentConfig
 from kcv.data import streaming
 from kcv.data.batches import Batch, TrainingBatches
-from kcv.data.dataset import Pictures, Samples
+from kcv.data.dataset import Images, Samples
 from kcv.data.inference_batches import InferenceBatches
 from kcv.data.streaming import StreamedPixels
 from kcv.errors import DataError
@@ -20,13 +20,13 @@ from kcv.errors import DataError
 SIZE = 8
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, SIZE, SIZE, 3), dtype=np.uint8)
 LABELS = np.arange(20) % 3
-RESIDENT = Pictures(Samples(list(PIXELS), LABELS, [f"{i}.png" for i in range(20)]), SIZE, "squash", PIXELS)
+RESIDENT = Images(Samples(list(PIXELS), LABELS, [f"{i}.png" for i in range(20)]), SIZE, "squash", PIXELS)
 
 
-def training(pictures: Pictures, *, batch_size: int = 8, workers: int = 0) -> TrainingBatches:
+def training(images: Images, *, batch_size: int = 8, workers: int = 0) -> TrainingBatches:
     augment = AugmentConfig(crop_padding=2, flip="alternating", color_jitter=0.3, cutout=3, cutmix=1.0)
     return TrainingBatches(
-        pictures, num_classes=3, batch_size=batch_size, augment=augment, seed=1, device="cpu", workers=workers
+        images, num_classes=3, batch_size=batch_size, augment=augment, seed=1, device="cpu", workers=workers
     )
 
 
@@ -37,18 +37,18 @@ def same(left: Iterable[Batch], right: Iterable[Batch]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def streamed(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
-    """The pictures of RESIDENT as PNG files."""
-    root = tmp_path_factory.mktemp("pictures")
+def streamed(tmp_path_factory: pytest.TempPathFactory) -> Images:
+    """The images of RESIDENT as PNG files."""
+    root = tmp_path_factory.mktemp("images")
     files = [root / name for name in RESIDENT.names]
     for file, pixels in zip(files, PIXELS, strict=True):
         Image.fromarray(pixels).save(file)
-    return Pictures(Samples(files, LABELS, RESIDENT.names), SIZE, "squash")
+    return Images(Samples(files, LABELS, RESIDENT.names), SIZE, "squash")
 
 
 @pytest.mark.parametrize("shared_memory", [True, False])
 def test_streamed_batches_equal_those_from_memory(
-    streamed: Pictures, shared_memory: bool, monkeypatch: pytest.MonkeyPatch
+    streamed: Images, shared_memory: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming, "_fits_shared_memory", lambda need: shared_memory)
     before = torch.get_rng_state()
@@ -63,7 +63,7 @@ def test_streamed_batches_equal_those_from_memory(
     ours.close()
 
 
-def test_workers_are_kept_from_epoch_to_epoch(streamed: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_kept_from_epoch_to_epoch(streamed: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     open_workers = StreamedPixels._open
     monkeypatch.setattr(StreamedPixels, "_open", lambda *args: opened.append(args) or open_workers(*args))
@@ -74,20 +74,18 @@ def test_workers_are_kept_from_epoch_to_epoch(streamed: Pictures, monkeypatch: p
     batches.close()
 
 
-def test_without_workers_streaming_gives_the_same(streamed: Pictures) -> None:
+def test_without_workers_streaming_gives_the_same(streamed: Images) -> None:
     assert same(training(streamed, workers=0), training(RESIDENT))
     assert same([training(streamed).batch(2, 1)], [training(RESIDENT).batch(2, 1)])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_picture_is_named_in_one_line(streamed: Pictures, tmp_path: Path, workers: int) -> None:
+def test_an_unreadable_image_is_named_in_one_line(streamed: Images, tmp_path: Path, workers: int) -> None:
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"not a picture")
-    samples = Samples(
-        [*streamed.samples.pictures[:3], broken], np.zeros(4, np.int64), ["a", "b", "c", "cats/broken.png"]
-    )
+    broken.write_bytes(b"not an image")
+    samples = Samples([*streamed.samples.images[:3], broken], np.zeros(4, np.int64), ["a", "b", "c", "cats/broken.png"])
     batches = InferenceBatches(
-        Pictures(samples, SIZE, "squash"), batch_size=2, device="cpu", num_classes=1, workers=workers
+        Images(samples, SIZE, "squash"), batch_size=2, device="cpu", num_classes=1, workers=workers
     )
     iterator = iter(batches.loader())
     next(iterator)
@@ -102,7 +100,7 @@ def test_an_unreadable_picture_is_named_in_one_line(streamed: Pictures, tmp_path
 @pytest.mark.parametrize(
     "error", [RuntimeError("DataLoader worker (pid(s) 12) exited unexpectedly"), ConnectionResetError("reset by peer")]
 )
-def test_a_dead_worker_is_explained(streamed: Pictures, error: Exception) -> None:
+def test_a_dead_worker_is_explained(streamed: Images, error: Exception) -> None:
     def dying() -> Iterator[torch.Tensor]:
         raise error
         yield
@@ -111,7 +109,7 @@ def test_a_dead_worker_is_explained(streamed: Pictures, error: Exception) -> Non
         StreamedPixels(streamed, torch.device("cpu"), 1)._next(dying())
 
 
-def test_a_bug_in_a_worker_is_not_taken_for_its_death(streamed: Pictures) -> None:
+def test_a_bug_in_a_worker_is_not_taken_for_its_death(streamed: Images) -> None:
     def failing() -> Iterator[torch.Tensor]:
         raise RuntimeError("Caught RuntimeError in DataLoader worker process 0.")
         yield
@@ -133,19 +131,19 @@ class Waiting:
         raise RuntimeError("DataLoader timed out after 5.0 seconds")
 
 
-def test_a_long_wait_is_told_once_and_an_endless_one_ends(streamed: Pictures, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_long_wait_is_told_once_and_an_endless_one_ends(streamed: Images, caplog: pytest.LogCaptureFixture) -> None:
     pixels: Any = StreamedPixels(streamed, torch.device("cpu"), 1)
     assert pixels._next(Waiting(5)) == "batch"
     assert caplog.records == []
     assert pixels._next(Waiting(100)) == "batch"
     assert [record.getMessage() for record in caplog.records] == [
-        "no picture has come for 60 s: a slow or lost disk, or a process that was stopped; the training waits"
+        "no image has come for 60 s: a slow or lost disk, or a process that was stopped; the training waits"
     ]
     with pytest.raises(DataError, match="have not answered for 15 minutes"):
         pixels._next(Waiting(10_000))
 
 
-def test_no_room_for_workers_is_one_line(streamed: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_workers_is_one_line(streamed: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*words: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -155,7 +153,7 @@ def test_no_room_for_workers_is_one_line(streamed: Pictures, monkeypatch: pytest
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows stops no processes like this")
-def test_stopped_workers_end_within_seconds(streamed: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_workers_end_within_seconds(streamed: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kcv.data.workers._ORDERLY_SECONDS", 0.1)
     batches: Any = training(streamed, workers=2)
     next(iter(batches))
@@ -167,7 +165,7 @@ def test_stopped_workers_end_within_seconds(streamed: Pictures, monkeypatch: pyt
     assert not any(worker.is_alive() for worker in workers)
 
 
-def test_a_second_pass_over_the_same_workers_stops_the_first(streamed: Pictures) -> None:
+def test_a_second_pass_over_the_same_workers_stops_the_first(streamed: Images) -> None:
     batches = training(streamed, batch_size=4, workers=1)
     first, second = iter(batches), iter(batches)
     next(first)

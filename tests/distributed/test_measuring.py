@@ -38,13 +38,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """More pictures than go into one part, one of which cannot be read."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More images than go into one part, one of which cannot be read."""
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for number in range(2300):
         Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{number:05d}.png")
-    (folder / "02250.png").write_bytes(b"no picture")
+    (folder / "02250.png").write_bytes(b"no image")
     return folder
 
 
@@ -61,13 +61,11 @@ def test_evaluate_gives_the_same_to_the_last_digit(model: Path, kcv: Any, togeth
     assert files[0] == files[1]
 
 
-def test_predict_writes_the_same_file(
-    model: Path, pictures: Path, kcv: Any, together: Together, tmp_path: Path
-) -> None:
-    one = kcv("predict", pictures, f"--model={model}", f"--output={tmp_path / 'alone'}.csv")
-    two = together("predict", pictures, f"--model={model}", f"--output={tmp_path / 'two'}.csv")
-    assert "1 picture could not be read" in one.stderr
-    assert "1 picture could not be read" in two[0].stderr
+def test_predict_writes_the_same_file(model: Path, images: Path, kcv: Any, together: Together, tmp_path: Path) -> None:
+    one = kcv("predict", images, f"--model={model}", f"--output={tmp_path / 'alone'}.csv")
+    two = together("predict", images, f"--model={model}", f"--output={tmp_path / 'two'}.csv")
+    assert "1 image could not be read" in one.stderr
+    assert "1 image could not be read" in two[0].stderr
     assert (tmp_path / "alone.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
     assert len((tmp_path / "two.csv").read_text().splitlines()) == 2301
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.csv", "two.csv"]
@@ -135,7 +133,7 @@ def test_finished_parts_are_kept_and_the_rest_is_done(few: list[Path], tmp_path:
     ]  # fmt: skip
     again = Brightness()
     rows = list(predict(few, again, output=output, resume=True))
-    assert again.seen == 7  # of eleven pictures, four were finished
+    assert again.seen == 7  # of eleven images, four were finished
     assert rows == list(predict(few, Brightness(), output=tmp_path / "uncut.csv"))
     assert output.read_bytes() == (tmp_path / "uncut.csv").read_bytes()
     assert not (tmp_path / "rows.csv.parts").exists()
@@ -145,7 +143,7 @@ def test_parts_of_another_prediction_are_not_mixed_in(few: list[Path], tmp_path:
     output = tmp_path / "rows.csv"
     with pytest.raises(MemoryError):
         list(predict(few, Brightness(last=7), output=output, resume=True))
-    with pytest.raises(errors.OutputError, match=r"is of another prediction \(its pictures, names differ\)"):
+    with pytest.raises(errors.OutputError, match=r"is of another prediction \(its images, names differ\)"):
         predict(few[:9], Brightness(), output=output, resume=True)
     job = Job(Brightness(), 1, 2, None)
     with pytest.raises(errors.OutputError, match="go on with --resume, or remove it"):

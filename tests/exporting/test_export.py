@@ -36,9 +36,9 @@ def test_the_command_line_offers_what_there_is() -> None:
     assert tuple(map(str, exporting.OPSETS)) == OFFERED
 
 
-def test_the_file_says_what_the_model_says(exported: Export, trained_run: Run, pictures: Path) -> None:
+def test_the_file_says_what_the_model_says(exported: Export, trained_run: Run, images: Path) -> None:
     model, onnx_model = load_model(trained_run.model_path), OnnxModel(exported.path)
-    files = sorted((pictures / "test").rglob("*.png"))
+    files = sorted((images / "test").rglob("*.png"))
     np.testing.assert_allclose(onnx_model.predict(files), model.predict(files), atol=1e-5)
     assert onnx_model.class_names == model.class_names
     assert onnx_model.info.data_fingerprint == model.info.data_fingerprint
@@ -57,13 +57,13 @@ def test_the_file_lies_beside_the_model_where_nobody_says_otherwise(
     assert {path.name for path in tmp_path.iterdir()} == {"model.keras", "model.onnx"}
 
 
-def test_pictures_without_classes_can_check_it_too(trained_run: Run, pictures: Path, tmp_path: Path) -> None:
-    made = export(trained_run.model_path, tmp_path / "m.onnx", samples=str(pictures / "test" / "left"))
-    assert (made.parity.pictures, made.parity.keras_accuracy) == (8, None)
-    single = export(trained_run.model_path, tmp_path / "m.onnx", samples=str(pictures / "test" / "left" / "000.png"))
-    assert single.parity.pictures == 1
-    labelled = export(trained_run.model_path, tmp_path / "m.onnx", samples=str(pictures))
-    assert (labelled.parity.pictures, labelled.parity.keras_accuracy) == (24, labelled.parity.onnx_accuracy)
+def test_images_without_classes_can_check_it_too(trained_run: Run, images: Path, tmp_path: Path) -> None:
+    made = export(trained_run.model_path, tmp_path / "m.onnx", samples=str(images / "test" / "left"))
+    assert (made.parity.images, made.parity.keras_accuracy) == (8, None)
+    single = export(trained_run.model_path, tmp_path / "m.onnx", samples=str(images / "test" / "left" / "000.png"))
+    assert single.parity.images == 1
+    labelled = export(trained_run.model_path, tmp_path / "m.onnx", samples=str(images))
+    assert (labelled.parity.images, labelled.parity.keras_accuracy) == (24, labelled.parity.onnx_accuracy)
 
 
 def test_int8_is_written_as_int8_and_keeps_the_accuracy(
@@ -112,8 +112,8 @@ def test_int8_that_pays_is_kept(trained_run: Run, tmp_path: Path, monkeypatch: p
     assert (made.precision, made.refusal) == ("int8", None)
 
 
-def test_named_pictures_calibrate_and_check_each_with_its_half(
-    trained_run: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_named_images_calibrate_and_check_each_with_its_half(
+    trained_run: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Any] = {}
     quantize = quantization.quantize
@@ -125,14 +125,14 @@ def test_named_pictures_calibrate_and_check_each_with_its_half(
     monkeypatch.setattr(exporting, "quantize", spy)
     monkeypatch.setattr(exporting, "weigh", lambda a, b, samples: seen.setdefault("checked", samples) and FASTER)
     folder = tmp_path / "more"
-    shutil.copytree(pictures / "train", folder)
+    shutil.copytree(images / "train", folder)
     export(trained_run.model_path, tmp_path / "m.onnx", precision="int8", samples=str(folder))
     assert (len(seen["calibrated"]), len(seen["checked"].pixels)) == (45, 45)
-    both = {picture.tobytes() for picture in seen["calibrated"]} & {p.tobytes() for p in seen["checked"].pixels}
+    both = {image.tobytes() for image in seen["calibrated"]} & {p.tobytes() for p in seen["checked"].pixels}
     assert not both
 
 
-def test_what_the_user_gets_wrong_is_said_and_leaves_nothing(trained_run: Run, pictures: Path, tmp_path: Path) -> None:
+def test_what_the_user_gets_wrong_is_said_and_leaves_nothing(trained_run: Run, images: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"allowed: a name that ends in \.onnx"):
         export(trained_run.model_path, tmp_path / "m.keras")
     with pytest.raises(UsageError, match="allowed: float32, int8"):
@@ -142,13 +142,13 @@ def test_what_the_user_gets_wrong_is_said_and_leaves_nothing(trained_run: Run, p
     with pytest.raises(DataError, match="'nowhere'"):
         export(trained_run.model_path, tmp_path / "m.onnx", samples="nowhere")
     with pytest.raises(DataError, match="has no classes, so the accuracy of int8 cannot be checked"):
-        export(trained_run.model_path, tmp_path / "m.onnx", precision="int8", samples=str(pictures / "test" / "left"))
+        export(trained_run.model_path, tmp_path / "m.onnx", precision="int8", samples=str(images / "test" / "left"))
     few = tmp_path / "few"
     for name in ("left", "top"):
         (few / name).mkdir(parents=True)
         for number in range(3):
             Image.new("RGB", (16, 16)).save(few / name / f"{number}.png")
-    with pytest.raises(DataError, match="6 pictures are too few for int8, which needs 32 or more"):
+    with pytest.raises(DataError, match="6 images are too few for int8, which needs 32 or more"):
         export(trained_run.model_path, tmp_path / "m.onnx", precision="int8", samples=str(few))
     assert [path.name for path in tmp_path.iterdir()] == ["few"]
 
@@ -159,5 +159,5 @@ def test_training_data_that_is_gone_is_named_with_what_to_do(trained_run: Run, t
     model = opening.load(trained_run.model_path)
     config = {**model.info.config, "data": {**model.info.config["data"], "source": str(tmp_path / "gone")}}
     moved = replace(model, info=model.info.model_copy(update={"config": config}))
-    with pytest.raises(DataError, match=r"gone.* Pictures to check the export with may be named: --samples=PATH"):
+    with pytest.raises(DataError, match=r"gone.* Images to check the export with may be named: --samples=PATH"):
         export(moved, tmp_path / "m.onnx")

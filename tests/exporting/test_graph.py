@@ -33,7 +33,7 @@ def info(size: int = SIZE) -> OnnxInfo:
     return OnnxInfo(CLASSES, size, "crop", "float32", "net", "photos", "abc", "0", TEMPERATURE)
 
 
-def pictures(n: int, size: int = SIZE) -> np.ndarray:
+def images(n: int, size: int = SIZE) -> np.ndarray:
     return np.random.default_rng(n).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
 
 
@@ -43,7 +43,7 @@ def model(name: str, policy: str = "float32", size: str = "small") -> keras.Mode
     with precision_scope(policy), small_networks() if size == "small" else nullcontext():
         width = {"width": 0.25} if (name, size) == ("custom_cnn", "small") else {}
         config = ModelConfig.model_validate({"name": name, "weights": "none", **width})
-        built = registry.build(config, SIZE, len(CLASSES), pictures(64))
+        built = registry.build(config, SIZE, len(CLASSES), images(64))
     rng = np.random.default_rng(0)
     for layer in built.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -66,7 +66,7 @@ def test_logits_are_those_of_keras_at_any_batch_size(written: tuple[keras.Model,
     network, path = written
     exported = OnnxModel(path, device="cpu")
     for n in (1, 3, 32):
-        batch = pictures(n)
+        batch = images(n)
         expected = network(batch, training=False).detach().numpy()
         logits, probabilities = exported.run(batch)
         assert logits.dtype == probabilities.dtype == np.float32
@@ -141,13 +141,13 @@ def test_a_model_in_mixed_precision_is_exported_in_float32_for_the_opset_asked_f
     rebuilt = in_float32(mixed)
     assert rebuilt is not mixed
     assert in_float32(exact) is exact
-    np.testing.assert_array_equal(rebuilt(pictures(2)).detach(), exact(pictures(2)).detach())
+    np.testing.assert_array_equal(rebuilt(images(2)).detach(), exact(images(2)).detach())
     write_graph(rebuilt, info(), tmp_path / "m.onnx", opset=opset)
     assert [(entry.domain, entry.version) for entry in onnx.load(tmp_path / "m.onnx").opset_import] == [("", opset)]
-    logits, _ = OnnxModel(tmp_path / "m.onnx", device="cpu").run(pictures(5))
-    expected = exact(pictures(5), training=False).detach().numpy()
+    logits, _ = OnnxModel(tmp_path / "m.onnx", device="cpu").run(images(5))
+    expected = exact(images(5), training=False).detach().numpy()
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * max(1.0, np.abs(expected).max()))
-    assert not np.allclose(expected, mixed(pictures(5)).detach().float().numpy(), atol=1e-5)
+    assert not np.allclose(expected, mixed(images(5)).detach().float().numpy(), atol=1e-5)
 
 
 def test_what_cannot_be_exported_is_one_clear_line(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ GOOD = Parity(10, 1e-6, 1e-4, 1.0, 0.9, 0.9)
 
 def test_figures_of_a_good_file(exported: Export, trained_run: Run) -> None:
     parity = exported.parity
-    assert parity.pictures == 24
+    assert parity.images == 24
     assert 0 < parity.max_difference <= 1e-4 * max(1.0, parity.tolerance / 1e-4)
     assert parity.agreement == 1.0
     assert parity.keras_accuracy == parity.onnx_accuracy
@@ -44,7 +44,7 @@ def test_figures_of_a_good_file(exported: Export, trained_run: Run) -> None:
         ({"max_difference": float("nan")}, "logits differ by up to nan"),
         ({"max_probability_difference": 2e-5}, "probabilities differ by up to 2e-05 from those of the logits"),
         ({"max_probability_difference": float("nan")}, "probabilities differ by up to nan"),
-        ({"agreement": 0.9}, "only 90.00% of 10 pictures get the same class"),
+        ({"agreement": 0.9}, "only 90.00% of 10 images get the same class"),
         ({"onnx_accuracy": 0.89}, "accuracy falls from 90.00% to 89.00%"),
     ],
 )

@@ -39,7 +39,7 @@ KERNEL = RNG.normal(size=(4, 3, 3, 3)).astype(np.float32)
 
 
 def front(*, read_twice: bool = False) -> tuple[onnx.ModelProto, np.ndarray]:
-    """Bytes, channels last, to a padded convolution of normalised pictures."""
+    """Bytes, channels last, to a padded convolution of normalised images."""
     weights = {
         "scale": np.float32(1 / 255),
         "mean": np.array([0.5, 0.4, 0.3], np.float32),
@@ -124,9 +124,7 @@ def test_zeros_around_what_is_never_negative_are_the_poolings_own(
         (0, [2, -1], ["GlobalAveragePool", "Flatten", "Reshape", "Relu"]),
     ],
 )
-def test_means_over_a_picture_are_global_poolings(
-    keepdims: int, reshape: list[int] | None, expected: list[str]
-) -> None:
+def test_means_over_a_image_are_global_poolings(keepdims: int, reshape: list[int] | None, expected: list[str]) -> None:
     nodes = [helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=keepdims)]
     weights: Arrays = {"axes": np.array([2, 3])}
     if reshape is not None:

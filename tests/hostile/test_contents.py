@@ -114,7 +114,7 @@ CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no configuration": (lambda config: config.update(config=None), "cannot be opened"),
 }
 LAYERS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "a text as input": ("image", {"dtype": "string"}, "takes string, not pictures|cannot be opened"),
+    "a text as input": ("image", {"dtype": "string"}, "takes string, not images|cannot be opened"),
     "an average over 20,000 px": (
         "pool", {"pool_size": [20_000, 20_000], "strides": [1, 1], "padding": "same"}, "has a window of 20,000 px",
     ),

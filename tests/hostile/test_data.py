@@ -1,4 +1,4 @@
-"""Hostile pictures, data sets, configurations and names: one line each, nothing run, nothing obeyed."""
+"""Hostile images, data sets, configurations and names: one line each, nothing run, nothing obeyed."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, PngImagePlugin
 
-from kcv import images, predict
+from kcv import predict
 from kcv.cli import main
 from kcv.common.files import cell
 from kcv.common.text import plain
 from kcv.config import Config
 from kcv.data.loading import open_source
 from kcv.errors import ConfigError, DataError, ImageError
+from kcv.images import decode, load
 
 if TYPE_CHECKING:
     from kcv.tasks.export import Export
@@ -68,7 +69,7 @@ def text_bomb() -> bytes:
 
 
 JPEG = encoded("JPEG")
-PICTURES: dict[str, bytes] = {
+IMAGES: dict[str, bytes] = {
     "nothing": b"",
     "one byte": b"\xff",
     "a PNG of 10 gigapixels": png(100_000, 100_000),
@@ -94,13 +95,13 @@ PICTURES: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_a_hostile_picture_is_one_line(name: str, tmp_path: Path, canary: Path) -> None:
-    path = tmp_path / "picture.jpg"
-    path.write_bytes(PICTURES[name])
+@pytest.mark.parametrize("name", IMAGES)
+def test_a_hostile_image_is_one_line(name: str, tmp_path: Path, canary: Path) -> None:
+    path = tmp_path / "image.jpg"
+    path.write_bytes(IMAGES[name])
     began = time.thread_time()
     with pytest.raises(ImageError) as caught:
-        images.load(path, 32, "squash")
+        load(path, 32, "squash")
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
     assert time.thread_time() - began < 2  # of the processor, which a busy machine does not change
 
@@ -110,21 +111,21 @@ def test_a_hostile_picture_is_one_line(name: str, tmp_path: Path, canary: Path) 
     [encoded("GIF") + b"<script>alert(1)</script>", JPEG + b"PK\x03\x04" + bytes(60), encoded("PNG") + b"#!/bin/sh\n"],
     ids=["GIF and script", "JPEG and zip", "PNG and shell"],
 )
-def test_a_polyglot_is_the_picture_that_it_begins_as(content: bytes) -> None:
-    assert images.decode(content).shape == (30, 40, 3)
+def test_a_polyglot_is_the_image_that_it_begins_as(content: bytes) -> None:
+    assert decode(content).shape == (30, 40, 3)
 
 
 def test_an_animation_of_many_frames_costs_its_first_one(tmp_path: Path) -> None:
     frame = Image.new("RGB", (16, 16), "red")
     others = [Image.new("RGB", (16, 16), (i % 255, 0, 0)) for i in range(500)]
     frame.save(tmp_path / "a.gif", save_all=True, append_images=others)
-    assert images.load(tmp_path / "a.gif", 16, "squash").shape == (16, 16, 3)
+    assert load(tmp_path / "a.gif", 16, "squash").shape == (16, 16, 3)
 
 
 def test_metadata_is_not_believed() -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("Title", "<script>" * 100)
-    assert images.decode(encoded("PNG", pnginfo=info)).shape == (30, 40, 3)
+    assert decode(encoded("PNG", pnginfo=info)).shape == (30, 40, 3)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs pipes and devices")
@@ -138,7 +139,7 @@ def test_what_is_no_file_does_not_block(kind: str, tmp_path: Path) -> None:
     else:
         path.symlink_to("/dev/zero" if kind == "device" else path)
     with pytest.raises(ImageError):
-        images.load(path, 32, "squash")
+        load(path, 32, "squash")
 
 
 CONFIGS: dict[str, tuple[bytes, str]] = {
@@ -182,8 +183,8 @@ PARQUETS: dict[str, Callable[[Path], object]] = {
     "the magic alone": lambda path: path.write_bytes(b"PAR1PAR1"),
     "a footer of a length that lies": lambda path: path.write_bytes(b"PAR1" + struct.pack("<I", 2**31) + b"PAR1"),
     "no columns": lambda path: parquet(path, x=pa.array([1])),
-    "pictures that are numbers": lambda path: parquet(path, image=pa.array([1]), label=pa.array([0])),
-    "pictures that are null": lambda path: parquet(path, image=pa.array([None], pa.binary()), label=pa.array([0])),
+    "images that are numbers": lambda path: parquet(path, image=pa.array([1]), label=pa.array([0])),
+    "images that are null": lambda path: parquet(path, image=pa.array([None], pa.binary()), label=pa.array([0])),
     "labels that are null": lambda path: parquet(path, image=pa.array([b"x"]), label=pa.array([None], pa.int64())),
     "labels that are floats": lambda path: parquet(path, image=pa.array([b"x"]), label=pa.array([0.5])),
     "class names with control characters": lambda path: parquet(
@@ -211,14 +212,14 @@ NAMES = ["a b.png", "a\nb.png", "a\tb.png", "\x1b[31mred.png", "\u202egnp.exe.pn
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
-def test_names_of_pictures_are_shown_and_never_obeyed(
+def test_names_of_images_are_shown_and_never_obeyed(
     exported: Export,
     tmp_path: Path,
     canary: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for name in NAMES:
         (folder / name).write_bytes(encoded("PNG") if name != NAMES[1] else b"")
@@ -283,8 +284,8 @@ def test_a_closed_input_is_one_line(exported: Export) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
-def test_sigterm_leaves_no_temporary_file(exported: Export, pictures: Path, tmp_path: Path) -> None:
-    paths = [str(path) for path in sorted((pictures / "train").rglob("*.png"))]
+def test_sigterm_leaves_no_temporary_file(exported: Export, images: Path, tmp_path: Path) -> None:
+    paths = [str(path) for path in sorted((images / "train").rglob("*.png"))]
     listed = "\n".join(paths * 20)
     output = tmp_path / "out" / "rows.csv"
     running = subprocess.Popen(
@@ -307,9 +308,9 @@ def test_sigterm_leaves_no_temporary_file(exported: Export, pictures: Path, tmp_
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="whoever may read everything finds nothing unreadable"
 )
-def test_a_folder_that_cannot_be_read_is_a_row(exported: Export, pictures: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_read_is_a_row(exported: Export, images: Path, tmp_path: Path) -> None:
     (tmp_path / "a" / "locked").mkdir(parents=True)
-    shutil.copy(next((pictures / "test").rglob("*.png")), tmp_path / "a" / "1.png")
+    shutil.copy(next((images / "test").rglob("*.png")), tmp_path / "a" / "1.png")
     (tmp_path / "a" / "locked").chmod(0)
     rows = list(predict([tmp_path / "a"], exported.path, recursive=True))
     assert [bool(row["error"]) for row in rows] == [False, True]

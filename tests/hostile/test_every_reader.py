@@ -118,7 +118,7 @@ def text(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def picture(kind: str = "PNG", level: int = 0) -> bytes:
+def image(kind: str = "PNG", level: int = 0) -> bytes:
     stream = io.BytesIO()
     pixels = np.random.default_rng(level).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(stream, kind)
@@ -129,7 +129,7 @@ def draw(folder: Path) -> None:
     for number, place in enumerate(f"{split}/{name}" for split in ("train", "test") for name in ("a", "b")):
         (folder / place).mkdir(parents=True)
         for i in range(2):
-            (folder / place / f"{i}.png").write_bytes(picture(level=2 * number + i))
+            (folder / place / f"{i}.png").write_bytes(image(level=2 * number + i))
 
 
 @reader("images", some=150)
@@ -138,9 +138,9 @@ def _(bench: Bench) -> Iterator[Case]:
         images.dimensions(content)
         images.load(content, 8, "crop")
 
-    yield "sound", lambda: use(picture())
+    yield "sound", lambda: use(image())
     for kind, mutants in {"PNG": png_mutants, "JPEG": jpeg_mutants, "TIFF": tiff_mutants}.items():
-        for words, content in mutants(picture(kind)):
+        for words, content in mutants(image(kind)):
             yield f"{kind} {words}", lambda content=content: use(content)
 
 
@@ -204,7 +204,7 @@ def _(bench: Bench) -> Iterator[Case]:
         current = content
         images.load(fetch(f"{address}/a.png", most=10_000, seconds=1.0), 8, "crop")
 
-    for words, content in answers(picture()):
+    for words, content in answers(image()):
         yield words, lambda content=content: use(content)
 
 
@@ -394,7 +394,7 @@ def _(bench: Bench) -> Iterator[Case]:
 
 @reader("parts of a prediction", some=150)
 def _(bench: Bench) -> Iterator[Case]:
-    files = [bench.write(f"{level}.png", picture(level=level)) for level in range(2)]
+    files = [bench.write(f"{level}.png", image(level=level)) for level in range(2)]
     rows: list[Any] = list(predict(files, Brightness()))
     names = [key for key in rows[0] if key != "probabilities"]
     part, output = bench.folder / "part", bench.folder / "rows.csv"
@@ -569,7 +569,7 @@ def _(bench: Bench) -> Iterator[Case]:
         yield words, lambda value=value: cifar10._names(bench.write("batches.meta", pickle.dumps(value, 2)))
     for number, mutant in enumerate(pickle_mutants(pickle.dumps(batch, 2))):
         yield f"{number}", lambda mutant=mutant: use(mutant)
-    current, checksum = b"", hashlib.sha256(picture()).hexdigest()
+    current, checksum = b"", hashlib.sha256(image()).hexdigest()
     address = bench.held.enter_context(sending(lambda _: current))
 
     def got(content: bytes) -> None:
@@ -577,7 +577,7 @@ def _(bench: Bench) -> Iterator[Case]:
         current = content
         download(f"{address}/a.png", bench.folder / "a.png", checksum=f"sha256:{checksum}")
 
-    for words, content in answers(picture()):
+    for words, content in answers(image()):
         yield words, lambda content=content: got(content)
 
 

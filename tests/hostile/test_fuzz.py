@@ -21,10 +21,11 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kcv import images
 from kcv.artifact import read_info
 from kcv.config import Config
 from kcv.errors import ArtifactError, ConfigError, ImageError
+from kcv.images import dimensions
+from kcv.images import load as load_image
 from kcv.inference.onnx_model import OnnxModel
 from kcv.inference.opening import load
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 Fuzz = Callable[..., None]
 SECONDS = float(os.environ.get("KCV_FUZZ_SECONDS", "0"))
 READERS = 5
-MOST = 100 * 2**20  # bytes of a decoded picture; larger ones are only slower to look at
+MOST = 100 * 2**20  # bytes of a decoded image; larger ones are only slower to look at
 
 
 class Content(bytes):
@@ -109,7 +110,7 @@ def mutated(*originals: bytes) -> st.SearchStrategy[bytes]:
     return build()
 
 
-def pictures() -> list[bytes]:
+def images() -> list[bytes]:
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8))
     found = []
@@ -130,19 +131,19 @@ def pictures() -> list[bytes]:
     return [*found, stream.getvalue()]
 
 
-def test_the_picture_decoder(fuzz: Fuzz) -> None:
+def test_the_image_decoder(fuzz: Fuzz) -> None:
     def check(data: bytes) -> None:
         try:
-            height, width = images.dimensions(data)
+            height, width = dimensions(data)
             if height * width * 3 > MOST:
                 return
-            pixels = images.load(data, 16, "crop")
+            pixels = load_image(data, 16, "crop")
         except ImageError as error:
             assert "\n" not in str(error)
         else:
             assert pixels.shape == (16, 16, 3) and pixels.dtype == np.uint8
 
-    fuzz(check, mutated(*pictures()) | st.binary(max_size=200), examples=500, name="pictures")
+    fuzz(check, mutated(*images()) | st.binary(max_size=200), examples=500, name="images")
 
 
 def test_the_artifact_reader(fuzz: Fuzz, members: dict[str, bytes], tmp_path: Path) -> None:

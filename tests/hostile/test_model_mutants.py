@@ -54,7 +54,7 @@ def read(path: Path) -> None:
 
 
 def answer(path: Path) -> None:
-    """Opens a model, and classifies a picture."""
+    """Opens a model, and classifies an image."""
     read(path)
     probabilities = opening.load(path, device="cpu").predict(np.full((1, 16, 16, 3), 99, np.uint8))
     assert probabilities.shape == (1, 3) and np.isfinite(probabilities).all()

@@ -102,15 +102,15 @@ def on_constants(kind: str, *inputs: Proto, **attributes: Any) -> Proto:
     return with_scalar([node(kind, names, ["c"], **attributes), node("ReduceMax", ["c"], ["s"], keepdims=0)], inputs)
 
 
-def per_picture(*sizes: int) -> Proto:
-    """Returns a model that repeats a picture's numbers."""
+def per_image(*sizes: int) -> Proto:
+    """Returns a model that repeats an image's numbers."""
     expand = [node("Unsqueeze", ["first", "two"], ["tall"]), node("Expand", ["tall", "sizes"], ["wide"])]
     back = [node("ReduceMean", ["wide", "two"], ["last"], keepdims=0)]
     return crafted([*expand, *back, *tail("last")], [shapes("two", 2), shapes("sizes", *sizes)])
 
 
-def products_of_pictures() -> Proto:
-    """Returns a model that compares each picture with each."""
+def products_of_images() -> Proto:
+    """Returns a model that compares each image with each."""
     across = [node("Transpose", ["first"], ["turned"], perm=[1, 0]), node("MatMul", ["first", "turned"], ["all"])]
     return crafted([*across, node("MatMul", ["all", "first"], ["last"]), *tail("last")])
 
@@ -123,10 +123,10 @@ def size_from_pixels(*sizes: int) -> Proto:
 
 
 def padded(**attributes: Any) -> Proto:
-    pictures = [node("Transpose", ["floats"], ["channels"], perm=[0, 3, 1, 2])]
-    pictures += [node("Conv", ["channels", "filter"], ["wide"], **attributes)]
-    pictures += [node("GlobalAveragePool", ["wide"], ["mean"]), node("Flatten", ["mean"], ["last"])]
-    return crafted([*pictures, *tail("last")], [numbers("filter", np.ones((3, 3, 1, 1)))])
+    images = [node("Transpose", ["floats"], ["channels"], perm=[0, 3, 1, 2])]
+    images += [node("Conv", ["channels", "filter"], ["wide"], **attributes)]
+    images += [node("GlobalAveragePool", ["wide"], ["mean"]), node("Flatten", ["mean"], ["last"])]
+    return crafted([*images, *tail("last")], [numbers("filter", np.ones((3, 3, 1, 1)))])
 
 
 def varint(number: int) -> bytes:
@@ -205,48 +205,48 @@ HOSTILE: dict[str, tuple[Callable[[], Proto], str]] = {
     "a large product of constants": (folding, "'ConstantOfShape', which no classifier needs"),
     "a product of vectors": (
         lambda: on_constants("MatMul", numbers("a", np.ones((30_000, 1))), numbers("b", np.ones((1, 30_000)))),
-        "depend on no picture",
+        "depend on no image",
     ),
     "a sum of vectors": (
         lambda: on_constants("Add", numbers("a", np.ones((30_000, 1))), numbers("b", np.ones((1, 30_000)))),
-        "depend on no picture",
+        "depend on no image",
     ),
-    "a weight joined with itself": (lambda: doubled(30), "depend on no picture"),
+    "a weight joined with itself": (lambda: doubled(30), "depend on no image"),
     "a weight joined with itself 60 times": (lambda: doubled(60), "impossible size"),
     "a number made a tensor": (
         lambda: on_constants("Expand", numbers("a", [0.0]), shapes("to", 2**30, 2)),
-        "depend on no picture",
+        "depend on no image",
     ),
     "a border of a billion": (
         lambda: on_constants("Pad", numbers("a", [0.0]), shapes("to", 0, 2**30)),
-        "depend on no picture",
+        "depend on no image",
     ),
     "a border of 2 to the 62nd": (
         lambda: on_constants("Pad", numbers("a", [0.0]), shapes("to", 2**62, 2**62)),
         "impossible size",
     ),
-    "a picture made larger": (
+    "an image made larger": (
         lambda: on_constants(
             "Resize", numbers("a", np.zeros((1, 1, 2, 2))), numbers("roi", []), numbers("f", [1, 1, 999, 999])
         ),
-        "depend on no picture",
+        "depend on no image",
     ),
     "many products for little": (
         lambda: on_constants("MatMul", numbers("a", np.ones((700, 700))), numbers("b", np.ones((700, 700)))),
-        "depend on no picture",
+        "depend on no image",
     ),
     "a range": (
         lambda: on_constants("Range", numbers("a", 0.0), numbers("b", 1e9), numbers("c", 1.0)),
         "'Range', which no classifier needs",
     ),
-    "5 GB for a picture": (lambda: per_picture(1, 1, 2**29), "for one picture"),
-    "2 to the 60th numbers for a picture": (lambda: per_picture(1, 1, 2**60), "impossible size"),
-    "a border of 20,000 around pictures": (lambda: padded(pads=[10_000] * 4), "for one picture"),
+    "5 GB for an image": (lambda: per_image(1, 1, 2**29), "for one image"),
+    "2 to the 60th numbers for an image": (lambda: per_image(1, 1, 2**60), "impossible size"),
+    "a border of 20,000 around images": (lambda: padded(pads=[10_000] * 4), "for one image"),
     "a stride of zero": (lambda: padded(strides=[0, 0]), "cannot take"),
     "a negative stride": (lambda: padded(strides=[-1, -1]), "cannot take"),
     "a negative border": (lambda: padded(pads=[-3] * 4), "cannot take"),
     "no group": (lambda: padded(group=0), "cannot take"),
-    "pictures that are mixed": (products_of_pictures, "mixes pictures"),
+    "images that are mixed": (products_of_images, "mixes images"),
     "a size from the pixels": (lambda: size_from_pixels(1, 3), "not known before it runs"),
     "a custom operator": (
         lambda: crafted([node("Run", ["first"], ["last"], domain="evil"), *tail("last")]),
@@ -302,13 +302,13 @@ def test_a_hostile_graph_is_refused_before_onnxruntime_sees_it(
 
 def test_a_sound_graph_made_by_hand_is_opened(tmp_path: Path) -> None:
     model = OnnxModel(write(crafted(tail("first")), tmp_path), device="cpu")
-    picture = np.full((3, SIZE, SIZE, 3), 7, np.uint8)
-    np.testing.assert_allclose(model.predict(picture), np.full((3, 3), 1 / 3), atol=1e-6)
-    assert model.predict(picture[:0]).shape == (0, 3)
+    image = np.full((3, SIZE, SIZE, 3), 7, np.uint8)
+    np.testing.assert_allclose(model.predict(image), np.full((3, 3), 1 / 3), atol=1e-6)
+    assert model.predict(image[:0]).shape == (0, 3)
 
 
 def answering(logits: Sequence[float], probabilities: Sequence[float]) -> Proto:
-    """Returns a model that gives these numbers for any picture."""
+    """Returns a model that gives these numbers for any image."""
     given = [numbers("given_logits", [logits]), numbers("given", [probabilities]), numbers("none", 0.0)]
     zero = node("Mul", ["first", "none"], ["zero"])
     adds = [node("Add", ["zero", a], [b]) for a, b in (("given_logits", "logits"), ("given", "probabilities"))]
@@ -338,11 +338,11 @@ SOUND = [0.2, 0.3, 0.5]
     ids=str,
 )
 def test_answers_that_are_no_probabilities_end_in_one_line(
-    logits: list[float], probabilities: list[float], tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    logits: list[float], probabilities: list[float], tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(answering(logits, probabilities), tmp_path)
-    picture = next((pictures / "test").rglob("*.png"))
-    assert main(["predict", str(picture), f"--model={path}"]) == 2
+    image = next((images / "test").rglob("*.png"))
+    assert main(["predict", str(image), f"--model={path}"]) == 2
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.count("\n") == 1 and "its answers are no probabilities" in told.err

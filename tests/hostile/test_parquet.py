@@ -17,7 +17,7 @@ from footers import edited, footer_of, with_footer
 
 from kcv.data.bounds import MOST_CLASSES
 from kcv.data.loading import open_source
-from kcv.data.parquet.row_images import RowPictures
+from kcv.data.parquet.row_images import RowImages
 from kcv.data.sources import parquet
 from kcv.errors import DataError
 
@@ -69,16 +69,16 @@ def lying(path: Path, said: dict[tuple[int, ...], Any], size: int = MB) -> None:
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
-    "one picture for 200 rows": (lambda p: write(p, repeated(bytes(10 * MB), 200), words(200)), "repeat a few bytes"),
-    "one picture for 3,000 rows": (lambda p: write(p, repeated(bytes(10 * MB), 3000), words(3000)), "repeat a few"),
-    "pictures of zeros": (
+    "one image for 200 rows": (lambda p: write(p, repeated(bytes(10 * MB), 200), words(200)), "repeat a few bytes"),
+    "one image for 3,000 rows": (lambda p: write(p, repeated(bytes(10 * MB), 3000), words(3000)), "repeat a few"),
+    "images of zeros": (
         lambda p: write(p, zeros(50 * MB, 6), words(6), use_dictionary=False),
         r"would unpack from \d+,\d+ to 300,000,\d+ bytes",
     ),
-    "pictures that share their beginning": (
+    "images that share their beginning": (
         lambda p: write(p, zeros(5 * MB, 60), words(60), **delta("image")), "repeat a few bytes"),
-    "a picture of 134 MB": (
-        lambda p: write(p, repeated(bytes(2**27 + 1), 2), words(2)), "holds a picture of more than 134,217,728 bytes"),
+    "an image of 134 MB": (
+        lambda p: write(p, repeated(bytes(2**27 + 1), 2), words(2)), "holds an image of more than 134,217,728 bytes"),
     "many large labels": (
         lambda p: write(p, [b"x"] * 30, pa.array([f"{i}" + "x" * 10 * MB for i in range(30)]), compression="zstd"),
         "column 'label' of row group 0 would unpack"),
@@ -133,13 +133,13 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda p: lying(p, {(3,): 600, (4, 0, 3): 600}), "has 6 labels for 600 rows"),
     "fewer rows than its row groups": (lambda p: lying(p, {(3,): 5}), "its row groups have other rows than it says"),
     "rows without end": (lambda p: lying(p, {(3,): 2**62, (4, 0, 3): 2**62}), "claims 4,611,686,018,427,387,904 rows"),
-    "values that are not there": (lambda p: lying(p, {(4, 0, 1, 0, 3, 5): 0}), "0 pictures in its 6 rows"),
+    "values that are not there": (lambda p: lying(p, {(4, 0, 1, 0, 3, 5): 0}), "0 images in its 6 rows"),
     "a size below zero": (lambda p: lying(p, {(4, 0, 1, 0, 3, 6): -1}), "its footer counts -1 of something"),
     "a column beyond the file": (
         lambda p: lying(p, {(4, 0, 1, 0, 3, 7): 2**40}), "a column is said to lie beyond the end of the file"),
     "pages before the file": (lambda p: lying(p, {(4, 0, 1, 0, 3, 9): -5}), "its footer counts -5 of something"),
     "a column too few": (lambda p: lying(p, {(4, 0, 1): (12, [])}), "has 0 columns in place of 2"),
-    "pictures of nested types": (
+    "images of nested types": (
         lambda p: pq.write_table(pa.table({"image": [[[{"a": [1]}]]], "label": ["a"]}), p), "not list of 1 fields"),
 }  # fmt: skip
 
@@ -179,17 +179,17 @@ def test_what_asks_for_too_much_is_one_line_and_little_memory(
     assert peak() < MOST_MB
 
 
-def test_many_row_groups_of_one_picture_are_read_in_little_memory(
+def test_many_row_groups_of_one_image_are_read_in_little_memory(
     tmp_path: Path, peak: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet, "_MOST_HELD", 50 * MB)
     monkeypatch.setattr("kcv.data.parquet.row_images._MOST_HELD", 150 * MB)
     write(tmp_path / "data.parquet", repeated(bytes(10 * MB), 30), words(30), row_group_size=10)
-    rows = open_source(str(tmp_path / "data.parquet")).splits["train"].pictures
-    assert isinstance(rows, RowPictures)
+    rows = open_source(str(tmp_path / "data.parquet")).splits["train"].images
+    assert isinstance(rows, RowImages)
     assert sum(map(len, rows)) == 300 * MB
     assert peak() < 500
-    with pytest.raises(DataError, match=r"row \d+: the pictures before it need .*, many times what their files say"):
+    with pytest.raises(DataError, match=r"row \d+: the images before it need .*, many times what their files say"):
         list(rows.batches([np.arange(30)]))
 
 
@@ -227,5 +227,5 @@ def test_every_encoding_is_read(encoding: str, nested: bool, tmp_path: Path, mon
         for eager_bytes in (2**28, 0):
             monkeypatch.setattr(parquet, "EAGER_BYTES", eager_bytes)
             source = open_source(str(tmp_path / "data.parquet"))
-            assert list(source.splits["train"].pictures) == values
+            assert list(source.splits["train"].images) == values
             assert [source.class_names[label] for label in source.splits["train"].labels] == labels

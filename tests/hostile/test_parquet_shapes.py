@@ -37,7 +37,7 @@ def test_every_change_of_a_column_is_an_answer_or_one_line(
             try:
                 source = open_source(str(folder))
                 for samples in source.splits.values():
-                    assert all(isinstance(picture, bytes) for picture in samples.pictures), name
+                    assert all(isinstance(image, bytes) for image in samples.images), name
                     assert 0 <= samples.labels.min() <= samples.labels.max() < len(source.class_names), name
                     assert np.issubdtype(samples.labels.dtype, np.int64), name
                 answers["read"] += 1

@@ -1,4 +1,4 @@
-"""What a picture may cost to decode, and damage that does not matter."""
+"""What an image may cost to decode, and damage that does not matter."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_jpeg_without_its_end_marker_is_whole_and_any_shorter_one_is_not(kind:
             cut_short = images.decode(whole[:-cut])
         except ImageError:
             continue
-        # A few bits of one coefficient may be missing where the picture is whole all the same.
+        # A few bits of one coefficient may be missing where the image is whole all the same.
         assert cut == 3
         assert np.abs(cut_short.astype(int) - pixels).max() <= 1
 
@@ -147,13 +147,13 @@ def tiled(width: int, height: int, tile: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(values)) + ifd + bytes(4) + data
 
 
-def test_tiles_may_be_larger_than_a_small_picture_but_not_by_far() -> None:
+def test_tiles_may_be_larger_than_a_small_image_but_not_by_far() -> None:
     assert images.decode(tiled(16, 16, 512)).shape == (16, 16, 3)
     with pytest.raises(ImageError, match="tiles of 8000x8000 pixels are more than its 16x16 need"):
         images.decode(tiled(16, 16, 8000))
 
 
-def test_large_pictures_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "MOST_BYTES", 100)
     monkeypatch.setattr(room, "SMALL", 10)
     inside, most = [], []
@@ -220,7 +220,7 @@ def test_grey_is_resized_as_its_colours_are(mode: str) -> None:
     assert np.array_equal(images.load(data, 24, mode), expected)
 
 
-def test_a_float_picture_takes_little_beside_itself() -> None:
+def test_a_float_image_takes_little_beside_itself() -> None:
     image = Image.new("F", (3000, 3000), 0.5)
     tracemalloc.start()  # NumPy's arrays; Pillow's own memory is not seen
     to_eight_bits(image)

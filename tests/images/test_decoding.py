@@ -1,4 +1,4 @@
-"""Pictures as people and programs really write them, whole and damaged, to RGB."""
+"""Images as people and programs really write them, whole and damaged, to RGB."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_arrays_are_taken_as_pixels() -> None:
 @pytest.mark.parametrize(
     "array", [np.zeros((2, 2, 3)), np.zeros((2, 2, 2), np.uint8), np.zeros((0, 2, 3), np.uint8), np.zeros(3, np.uint8)]
 )
-def test_arrays_that_are_no_picture_are_refused(array: Array) -> None:
+def test_arrays_that_are_no_image_are_refused(array: Array) -> None:
     with pytest.raises(ImageError, match=r"^x: pixels must"):
         images.decode(array, name="x")
 
@@ -159,7 +159,7 @@ BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_picture_is_one_line_that_names_it(case: str, tmp_path: Path) -> None:
+def test_a_broken_image_is_one_line_that_names_it(case: str, tmp_path: Path) -> None:
     make, words = BROKEN[case]
     path = tmp_path / "photo.jpg"
     path.write_bytes(make())
@@ -235,14 +235,14 @@ def test_resize_is_antialiased() -> None:
 
 
 def three_stripes() -> Array:
-    """A wide picture, 10x30: red, green, blue from left to right."""
+    """A wide image, 10x30: red, green, blue from left to right."""
     pixels = np.zeros((10, 30, 3), np.uint8)
     for i in range(3):
         pixels[:, 10 * i : 10 * i + 10, i] = 255
     return pixels
 
 
-def test_squash_keeps_all_of_the_picture() -> None:
+def test_squash_keeps_all_of_the_image() -> None:
     squashed = images.resize(three_stripes(), 30, "squash")
     assert squashed.shape == (30, 30, 3)
     assert [int(squashed[15, x].argmax()) for x in (4, 15, 25)] == [0, 1, 2]

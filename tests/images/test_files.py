@@ -1,4 +1,4 @@
-"""Paths, folders and patterns to picture files."""
+"""Paths, folders and patterns to image files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_folder_gives_its_pictures_sorted(tree: Path) -> None:
+def test_a_folder_gives_its_images_sorted(tree: Path) -> None:
     assert list(find([str(tree)])) == [tree / "a.PNG", tree / "b.jpg"]
     assert list(find([tree], recursive=True)) == [tree / "a.PNG", tree / "b.jpg", tree / "deep" / "er" / "c.webp"]
 
@@ -73,7 +73,7 @@ def test_a_thousand_folders_in_each_other_are_no_error(tree: Path) -> None:
         assert "far.jpg" in [path.name for path in find([str(tree / "**" / "*.jpg")])]
 
 
-def test_what_systems_leave_is_no_picture(tree: Path) -> None:
+def test_what_systems_leave_is_no_image(tree: Path) -> None:
     for name in ("@eaDir/b.jpg/SYNOFILE_THUMB_M.jpg", "deep/__MACOSX/._c.webp", "lost+found/x.jpg", "._b.jpg"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).touch()
@@ -92,7 +92,7 @@ def test_a_named_file_is_taken_whatever_its_name(tree: Path) -> None:
     assert list(find([tree / "odd.bin"])) == [tree / "odd.bin"]
 
 
-def test_patterns_match_pictures_and_folders(tree: Path) -> None:
+def test_patterns_match_images_and_folders(tree: Path) -> None:
     assert list(find([str(tree / "*.jpg")])) == [tree / "b.jpg"]
     assert list(find([str(tree / "*")])) == [tree / "a.PNG", tree / "b.jpg"]
     assert list(find([str(tree / "*")], recursive=True))[2:] == [tree / "deep" / "er" / "c.webp"]
@@ -104,7 +104,7 @@ def test_brackets_in_a_real_name_are_no_pattern(tree: Path) -> None:
     assert list(find([str(tree / "x[1].jpg")])) == [tree / "x[1].jpg"]
 
 
-def test_pictures_come_in_the_order_given_as_often_as_given(tree: Path) -> None:
+def test_images_come_in_the_order_given_as_often_as_given(tree: Path) -> None:
     assert list(find([tree / "b.jpg", tree, tree / "b.jpg"])) == [
         tree / "b.jpg", tree / "a.PNG", tree / "b.jpg", tree / "b.jpg",
     ]  # fmt: skip
@@ -115,7 +115,7 @@ def test_all_paths_are_checked_before_any_is_taken(tree: Path) -> None:
         find([tree / "b.jpg", tree / "gone.jpg"])
 
 
-def test_pictures_only_below_a_folder_are_pointed_out(tree: Path) -> None:
+def test_images_only_below_a_folder_are_pointed_out(tree: Path) -> None:
     with pytest.raises(DataError, match="only in folders below it; --recursive takes those"):
         find([tree / "deep"])
 
@@ -148,7 +148,7 @@ def test_a_list_is_read_as_it_arrives() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("gone.jpg", "no such file"), ("*.gif", "no pictures"), ("empty", "no pictures")]
+    ("name", "words"), [("gone.jpg", "no such file"), ("*.gif", "no images"), ("empty", "no images")]
 )
 def test_nothing_found_is_an_error_that_names_the_path(tree: Path, name: str, words: str) -> None:
     (tree / "empty").mkdir()

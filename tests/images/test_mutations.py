@@ -1,4 +1,4 @@
-"""Sound pictures with one piece of their structure removed, doubled, made huge or emptied: pixels, or one line."""
+"""Sound images with one piece of their structure removed, doubled, made huge or emptied: pixels, or one line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def encoded(kind: str, mode: str = "RGB", **options: Any) -> bytes:
 
 
 def check(content: bytes, what: str) -> None:
-    """Reads a picture in each of the ways that there are."""
+    """Reads an image in each of the ways that there are."""
     began = time.thread_time()
     for read in (images.decode, images.dimensions, lambda data: images.load(data, 8, "crop")):
         try:

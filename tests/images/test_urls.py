@@ -1,4 +1,4 @@
-"""Pictures behind URLs: fetched in bounds, or one line. The server is on this machine."""
+"""Images behind URLs: fetched in bounds, or one line. The server is on this machine."""
 
 from __future__ import annotations
 

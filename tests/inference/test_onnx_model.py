@@ -78,12 +78,12 @@ def test_a_device_that_is_not_there_is_said(exported: Export, monkeypatch: pytes
     OnnxModel(exported.path, device="cpu")
 
 
-def test_arrays_and_paths_batches_and_threads_give_the_same(exported: Export, pictures: Path, tmp_path: Path) -> None:
-    files = sorted((pictures / "test").rglob("*.png"))
+def test_arrays_and_paths_batches_and_threads_give_the_same(exported: Export, images: Path, tmp_path: Path) -> None:
+    files = sorted((images / "test").rglob("*.png"))
     model, single = OnnxModel(exported.path), OnnxModel(exported.path, threads=1)
-    from kcv import images
+    from kcv.images import stack
 
-    pixels = images.stack(files, 16, "squash")
+    pixels = stack(files, 16, "squash")
     expected = model.predict(files)
     assert expected.shape == (24, 3) and expected.dtype == np.float32
     np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-6)

@@ -19,13 +19,13 @@ def test_softmax_equals_its_definition_and_survives_large_logits():
 
 @pytest.mark.parametrize("budget", [2048, 0])
 @pytest.mark.parametrize("batch_size", [1, 7, 256])
-def test_rows_are_in_the_order_of_the_split(trained_run, pictures, batch_size, budget):
+def test_rows_are_in_the_order_of_the_split(trained_run, images, batch_size, budget):
     from kcv import load_model
     from kcv.data import loading
     from kcv.inference import outputs
 
     model = load_model(trained_run.model_path)
-    config = DataConfig(source=str(pictures), image_size=16, memory_budget_mb=budget, workers=0)
+    config = DataConfig(source=str(images), image_size=16, memory_budget_mb=budget, workers=0)
     test = loading.load_split(config, "test", model.class_names)
     advanced = []
     got = outputs.logits(model.keras_model, test, batch_size=batch_size, workers=0, advance=advanced.append)
@@ -43,7 +43,7 @@ def test_no_batches_give_no_rows(trained_run):
     assert outputs.logits_of_batches(model, []).shape == (0, 3)
 
 
-def test_batches_are_smaller_where_pictures_are_large():
+def test_batches_are_smaller_where_images_are_large():
     from kcv.inference import outputs
 
     assert [outputs.batch_size_for(size) for size in (32, 224, 512, 1024, 4096, 10_000)] == [256, 256, 85, 21, 1, 1]

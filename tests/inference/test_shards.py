@@ -1,4 +1,4 @@
-"""Parts of a prediction: only those are kept that are as they were written, of pictures as they are now."""
+"""Parts of a prediction: only those are kept that are as they were written, of images as they are now."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 @pytest.fixture
 def cut_short(few: list[Path], tmp_path: Path) -> Path:
-    """The folder of parts of a prediction of which 8 of 10 pictures, two parts, are done."""
+    """The folder of parts of a prediction of which 8 of 10 images, two parts, are done."""
     with pytest.raises(MemoryError):
         list(predict(few, Brightness(last=8), output=tmp_path / "rows.csv", resume=True))
     return tmp_path / "rows.csv.parts"
@@ -92,7 +92,7 @@ def test_no_changed_part_is_taken_for_a_finished_one(few: list[Path], tmp_path: 
             assert not is_sound(part, few, COLUMNS, "this"), mutated
 
 
-def test_a_part_is_of_one_prediction_and_its_pictures(few: list[Path], tmp_path: Path) -> None:
+def test_a_part_is_of_one_prediction_and_its_images(few: list[Path], tmp_path: Path) -> None:
     part = tmp_path / "part"
     write_part(part, [_rows_of(few)], state_of(few, "this"))
     assert not is_sound(part, few, COLUMNS, "other")
@@ -141,7 +141,7 @@ def test_a_damaged_part_is_done_anew(few: list[Path], cut_short: Path, tmp_path:
     assert not cut_short.exists()
 
 
-@pytest.mark.parametrize("content", [b"[]", b"", b"[" * 100_000, b'{"pictures"', b"\xff\0", b"null"])
+@pytest.mark.parametrize("content", [b"[]", b"", b"[" * 100_000, b'{"images"', b"\xff\0", b"null"])
 def test_a_damaged_record_loses_no_part(few: list[Path], cut_short: Path, tmp_path: Path, content: bytes) -> None:
     (cut_short / "prediction.json").write_bytes(content)
     with pytest.raises(errors.OutputError, match="go on with --resume"):
@@ -162,11 +162,11 @@ def test_a_record_that_is_gone_does_not_let_in_parts_of_another_prediction(
     assert model.seen == 10
 
 
-def test_a_picture_that_was_replaced_is_read_again(few: list[Path], cut_short: Path, tmp_path: Path) -> None:
+def test_a_image_that_was_replaced_is_read_again(few: list[Path], cut_short: Path, tmp_path: Path) -> None:
     before = few[1].stat()
     drawn(few[1], 255)
     os.utime(few[1], ns=(before.st_atime_ns, before.st_mtime_ns))  # its time does not show it
-    few[6].write_bytes(b"no picture any more")
+    few[6].write_bytes(b"no image any more")
     rows = list(predict(few, Brightness(), output=tmp_path / "rows.csv", resume=True))
     assert rows[1]["confidence"] == 1.0
     assert rows[6]["error"]

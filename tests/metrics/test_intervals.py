@@ -29,7 +29,7 @@ def macro_f1(labels: np.ndarray, predicted: np.ndarray, classes: int) -> float:
 
 
 @pytest.mark.parametrize(("n", "classes"), [(60, 2), (300, 5)])
-def test_macro_f1_interval_is_that_of_resampled_pictures(n: int, classes: int) -> None:
+def test_macro_f1_interval_is_that_of_resampled_images(n: int, classes: int) -> None:
     rng = np.random.default_rng(n)
     labels = rng.integers(0, classes, n)
     predicted = np.where(rng.random(n) < 0.8, labels, rng.integers(0, classes, n))

@@ -32,7 +32,7 @@ def test_agrees_with_scikit_learn(case: int) -> None:
     rng = np.random.default_rng(case)
     n, classes = int(rng.integers(2, 400)), int(rng.integers(2, 12))
     labels, probabilities = scores(n, classes, seed=case, decimals=int(rng.integers(0, 3)))
-    if case % 3 == 0:  # a class, or all but one, without pictures
+    if case % 3 == 0:  # a class, or all but one, without images
         labels = np.where(labels == classes - 1, 0, labels) if case % 2 else np.zeros_like(labels)
     names = [f"class {c}" for c in range(classes)]
 
@@ -82,7 +82,7 @@ def test_by_hand_with_a_class_that_never_occurs() -> None:
     assert result["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2, abs=1e-15)
     assert result["roc_auc_macro"] == 1.0
     assert result["log_loss"] == pytest.approx(-sum(map(math.log, [0.7, 0.3, 0.9, 0.8])) / 4, abs=1e-15)
-    # Four bins of one picture each: |1 - 0.7|, |0 - 0.5|, |1 - 0.9|, |1 - 0.8|.
+    # Four bins of one image each: |1 - 0.7|, |0 - 0.5|, |1 - 0.9|, |1 - 0.8|.
     assert result["ece"] == pytest.approx(1.1 / 4, abs=1e-15)
 
 
@@ -96,7 +96,7 @@ def test_class_that_is_predicted_but_never_occurs_counts_against_macro_f1() -> N
     assert result["roc_auc_macro"] is None
 
 
-def test_one_picture() -> None:
+def test_one_image() -> None:
     result = metrics.summarize(np.array([1]), np.array([[0.0, 1.0]]), ["a", "b"], "test")
 
     assert (result["n"], result["accuracy"], result["log_loss"], result["ece"]) == (1, 1.0, 0.0, 0.0)
@@ -132,7 +132,7 @@ def test_every_value_is_plain_and_survives_json_to_the_last_digit() -> None:
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
-def test_order_of_the_pictures_does_not_change_the_counted_figures() -> None:
+def test_order_of_the_images_does_not_change_the_counted_figures() -> None:
     labels, probabilities = scores(200, 5)
     shuffled = np.random.default_rng(1).permutation(200)
     one = metrics.summarize(labels, probabilities, list("abcde"), "test")
@@ -241,7 +241,7 @@ def test_the_cells_that_occur_say_what_the_matrix_says() -> None:
     assert metrics.macro_f1_interval(cells) == metrics.macro_f1_interval(matrix)
 
 
-def test_ten_thousand_classes_need_time_and_memory_for_their_pictures_alone() -> None:
+def test_ten_thousand_classes_need_time_and_memory_for_their_images_alone() -> None:
     n, classes = 60, 10_000
     rng = np.random.default_rng(5)
     probabilities = rng.random((n, classes))

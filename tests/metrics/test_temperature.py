@@ -50,7 +50,7 @@ def test_temperature_is_found_again_and_changes_no_class() -> None:
     logits, labels = drawn(0, n=20_000)
     calibration = fit(logits, labels)
     assert calibration.temperature == pytest.approx(2.5, rel=0.05)
-    assert calibration.pictures == 20_000
+    assert calibration.images == 20_000
     probabilities = calibration.probabilities(logits)
     assert (probabilities.argmax(axis=1) == logits.argmax(axis=1)).all()
     assert abs(probabilities.max(axis=1).mean() - (probabilities.argmax(axis=1) == labels).mean()) < 0.01
@@ -101,7 +101,7 @@ def test_threshold_keeps_its_promise_where_it_was_chosen() -> None:
 
 def test_what_cannot_be_promised_is_refused() -> None:
     logits, labels = np.eye(3, dtype=np.float32), np.array([1, 2, 0])
-    with pytest.raises(DataError, match=r"0\.99 is reached at no threshold on 3 pictures"):
+    with pytest.raises(DataError, match=r"0\.99 is reached at no threshold on 3 images"):
         fit(logits, labels).with_threshold(logits, labels, 0.99, NAMES)
     with pytest.raises(DataError, match="a class is called 'unsure'"):
         fit(logits, labels).with_threshold(logits, np.arange(3), 0.5, ("a", "unsure", "c"))

@@ -32,7 +32,7 @@ def test_any_size_from_16_px_gives_logits(size):
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_uint8_and_float_pictures_give_the_same_float32_logits(policy):
+def test_uint8_and_float_images_give_the_same_float32_logits(policy):
     model, pixels = _build(policy=policy)
     from_bytes = model(pixels, training=False)
     assert str(from_bytes.dtype) == "torch.float32"

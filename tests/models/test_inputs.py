@@ -1,4 +1,4 @@
-"""The inside of the picture contract: normalisation, layout, and what a model takes."""
+"""The inside of the image contract: normalisation, layout, and what a model takes."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,12 @@ import pytest
 from kcv.models.inputs import Normalisation, channel_statistics, network_input
 
 
-def _pictures(n: int = 20, size: int = 16) -> np.ndarray:
+def _images(n: int = 20, size: int = 16) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
 
 
 def test_statistics_equal_numpys():
-    pixels = _pictures()
+    pixels = _images()
     mean, variance = channel_statistics(pixels)
     scaled = pixels / 255
     np.testing.assert_allclose(mean, scaled.mean((0, 1, 2)), rtol=1e-12)
@@ -28,7 +28,7 @@ def test_a_constant_channel_is_centred_and_not_divided_by_zero():
 def test_the_network_sees_standardised_channels_first(dtype):
     import keras
 
-    pixels = _pictures()
+    pixels = _images()
     inputs, outputs = network_input(16, Normalisation.of(pixels))
     got = keras.ops.convert_to_numpy(keras.Model(inputs, outputs)(pixels.astype(dtype)))
     assert got.shape == (20, 3, 16, 16)

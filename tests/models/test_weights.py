@@ -189,7 +189,7 @@ def test_a_model_file_of_kcv_is_where_the_next_run_starts(name: str, tmp_path: P
     config = ModelConfig(name=name, weights=str(tmp_path), dropout=0.0)
     pretrained = registry.load_weights(config)
     assert pretrained is not None
-    dark = pixels() // 2  # other pictures have other statistics; the model keeps those it was trained with
+    dark = pixels() // 2  # other images have other statistics; the model keeps those it was trained with
     same = registry.build(config, 32, 3, dark, pretrained, class_names=CLASSES)
     other = registry.build(config, 32, 3, dark, pretrained, class_names=("a", "b", "c"))
     images = torch.from_numpy(pixels().astype(np.float32))

@@ -1,4 +1,4 @@
-"""How many pictures are computed at once: by the bytes of their activations, with the same results."""
+"""How many images are computed at once: by the bytes of their activations, with the same results."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def test_bytes_are_those_of_values_that_are_there_at_the_same_time() -> None:
     assert footprint.bytes_of_model(small()) == 3 * wide
 
 
-def test_pictures_at_once_are_at_least_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert footprint.pictures_at_once(footprint.MOST_BYTES // 10) == 10
-    assert footprint.pictures_at_once(footprint.MOST_BYTES * 2) == 1
-    assert footprint.pictures_at_once(0) == footprint.MOST_BYTES
+def test_images_at_once_are_at_least_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert footprint.images_at_once(footprint.MOST_BYTES // 10) == 10
+    assert footprint.images_at_once(footprint.MOST_BYTES * 2) == 1
+    assert footprint.images_at_once(0) == footprint.MOST_BYTES
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -11,7 +11,7 @@ import torch
 
 from kcv.config import Config
 from kcv.data.batches import TrainingBatches
-from kcv.data.dataset import Pictures
+from kcv.data.dataset import Images
 from kcv.native.logs import LazyCallbackList
 from kcv.native.model import NativeModel, native_target
 from kcv.native.optimizers import FusedAdamW
@@ -24,9 +24,9 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 def batches() -> TrainingBatches:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (256, 32, 32, 3), dtype=np.uint8)
-    pictures = Pictures(rng.integers(0, 10, 256), 32, pixels=pixels)
+    images = Images(rng.integers(0, 10, 256), 32, pixels=pixels)
     augment = Config.load(**{"augment.crop_padding": 4, "augment.flip": "alternating", "augment.cutout": 8}).augment
-    return TrainingBatches(pictures, num_classes=10, batch_size=64, augment=augment, seed=0, device="cuda")
+    return TrainingBatches(images, num_classes=10, batch_size=64, augment=augment, seed=0, device="cuda")
 
 
 def build(policy: str) -> keras.Model:

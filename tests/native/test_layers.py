@@ -48,7 +48,7 @@ IMAGE_LAYERS: dict[str, Callable[[str], Any]] = {
     "flatten": lambda f: layers.Flatten(data_format=f),
     "norm of rows": lambda f: layers.BatchNormalization(axis=1),
     "dropout seeded": lambda f: layers.Dropout(0.4, seed=7),
-    "dropout of pictures": lambda f: layers.Dropout(0.4, noise_shape=(None, 1, 1, 1)),
+    "dropout of images": lambda f: layers.Dropout(0.4, noise_shape=(None, 1, 1, 1)),
     "dropout of rows": lambda f: layers.Dropout(0.4, noise_shape=(None, None, 1, None)),
     "dropout of nothing": lambda f: layers.Dropout(0.0),
     "spatial dropout": lambda f: layers.SpatialDropout2D(0.4, data_format=f),
@@ -67,7 +67,7 @@ def around(layer: Any, data_format: str, size: int | None = SIZE) -> keras.Model
     return keras.Model(inputs, x)
 
 
-def pictures(data_format: str, size: int = SIZE, count: int = 5) -> torch.Tensor:
+def images(data_format: str, size: int = SIZE, count: int = 5) -> torch.Tensor:
     shape = (3, size, size) if data_format == "channels_first" else (size, size, 3)
     return torch.from_numpy(np.random.default_rng(0).normal(size=(count, *shape)).astype(np.float32))
 
@@ -79,7 +79,7 @@ def test_an_image_layer_computes_what_keras_computes(
     make: Callable[[str], Any], data_format: str, memory_format: torch.memory_format, assert_parity: Any
 ) -> None:
     keras.utils.set_random_seed(0)
-    assert_parity(around(make(data_format), data_format), pictures(data_format), target=Target(memory_format))
+    assert_parity(around(make(data_format), data_format), images(data_format), target=Target(memory_format))
 
 
 @pytest.mark.parametrize(
@@ -91,14 +91,14 @@ def test_an_image_layer_keeps_the_dtype_policy(name: str, policy: str, data_form
     keras.utils.set_random_seed(0)
     with precision_scope(policy):
         model = around(IMAGE_LAYERS[name](data_format), data_format)
-    assert_parity(model, pictures(data_format), tolerance=0.03)
+    assert_parity(model, images(data_format), tolerance=0.03)
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
-def test_a_program_takes_pictures_of_any_size(data_format: str, assert_parity: Any) -> None:
+def test_a_program_takes_images_of_any_size(data_format: str, assert_parity: Any) -> None:
     model = around(layers.Conv2D(8, 3, strides=2, padding="same", data_format=data_format), data_format, size=None)
     for size in (8, 9, 12):
-        assert_parity(model, pictures(data_format, size, count=size))
+        assert_parity(model, images(data_format, size, count=size))
 
 
 def test_plain_dropout_draws_what_keras_draws(assert_parity: Any) -> None:
@@ -147,7 +147,7 @@ def test_a_layer_after_a_moved_tensor_computes_what_keras_computes(make: Callabl
     inputs = keras.Input((SIZE, SIZE, 3))
     x = layers.Conv2D(CHANNELS, 3, data_format="channels_last")(inputs)
     x = make()(layers.BatchNormalization()(x))
-    assert_parity(keras.Model(inputs, layers.Flatten()(x)), pictures("channels_last"))
+    assert_parity(keras.Model(inputs, layers.Flatten()(x)), images("channels_last"))
 
 
 MERGING = (
@@ -171,7 +171,7 @@ def test_branches_are_merged_as_keras_merges_them(merge: Any, data_format: str, 
     x = layers.Activation("relu")(merged)
     assert_parity(
         keras.Model(inputs, layers.Add()([x, branches[0]])) if merge is layers.Add else keras.Model(inputs, x),
-        pictures(data_format),
+        images(data_format),
     )
 
 
@@ -181,7 +181,7 @@ def test_a_channel_gate_is_broadcast(assert_parity: Any) -> None:
     x = layers.Conv2D(CHANNELS, 3)(inputs)
     gate = layers.Reshape((1, 1, CHANNELS))(layers.GlobalAveragePooling2D()(x))
     gate = layers.Conv2D(CHANNELS, 1, activation="sigmoid")(gate)
-    assert_parity(keras.Model(inputs, layers.Multiply()([x, gate])), pictures("channels_last"))
+    assert_parity(keras.Model(inputs, layers.Multiply()([x, gate])), images("channels_last"))
 
 
 def test_a_value_with_other_readers_is_not_overwritten(assert_parity: Any) -> None:
@@ -189,11 +189,11 @@ def test_a_value_with_other_readers_is_not_overwritten(assert_parity: Any) -> No
     x = layers.BatchNormalization()(layers.Conv2D(CHANNELS, 3)(inputs))
     a, b = layers.ReLU()(x), layers.Activation("sigmoid")(x)
     c = layers.ReLU()(layers.Identity()(x))
-    assert_parity(keras.Model(inputs, layers.Concatenate()([a, b, c, x])), pictures("channels_last"))
+    assert_parity(keras.Model(inputs, layers.Concatenate()([a, b, c, x])), images("channels_last"))
 
 
 def test_a_single_value_for_each_channel_has_no_variance(assert_parity: Any) -> None:
-    """One picture of one pixel: torch's unbiased variance would be 0 / 0."""
+    """One image of one pixel: torch's unbiased variance would be 0 / 0."""
     inputs = keras.Input((1, 1, 3))
     model = keras.Model(inputs, layers.BatchNormalization(beta_initializer="ones")(inputs))
     program = lower(model)
@@ -209,7 +209,7 @@ def test_a_strided_pointwise_convolution_of_few_channels_is_computed_safely(padd
     for size in (9, 12) * 10:
         layer = layers.Conv2D(4, 1, strides=(2, 3), padding=padding, data_format="channels_first")
         model = around(layer, "channels_first", size=None)
-        assert_parity(model, pictures("channels_first", size), target=Target(torch.channels_last))
+        assert_parity(model, images("channels_first", size), target=Target(torch.channels_last))
 
 
 AS_THEY_ARE: dict[str, Callable[[], Any]] = {
@@ -232,7 +232,7 @@ AS_THEY_ARE: dict[str, Callable[[], Any]] = {
 def test_what_has_no_native_form_is_called_as_it_is(make: Callable[[], Any], assert_parity: Any) -> None:
     keras.utils.set_random_seed(0)
     layer = make()
-    program = assert_parity(around(layer, "channels_last"), pictures("channels_last"), native=False)
+    program = assert_parity(around(layer, "channels_last"), images("channels_last"), native=False)
     assert program.called_as_they_are == (layer.name,)
 
 
@@ -240,7 +240,7 @@ def test_operations_of_keras_and_their_arguments_are_called_as_they_are(assert_p
     inputs = keras.Input((SIZE, SIZE, 3))
     x = layers.Conv2D(CHANNELS, 3)(inputs)
     x = keras.ops.pad(x * 2.0 + keras.ops.mean(x, axis=(1, 2), keepdims=True), ((0, 0), (1, 0), (0, 1), (0, 0)))
-    assert_parity(keras.Model(inputs, layers.Conv2D(2, 1)(x)), pictures("channels_last"), native=False)
+    assert_parity(keras.Model(inputs, layers.Conv2D(2, 1)(x)), images("channels_last"), native=False)
 
 
 class Doubled(keras.Model):
@@ -255,7 +255,7 @@ def test_a_nested_model_with_a_call_of_its_own_is_called_as_it_is(assert_parity:
     nested = Doubled(inner, layers.Conv2D(3, 3)(inner))
     inputs = keras.Input((SIZE, SIZE, 3))
     model = keras.Model(inputs, layers.Conv2D(2, 1)(nested(inputs)))
-    program = assert_parity(model, pictures("channels_last"), native=False)
+    program = assert_parity(model, images("channels_last"), native=False)
     assert program.called_as_they_are == (nested.name,)
 
 
@@ -263,12 +263,12 @@ def test_a_nested_model_takes_its_input_in_its_own_dtype(assert_parity: Any) -> 
     inner = keras.Input((SIZE, SIZE, 3), dtype="bfloat16")
     nested = keras.Sequential([layers.Conv2D(4, 3, dtype="float32")])
     inputs = keras.Input((SIZE, SIZE, 3))
-    assert_parity(keras.Model(inputs, keras.Model(inner, nested(inner))(inputs)), pictures("channels_last"))
+    assert_parity(keras.Model(inputs, keras.Model(inner, nested(inner))(inputs)), images("channels_last"))
 
 
 def test_a_sequential_model_is_lowered(assert_parity: Any) -> None:
     model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), layers.Conv2D(4, 3), layers.BatchNormalization()])
-    assert_parity(model, pictures("channels_last"))
+    assert_parity(model, images("channels_last"))
 
 
 def test_several_inputs_and_outputs(assert_parity: Any) -> None:
@@ -297,7 +297,7 @@ def test_the_compiler_takes_a_program_in_one_piece(training: bool) -> None:
             for variable, value in zip(model.variables, before, strict=True):
                 variable.value.copy_(value)
         torch.manual_seed(0)
-        results.append((run(pictures("channels_last"), training=training), [v.numpy().copy() for v in model.variables]))
+        results.append((run(images("channels_last"), training=training), [v.numpy().copy() for v in model.variables]))
     torch.testing.assert_close(results[0][0], results[1][0])
     for a, b in zip(results[0][1], results[1][1], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)

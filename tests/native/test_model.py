@@ -308,7 +308,7 @@ def test_the_model_file_of_a_natively_trained_model_is_plain_keras(tmp_path: Pat
 
 
 class Small:
-    """Stands for a device with memory for so many pictures."""
+    """Stands for a device with memory for so many images."""
 
     def __init__(self, program: Any, most: int) -> None:
         self.program = program
@@ -352,5 +352,5 @@ def test_a_batch_that_does_not_fit_names_one_that_does() -> None:
     with pytest.raises(DeviceError, match=r"batch_size=32 does not fit into the device's memory, 8 does"):
         model.fit(images, labels, batch_size=32, verbose=0)
     model.program = Small(model.program.program, 0)
-    with pytest.raises(DeviceError, match="a single picture does not fit"):
+    with pytest.raises(DeviceError, match="a single image does not fit"):
         model.fit(images, labels, batch_size=32, verbose=0)

@@ -50,13 +50,13 @@ def build(name: str, *, dropout: bool = True) -> keras.Model:
     return model
 
 
-def pictures(count: int = 8, seed: int = 0) -> torch.Tensor:
+def images(count: int = 8, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 3)).astype(np.float32))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_outputs_gradients_and_statistics_are_those_of_keras(name: str, assert_parity: Any) -> None:
-    assert_parity(build(name), pictures(), tolerance=2e-3, target=native_target("cpu"))
+    assert_parity(build(name), images(), tolerance=2e-3, target=native_target("cpu"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,7 +65,7 @@ def test_in_bfloat16_outputs_are_those_of_keras_up_to_its_rounding(name: str, as
     exact = build(name, dropout=False)
     with precision_scope("mixed_bfloat16"):
         rounded = build(name, dropout=False)
-    x = pictures()
+    x = images()
     with torch.no_grad():
         reference, theirs = exact(x, training=False), rounded(x, training=False)
         ours = lower(rounded, native_target("cpu"))(x, training=False)
@@ -103,7 +103,7 @@ def losses(model: keras.Model, steps: int = 20) -> list[float]:
     torch.manual_seed(5)
     for step in range(steps):
         labels = torch.from_numpy(np.random.default_rng(step).integers(0, 10, 8))
-        logs = model.train_on_batch(pictures(seed=step % 4), targets[labels], return_dict=True)
+        logs = model.train_on_batch(images(seed=step % 4), targets[labels], return_dict=True)
         curve.append(float(logs["loss"]))
     return curve
 

@@ -21,7 +21,7 @@ from kcv.tasks.check import KINDS, DataCheck, check
 
 
 def scene(seed: int, size: tuple[int, int] = (96, 80)) -> Image.Image:
-    """Returns a picture, (width, height) px, whose coarse and fine structure is like no other seed's."""
+    """Returns an image, (width, height) px, whose coarse and fine structure is like no other seed's."""
     rng = np.random.default_rng(seed)
     layers = sum(
         weight * gaussian_filter(rng.normal(size=(size[1], size[0], 3)), (sigma, sigma, 0)) * sigma
@@ -33,7 +33,7 @@ def scene(seed: int, size: tuple[int, int] = (96, 80)) -> Image.Image:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Eight clean pictures of each of two classes in each of three splits."""
+    """Eight clean images of each of two classes in each of three splits."""
     root = tmp_path / "photos"
     seed = 0
     for split in ("train", "val", "test"):
@@ -48,7 +48,7 @@ def photos(tmp_path: Path) -> Path:
 def kinds(found: DataCheck) -> dict[str, list[set[str]]]:
     result: dict[str, list[set[str]]] = {}
     for finding in found.findings:
-        result.setdefault(finding.kind, []).append({picture.name for picture in finding.pictures})
+        result.setdefault(finding.kind, []).append({image.name for image in finding.images})
     return result
 
 
@@ -63,7 +63,7 @@ def test_planted_faults_are_found_and_nothing_else(photos: Path) -> None:
     whole = (train / "cat" / "0.jpg").read_bytes()
     (train / "cat" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (train / "cat" / "empty.png").touch()
-    (train / "dog" / "text.jpg").write_text("no picture at all")
+    (train / "dog" / "text.jpg").write_text("no image at all")
     scene(900).save(train / "dog" / "really.png", format="JPEG")
     scene(901).save(train / "dog" / "fine.JPG", format="JPEG")  # capitals are no fault
     shutil.copy(train / "cat" / "1.jpg", train / "cat" / "again.jpg")
@@ -126,10 +126,10 @@ def test_a_changed_copy_is_a_near_duplicate(photos: Path, change: Callable[[Imag
     assert kinds(check(photos)) == {"near_duplicate": [{"train/cat/5.jpg", "train/cat/changed.jpg"}]}
 
 
-def test_the_same_pixels_in_another_file_are_the_same_picture(photos: Path) -> None:
-    picture = scene(77)
-    picture.save(photos / "train" / "cat" / "a.png")
-    picture.save(photos / "val" / "dog" / "b.bmp")
+def test_the_same_pixels_in_another_file_are_the_same_image(photos: Path) -> None:
+    image = scene(77)
+    image.save(photos / "train" / "cat" / "a.png")
+    image.save(photos / "val" / "dog" / "b.bmp")
     names = [{"train/cat/a.png", "val/dog/b.bmp"}]
     assert kinds(check(photos)) == {"leak": names, "conflict": names}
 
@@ -151,12 +151,12 @@ def test_similarity_of_one_looks_for_copies_only(photos: Path) -> None:
     assert list(kinds(check(photos, similarity=1))) == ["duplicate"]
 
 
-def test_where_most_pictures_look_alike_only_the_nearest_count(photos: Path) -> None:
+def test_where_most_images_look_alike_only_the_nearest_count(photos: Path) -> None:
     for split in ("train", "val", "test"):
-        for picture in (photos / split).rglob("*.jpg"):
-            rng = np.random.default_rng(int(picture.stem) + len(str(picture.parent)))
+        for image in (photos / split).rglob("*.jpg"):
+            rng = np.random.default_rng(int(image.stem) + len(str(image.parent)))
             base = np.asarray(scene(5), dtype=np.int64)
-            Image.fromarray(np.clip(base + rng.normal(0, 30, base.shape), 0, 255).astype(np.uint8)).save(picture)
+            Image.fromarray(np.clip(base + rng.normal(0, 30, base.shape), 0, 255).astype(np.uint8)).save(image)
     found = kinds(check(photos))
     assert "alike" in found
     assert "alike" not in kinds(check(photos, similarity=0.8))
@@ -196,7 +196,7 @@ def test_what_train_would_refuse_is_an_error(photos: Path) -> None:
     shutil.rmtree(photos / "test" / "dog")
     (finding,) = check(photos).findings
     assert finding.kind == "split"
-    assert finding.message == "the test split has no pictures of the class 'dog'."
+    assert finding.message == "the test split has no images of the class 'dog'."
 
 
 def test_imbalance(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_imbalance(tmp_path: Path) -> None:
         for i in range(count):
             scene(i + 1000 * (name == "dog")).save(tmp_path / name / f"{i}.png")
     found = [finding.message for finding in check(tmp_path).findings if finding.kind == "imbalance"]
-    assert found == ["train has 60 pictures of 'cat' and 6 of 'dog', 10 times fewer"]
+    assert found == ["train has 60 images of 'cat' and 6 of 'dog', 10 times fewer"]
 
 
 def test_files_hold_every_finding(photos: Path, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_the_exit_code_tells_what_was_found(photos: Path, capsys: pytest.Capture
     shutil.copy(photos / "train" / "cat" / "1.jpg", photos / "train" / "cat" / "again.jpg")
     assert main(["check", str(photos)]) == 0
     out = capsys.readouterr().out
-    assert "warning: 1 x the same picture several times" in out and "0 errors, 1 warning\n" in out
+    assert "warning: 1 x the same image several times" in out and "0 errors, 1 warning\n" in out
     assert main(["check", str(photos), "--strict"]) == 2
     shutil.copy(photos / "train" / "cat" / "1.jpg", photos / "test" / "cat" / "leaked.jpg")
     capsys.readouterr()
@@ -265,7 +265,7 @@ def test_cifar10_has_near_duplicates_as_published(data_root: Path, tmp_path: Pat
     (tmp_path / "cifar").mkdir()
     shutil.copy(next(data_root.glob("cifar10/test-*.parquet")), tmp_path / "cifar" / "all.parquet")
     found = check(tmp_path / "cifar")
-    pairs = sum(len(finding.pictures) - 1 for finding in found.findings if finding.kind == "near_duplicate")
+    pairs = sum(len(finding.images) - 1 for finding in found.findings if finding.kind == "near_duplicate")
     assert 25 <= pairs <= 60
     assert found.errors == 0
 

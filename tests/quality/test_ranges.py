@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits whose numbers do not fit how they are read."""
+"""Images of more than 8 bits whose numbers do not fit how they are read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def noise(most: float, count: int = 12) -> list[np.ndarray]:
 
 def test_twelve_bits_in_sixteen_are_told(tmp_path: Path) -> None:
     (message,) = found(saved(tmp_path / "d", [array.astype(np.uint16) for array in noise(4095)], ".png"))
-    assert message.startswith("12 16-bit pictures use 6% of their range (4,0")
+    assert message.startswith("12 16-bit images use 6% of their range (4,0")
     assert "at most 17 of 256 levels" in message
 
 
@@ -41,9 +41,9 @@ def test_twelve_bits_in_sixteen_are_told(tmp_path: Path) -> None:
         ([*noise(4000, 11), *noise(50000, 1)], []),
         (
             [array - 5000 for array in noise(40000)],
-            ["12 16-bit pictures have numbers below 0, which are read as black"],
+            ["12 16-bit images have numbers below 0, which are read as black"],
         ),
-        (noise(90000), ["12 16-bit pictures have numbers above 65,535, which are read as white"]),
+        (noise(90000), ["12 16-bit images have numbers above 65,535, which are read as white"]),
     ],
 )
 def test_integers(arrays: list[np.ndarray], words: list[str], tmp_path: Path) -> None:
@@ -55,9 +55,9 @@ def test_integers(arrays: list[np.ndarray], words: list[str], tmp_path: Path) ->
     [
         (noise(1.0), []),
         (noise(200.0), []),
-        ([*noise(1.0, 3), *noise(200.0, 9)], ["float pictures of two scales: 3 of 12 have no number above 1, and"]),
-        ([array - 0.5 for array in noise(1.0)], ["12 float pictures have numbers below 0, which are read as black"]),
-        (noise(5000.0), ["12 float pictures have numbers above 255, which are read as white"]),
+        ([*noise(1.0, 3), *noise(200.0, 9)], ["float images of two scales: 3 of 12 have no number above 1, and"]),
+        ([array - 0.5 for array in noise(1.0)], ["12 float images have numbers below 0, which are read as black"]),
+        (noise(5000.0), ["12 float images have numbers above 255, which are read as white"]),
     ],
 )
 def test_floats(arrays: list[np.ndarray], words: list[str], tmp_path: Path) -> None:

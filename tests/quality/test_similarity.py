@@ -19,40 +19,40 @@ def thumbnails(n: int, seed: int = 0) -> np.ndarray:
 
 
 def test_hashes_are_the_weighted_low_frequencies() -> None:
-    pictures = thumbnails(3)
+    images = thumbnails(3)
     expected = np.array(
         [
-            [np.hypot(u, v) * dctn(picture.astype(float), norm="ortho")[u, v] for u in range(8) for v in range(8)][1:]
-            for picture in pictures
+            [np.hypot(u, v) * dctn(image.astype(float), norm="ortho")[u, v] for u in range(8) for v in range(8)][1:]
+            for image in images
         ]
     )
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(perceptual_hashes(pictures), expected, atol=1e-5)
+    np.testing.assert_allclose(perceptual_hashes(images), expected, atol=1e-5)
 
 
 def test_hashes_do_not_change_with_brightness_and_contrast() -> None:
-    pictures = thumbnails(4)
-    changed = (pictures * 0.5 + 60).astype(np.uint8)
-    assert ((perceptual_hashes(pictures) * perceptual_hashes(changed)).sum(axis=1) > 0.99).all()
+    images = thumbnails(4)
+    changed = (images * 0.5 + 60).astype(np.uint8)
+    assert ((perceptual_hashes(images) * perceptual_hashes(changed)).sum(axis=1) > 0.99).all()
 
 
-def test_pictures_of_one_colour_are_like_nothing() -> None:
+def test_images_of_one_colour_are_like_nothing() -> None:
     flat = np.stack([np.full((32, 32), level, np.uint8) for level in (0, 100, 255)])
     assert not perceptual_hashes(flat).any()
     assert not len(near_pairs(flat)[0])
 
 
 def test_similarity_is_one_for_equals_and_low_for_strangers() -> None:
-    pictures = thumbnails(40)
-    np.testing.assert_allclose(similarity(pictures, pictures), 1, atol=1e-3)
-    assert (similarity(pictures[:20], pictures[20:]) < 0.5).all()
+    images = thumbnails(40)
+    np.testing.assert_allclose(similarity(images, images), 1, atol=1e-3)
+    assert (similarity(images[:20], images[20:]) < 0.5).all()
 
 
 def test_similarity_forgives_a_shift_and_not_a_frame_in_common() -> None:
-    pictures = thumbnails(2)
-    moved = np.roll(pictures, (2, -1), axis=(1, 2))
-    assert (similarity(pictures, moved) > 0.95).all()
-    framed = pictures.copy()
+    images = thumbnails(2)
+    moved = np.roll(images, (2, -1), axis=(1, 2))
+    assert (similarity(images, moved) > 0.95).all()
+    framed = images.copy()
     for side in (np.s_[:, :2], np.s_[:, -2:], np.s_[:, :, :2], np.s_[:, :, -2:]):
         framed[side] = 0
     assert similarity(framed[:1], framed[1:])[0] < 0.6
@@ -64,23 +64,23 @@ def test_blocks_of_any_size_find_the_pairs_of_a_plain_search(rows: int, monkeypa
     originals = thumbnails(60)
     rng = np.random.default_rng(1)
     noisy = np.clip(originals[[3, 10, 10, 59]] + rng.normal(0, 8, (4, 32, 32)), 0, 255).astype(np.uint8)
-    pictures = np.concatenate([originals, noisy, originals[[20]][:, :, ::-1]])
+    images = np.concatenate([originals, noisy, originals[[20]][:, :, ::-1]])
     done: list[int] = []
-    pairs, values = near_pairs(pictures, 0.8, done.append)
+    pairs, values = near_pairs(images, 0.8, done.append)
     assert sorted(map(tuple, pairs.tolist())) == [(3, 60), (10, 61), (10, 62), (20, 64), (59, 63), (61, 62)]
     assert (values >= 0.8).all() and len(values) == len(pairs)
-    assert sum(done) == len(pictures)
+    assert sum(done) == len(images)
 
 
-def test_where_all_pictures_are_alike_the_candidates_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_all_images_are_alike_the_candidates_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_MOST", 3)
     rng = np.random.default_rng(0)
-    pictures = np.clip(thumbnails(1) + rng.normal(0, 5, (50, 32, 32)), 0, 255).astype(np.uint8)
-    pairs, _ = near_pairs(pictures)
+    images = np.clip(thumbnails(1) + rng.normal(0, 5, (50, 32, 32)), 0, 255).astype(np.uint8)
+    pairs, _ = near_pairs(images)
     assert len(np.unique(pairs)) >= 49
     assert len(pairs) <= 2 * 3 * 50  # as they are, and mirrored
 
 
-def test_no_pictures_have_no_pairs() -> None:
+def test_no_images_have_no_pairs() -> None:
     pairs, values = near_pairs(np.empty((0, 32, 32), np.uint8))
     assert pairs.shape == (0, 2) and values.shape == (0,)

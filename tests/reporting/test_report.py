@@ -125,7 +125,7 @@ def test_measured_explanations_are_in_the_page(run: Path) -> None:
     (run / "evaluation" / "explanations.json").write_text(json.dumps({"pictures": 64, "methods": {"gradcam": row}}))
     page = report(run).page.read_text()
     assert "<td>gradcam</td><td>0.1234</td><td>0.8000</td><td>–</td><td>0.0000</td>" in page
-    assert "Measured on 64 pictures" in page
+    assert "Measured on 64 images" in page
 
 
 def test_a_model_card_says_what_the_run_came_to(run: Path) -> None:

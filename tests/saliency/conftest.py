@@ -20,14 +20,14 @@ Build = Callable[..., keras.Model]
 
 
 def noise(size: int, count: int = 4) -> np.ndarray:
-    """Random pictures with some structure, uint8 [count, size, size, 3]."""
+    """Random images with some structure, uint8 [count, size, size, 3]."""
     rng = np.random.default_rng(1)
     coarse = rng.integers(0, 200, (count, 4, 4, 3)).repeat(size // 4, axis=1).repeat(size // 4, axis=2)
     return (coarse + rng.integers(0, 56, coarse.shape)).astype(np.uint8)
 
 
 def as_if_trained(model: keras.Model, size: int) -> keras.Model:
-    """Gives BatchNormalization the statistics of pictures, and the logits weights that lean to what is there.
+    """Gives BatchNormalization the statistics of images, and the logits weights that lean to what is there.
 
     Without the first deep maps are all but flat; without the second they are small differences of large sums, and say
     more of rounding than of anything else.
@@ -90,7 +90,7 @@ def redness(size: int = 16, data_format: str = "channels_last", weights: Sequenc
 
 
 def red_patch(size: int = 16) -> np.ndarray:
-    """One grey picture with a red patch at rows 2 to 5, columns 9 to 14: uint8 [1, size, size, 3]."""
-    picture = np.full((1, size, size, 3), 90, np.uint8)
-    picture[0, 2:6, 9:15] = (250, 10, 10)
-    return picture
+    """One grey image with a red patch at rows 2 to 5, columns 9 to 14: uint8 [1, size, size, 3]."""
+    image = np.full((1, size, size, 3), 90, np.uint8)
+    image[0, 2:6, 9:15] = (250, 10, 10)
+    return image

@@ -1,4 +1,4 @@
-"""The verb: a row and three files for each picture, whatever single pictures hold."""
+"""The verb: a row and three files for each image, whatever single images hold."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def model(trained_run: Any) -> Any:
 
 
 def size_of(path: str) -> tuple[int, int]:
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        return picture.size
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return image.size
 
 
 def test_the_command_line_offers_all_methods() -> None:
     assert tuple(METHODS) == EXPLAINED
 
 
-def test_a_row_and_three_files_for_each_picture(model: Any, pictures: Path, tmp_path: Path) -> None:
-    folder = pictures / "test" / "left"
+def test_a_row_and_three_files_for_each_image(model: Any, images: Path, tmp_path: Path) -> None:
+    folder = images / "test" / "left"
     rows = list(explain(folder, model, output=tmp_path / "out", batch_size=3))
     files = sorted(folder.iterdir())
     assert [row["path"] for row in rows] == [str(path) for path in files]
@@ -54,19 +54,19 @@ def test_a_row_and_three_files_for_each_picture(model: Any, pictures: Path, tmp_
     assert len(list((tmp_path / "out").iterdir())) == 3 * 8 + 2
 
 
-def test_the_folder_is_beside_the_model_and_one_picture_has_no_grid(
-    trained_run: Any, pictures: Path, tmp_path: Path
+def test_the_folder_is_beside_the_model_and_one_image_has_no_grid(
+    trained_run: Any, images: Path, tmp_path: Path
 ) -> None:
     own = shutil.copy(trained_run.model_path, tmp_path / "model.keras")
-    (row,) = explain(pictures / "test" / "top" / "000.png", own, class_name="centre", method="layercam")
+    (row,) = explain(images / "test" / "top" / "000.png", own, class_name="centre", method="layercam")
     assert row["label"] == "centre"
     assert sorted(path.name for path in (tmp_path / "explanations").iterdir()) == [
         "000_heatmap.npy", "000_overlay.png", "000_side_by_side.png",
     ]  # fmt: skip
 
 
-def test_a_picture_that_cannot_be_read_is_a_row(model: Any, pictures: Path, tmp_path: Path) -> None:
-    shutil.copytree(pictures / "test" / "left", tmp_path / "in")
+def test_a_image_that_cannot_be_read_is_a_row(model: Any, images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images / "test" / "left", tmp_path / "in")
     (tmp_path / "in" / "003.png").write_bytes(b"\x89PNG no")
     rows = list(explain(tmp_path / "in", model, output=tmp_path / "out", batch_size=4))
     assert [bool(row["error"]) for row in rows] == [False, False, False, True, False, False, False, False]
@@ -76,8 +76,8 @@ def test_a_picture_that_cannot_be_read_is_a_row(model: Any, pictures: Path, tmp_
     assert len(list((tmp_path / "out").glob("*.npy"))) == 7
 
 
-def test_pictures_of_one_name_do_not_overwrite_each_other(model: Any, pictures: Path, tmp_path: Path) -> None:
-    rows = list(explain(sorted((pictures / "test").glob("*/00[01].png")), model, output=tmp_path))
+def test_images_of_one_name_do_not_overwrite_each_other(model: Any, images: Path, tmp_path: Path) -> None:
+    rows = list(explain(sorted((images / "test").glob("*/00[01].png")), model, output=tmp_path))
     assert len(rows) == 6
     assert len({row["overlay"] for row in rows}) == 6
     assert len(list(tmp_path.glob("*_overlay.png"))) == 6
@@ -93,7 +93,7 @@ def test_names_differ_even_without_case_and_where_a_number_is_taken() -> None:
 
 
 def test_urls_are_refused_in_one_line() -> None:
-    with pytest.raises(DataError, match=r"https://x/cat.jpg: explain reads no URLs; download the picture first"):
+    with pytest.raises(DataError, match=r"https://x/cat.jpg: explain reads no URLs; download the image first"):
         explain("https://x/cat.jpg", "none.keras")
 
 
@@ -108,28 +108,26 @@ def test_names_are_cut_by_bytes_and_never_within_a_character() -> None:
     assert len(set(made)) == 5
 
 
-def test_pictures_written_beside_the_read_ones_are_not_read(model: Any, pictures: Path, tmp_path: Path) -> None:
-    shutil.copytree(pictures / "test" / "left", tmp_path / "in")
+def test_images_written_beside_the_read_ones_are_not_read(model: Any, images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images / "test" / "left", tmp_path / "in")
     rows = list(explain(tmp_path / "in", model, output=tmp_path / "in" / "why", recursive=True, batch_size=2))
     assert len(rows) == 8
 
 
-def test_a_flat_map_is_said_and_not_coloured(trained_run: Any, pictures: Path, tmp_path: Path) -> None:
+def test_a_flat_map_is_said_and_not_coloured(trained_run: Any, images: Path, tmp_path: Path) -> None:
     model = kcv.load_model(trained_run.model_path)
     logits = model.keras_model.get_layer("logits")
     logits.kernel.assign(np.zeros(logits.kernel.shape, np.float32))
-    (row,) = explain(pictures / "test" / "top" / "000.png", model, output=tmp_path)
+    (row,) = explain(images / "test" / "top" / "000.png", model, output=tmp_path)
     assert "flat map" in row["warning"]
     assert row["error"] == ""
     assert not np.load(row["heatmap"]).any()
-    with Image.open(row["overlay"]) as drawn, Image.open(pictures / "test" / "top" / "000.png") as picture:
-        np.testing.assert_array_equal(
-            np.asarray(drawn), np.asarray(picture.resize((256, 256), Image.Resampling.NEAREST))
-        )
+    with Image.open(row["overlay"]) as drawn, Image.open(images / "test" / "top" / "000.png") as image:
+        np.testing.assert_array_equal(np.asarray(drawn), np.asarray(image.resize((256, 256), Image.Resampling.NEAREST)))
 
 
-def test_what_is_wrong_is_said_at_once(model: Any, exported: Any, pictures: Path, tmp_path: Path) -> None:
-    one = pictures / "test" / "top" / "000.png"
+def test_what_is_wrong_is_said_at_once(model: Any, exported: Any, images: Path, tmp_path: Path) -> None:
+    one = images / "test" / "top" / "000.png"
     for wrong, kind in (
         ({"class_name": "cat"}, UsageError),
         ({"method": "cam"}, UsageError),

@@ -57,7 +57,7 @@ def of_the_package(model: keras.Model, layer: str, method: str, pixels: np.ndarr
 
 
 def resized(cells: np.ndarray, size: int) -> np.ndarray:
-    """As the package brings maps to the size of the picture."""
+    """As the package brings maps to the size of the image."""
     from pytorch_grad_cam.utils.image import scale_cam_image
 
     return np.asarray(scale_cam_image(scale_cam_image(cells, (size, size))))
@@ -123,7 +123,7 @@ def test_a_layer_that_a_shortcut_goes_around(custom_cnn: keras.Model, monkeypatc
     ("name", "size", "true_size"),
     [("custom_cnn", 32, True), ("resnet50", 96, False), pytest.param("resnet50", 224, True, marks=pytest.mark.full)],
 )
-def test_a_batch_is_its_pictures(name: str, size: int, true_size: bool, build: Any) -> None:
+def test_a_batch_is_its_images(name: str, size: int, true_size: bool, build: Any) -> None:
     pixels = noise(size, 3)
     ours = Explainer(build(name, size, true_size=true_size))
     whole = ours.explain(pixels, methods=list(METHODS)).maps
@@ -271,8 +271,8 @@ def test_a_gpu_draws_the_same_maps(build: Any) -> None:
     np.testing.assert_allclose(done.maps["gradcam"].cpu().numpy(), maps_of(on_cpu, noise(32)), atol=5e-3)
 
 
-def test_gradcam_takes_arrays_and_paths_and_cuts_them_into_batches(trained_run: Any, pictures: Any) -> None:
-    files = sorted((pictures / "test" / "left").iterdir())
+def test_gradcam_takes_arrays_and_paths_and_cuts_them_into_batches(trained_run: Any, images: Any) -> None:
+    files = sorted((images / "test" / "left").iterdir())
     loaded = kcv.load_model(trained_run.model_path)
     maps = gradcam(loaded, files)
     assert maps.dtype == np.float32

@@ -17,14 +17,14 @@ from kcv.saliency.methods import METHODS
 from .conftest import noise, red_patch, redness, sequential
 
 
-def red_pictures(count: int = 6) -> np.ndarray:
+def red_images(count: int = 6) -> np.ndarray:
     return np.concatenate([np.roll(red_patch(), (i, 2 * i), axis=(1, 2)) for i in range(count)])
 
 
 def test_a_map_that_points_at_the_evidence_beats_noise() -> None:
     model = redness(weights=(60.0, -60.0))
     model.get_layer("logits").bias.assign(np.array([-2.5, 2.5], np.float32))  # a blurred patch is not red enough
-    found = faithfulness(model, red_pictures(), np.zeros(6, np.int64), steps=10)
+    found = faithfulness(model, red_images(), np.zeros(6, np.int64), steps=10)
     assert set(found) == {*METHODS, RANDOM}
     for method in METHODS:
         # All red is gone after a tenth of the pixels, and back after a tenth.
@@ -40,11 +40,11 @@ def test_a_model_that_does_not_look_has_the_area_of_its_probability() -> None:
     bias = np.array([1.0, -1.0], np.float32)
     model.get_layer("logits").bias.assign(bias)
     expected = float(np.exp(1) / (np.exp(1) + np.exp(-1)))
-    for figures in faithfulness(model, red_pictures(3), steps=4, methods=["gradcam"]).values():
+    for figures in faithfulness(model, red_images(3), steps=4, methods=["gradcam"]).values():
         assert figures["deletion_auc"] == pytest.approx(expected, abs=1e-6)
         assert figures["insertion_auc"] == pytest.approx(expected, abs=1e-6)
         assert figures["deletion_sem"] == pytest.approx(0, abs=1e-9)
-    assert faithfulness(model, red_pictures(3), steps=4, methods=["gradcam"])["gradcam"]["flat"] == 1
+    assert faithfulness(model, red_images(3), steps=4, methods=["gradcam"])["gradcam"]["flat"] == 1
 
 
 def test_a_curve_worked_out_by_hand() -> None:
@@ -78,6 +78,6 @@ def test_the_same_seed_gives_the_same_figures_in_any_batches(custom_cnn: keras.M
 def test_a_blur_keeps_what_is_even_and_flattens_what_is_not() -> None:
     even = torch.full((1, 16, 16, 3), 77.0)
     torch.testing.assert_close(blurred(even), even)
-    pictures = torch.from_numpy(noise(16)).float()
-    assert blurred(pictures).shape == pictures.shape
-    assert blurred(pictures).var() < pictures.var() / 2
+    images = torch.from_numpy(noise(16)).float()
+    assert blurred(images).shape == images.shape
+    assert blurred(images).var() < images.var() / 2

@@ -1,4 +1,4 @@
-"""A classifier for the tests of predictions: it counts what it is given, and knows dark pictures from bright ones."""
+"""A classifier for the tests of predictions: it counts what it is given, and knows dark images from bright ones."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 class Brightness:
-    """Gives up after so many pictures.
+    """Gives up after so many images.
 
     Attributes:
-        seen: the pictures that it was given.
+        seen: the images that it was given.
     """
 
     class_names, image_size, resize, threshold = ("dark", "bright"), 8, "squash", None
@@ -19,7 +19,7 @@ class Brightness:
         self.seen, self.last = 0, last
 
     def predict(self, images: list[np.ndarray], *, batch_size: int | None = None) -> np.ndarray:
-        """Returns how dark and how bright pictures are, float32 [n, 2]."""
+        """Returns how dark and how bright images are, float32 [n, 2]."""
         self.seen += len(images)
         if self.seen > self.last:
             raise MemoryError

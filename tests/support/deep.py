@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def nested(folder: Path, depth: int, picture: str | None = None) -> Iterator[None]:
+def nested(folder: Path, depth: int, image: str | None = None) -> Iterator[None]:
     """Makes `folder/d/d/...` so deep, with an empty file at the bottom, for as long as the block runs.
 
     Python's own ways to make and remove such trees call themselves for each level.
@@ -23,8 +23,8 @@ def nested(folder: Path, depth: int, picture: str | None = None) -> Iterator[Non
             inner = os.open("d", os.O_RDONLY, dir_fd=here)
             os.close(here)
             here = inner
-        if picture is not None:
-            os.close(os.open(picture, os.O_WRONLY | os.O_CREAT, dir_fd=here))
+        if image is not None:
+            os.close(os.open(image, os.O_WRONLY | os.O_CREAT, dir_fd=here))
         os.close(here)
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Tables of pictures and labels with one column removed, retyped, nulled, nested, doubled, renamed or emptied."""
+"""Tables of images and labels with one column removed, retyped, nulled, nested, doubled, renamed or emptied."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DESCRIPTIONS = (
 
 
 def columns() -> dict[str, pa.Array]:
-    bytes_of = [f"picture {i}".encode() for i in range(ROWS)]
+    bytes_of = [f"image {i}".encode() for i in range(ROWS)]
     image = pa.array([{"bytes": value, "path": "x"} for value in bytes_of])
     return {"image": image, "label": pa.array([i % 2 for i in range(ROWS)])}
 

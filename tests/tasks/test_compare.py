@@ -1,4 +1,4 @@
-"""Comparing runs: the same pictures for all, and what cannot be compared."""
+"""Comparing runs: the same images for all, and what cannot be compared."""
 
 from __future__ import annotations
 

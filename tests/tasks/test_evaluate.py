@@ -65,13 +65,13 @@ def test_without_plots_there_are_tables_alone_and_none_of_an_evaluation_before(r
     assert result.metrics == json.loads((run / "metrics.json").read_text())
 
 
-def test_splits_and_other_data_go_to_folders_of_their_own(run, pictures, tmp_path):
+def test_splits_and_other_data_go_to_folders_of_their_own(run, images, tmp_path):
     from kcv import evaluate
 
     assert evaluate(run / "model.keras", plots=False, split="val").directory == run / "evaluation-val"
     other = tmp_path / "other photos"
-    shutil.copytree(pictures / "test" / "left", other / "left")
-    shutil.copytree(pictures / "test" / "top", other / "top")
+    shutil.copytree(images / "test" / "left", other / "left")
+    shutil.copytree(images / "test" / "top", other / "top")
     result = evaluate(run / "model.keras", plots=False, data=str(other))
     assert result.directory == run / "evaluation-other-photos-test"
     assert result.metrics["n"] == 16
@@ -97,7 +97,7 @@ def test_calibration_is_fitted_again_and_kept_in_the_file(run, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["keras", pytest.param("onnx", marks=pytest.mark.full)])
-def test_answers_below_the_threshold_of_the_file_are_unsure(kind, run, tmp_path, pictures):
+def test_answers_below_the_threshold_of_the_file_are_unsure(kind, run, tmp_path, images):
     from kcv import export, load_model, predict
 
     file = tmp_path / "model.keras"
@@ -110,7 +110,7 @@ def test_answers_below_the_threshold_of_the_file_are_unsure(kind, run, tmp_path,
     artifact.describe_again(file, before.info.model_copy(update={"calibration": strict}))
     if kind == "onnx":
         file = export(file, tmp_path / "model.onnx").path
-    files = sorted((pictures / "test").rglob("*.png"))
+    files = sorted((images / "test").rglob("*.png"))
     rows = list(predict(files, file))
     assert {row["label"] for row in rows} == {"unsure"}
     plain = list(predict(files, file, threshold=0))
@@ -142,33 +142,33 @@ def test_the_validation_split_is_the_one_of_training(run):
     assert evaluate(run / "model.keras", plots=False, split="val").metrics["accuracy"] == pytest.approx(best)
 
 
-def test_classes_are_matched_by_name(run, pictures, tmp_path):
+def test_classes_are_matched_by_name(run, images, tmp_path):
     from kcv import evaluate
 
     # Alone in a folder, `top` and `left` are classes 1 and 0; in the model they are 2 and 1.
     for name in ("left", "top"):
-        shutil.copytree(pictures / "test" / name, tmp_path / "two" / name)
+        shutil.copytree(images / "test" / name, tmp_path / "two" / name)
     whole = evaluate(run / "model.keras", plots=False).metrics["per_class"]
     part = evaluate(run / "model.keras", plots=False, data=str(tmp_path / "two")).metrics["per_class"]
     assert part["top"]["recall"] == whole["top"]["recall"]
     assert part["left"]["recall"] == whole["left"]["recall"]
 
 
-def test_a_class_that_the_model_does_not_know_is_refused(run, pictures, tmp_path):
+def test_a_class_that_the_model_does_not_know_is_refused(run, images, tmp_path):
     from kcv import evaluate
 
-    shutil.copytree(pictures / "test" / "left", tmp_path / "two" / "left")
-    shutil.copytree(pictures / "test" / "top", tmp_path / "two" / "zebra")
+    shutil.copytree(images / "test" / "left", tmp_path / "two" / "left")
+    shutil.copytree(images / "test" / "top", tmp_path / "two" / "zebra")
     with pytest.raises(DataError, match="zebra"):
         evaluate(run / "model.keras", plots=False, data=str(tmp_path / "two"))
 
 
-def test_a_carved_test_split_is_not_guessed_when_the_data_has_changed(configure, pictures, tmp_path):
+def test_a_carved_test_split_is_not_guessed_when_the_data_has_changed(configure, images, tmp_path):
     from kcv import evaluate
     from kcv.tasks.train import train
 
     flat = tmp_path / "flat"
-    shutil.copytree(pictures / "train", flat)
+    shutil.copytree(images / "train", flat)
     run = train(configure(data=str(flat), epochs=1))
     assert evaluate(run.model_path, plots=False).metrics == run.metrics
     next((flat / "left").glob("*.png")).unlink()
@@ -201,10 +201,10 @@ def _redescribed(run, path, **data):
     return path
 
 
-def test_a_folder_that_only_a_file_names_is_not_measured(run, pictures, tmp_path):
+def test_a_folder_that_only_a_file_names_is_not_measured(run, images, tmp_path):
     from kcv import compare, evaluate, export
 
-    shutil.copytree(pictures, tmp_path / "private")
+    shutil.copytree(images, tmp_path / "private")
     (tmp_path / "private" / "test" / "left" / "000.png").unlink()
     path = _redescribed(run, tmp_path / "m.keras", source=str(tmp_path / "private"))
     uses = (
@@ -217,15 +217,15 @@ def test_a_folder_that_only_a_file_names_is_not_measured(run, pictures, tmp_path
         with pytest.raises(DataError, match="Only the model's file names it; name it to use it: --data="):
             use()
     assert not (tmp_path / "out").exists() and not (tmp_path / "m.onnx").exists()
-    # The same pictures elsewhere are what the model was trained on; other ones only have to be named.
+    # The same images elsewhere are what the model was trained on; other ones only have to be named.
     found = evaluate(path, plots=False, data=str(tmp_path / "private"), output_dir=tmp_path / "out")
     assert found.metrics["n"] == 23
 
 
-def test_the_training_data_is_found_wherever_the_model_file_lies(run, pictures, tmp_path):
+def test_the_training_data_is_found_wherever_the_model_file_lies(run, images, tmp_path):
     from kcv import evaluate
 
-    shutil.copytree(pictures, tmp_path / "moved")
+    shutil.copytree(images, tmp_path / "moved")
     path = _redescribed(run, tmp_path / "m.keras", source=str(tmp_path / "moved"))
     assert evaluate(path, plots=False, output_dir=tmp_path / "out").metrics["n"] == 24
 
@@ -242,7 +242,7 @@ def test_a_configuration_of_many_unknown_keys_is_one_line(run, tmp_path):
         evaluate(path, plots=False, output_dir=tmp_path / "out")
 
 
-def test_a_link_beside_the_model_is_not_written_through(run, pictures, tmp_path):
+def test_a_link_beside_the_model_is_not_written_through(run, images, tmp_path):
     from kcv import evaluate, explain
 
     outside = tmp_path / "outside"
@@ -253,7 +253,7 @@ def test_a_link_beside_the_model_is_not_written_through(run, pictures, tmp_path)
     with pytest.raises(OutputError, match="evaluation: is a link"):
         evaluate(run / "model.keras", plots=False)
     with pytest.raises(OutputError, match="explanations: is a link"):
-        explain(pictures / "test" / "left", run / "model.keras")
+        explain(images / "test" / "left", run / "model.keras")
     assert list(outside.iterdir()) == []
 
 
@@ -273,10 +273,10 @@ def test_training_measures_in_the_precision_in_which_the_file_answers(configure)
 
     run = train(configure(precision="mixed_bfloat16", epochs=1))
     loaded = load(run.model_path)
-    pictures = load_split(loaded, "test")
-    answers = loaded.predict([pictures.read(i) for i in range(len(pictures))])
-    assert run.metrics["accuracy"] == (answers.argmax(axis=1) == pictures.labels).mean()
-    true = answers[np.arange(len(answers)), pictures.labels]
+    images = load_split(loaded, "test")
+    answers = loaded.predict([images.read(i) for i in range(len(images))])
+    assert run.metrics["accuracy"] == (answers.argmax(axis=1) == images.labels).mean()
+    true = answers[np.arange(len(answers)), images.labels]
     assert run.metrics["log_loss"] == pytest.approx(-np.log(true).mean(), rel=1e-5)
     assert evaluate(run.model_path, plots=False).metrics == run.metrics
 

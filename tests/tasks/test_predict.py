@@ -1,4 +1,4 @@
-"""Prediction: rows in order, bad pictures among good ones, and the files that rows go to."""
+"""Prediction: rows in order, bad images among good ones, and the files that rows go to."""
 
 import csv
 import itertools
@@ -21,15 +21,15 @@ def model(trained_run):
     return load_model(trained_run.model_path)
 
 
-def _files(pictures):
-    return sorted((pictures / "test").rglob("*.png"))
+def _files(images):
+    return sorted((images / "test").rglob("*.png"))
 
 
-def test_rows_come_in_order_and_say_what_the_model_says(model, pictures):
+def test_rows_come_in_order_and_say_what_the_model_says(model, images):
     from kcv import predict
 
-    files = _files(pictures)
-    rows = list(predict([str(pictures / "test")], model, batch_size=5, recursive=True))
+    files = _files(images)
+    rows = list(predict([str(images / "test")], model, batch_size=5, recursive=True))
     assert [row["path"] for row in rows] == [str(path) for path in files]
     expected = model.predict(files)
     np.testing.assert_allclose([row["confidence"] for row in rows], expected.max(axis=1), rtol=1e-4)
@@ -38,32 +38,32 @@ def test_rows_come_in_order_and_say_what_the_model_says(model, pictures):
     assert np.mean([row["label"] in row["path"] for row in rows]) > 0.9
 
 
-def test_a_single_picture_is_ranked(model, pictures):
+def test_a_single_image_is_ranked(model, images):
     from kcv import predict
 
-    (row,) = predict(str(_files(pictures)[0]), model)
+    (row,) = predict(str(_files(images)[0]), model)
     assert [row["label"], row["label_2"], row["label_3"]] == sorted(
         model.class_names, key=lambda name: -row["probabilities"][name]
     )
     assert row["confidence"] >= row["confidence_2"] >= row["confidence_3"]
     assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
-    (short,) = predict(str(_files(pictures)[0]), model, top_k=1)
+    (short,) = predict(str(_files(images)[0]), model, top_k=1)
     assert "label_2" not in short
 
 
-def test_a_bad_picture_is_a_row_and_the_others_still_come(model, pictures, tmp_path):
+def test_a_bad_image_is_a_row_and_the_others_still_come(model, images, tmp_path):
     from kcv import predict
 
     bad = tmp_path / "broken, or not.png"
     bad.write_bytes(b"\x89PNG nothing more")
-    first, last = _files(pictures)[:2]
+    first, last = _files(images)[:2]
     rows = list(predict([first, bad, last], model, batch_size=2))
     assert [bool(row["error"]) for row in rows] == [False, True, False]
     assert rows[1]["label"] is None
     assert str(bad) in rows[1]["error"]
 
 
-def test_only_bad_pictures_are_rows_too(model, tmp_path):
+def test_only_bad_images_are_rows_too(model, tmp_path):
     from kcv import predict
 
     (tmp_path / "a.jpg").write_bytes(b"")
@@ -72,13 +72,13 @@ def test_only_bad_pictures_are_rows_too(model, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_files_hold_the_rows(model, pictures, tmp_path, suffix):
+def test_files_hold_the_rows(model, images, tmp_path, suffix):
     from kcv import predict
 
     bad = tmp_path / 'quote " comma ,.png'
     bad.write_bytes(b"nothing")
     output = tmp_path / "out" / f"rows{suffix}"
-    rows = list(predict([*_files(pictures)[:3], bad], model, top_k=2, output=output, batch_size=2))
+    rows = list(predict([*_files(images)[:3], bad], model, top_k=2, output=output, batch_size=2))
     if suffix == ".csv":
         stored = list(csv.DictReader(output.read_text().splitlines()))
         assert stored[-1]["label"] == ""
@@ -97,28 +97,28 @@ def test_files_hold_the_rows(model, pictures, tmp_path, suffix):
     assert {"path", "label", "confidence", "error", "label_2", "confidence_2"} <= set(stored[0])
 
 
-def test_rows_that_are_not_all_taken_leave_no_file(model, pictures, tmp_path):
+def test_rows_that_are_not_all_taken_leave_no_file(model, images, tmp_path):
     from kcv import predict
 
-    rows = predict(_files(pictures), model, output=tmp_path / "rows.csv")
+    rows = predict(_files(images), model, output=tmp_path / "rows.csv")
     next(rows)
     rows.close()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_wrong_is_said_before_any_work(model, pictures, tmp_path):
+def test_what_is_wrong_is_said_before_any_work(model, images, tmp_path):
     from kcv import predict
 
     with pytest.raises(UsageError, match=r"ends in \.csv, \.jsonl, \.parquet\. Did you mean '\.jsonl'"):
-        predict(_files(pictures), model, output=tmp_path / "rows.json")
+        predict(_files(images), model, output=tmp_path / "rows.json")
     with pytest.raises(DataError, match="no such file"):
         predict("nowhere.png", model)
     with pytest.raises(ArtifactError, match="no such model file"):
-        predict(_files(pictures), tmp_path / "nowhere.keras")
+        predict(_files(images), tmp_path / "nowhere.keras")
 
 
-def _odd_pictures(folder):
-    """Writes a picture of every odd kind; returns their paths."""
+def _odd_images(folder):
+    """Writes an image of every odd kind; returns their paths."""
     rng = np.random.default_rng(0)
     rough = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
     smooth = rough.resize((150, 110), Image.Resampling.BICUBIC)
@@ -146,10 +146,10 @@ def _odd_pictures(folder):
     return [folder / name for name in save]
 
 
-def test_onnx_and_keras_say_the_same_of_every_kind_of_picture(model, exported, tmp_path):
+def test_onnx_and_keras_say_the_same_of_every_kind_of_image(model, exported, tmp_path):
     from kcv import predict
 
-    paths = _odd_pictures(tmp_path)
+    paths = _odd_images(tmp_path)
     ours, theirs = (list(predict(paths, one)) for one in (exported.path, model))
     assert len(ours) == len(theirs) == len(paths)
     for row, other in zip(ours, theirs, strict=True):
@@ -161,20 +161,20 @@ def test_onnx_and_keras_say_the_same_of_every_kind_of_picture(model, exported, t
     assert "label_3" in alone
 
 
-def test_a_folder_stands_for_its_own_pictures_and_recursively_for_all(exported, pictures):
+def test_a_folder_stands_for_its_own_images_and_recursively_for_all(exported, images):
     from kcv import predict
 
-    assert len(list(predict(pictures / "test" / "top", exported.path))) == 8
-    with pytest.raises(DataError, match="no pictures there, only in folders below it; --recursive takes those"):
-        predict(pictures / "test", exported.path)
-    assert len(list(predict(pictures / "test", exported.path, recursive=True))) == 24
+    assert len(list(predict(images / "test" / "top", exported.path))) == 8
+    with pytest.raises(DataError, match="no images there, only in folders below it; --recursive takes those"):
+        predict(images / "test", exported.path)
+    assert len(list(predict(images / "test", exported.path, recursive=True))) == 24
 
 
 @pytest.mark.parametrize("kind", ["keras", "onnx"])
-def test_an_endless_list_is_taken_as_it_comes_and_in_order(model, exported, pictures, kind):
+def test_an_endless_list_is_taken_as_it_comes_and_in_order(model, exported, images, kind):
     from kcv import predict
 
-    files = _files(pictures)
+    files = _files(images)
     taken = []
 
     def endless():
@@ -191,23 +191,23 @@ def test_an_endless_list_is_taken_as_it_comes_and_in_order(model, exported, pict
     assert len(taken) <= 100 + 4 * (2 * usable_cores() + 3)
 
 
-def test_listed_paths_that_are_no_pictures_are_rows(exported, pictures, tmp_path):
+def test_listed_paths_that_are_no_images_are_rows(exported, images, tmp_path):
     from kcv import predict
 
-    good = _files(pictures)[0]
+    good = _files(images)[0]
     rows = list(predict(iter([tmp_path / "gone.png", good, tmp_path]), exported.path))
     assert [bool(row["error"]) for row in rows] == [True, False, True]
     assert "no such file" in rows[0]["error"]
-    with pytest.raises(DataError, match="no pictures were named"):
+    with pytest.raises(DataError, match="no images were named"):
         predict(iter([]), exported.path)
 
 
-def test_the_onnx_way_imports_nothing_heavy(exported, pictures, tmp_path):
+def test_the_onnx_way_imports_nothing_heavy(exported, images, tmp_path):
     script = (
         "import sys; from kcv import cli; "
         "assert cli.main(sys.argv[1:]) == 0; print(*sorted(sys.modules), file=sys.stderr)"
     )
-    words = ["predict", str(pictures / "test"), "--recursive", f"--model={exported.path}", f"--output={tmp_path}/r.csv"]
+    words = ["predict", str(images / "test"), "--recursive", f"--model={exported.path}", f"--output={tmp_path}/r.csv"]
     done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stderr.split()}
     assert {"onnxruntime", "numpy", "PIL"} <= loaded

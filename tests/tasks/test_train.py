@@ -73,7 +73,7 @@ def test_confidences_are_calibrated_on_validation_unless_told_otherwise(trained,
     assert unsure.threshold is not None
 
 
-def test_the_model_describes_itself(trained, pictures):
+def test_the_model_describes_itself(trained, images):
     config, run = trained
     info = read_info(run.model_path)
     assert info.class_names == ("centre", "left", "top")
@@ -86,7 +86,7 @@ def test_the_model_describes_itself(trained, pictures):
     assert 0 < info.parameters["trainable"] < info.parameters["total"]
 
 
-def test_the_file_holds_the_weights_of_the_best_epoch(trained, pictures):
+def test_the_file_holds_the_weights_of_the_best_epoch(trained, images):
     from kcv.data import loading
     from kcv.inference import outputs
 
@@ -124,11 +124,11 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(configure, tm
     assert not _equal(_weights(runs[0]), _weights(runs[2]))
 
 
-def test_the_test_split_has_no_say_in_training(configure, pictures, tmp_path):
+def test_the_test_split_has_no_say_in_training(configure, images, tmp_path):
     from kcv.tasks.train import train
 
     altered = tmp_path / "altered"
-    shutil.copytree(pictures, altered)
+    shutil.copytree(images, altered)
     for number, path in enumerate(sorted((altered / "test").rglob("*.png"))):
         if number % 2:
             shutil.copy(next((altered / "test" / "left").glob("*.png")), path)
@@ -138,7 +138,7 @@ def test_the_test_split_has_no_say_in_training(configure, pictures, tmp_path):
     assert original.metrics["accuracy"] != other.metrics["accuracy"]
 
 
-def test_streamed_pictures_train_the_same_model_as_pictures_in_memory(configure, tmp_path):
+def test_streamed_images_train_the_same_model_as_images_in_memory(configure, tmp_path):
     from kcv.tasks.train import train
 
     memory = train(configure(output_dir=str(tmp_path / "a"), epochs=1))
@@ -147,11 +147,11 @@ def test_streamed_pictures_train_the_same_model_as_pictures_in_memory(configure,
     assert memory.metrics == streamed.metrics
 
 
-def test_without_a_test_split_the_metrics_say_validation(configure, pictures, tmp_path):
+def test_without_a_test_split_the_metrics_say_validation(configure, images, tmp_path):
     from kcv.tasks.train import train
 
     flat = tmp_path / "flat"
-    shutil.copytree(pictures / "train", flat)
+    shutil.copytree(images / "train", flat)
     run = train(configure(data=str(flat), epochs=1, **{"data.test_fraction": 0.0}))
     assert run.metrics["split"] == "val"
     assert run.metrics["n"] == 9

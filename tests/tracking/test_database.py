@@ -124,8 +124,8 @@ def test_no_file_goes_where_a_strangers_database_says(tmp_path: Path, monkeypatc
     assert [path.name for path in elsewhere.rglob("*.keras")] == ["model.keras"]
 
 
-def test_two_first_runs_on_one_database_both_succeed(warm: WarmPython, pictures: Path, tmp_path: Path) -> None:
-    words = [f"--data={pictures}", "--epochs=1", "--batch_size=16", "--model.width=0.25", "--train.plots=false"]
+def test_two_first_runs_on_one_database_both_succeed(warm: WarmPython, images: Path, tmp_path: Path) -> None:
+    words = [f"--data={images}", "--epochs=1", "--batch_size=16", "--model.width=0.25", "--train.plots=false"]
     words += ["--precision=float32", "--device=cpu", f"--tracking=sqlite:///{tmp_path}/mlflow.db"]
     children = [
         warm.start("kcv", ["train", *words, f"--output_dir={name}"], folder=tmp_path) for name in ("one", "two")

@@ -49,7 +49,7 @@ def test_the_clock_sets_the_epoch_and_leaves_validation_out_of_the_rate():
     from kcv.training.callbacks.epoch_timer import EpochClock
 
     epochs, clock = [], Clock()
-    callback = EpochClock(SimpleNamespace(set_epoch=epochs.append, pictures=range(600)), clock=clock)
+    callback = EpochClock(SimpleNamespace(set_epoch=epochs.append, images=range(600)), clock=clock)
     callback.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0.25)))
     callback.on_epoch_begin(3)
     clock.now += 4
@@ -191,9 +191,9 @@ def test_the_report_is_one_line_an_epoch(caplog, capsys):
             report.on_epoch_end(epoch, LOGS)
     assert [record.getMessage() for record in caplog.records] == [
         "epoch  1/10  loss 0.5000  accuracy 0.8000  val_loss 0.6000  val_accuracy 0.7500  lr 1.00e-03  "
-        "300 pictures/s  0:12  1:48 left",
+        "300 images/s  0:12  1:48 left",
         "epoch  2/10  loss 0.5000  accuracy 0.8000  val_loss 0.6000  val_accuracy 0.7500  lr 1.00e-03  "
-        "300 pictures/s  0:12  1:36 left",
+        "300 images/s  0:12  1:36 left",
     ]
     assert capsys.readouterr().err == ""
 

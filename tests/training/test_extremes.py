@@ -39,13 +39,13 @@ def test_settings_at_their_ends(options: dict[str, Any], configure: Configure) -
     assert json.loads((run.directory / "metrics.json").read_text())["n"] == 24
 
 
-def test_a_class_that_has_nearly_all_pictures(configure: Configure, tmp_path: Path) -> None:
+def test_a_class_that_has_nearly_all_images(configure: Configure, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, count in (("most", 197), ("few", 3)):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (tmp_path / "images" / name).mkdir(parents=True)
         for number in range(count):
             pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{number:03}.png")
-    run = train(configure(data=str(tmp_path / "pictures"), epochs=1, batch_size=64))
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number:03}.png")
+    run = train(configure(data=str(tmp_path / "images"), epochs=1, batch_size=64))
     assert run.metrics["n"] > 0
     assert all(math.isfinite(value) for row in run.history for value in row.values())

@@ -59,11 +59,11 @@ STREAMED: dict[str, Any] = {"data.memory_budget_mb": 0, "data.workers": 1, "trai
 @pytest.mark.parametrize(
     "damage", ["cut", *(pytest.param(damage, marks=pytest.mark.full) for damage in ("deleted", "replaced by a folder"))]
 )
-def test_a_picture_that_breaks_while_training(
-    damage: str, configure: Configure, pictures: Path, tmp_path: Path, during: Any, caplog: pytest.LogCaptureFixture
+def test_a_image_that_breaks_while_training(
+    damage: str, configure: Configure, images: Path, tmp_path: Path, during: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = tmp_path / "own"
-    shutil.copytree(pictures, own)
+    shutil.copytree(images, own)
     whole = train(configure(data=str(own), output_dir=str(tmp_path / "whole")))
     victims = [own / "train" / "left" / f"{number:03}.png" for number in range(30)]  # one comes in every batch or two
     contents = [victim.read_bytes() for victim in victims]
@@ -98,7 +98,7 @@ def test_a_reading_process_that_is_killed(configure: Configure, tmp_path: Path, 
                 os.kill(process, signal.SIGKILL)
 
     during(1, 1, kill)
-    with pytest.raises(DataError, match="a process that reads pictures died"):
+    with pytest.raises(DataError, match="a process that reads images died"):
         train(configure(output_dir=str(tmp_path / "cut"), **STREAMED))
     assert same_weights(whole, train(resume=tmp_path / "cut"))
 
@@ -171,7 +171,7 @@ def test_answers_that_are_no_numbers_in_the_end_are_one_line(
 ) -> None:
     logits = outputs.logits
     monkeypatch.setattr(outputs, "logits", lambda *args, **named: logits(*args, **named) * np.float32("inf"))
-    with pytest.raises(Diverged, match="answers to 24 of 24 pictures are no numbers"):
+    with pytest.raises(Diverged, match="answers to 24 of 24 images are no numbers"):
         train(configure(epochs=1))
 
 

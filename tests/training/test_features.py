@@ -81,7 +81,7 @@ def equal(first: list[Any], second: list[Any]) -> bool:
     return all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(first, second, strict=True))
 
 
-def test_kept_features_are_those_of_the_pictures(case: Callable[..., Case], backbone: Backbone) -> None:
+def test_kept_features_are_those_of_the_images(case: Callable[..., Case], backbone: Backbone) -> None:
     mine = case()
     mine.batches.train.set_epoch(3)
     with torch.no_grad():
@@ -121,15 +121,15 @@ def test_a_later_run_takes_what_is_kept(
     caplog.clear()
     with caplog.at_level(logging.INFO, "kcv"):
         assert equal(case().epoch(0), first)
-        case(batch_size=7, seed=3).epoch(0)  # neither decides a picture's features
+        case(batch_size=7, seed=3).epoch(0)  # neither decides an image's features
     assert "computed" not in messages(caplog) and "kept from before" in messages(caplog)
     assert list(cache.glob("*.npy")) == [path]
 
 
 @pytest.mark.parametrize(
-    "change", [{"identity": "two"}, {**AUGMENTED, "model.feature_views": 1}], ids=["pictures or network", "views"]
+    "change", [{"identity": "two"}, {**AUGMENTED, "model.feature_views": 1}], ids=["images or network", "views"]
 )
-def test_other_pictures_networks_or_views_are_computed(
+def test_other_images_networks_or_views_are_computed(
     change: dict[str, Any], case: Callable[..., Case], cache: Path
 ) -> None:
     case().epoch(0)
@@ -162,8 +162,8 @@ def test_changed_files_members_and_constants_are_computed(
 ) -> None:
     case().epoch(0)
     mine = case()
-    train = mine.batches.train.pictures
-    first = train.samples.pictures[0]
+    train = mine.batches.train.images
+    first = train.samples.images[0]
     assert isinstance(first, Path)
     before = first.stat()
     try:

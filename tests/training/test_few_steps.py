@@ -36,9 +36,9 @@ def test_the_statistics_are_those_of_the_weights_that_are_kept(options: dict[str
     for layer in layers:
         assert layer.momentum == 0.9
         layer.momentum = 0.0
-    pictures = loading.load(Config.load(run.directory / "config.yaml").data).train.pixels
+    images = loading.load(Config.load(run.directory / "config.yaml").data).train.pixels
     with torch.no_grad():
-        model(torch.from_numpy(np.asarray(pictures)), training=True)
+        model(torch.from_numpy(np.asarray(images)), training=True)
     tolerance = 0.05 if options.get("precision") else 1e-3
     for mine, theirs in zip(kept, moving(model), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=tolerance, atol=tolerance)

@@ -1,4 +1,4 @@
-"""Random brightness, contrast, saturation and hue of a batch of pictures: one small matrix a picture.
+"""Random brightness, contrast, saturation and hue of a batch of images: one small matrix an image.
 
 Each of the four is linear in a pixel's colour, so together they are `matrix @ rgb + offset`, with one rounding and one
 clamp at the end where torchvision's ColorJitter has four. Hue is a rotation of the chroma plane of YIQ, as in NVIDIA
@@ -19,7 +19,7 @@ _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3
 
 
 def jitter(images: Tensor, strength: float, hue: float, chance: Chance) -> Tensor:
-    """Draws each picture's four changes and applies them.
+    """Draws each image's four changes and applies them.
 
     Args:
         images: uint8 [b, h, w, 3], RGB.
@@ -37,12 +37,12 @@ def jitter(images: Tensor, strength: float, hue: float, chance: Chance) -> Tenso
 
 
 def adjust(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, turns: Tensor) -> Tensor:
-    """Changes each picture's colours by its own factors.
+    """Changes each image's colours by its own factors.
 
     Args:
         images: uint8 [b, h, w, 3], RGB.
         brightness: float32 [b], a factor on all values.
-        contrast: float32 [b], a factor on the distance from the picture's mean luma.
+        contrast: float32 [b], a factor on the distance from the image's mean luma.
         saturation: float32 [b], a factor on the distance from the pixel's own luma.
         turns: float32 [b], hue shift as a part of the colour circle; positive from red to green.
 

@@ -22,13 +22,13 @@ from typing import Any, Final
 from kcv.errors import ConfigError, first_line, nearest
 
 RANGE: Final = (0, 255)
-"""What every picture's values lie in."""
+"""What every image's values lie in."""
 
 _REFUSED: Final[Mapping[str, str]] = {
-    "RandomJpegQuality": "takes values of 0 to 1, and kcv's pictures have 0 to 255",
+    "RandomJpegQuality": "takes values of 0 to 1, and kcv's images have 0 to 255",
     "Rescaling": "changes what values mean; the model rescales",
-    "RepeatedAugmentation": "gives more pictures than it gets",
-    "RandomAspectRatio": "gives pictures of another size",
+    "RepeatedAugmentation": "gives more images than it gets",
+    "RandomAspectRatio": "gives images of another size",
     "Resizing": "is not random; data.image_size and data.resize decide the size",
 }
 """Layers that no training of kcv can have, and why."""

@@ -20,7 +20,7 @@ _STATEFUL: Final = ("TruncatedNormal", "ParameterizedTruncatedNormal", "Multinom
 
 
 class Draws:
-    """Random numbers of one traced graph: each call site has a stream of its own, keyed by the batch or the picture.
+    """Random numbers of one traced graph: each call site has a stream of its own, keyed by the batch or the image.
 
     It stands in for `tf.random.Generator` in layers, and for the functions of `tf.random` that keep a hidden state.
     """
@@ -105,11 +105,11 @@ def trace(library: KerasCv, entries: Sequence[Mapping[str, Any]], signature: tup
 
     def change(key: Any, images: Any, targets: Any) -> Any:
         first = tf.random.stateless_uniform([2], seed=key, minval=None, maxval=None, dtype=tf.int64)
-        pictures = {"images": tf.cast(images, tf.float32), "labels": targets}
+        changed = {"images": tf.cast(images, tf.float32), "labels": targets}
         with draws.keyed(first), draws.in_place_of_hidden_state():
             for place, (layer, entry) in enumerate(zip(layers, entries, strict=True)):
-                pictures = _applied(tf, layer, pictures, f"augment.layers[{place}]: {entry['name']}")
-        return tf.clip_by_value(pictures["images"], *map(float, RANGE)), pictures["labels"]
+                changed = _applied(tf, layer, changed, f"augment.layers[{place}]: {entry['name']}")
+        return tf.clip_by_value(changed["images"], *map(float, RANGE)), changed["labels"]
 
     graph = tf.function(change, input_signature=signature, autograph=False).get_concrete_function()
     hidden = [
@@ -122,21 +122,21 @@ def trace(library: KerasCv, entries: Sequence[Mapping[str, Any]], signature: tup
     return graph  # type: ignore[no-any-return]
 
 
-def _applied(tf: Any, layer: Any, pictures: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _applied(tf: Any, layer: Any, images: Mapping[str, Any], where: str) -> dict[str, Any]:
     def call(inputs: Any) -> Any:
         return layer(inputs)
 
     try:
         # Some layers have Python's `if` on tensors, which only AutoGraph understands.
-        changed = tf.autograph.to_graph(call)(dict(pictures))
+        changed = tf.autograph.to_graph(call)(dict(images))
     except Exception as error:  # whatever a layer of a foreign library raises while it is traced
         raise ConfigError([f"{where} cannot run here: {_reason(error)}"]) from error
-    for key, tensor in pictures.items():
+    for key, tensor in images.items():
         got, wanted = changed[key].shape[1:], tensor.shape[1:]
         if not got.is_compatible_with(wanted):
             sizes = [" x ".join(map(str, shape)) for shape in (got, wanted)]
             raise ConfigError([f"{where} gives {key} of {sizes[0]} instead of {sizes[1]}; change its arguments"])
-    return {key: tf.ensure_shape(changed[key], tensor.shape) for key, tensor in pictures.items()}
+    return {key: tf.ensure_shape(changed[key], tensor.shape) for key, tensor in images.items()}
 
 
 def _reason(error: Exception) -> str:
@@ -150,25 +150,25 @@ def _reason(error: Exception) -> str:
 
 
 def _take_over(layer: Any, draws: Draws, tf: Any) -> None:
-    """Makes a layer, and the layers within it, draw from `draws`, and for each picture apart."""
+    """Makes a layer, and the layers within it, draw from `draws`, and for each image apart."""
     for inner in layer._flatten_layers():
         if hasattr(inner, "_random_generator"):
             inner._random_generator = draws
         if hasattr(inner, "_map_fn"):
-            inner._map_fn = _for_each_picture(inner, draws, tf)
+            inner._map_fn = _for_each_image(inner, draws, tf)
 
 
-def _for_each_picture(layer: Any, draws: Draws, tf: Any) -> Callable[..., Any]:
-    """Returns the layer's way to change pictures one by one, with a key for each of them.
+def _for_each_image(layer: Any, draws: Draws, tf: Any) -> Callable[..., Any]:
+    """Returns the layer's way to change images one by one, with a key for each of them.
 
-    One graph is traced for all pictures of a batch: with the batch's key all would be changed alike.
+    One graph is traced for all images of a batch: with the batch's key all would be changed alike.
     """
 
     def map_fn(function: Callable[[Any], Any], inputs: Mapping[str, Any]) -> Any:
         def one(both: Any) -> Any:
-            picture, key = both
+            image, key = both
             with draws.keyed(key):
-                return function(picture), key
+                return function(image), key
 
         way = tf.vectorized_map if layer.auto_vectorize else tf.map_fn
         changed, _ = way(one, (inputs, draws.keys(tf.shape(inputs["images"])[0])))

@@ -1,7 +1,7 @@
-"""Mixup and CutMix: training pictures, and with them their labels, blended in pairs.
+"""Mixup and CutMix: training images, and with them their labels, blended in pairs.
 
-Every picture has its own proportion (all others of a batch share one in most code): the average gradient is the same
-and varies less. Its partner is the picture before it (of those that the process has), which is as good as any, since
+Every image has its own proportion (all others of a batch share one in most code): the average gradient is the same
+and varies less. Its partner is the image before it (of those that the process has), which is as good as any, since
 batches are cut from a new random order each epoch.
 """
 
@@ -43,12 +43,12 @@ def mix(
 
 
 def mixup(images: Tensor, targets: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-    """Blends each picture with its neighbour (Zhang et al. 2017, arXiv 1710.09412).
+    """Blends each image with its neighbour (Zhang et al. 2017, arXiv 1710.09412).
 
     Args:
         images: [b, h, w, 3] in 0 to 255.
         targets: float32 [b, classes].
-        keep: float32 [b] in 0 to 1, each picture's own part.
+        keep: float32 [b] in 0 to 1, each image's own part.
 
     Returns:
         float32 [b, h, w, 3] in 0 to 255, and targets mixed in the same proportion.
@@ -59,12 +59,12 @@ def mixup(images: Tensor, targets: Tensor, keep: Tensor) -> tuple[Tensor, Tensor
 
 
 def cutmix(images: Tensor, targets: Tensor, keep: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-    """Pastes a box of each picture's neighbour over it (Yun et al. 2019, arXiv 1905.04899).
+    """Pastes a box of each image's neighbour over it (Yun et al. 2019, arXiv 1905.04899).
 
     Args:
         images: [b, size, size, 3].
         targets: float32 [b, classes].
-        keep: float32 [b] in 0 to 1: the box is square, with an area of `1 - keep` of the picture where it fits.
+        keep: float32 [b] in 0 to 1: the box is square, with an area of `1 - keep` of the image where it fits.
         row: int64 [b], the box's centre.
         column: int64 [b].
 
@@ -82,14 +82,14 @@ def cutmix(images: Tensor, targets: Tensor, keep: Tensor, row: Tensor, column: T
 
 
 def inside(top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, size: int) -> Tensor:
-    """Returns a mask, bool [b, size, size, 1], of the pixels in each picture's box; what hangs over is cut.
+    """Returns a mask, bool [b, size, size, 1], of the pixels in each image's box; what hangs over is cut.
 
     Args:
         top: int64 [b], the first row.
         bottom: int64 [b], the first row below.
         left: int64 [b], the first column.
         right: int64 [b], the first column beyond.
-        size: side of the pictures, px.
+        size: side of the images, px.
     """
     axis = torch.arange(size, device=top.device)
     rows = (axis >= top[:, None]) & (axis < bottom[:, None])

@@ -1,8 +1,8 @@
-"""Random changes to whole batches of training pictures, on the device they are on, drawn for each picture apart.
+"""Random changes to whole batches of training images, on the device they are on, drawn for each image apart.
 
-torchvision.transforms.v2 draws one set of parameters a call: on a batch all pictures would share one crop. Called for
-each picture apart it is slow (crop, flip and a blanked square at 32 px, batch 256, one core: 7,000 pictures/s against
-100,000 here). So these are written as index arithmetic and masks, without a loop over pictures.
+torchvision.transforms.v2 draws one set of parameters a call: on a batch all images would share one crop. Called for
+each image apart it is slow (crop, flip and a blanked square at 32 px, batch 256, one core: 7,000 images/s against
+100,000 here). So these are written as index arithmetic and masks, without a loop over images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GREY = 128
 """What blanked pixels become: mid-grey, which the model's normalisation maps to about zero."""
 
 ERASED_AREA = (0.02, 0.33)
-"""Part of the picture that random erasing blanks (Zhong et al. 2017, arXiv 1708.04896; as in torchvision)."""
+"""Part of the image that random erasing blanks (Zhong et al. 2017, arXiv 1708.04896; as in torchvision)."""
 ERASED_RATIO = (0.3, 3.3)
 """Height over width of the erased rectangle, log-uniform (same source)."""
 _ERASING_TRIES = 10  # as in torchvision: of so many rectangles, the first that fits is taken
@@ -36,11 +36,11 @@ class Augment:
 
     Args:
         config: what to do; the defaults do nothing.
-        image_size: side of the pictures, px.
-        seed: decides which way a picture faces first where `flip` is `alternating`.
+        image_size: side of the images, px.
+        seed: decides which way an image faces first where `flip` is `alternating`.
 
     Raises:
-        ConfigError: a padding or square that does not fit pictures of this size.
+        ConfigError: a padding or square that does not fit images of this size.
     """
 
     def __init__(self, config: AugmentConfig, *, image_size: int, seed: int) -> None:
@@ -48,12 +48,12 @@ class Augment:
         if config.crop_padding >= image_size:
             # Reflection repeats no edge pixel: beyond size - 1 there is nothing left to mirror.
             problems.append(
-                f"augment.crop_padding={config.crop_padding} is too much for pictures of {image_size} px: "
+                f"augment.crop_padding={config.crop_padding} is too much for images of {image_size} px: "
                 f"use 0 to {image_size - 1}"
             )
         if config.cutout > image_size:
             problems.append(
-                f"augment.cutout={config.cutout} is larger than the pictures of {image_size} px: use 0 to {image_size}"
+                f"augment.cutout={config.cutout} is larger than the images of {image_size} px: use 0 to {image_size}"
             )
         if problems:
             raise ConfigError(problems)
@@ -69,7 +69,7 @@ class Augment:
             images: uint8 [b, size, size, 3].
             targets: float32 [b, classes].
             chance: of this batch, on the device of `images`.
-            indices: int64 [b], each picture's position in the training set.
+            indices: int64 [b], each image's position in the training set.
             epoch: counted from 0.
 
         Returns:
@@ -112,7 +112,7 @@ class Augment:
 
 
 def shift_and_flip(images: Tensor, down: Tensor, right: Tensor, mirrored: Tensor) -> Tensor:
-    """Moves each picture's window over its mirror-padded surroundings, then flips it left to right: one gather.
+    """Moves each image's window over its mirror-padded surroundings, then flips it left to right: one gather.
 
     Args:
         images: [b, size, size, c].
@@ -121,7 +121,7 @@ def shift_and_flip(images: Tensor, down: Tensor, right: Tensor, mirrored: Tensor
         mirrored: bool [b, 1].
 
     Returns:
-        A tensor like `images`; equal to cutting from `reflect`-padded pictures.
+        A tensor like `images`; equal to cutting from `reflect`-padded images.
     """
     count, size, _, channels = images.shape
     last = size - 1
@@ -137,9 +137,9 @@ def shift_and_flip(images: Tensor, down: Tensor, right: Tensor, mirrored: Tensor
 
 
 def first_flip(indices: Tensor, seed: int) -> Tensor:
-    """Returns bool [b]: whether each picture is mirrored in epoch 0, a fixed coin flip of its index and the seed.
+    """Returns bool [b]: whether each image is mirrored in epoch 0, a fixed coin flip of its index and the seed.
 
-    Alternating from there on shows both sides of every picture in every two epochs, which random flips do not (Jordan
+    Alternating from there on shows both sides of every image in every two epochs, which random flips do not (Jordan
     2024, "94% on CIFAR-10 in 3.29 seconds", arXiv 2404.00498). The hash is splitmix64's finaliser.
     """
     start = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))

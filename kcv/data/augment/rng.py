@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 class Chance:
-    """Draws a number for each picture of a whole batch and gives those of this process's pictures.
+    """Draws a number for each image of a whole batch and gives those of this process's images.
 
-    So a picture is changed in the same way whoever has it, and no two pictures of a batch get the same numbers.
+    So an image is changed in the same way whoever has it, and no two images of a batch get the same numbers.
 
     Args:
         generator: freshly seeded for this batch, on the device where the numbers are wanted.
-        count: pictures that this process has.
-        begin: pictures of the batch before them.
-        total: pictures of the batch; by default there are no others.
+        count: images that this process has.
+        begin: images of the batch before them.
+        total: images of the batch; by default there are no others.
 
     Attributes:
         count: as given.

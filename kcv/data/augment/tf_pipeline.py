@@ -33,7 +33,7 @@ class Pipeline:
 
     Args:
         layers: `augment.layers`, validated.
-        image_size: side of the pictures, px.
+        image_size: side of the images, px.
         num_classes: width of the targets.
         device: where the results are wanted; the layers run on the CPU.
 
@@ -59,7 +59,7 @@ class Pipeline:
             images, targets = self(((0, 0), noise, torch.full((4, num_classes), 1 / num_classes)))
         except self._tf.errors.OpError as error:
             raise ConfigError(
-                [f"augment.layers: cannot run on pictures of {image_size} px: {first_line(error)}"]
+                [f"augment.layers: cannot run on images of {image_size} px: {first_line(error)}"]
             ) from error
         if not (images.isfinite().all() and targets.isfinite().all()):
             raise ConfigError(["augment.layers: give values that are no numbers; change their arguments"])

@@ -3,12 +3,12 @@
 The rules, in their order:
 
 1. A folder called train, training, val, valid, validation, dev, test, testing, eval or evaluation, in any case, is a
-   split where class folders lie in it. Pictures beside these are left out.
+   split where class folders lie in it. Images beside these are left out.
 2. So is one whose name holds such a word (seg_train, test1) where all folders beside it are splits as well, or all of
    them have a class in common.
 3. Folders that only hold the folder with the splits are passed through (archive/dataset/train), and so is a folder in
    a split that bears its name (train/train).
-4. A folder called train with nothing but pictures, beside other folders of pictures, is a class. A tree that could be
+4. A folder called train with nothing but images, beside other folders of images, is a class. A tree that could be
    both is refused, and so are splits without class folders; only a test split without them is left out, as its labels
    are often kept back.
 5. Everything else is class folders.
@@ -27,7 +27,7 @@ from kcv.data.folder_tree.tree import Tree, join
 from kcv.errors import DataError
 
 EXPECTED: Final = (
-    "expected one folder a class with its pictures, PATH/<class>/*.jpg, or PATH/train|val|test/<class>/*.jpg"
+    "expected one folder a class with its images, PATH/<class>/*.jpg, or PATH/train|val|test/<class>/*.jpg"
 )
 
 
@@ -39,7 +39,7 @@ class Layout:
         splits: under each split, the place of the folder that holds its class folders; one under `train` where the tree
             has no splits.
         flat: whether it has none.
-        without_classes: places of test splits that hold pictures but no classes.
+        without_classes: places of test splits that hold images but no classes.
         notes: what a person should know, in words.
     """
 
@@ -74,7 +74,7 @@ def understand(tree: Tree, name: str) -> Layout:
 def _class_folders(tree: Tree, name: str) -> Layout:
     folders = tree.folders("")
     if not folders:
-        loose = "holds pictures but no class folders" if tree.folder("").count else "no pictures"
+        loose = "holds images but no class folders" if tree.folder("").count else "no images"
         raise DataError(f"{name}: {loose}; {EXPECTED}.")
     _require_no_splits(tree, "", name)
     layout = Layout({"train": ""}, flat=True)
@@ -85,7 +85,7 @@ def _class_folders(tree: Tree, name: str) -> Layout:
     if len(inner) == 1:
         (only,) = inner
         layout.notes.append(
-            f"all pictures are below the one folder {only!r}; if the folders in it are the classes, name it: "
+            f"all images are below the one folder {only!r}; if the folders in it are the classes, name it: "
             f"--data=PATH/{only}"
         )
     elif len(set(inner.values())) == 1:
@@ -130,7 +130,7 @@ class _Reading:
         self._place = place
         self._named = named
         self._classes: dict[str, str] = {}  # split folder -> the folder that holds its class folders
-        self._flat: list[str] = []  # pictures and no class folders
+        self._flat: list[str] = []  # images and no class folders
         self._empty: list[str] = []
 
     def layout(self) -> Layout:
@@ -144,11 +144,11 @@ class _Reading:
         for folder in self._flat:
             if self._named[folder] != "test":
                 self._refuse(
-                    f"{folder} holds pictures but no class folders; sort them into {folder}/<class>, or move it away"
+                    f"{folder} holds images but no class folders; sort them into {folder}/<class>, or move it away"
                 )
         for folder in self._empty:
             if self._tree.folder(join(self._place, folder)).inner:
-                self._refuse(f"no pictures in {folder}; {EXPECTED}")
+                self._refuse(f"no images in {folder}; {EXPECTED}")
         if others and len(self._classes) + len(self._flat) == 1:
             self._refuse_both(next(iter(self._classes)), others)
         unusual = [folder for folder in self._classes if split_of(folder) is None]
@@ -173,7 +173,7 @@ class _Reading:
         inside = sum(self._tree.count(join(place, inner)) for inner in holding)
         if loose > inside:
             self._refuse(
-                f"{place} holds {loose:,} pictures beside its class folders and {inside:,} in them; sort them into "
+                f"{place} holds {loose:,} images beside its class folders and {inside:,} in them; sort them into "
                 f"{place}/<class>, or move them away"
             )
         self._classes[folder] = place
@@ -190,19 +190,19 @@ class _Reading:
         """Returns class folders where a folder that is called like a split can only be one of them."""
         if not self._flat and not others:
             if self._place == "" and self._empty:
-                self._refuse(f"no pictures; {EXPECTED}")
+                self._refuse(f"no images; {EXPECTED}")
             return _class_folders(self._tree, self._name)
         only_train = {self._named[folder] for folder in self._flat} == {"train"}
         if self._place == "" and others and only_train and len(self._flat) == 1:
             layout = _class_folders(self._tree, self._name)
-            layout.notes.append(f"{self._flat[0]!r} is taken for a class: pictures lie in it, and folders beside it")
+            layout.notes.append(f"{self._flat[0]!r} is taken for a class: images lie in it, and folders beside it")
             return layout
         if others and self._flat:
             self._refuse_both(self._flat[0], others)
         if not self._flat:
-            self._refuse(f"no pictures in {self._empty[0]}; {EXPECTED}")
+            self._refuse(f"no images in {self._empty[0]}; {EXPECTED}")
         self._refuse(
-            f"no class folders in {_listed(self._flat)}; sort the pictures into {self._flat[0]}/<class>, or rename "
+            f"no class folders in {_listed(self._flat)}; sort the images into {self._flat[0]}/<class>, or rename "
             "what is a class"
         )
 

@@ -1,4 +1,4 @@
-"""Folders that kcv and MLflow make: where they lie among the pictures of a user, they are no classes."""
+"""Folders that kcv and MLflow make: where they lie among the images of a user, they are no classes."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _FIGURES: Final = ({"metrics.json", "per_class.csv"}, {"comparison.json", "compa
 _OVERLAY, _HEATMAP = "_overlay.png", "_heatmap.npy"
 
 
-def is_output(name: str, others: Set[str], pictures: Sequence[str]) -> bool:
+def is_output(name: str, others: Set[str], images: Sequence[str]) -> bool:
     """Whether a folder was made by kcv or MLflow.
 
     Args:
         name: of the folder.
-        others: names of the folders in it, and of its files that are no pictures.
-        pictures: names of its pictures. A run has none beside its files: where there are some, it was written into a
+        others: names of the folders in it, and of its files that are no images.
+        images: names of its images. A run has none beside its files: where there are some, it was written into a
             folder of the user, which stays one.
     """
     if name in _FOLDERS or any(files <= others for files in _FIGURES):
         return True
-    if any(files <= others for files in _RUN) and not pictures:
+    if any(files <= others for files in _RUN) and not images:
         return True
     if not any(other.endswith(_HEATMAP) for other in others):
         return False
-    overlays = (picture for picture in pictures if picture.endswith(_OVERLAY))  # explanations
-    return any(picture.removesuffix(_OVERLAY) + _HEATMAP in others for picture in overlays)
+    overlays = (image for image in images if image.endswith(_OVERLAY))  # explanations
+    return any(image.removesuffix(_OVERLAY) + _HEATMAP in others for image in overlays)

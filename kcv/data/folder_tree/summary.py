@@ -48,7 +48,7 @@ class Understood:
     Attributes:
         class_names: the classes.
         folders: under each split, the folder that it was read from, below the root. Empty where there are no splits.
-        counts: pictures under each split; of a tree without splits under `train`.
+        counts: images under each split; of a tree without splits under `train`.
         left_out: files that are not used.
         outputs: folders that kcv or MLflow made, which are not looked at.
         notes: what else a person should know, a sentence each.
@@ -71,7 +71,7 @@ class Understood:
             found = [f"splits: {', '.join(splits)}"]
         else:
             total = sum(self.counts.values())
-            found = [f"no splits: {total:,} picture{'' if total == 1 else 's'} in class folders"]
+            found = [f"no splits: {total:,} image{'' if total == 1 else 's'} in class folders"]
         found.append(f"{classes}: {', '.join(names)}{more}")
         found += self.notes
         by_reason: dict[str, list[LeftOut]] = defaultdict(list)

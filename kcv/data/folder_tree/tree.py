@@ -11,7 +11,7 @@ from kcv.common.text import shortened
 from kcv.data.folder_tree.outputs import FILES, is_output
 from kcv.errors import DataError, first_line
 from kcv.images.clutter import is_clutter
-from kcv.images.files import is_picture_name
+from kcv.images.files import is_image_name
 from kcv.images.folders import each_once, is_folder, is_linked
 
 
@@ -21,7 +21,7 @@ class Folder:
 
     Attributes:
         place: its path below the root of the tree, with `/`; empty for the root itself.
-        packed: names of its pictures, sorted, one after the other with a NUL between: a million take little.
+        packed: names of its images, sorted, one after the other with a NUL between: a million take little.
         count: how many these are.
         others: of its other files, under each suffix (lower case) how many there are, and the first name.
         inner: names of the folders in it, sorted.
@@ -40,8 +40,8 @@ class Folder:
     error: str | None = None
 
     @property
-    def pictures(self) -> list[str]:
-        """Names of its pictures, sorted."""
+    def images(self) -> list[str]:
+        """Names of its images, sorted."""
         return [os.fsdecode(name) for name in self.packed.split(b"\0")] if self.packed else []
 
 
@@ -95,15 +95,15 @@ class Tree:
         return [name for name in self.folder(place).inner if self._is_output(join(place, name))]
 
     def holding(self, place: str) -> list[str]:
-        """Returns the names of the folders in a folder that there are pictures below."""
+        """Returns the names of the folders in a folder that there are images below."""
         return [name for name in self.folders(place) if self.holds(join(place, name))]
 
     def holds(self, place: str) -> bool:
-        """Whether there are pictures below a folder."""
+        """Whether there are images below a folder."""
         return self._any(place, self._holding, lambda folder: folder.count > 0)
 
     def count(self, place: str) -> int:
-        """Returns how many pictures there are below a folder."""
+        """Returns how many images there are below a folder."""
         return sum(folder.count for folder in self.below(place))
 
     def require(self, place: str) -> None:
@@ -115,8 +115,8 @@ class Tree:
         if error := self.folder(place).error:
             raise DataError(f"{shortened(self.root / place)}: cannot be listed ({error}).")
 
-    def pictures(self, place: str) -> list[str]:
-        """Returns the paths below the root of all pictures below a folder, in the order of their parts.
+    def images(self, place: str) -> list[str]:
+        """Returns the paths below the root of all images below a folder, in the order of their parts.
 
         Raises:
             DataError: a folder cannot be listed.
@@ -124,7 +124,7 @@ class Tree:
         folders = list(self.below(place))
         for folder in folders:
             self.require(folder.place)
-        found = [join(folder.place, name) for folder in folders for name in folder.pictures]
+        found = [join(folder.place, name) for folder in folders for name in folder.images]
         return found if len(folders) == 1 else sorted(found, key=lambda path: path.split("/"))
 
     def _real_path(self, place: str) -> str:
@@ -168,7 +168,7 @@ def join(place: str, name: str) -> str:
 
 def _listed(root: Path, place: str) -> Folder:
     path = os.path.join(root, place) if place else str(root)
-    pictures: list[str] = []
+    images: list[str] = []
     others: dict[str, tuple[int, str]] = {}
     folders: list[str] = []
     links: list[str] = []
@@ -183,8 +183,8 @@ def _listed(root: Path, place: str) -> Folder:
                     folders.append(name)
                     if is_linked(entry):
                         links.append(name)
-                elif is_picture_name(name):
-                    pictures.append(name)
+                elif is_image_name(name):
+                    images.append(name)
                 else:
                     suffix = os.path.splitext(name)[1].lower()
                     count, first = others.get(suffix, (0, name))
@@ -192,13 +192,13 @@ def _listed(root: Path, place: str) -> Folder:
                     names.add(name)
     except (OSError, ValueError) as error:
         return Folder(place, b"", 0, {}, (), frozenset(), False, getattr(error, "strerror", None) or first_line(error))
-    pictures.sort()
+    images.sort()
     return Folder(
         place,
-        b"\0".join(map(os.fsencode, pictures)),
-        len(pictures),
+        b"\0".join(map(os.fsencode, images)),
+        len(images),
         others,
         tuple(sorted(folders)),
         frozenset(links),
-        is_output(os.path.basename(path), names.union(folders), pictures),
+        is_output(os.path.basename(path), names.union(folders), images),
     )

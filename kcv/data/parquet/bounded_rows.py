@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 NOT_PARQUET = "cannot be read as Parquet"
 
 MOST_VALUE_BYTES = 2**27
-"""Of one encoded picture."""
+"""Of one encoded image."""
 
 _BATCH_BYTES = 2**27  # that rows unpacked together should have
 _MOST_ROWS = 64  # of them
-_FEW_ROWS = 8  # from here on the cost of a batch is small beside that of its pictures
+_FEW_ROWS = 8  # from here on the cost of a batch is small beside that of its images
 _SLACK_BYTES = 2**28  # that a column of a row group may unpack to, however small it is packed
-_MOST_PACKED = 2  # and so many times its packed size more: pictures are packed already
+_MOST_PACKED = 2  # and so many times its packed size more: images are packed already
 _MOST_REPEATED_BYTES = 2**28  # that the rows of a row group may come to, however often they repeat the same
 _MOST_REPEATED = 16  # or so many times its packed size
 _FREE_ROWS = 1_000_000  # that a file of any size may have
@@ -63,12 +63,12 @@ def check_rows(shard: Shard, metadata: pq.FileMetaData, leaves: list[int]) -> No
     size = min(packed, shard.size) if shard.local else packed
     if metadata.num_rows > max(_FREE_ROWS, size // _ROW_BYTES):
         raise DataError(
-            f"{shard.name}: claims {metadata.num_rows:,} rows in {size:,} bytes, which is refused; a picture has more."
+            f"{shard.name}: claims {metadata.num_rows:,} rows in {size:,} bytes, which is refused; an image has more."
         )
 
 
-def pictures(shard: Shard, file: pq.ParquetFile, group: int, path: str) -> Iterator[list[bytes | None]]:
-    """Yields the encoded pictures of a row group, in order, so many at a time as need no more than some 128 MB.
+def images(shard: Shard, file: pq.ParquetFile, group: int, path: str) -> Iterator[list[bytes | None]]:
+    """Yields the encoded images of a row group, in order, so many at a time as need no more than some 128 MB.
 
     Args:
         shard: where the file is.
@@ -77,7 +77,7 @@ def pictures(shard: Shard, file: pq.ParquetFile, group: int, path: str) -> Itera
         path: of the leaf column, such as `image.bytes`.
 
     Raises:
-        DataError: the file is damaged, a picture is too large, or far more comes out of it than is in it.
+        DataError: the file is damaged, an image is too large, or far more comes out of it than is in it.
     """
     import pyarrow.compute as pc
 
@@ -93,15 +93,15 @@ def pictures(shard: Shard, file: pq.ParquetFile, group: int, path: str) -> Itera
             lengths = pc.binary_length(column)
             total += pc.sum(lengths).as_py() or 0
             if (pc.max(lengths).as_py() or 0) > MOST_VALUE_BYTES:
-                raise DataError(f"{shard.name}: row group {group} holds a picture of more than "
+                raise DataError(f"{shard.name}: row group {group} holds an image of more than "
                                 f"{MOST_VALUE_BYTES:,} bytes, which is refused.")  # fmt: skip
             if total > max(_MOST_REPEATED_BYTES, _MOST_REPEATED * packed):
-                raise DataError(f"{shard.name}: the pictures of row group {group} repeat a few bytes too often: "
+                raise DataError(f"{shard.name}: the images of row group {group} repeat a few bytes too often: "
                                 f"{packed:,} bytes came to {total:,}, which is refused.")  # fmt: skip
             came += len(column)
             yield column.to_pylist()
         if came != (told := file.metadata.row_group(group).num_rows):
-            raise ValueError(f"row group {group} has {came:,} pictures in its {told:,} rows")
+            raise ValueError(f"row group {group} has {came:,} images in its {told:,} rows")
 
 
 def labels(shard: Shard, file: pq.ParquetFile, path: str) -> Iterator[pa.Array]:

@@ -1,4 +1,4 @@
-"""Pictures that stay in Parquet files: read a few rows at a time, one after the other where possible."""
+"""Images that stay in Parquet files: read a few rows at a time, one after the other where possible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kcv.errors import DataError
 
 _ITERATED_ROWS = 8  # at a time
 _CURSORS = 8
-_MOST_HELD = 2**30  # bytes of encoded pictures that are read before they are needed
+_MOST_HELD = 2**30  # bytes of encoded images that are read before they are needed
 _MOST_ABOVE_MEAN = 8  # or so many times as much as their files let expect
 
 
@@ -30,8 +30,8 @@ class RowGroups:
         shard: int64 [g], the file of each group.
         number: int64 [g], its number within the file.
         ends: int64 [g], rows of the split up to and with it.
-        column: the path of the leaf column with the pictures, of each file.
-        encoded_bytes: of all pictures together, as the files say.
+        column: the path of the leaf column with the images, of each file.
+        encoded_bytes: of all images together, as the files say.
     """
 
     shards: Sequence[Shard]
@@ -50,7 +50,7 @@ class RowGroups:
         return int(self.ends[group - 1]) if group else 0
 
     def read(self, group: int) -> Iterator[list[bytes | None]]:
-        """Yields the pictures of a group, as many at a time as `kcv.data.parquet.bounded_rows` allows.
+        """Yields the images of a group, as many at a time as `kcv.data.parquet.bounded_rows` allows.
 
         Raises:
             DataError: the file is missing or damaged, or asks for too much memory.
@@ -59,12 +59,12 @@ class RowGroups:
         column = self.column[int(self.shard[group])]
         file = shard.open()
         try:
-            yield from bounded_rows.pictures(shard, file, int(self.number[group]), column)
+            yield from bounded_rows.images(shard, file, int(self.number[group]), column)
         finally:
             file.close()
 
     def read_all(self) -> Iterator[list[bytes | None]]:
-        """Yields the pictures of all groups, in order; each file is opened once.
+        """Yields the images of all groups, in order; each file is opened once.
 
         Raises:
             DataError: as `read`.
@@ -73,7 +73,7 @@ class RowGroups:
             file = shard.open()
             try:
                 for group in map(int, self.number[self.shard == number]):
-                    yield from bounded_rows.pictures(shard, file, group, self.column[number])
+                    yield from bounded_rows.images(shard, file, group, self.column[number])
             finally:
                 file.close()
 
@@ -93,8 +93,8 @@ class RowGroups:
         return f"{self.shards[shard].name}: row {row - self.begin(first)}"
 
 
-class RowPictures(Sequence[bytes]):
-    """The encoded pictures of some rows, read when they are asked for.
+class RowImages(Sequence[bytes]):
+    """The encoded images of some rows, read when they are asked for.
 
     Safe to use from several threads. Reading one row after the other is fast; far jumps read a row group from its
     beginning.
@@ -120,10 +120,10 @@ class RowPictures(Sequence[bytes]):
     @overload
     def __getitem__(self, index: int) -> bytes: ...
     @overload
-    def __getitem__(self, index: slice) -> RowPictures: ...
-    def __getitem__(self, index: int | slice) -> bytes | RowPictures:
+    def __getitem__(self, index: slice) -> RowImages: ...
+    def __getitem__(self, index: int | slice) -> bytes | RowImages:
         if isinstance(index, slice):
-            return RowPictures(self.groups, self.rows[index])
+            return RowImages(self.groups, self.rows[index])
         row = int(self.rows[index])
         with self._lock:
             return checked(self.groups, row, self._cursor(row).at(row))
@@ -132,23 +132,23 @@ class RowPictures(Sequence[bytes]):
         for encoded in self.batches(np.array_split(np.arange(len(self)), max(1, len(self) // _ITERATED_ROWS))):
             yield from encoded
 
-    def take(self, indices: Indices) -> RowPictures:
+    def take(self, indices: Indices) -> RowImages:
         """Returns those at `indices`."""
-        return RowPictures(self.groups, self.rows[indices])
+        return RowImages(self.groups, self.rows[indices])
 
     @property
     def mean_bytes(self) -> float:
-        """The average size of an encoded picture."""
+        """The average size of an encoded image."""
         return self.groups.encoded_bytes / max(1, int(self.groups.ends[-1]))
 
     def batches(self, parts: Sequence[Indices]) -> Iterator[list[bytes]]:
-        """Yields the pictures at each part's positions, every row group read at most once, from first to last.
+        """Yields the images at each part's positions, every row group read at most once, from first to last.
 
         Groups are read in the order in which they are first needed, and what is read too early is held: in the order of
         `kcv.data.order.windowed` that is about one window, in ascending order nothing.
 
         Raises:
-            DataError: a file cannot be read, or holds no picture at a row.
+            DataError: a file cannot be read, or holds no image at a row.
         """
         # Half as wide as positions are elsewhere: these are the largest things that grow with the set.
         wanted: Any = (
@@ -179,7 +179,7 @@ class RowPictures(Sequence[bytes]):
                 read += 1
                 if held_bytes > max(_MOST_HELD, _MOST_ABOVE_MEAN * len(held) * self.mean_bytes):
                     raise DataError(
-                        f"{self.groups.describe(row)}: the pictures before it need {held_bytes:,} bytes, many times "
+                        f"{self.groups.describe(row)}: the images before it need {held_bytes:,} bytes, many times "
                         "what their files say, which is refused."
                     )
             encoded = [held.pop(int(row)) for row in mine]
@@ -214,7 +214,7 @@ class RowPictures(Sequence[bytes]):
         return cursor
 
     def __reduce__(self) -> Any:
-        return RowPictures, (self.groups, self.rows)
+        return RowImages, (self.groups, self.rows)
 
 
 class _Cursor:
@@ -238,12 +238,12 @@ def _kind(groups: RowGroups) -> type[np.integer[Any]]:
 
 
 def checked(groups: RowGroups, row: int, value: Any) -> bytes:
-    """Returns the bytes of a picture.
+    """Returns the bytes of an image.
 
     Raises:
         DataError: there are none.
     """
     if value is None:
-        raise DataError(f"{groups.describe(row)}: the picture is null; its bytes must be in the file.")
+        raise DataError(f"{groups.describe(row)}: the image is null; its bytes must be in the file.")
     data: bytes = value
     return data

@@ -1,4 +1,4 @@
-"""Which column of a Parquet file holds the pictures, which the labels, and how the classes are called."""
+"""Which column of a Parquet file holds the images, which the labels, and how the classes are called."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class Columns:
     """What of a file is read.
 
     Attributes:
-        pictures: path of the leaf column with the encoded pictures, such as `image.bytes`.
+        images: path of the leaf column with the encoded images, such as `image.bytes`.
         labels: name of the column with the labels; None where there is none.
         numeric: whether the labels are numbers.
         class_names: that the schema declares for them; None where it declares none.
     """
 
-    pictures: str
+    images: str
     labels: str | None
     numeric: bool
     class_names: tuple[str, ...] | None
 
 
 def columns_of(schema: pa.Schema, file: str, *, labelled: bool = True) -> Columns:
-    """Finds the columns of pictures and labels.
+    """Finds the columns of images and labels.
 
-    Pictures are in `image` or `img`, or in the only column that the schema calls an image; labels in `label` or
+    Images are in `image` or `img`, or in the only column that the schema calls an image; labels in `label` or
     `labels`, or in the only column that it calls labels of classes (Hugging Face `Image` and `ClassLabel`).
 
     Args:
@@ -53,7 +53,7 @@ def columns_of(schema: pa.Schema, file: str, *, labelled: bool = True) -> Column
     image = _column(schema, IMAGE_COLUMNS, [name for name, kind in features.items() if _is(kind, "Image")])
     if image is None:
         raise DataError(
-            f"{file}: needs a column 'image' or 'img' with the pictures; its columns: {_names(schema.names)}."
+            f"{file}: needs a column 'image' or 'img' with the images; its columns: {_names(schema.names)}."
         )
     declared = [name for name, kind in features.items() if _is(kind, "ClassLabel") and name in schema.names]
     label = _column(schema, LABEL_COLUMNS, declared)
@@ -63,10 +63,10 @@ def columns_of(schema: pa.Schema, file: str, *, labelled: bool = True) -> Column
     for name in (image, label):
         if schema.names.count(name) > 1:
             raise DataError(f"{file}: has {schema.names.count(name)} columns that are called {name!r}.")
-    pictures = _pictures(schema, image, file)
+    images = _images(schema, image, file)
     numeric = label is not None and _numeric(schema.field(label).type, label, file)
     names = _class_names(features.get(label), file) if label is not None and numeric else None
-    return Columns(pictures, label, numeric, names)
+    return Columns(images, label, numeric, names)
 
 
 def _column(schema: pa.Schema, usual: Sequence[str], declared: Sequence[str]) -> str | None:
@@ -78,8 +78,8 @@ def _column(schema: pa.Schema, usual: Sequence[str], declared: Sequence[str]) ->
     return found
 
 
-def _pictures(schema: pa.Schema, name: str, file: str) -> str:
-    """Returns the path of the leaf that holds the bytes of the pictures."""
+def _images(schema: pa.Schema, name: str, file: str) -> str:
+    """Returns the path of the leaf that holds the bytes of the images."""
     import pyarrow as pa
 
     kind = inner = schema.field(name).type

@@ -79,7 +79,7 @@ class Shard:
 
     @property
     def configuration(self) -> str:
-        """The folders that it lies in, but for one that is called as a split: one set of pictures, as a rule."""
+        """The folders that it lies in, but for one that is called as a split: one set of images, as a rule."""
         below = self.below[:-1] if self.below and _SPLIT.match(self.below[-1]) else self.below
         return "/".join(below)
 

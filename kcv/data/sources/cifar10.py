@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky, 2009): 60,000 pictures of 32x32 in 10 classes, found under KCV_DATA_DIR or downloaded once."""
+"""CIFAR-10 (Krizhevsky, 2009): 60,000 images of 32x32 in 10 classes, found under KCV_DATA_DIR or downloaded once."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _META: Final = "batches.meta"
 
 _MOST_BYTES: Final = 128 * 2**20
 """Of a batch: a true one has 31 MB; written again as text by an old Python, three times as many."""
-_MOST_PICTURES: Final = 10_000
+_MOST_IMAGES: Final = 10_000
 _MOST_CLASSES: Final = 1_000
 
 
 def open_source(
     open_bar: OpenBar | None = None, *, url: str = URL, checksum: str = CHECKSUM, size: int = BYTES
 ) -> Source:
-    """Finds CIFAR-10, or downloads it, and reads its 50,000 train and 10,000 test pictures.
+    """Finds CIFAR-10, or downloads it, and reads its 50,000 train and 10,000 test images.
 
     Looked for in this order: `cifar10/*.parquet`, the folder `cifar-10-batches-py` and the archive of it under
     KCV_DATA_DIR (the latter two also under its `cifar10/`), the cache, the network.
@@ -160,13 +160,13 @@ def _read_split(folder: Path, split: str, files: tuple[str, ...], classes: int) 
             or not all(type(label) is int and 0 <= label < classes for label in stored)
         ):  # fmt: skip
             raise DataError(f"{folder / file}: is not a CIFAR-10 batch (uint8 'data' [n, 3072] and 'labels').")
-        if len(pixels) > _MOST_PICTURES:
-            raise DataError(f"{folder / file}: has more than {_MOST_PICTURES:,} pictures.")
+        if len(pixels) > _MOST_IMAGES:
+            raise DataError(f"{folder / file}: has more than {_MOST_IMAGES:,} images.")
         arrays.append(pixels)
         labels.append(np.array(stored, np.int64))
-    pictures = np.concatenate(arrays).reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1)
-    pictures = np.ascontiguousarray(pictures)
-    return Samples(list(pictures), np.concatenate(labels), [f"{split}/{i}" for i in range(len(pictures))])
+    images = np.concatenate(arrays).reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1)
+    images = np.ascontiguousarray(images)
+    return Samples(list(images), np.concatenate(labels), [f"{split}/{i}" for i in range(len(images))])
 
 
 def _unpickle(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from PIL import Image
 from kcv.data.dataset import Encoded, Samples, Source
 
 SIZE = 32
-_SEED = 0  # of the train/test split; part of what `digits` means, so that every run has the same test pictures
+_SEED = 0  # of the train/test split; part of what `digits` means, so that every run has the same test images
 _TEST_FRACTION = 0.2
 
 
@@ -24,8 +24,8 @@ def open_source() -> Source:
     bunch = load_digits()
     grey = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     labels = bunch.target.astype(np.int64)
-    pictures: list[Encoded] = [_enlarge(picture) for picture in grey]
-    everything = Samples(pictures, labels, [f"digits/{i}" for i in range(len(labels))])
+    images: list[Encoded] = [_enlarge(image) for image in grey]
+    everything = Samples(images, labels, [f"digits/{i}" for i in range(len(labels))])
     train, test = train_test_split(
         np.arange(len(labels)), test_size=_TEST_FRACTION, stratify=labels, random_state=_SEED, shuffle=True
     )

@@ -1,4 +1,4 @@
-"""The user's own pictures: PATH/<class>/*.jpg, or PATH/train|val|test/<class>/*.jpg."""
+"""The user's own images: PATH/<class>/*.jpg, or PATH/train|val|test/<class>/*.jpg."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from kcv.errors import DataError
 
 
 def open_source(path: Path, name: str | None = None) -> Source:
-    """Lists the pictures below the class folders of `path`; none is opened.
+    """Lists the images below the class folders of `path`; none is opened.
 
     Which folders are splits and which are classes is said in `kcv.data.folder_tree.layout`. Folders inside a class
     folder belong to the class. Left out are hidden files and those of `kcv.images.clutter`, what kcv made
-    (`kcv.data.folder_tree.outputs`), and, as the `Source` tells, files in other formats and pictures outside the class
+    (`kcv.data.folder_tree.outputs`), and, as the `Source` tells, files in other formats and images outside the class
     folders.
 
     Args:
@@ -33,7 +33,7 @@ def open_source(path: Path, name: str | None = None) -> Source:
         name: what the source is called; by default the path.
 
     Raises:
-        DataError: no class folders, or no pictures in them; or the tree can be read two ways.
+        DataError: no class folders, or no images in them; or the tree can be read two ways.
     """
     name = name or str(path)
     tree = Tree(path)
@@ -51,20 +51,20 @@ def open_source(path: Path, name: str | None = None) -> Source:
 
 
 def _read(tree: Tree, place: str, name: str) -> tuple[list[str], Samples]:
-    """Returns the class names of one split, sorted, and its pictures. Classes may be empty, the split may not."""
+    """Returns the class names of one split, sorted, and its images. Classes may be empty, the split may not."""
     class_names = tree.folders(place)
     _require_different(class_names, name)
     counts: list[int] = []
 
     def found() -> Iterator[str]:
         for class_name in class_names:
-            files = tree.pictures(join(place, class_name))
+            files = tree.images(join(place, class_name))
             counts.append(len(files))
             yield from files
 
     names = FileNames.of(found())
     if not len(names):
-        raise DataError(f"{name}: no pictures{f' in {place}' if place else ''}; {EXPECTED}.")
+        raise DataError(f"{name}: no images{f' in {place}' if place else ''}; {EXPECTED}.")
     return class_names, Samples(FilePaths(tree.root, names), np.repeat(np.arange(len(counts)), counts), names)
 
 
@@ -103,7 +103,7 @@ class _Leftovers:
             folder = self.tree.folder(place)
             self._unread(folder)
             why = self._why(place)
-            for name in folder.pictures if folder.count else ():
+            for name in folder.images if folder.count else ():
                 self._add(os.path.splitext(name)[1].lower(), 1, why, join(place, name))
             self.outputs += [join(place, name) for name in self.tree.outputs(place)]
             # Links out of the data are not followed where only leftovers are counted.

@@ -1,4 +1,4 @@
-"""Parquet in the Hugging Face layout: a column of pictures (struct of bytes and path, or binary), one of labels."""
+"""Parquet in the Hugging Face layout: a column of images (struct of bytes and path, or binary), one of labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kcv.data.dataset import Encoded, Samples, Source
 from kcv.data.parquet import bounded_rows
 from kcv.data.parquet import labels as parquet_labels
 from kcv.data.parquet.labels import UNLABELLED, Labels
-from kcv.data.parquet.row_images import RowGroups, RowPictures
+from kcv.data.parquet.row_images import RowGroups, RowImages
 from kcv.data.parquet.row_names import RowNames
 from kcv.data.parquet.schema import columns_of
 from kcv.data.parquet.shards import Shard, local_shards, remote_shards
@@ -27,7 +27,7 @@ from kcv.errors import DataError
 EAGER_BYTES = 2**28
 """Files of this machine up to so many bytes are read at once; larger sets, and those of other machines, stay there."""
 
-_MOST_HELD = 2**29  # bytes that the pictures of such files may come to
+_MOST_HELD = 2**29  # bytes that the images of such files may come to
 
 _log = logging.getLogger(__name__)
 
@@ -40,9 +40,9 @@ class _File:
 
     Attributes:
         labels: of its rows.
-        column: path of the leaf column of the pictures.
+        column: path of the leaf column of the images.
         group_rows: the rows of each row group.
-        encoded_bytes: of the pictures, about.
+        encoded_bytes: of the images, about.
     """
 
     labels: Labels
@@ -63,7 +63,7 @@ def open_source(path: Path, name: str | None = None) -> Source:
     such name all rows are one source without splits. Integer labels take the class names from the schema's metadata
     (Hugging Face `ClassLabel`) and are their own names where it has none; text labels are the names. Rows of
     validation and test that have no label (null, or -1 where names are declared) are left out. Up to `EAGER_BYTES` of
-    encoded pictures are held in memory; larger sets stay on disk (`kcv.data.parquet.row_images`).
+    encoded images are held in memory; larger sets stay on disk (`kcv.data.parquet.row_images`).
 
     Args:
         path: a file or folder.
@@ -71,7 +71,7 @@ def open_source(path: Path, name: str | None = None) -> Source:
 
     Raises:
         DataError: no Parquet; a column is missing or has another type; a null, or a label out of range; several sets of
-            pictures; or a file that asks for far more memory than its size.
+            images; or a file that asks for far more memory than its size.
     """
     name = name or str(path)
     shards = local_shards(path)
@@ -81,7 +81,7 @@ def open_source(path: Path, name: str | None = None) -> Source:
 
 
 def open_url(url: str) -> Source:
-    """Opens the Parquet files behind a URL, as `open_source` does; their pictures stay there until they are needed.
+    """Opens the Parquet files behind a URL, as `open_source` does; their images stay there until they are needed.
 
     Raises:
         DataError: as `open_source`; or the URL cannot be reached, see `kcv.data.parquet.shards.remote_shards`.
@@ -112,7 +112,7 @@ def _require_one_set(by_split: Mapping[str | None, Sequence[Shard]], name: str) 
         if len(sets) > 1:
             known = ", ".join(sets[:5]) + (", ..." if len(sets) > 5 else "")
             raise DataError(
-                f"{name}: the {split} split is in several folders, which are taken for several sets of pictures: "
+                f"{name}: the {split} split is in several folders, which are taken for several sets of images: "
                 f"{known}; name one of them: {name.rstrip('/')}/{sets[0]}."
             )
 
@@ -131,46 +131,46 @@ def _labelled(parts: dict[str, _Part], name: str) -> dict[str, _Part]:
             continue
         if len(known) < len(labels):
             _log.warning(
-                "%s: %d of %d pictures of the %s split have no label and are left out",
+                "%s: %d of %d images of the %s split have no label and are left out",
                 name, len(labels) - len(known), len(labels), split,
             )  # fmt: skip
             samples = samples.take(known)
         kept[split] = names, samples
     if not kept:
-        raise DataError(f"{name}: no picture has a label.")
+        raise DataError(f"{name}: no image has a label.")
     return kept
 
 
 def _held(parts: Mapping[str, _Part]) -> Mapping[str, _Part]:
-    """Reads all pictures into memory; returns the parts as they are where they turn out to be too large for that.
+    """Reads all images into memory; returns the parts as they are where they turn out to be too large for that.
 
     Raises:
-        DataError: a file is damaged, or a picture is null.
+        DataError: a file is damaged, or an image is null.
     """
     total = 0
     held: dict[str, _Part] = {}
     for split, (names, samples) in parts.items():
-        rows = samples.pictures
-        assert isinstance(rows, RowPictures)
+        rows = samples.images
+        assert isinstance(rows, RowImages)
         everything: list[Encoded | None] = []
         for encoded in rows.groups.read_all():
             total += sum(map(len, filter(None, encoded)))
             if total > _MOST_HELD:
                 return parts
             everything += encoded
-        pictures: list[Encoded] = []
+        images: list[Encoded] = []
         for row in map(int, rows.rows):
-            picture = everything[row]
-            if picture is None:
-                raise DataError(f"{rows.groups.describe(row)} ({split}/{row}): the picture is null; its bytes must be "
+            image = everything[row]
+            if image is None:
+                raise DataError(f"{rows.groups.describe(row)} ({split}/{row}): the image is null; its bytes must be "
                                 "in the file.")  # fmt: skip
-            pictures.append(picture)
-        held[split] = names, Samples(pictures, samples.labels, list(samples.names))
+            images.append(image)
+        held[split] = names, Samples(images, samples.labels, list(samples.names))
     return held
 
 
 def _merge(shards: Sequence[Shard], split: str, name: str) -> _Part:
-    """Returns the class names of a split, and its rows, whose pictures are still in the files."""
+    """Returns the class names of a split, and its rows, whose images are still in the files."""
     files: list[_File] = []
     for shard in shards:
         files.append(_read(shard, split, sum(len(file.labels.codes) for file in files)))
@@ -196,7 +196,7 @@ def _merge(shards: Sequence[Shard], split: str, name: str) -> _Part:
         sum(file.encoded_bytes for file in files),
     )
     everything = np.arange(len(labels))
-    return order, Samples(RowPictures(groups, everything), labels, RowNames(split, everything))
+    return order, Samples(RowImages(groups, everything), labels, RowNames(split, everything))
 
 
 def _read(shard: Shard, split: str, offset: int) -> _File:
@@ -207,7 +207,7 @@ def _read(shard: Shard, split: str, offset: int) -> _File:
         with refusing(shard.name, DataError, bounded_rows.NOT_PARQUET):
             columns = columns_of(file.schema_arrow, shard.name, labelled=required)
             metadata = file.metadata
-            paths = [path for path in (columns.pictures, columns.labels) if path]
+            paths = [path for path in (columns.images, columns.labels) if path]
             bounded_rows.check_rows(shard, metadata, [bounded_rows.leaf_of(shard, file, path) for path in paths])
             labels = parquet_labels.read(
                 shard, file, columns, lambda i: f"{shard.name}: row {i} ({split}/{offset + i})", required=required
@@ -218,6 +218,6 @@ def _read(shard: Shard, split: str, offset: int) -> _File:
                                 f"{sum(group.num_rows for group in groups):,} rows.")  # fmt: skip
     finally:
         file.close()
-    # Nearly all bytes of a row group are its pictures'.
+    # Nearly all bytes of a row group are its images'.
     rows, sizes = tuple(group.num_rows for group in groups), sum(group.total_byte_size for group in groups)
-    return _File(labels, columns.pictures, rows, sizes)
+    return _File(labels, columns.images, rows, sizes)

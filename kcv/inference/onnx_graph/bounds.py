@@ -1,6 +1,6 @@
 """How much an ONNX file may ask for, found out before onnxruntime sees it.
 
-onnxruntime computes what depends on no picture when it opens a file, and has no bound for it, nor for what it computes
+onnxruntime computes what depends on no image when it opens a file, and has no bound for it, nor for what it computes
 later. So each operator must be one that is known (`elementwise`, `moving`, `windows`), what it gives and how long it
 takes is worked out for a batch, and a file that wants more than classifiers do is refused.
 """
@@ -32,10 +32,10 @@ _MOST_NUMBERS: Final = 2**40
 
 @dataclass(frozen=True)
 class Limit:
-    """The most that one picture may take.
+    """The most that one image may take.
 
     Attributes:
-        least: what a picture of any size may take.
+        least: what an image of any size may take.
         pixel: what a larger one may, for each of its pixels.
         unit: of both, for people.
     """
@@ -45,9 +45,9 @@ class Limit:
     unit: str
 
     def check(self, wanted: int, pixels: int) -> None:
-        """Raises Damaged where a picture of so many pixels wants more."""
+        """Raises Damaged where an image of so many pixels wants more."""
         if wanted > max(self.least, self.pixel * pixels):
-            raise Damaged(f"wants {wanted:,} {self.unit} for one picture, more than a classifier does")
+            raise Damaged(f"wants {wanted:,} {self.unit} for one image, more than a classifier does")
 
 
 AT_ONCE: Final = Limit(2**22, 2**10, "numbers in memory")
@@ -57,7 +57,7 @@ IN_ALL: Final = Limit(2**26, 2**13, "numbers")
 PRODUCTS: Final = Limit(2**36, 2**20, "multiplications")
 """The custom CNN at its widest takes 5 million for a pixel, up to 64 x 64 pixels; ResNet-50 0.1 million."""
 _MOST_FOLDED: Final = 2**20
-"""Numbers that depend on no picture, beyond four times those in the file."""
+"""Numbers that depend on no image, beyond four times those in the file."""
 _MOST_FOLDING: Final = 2**28
 """Products for those: a tenth of a second."""
 
@@ -121,7 +121,7 @@ def check(graph: Graph, pixels: int) -> None:
         if not tensor.constant and tensor.value is None:
             _check_growth(name, tensor.size, more.tensors[name].size)
     if more.products * _BATCHES[0] > some.products * _BATCHES[1]:
-        raise Damaged("works longer for each picture of a larger batch, which no classifier does")
+        raise Damaged("works longer for each image of a larger batch, which no classifier does")
     for value in graph.outputs:
         if value.name not in some.tensors:
             raise Damaged(f"does not compute its output {value.name[:60]!r}")
@@ -143,7 +143,7 @@ def _demand(
         nodes: those that depend on the images, each after those it needs.
         ended: names of values that nobody reads after a node, for each.
         known: values that depend on none.
-        batch: number of pictures.
+        batch: number of images.
 
     Raises:
         Damaged: an operator cannot take what it is given, or the size of a value is not known beforehand.
@@ -182,7 +182,7 @@ def _folded(graph: Graph, nodes: Sequence[Node]) -> tuple[Demand, list[Node]]:
         else:
             left.append(node)
     if found.made > _MOST_FOLDED + 4 * stored or found.products > _MOST_FOLDING:
-        raise Damaged(f"computes {found.made:,} numbers that depend on no picture, more than a classifier does")
+        raise Damaged(f"computes {found.made:,} numbers that depend on no image, more than a classifier does")
     return found, left
 
 
@@ -225,7 +225,7 @@ def _freed(graph: Graph, ready: deque[int], lacking: list[int], readers: dict[st
 def _check_growth(name: str, some: int, more: int) -> None:
     """Checks that a value grows as the batch does: one that grows faster has no bound."""
     if some * _BATCHES[1] != more * _BATCHES[0]:
-        raise Damaged(f"mixes pictures in {name[:60]!r}, which no classifier does")
+        raise Damaged(f"mixes images in {name[:60]!r}, which no classifier does")
 
 
 def _agrees(said: Sequence[int | None], computed: Shape) -> bool:

@@ -2,7 +2,7 @@
 
 There is a rule for each operator that classifiers need: how large what it gives is, and how much work it takes. They
 follow the definitions of opsets 18 to 21 (onnx.ai/onnx/operators). Sizes that are computed from others, as for a
-reshape, are followed as numbers; sizes that come from the pictures are refused.
+reshape, are followed as numbers; sizes that come from the images are refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Tensor:
 
     Attributes:
         shape: of it.
-        constant: whether it depends on no picture.
+        constant: whether it depends on no image.
         value: its numbers, int64 or float32, where they are few and known.
         size: how many numbers it has.
     """

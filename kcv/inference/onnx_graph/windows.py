@@ -1,4 +1,4 @@
-"""The operators that do more work than they give numbers: windows over pictures, and products of matrices."""
+"""The operators that do more work than they give numbers: windows over images, and products of matrices."""
 
 from __future__ import annotations
 
@@ -35,40 +35,40 @@ def _slide(call: Call, sizes: Shape, kernel: Sequence[int], ceil: bool = False) 
 
 
 def _convolve(call: Call) -> Result:
-    picture, weights = call.shape(0), call.shape(1)
+    image, weights = call.shape(0), call.shape(1)
     group = call.single("group", 1)
-    if len(picture) < 3 or len(weights) != len(picture) or group < 1 or weights[1] * group != picture[1]:
+    if len(image) < 3 or len(weights) != len(image) or group < 1 or weights[1] * group != image[1]:
         raise call.wrong()
     kernel = weights[2:]
     if tuple(call.listed("kernel_shape", kernel)) != kernel or weights[0] % group:
         raise call.wrong()
-    shape = (picture[0], weights[0], *_slide(call, picture[2:], kernel))
+    shape = (image[0], weights[0], *_slide(call, image[2:], kernel))
     return Result([shape], products=math.prod(shape) * math.prod(weights[1:]))
 
 
 def _convolve_back(call: Call) -> Result:
-    picture, weights = call.shape(0), call.shape(1)
+    image, weights = call.shape(0), call.shape(1)
     group = call.single("group", 1)
-    if len(picture) < 3 or len(weights) != len(picture) or group < 1 or weights[0] != picture[1]:
+    if len(image) < 3 or len(weights) != len(image) or group < 1 or weights[0] != image[1]:
         raise call.wrong()
-    kernel, axes = weights[2:], len(picture) - 2
+    kernel, axes = weights[2:], len(image) - 2
     if tuple(call.listed("kernel_shape", kernel)) != kernel or "output_shape" in call.node.attributes:
         raise call.wrong()
-    strides, dilations, pads = _geometry(call, picture[2:], kernel)
+    strides, dilations, pads = _geometry(call, image[2:], kernel)
     more = call.listed("output_padding", [0] * axes)
     if len(more) != axes or min(more) < 0 or call.word("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         raise call.wrong()
-    windows = zip(picture[2:], kernel, strides, dilations, pads, more, strict=True)
+    windows = zip(image[2:], kernel, strides, dilations, pads, more, strict=True)
     sizes = [s * (n - 1) + m + (k - 1) * d + 1 - p for n, k, s, d, p, m in windows]
-    shape = (picture[0], weights[1] * group, *sizes)
-    return Result([shape], products=math.prod(picture) * math.prod(weights[1:]))
+    shape = (image[0], weights[1] * group, *sizes)
+    return Result([shape], products=math.prod(image) * math.prod(weights[1:]))
 
 
 def _pool(call: Call) -> Result:
-    picture, kernel = call.shape(0), call.listed("kernel_shape")
-    if len(picture) < 3:
+    image, kernel = call.shape(0), call.listed("kernel_shape")
+    if len(image) < 3:
         raise call.wrong()
-    shape = (*picture[:2], *_slide(call, picture[2:], kernel, bool(call.single("ceil_mode", 0))))
+    shape = (*image[:2], *_slide(call, image[2:], kernel, bool(call.single("ceil_mode", 0))))
     return Result([shape], products=math.prod(shape) * math.prod(kernel))
 
 

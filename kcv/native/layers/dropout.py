@@ -26,7 +26,7 @@ def lower_dropout(layer: Any, inputs: Sequence[Value], target: Target) -> Lowere
     shape = _noise_shape(layer)
     plain = shape is None and layer.seed is None
     seeds = getattr(layer, "seed_generator", None)  # a rate of 0 has none
-    # A mask is drawn in the order of Keras' layout. Moving the picture leaves that order only where the mask spans no
+    # A mask is drawn in the order of Keras' layout. Moving the image leaves that order only where the mask spans no
     # more than its channels or no more than its height and width.
     moved = value.moved and (plain or (shape is not None and (shape[1:3] == (1, 1) or shape[3] == 1)))
     if shape is not None and moved:
@@ -49,7 +49,7 @@ def lower_dropout(layer: Any, inputs: Sequence[Value], target: Target) -> Lowere
 
 
 def _noise_shape(layer: Any) -> tuple[int | None, ...] | None:
-    if hasattr(layer, "data_format"):  # SpatialDropout2D: one draw for each channel of a picture
+    if hasattr(layer, "data_format"):  # SpatialDropout2D: one draw for each channel of an image
         return (None, None, 1, 1) if layer.data_format == "channels_first" else (None, 1, 1, None)
     return None if layer.noise_shape is None else tuple(layer.noise_shape)
 

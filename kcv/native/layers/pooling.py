@@ -1,4 +1,4 @@
-"""Pooling, over windows and over whole pictures."""
+"""Pooling, over windows and over whole images."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype
 def lower_flatten(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `Flatten`, in the order that Keras' layout has."""
     dtype = compute_dtype(layer)
-    # Keras turns channels_first pictures to channels last before it flattens them.
+    # Keras turns channels_first images to channels last before it flattens them.
     turn = layer.data_format == "channels_first" and len(inputs[0].shape) > 1
 
     def run(training: bool, x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ class SyncedBatchNorm(torch.autograd.Function):
 
     torch's SyncBatchNorm has no kernels for CPUs. This one runs the fused kernels of inference, forward and backward,
     with the common statistics, and adds what the gradient owes to them: with `s1` and `s2` the sums over all
-    pictures of dy and of dy times the normalised input, dx = gamma / std * (dy - s1 / n - normalised * s2 / n)
+    images of dy and of dy times the normalised input, dx = gamma / std * (dy - s1 / n - normalised * s2 / n)
     (Ioffe & Szegedy 2015, arXiv 1502.03167, section 3).
     """
 

@@ -50,7 +50,7 @@ def confusion_matrix(
         axes = figure.subplots()
         blues = LinearSegmentedColormap.from_list("share", ["#ffffff", "#b7d7ea", COLOURS[0], "#01304c"])
         # Shares of a few percent, invisible on a linear scale, are what one looks for in a good classifier.
-        picture = axes.imshow(share, cmap=blues, norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+        image = axes.imshow(share, cmap=blues, norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
@@ -70,7 +70,7 @@ def confusion_matrix(
             axes.spines[:].set(visible=True, color=PALE)
         if classes <= _MOST_NUMBERED:
             _write_cells(axes, matrix, share, normalized)
-        bar = figure.colorbar(picture, ax=axes, fraction=0.04, pad=0.03, aspect=32, ticks=[0, 0.01, 0.1, 0.25, 0.5, 1])
+        bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.03, aspect=32, ticks=[0, 0.01, 0.1, 0.25, 0.5, 1])
         bar.ax.set_yticklabels(["0", "1%", "10%", "25%", "50%", "100%"])
         bar.outline.set_visible(False)
         bar.ax.tick_params(length=0)

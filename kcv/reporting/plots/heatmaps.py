@@ -1,4 +1,4 @@
-"""Heat maps over pictures: which parts speak for a class."""
+"""Heat maps over images: which parts speak for a class."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
 MOST_IN_GRID = 36
-"""Pictures that a grid shows at most; more would be too small to see anything on."""
+"""Images that a grid shows at most; more would be too small to see anything on."""
 
-_LEAST_SIDE = 256  # px of a drawn picture: one of 32 px could not be seen
+_LEAST_SIDE = 256  # px of a drawn image: one of 32 px could not be seen
 _MARGIN, _GAP, _LINE = 16, 12, 22  # px around and between the panels, and of a line of text
-_STRONGEST = 0.75  # how much of the picture the hottest place covers
-_COLUMN, _ROW = 2.7, 1.6  # inches of a picture and its overlay in a grid
+_STRONGEST = 0.75  # how much of the image the hottest place covers
+_COLUMN, _ROW = 2.7, 1.6  # inches of an image and its overlay in a grid
 _NOTHING = "flat map: nothing stands out"
 
 
 def save_overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32], path: Path) -> Path:
-    """Writes a picture with its heat map laid over it, as PNG of at least 256 px; a flat map leaves the picture bare.
+    """Writes an image with its heat map laid over it, as PNG of at least 256 px; a flat map leaves the image bare.
 
     Args:
         pixels: uint8 [size, size, 3] RGB, as the model saw them.
@@ -48,7 +48,7 @@ def save_overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32], path: Pat
 def save_side_by_side(
     pixels: NDArray[np.uint8], heat: NDArray[np.float32], path: Path, *, title: str, note: str = ""
 ) -> Path:
-    """Writes picture, heat map and overlay beside each other, as PNG, under a title.
+    """Writes image, heat map and overlay beside each other, as PNG, under a title.
 
     Args:
         pixels: uint8 [size, size, 3] RGB, as the model saw them.
@@ -90,12 +90,12 @@ def save_gradcam_grid(
     *,
     note: str = "",
 ) -> Path:
-    """Draws many pictures, each beside itself with its heat map laid over it; writes PNG and SVG.
+    """Draws many images, each beside itself with its heat map laid over it; writes PNG and SVG.
 
     Args:
         images: uint8 [n, size, size, 3] RGB, as the model saw them; at least one, the first 36 are shown.
         heatmaps: float32 [n, size, size] in 0-1, of `kcv.gradcam`.
-        titles: a line for each picture, such as the class and its probability.
+        titles: a line for each image, such as the class and its probability.
         path: the PNG file, replaced where it exists.
         note: what the whole shows, such as the method.
 
@@ -136,7 +136,7 @@ def save_gradcam_grid(
 
 
 def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Lays a heat map over a picture: the hotter, the less of the picture shows through; where it is 0, all of it does.
+    """Lays a heat map over an image: the hotter, the less of the image shows through; where it is 0, all of it does.
 
     Args:
         pixels: uint8 [size, size, 3] RGB.
@@ -198,7 +198,7 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(findfont(FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")), size)
 
 
-def _write(picture: Image.Image, path: Path) -> Path:
+def _write(image: Image.Image, path: Path) -> Path:
     with atomic(path) as temporary:
-        picture.save(temporary, format="PNG")
+        image.save(temporary, format="PNG")
     return path

@@ -12,7 +12,7 @@ from kcv.reporting.plots.style import COLOURS, PALE, new_figure
 
 
 def learning_curves(rows: Sequence[Mapping[str, float]], path: Path) -> Path:
-    """Draws loss and accuracy of the training and validation pictures over the epochs.
+    """Draws loss and accuracy of the training and validation images over the epochs.
 
     Args:
         rows: one an epoch, with the columns of `history.csv`; columns that are missing are not drawn.

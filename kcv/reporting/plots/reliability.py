@@ -10,7 +10,7 @@ from kcv.reporting.plots.style import COLOURS, GREY, INK, PALE, new_figure
 
 
 def reliability_diagram(bins: Sequence[Mapping[str, Any]], ece: float | None, path: Path) -> Path:
-    """Draws accuracy against confidence, and below it how many pictures have which confidence.
+    """Draws accuracy against confidence, and below it how many images have which confidence.
 
     Args:
         bins: as from `kcv.metrics.reliability`; may be empty.
@@ -44,7 +44,7 @@ def reliability_diagram(bins: Sequence[Mapping[str, Any]], ece: float | None, pa
                 lower.axvline(value, color=colour, linewidth=1.4, zorder=3, label=f"{name} {value:.1%}")
             lower.legend(loc="upper left", fontsize=8, labelcolor=INK)
         upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
-        lower.set(xlabel="confidence: probability of the predicted class", ylabel="% of pictures")
+        lower.set(xlabel="confidence: probability of the predicted class", ylabel="% of images")
         title = "not defined" if ece is None else f"{100 * ece:.2f} points on average"
         upper.set_title(f"calibration: confidence is off by {title}" if ece is not None else f"calibration: {title}")
     return path

@@ -74,7 +74,7 @@ def roc_curves(
             legend.set_alignment("left")
             axes.set_title(f"ROC, one class against the rest: mean area {mean:.4f}")
         else:
-            axes.set_title("ROC: not defined, all pictures are of one class")
+            axes.set_title("ROC: not defined, all images are of one class")
     return path
 
 

@@ -12,10 +12,10 @@ from kcv.training.callbacks.epoch_timer import Epochs
 
 
 class CommonLogs(keras.callbacks.Callback):
-    """Averages losses and accuracies over all processes, weighed by the pictures that each has seen.
+    """Averages losses and accuracies over all processes, weighed by the images that each has seen.
 
     Must be the first callback: all others are to read the same figures in all processes. The logs of single steps stay
-    those of the process's own pictures.
+    those of the process's own images.
 
     Args:
         group: the processes.
@@ -33,7 +33,7 @@ class CommonLogs(keras.callbacks.Callback):
         """Replaces the figures."""
         if logs is None:
             return
-        seen = float(self._train.seen(epoch)), float(len(self._val.pictures))
+        seen = float(self._train.seen(epoch)), float(len(self._val.images))
         weights = {name: seen[name.startswith("val_")] for name in logs}
         sums = self._group.total([*(float(logs[name]) * weights[name] for name in logs), *weights.values()])
         for name, total, weight in zip(list(logs), sums, sums[len(logs) :], strict=False):

@@ -8,14 +8,14 @@ from typing import Any, Protocol
 
 import keras
 
-from kcv.data.dataset import Pictures
+from kcv.data.dataset import Images
 
 
 class Epochs(Protocol):
     """Training batches that are told which epoch it is."""
 
     @property
-    def pictures(self) -> Pictures:
+    def images(self) -> Images:
         """What they are made of."""
         ...
 
@@ -24,7 +24,7 @@ class Epochs(Protocol):
         ...
 
     def seen(self, epoch: int) -> int:
-        """Returns how many pictures of an epoch this process gets."""
+        """Returns how many images of an epoch this process gets."""
         ...
 
 
@@ -63,7 +63,7 @@ class EpochClock(keras.callbacks.Callback):
             return
         logs["learning_rate"] = float(self.model.optimizer.learning_rate)
         logs["seconds"] = self._clock() - self._began
-        logs["images_per_second"] = len(self._batches.pictures) / max(self._trained - self._began, 1e-9)
+        logs["images_per_second"] = len(self._batches.images) / max(self._trained - self._began, 1e-9)
 
     def state(self) -> dict[str, Any]:
         """Returns the seconds of the epoch so far."""

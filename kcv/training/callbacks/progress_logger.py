@@ -18,7 +18,7 @@ class Report(keras.callbacks.Callback):
     Must come after the callbacks whose log entries the line shows.
 
     Args:
-        count: pictures in an epoch.
+        count: images in an epoch.
         steps: batches in an epoch.
         epochs: epochs of the run.
     """
@@ -40,7 +40,7 @@ class Report(keras.callbacks.Callback):
         """Moves the bar."""
         if self._progress is None:
             return
-        # The parts of an epoch are equal but for one picture; see TrainingBatches.
+        # The parts of an epoch are equal but for one image; see TrainingBatches.
         done = round(self._count * (batch + 1) / self._steps)
         figures = logs or {}
         # Read only when the bar is drawn: computing them makes the host wait for the device.
@@ -57,7 +57,7 @@ class Report(keras.callbacks.Callback):
         # By the latest epoch: where a backbone is frozen at first, the ones before it say nothing of the rest.
         left = logs["seconds"] * (self._epochs - finished)
         _log.info(
-            "%s  loss %.4f  accuracy %.4f  val_loss %.4f  val_accuracy %.4f  lr %.2e  %.0f pictures/s  %s%s",
+            "%s  loss %.4f  accuracy %.4f  val_loss %.4f  val_accuracy %.4f  lr %.2e  %.0f images/s  %s%s",
             self._label(epoch),
             logs["loss"],
             logs["accuracy"],

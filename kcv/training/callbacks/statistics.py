@@ -13,8 +13,8 @@ from kcv.native.statistics import re_estimate, share_of_beginning
 _FADED = 1e-3
 """The part of the beginning that no longer matters: momentum 0.9 comes below it after 66 steps, 0.99 after 688."""
 
-_PICTURES = 1_024
-"""How many the statistics are estimated from; each has many positions, and more pictures hardly change the mean."""
+_IMAGES = 1_024
+"""How many the statistics are estimated from; each has many positions, and more images hardly change the mean."""
 
 
 class FreshStatistics(keras.callbacks.Callback):
@@ -46,7 +46,7 @@ class FreshStatistics(keras.callbacks.Callback):
         if share_of_beginning(self._core, int(self.model.optimizer.iterations)) <= _FADED:
             return
         batches = self._batches
-        size = -(-len(batches.pictures) // len(batches))
-        batches.set_epoch(self._epoch, 0, min(len(batches), -(-_PICTURES // size)))
+        size = -(-len(batches.images) // len(batches))
+        batches.set_epoch(self._epoch, 0, min(len(batches), -(-_IMAGES // size)))
         re_estimate(self.model, (batch[0] for batch in batches), self._group)
         batches.set_epoch(self._epoch)

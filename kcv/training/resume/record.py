@@ -1,4 +1,4 @@
-"""What a run must find again to be continued: the same configuration, the same pictures, the same machine."""
+"""What a run must find again to be continued: the same configuration, the same images, the same machine."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Record(BaseModel):
     Attributes:
         config: dotted keys and plain values.
         fingerprint: of the data.
-        counts: pictures by split.
-        by_row_group: whether training pictures come in the order of Parquet files larger than memory.
+        counts: images by split.
+        by_row_group: whether training images come in the order of Parquet files larger than memory.
         device: the kind of device.
         precision: the dtype policy.
         surroundings: versions, threads and the device's name: where they differ, the run goes on, but not to the bit.
@@ -140,7 +140,7 @@ class Record(BaseModel):
             _log.warning("the run goes on, but not to the bit: %s", "; ".join(differences))
 
     def require_data(self, dataset: Dataset) -> None:
-        """Refuses other pictures.
+        """Refuses other images.
 
         Raises:
             DataError: naming what differs.
@@ -148,18 +148,18 @@ class Record(BaseModel):
         if dataset.train.by_row_group != self.by_row_group:
             then = "were read from disk" if self.by_row_group else "were all in memory"
             raise DataError(
-                f"{dataset.name}: the training pictures {then} when the run began, and their order follows from that; "
+                f"{dataset.name}: the training images {then} when the run began, and their order follows from that; "
                 "use the same data.memory_budget_mb."
             )
         if dataset.fingerprint == self.fingerprint:
             return
         found = _counts(dataset)
         differences = [
-            f"{found.get(split, 0):,} {split} pictures, {count:,} then"
+            f"{found.get(split, 0):,} {split} images, {count:,} then"
             for split, count in self.counts.items()
             if found.get(split, 0) != count
         ]
-        what = "; ".join(differences) or "as many pictures, but others"
+        what = "; ".join(differences) or "as many images, but others"
         raise DataError(
             f"{dataset.name} has changed since the run began: {what}. A run goes on only with the same data."
         )
@@ -195,4 +195,4 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _counts(dataset: Dataset) -> dict[str, int]:
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
-    return {name: len(pictures) for name, pictures in splits.items() if pictures is not None}
+    return {name: len(images) for name, images in splits.items() if images is not None}

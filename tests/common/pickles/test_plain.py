@@ -177,8 +177,8 @@ def test_a_batch_that_is_no_file_or_too_large_ends_in_one_line(tmp_path: Path, m
     (tmp_path / "test_batch").rmdir()
     (tmp_path / "test_batch").write_bytes(_value({"data": np.zeros((3, 3072), np.uint8), "labels": [0, 1, 2]}))
     assert len(cifar10._read_split(tmp_path, "test", ("test_batch",), 10)) == 3
-    monkeypatch.setattr(cifar10, "_MOST_PICTURES", 2)
-    with pytest.raises(DataError, match="has more than 2 pictures"):
+    monkeypatch.setattr(cifar10, "_MOST_IMAGES", 2)
+    with pytest.raises(DataError, match="has more than 2 images"):
         read()
     monkeypatch.setattr(cifar10, "_MOST_BYTES", 100)
     with pytest.raises(DataError, match="is larger than 100 bytes"):

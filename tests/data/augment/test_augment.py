@@ -48,10 +48,10 @@ each_change = pytest.mark.parametrize("config", EVERY_CHANGE, ids=str)
 
 
 @each_change
-def test_equal_pictures_of_one_batch_get_different_changes(config: dict[str, object]) -> None:
+def test_equal_images_of_one_batch_get_different_changes(config: dict[str, object]) -> None:
     images = noise(2).repeat_interleave(16, 0).view(2, 16, 16, 16, 3).transpose(0, 1).reshape(32, 16, 16, 3)
     changed, targets = apply(images, **config)
-    variants = {row.numpy().tobytes() for row in changed[::2]}  # all from the same picture, with the same partner
+    variants = {row.numpy().tobytes() for row in changed[::2]}  # all from the same image, with the same partner
     assert len(variants) == 2 if "flip" in config else len(variants) >= 12
     if "mixup" in config or "cutmix" in config:
         assert len({row.numpy().tobytes() for row in targets[::4]}) >= 6
@@ -96,7 +96,7 @@ def test_everything_at_once_keeps_shape_range_and_label_weight() -> None:
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_a_crop_is_cut_from_the_reflect_padded_picture(mirrored: bool) -> None:
+def test_a_crop_is_cut_from_the_reflect_padded_image(mirrored: bool) -> None:
     size, padding = 6, 5
     moves = torch.cartesian_prod(torch.arange(-padding, padding + 1), torch.arange(-padding, padding + 1))
     images = noise(len(moves), size)
@@ -115,7 +115,7 @@ def test_crops_reach_every_offset() -> None:
     assert set(changed[:, 8, 0, 0].tolist()) == {6, 7, 8, 9, 10}
 
 
-def test_random_flips_mirror_half_of_the_pictures() -> None:
+def test_random_flips_mirror_half_of_the_images() -> None:
     images = noise(400, 8)
     changed, _ = apply(images, flip="random")
     mirrored = torch.tensor([torch.equal(a, b.flip(1)) for a, b in zip(changed, images, strict=True)])
@@ -124,7 +124,7 @@ def test_random_flips_mirror_half_of_the_pictures() -> None:
     assert 160 < int(mirrored.sum()) < 240
 
 
-def test_alternating_flips_turn_each_picture_every_epoch() -> None:
+def test_alternating_flips_turn_each_image_every_epoch() -> None:
     images = noise(64)
     epochs = [apply(images, seed=epoch, epoch=epoch, flip="alternating")[0] for epoch in range(3)]
     assert torch.equal(epochs[1], epochs[0].flip(2))
@@ -177,10 +177,10 @@ def test_random_erasing_blanks_rectangles_of_the_documented_size_with_the_given_
     assert holes[:, [0, 0, -1, -1], [0, -1, 0, -1]].any(0).all()  # reaches all four corners
 
 
-def test_what_does_not_fit_the_pictures_is_named() -> None:
+def test_what_does_not_fit_the_images_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
         Augment(AugmentConfig(crop_padding=16, cutout=17), image_size=16, seed=0)
     assert caught.value.problems == [
-        "augment.crop_padding=16 is too much for pictures of 16 px: use 0 to 15",
-        "augment.cutout=17 is larger than the pictures of 16 px: use 0 to 16",
+        "augment.crop_padding=16 is too much for images of 16 px: use 0 to 15",
+        "augment.cutout=17 is larger than the images of 16 px: use 0 to 16",
     ]

@@ -34,7 +34,7 @@ def test_no_colour_change_is_the_identity() -> None:
     assert torch.equal(color.adjust(noise(8), *one, torch.zeros(8)), noise(8))
 
 
-def test_colour_factors_are_each_pictures_own() -> None:
+def test_colour_factors_are_each_images_own() -> None:
     images = soft_noise(1).expand(3, -1, -1, -1)
     one = torch.ones(3)
     changed = color.adjust(images, torch.tensor([0.5, 1.0, 1.5]), one, one, torch.zeros(3)).float()

@@ -20,7 +20,7 @@ def one_hot(count: int, classes: int = 4) -> Tensor:
     return F.one_hot(torch.arange(count) % classes, classes).float()
 
 
-def test_mixup_blends_pictures_and_labels_in_the_same_proportion() -> None:
+def test_mixup_blends_images_and_labels_in_the_same_proportion() -> None:
     images, targets = noise(3), one_hot(3)
     keep = torch.tensor([0.25, 1.0, 0.0])
     blended, labels = mix.mixup(images, targets, keep)

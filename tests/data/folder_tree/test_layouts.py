@@ -28,11 +28,11 @@ def counts(source: Source) -> dict[str, int]:
 
 @dataclass
 class Case:
-    """A tree, and what it is: classes and pictures by split (`all`: no splits), and words of the summary."""
+    """A tree, and what it is: classes and images by split (`all`: no splits), and words of the summary."""
 
     files: dict[str, int | str]
     classes: str
-    pictures: dict[str, int]
+    images: dict[str, int]
     says: list[str] = field(default_factory=list)
 
 
@@ -58,7 +58,7 @@ UNDERSTOOD = {
         {"train": 4, "test": 2},
         ["left out: 2 files (2 .jpg), beside the splits: chest_xray/train/n/0.jpg ..."],
     ),
-    "Kaggle seg_train/seg_train with pictures to predict": Case(
+    "Kaggle seg_train/seg_train with images to predict": Case(
         {"seg_train/seg_train/sea/{}.jpg": 2, "seg_train/seg_train/ice/{}.jpg": 2, "seg_test/seg_test/sea/{}.jpg": 1,
          "seg_test/seg_test/ice/{}.jpg": 1, "seg_pred/seg_pred/{}.jpg": 3},
         "ice sea",
@@ -91,13 +91,13 @@ UNDERSTOOD = {
          "#recycle/{}.jpg": 4, "$RECYCLE.BIN/{}.jpg": 1, "lost+found/{}.jpg": 1, "dog/Thumbs.db": 1},
         "cat dog",
         {"all": 6},
-        ["no splits: 6 pictures in class folders", "2 classes: cat, dog"],
+        ["no splits: 6 images in class folders", "2 classes: cat, dog"],
     ),
     "a zip file of macOS": Case(
         {"pets/cat/{}.jpg": 2, "pets/dog/{}.jpg": 2, "__MACOSX/pets/cat/._{}.jpg": 2, "pets/.DS_Store": 1},
         "pets",
         {"all": 4},
-        ["all pictures are below the one folder 'pets'; if the folders in it are the classes, name it: "
+        ["all images are below the one folder 'pets'; if the folders in it are the classes, name it: "
          "--data=PATH/pets"],
     ),
     "notebooks": Case(
@@ -136,7 +136,7 @@ UNDERSTOOD = {
     ),
     "a class that a split lacks": Case({"train/a/{}.jpg": 2, "train/b/{}.jpg": 2, "test/a/{}.jpg": 1}, "a b",
                                        {"train": 4, "test": 1}),
-    "loose pictures on each level": Case(
+    "loose images on each level": Case(
         {"cover.jpg": 1, "train/preview.jpg": 1, "test/preview.jpg": 1} | {
             f"{split}/{name}/{{}}.jpg": 2 for split in ("train", "test") for name in ("a", "b")},
         "a b",
@@ -153,7 +153,7 @@ UNDERSTOOD = {
         {"train/{}.jpg": 2, "bus/{}.jpg": 2, "car/{}.jpg": 2},
         "bus car train",
         {"all": 6},
-        ["'train' is taken for a class: pictures lie in it, and folders beside it"],
+        ["'train' is taken for a class: images lie in it, and folders beside it"],
     ),
     "classes called like splits, made clear": Case(
         {"train/test/{}.jpg": 2, "train/control/{}.jpg": 2}, "control test", {"train": 4}
@@ -180,8 +180,8 @@ UNDERSTOOD = {
 def test_a_tree_is_taken_for_what_it_is(tmp_path: Path, case: Case) -> None:
     source = folder.open_source(grow(tmp_path, case.files), "data")
     assert " ".join(source.class_names) == case.classes
-    assert source.flat == ("all" in case.pictures)
-    assert counts(source) == {("train" if split == "all" else split): n for split, n in case.pictures.items()}
+    assert source.flat == ("all" in case.images)
+    assert counts(source) == {("train" if split == "all" else split): n for split, n in case.images.items()}
     assert source.understood is not None
     lines = source.understood.lines()
     assert [line for line in case.says if line not in lines] == [], lines
@@ -192,15 +192,15 @@ def test_a_tree_is_taken_for_what_it_is(tmp_path: Path, case: Case) -> None:
 REFUSED = {
     "splits without class folders": (
         {"train/{}.jpg": 3, "valid/{}.jpg": 1, "test/{}.jpg": 1, "train/_classes.csv": "filename, cat, dog"},
-        "no class folders in 'test', 'train', 'valid'; sort the pictures into test/<class>, or rename what is a class",
+        "no class folders in 'test', 'train', 'valid'; sort the images into test/<class>, or rename what is a class",
     ),
     "one split without class folders": ({"test/{}.jpg": 3}, "no class folders in 'test'"),
     "ImageNet with a flat val": (
         {"train/n01/{}.JPEG": 2, "train/n02/{}.JPEG": 2, "val/{}.JPEG": 4},
-        "val holds pictures but no class folders; sort them into val/<class>, or move it away",
+        "val holds images but no class folders; sort them into val/<class>, or move it away",
     ),
     "train without, val with class folders": (
-        {"train/{}.jpg": 9, "val/a/{}.jpg": 2, "val/b/{}.jpg": 2}, "train holds pictures but no class folders"
+        {"train/{}.jpg": 9, "val/a/{}.jpg": 2, "val/b/{}.jpg": 2}, "train holds images but no class folders"
     ),
     "two folders for one split": (
         {"train/a/{}.jpg": 2, "valid/a/{}.jpg": 2, "dev/a/{}.jpg": 2}, "dev and valid are both the val split; keep one"
@@ -243,9 +243,9 @@ REFUSED = {
     ),
     "more beside class folders than in them": (
         {"train/{}.jpg": 9, "train/thumbs/{}.jpg": 3, "train/more/{}.jpg": 3, "test/{}.jpg": 2},
-        "train holds 9 pictures beside its class folders and 6 in them",
+        "train holds 9 images beside its class folders and 6 in them",
     ),
-    "no picture in a split": ({"train/a/{}.jpg": 2, "val/a/{}.heic": 2}, "no pictures in val"),
+    "no image in a split": ({"train/a/{}.jpg": 2, "val/a/{}.heic": 2}, "no images in val"),
     "one name in two Unicode forms": ({"caf\u00e9/{}.jpg": 2, "cafe\u0301/{}.jpg": 2}, "two Unicode forms"),
 }  # fmt: skip
 

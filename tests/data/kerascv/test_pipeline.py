@@ -14,7 +14,7 @@ from kcv.config import AugmentConfig
 from kcv.data.augment import keras_cv
 from kcv.data.augment.tf_pipeline import Pipeline, Plain
 from kcv.data.batches import TrainingBatches
-from kcv.data.dataset import Pictures, Samples
+from kcv.data.dataset import Images, Samples
 from kcv.data.order import Share
 from kcv.errors import ConfigError
 
@@ -51,7 +51,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 """What each layer needs; those that are not named need nothing."""
 
 ALIKE = {"AutoContrast", "Equalization", "Grayscale", "Posterization", "Solarization", "RandomCrop"}
-"""Layers that change equal pictures equally: nothing in them is random (or, at this size, has an effect)."""
+"""Layers that change equal images equally: nothing in them is random (or, at this size, has an effect)."""
 
 LAYERS: list[dict[str, Any]] = [{"name": "RandAugment", "magnitude": 0.3}, {"name": "CutMix"}]
 
@@ -82,7 +82,7 @@ def test_the_layers_are_those_that_were_tried() -> None:
     assert ARGUMENTS.keys() <= {*names()}
 
 
-def test_every_layer_runs_in_a_graph_repeats_and_changes_pictures_apart(capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_layer_runs_in_a_graph_repeats_and_changes_images_apart(capfd: pytest.CaptureFixture[str]) -> None:
     same = noise(1).repeat(12, 1, 1, 1)
     for name in names():
         capfd.readouterr()
@@ -93,8 +93,8 @@ def test_every_layer_runs_in_a_graph_repeats_and_changes_pictures_apart(capfd: p
         torch.testing.assert_close(targets.sum(1), torch.ones(12))
         assert equal(layer(plain(3)), (images, targets)), name
         changed, _ = layer(((1, 0), same, torch.eye(4)[torch.arange(12) % 4]))
-        if name not in ALIKE | {"CutMix", "FourierMix"}:  # which put pictures together that are equal here
-            assert len({picture.numpy().tobytes() for picture in changed}) > 1, name
+        if name not in ALIKE | {"CutMix", "FourierMix"}:  # which put images together that are equal here
+            assert len({image.numpy().tobytes() for image in changed}) > 1, name
         if name not in ("Mosaic", "RandomCrop"):  # tensorflow warns of its own cost estimate, past all levels
             assert capfd.readouterr() == ("", ""), name
 
@@ -112,20 +112,20 @@ def test_a_batch_follows_from_its_key_alone(pipeline: Pipeline) -> None:
     assert not equal(pipeline(((9, 6), images, targets)), pipeline(((9, 0), images, targets)))
 
 
-def test_labels_are_mixed_as_pictures_are() -> None:
-    # Pictures of one value each: a blend's value says how much of each is in it.
+def test_labels_are_mixed_as_images_are() -> None:
+    # Images of one value each: a blend's value says how much of each is in it.
     count = 16
     values = torch.arange(count) * 16
     images = values.to(torch.uint8)[:, None, None, None].expand(count, 32, 32, 3).contiguous()
     mixed, targets = Pipeline([{"name": "MixUp", "alpha": 1.0}], 32, count, "cpu")(((4, 0), images, torch.eye(count)))
     torch.testing.assert_close(targets @ values.float(), mixed.mean((1, 2, 3)), atol=1e-2, rtol=0)
     assert (targets.max(1).values < 0.999).sum() > count // 2
-    # CutMix counts what its box would cover where it hangs over the border too: the pictures come from the same pair.
+    # CutMix counts what its box would cover where it hangs over the border too: the images come from the same pair.
     cut, targets = Pipeline([{"name": "CutMix"}], 32, count, "cpu")(((4, 0), images, torch.eye(count)))
     for place in range(count):
         seen = {int(value) // 16 for value in cut[place].unique()}
         assert seen <= {*targets[place].nonzero().flatten().tolist()} | {place}
-    assert sum(len(picture.unique()) == 2 for picture in cut) > count // 2
+    assert sum(len(image.unique()) == 2 for image in cut) > count // 2
 
 
 def test_nothing_else_in_the_process_is_changed(pipeline: Pipeline) -> None:
@@ -205,10 +205,10 @@ def test_what_cannot_run_is_refused_in_one_line(layer: dict[str, Any], said: str
     assert said in line and "\n" not in line
 
 
-def in_memory(count: int) -> Pictures:
+def in_memory(count: int) -> Images:
     pixels = noise(count).numpy()
     samples = Samples(list(pixels), np.arange(count) % 3, [f"train/{i}" for i in range(count)])
-    return Pictures(samples, 32, "squash", pixels)
+    return Images(samples, 32, "squash", pixels)
 
 
 @pytest.mark.parametrize("processes", [1, 2])

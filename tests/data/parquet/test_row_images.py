@@ -24,7 +24,7 @@ from kcv.data import loading
 from kcv.data.batches import TrainingBatches
 from kcv.data.inference_batches import InferenceBatches
 from kcv.data.order import Share, windowed
-from kcv.data.parquet.row_images import RowGroups, RowPictures
+from kcv.data.parquet.row_images import RowGroups, RowImages
 from kcv.data.prefetch import read_ahead
 from kcv.data.sources import parquet
 from kcv.errors import DataError
@@ -83,17 +83,15 @@ def test_rows_that_stay_in_their_files_are_what_rows_in_memory_are(folder: Path,
     lazy = loading.open_source(str(folder))
     monkeypatch.setattr(parquet, "EAGER_BYTES", 2**30)
     held = loading.open_source(str(folder))
-    assert isinstance(lazy.splits["train"].pictures, RowPictures)
+    assert isinstance(lazy.splits["train"].images, RowImages)
     for split, samples in held.splits.items():
-        assert list(lazy.splits[split].pictures) == list(samples.pictures)
+        assert list(lazy.splits[split].images) == list(samples.images)
         assert list(lazy.splits[split].names) == list(samples.names)
         assert lazy.splits[split].labels.tolist() == samples.labels.tolist()
     some = np.array([59, 3, 3, 20, 0])
     assert list(lazy.splits["train"].take(some).names) == [f"train/{i}" for i in some]
-    assert [lazy.splits["train"].pictures[int(i)] for i in some] == [
-        held.splits["train"].pictures[int(i)] for i in some
-    ]
-    assert lazy.fingerprint != held.fingerprint  # the one does not read the pictures
+    assert [lazy.splits["train"].images[int(i)] for i in some] == [held.splits["train"].images[int(i)] for i in some]
+    assert lazy.fingerprint != held.fingerprint  # the one does not read the images
     again = loading.open_source(str(folder)).fingerprint
     assert again == held.fingerprint
 
@@ -106,7 +104,7 @@ def test_sets_that_fit_are_decoded_into_memory(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_an_epoch_gives_each_picture_once_with_its_label(folder: Path, workers: int) -> None:
+def test_an_epoch_gives_each_image_once_with_its_label(folder: Path, workers: int) -> None:
     dataset = loading.load(config(folder))
     ours = batches(dataset, workers=workers)
     reference = [dataset.train.read(i)[0, 0, 0] for i in range(len(dataset.train))]
@@ -136,9 +134,9 @@ def test_batches_do_not_depend_on_the_workers_and_can_begin_anywhere(folder: Pat
 
 def test_validation_comes_in_order(folder: Path) -> None:
     dataset = loading.load(config(folder))
-    pictures = dataset.val
-    images = torch.cat([x for x, _ in InferenceBatches(pictures, batch_size=4, device="cpu", num_classes=2)])
-    assert torch.equal(images, torch.from_numpy(np.stack([pictures.read(i) for i in range(len(pictures))])))
+    images = dataset.val
+    batches = torch.cat([x for x, _ in InferenceBatches(images, batch_size=4, device="cpu", num_classes=2)])
+    assert torch.equal(batches, torch.from_numpy(np.stack([images.read(i) for i in range(len(images))])))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
@@ -155,7 +153,7 @@ def test_processes_have_stretches_of_their_own(processes: int) -> None:
     )
 
 
-def test_a_window_bounds_how_far_a_picture_moves() -> None:
+def test_a_window_bounds_how_far_a_image_moves() -> None:
     groups = np.repeat(np.arange(40), 25)
     (whole,) = (np.concatenate([p.indices for p in windowed(groups, 10, 0, 0, Share(), w)]) for w in (1,))
     moved = np.concatenate([p.indices for p in windowed(groups, 10, 0, 0, Share(), 100)])
@@ -179,47 +177,47 @@ class Watched(RowGroups):
 
 
 def test_each_row_group_is_read_once_and_little_is_held(folder: Path) -> None:
-    rows = loading.open_source(str(folder)).splits["train"].pictures
+    rows = loading.open_source(str(folder)).splits["train"].images
     watched = Watched(**{name: getattr(rows.groups, name) for name in RowGroups.__dataclass_fields__})
-    pictures = RowPictures(watched, rows.rows)
+    images = RowImages(watched, rows.rows)
     parts = [part.indices for part in windowed(watched.of(rows.rows), 8, 0, 0, Share(), 10)]
-    encoded = [data for batch in pictures.batches(parts) for data in batch]
+    encoded = [data for batch in images.batches(parts) for data in batch]
     assert encoded == [png(int(i)) for part in parts for i in part]
     assert sorted(watched.groups_read) == sorted(set(watched.groups_read)) == list(range(9))
     watched.groups_read.clear()
-    assert len(next(iter(pictures.batches(parts[-1:])))) == len(parts[-1])
+    assert len(next(iter(images.batches(parts[-1:])))) == len(parts[-1])
     assert len(watched.groups_read) < 9  # of the end of an epoch, only what it needs
 
 
 def test_a_sample_reads_the_beginnings_of_row_groups(folder: Path) -> None:
-    pictures = loading.load(config(folder)).train
-    taken = loading.representative(pictures, 18)
-    groups = pictures.samples.pictures.groups.of(pictures.samples.pictures.rows)
+    images = loading.load(config(folder)).train
+    taken = loading.representative(images, 18)
+    groups = images.samples.images.groups.of(images.samples.images.rows)
     assert len(taken) == 18
     assert (np.diff(taken) > 0).all()
     assert np.bincount(groups[taken]).tolist() == [2] * 9
     assert all(position == 0 or groups[position] != groups[position - 1] or position - 1 in taken for position in taken)
-    assert len(loading.representative(pictures, 10**6)) == len(pictures)
+    assert len(loading.representative(images, 10**6)) == len(images)
 
 
 def test_many_threads_may_read(folder: Path) -> None:
-    pictures = loading.open_source(str(folder)).splits["train"].pictures
+    images = loading.open_source(str(folder)).splits["train"].images
     order = np.random.default_rng(0).permutation(ROWS)
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda i: pictures[int(i)], order)) == [png(int(i)) for i in order]
-    assert pickle.loads(pickle.dumps(pictures))[5] == png(5)
+        assert list(pool.map(lambda i: images[int(i)], order)) == [png(int(i)) for i in order]
+    assert pickle.loads(pickle.dumps(images))[5] == png(5)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_cannot_be_read_is_named(tmp_path: Path, lazily: None, workers: int) -> None:
     folder = write_shards(tmp_path / "set", changed={26: None})
     dataset = loading.load(config(folder, val_fraction=0.05, test_fraction=0.05))
-    assert 26 in dataset.train.samples.pictures.rows
+    assert 26 in dataset.train.samples.images.rows
     ours = batches(dataset, workers=workers)
-    with pytest.raises(DataError, match=r"train-00001-of-00003.parquet: row 6: the picture is null"):
+    with pytest.raises(DataError, match=r"train-00001-of-00003.parquet: row 6: the image is null"):
         list(ours.loader())
     ours.close()
-    folder = write_shards(tmp_path / "other", changed={26: b"no picture"})
+    folder = write_shards(tmp_path / "other", changed={26: b"no image"})
     broken = batches(loading.load(config(folder, val_fraction=0.05, test_fraction=0.05)), workers=workers)
     with pytest.raises(DataError, match="train/26"):
         list(broken.loader())

@@ -34,7 +34,7 @@ def pixels(batch: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def make_batches(parent: Path) -> Path:
-    """A cifar-10-batches-py of a few pictures, with the bytes keys of the original."""
+    """A cifar-10-batches-py of a few images, with the bytes keys of the original."""
     folder = parent / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     for i, name in enumerate([*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]):
@@ -62,7 +62,7 @@ def check(source: Source) -> None:
     assert source.image_size == 32
     assert (len(train), len(test)) == (5 * PER_BATCH, PER_BATCH)
     assert test.labels.tolist() == [5, 6, 7, 8]
-    assert np.array_equal(train.pictures[PER_BATCH + 1], pixels(1)[1].transpose(1, 2, 0))
+    assert np.array_equal(train.images[PER_BATCH + 1], pixels(1)[1].transpose(1, 2, 0))
     assert train.names[5] == "train/5"
 
 

@@ -21,10 +21,10 @@ def test_digits_are_rgb_stratified_and_always_the_same() -> None:
 def test_a_zero_looks_like_a_zero() -> None:
     source = digits.open_source()
     train = source.splits["train"]
-    picture = train.pictures[train.names.index("digits/0")]
-    assert isinstance(picture, np.ndarray)
-    assert (picture.shape, picture.dtype) == ((32, 32, 3), np.uint8)
+    image = train.images[train.names.index("digits/0")]
+    assert isinstance(image, np.ndarray)
+    assert (image.shape, image.dtype) == ((32, 32, 3), np.uint8)
     assert train.labels[train.names.index("digits/0")] == 0
-    assert (picture[:, :, 0] == picture[:, :, 2]).all()
-    assert picture[14:18, 14:18].max() < 40, "the hole"
-    assert picture[2:6, 12:18].max() > 200, "the upper arc"
+    assert (image[:, :, 0] == image[:, :, 2]).all()
+    assert image[14:18, 14:18].max() < 40, "the hole"
+    assert image[2:6, 12:18].max() > 200, "the upper arc"

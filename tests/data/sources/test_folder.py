@@ -1,4 +1,4 @@
-"""Folders of pictures as people have them."""
+"""Folders of images as people have them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_class_folders_without_splits(tmp_path: Path) -> None:
     assert source.class_names == ("cat", "dog")
     assert list(train.names) == ["cat/2.PNG", "cat/deep/er/3.webp", "dog/1.jpg"]
     assert train.labels.tolist() == [0, 0, 1]
-    assert train.pictures[0] == tmp_path / "cat" / "2.PNG"
+    assert train.images[0] == tmp_path / "cat" / "2.PNG"
     assert source.flat
     assert source.name == "pets"
 
@@ -71,7 +71,7 @@ def test_an_empty_class_folder_is_left_out_with_a_line(tmp_path: Path, caplog: p
     grow(tmp_path, "cat/1.jpg")
     (tmp_path / "dog").mkdir()
     assert folder.open_source(tmp_path).class_names == ("cat",)
-    assert caplog.messages == [f"{tmp_path}: no pictures of the class 'dog', which is left out"]
+    assert caplog.messages == [f"{tmp_path}: no images of the class 'dog', which is left out"]
 
 
 def test_many_links_to_each_other_end(tmp_path: Path) -> None:
@@ -137,10 +137,10 @@ def test_the_fingerprint_is_that_of_earlier_versions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ((), "no pictures; expected one folder a class"),
-        (("1.jpg", "2.jpg"), "holds pictures but no class folders"),
-        (("cat/a.txt", "dog/b.txt"), "no pictures; expected"),
-        (("train/cat/1.jpg", "val/cat/notes.txt"), "no pictures in val"),
+        ((), "no images; expected one folder a class"),
+        (("1.jpg", "2.jpg"), "holds images but no class folders"),
+        (("cat/a.txt", "dog/b.txt"), "no images; expected"),
+        (("train/cat/1.jpg", "val/cat/notes.txt"), "no images in val"),
         (("train/cat/1.jpg", "val/cat/1.jpg", "valid/cat/1.jpg"), "both the val split"),
         (("train/cat/1.jpg", "test/owl/1.jpg"), "test split: has a class that the train split does not have: 'owl'"),
     ],

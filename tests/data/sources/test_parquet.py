@@ -18,14 +18,14 @@ def write(
     path: Path,
     labels: Any,
     *,
-    pictures: Any = None,
+    images: Any = None,
     classes: list[str] | None = None,
     image: str = "image",
     label: str = "label",
 ) -> Path:
-    if pictures is None:
-        pictures = pa.array([{"bytes": f"{path.stem}{i}".encode(), "path": None} for i in range(len(labels))])
-    table = pa.table({image: pictures, label: labels})
+    if images is None:
+        images = pa.array([{"bytes": f"{path.stem}{i}".encode(), "path": None} for i in range(len(labels))])
+    table = pa.table({image: images, label: labels})
     if classes is not None:
         features = {image: {"_type": "Image"}, label: {"names": classes, "_type": "ClassLabel"}}
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
@@ -44,7 +44,7 @@ def test_the_hugging_face_layout(tmp_path: Path) -> None:
     assert source.class_names == ("cat", "dog")
     assert train.labels.tolist() == [1, 0, 1]
     assert list(train.names) == ["train/0", "train/1", "train/2"]
-    assert train.pictures[2] == b"train-00001-of-000020"
+    assert train.images[2] == b"train-00001-of-000020"
     assert source.splits["test"].labels.tolist() == [1, 0], "matched by name, not by position"
     assert set(source.splits) == {"train", "val", "test"}
     assert not source.flat
@@ -87,26 +87,26 @@ def test_other_labels(tmp_path: Path, labels: Any, names: tuple[str, ...], posit
     assert source.splits["train"].labels.tolist() == positions
 
 
-def test_plain_binary_pictures(tmp_path: Path) -> None:
-    source = parquet.open_source(write(tmp_path / "x.parquet", ["a", "b"], pictures=pa.array([b"1", b"2"])))
-    assert list(source.splits["train"].pictures) == [b"1", b"2"]
+def test_plain_binary_images(tmp_path: Path) -> None:
+    source = parquet.open_source(write(tmp_path / "x.parquet", ["a", "b"], images=pa.array([b"1", b"2"])))
+    assert list(source.splits["train"].images) == [b"1", b"2"]
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "no picture column": ({"labels": [0], "image": "photo"}, "needs a column 'image' or 'img'"),
+    "no image column": ({"labels": [0], "image": "photo"}, "needs a column 'image' or 'img'"),
     "no label column": ({"labels": [0], "label": "klass"}, "needs a column 'label'; its columns: image, klass"),
-    "pictures as text": ({"labels": [0], "pictures": pa.array(["a.jpg"])}, "column 'image' must be binary"),
+    "images as text": ({"labels": [0], "images": pa.array(["a.jpg"])}, "column 'image' must be binary"),
     "labels as floats": ({"labels": [0.5]}, "column 'label' must be integers or text, not double"),
     "label too large": ({"labels": [0, 2], "classes": ["a", "b"]}, "row 1 (train/1): label 2 is not one of 0 to 1"),
     "label negative": ({"labels": [-1], "classes": ["a", "b"]}, "row 0 (train/0): label -1"),
     "null label": ({"labels": [0, None]}, "row 1 (train/1): the label is null"),
-    "null picture": ({"labels": [0], "pictures": pa.array([None], pa.binary())}, "row 0 (train/0): the picture is"),
+    "null image": ({"labels": [0], "images": pa.array([None], pa.binary())}, "row 0 (train/0): the image is"),
     "path only": (
-        {"labels": [0], "pictures": pa.array([{"bytes": None, "path": "a.jpg"}],
+        {"labels": [0], "images": pa.array([{"bytes": None, "path": "a.jpg"}],
                                             pa.struct({"bytes": pa.binary(), "path": pa.string()}))},
-        "the picture is null",
+        "the image is null",
     ),
-    "no rows": ({"labels": pa.array([], pa.int64()), "pictures": pa.array([], pa.binary())}, "has no rows"),
+    "no rows": ({"labels": pa.array([], pa.int64()), "images": pa.array([], pa.binary())}, "has no rows"),
 }  # fmt: skip
 
 
@@ -159,10 +159,10 @@ def test_rows_without_a_label_in_test_are_left_out_with_a_line(
     source = parquet.open_source(tmp_path, "pets")
     assert set(source.splits) == {"train", "val"}
     assert source.splits["val"].labels.tolist() == [0, 1]
-    assert list(source.splits["val"].pictures) == [b"validation-00", b"validation-02"]
+    assert list(source.splits["val"].images) == [b"validation-00", b"validation-02"]
     assert list(source.splits["val"].names) == ["val/0", "val/2"]
     assert "pets: the test split has no labels and is left out" in caplog.messages
-    assert "pets: 2 of 4 pictures of the val split have no label and are left out" in caplog.messages
+    assert "pets: 2 of 4 images of the val split have no label and are left out" in caplog.messages
 
 
 UNLABELLED: dict[str, Any] = {
@@ -197,7 +197,7 @@ def test_minus_one_without_names_is_a_class_where_train_has_it(tmp_path: Path) -
 
 def test_a_set_without_any_label_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "test-0.parquet", [-1, -1], classes=["a", "b"])
-    with pytest.raises(DataError, match="no picture has a label"):
+    with pytest.raises(DataError, match="no image has a label"):
         parquet.open_source(tmp_path)
 
 
@@ -232,7 +232,7 @@ def test_several_sets_in_one_folder_are_not_mixed(layout: str, tmp_path: Path) -
     for name in ("large", "small"):
         write(tmp_path / layout.format(name), ["a", "b"])
     with pytest.raises(
-        DataError, match=r"several sets of pictures: large, small; name one of them: .*/large\."
+        DataError, match=r"several sets of images: large, small; name one of them: .*/large\."
     ) as caught:
         parquet.open_source(tmp_path)
     assert "\n" not in str(caught.value)
@@ -251,7 +251,7 @@ def test_a_folder_that_is_called_as_a_file_holds_its_parts(tmp_path: Path) -> No
     assert len(parquet.open_source(tmp_path / "train.parquet").splits["train"]) == 2
 
 
-def test_declared_classes_without_pictures_are_left_out_with_a_line(
+def test_declared_classes_without_images_are_left_out_with_a_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     names = ["cat", "dog", "eel", "fox"]
@@ -261,4 +261,4 @@ def test_declared_classes_without_pictures_are_left_out_with_a_line(
     assert source.class_names == ("cat", "eel")
     assert source.splits["train"].labels.tolist() == [0, 1, 0]
     assert source.splits["test"].labels.tolist() == [1, 1]
-    assert caplog.messages == ["pets: no pictures of the classes 'dog', 'fox', which are left out"]
+    assert caplog.messages == ["pets: no images of the classes 'dog', 'fox', which are left out"]

@@ -1,4 +1,4 @@
-"""Heat maps over pictures are drawn where they are hot, and not at all where they are flat."""
+"""Heat maps over images are drawn where they are hot, and not at all where they are flat."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from kcv.reporting.plots import heatmaps
 
 
 def read(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        return np.asarray(picture.convert("RGB")).astype(int)
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB")).astype(int)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_an_overlay_colours_what_is_hot_and_leaves_the_rest(
     assert (hot[..., 0] - hot[..., 2] > 40).all()
 
 
-def test_a_flat_map_leaves_the_picture_as_it_is(grey: np.ndarray, tmp_path: Path) -> None:
+def test_a_flat_map_leaves_the_image_as_it_is(grey: np.ndarray, tmp_path: Path) -> None:
     flat = np.zeros((32, 32), np.float32)
     assert (read(plots.save_overlay(grey, flat, tmp_path / "o.png")) == 100).all()
     beside = read(plots.save_side_by_side(grey, flat, tmp_path / "s.png", title="cat 90.0%"))
@@ -51,13 +51,13 @@ def test_a_flat_map_leaves_the_picture_as_it_is(grey: np.ndarray, tmp_path: Path
     assert saturation.max() == 0
 
 
-def test_small_pictures_are_enlarged_and_large_ones_are_not(tmp_path: Path) -> None:
+def test_small_images_are_enlarged_and_large_ones_are_not(tmp_path: Path) -> None:
     for size, side in ((16, 256), (96, 288), (224, 448), (300, 300)):
         pixels, heat = np.zeros((size, size, 3), np.uint8), np.ones((size, size), np.float32)
         assert heatmaps.overlay(pixels, heat).shape == (side, side, 3)
 
 
-def test_side_by_side_holds_picture_map_and_overlay(grey: np.ndarray, corner: np.ndarray, tmp_path: Path) -> None:
+def test_side_by_side_holds_image_map_and_overlay(grey: np.ndarray, corner: np.ndarray, tmp_path: Path) -> None:
     grey[:16] = 30
     path = plots.save_side_by_side(grey, corner, tmp_path / "s.png", title="a class", note="gradcam at conv")
     drawn = read(path)
@@ -65,8 +65,8 @@ def test_side_by_side_holds_picture_map_and_overlay(grey: np.ndarray, corner: np
     title = drawn[:40]
     assert (title.sum(axis=2) < 300).sum() > 50  # ink
     panels = drawn[-256 - 16 : -16, 16:-16]
-    picture, overlay = panels[:, :256], panels[:, -256:]
-    np.testing.assert_array_equal(picture, grey.repeat(8, axis=0).repeat(8, axis=1))
+    image, overlay = panels[:, :256], panels[:, -256:]
+    np.testing.assert_array_equal(image, grey.repeat(8, axis=0).repeat(8, axis=1))
     np.testing.assert_array_equal(overlay, heatmaps.overlay(grey, corner))
     assert (panels[200:, 300:400].sum(axis=2) < 40).all()  # the map alone: black where nothing speaks for the class
 

@@ -11,9 +11,9 @@ from kcv.reporting import plots
 
 
 def _pixels(path) -> np.ndarray:
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        return np.asarray(picture.convert("RGB")).astype(int)
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB")).astype(int)
 
 
 def _ink(path) -> int:
@@ -40,9 +40,9 @@ def test_a_right_matrix_looks_different_from_a_wrong_one(tmp_path):
     assert np.abs(first - second).max() > 100
 
 
-def test_a_class_without_pictures_and_a_name_with_dollars_are_drawn(tmp_path):
+def test_a_class_without_images_and_a_name_with_dollars_are_drawn(tmp_path):
     matrix = np.array([[3, 1, 0], [0, 0, 0], [1, 0, 2]])
-    assert _ink(plots.confusion_matrix(matrix, ["$5 & $10", "no_pictures", "日本"], tmp_path / "m.png")) > 1000
+    assert _ink(plots.confusion_matrix(matrix, ["$5 & $10", "no_images", "日本"], tmp_path / "m.png")) > 1000
 
 
 @pytest.mark.parametrize("classes", [2, 12])

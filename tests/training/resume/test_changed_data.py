@@ -18,11 +18,11 @@ CHANGED = "photos has changed since the model was trained on it"
 
 
 @pytest.fixture
-def run(configure: Callable[..., Config], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(configure: Callable[..., Config], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run of this user, on images that a relative path names, of which one is then removed."""
     from kcv.tasks.train import train
 
-    shutil.copytree(pictures, tmp_path / "photos")
+    shutil.copytree(images, tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     done = train(configure(data="photos", epochs=1))
     (tmp_path / "photos" / "test" / "left" / "000.png").unlink()
@@ -52,7 +52,7 @@ def test_a_run_that_was_moved_is_still_ones_own(run: Path, tmp_path: Path, capsy
 
 
 def test_what_a_stranger_began_or_changed_is_refused(
-    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused(folder: Path) -> None:
         assert _evaluate(folder) == 2
@@ -65,7 +65,7 @@ def test_what_a_stranger_began_or_changed_is_refused(
     shutil.copy(run / "model.keras", tmp_path / "alone" / "model.keras")
     refused(tmp_path / "alone")
     # The signature of one run beside a model that names other data.
-    shutil.copytree(pictures, tmp_path / "private")
+    shutil.copytree(images, tmp_path / "private")
     (tmp_path / "private" / "test" / "left" / "001.png").unlink()
     shutil.copytree(run, tmp_path / "mixed")
     info = artifact.read_info(run / "model.keras")

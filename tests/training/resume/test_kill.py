@@ -34,9 +34,9 @@ def process(start: Callable[..., Child]) -> Train:
     return lambda *words: start("train", *words, merge=True)
 
 
-def options(pictures: Path, folder: Path) -> list[str]:
+def options(images: Path, folder: Path) -> list[str]:
     return [
-        f"--data={pictures}", f"--output_dir={folder}", "--epochs=16", "--batch_size=16", "--precision=float32",
+        f"--data={images}", f"--output_dir={folder}", "--epochs=16", "--batch_size=16", "--precision=float32",
         "--device=cpu", "--tracking=none", "--model.width=0.125", "--train.checkpoint_seconds=0", "--train.ema=0.9",
         "--train.patience=40", "--model.dropout=0.1", "--augment.crop_padding=1", "--train.plots=false",
     ]  # fmt: skip
@@ -63,17 +63,17 @@ def assert_same(first: Path, second: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(pictures: Path, warm: WarmPython, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(images: Path, warm: WarmPython, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that nobody disturbs."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    done = warm.start("kcv", ["train", *options(pictures, folder)], folder=folder.parent, merge=True).finished()
+    done = warm.start("kcv", ["train", *options(images, folder)], folder=folder.parent, merge=True).finished()
     assert done.returncode == 0, done.stdout
     return folder
 
 
-def test_killed_at_random_moments_it_ends_the_same(whole: Path, pictures: Path, tmp_path: Path, process: Train) -> None:
+def test_killed_at_random_moments_it_ends_the_same(whole: Path, images: Path, tmp_path: Path, process: Train) -> None:
     folder, rng, killed = tmp_path / "run", random.Random(7), 0
-    words = options(pictures, folder)
+    words = options(images, folder)
     while killed < KILLS:
         before = set(folder.glob("resume/checkpoint-*.json"))
         running = process(*words)
@@ -92,10 +92,10 @@ def test_killed_at_random_moments_it_ends_the_same(whole: Path, pictures: Path, 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)])
 def test_signals_finish_the_step_and_say_how_to_go_on(
-    number: signal.Signals, whole: Path, pictures: Path, tmp_path: Path, process: Train
+    number: signal.Signals, whole: Path, images: Path, tmp_path: Path, process: Train
 ) -> None:
     folder = tmp_path / "my run"
-    running = process(*(word for word in options(pictures, folder) if "checkpoint_seconds" not in word))
+    running = process(*(word for word in options(images, folder) if "checkpoint_seconds" not in word))
     until((folder / "history.csv").is_file, running)
     running.send_signal(number)
     out, _ = running.communicate()

@@ -114,16 +114,16 @@ def test_a_run_goes_on_to_the_bit(variant: dict[str, Any], configure: Configure,
 
 
 @pytest.fixture
-def shards(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The pictures as Parquet files that are too large to be read at once."""
+def shards(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The images as Parquet files that are too large to be read at once."""
     monkeypatch.setattr(parquet, "EAGER_BYTES", 0)
     folder = tmp_path / "shards"
     folder.mkdir()
     for split in ("train", "val", "test"):
-        files = sorted((pictures / split).glob("*/*"))
+        files = sorted((images / split).glob("*/*"))
         for number, part in enumerate((files[0::2], files[1::2])):
-            images = [{"bytes": file.read_bytes(), "path": None} for file in part]
-            table = pa.table({"image": images, "label": [file.parent.name for file in part]})
+            rows = [{"bytes": file.read_bytes(), "path": None} for file in part]
+            table = pa.table({"image": rows, "label": [file.parent.name for file in part]})
             pq.write_table(table, folder / f"{split}-{number}.parquet", row_group_size=7)
     return folder
 
@@ -266,22 +266,22 @@ def test_a_record_that_no_server_has_seen_goes_on_too(
     assert json.loads(second.read_text().splitlines()[0])["continues"] == first.stem
 
 
-def test_other_pictures_are_refused(configure: Configure, pictures: Path, tmp_path: Path) -> None:
+def test_other_images_are_refused(configure: Configure, images: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
-    shutil.copytree(pictures, own)
+    shutil.copytree(images, own)
     with stopped_at(1, 2), pytest.raises(KeyboardInterrupt):
         train(configure(data=str(own), output_dir=str(tmp_path / "cut"), **{"train.checkpoint_seconds": 0}))
     next((own / "train").rglob("*.png")).unlink()
-    with pytest.raises(DataError, match=r"has changed since the run began: 89 train pictures, 90 then"):
+    with pytest.raises(DataError, match=r"has changed since the run began: 89 train images, 90 then"):
         train(resume=tmp_path / "cut")
 
 
 def test_the_data_are_found_from_another_folder(
-    configure: Configure, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
-    shutil.copytree(pictures, tmp_path / "here" / "own")
+    shutil.copytree(images, tmp_path / "here" / "own")
     monkeypatch.chdir(tmp_path / "here")
     with stopped_at(1, 2), pytest.raises(KeyboardInterrupt):
         train(configure(data="own", output_dir=str(tmp_path / "cut"), **{"train.checkpoint_seconds": 0}))
@@ -298,14 +298,14 @@ def test_the_data_are_found_from_another_folder(
     assert train(config, resume=tmp_path / "copy").metrics == run.metrics
 
 
-def test_a_run_among_its_own_pictures_goes_on_and_is_evaluated(
+def test_a_run_among_its_own_images_goes_on_and_is_evaluated(
     configure: Configure,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    shutil.copytree(pictures / "train", tmp_path / "own")
+    shutil.copytree(images / "train", tmp_path / "own")
     monkeypatch.chdir(tmp_path / "own")
     config = configure(data=".", output_dir=None, **{"train.checkpoint_seconds": 0})
     with stopped_at(1, 2), pytest.raises(KeyboardInterrupt):
@@ -313,7 +313,7 @@ def test_a_run_among_its_own_pictures_goes_on_and_is_evaluated(
     (cut,) = Path("runs/run").iterdir()
     with caplog.at_level(logging.INFO, logger="kcv"):
         run = train(resume=cut)
-    assert "no splits: 90 pictures in class folders" in caplog.text
+    assert "no splits: 90 images in class folders" in caplog.text
     assert "not looked at: runs, made by kcv or MLflow" in caplog.text
     Path("mlartifacts/1/0a").mkdir(parents=True)
     shutil.copytree(run.directory / "evaluation", "mlartifacts/1/0a/artifacts")

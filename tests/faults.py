@@ -91,8 +91,8 @@ FAULTS = (
           "metrics/test_temperature.py"),
     Fault("several comparisons are not corrected for", "metrics/paired.py",
           "(len(p_values) - rank) * p_values[position]", "p_values[position]", "comparison"),
-    Fault("an entry for the tracker is lost where another one fails", "tracking/spool.py",
-          "        self._offset = self._next\n", "        self._offset = self.path.stat().st_size\n", "tracking/test_spool.py"),
+    Fault("an entry for the tracker is lost where another one fails", "tracking/outbox.py",
+          "        self._offset = self._next\n", "        self._offset = self.path.stat().st_size\n", "tracking/test_outbox.py"),
     Fault("rows of predictions get the next image's scores", "inference/prediction.py",
 
           "scores = iter(self.model.predict(pixels, batch_size=len(pixels)) if pixels else ())",

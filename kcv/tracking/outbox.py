@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import os
 import secrets
 import stat
@@ -96,11 +95,11 @@ class Outbox:
         for path in folder.glob("spool-*.jsonl") if fcntl is not None else ():
             with contextlib.suppress(OSError):
                 outbox = cls._take(path, location)
-                if outbox is not None and not _is_time(outbox.header.get("time", 0)):
+                if outbox is not None and type(outbox.header.get("time")) not in (int, float):
                     outbox.set_aside()
                 elif outbox is not None:
                     found.append(outbox)
-        return sorted(found, key=lambda outbox: float(outbox.header.get("time", 0)))
+        return sorted(found, key=lambda outbox: (outbox.header["time"],))
 
     @property
     def waiting(self) -> int:
@@ -164,7 +163,7 @@ class Outbox:
         self._offset = self._next
         self._delivered += 1
         state = {"offset": self._offset, "delivered": self._delivered, "run_id": self.run_id}
-        # Without it a line is sent twice, which a service hardly notices; no reason to stop. No `append` waits for this.
+        # Without it a line is sent twice, which a service hardly notices: no reason to stop. No `append` waits for it.
         with contextlib.suppress(OutputError, OSError):
             if self._handle is not None:
                 write_json(self._cursor, state)
@@ -239,7 +238,3 @@ def _parse(line: bytes) -> Entry:
     except (ValueError, RecursionError):
         return {}
     return entry if isinstance(entry, dict) else {}
-
-
-def _is_time(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -46,7 +46,8 @@ class _Delivery:
         self.run = run
         self._is_resumed = self._ended = is_resumed
         self._logged: dict[str, set[int]] = {}
-        self._missing = self._rejected = 0
+        self._missing = 0
+        self._warned = False
 
     def send_next(self) -> bool:
         """Sends the next entry. Returns whether there was one.
@@ -73,11 +74,8 @@ class _Delivery:
             died = int(os.stat(self.outbox.path).st_mtime * 1000)
             self._send_or_leave_out({"kind": "end", "status": "KILLED", "time": died})
         if self._missing:
-            _log.warning(
-                "tracking: %d files of the run %s are gone or cannot be read; the record is without them",
-                self._missing,
-                self.run.name,
-            )
+            lost = "tracking: %d files of the run %s are gone or cannot be read; the record is without them"
+            _log.warning(lost, self._missing, self.run.name)
         self.outbox.remove()
 
     def _send_or_leave_out(self, entry: Entry) -> None:
@@ -86,10 +84,10 @@ class _Delivery:
         except StoreRejected as rejection:
             if not rejection.of_entry or entry.get("kind") == "run":
                 raise
-            self._rejected += 1
-            if self._rejected == 1:
+            if not self._warned:
                 where = self._store.location
                 _log.warning("tracking: %s refuses an entry, which is left out: %s", where, rejection)
+            self._warned = True
 
     def _send(self, entry: Entry) -> None:
         if entry.get("kind") == "run":
@@ -201,12 +199,9 @@ class Sender:
         try:
             self._collect_leftovers()
             while self._queue and not self._stopped:
-                try:
-                    self._send_next()
-                except (StoreUnavailable, StoreRejected) as fault:
-                    self._back_off(fault)
-                    if not self._opened:  # another process may have let go of the run to continue
-                        self._collect_leftovers()
+                delivery = self._next_or_wait()
+                if delivery is not None and not self._sends(delivery):
+                    self._queue.remove(delivery)
         except Exception as error:  # a fault of kcv's own must not look like one of the training
             _log.warning("tracking stopped, the training goes on: %s: %s", type(error).__name__, first_line(error))
         finally:
@@ -228,37 +223,42 @@ class Sender:
             place = self._queue.index(self._own) if is_resumed else len(self._queue)
             self._queue.insert(place, _Delivery(self._store, outbox, run, is_resumed=is_resumed))
 
-    def _send_next(self) -> None:
-        """Sends one entry of the first outbox that has one, or waits for one."""
+    def _next_or_wait(self) -> _Delivery | None:
+        """Returns the first that has an entry, or has ended; else waits for an entry of this run."""
         for delivery in self._queue:
-            own = delivery is self._own
-            closing = self._closing  # read before the outbox is: what it holds then is all
-            try:
-                if delivery.send_next():
-                    self._reset_back_off(opened=own)
-                    return
-                if own and not closing:
-                    continue
-                delivery.finalize()
-            except (StoreUnavailable, StoreRejected) as fault:
-                delivery.failures += 1
-                patient = isinstance(fault, StoreUnavailable) and delivery.failures < _PATIENCE
-                if own or not self._opened or patient:
-                    raise
-                # It must not hold up this run, whose entries the service may well take.
-                where, path = self._store.location, delivery.outbox.path
-                _log.warning("tracking: %s does not take the run of %s, which stays there: %s", where, path, fault)
-                delivery.outbox.close()
-            except Exception:  # what an earlier run has left is not what an outbox holds
-                if own:
-                    raise
-                delivery.outbox.set_aside()
-            self._queue.remove(delivery)
-            return
+            if delivery is not self._own or self._closing or self._outbox.peek() is not None:
+                return delivery
         self._outbox.sync()
         with self._changed:
-            if not (self._stopped or self._closing or self._outbox.waiting):
+            if not (self._stopped or self._closing or self._outbox.peek() is not None):
                 self._changed.wait()
+        return None
+
+    def _sends(self, delivery: _Delivery) -> bool:
+        """Sends one entry, or what ends a run. Returns whether there is more to send."""
+        own = delivery is self._own
+        try:
+            if delivery.send_next():
+                self._reset_back_off(opened=own)
+                return True
+            delivery.finalize()
+        except (StoreUnavailable, StoreRejected) as fault:
+            delivery.failures += 1
+            patient = isinstance(fault, StoreUnavailable) and delivery.failures < _PATIENCE
+            if own or not self._opened or patient:
+                self._back_off(fault)
+                if not self._opened:  # another process may have let go of the run to continue
+                    self._collect_leftovers()
+                return True
+            # It must not hold up this run, whose entries the service may well take.
+            where, path = self._store.location, delivery.outbox.path
+            _log.warning("tracking: %s does not take the run of %s, which stays there: %s", where, path, fault)
+            delivery.outbox.close()
+        except Exception:  # what an earlier run has left is not what an outbox holds
+            if own:
+                raise
+            delivery.outbox.set_aside()
+        return False
 
     def _reset_back_off(self, *, opened: bool) -> None:
         if self._failures and self._answered:

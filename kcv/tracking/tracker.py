@@ -74,7 +74,7 @@ def register_tracker(*schemes: str, form: str) -> Callable[[Factory], Factory]:
     """Has a function make the trackers of some uris. A file of `kcv/tracking` that does so needs no other mention.
 
     Args:
-        schemes: what stands before the colon (or the plus) of `tracking.uri`; "" is that of a configuration without one.
+        schemes: what stands before the colon (or the plus) of `tracking.uri`; "" where a configuration has none.
         form: how such a uri is written, for messages.
 
     Example:

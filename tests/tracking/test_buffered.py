@@ -389,7 +389,8 @@ def test_a_run_whose_process_was_killed_is_closed_by_the_next(store: FakeStore, 
     header = {"kind": "run", "location": store.location, "experiment": "kcv", "name": "dead", "time": 1}
     outbox = Outbox.create(spools, {**header, "params": {}, "tags": {}, "run_id": None, "continues": None})
     outbox.append({"kind": "metrics", "values": {"loss": 1.0}, "step": 1, "time": 2})
-    assert (run := RunInfo.parse(outbox.header)) is not None
+    run = RunInfo.parse(outbox.header)
+    assert run is not None
     _Delivery(store, outbox, run).send_next()
     outbox.close()  # as the system does when a process dies
     tracker = track(store)

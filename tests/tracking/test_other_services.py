@@ -140,7 +140,7 @@ def test_what_a_service_refuses_at_the_start_is_an_error_before_there_is_a_run(
 
 
 def test_an_unknown_kind_is_told_which_there_are() -> None:
-    with pytest.raises(TrackingError, match=r"received 'bord:mine', allowed: sqlite:///FILE, .*, board:PROJECT, none\."):
+    with pytest.raises(TrackingError, match=r"received 'bord:mine', allowed: sqlite:///FILE, .*, board:PROJECT, none"):
         open_tracker(TrackingConfig(uri="bord:mine"))
 
 

@@ -65,7 +65,6 @@ class Outbox:
         self._lines = path.open("rb")  # with a position of its own
         self._lock = threading.RLock()
         self._offset = self._next = self._delivered = 0
-        self._synced = True
 
     @classmethod
     def create(cls, folder: Path, header: Mapping[str, Any]) -> Outbox:
@@ -94,11 +93,12 @@ class Outbox:
         found = []
         for path in folder.glob("spool-*.jsonl") if fcntl is not None else ():
             with contextlib.suppress(OSError):
-                outbox = cls._take(path, location)
-                if outbox is not None and type(outbox.header.get("time")) not in (int, float):
-                    outbox.set_aside()
-                elif outbox is not None:
+                if (outbox := cls._take(path, location)) is None:
+                    continue
+                if type(outbox.header.get("time")) in (int, float):
                     found.append(outbox)
+                else:
+                    outbox.set_aside()
         return sorted(found, key=lambda outbox: (outbox.header["time"],))
 
     @property
@@ -123,7 +123,6 @@ class Outbox:
         with self._lock:
             if self._handle is None:
                 return
-            self._synced = False
             before = os.fstat(self._handle).st_size
             try:
                 if os.write(self._handle, line) < len(line):
@@ -134,9 +133,8 @@ class Outbox:
                 raise
 
     def sync(self) -> None:
-        """Flushes to disk what has been appended since the last time."""
-        if not self._synced and (handle := self._handle) is not None:
-            self._synced = True
+        """Flushes to disk what has been appended."""
+        if (handle := self._handle) is not None:
             with contextlib.suppress(OSError):
                 os.fsync(handle)
 
@@ -218,17 +216,14 @@ class Outbox:
             gone = os.fstat(handle).st_nlink == 0
             if not gone and header.get("version") == _VERSION and header.get("location") == location:
                 outbox = cls(path, handle, header)
-                outbox._restore(os.fstat(handle).st_size)
+                with contextlib.suppress(OutputError):  # nothing was sent, or nobody knows how much: from the beginning
+                    state = read(outbox._cursor, _Cursor, OutputError)
+                    if state.offset <= os.fstat(handle).st_size:
+                        outbox._offset, outbox._delivered, outbox.run_id = state.offset, state.delivered, state.run_id
         finally:
             if outbox is None:
                 os.close(handle)
         return outbox
-
-    def _restore(self, size: int) -> None:
-        with contextlib.suppress(OutputError):  # nothing was sent, or nobody knows how much: from the beginning
-            state = read(self._cursor, _Cursor, OutputError)
-            if state.offset <= size:
-                self._offset, self._delivered, self.run_id = state.offset, state.delivered, state.run_id
 
 
 def _parse(line: bytes) -> Entry:

@@ -30,14 +30,7 @@ _PATIENCE = 8  # attempts at a leftover, before it is left to another run
 
 
 class _Delivery:
-    """One outbox on its way, an entry at a time.
-
-    Args:
-        store: where to.
-        outbox: what.
-        run: the header of the outbox.
-        is_resumed: the run of a leftover is being continued, and must not be closed.
-    """
+    """One outbox on its way, an entry at a time; `is_resumed` where its run is being continued, and must stay open."""
 
     def __init__(self, store: Store, outbox: Outbox, run: RunInfo, *, is_resumed: bool = False) -> None:
         self.outbox = outbox
@@ -50,12 +43,7 @@ class _Delivery:
         self._warned = False
 
     def send_next(self) -> bool:
-        """Sends the next entry. Returns whether there was one.
-
-        Raises:
-            StoreUnavailable: the entry stays the next one.
-            StoreRejected: likewise; what is rejected has nothing to do with the entry, or the entry is the run itself.
-        """
+        """Sends the next entry, which stays the next one where this raises. Returns whether there was one."""
         entry = self.outbox.peek()
         if entry is None:
             return False
@@ -64,12 +52,7 @@ class _Delivery:
         return True
 
     def finalize(self) -> None:
-        """Removes the outbox, all of which has been sent; a run whose process died before its end is closed.
-
-        Raises:
-            StoreUnavailable: the outbox stays.
-            StoreRejected: likewise.
-        """
+        """Removes the outbox, all of which has been sent; a run whose process died before its end is closed."""
         if not self._ended and self.outbox.run_id is not None:
             died = int(os.stat(self.outbox.path).st_mtime * 1000)
             self._send_or_leave_out({"kind": "end", "status": "KILLED", "time": died})
@@ -130,13 +113,7 @@ class _Delivery:
 
 
 class Sender:
-    """Sends an outbox while it grows, and after it those that earlier runs have left over.
-
-    Args:
-        store: where to.
-        outbox: of this run.
-        run: its header.
-    """
+    """Sends the outbox of a run while it grows, and beside it those that earlier runs have left over."""
 
     def __init__(self, store: Store, outbox: Outbox, run: RunInfo) -> None:
         self._store = store
@@ -171,11 +148,7 @@ class Sender:
             self._changed.notify_all()
 
     def finish(self, large: int) -> None:
-        """Waits until the outbox, which grows no more, has been sent, or until that takes too long; then stops.
-
-        Args:
-            large: bytes of the files in it.
-        """
+        """Waits until the outbox, with so many bytes of files, has been sent, or that takes too long; then stops."""
         began = time.monotonic()
         latest = began + FINISH_SECONDS + large / SLOWEST_BYTES
         with self._changed:

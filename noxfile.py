@@ -1,8 +1,8 @@
 """Checks, each one command: `nox -s lint typecheck tests kerascv` (the default), `nox -s full`, `coverage`, `faults`,
 `build`, `docs`, `smoke`, `reliability`, `node`.
 
-All sessions but kerascv and docs share one environment: torch alone is several gigabytes. It is the one that `uv run` uses, so
-whoever has run kcv or its tests has already made it. What follows `--` goes to the tool:
+All sessions but kerascv and docs share one environment: torch alone is several gigabytes. It is the one that `uv run`
+uses, so whoever has run kcv or its tests has already made it. What follows `--` goes to the tool:
 `nox -s tests -- -k config -x`.
 """
 

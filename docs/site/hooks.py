@@ -20,7 +20,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for other, its_page in PAGES.items():
             text = text.replace(f"]({other}", f"]({its_page}")
         files.append(File.generated(config, page, content=text))
-    lines = ["# Decisions", "", "Why kcv is as it is: the question, the decision, what was measured, what was rejected.", ""]
+    lines = [
+        "# Decisions",
+        "",
+        "Why kcv is as it is: the question, the decision, what was measured, what was rejected.",
+        "",
+    ]
     for path in sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md")):
         found = re.search(r"^# (.+)", path.read_text(encoding="utf-8"))
         lines.append(f"- [{found[1] if found else path.stem}]({path.name})")

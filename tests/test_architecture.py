@@ -38,7 +38,7 @@ ROOMS = frozenset().union(*FLOORS)
 
 
 def room_of(module: str) -> str:
-    """Returns the room of a module's name: `data` for kcv.data.order, `models.weights` for all in kcv.models.weights."""
+    """Returns the room that a module is in: `data` for kcv.data.order, and `models.weights` for all below it."""
     parts = module.split(".")[1:]
     return next((room for room in (".".join(parts[:2]), parts[0]) if room in ROOMS), parts[0])
 

@@ -18,8 +18,11 @@ FLOORS = (
     {"errors"},
     {"common"},
     {"images", "metrics", "models"},
+    {"data"},
     {"config"},
-    {"artifact", "data", "tracking"},
+    {"artifact", "data.augment", "tracking"},
+    {"data.batches", "data.loading"},
+    {"data.inference_batches"},
     {"distributed", "quality"},
     {"native"},
     {"inference"},
@@ -31,8 +34,8 @@ FLOORS = (
 )
 """The rooms of kcv from the ground up: each may import those on the floors below it, and none beside or above it.
 
-A folder within a room may stand on a floor of its own: the readers of weights open files, which needs rooms that stand
-on the networks.
+A part of a room may stand on a floor of its own. The configuration asks networks and sources for their names; what in
+their rooms takes a configuration, or opens model files, stands above it.
 """
 ROOMS = frozenset().union(*FLOORS)
 

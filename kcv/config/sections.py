@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from kcv.config.keys import none_as_null
 from kcv.config.layers import as_entries
+from kcv.data import sources
 from kcv.models import registry
 
 MODEL_NAMES: tuple[str, ...] = registry.names()
@@ -53,7 +54,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which images, at which size, split and fed how."""
 
-    source: str = Field("digits", min_length=1, description="cifar10, digits, or the path of your own images")
+    source: str = Field(sources.default(), min_length=1, description=sources.described("the path of your own images"))
     image_size: int | None = Field(
         None,
         ge=MIN_IMAGE_SIZE,

@@ -24,7 +24,12 @@ def test_every_network_that_is_registered_can_be_configured() -> None:
 
 
 def test_the_default_comes_first_and_then_the_largest() -> None:
-    assert registry.names() == ("custom_cnn", "resnet50", "efficientnet_b0", "efficientnet_lite0")
+    first, *others = registry.networks()
+    assert (first.name, first.default) == ("custom_cnn", True)
+    sizes = [network.parameters for network in others]
+    assert sizes == sorted(sizes, reverse=True)
+    assert not any(network.default for network in others)
+    assert {"resnet50", "efficientnet_b0", "efficientnet_lite0"} <= {network.name for network in others}
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)

@@ -22,7 +22,6 @@ FLOORS = (
     {"config"},
     {"artifact", "data.augment", "tracking"},
     {"data.batches", "data.loading"},
-    {"data.inference_batches"},
     {"distributed", "quality"},
     {"native"},
     {"inference"},

@@ -1,4 +1,4 @@
-"""What a verb takes, read from its function: flags from the signature, checks from the annotations, help from the docstring.
+"""What a verb takes, read from its function: flags and checks from the signature, help from the docstring.
 
 There is no other place that says it. The rules:
 
@@ -252,10 +252,8 @@ def _parameter_types(function: Callable[..., Any]) -> dict[str, Any]:
     function = inspect.unwrap(function)
     annotations = {name: text for name, text in function.__annotations__.items() if name != "return"}
     known = {**vars(builtins), **function.__globals__}
-    named = {
-        name for text in annotations.values() if isinstance(text, str) for name in compile(text, "", "eval").co_names
-    }
-    unknown = {name: Any for name in named if name not in known}
+    written = [compile(text, function.__name__, "eval") for text in annotations.values() if isinstance(text, str)]
+    unknown = {name: Any for code in written for name in code.co_names if name not in known}
     bare = types.SimpleNamespace(__annotations__=annotations)
     return get_type_hints(bare, globalns=function.__globals__, localns=unknown, include_extras=True)
 

@@ -1,4 +1,4 @@
-"""What the signature of a verb says beyond a type: marks and choices that the command line reads (`kcv.cli.specification`).
+"""What the signature of a verb says beyond a type: marks and choices, which the command line reads.
 
 A verb is a typed function. Its annotations are the one place where the limits of a parameter stand:
 

@@ -1,4 +1,4 @@
-"""The files of heat maps: for each image an overlay, image and map side by side, and the numbers; a grid of the first."""
+"""The files of heat maps: for each image an overlay, image and map side by side, and numbers; a grid of the first."""
 
 from __future__ import annotations
 

@@ -58,15 +58,10 @@ def benchmark(
         $ kcv benchmark train --model=custom_cnn --precision=float32
         $ kcv benchmark predict --model=efficientnet_b0
     """
-    values = {"model": model, "image_size": image_size, "batch_size": batch_size, "images": images}
-    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
-    for name, value, default in (
-        ("precision", precision, "auto"),
-        ("device", device, "auto"),
-        ("repeats", repeats, 20),
-    ):
-        if name in TAKES[what] or value != default:
-            given[name] = value
+    values: dict[str, Any] = {"model": model, "image_size": image_size, "batch_size": batch_size, "images": images}
+    values |= {"precision": precision, "device": device, "repeats": repeats}
+    defaults = {"precision": "auto", "device": "auto", "repeats": 20}
+    given = {name: value for name, value in values.items() if value != defaults.get(name)}
     for name in given:
         if name not in TAKES[what]:
             raise UsageError(f"benchmark {what} has no --{name}; {_which_have(name)}.")
@@ -84,10 +79,11 @@ def _which_have(name: str) -> str:
 def _measurement(what: str) -> Callable[..., list[Row]]:
     from kcv import benchmark as room
 
-    return {
+    measurements: dict[str, Callable[..., list[Row]]] = {
         "train": room.benchmark_training,
         "predict": room.benchmark_prediction,
         "data": room.benchmark_data,
         "memory": room.benchmark_memory,
         "scaling": room.benchmark_scaling,
-    }[what]
+    }
+    return measurements[what]

@@ -67,9 +67,9 @@ def export(
 ) -> Export:
     """Export a model to one ONNX file, checked against it on real images.
 
-    The graph takes `image` uint8 [batch, size, size, 3] and gives `logits` and `probabilities`: normalisation and softmax
-    are in it, class names, image size and origin in its metadata. The file appears only if it says what the Keras model
-    says on real images.
+    The graph takes `image` uint8 [batch, size, size, 3] and gives `logits` and `probabilities`: normalisation and
+    softmax are in it, class names, image size and origin in its metadata. The file appears only if it says what the
+    Keras model says on real images.
 
     Args:
         model: a model file (model.keras), or the run folder that holds it. From Python also a loaded model.

@@ -15,7 +15,7 @@ from kcv.common.text import plain
 
 
 def python_arguments(call: Call) -> dict[str, Any]:
-    """Returns whether there is a bar: rows on the terminal show the progress, and a bar among them would be in their way."""
+    """Returns whether there is a bar; rows on the terminal show the progress, and it would be in their way."""
     on_terminal = sys.stdout.isatty() and ("output" not in call.arguments or call.as_json)
     return {"progress": not on_terminal}
 

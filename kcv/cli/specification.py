@@ -4,7 +4,7 @@ There is no other place that says it. The rules:
 
 - The first parameter is what is typed without a flag, if it can be given by position; it may be given more than once if
   its type is a collection. All other parameters are flags; those without a default must be given.
-- `bool` is a switch, `Literal` lists the choices, and the marks of `kcv.common.parameters` limit numbers.
+- `bool` is a switch, `Literal` and `OneOf` list the choices, and other marks of `kcv.common.parameters` limit numbers.
 - The docstring's first line is the summary. The first sentence of an entry of `Args:` is the meaning of the flag; what
   follows is for those who call the function from Python. Lines of `Example:` that begin with `$` are commands to try.
 - `**overrides` makes each key of the configuration a flag.
@@ -24,7 +24,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kcv.cli.verbs import VERBS
-from kcv.common.parameters import AtLeast, Between, ListedOnStdin, PythonOnly
+from kcv.common.parameters import AtLeast, Between, ListedOnStdin, OneOf, PythonOnly
 from kcv.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Flag:
         meaning: for the help.
         default: of the parameter; None where `meaning` says what happens without it.
         required: whether there is no default.
-        choices: the values allowed, where they are listed.
+        listed: the values allowed, where they are listed, or what returns them.
         limit: where it is a number, what is allowed.
         switch: whether it needs no value: `--force` is short for `--force=true`.
         many: whether it may be given more than once.
@@ -56,11 +56,16 @@ class Flag:
     meaning: str
     default: Any = None
     required: bool = False
-    choices: tuple[Any, ...] = ()
+    listed: tuple[Any, ...] | Callable[[], tuple[str, ...]] = ()
     limit: AtLeast | Between | None = None
     switch: bool = False
     many: bool = False
     stdin: bool = False
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """The values allowed, where they are listed; else empty."""
+        return self.listed() if callable(self.listed) else self.listed
 
     @property
     def word(self) -> str:
@@ -102,7 +107,7 @@ class Flag:
         return UsageError(f"--{self.name}: received {text!r}, allowed: {allowed}.{hint}")
 
 
-FORMAT = Flag("format", "how results are printed", "text", choices=("text", "json"))
+FORMAT = Flag("format", "how results are printed", "text", listed=("text", "json"))
 """The one flag that no function has: the command line adds it to all verbs."""
 
 
@@ -194,14 +199,14 @@ def read_verb(name: str, function: Callable[..., Any]) -> Verb:
 
 def _flag(parameter: inspect.Parameter, hint: _Hint, meaning: str) -> Flag:
     required = parameter.default is parameter.empty
-    if not hint.choices and {int, float} & set(hint.types) and hint.limit is None:
+    if not hint.listed and {int, float} & set(hint.types) and hint.limit is None:
         raise TypeError(f"{parameter.name}: a number needs a limit, see kcv.common.parameters")
     return Flag(
         parameter.name,
         meaning,
         None if required else parameter.default,
         required,
-        hint.choices,
+        hint.listed,
         hint.limit,
         switch=bool in hint.types,
         many=any(isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Iterable) for kind in hint.types),
@@ -238,6 +243,13 @@ class _Hint:
 
     def marked(self, kind: type) -> bool:
         return any(isinstance(mark, kind) for mark in self.marks)
+
+    @property
+    def listed(self) -> tuple[Any, ...] | Callable[[], tuple[str, ...]]:
+        for mark in self.marks:
+            if isinstance(mark, OneOf):
+                return mark.names
+        return self.choices
 
     @property
     def limit(self) -> AtLeast | Between | None:

@@ -38,6 +38,13 @@ class Between:
 
 
 @dataclass(frozen=True)
+class OneOf:
+    """One of what `names` returns: choices that are only known when the program runs, unlike those of a Literal."""
+
+    names: Callable[[], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
 class PythonOnly:
     """A parameter that is no flag, because nothing that can be typed is a value of it."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from kcv.common.launch import Launch
-from kcv.common.parameters import AtLeast, Device, Precision, renamed
+from kcv.common.parameters import AtLeast, Device, OneOf, Precision, renamed
 from kcv.errors import UsageError
 
 Row: TypeAlias = dict[str, Any]
@@ -21,11 +21,16 @@ TAKES: Mapping[str, tuple[str, ...]] = {
 """The options of each measurement: the parameters of its function, known here because those modules import torch."""
 
 
+def _networks() -> tuple[str, ...]:
+    """Returns the networks that are measured: those that have one in PyTorch beside them."""
+    return ("custom_cnn", "resnet50", "efficientnet_b0")
+
+
 @renamed(pictures="images")
 def benchmark(
     what: Literal["train", "predict", "data", "memory", "scaling"],
     *,
-    model: Literal["custom_cnn", "resnet50", "efficientnet_b0"] | None = None,
+    model: Annotated[str, OneOf(_networks)] | None = None,
     image_size: Annotated[int, AtLeast(16)] | None = None,
     batch_size: Annotated[int, AtLeast(1)] | None = None,
     precision: Precision = "auto",

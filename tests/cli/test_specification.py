@@ -17,7 +17,7 @@ from kcv.cli import main, terminal
 from kcv.cli.parsing import Call, parse
 from kcv.cli.specification import FORMAT, Verb, _Hint, _parameter_types, find_verb, function_of, read_verb
 from kcv.cli.verbs import RENAMED, VERBS, Listed
-from kcv.common.parameters import AtLeast, Between, PythonOnly
+from kcv.common.parameters import AtLeast, Between, OneOf, PythonOnly
 from kcv.config import DEVICES, PRECISIONS
 from kcv.data.dataset import SPLITS
 from kcv.errors import UsageError
@@ -84,6 +84,7 @@ def toy(
     *,
     method: Literal["a", "b"] = "a",
     level: Literal[1, 2] = 2,
+    kind: Annotated[str, OneOf(lambda: ("x", "y"))] | None = None,
     count: Annotated[int, AtLeast(3)] | None = None,
     part: Annotated[float, Between(0, 1)] = 0.5,
     force: bool = False,
@@ -99,6 +100,7 @@ def toy(
             on two lines.
         method: how. See 1.5 in the paper.
         level: how much.
+        kind: which kind.
         count: how many; default: enough.
         part: which part.
         force: do it.
@@ -124,7 +126,7 @@ def test_a_verb_is_read_from_its_function(verb: Verb) -> None:
     )
     assert verb.operand is not None and verb.operand.meaning == "the files"
     assert {name: flag.meaning for name, flag in verb.flags.items()} == {
-        "model": "the model (m.keras); on two lines", "method": "how", "level": "how much",
+        "model": "the model (m.keras); on two lines", "method": "how", "level": "how much", "kind": "which kind",
         "count": "how many; default: enough", "part": "which part", "force": "do it",
         "format": "how results are printed",
     }  # fmt: skip
@@ -150,6 +152,7 @@ def test_what_is_typed_becomes_values_of_the_types_and_defaults_stay_the_functio
         (["a", " ", "--model=m"], "toy: PATH is empty; the files."),
         (["a", "--model=m", "--method=c"], "--method: received 'c', allowed: a, b."),
         (["a", "--model=m", "--level=3"], "--level: received '3', allowed: 1, 2."),
+        (["a", "--model=m", "--kind=z"], "--kind: received 'z', allowed: x, y."),
         (["a", "--model=m", "--count=2"], "--count: received '2', allowed: a whole number from 3 to 999999999."),
         (["a", "--model=m", "--count=3.0"], "--count: received '3.0', allowed: a whole number from 3 to 999999999."),
         (["a", "--model=m", "--part=nan"], "--part: received 'nan', allowed: a number from 0 to 1."),
@@ -224,7 +227,7 @@ def test_an_old_name_of_a_flag_is_accepted_with_one_line_that_says_the_new_one(
 def test_a_new_verb_is_its_function_its_renderer_and_a_line_in_the_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def hello(name: str, *, times: Annotated[int, AtLeast(1)] = 1, loud: bool = False) -> list[str]:
+    def greet(name: str, *, times: Annotated[int, AtLeast(1)] = 1, loud: bool = False) -> list[str]:
         """Greet somebody.
 
         Args:
@@ -233,7 +236,7 @@ def test_a_new_verb_is_its_function_its_renderer_and_a_line_in_the_table(
             loud: in capitals.
 
         Example:
-            $ kcv hello you
+            $ kcv greet you
         """
         return [f"Hello {name}".upper() if loud else f"Hello {name}"] * times
 
@@ -242,19 +245,19 @@ def test_a_new_verb_is_its_function_its_renderer_and_a_line_in_the_table(
         return 0
 
     task, renderer = ModuleType("task"), ModuleType("renderer")
-    task.hello, renderer.show = hello, show  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "kcv.tasks.hello", task)
-    monkeypatch.setitem(sys.modules, "kcv.cli.render.hello", renderer)
-    monkeypatch.setitem(VERBS, "hello", Listed("kcv.tasks.hello"))
-    assert main(["hello", "you", "--times=2", "--loud"]) == 0
+    task.greet, renderer.show = greet, show  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "kcv.tasks.greet", task)
+    monkeypatch.setitem(sys.modules, "kcv.cli.render.greet", renderer)
+    monkeypatch.setitem(VERBS, "greet", Listed("kcv.tasks.greet"))
+    assert main(["greet", "you", "--times=2", "--loud"]) == 0
     assert capsys.readouterr().out == "HELLO YOU\nHELLO YOU\n"
-    assert main(["hello", "you", "--format=json"]) == 0
+    assert main(["greet", "you", "--format=json"]) == 0
     assert capsys.readouterr().out == '[\n  "Hello you"\n]\n'
-    assert main(["hello", "--help"]) == 0
+    assert main(["greet", "--help"]) == 0
     assert "--times=1      how often" in capsys.readouterr().out
     assert main(["--help"]) == 0
-    assert "hello NAME" in capsys.readouterr().out
-    assert main(["hello"]) == 2
-    assert capsys.readouterr().err == "kcv: error: hello needs NAME: who is greeted.\n"
+    assert "greet NAME" in capsys.readouterr().out
+    assert main(["greet"]) == 2
+    assert capsys.readouterr().err == "kcv: error: greet needs NAME: who is greeted.\n"
     assert main(["completion", "bash"]) == 0
-    assert "hello) words=(--times= --loud --format= --help)" in capsys.readouterr().out
+    assert "greet) words=(--times= --loud --format= --help)" in capsys.readouterr().out

@@ -17,7 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("kcv", "tests", "configs", "docs", "pyproject.toml", "README.md", "noxfile.py")
+COPIED = (
+    "kcv",
+    "tests",
+    "configs",
+    "docs",
+    "pyproject.toml",
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "noxfile.py",
+)
 
 
 @dataclass(frozen=True)

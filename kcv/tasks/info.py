@@ -56,9 +56,11 @@ def info(model: str | Path) -> ModelCard:
     path = model_file(model)
     content: ArtifactInfo | OnnxInfo
     if is_onnx(path):
-        from kcv.inference.onnx_model import OnnxModel
+        from kcv.inference.onnx_model import OnnxInfo, OnnxModel
 
-        content = OnnxModel(path, device="cpu").info
+        described = OnnxModel(path, device="cpu").info
+        assert isinstance(described, OnnxInfo)
+        content = described
     else:
         from kcv.artifact import read_info
 

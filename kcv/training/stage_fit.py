@@ -11,8 +11,7 @@ import keras
 import numpy as np
 
 from kcv.config import Config
-from kcv.data.batches import TrainingBatches
-from kcv.data.inference_batches import InferenceBatches
+from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.inference import outputs
 from kcv.models.backbone import Backbone
 from kcv.native.logs import LazyCallbackList

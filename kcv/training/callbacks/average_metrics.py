@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from kcv.data.inference_batches import InferenceBatches
+from kcv.data.batches import InferenceBatches
 from kcv.distributed.group import Group
 from kcv.training.callbacks.epoch_timer import Epochs
 

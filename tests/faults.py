@@ -124,7 +124,7 @@ FAULTS = (
           "distributed"),
     Fault("ImageNet weights of Keras get red where they want blue", "models/networks/resnet.py",
           "np.ascontiguousarray(kernel[:, :, ::-1])", "np.ascontiguousarray(kernel)", "models/test_transfer.py"),
-    Fault("an unreadable image is no error of the command", "cli/commands.py",
+    Fault("an unreadable image is no error of the command", "cli/render/figures.py",
           "return KcvError.exit_code if failed else 0", "return 0", "cli"),
 )  # fmt: skip
 

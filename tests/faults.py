@@ -122,9 +122,9 @@ FAULTS = (
     Fault("figures of several processes are not weighed", "training/callbacks/average_metrics.py",
           "weights = {name: seen[name.startswith(\"val_\")] for name in logs}", "weights = dict.fromkeys(logs, 1.0)",
           "distributed"),
-    Fault("ImageNet weights of Keras get red where they want blue", "models/weights/keras_files.py",
+    Fault("ImageNet weights of Keras get red where they want blue", "models/networks/resnet.py",
           "np.ascontiguousarray(kernel[:, :, ::-1])", "np.ascontiguousarray(kernel)", "models/test_transfer.py"),
-    Fault("an unreadable image is no error of the command", "cli/commands.py",
+    Fault("an unreadable image is no error of the command", "cli/render/figures.py",
           "return KcvError.exit_code if failed else 0", "return 0", "cli"),
 )  # fmt: skip
 

@@ -21,7 +21,8 @@ from kcv.data.dataset import Dataset, Images, Pixels
 from kcv.distributed.connecting import connect
 from kcv.distributed.group import Group
 from kcv.models import registry
-from kcv.models.weights.pretrained import Pretrained
+from kcv.models.pretrained import Pretrained
+from kcv.models.weights.loading import load as load_weights
 from kcv.native.device import describe_device, device_scope, resolve_device
 from kcv.native.memory import enough_memory, keep_freed_memory
 from kcv.native.precision import precision_scope, resolve_precision
@@ -80,11 +81,11 @@ def _train(opening: Start, stopping: Stopping, held: ExitStack, group: Group) ->
     if device == "cpu":
         keep_freed_memory()
     learns = config.model.mode == "fine_tuning"
-    depthwise = learns and registry.entry_of(config.model.name).depthwise
+    depthwise = learns and registry.get(config.model.name).depthwise
     policy, reason = resolve_precision(config.precision, device, trains_depthwise=depthwise)
     begin = opening.state.of_process(group.rank, group.size) if opening.state else None
     with group.in_turn():
-        pretrained = registry.load_weights(config.model)
+        pretrained = load_weights(config.model)
         dataset = loading.load(config.data, began_in=opening.began_in)
     _log.info("data       %s", _describe_data(dataset))
     for line in dataset.understood:
@@ -153,7 +154,7 @@ def _build(config: Config, dataset: Dataset, pretrained: Pretrained | None) -> k
         pretrained,
         class_names=dataset.class_names,
     )
-    if config.model.name != "custom_cnn" or pretrained or plan(config)[0].frozen:
+    if registry.get(config.model.name).imagenet or pretrained or plan(config)[0].frozen:
         _log.info("weights    %s", pretrained.source if pretrained else "random")
     return model
 

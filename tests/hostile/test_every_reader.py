@@ -51,14 +51,17 @@ from spoiling import Members
 from web import serving
 
 from kcv import artifact, images, predict
-from kcv.cli import console, results
+from kcv.cli import console
+from kcv.cli.render.info import model_card
+from kcv.cli.render.train import run_summary
 from kcv.common import redaction
 from kcv.common.download import download, fetch
 from kcv.common.files import csv_writer
 from kcv.common.text import is_plain
 from kcv.config import Config
 from kcv.data import loading
-from kcv.data.sources import cifar10, parquet
+from kcv.data.parquet import source as parquet
+from kcv.data.sources import cifar10
 from kcv.errors import ConfigError, KcvError, TrackingError
 from kcv.inference import opening, splits
 from kcv.inference.onnx_graph.messages import MODEL
@@ -318,7 +321,7 @@ def _(bench: Bench) -> Iterator[Case]:
         material = gather(run / "model.keras", run / "evaluation")
         page(material)
         card(material)
-        results.run_summary(finished(RunFolder.existing(run)))
+        run_summary(finished(RunFolder.existing(run)))
 
     def spoiled(path: Path, content: bytes) -> None:
         before = path.read_bytes()
@@ -662,7 +665,7 @@ def _(bench: Bench) -> Iterator[Case]:
 
     def use(value: Any) -> None:
         path = bench.write("m.keras", zipped({**bench.tiny, "kcv.json": text(value)}.items()))
-        said = console.shown(results.model_card(artifact.read_info(path), path))
+        said = console.shown(model_card(artifact.read_info(path), path))
         assert all(map(is_plain, said.split("\n")))
         material = gather(path, bench.folder / "evaluation")
         assert "<script" not in page(material)

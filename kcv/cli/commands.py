@@ -22,7 +22,8 @@ def train(*operands: str, **flags: str) -> int:
 
     values, overrides = check(VERBS["train"], operands, flags)
     resume = expanded(values["resume"]) if values["resume"] else None
-    config, chosen = None, {}
+    config = None
+    chosen: dict[str, Any] = {}
     if resume is None or values["config"] or overrides:
         begun = resume and inside(resume, "config.yaml", error=UsageError)
         config = Config.load(values["config"] or begun, **overrides)
@@ -44,7 +45,6 @@ def evaluate(*operands: str, **flags: str) -> int:
     """Measures a model on a split."""
     values, _ = check(VERBS["evaluate"], operands, flags)
     from kcv.tasks import evaluate as evaluation
-    from kcv.training.resume.consent import chose_data
 
     result = evaluation.evaluate(
         model_file(values["model"]),
@@ -58,7 +58,6 @@ def evaluate(*operands: str, **flags: str) -> int:
         explain=bool(values["explain"]),
         plots=bool(values["plots"]),
         progress=True,
-        chosen=chose_data,
     )
     if values["format"] == "json":
         more = {"explanations": result.explanations} if result.explanations else {}

@@ -22,6 +22,7 @@ from kcv.data import loading
 from kcv.data.dataset import Images
 from kcv.errors import ArtifactError, DataError, UsageError
 from kcv.inference import opening, outputs, splits
+from kcv.inference.choice import chose_data
 from kcv.inference.classifier import is_onnx
 from kcv.inference.keras_model import LoadedModel
 from kcv.metrics.paired import Pair, pairs
@@ -80,7 +81,8 @@ def compare(
 
     Args:
         runs: two or more run folders or model files.
-        source: `cifar10`, `digits` or a path; by default what the first model was trained on.
+        source: `cifar10`, `digits` or a path; by default what the first model was trained on: if you began its run on
+            this machine, the data may have changed since, and a warning says so; else they must be named.
         split: `train`, `val` or `test`, as the first model's training made it. Classes are matched by name.
         output: a folder for `comparison.json`, `comparison.csv` and the curves; None for no files.
         batch_size: images a batch; by default chosen by their size.
@@ -105,7 +107,7 @@ def compare(
     _same_classes(models)
     right, rows, members = {}, [], None
     for name, model in models.items():
-        images = _images(first, model, split, source)
+        images = _images(first, model, split, source, warn=model is first)
         if members is not None and list(images.names) != members:
             raise DataError(f"{name}: would be measured on other images than {names[0]}.")
         members = list(images.names)
@@ -143,7 +145,7 @@ def _same_classes(models: dict[str, LoadedModel]) -> None:
             raise DataError(f"{name} and {first} do not know the same classes; only one of them knows: {some}.")
 
 
-def _images(first: LoadedModel, model: LoadedModel, split: str, source: str | None) -> Images:
+def _images(first: LoadedModel, model: LoadedModel, split: str, source: str | None, *, warn: bool) -> Images:
     """Returns the images of the first model's split, as the other model wants them."""
     config = splits.data_config(first, source)
     return loading.load_split(
@@ -153,6 +155,8 @@ def _images(first: LoadedModel, model: LoadedModel, split: str, source: str | No
         trained_on=first.info.data_fingerprint,
         same_source=splits.is_own_data(first, source),
         began_in=splits.working_folder(first.path.parent) if source is None else None,
+        changed=source is None and chose_data(first),
+        warn=warn,
     )
 
 

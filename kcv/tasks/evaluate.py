@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,6 @@ def evaluate(
     explain: bool = False,
     plots: bool = True,
     progress: bool = False,
-    chosen: Callable[[LoadedModel], bool] | None = None,
 ) -> Evaluation:
     """Measures a model and writes what was found.
 
@@ -71,7 +69,9 @@ def evaluate(
 
     Args:
         model: a model file, or a loaded model.
-        data: `cifar10`, `digits` or a path; by default what the model was trained on. Classes are matched by name.
+        data: `cifar10`, `digits` or a path; by default what the model was trained on. Classes are matched by name. If
+            you began the run on this machine, they may have changed since, and a warning says so; else they must be
+            named.
         split: `train`, `val` or `test`. Splits that training made are made again.
         output_dir: the folder for the files; by default `evaluation` beside the model for the test split of the
             training data, and `evaluation-<split>` or `evaluation-<data>-<split>` for others, so that none overwrites
@@ -84,8 +84,6 @@ def evaluate(
         explain: measure how far the model's heat maps can be trusted, too: a minute or so.
         plots: whether to draw plots; without them there are the figures and the tables alone.
         progress: whether to show a progress bar on a terminal.
-        chosen: tells whether the user has chosen the data that the model's file names. Where they have changed since
-            training, they are then measured with a warning; without it, they must be named.
 
     Returns:
         The figures, and the folder with the files, see `kcv.reporting.evaluation_files`.
@@ -99,13 +97,13 @@ def evaluate(
     with connect() as group:
         with group.in_turn():
             loaded = model if isinstance(model, LoadedModel) else opening.load(model, device=device)
-            own_choice = chosen is not None and chosen(loaded)
             directory = Path(output_dir) if output_dir is not None else _directory(loaded.path, data, split)
-        if calibrate or abstain_precision is not None:
+        recalibrated = calibrate or abstain_precision is not None
+        if recalibrated:
             own = data if splits.is_own_data(loaded, data) else None
-            loaded = recalibrate(loaded, abstain_precision, own, batch_size=batch_size, group=group, changed=own_choice)
+            loaded = recalibrate(loaded, abstain_precision, own, batch_size=batch_size, group=group)
         with group.in_turn():
-            images = splits.load_split(loaded, split, data, tell=data is not None, changed=own_choice)
+            images = splits.load_split(loaded, split, data, tell=data is not None, warn=not recalibrated)
         with Progress(len(images) // group.size if progress else None, f"evaluate {split}") as bar:
             logits = loaded.logits(
                 images, batch_size=batch_size, advance=bar.advance if progress else None, group=group
@@ -116,7 +114,7 @@ def evaluate(
     result = Evaluation(figures, directory, images.labels, probabilities)
     if not first:
         return result
-    if (calibrate or abstain_precision is not None) and split == "test" and data is None:
+    if recalibrated and split == "test" and data is None:
         # What the file says of itself was measured with the probabilities of before.
         artifact.describe_again(loaded.path, loaded.info.model_copy(update={"metrics": figures}))
     run, file = loaded.path.parent, loaded.path

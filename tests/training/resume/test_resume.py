@@ -45,7 +45,7 @@ def stopped_at(epoch: int, step: int, how: str = "ask") -> Iterator[None]:
     def stop(self: Checkpoint, at: int) -> None:
         here = (self._epoch, at) == (epoch, step)
         if here and how == "ask":
-            self._stopping.requested = True
+            self._stop_request.requested = True
         consider(self, at)
         if here:
             assert self._writer is not None

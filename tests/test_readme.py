@@ -114,7 +114,7 @@ def test_each_file_that_it_links_to_is_there() -> None:
         assert "://" in target or (ROOT / target).exists(), target
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_the_quick_start_prints_what_it_shows(kcv: Callable[..., Finished], tmp_path: Path) -> None:
     shown = next(block for block in blocks("text") if block.startswith("data "))
     under_uv = {"UV_RUN_RECURSION_DEPTH": "1"}  # what it prints names the commands as they were typed

@@ -37,7 +37,7 @@ def test_no_module_of_the_working_folder_is_run(tmp_path: Path) -> None:
             check=False,
         )
         assert (done.returncode, done.stderr[:11]) == (2, "kcv: error:"), done.stderr
-    script = "import sys; sys.path[:] = [p for p in sys.path if p]; from kcv.data.worker_start import worker_context\n"
+    script = "import sys; sys.path[:] = [p for p in sys.path if p]; from kcv.data.workers import worker_context\n"
     script += "import multiprocessing as m, time; worker_context('json'); p = worker_context('json').Process(target=id)"
     script += "; p._args = (1,); p.start(); p.join(); print(p.exitcode)"
     done = subprocess.run(

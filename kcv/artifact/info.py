@@ -110,6 +110,11 @@ class ArtifactInfo(BaseModel):
         return value
 
     @property
+    def threshold(self) -> float | None:
+        """The confidence (0-1) below which the model abstains; None: it never does."""
+        return self.calibration.threshold if self.calibration else None
+
+    @property
     def data_options(self) -> dict[str, Any]:
         """The section `data` of the configuration; empty where there is none."""
         section = self.config.get("data")

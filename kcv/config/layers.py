@@ -83,30 +83,28 @@ def _entry_problems(where: str, entry: Any) -> list[str]:
         return [
             f"{where}.name: received {_shown(name)}, allowed: the name of a layer of keras-cv, such as RandAugment."
         ]
-    problems = []
-    for key, value in entry.items():
-        if not isinstance(key, str) or not key.isidentifier():
-            problems.append(f"{where}: received the argument {_shown(key)}, allowed: names of arguments of {name}.")
-        elif key == "seed":
-            problems.append(f"{where}.seed: received {_shown(value)}, allowed: none, because the run's seed decides.")
-        elif key == "value_range":
-            if value != [0, 255]:
-                problems.append(
-                    f"{where}.value_range: received {_shown(value)}, allowed: [0, 255], what all images have."
-                )
-        elif key == "layer":
-            problems += _entry_problems(f"{where}.layer", value)
-        elif key == "layers":
-            if not isinstance(value, list) or not value:
-                problems.append(f"{where}.layers: received {_shown(value)}, allowed: a list of layers.")
-            else:
-                for place, inner in enumerate(value):
-                    problems += _entry_problems(f"{where}.layers[{place}]", inner)
-        elif not _is_argument(value):
-            problems.append(
-                f"{where}.{key}: received {_shown(value)}, allowed: a finite number, text, or a list of these."
-            )
-    return problems
+    return [problem for key, value in entry.items() for problem in _argument_problems(where, name, key, value)]
+
+
+def _argument_problems(where: str, layer: str, key: Any, value: Any) -> list[str]:
+    if not isinstance(key, str) or not key.isidentifier():
+        return [f"{where}: received the argument {_shown(key)}, allowed: names of arguments of {layer}."]
+    received = f"{where}.{key}: received {_shown(value)}, allowed:"
+    if key == "seed":
+        return [f"{received} none, because the run's seed decides."]
+    if key == "value_range":
+        return [] if value == [0, 255] else [f"{received} [0, 255], what all images have."]
+    if key == "layer":
+        return _entry_problems(f"{where}.layer", value)
+    if key == "layers":
+        if not isinstance(value, list) or not value:
+            return [f"{received} a list of layers."]
+        return [
+            problem
+            for place, inner in enumerate(value)
+            for problem in _entry_problems(f"{where}.layers[{place}]", inner)
+        ]
+    return [] if _is_argument(value) else [f"{received} a finite number, text, or a list of these."]
 
 
 def _is_argument(value: Any) -> bool:

@@ -138,6 +138,16 @@ def read_mapping(path: Path) -> dict[Any, Any]:
         ConfigError: one line that says what is wrong with the file, and where.
     """
     name = str(path)
+    values = _parse(_read(path, name), name)
+    if values is None:
+        raise ConfigError(["is empty, a mapping of keys to values is expected."], name)
+    if not isinstance(values, dict):
+        kind = {"list": "a list", "str": "text"}.get(type(values).__name__, f"a {type(values).__name__}")
+        raise ConfigError([f"holds {kind}, a mapping of keys to values is expected."], name)
+    return values
+
+
+def _read(path: Path, name: str) -> bytes:
     if os.path.isdir(path):
         raise ConfigError(["is a directory, a YAML file is expected."], name)
     try:
@@ -152,6 +162,10 @@ def read_mapping(path: Path) -> dict[Any, Any]:
         raise ConfigError([f"cannot be read: {reason}."], name) from None
     if len(content) > MAX_BYTES:
         raise ConfigError([f"is larger than {MAX_BYTES} bytes, too large for a YAML configuration."], name)
+    return content
+
+
+def _parse(content: bytes, name: str) -> Any:
     try:
         values = yaml.load(content.decode("utf-8-sig"), Loader=_Loader)
         _require_small(values)
@@ -167,11 +181,6 @@ def read_mapping(path: Path) -> dict[Any, Any]:
         if isinstance(error, RecursionError | ValueError):
             reason = "nested too deeply" if isinstance(error, RecursionError) else first_line(error)
         raise ConfigError([f"is not valid YAML: {reason}."], name) from None
-    if values is None:
-        raise ConfigError(["is empty, a mapping of keys to values is expected."], name)
-    if not isinstance(values, dict):
-        kind = {"list": "a list", "str": "text"}.get(type(values).__name__, f"a {type(values).__name__}")
-        raise ConfigError([f"holds {kind}, a mapping of keys to values is expected."], name)
     return values
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -21,8 +22,6 @@ from kcv.data.augment.pipeline import Augment
 from kcv.data.augment.rng import Chance
 from kcv.data.augment.tf_pipeline import Pipeline, Plain
 from kcv.data.dataset import Images
-from kcv.data.in_memory import ResidentPixels
-from kcv.data.loader import as_loader
 from kcv.data.order import STEP, Indices, Part, Share, shuffled, windowed
 from kcv.data.parquet.row_images import RowImages
 from kcv.data.streaming import StreamedPixels, default_workers
@@ -246,3 +245,85 @@ class TrainingBatches(SplitBatches):
         targets = self._targets(where, self._smoothing)
         chance = Chance(generator, len(images), part.begin, part.total)
         return self._augment(images, targets, chance=chance, indices=where, epoch=epoch)
+
+
+Item = TypeVar("Item")
+
+
+def as_loader(batches: IterableDataset[Item]) -> DataLoader[Item]:
+    """Returns finished batches as Keras' `fit(..., shuffle=False)` and `evaluate` take them.
+
+    The loader passes them on as they are, in this process. A new pass over it starts work only when its first batch is
+    asked for: Keras makes an iterator at the end of each epoch that it then throws away.
+    """
+    # Without a generator of its own, each pass would draw a number from the global one.
+    return DataLoader(batches, batch_size=None, collate_fn=_as_it_is, generator=torch.Generator())
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+class InferenceBatches(SplitBatches):
+    """A split in its own order, unchanged, with plain one-hot targets.
+
+    Args:
+        images: any split.
+        batch_size: the most images in a batch; all are nearly equal in size.
+        device: where the batches are made.
+        workers: as for `TrainingBatches`.
+        num_classes: width of the targets.
+        share: of the batches, that are the same whoever makes them; together the processes give each once.
+
+    Raises:
+        DataError: no images.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        *,
+        batch_size: int,
+        device: torch.device | str,
+        num_classes: int,
+        workers: int | None = None,
+        share: Share | None = None,
+    ) -> None:
+        super().__init__(images, num_classes, batch_size, device, workers)
+        begin, end = (share or Share()).bounds(self._steps)
+        parts = np.array_split(np.arange(len(images)), self._steps)
+        places = torch.split(torch.arange(len(images), device=self._device), [len(part) for part in parts])
+        self._parts, self._places = parts[begin:end], places[begin:end]
+        self._steps = end - begin
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields the images from first to last."""
+        for where, images in zip(self._places, self._images(self._parts, self._places), strict=True):
+            yield images, self._targets(where, 0.0)
+
+    def without_images(self) -> Iterator[tuple[Indices, Tensor]]:
+        """Yields positions in the split and targets of each batch."""
+        for part, where in zip(self._parts, self._places, strict=True):
+            yield part, self._targets(where, 0.0)
+
+
+class ResidentPixels:
+    """Batches of one split that lives on the device.
+
+    Args:
+        pixels: uint8 [n, size, size, 3].
+        device: where they are to live; on the CPU they are shared, not copied.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8], device: torch.device) -> None:
+        # torch warns of arrays that it could write to but must not; a copy is the quiet way.
+        self._pixels = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).to(device)
+
+    def take(self, indices: Indices | Tensor) -> Tensor:
+        """Returns the images at `indices` (a tensor is on the device already), uint8 [b, size, size, 3], a copy."""
+        if not isinstance(indices, Tensor):
+            indices = torch.from_numpy(indices).to(self._pixels.device)
+        return self._pixels.index_select(0, indices)
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from kcv.common.text import is_plain, look
-from kcv.data.bounds import MOST_CLASSES, MOST_NAME
 from kcv.data.dataset import Labels, Samples, Source
 from kcv.errors import DataError
 
@@ -123,3 +122,8 @@ def _used(
     table = np.cumsum(occur) - 1
     kept = {split: Samples(samples.images, table[samples.labels], samples.names) for split, samples in splits.items()}
     return tuple(class_names[int(i)] for i in np.flatnonzero(occur)), kept
+
+
+MOST_CLASSES = 100_000
+MOST_NAME = 1_000
+"""Characters."""

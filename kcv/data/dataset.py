@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from kcv.common.text import shortened
 from kcv.data.file_names import FileNames, FilePaths
 from kcv.data.folder_tree.summary import Understood
-from kcv.data.parquet.row_images import RowImages
-from kcv.data.parquet.row_names import RowNames
+from kcv.data.parquet.row_images import RowImages, RowNames
 from kcv.errors import DataError
 from kcv.images import load as load_image
 

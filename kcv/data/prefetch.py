@@ -20,26 +20,7 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
     """
     waiting: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(AHEAD)
     left = threading.Event()
-
-    def put(item: Any, error: BaseException | None) -> bool:
-        while not left.is_set():
-            try:
-                waiting.put((item, error), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def read() -> None:
-        try:
-            for item in items:
-                if not put(item, None):
-                    return
-            put(None, StopIteration())
-        except BaseException as error:
-            put(None, error)
-
-    thread = threading.Thread(target=read, name="read-ahead", daemon=True)
+    thread = threading.Thread(target=_fill, args=(items, waiting, left), name="prefetch", daemon=True)
     thread.start()
     try:
         while True:
@@ -52,3 +33,24 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
     finally:
         left.set()
         thread.join()
+
+
+def _fill(items: Iterator[Any], waiting: queue.Queue[tuple[Any, BaseException | None]], left: threading.Event) -> None:
+    """Puts items into the queue, and after the last one what ended them, until nobody waits any more."""
+
+    def put(item: Any, error: BaseException | None) -> bool:
+        while not left.is_set():
+            try:
+                waiting.put((item, error), timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    try:
+        for item in items:
+            if not put(item, None):
+                return
+        put(None, StopIteration())
+    except BaseException as error:
+        put(None, error)

@@ -29,8 +29,7 @@ from kcv.data.dataset import Images, Samples
 from kcv.data.order import Indices
 from kcv.data.parquet.row_images import RowImages
 from kcv.data.prefetch import read_ahead
-from kcv.data.worker_start import worker_context
-from kcv.data.workers import MOST_SILENCE, begin_pass, end_workers, leave_signals_to_parent, next_batch
+from kcv.data.workers import MOST_SILENCE, begin_pass, end_workers, leave_signals_to_parent, next_batch, worker_context
 from kcv.errors import DataError, ImageError
 
 PREFETCH = 2

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.context import BaseContext
 from typing import Any, Final
 
 from torch.utils.data import DataLoader
@@ -146,3 +150,35 @@ def _tell(error: Exception) -> None:
     # A death shows as torch's message, or as a broken connection where a tensor was on its way.
     if not isinstance(error, RuntimeError) or "DataLoader worker (pid" in str(error):
         raise DataError(_LOST) from error
+
+
+def worker_context(preload: str) -> BaseContext:
+    """Returns what starts processes here.
+
+    Args:
+        preload: a module that the fork server imports once, for all of them.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    # It takes the list only before it starts.
+    context.set_forkserver_preload([preload])
+    with _without_working_folder():
+        forkserver.ensure_running()
+    return context
+
+
+@contextmanager
+def _without_working_folder() -> Iterator[None]:
+    """Keeps Python processes that start meanwhile from modules of the working folder, which may be a stranger's."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before

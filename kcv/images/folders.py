@@ -20,7 +20,9 @@ def each_once(
     join: Callable[[str, str], str] = os.path.join,
     real: Callable[[str], str] = os.path.realpath,
 ) -> Iterator[str]:
-    """Yields a folder and those below it, each before those in it; a link back to a parent makes no loop.
+    """Yields a folder and those below it, each before those in it.
+
+    A link to a folder that holds the first one is not followed: it would lead through the whole disk, and back.
 
     Args:
         start: the first folder.
@@ -30,7 +32,8 @@ def each_once(
             would take time that grows with the depth.
     """
     seen: set[str] = set()
-    pending = [(start, real(start))]
+    root = real(start)
+    pending = [(start, root)]
     while pending:
         here, place = pending.pop()
         if place in seen:
@@ -39,7 +42,13 @@ def each_once(
         yield here
         for name, link in reversed(inner(here)):
             path = join(here, name)
-            pending.append((path, real(path) if link else os.path.join(place, name)))
+            target = real(path) if link else os.path.join(place, name)
+            if not (link and _holds(target, root)):
+                pending.append((path, target))
+
+
+def _holds(outer: str, inner: str) -> bool:
+    return inner == outer or inner.startswith(os.path.join(outer, ""))
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

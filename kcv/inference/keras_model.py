@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv import images as imaging
 from kcv.artifact.info import ArtifactInfo
 from kcv.common.untrusted import refusing
 from kcv.errors import ArtifactError
 from kcv.inference import outputs
+from kcv.inference.classifier import Classifier
 from kcv.inference.outputs import BATCH_SIZE, Forward, model_device, native_forward
 from kcv.metrics.temperature import Calibration
 from kcv.native.precision import in_float32
@@ -33,7 +33,7 @@ _SMALLEST_BATCH = 8
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class LoadedModel(Classifier):
     """A classifier that is ready to use.
 
     Attributes:
@@ -47,38 +47,18 @@ class LoadedModel:
     keras_model: keras.Model
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """The classes, in the order of the probabilities."""
-        return self.info.class_names
-
-    @property
-    def image_size(self) -> int:
-        """Side of the square input, in pixels."""
-        return self.info.image_size
-
-    @property
-    def resize(self) -> str:
-        """How images of other sizes are brought to `image_size`."""
-        return self.info.resize
-
-    @property
     def calibration(self) -> Calibration:
         """How its logits become probabilities; where none was fitted, by softmax alone."""
         return self.info.calibration or Calibration()
 
     @property
-    def threshold(self) -> float | None:
-        """The confidence (0-1) below which it does not commit itself; None where it always does."""
-        return self.calibration.threshold
-
-    @property
     def preferred_batch(self) -> int:
-        """How many images are computed at once where nobody says: fewer of larger ones."""
+        """Images per batch where the caller names no number: fewer of larger ones."""
         return min(BATCH_SIZE, max(_SMALLEST_BATCH, _BATCH_PIXELS // self.image_size**2))
 
     @property
     def concurrent(self) -> bool:
-        """Whether several threads should call `predict` at the same time: no, each batch uses all cores."""
+        """Whether several threads should call `predict_pixels` at the same time: no, each batch uses all cores."""
         return False
 
     @cached_property
@@ -137,35 +117,10 @@ class LoadedModel:
             raise ArtifactError(f"{self.path}: gives logits that are no finite numbers; its weights are damaged")
         return logits
 
-    def predict(
-        self, images: NDArray[np.uint8] | Sequence[str | Path | NDArray[np.uint8]], *, batch_size: int | None = None
-    ) -> NDArray[np.float32]:
-        """Classifies images, in float32 whatever precision the model was trained in.
-
-        So an image gets the same probabilities here and from the exported ONNX file, on every machine.
-
-        Args:
-            images: uint8 [n, height, width, 3] RGB, or a sequence of paths or of such single images. Those that are
-                not [image_size, image_size] are resized as the model was trained.
-            batch_size: images a batch; by default chosen by their size.
-
-        Returns:
-            Probabilities, float32 [n, classes], in the order of the images.
-
-        Raises:
-            ImageError: naming the first image that cannot be read.
-            ArtifactError: the model cannot be run, or gives logits that are no finite numbers.
-        """
-        batches = self._batches(images, batch_size or self.preferred_batch)
-        logits = outputs.logits_of_batches(self.keras_model, batches, forward=self.forward)
-        return self.calibration.probabilities(self.finite(logits)).astype(np.float32)
-
-    def _batches(
-        self, images: NDArray[np.uint8] | Sequence[str | Path | NDArray[np.uint8]], batch_size: int
-    ) -> Iterator[torch.Tensor]:
+    def _probabilities(self, batches: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
         import torch
 
         device = model_device(self.keras_model)
-        for start in range(0, len(images), batch_size):
-            batch = imaging.stack(images[start : start + batch_size], self.image_size, self.resize)
-            yield torch.from_numpy(batch).to(device)
+        tensors = (torch.from_numpy(batch).to(device) for batch in batches)
+        logits = outputs.logits_of_batches(self.keras_model, tensors, forward=self.forward)
+        return self.calibration.probabilities(self.finite(logits)).astype(np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from kcv.common import untrusted
 from kcv.common.text import is_plain
 from kcv.errors import ArtifactError
-from kcv.images import RESIZE_MODES, stack
+from kcv.images import RESIZE_MODES
 from kcv.inference import onnx_graph
+from kcv.inference.classifier import Classifier
 from kcv.inference.onnx_graph import FLOAT, UINT8
 from kcv.inference.onnx_session import open_session
 
@@ -112,7 +113,7 @@ class OnnxInfo:
         )
 
 
-class OnnxModel:
+class OnnxModel(Classifier):
     """A classifier that was exported by kcv.
 
     Args:
@@ -141,58 +142,17 @@ class OnnxModel:
         self.session = open_session(self.path, device=device, threads=threads)
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """The classes, in the order of the probabilities."""
-        return self.info.class_names
-
-    @property
-    def image_size(self) -> int:
-        """Side of the square input, in pixels."""
-        return self.info.image_size
-
-    @property
-    def resize(self) -> str:
-        """How images of other sizes are brought to `image_size`."""
-        return self.info.resize
-
-    @property
-    def threshold(self) -> float | None:
-        """The confidence (0-1) below which it does not commit itself; None where it always does."""
-        return self.info.threshold
-
-    @property
     def preferred_batch(self) -> int:
-        """How many images a core computes well at once: more only cost memory."""
+        """Images per batch that one core computes well: more only cost memory."""
         return min(_MOST, max(_LEAST, _BATCH_PIXELS // self.image_size**2))
 
     @property
     def concurrent(self) -> bool:
-        """Whether several threads should call `predict` at the same time: where each call computes in one."""
+        """Whether several threads should call `predict_pixels` at the same time: where each call computes in one."""
         return self._threads == 1
 
-    def predict(
-        self,
-        images: NDArray[np.uint8] | Sequence[str | Path | NDArray[np.uint8]],
-        *,
-        batch_size: int | None = None,
-    ) -> NDArray[np.float32]:
-        """Classifies images.
-
-        Args:
-            images: uint8 [n, height, width, 3] RGB, or a sequence of paths or of such single images. Those that are
-                not [image_size, image_size] are resized as the model was trained.
-            batch_size: images a batch; by default as many as a core computes well at once.
-
-        Returns:
-            Probabilities, float32 [n, classes], in the order of the images.
-
-        Raises:
-            ImageError: naming the first image that cannot be read.
-            ArtifactError: the file's answers are no probabilities.
-        """
-        size = batch_size or self.preferred_batch
-        batches = (images[start : start + size] for start in range(0, len(images), size))
-        rows = [self.run(stack(batch, self.image_size, self.resize))[1] for batch in batches]
+    def _probabilities(self, batches: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        rows = [self.run(batch)[1] for batch in batches]
         return np.concatenate(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

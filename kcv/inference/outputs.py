@@ -59,7 +59,7 @@ def logits(
     Returns:
         float32 [n, classes], in the order of the split.
     """
-    from kcv.data.inference_batches import InferenceBatches
+    from kcv.data.batches import InferenceBatches
 
     batches = InferenceBatches(
         images,

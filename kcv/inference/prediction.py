@@ -60,7 +60,7 @@ class Job:
     def classify(self, files: Sequence[Image], decoded: Sequence[Decoded]) -> list[dict[str, Any]]:
         """Returns the rows of decoded images."""
         pixels = [image for image in decoded if not isinstance(image, ImageError)]
-        scores = iter(self.model.predict(pixels, batch_size=len(pixels)) if pixels else ())
+        scores = iter(self.model.predict_pixels(np.stack(pixels)) if pixels else ())
         return [
             self._failed(path, image) if isinstance(image, ImageError) else self._row(path, next(scores))
             for path, image in zip(files, decoded, strict=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv.metrics.blocks import row_blocks
+from kcv.metrics.intervals import row_blocks
 
 ECE_BINS = 15
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -75,3 +76,12 @@ def _macro_f1(
     f1 = np.divide(2 * hits, both, out=np.zeros_like(hits), where=occurs)
     scores: NDArray[np.float64] = f1.sum(axis=0) / occurs.sum(axis=0)
     return scores
+
+
+_CELLS = 2**22  # of a part, at least a row
+
+
+def row_blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Yields slices that cover all rows of a table, in order."""
+    step = max(1, _CELLS // max(columns, 1))
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))

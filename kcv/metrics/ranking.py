@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv.metrics.blocks import row_blocks
+from kcv.metrics.intervals import row_blocks
 
 _FEW = 8  # images of a class, up to which counting is faster than sorting all
 

@@ -10,10 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset
 
-from kcv.data.batches import Batch, TrainingBatches
+from kcv.data.batches import Batch, InferenceBatches, TrainingBatches, as_loader
 from kcv.data.dataset import Images
-from kcv.data.inference_batches import InferenceBatches
-from kcv.data.loader import as_loader
 from kcv.inference import outputs
 
 Features = NDArray[np.float32]

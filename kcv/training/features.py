@@ -19,9 +19,8 @@ import torch
 
 from kcv.common.progress import Progress, duration
 from kcv.config import AugmentConfig, Config
-from kcv.data.batches import TrainingBatches
+from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.dataset import Images
-from kcv.data.inference_batches import InferenceBatches
 from kcv.distributed.group import ALONE, Group
 from kcv.inference import outputs
 from kcv.training.feature_batches import FeatureBatches, Features

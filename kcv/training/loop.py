@@ -13,9 +13,8 @@ import keras
 import numpy as np
 
 from kcv.config import Config
-from kcv.data.batches import TrainingBatches
+from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.dataset import Dataset, Images
-from kcv.data.inference_batches import InferenceBatches
 from kcv.distributed.group import ALONE, Group
 from kcv.inference import outputs
 from kcv.models.backbone import Backbone

@@ -11,7 +11,7 @@ from kcv.data.sources import parquet
 from kcv.errors import OutputError
 
 
-@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.full)], ids=["here", "as it is"])
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.long)], ids=["here", "as it is"])
 def test_each_set_is_measured_and_removed(processes: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(memory, "SIZES", (1000, 3000))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

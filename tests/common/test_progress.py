@@ -90,7 +90,7 @@ def test_never_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch, columns:
 
 
 def test_narrow_terminal_drops_metrics_before_rate_and_eta(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("COLUMNS", "58")
     terminal, clock = Terminal(), Clock()
     bar = Progress(1000, "train", stream=terminal, clock=clock)
     clock.now += 1

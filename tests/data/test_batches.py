@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from kcv.config import AugmentConfig
-from kcv.data.batches import TrainingBatches
+from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.dataset import Images, Samples
-from kcv.data.inference_batches import InferenceBatches
 from kcv.data.order import Share
 from kcv.errors import DataError
 

@@ -11,9 +11,8 @@ from PIL import Image
 
 from kcv.config import AugmentConfig
 from kcv.data import streaming
-from kcv.data.batches import Batch, TrainingBatches
+from kcv.data.batches import Batch, InferenceBatches, TrainingBatches
 from kcv.data.dataset import Images, Samples
-from kcv.data.inference_batches import InferenceBatches
 from kcv.data.streaming import StreamedPixels
 from kcv.errors import DataError
 

@@ -59,7 +59,7 @@ def two(warm: WarmPython, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "size",
-    [{}, pytest.param({"data.image_size": None, "model.width": 0.25, "train.epochs": 2}, marks=pytest.mark.full)],
+    [{}, pytest.param({"data.image_size": None, "model.width": 0.25, "train.epochs": 2}, marks=pytest.mark.long)],
     ids=["16", "32"],
 )
 def test_two_processes_train_what_one_trains(size: dict[str, Any], warm: WarmPython, tmp_path: Path) -> None:

@@ -59,11 +59,11 @@ def test_the_file_lies_beside_the_model_where_nobody_says_otherwise(
 
 def test_images_without_classes_can_check_it_too(trained_run: Run, images: Path, tmp_path: Path) -> None:
     made = export(trained_run.model_path, tmp_path / "m.onnx", samples=str(images / "test" / "left"))
-    assert (made.parity.images, made.parity.keras_accuracy) == (8, None)
+    assert (made.parity.pictures, made.parity.keras_accuracy) == (8, None)
     single = export(trained_run.model_path, tmp_path / "m.onnx", samples=str(images / "test" / "left" / "000.png"))
-    assert single.parity.images == 1
+    assert single.parity.pictures == 1
     labelled = export(trained_run.model_path, tmp_path / "m.onnx", samples=str(images))
-    assert (labelled.parity.images, labelled.parity.keras_accuracy) == (24, labelled.parity.onnx_accuracy)
+    assert (labelled.parity.pictures, labelled.parity.keras_accuracy) == (24, labelled.parity.onnx_accuracy)
 
 
 def test_int8_is_written_as_int8_and_keeps_the_accuracy(

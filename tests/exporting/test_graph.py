@@ -25,7 +25,10 @@ SIZE = 32
 TEMPERATURE = 1.7
 NAMES = ("resnet50", "efficientnet_b0", "efficientnet_lite0")
 NETWORKS = [("custom_cnn", "small"), ("resnet50", "small"), ("efficientnet_b0", "small")]
-NETWORKS += [pytest.param((name, "true"), marks=pytest.mark.full) for name in ("custom_cnn", *NAMES)]
+NETWORKS += [
+    pytest.param((name, "true"), marks=pytest.mark.long if name == "resnet50" else pytest.mark.full)
+    for name in ("custom_cnn", *NAMES)
+]
 CLASSES = ("cat", "dög", 'a "quoted" one', "ship")
 
 

@@ -30,7 +30,7 @@ GOOD = Parity(10, 1e-6, 1e-4, 1.0, 0.9, 0.9)
 
 def test_figures_of_a_good_file(exported: Export, trained_run: Run) -> None:
     parity = exported.parity
-    assert parity.images == 24
+    assert parity.pictures == 24
     assert 0 < parity.max_difference <= 1e-4 * max(1.0, parity.tolerance / 1e-4)
     assert parity.agreement == 1.0
     assert parity.keras_accuracy == parity.onnx_accuracy

@@ -716,7 +716,7 @@ def checked(row: str, words: str, use: Callable[[], object]) -> bool:
     return refused
 
 
-@pytest.mark.parametrize("how", ["some", pytest.param("most", marks=pytest.mark.full)])
+@pytest.mark.parametrize("how", ["some", pytest.param("most", marks=pytest.mark.long)])
 @pytest.mark.parametrize("row", READERS)
 @pytest.mark.filterwarnings("ignore")  # Keras and MLflow say of some that they are odd
 def test_what_has_one_thing_changed_is_answered_or_refused_in_one_line_and_soon(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import pickle
 import pickletools
 import random
@@ -36,10 +35,7 @@ FAST = 150
 """Mutants of each kind of file in the fast set."""
 
 
-LONG = pytest.mark.skipif(os.environ.get("KCV_LONG") != "1", reason="KCV_LONG=1 tries all mutants")
-
-
-@pytest.fixture(params=["some", pytest.param("all", marks=(pytest.mark.full, LONG))])
+@pytest.fixture(params=["some", pytest.param("all", marks=pytest.mark.long)])
 def tried(request: pytest.FixtureRequest) -> Callable[[Iterator[Any], Callable[[Any], object]], int]:
     """Returns a function that tries mutants and says how many there were."""
 

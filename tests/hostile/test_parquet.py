@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from footers import edited, footer_of, with_footer
 
-from kcv.data.bounds import MOST_CLASSES
+from kcv.data.classes import MOST_CLASSES
 from kcv.data.loading import open_source
 from kcv.data.parquet.row_images import RowImages
 from kcv.data.sources import parquet

@@ -36,6 +36,13 @@ def test_links_back_make_no_loop(tree: Path) -> None:
     assert [path.name for path in walk(tree)] == ["a.PNG", "b.jpg", "c.webp"]
 
 
+def test_a_link_to_a_folder_above_is_not_followed(tree: Path) -> None:
+    """As `/` is, where a folder of images holds a link to /proc/self."""
+    (tree / "deep" / "above").symlink_to(tree)
+    (tree / "deep" / "root").symlink_to("/")
+    assert [path.name for path in walk(tree / "deep")] == ["c.webp"]
+
+
 def test_links_to_other_folders_are_followed(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("other")
     (other / "far.jpg").touch()

@@ -50,7 +50,7 @@ def test_temperature_is_found_again_and_changes_no_class() -> None:
     logits, labels = drawn(0, n=20_000)
     calibration = fit(logits, labels)
     assert calibration.temperature == pytest.approx(2.5, rel=0.05)
-    assert calibration.images == 20_000
+    assert calibration.pictures == 20_000
     probabilities = calibration.probabilities(logits)
     assert (probabilities.argmax(axis=1) == logits.argmax(axis=1)).all()
     assert abs(probabilities.max(axis=1).mean() - (probabilities.argmax(axis=1) == labels).mean()) < 0.01

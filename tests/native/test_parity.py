@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -119,12 +118,9 @@ OPTIMIZERS: dict[str, tuple[Any, Any]] = {
 FAST, *OTHERS = (*SMALL, *TRUE)
 
 
-LONG = pytest.mark.skipif(os.environ.get("KCV_LONG") != "1", reason="KCV_LONG=1 takes true sizes, too")
-
-
 @pytest.mark.parametrize(
     "name",
-    [FAST, *(pytest.param(name, marks=(pytest.mark.full, *([LONG] if name in LARGE else []))) for name in OTHERS)],
+    [FAST, *(pytest.param(name, marks=pytest.mark.long if name in LARGE else pytest.mark.full) for name in OTHERS)],
 )
 def test_the_loss_of_twenty_steps_follows_that_of_keras(name: str) -> None:
     fused, stock = (optimizer() for optimizer in OPTIMIZERS[name.removeprefix("small ")])

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from types import SimpleNamespace
+
 import numpy as np
 
+from kcv.inference.classifier import Classifier
 
-class Brightness:
+
+class Brightness(Classifier):
     """Gives up after so many images.
 
     Attributes:
         seen: the images that it was given.
     """
 
-    class_names, image_size, resize, threshold = ("dark", "bright"), 8, "squash", None
+    info = SimpleNamespace(class_names=("dark", "bright"), image_size=8, resize="squash", threshold=None)
     preferred_batch, concurrent = 2, False
 
     def __init__(self, last: int = 10**9) -> None:
         self.seen, self.last = 0, last
 
-    def predict(self, images: list[np.ndarray], *, batch_size: int | None = None) -> np.ndarray:
+    def _probabilities(self, batches: Iterable[np.ndarray]) -> np.ndarray:
         """Returns how dark and how bright images are, float32 [n, 2]."""
+        images = [image for batch in batches for image in batch]
         self.seen += len(images)
         if self.seen > self.last:
             raise MemoryError

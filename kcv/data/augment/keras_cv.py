@@ -150,6 +150,21 @@ def _build(library: KerasCv, entry: Mapping[str, Any], where: str, problems: lis
     kind = getattr(library.cv.layers, name)
     taken = {key: value for key, value in inspect.signature(kind.__init__).parameters.items() if key not in _UNSEEN}
     found = len(problems)
+    values = _arguments(library, entry, taken, where, problems)
+    if len(problems) > found:
+        return None
+    try:
+        return kind(**values)
+    except (TypeError, ValueError, AttributeError) as error:
+        problems.append(f"{where}: {name} does not take this: {first_line(error)}")
+        return None
+
+
+def _arguments(
+    library: KerasCv, entry: Mapping[str, Any], taken: Mapping[str, Any], where: str, problems: list[str]
+) -> dict[str, Any]:
+    """Returns what a layer is called with; what it cannot be called with goes to the problems."""
+    name = entry["name"]
     values: dict[str, Any] = {}
     for key, value in entry.items():
         if key == "name":
@@ -171,13 +186,7 @@ def _build(library: KerasCv, entry: Mapping[str, Any], where: str, problems: lis
     ]
     if missing:
         problems.append(f"{where}: {name} needs {', '.join(missing)}.")
-    if len(problems) > found:
-        return None
-    try:
-        return kind(**values)
-    except (TypeError, ValueError, AttributeError) as error:
-        problems.append(f"{where}: {name} does not take this: {first_line(error)}")
-        return None
+    return values
 
 
 def _listed(names: Mapping[str, Any]) -> str:

@@ -21,8 +21,7 @@ from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from kcv.common.text import shortened
-from kcv.data.folder_tree.split_folders import MOST_WRAPPED, named_splits, unwrapped
-from kcv.data.folder_tree.split_names import split_of, split_within
+from kcv.data.folder_tree.split_folders import MOST_WRAPPED, named_splits, split_of, split_within, unwrapped
 from kcv.data.folder_tree.tree import Tree, join
 from kcv.errors import DataError
 

@@ -35,7 +35,7 @@ _SCHEMA: Final[_Known] = {
 }  # fmt: skip
 _COLUMN_DATA: Final[_Known] = {  # type, encodings, path, codec, values, bytes unpacked and packed, places of pages
     1: _Field(I32, True), 2: _Field(LIST, True), 3: _Field(LIST, True), 4: _Field(I32, True), 5: _Field(I64, True, 0),
-    6: _Field(I64, True, 0), 7: _Field(I64, True, 0), 9: _Field(I64, True, 4), 11: _Field(I64, least=0),
+    6: _Field(I64, True, 0), 7: _Field(I64, True, 0), 9: _Field(I64, True, 0), 11: _Field(I64, least=0),
 }  # fmt: skip
 _COLUMN: Final[_Known] = {2: _Field(I64), 3: _Field(STRUCT, True, inner=_COLUMN_DATA)}
 _GROUP: Final[_Known] = {
@@ -137,13 +137,16 @@ def _check(fields: Fields, end: int) -> None:
                     raise Damaged("its footer holds values of another kind")
             begin = begin_of(column[9].content, column[11].content if 11 in column else None)
             packed = column[7].content
+            if packed and begin < len(MAGIC):
+                raise Damaged("a column is said to lie before the beginning of the file")
             if begin + packed > end:
                 raise Damaged("a column is said to lie beyond the end of the file")
 
 
 def begin_of(data: int, dictionary: int | None) -> int:
     """Returns where the pages of a column begin: with those of its dictionary, where it has one before the others."""
-    return dictionary if dictionary and dictionary < data else data
+    # A column of no rows may have an empty dictionary, and no page behind it.
+    return dictionary if dictionary and (not data or dictionary < data) else data
 
 
 def _leaves(elements: Iterable[Value]) -> list[int]:

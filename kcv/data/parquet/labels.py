@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv.data.bounds import MOST_CLASSES, MOST_NAME
+from kcv.data.classes import MOST_CLASSES, MOST_NAME
 from kcv.data.parquet import bounded_rows
 from kcv.data.parquet.schema import Columns
 from kcv.data.parquet.shards import Shard

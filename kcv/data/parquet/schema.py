@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kcv.data.bounds import MOST_CLASSES, MOST_NAME
+from kcv.data.classes import MOST_CLASSES, MOST_NAME
 from kcv.errors import DataError
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ from kcv.data.dataset import Encoded, Samples, Source
 from kcv.data.parquet import bounded_rows
 from kcv.data.parquet import labels as parquet_labels
 from kcv.data.parquet.labels import UNLABELLED, Labels
-from kcv.data.parquet.row_images import RowGroups, RowImages
-from kcv.data.parquet.row_names import RowNames
+from kcv.data.parquet.row_images import RowGroups, RowImages, RowNames
 from kcv.data.parquet.schema import columns_of
 from kcv.data.parquet.shards import Shard, local_shards, remote_shards
 from kcv.errors import DataError

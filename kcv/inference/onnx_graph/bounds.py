@@ -117,6 +117,14 @@ def check(graph: Graph, pixels: int) -> None:
     folded, nodes = _folded(graph, _in_order(graph))
     ended = _ended(graph, nodes, folded.tensors)
     some, more = (_demand(graph, nodes, ended, folded.tensors, batch) for batch in _BATCHES)
+    _check_values(graph, some, more)
+    AT_ONCE.check(more.at_once // _BATCHES[1], pixels)
+    IN_ALL.check(more.made // _BATCHES[1], pixels)
+    PRODUCTS.check(more.products // _BATCHES[1], pixels)
+
+
+def _check_values(graph: Graph, some: Demand, more: Demand) -> None:
+    """Checks that values grow as a classifier's do from a small batch to a larger one, and are as the file says."""
     for name, tensor in some.tensors.items():
         if not tensor.constant and tensor.value is None:
             _check_growth(name, tensor.size, more.tensors[name].size)
@@ -128,9 +136,6 @@ def check(graph: Graph, pixels: int) -> None:
     for value in (*graph.outputs, *graph.values):
         if value.name in some.tensors and not _agrees(value.shape, some.tensors[value.name].shape):
             raise Damaged(f"says something else of {value.name[:60]!r} than it computes")
-    AT_ONCE.check(more.at_once // _BATCHES[1], pixels)
-    IN_ALL.check(more.made // _BATCHES[1], pixels)
-    PRODUCTS.check(more.products // _BATCHES[1], pixels)
 
 
 def _demand(

@@ -17,8 +17,8 @@ import keras
 
 from kcv.common.files import write_csv
 from kcv.common.progress import Progress, duration
+from kcv.data.batches import InferenceBatches
 from kcv.data.dataset import Images
-from kcv.data.inference_batches import InferenceBatches
 from kcv.distributed.group import Group
 from kcv.tracking import Tracker
 

@@ -173,10 +173,11 @@ class _Encoder:
             return {key: self._encoded(child, f"{where}[{key!r}]", depth + 1) for key, child in value.items()}
         if isinstance(value, list | tuple):
             return [self._encoded(child, f"{where}[{place}]", depth + 1) for place, child in enumerate(value)]
-        if isinstance(value, np.generic):
-            value = value.item()
         if isinstance(value, np.ndarray | Tensor):
             return self._array(value, where)
+        return self._plain(value.item() if isinstance(value, np.generic) else value, where)
+
+    def _plain(self, value: Any, where: str) -> Any:
         if isinstance(value, str):
             self._weigh(len(value))
         elif isinstance(value, int) and value.bit_length() > _MOST_BITS:

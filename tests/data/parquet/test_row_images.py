@@ -21,8 +21,7 @@ from PIL import Image
 import kcv
 from kcv.config import AugmentConfig, DataConfig
 from kcv.data import loading
-from kcv.data.batches import TrainingBatches
-from kcv.data.inference_batches import InferenceBatches
+from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.order import Share, windowed
 from kcv.data.parquet.row_images import RowGroups, RowImages
 from kcv.data.prefetch import read_ahead

@@ -219,7 +219,7 @@ def fit(
                         raise
                     resume_from = stage_fit.last_good.with_lr_factor(_ROLLBACK_LR_FACTOR)
                     epoch, factor = resume_from.epoch + 1, resume_from.lr_factor
-                    _log.warning("%s; back to epoch %d, at %g of the rate", error, epoch, factor)
+                    _log.warning("%s; back to epoch %d, at %g of the learning rate", error, epoch, factor)
                 else:
                     resume_from = None
                     stages.pop(0)

@@ -131,7 +131,10 @@ def test_a_loss_that_is_no_number_goes_back_at_half_the_rate(
     assert seen == [0, 1, 1, 2]
     assert [row["learning_rate"] for row in run.history] == pytest.approx([3e-3, 1.5e-3, 1.5e-3])
     assert all(np.isfinite(weight).all() for weight in load(run.model_path).keras_model.get_weights())
-    assert "the loss became nan in epoch 2" in caplog.text and "back to epoch 2, at 0.5 of the rate" in caplog.text
+    assert (
+        "the loss became nan in epoch 2" in caplog.text
+        and "back to epoch 2, at 0.5 of the learning rate" in caplog.text
+    )
 
 
 @pytest.fixture

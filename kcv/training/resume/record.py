@@ -197,7 +197,7 @@ class Record(BaseModel):
                     f"the run began with {key}={then}, here it would be {environment[key]}; use --{key}={then}."
                 )
         if differences := _changed(self.surroundings, environment):
-            _log.warning("the run goes on, but not to the bit: %s", "; ".join(differences))
+            _log.warning("the run goes on, but not bit for bit: %s", "; ".join(differences))
 
     def require_data(self, dataset: Dataset) -> None:
         """Refuses other images.

@@ -285,7 +285,7 @@ def test_other_versions_are_said(cut: Path, caplog: pytest.LogCaptureFixture) ->
     record.write(cut / "resume" / "run.json")
     with caplog.at_level(logging.WARNING, logger="kcv"):
         train(resume=cut)
-    assert f"the run goes on, but not to the bit: torch {version('torch')} instead of 1.0" in caplog.text
+    assert f"the run goes on, but not bit for bit: torch {version('torch')} instead of 1.0" in caplog.text
 
 
 def test_a_finished_run_says_so(trained_run: Run, caplog: pytest.LogCaptureFixture) -> None:

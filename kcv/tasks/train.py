@@ -108,7 +108,9 @@ def train(
 
         tracker: records the run in place of what `tracking` asks for; see `kcv.tracking.Tracker` for what it needs.
 
-                class Printer(kcv.tracking.NoTracker):
+                from kcv.tracking import NoTracker
+
+                class Printer(NoTracker):
                     def log_metrics(self, metrics, step):
                         print(step, dict(metrics))
 

@@ -155,6 +155,8 @@ class Extensions:
         """
         targets = np.eye(num_classes, dtype=np.float32)
         for metric in self.metrics:
+            for variable in metric.variables:  # Keras has made them where its own default is
+                variable.value.data = variable.value.data.to(device)
             try:
                 metric.update_state(targets, keras.ops.convert_to_tensor(3 * targets))
                 size = int(keras.ops.size(metric.result()))
@@ -166,8 +168,6 @@ class Extensions:
                 ) from error
             if size != 1:
                 raise UsageError(f"metrics: {metric.name} gives {size} numbers, allowed: one")
-            for variable in metric.variables:
-                variable.value.data = variable.value.data.to(device)
 
 
 def _kind(value: Any) -> str:

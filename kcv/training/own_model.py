@@ -17,6 +17,7 @@ from kcv.common.text import plain, shortened
 from kcv.config import Config, ModelConfig
 from kcv.distributed.group import Group
 from kcv.errors import ArtifactError, ConfigError, DeviceError, UsageError, first_line
+from kcv.native.device import device_scope
 
 _PRECISIONS: Final = ("float32", "mixed_bfloat16", "mixed_float16")
 _NOT_LOGITS: Final = ("softmax", "sigmoid", "log_softmax")
@@ -171,9 +172,10 @@ def _check_gradients(model: Functional) -> None:
     weights = model.trainable_variables
     if not weights:
         raise UsageError("model: has no trainable weights")
-    image = torch.full((1, *model.input_shape[1:]), 128.0, device=weights[0].value.device)
+    device = weights[0].value.device
+    image = torch.full((1, *model.input_shape[1:]), 128.0, device=device)
     try:
-        with torch.enable_grad():
+        with device_scope(device.type), torch.enable_grad():  # else Keras would put the image on a GPU
             logits = model(image, training=False)
             found = torch.autograd.grad(logits.square().sum(), [w.value for w in weights], allow_unused=True)
     except Exception as error:  # whatever its layers raise

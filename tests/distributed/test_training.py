@@ -113,7 +113,7 @@ def test_a_run_goes_on_with_another_number_of_processes_and_says_so(warm: WarmPy
     assert json.loads((folder / "metrics.json").read_text())["accuracy"] > 0.2  # chance is 0.1
 
 
-def test_processes_train_a_model_of_the_callers_with_his_callback_and_metric(warm: WarmPython, tmp_path: Path) -> None:
+def test_processes_train_what_is_passed_to_them_and_go_on_with_it(warm: WarmPython, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     own = {"extended": True, "model.width": 1.0, "train.checkpoint_seconds": 0, "optim.lr": 0.05}
     dead = warm.together(str(WORKER), words_for(tmp_path, "1:13", own), folder=tmp_path)

@@ -1,8 +1,8 @@
 """Checks, each one command: `nox -s lint typecheck tests kerascv` (the default), `nox -s full`, `coverage`, `faults`,
-`build`, `smoke`, `reliability`, `node`.
+`build`, `docs`, `smoke`, `reliability`, `node`.
 
-All sessions but kerascv share one environment: torch alone is several gigabytes. It is the one that `uv run` uses, so
-whoever has run kcv or its tests has already made it. What follows `--` goes to the tool:
+All sessions but kerascv and docs share one environment: torch alone is several gigabytes. It is the one that `uv run`
+uses, so whoever has run kcv or its tests has already made it. What follows `--` goes to the tool:
 `nox -s tests -- -k config -x`.
 """
 
@@ -82,6 +82,19 @@ def faults(session: nox.Session) -> None:
 def build(session: nox.Session) -> None:
     """The wheel and the source archive, in dist/."""
     session.run("uv", "build", *session.posargs, env=ENVIRONMENT, external=True)
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """The documentation as a site, in build/docs; a link or a reference that leads nowhere fails it."""
+    # Docstrings are read from the source, so its environment has neither torch nor Keras.
+    environment = {
+        **ENVIRONMENT,
+        "UV_PROJECT_ENVIRONMENT": str(Path(".nox", "docs").absolute()),
+        "NO_MKDOCS_2_WARNING": "1",
+    }
+    command = ("mkdocs", "build", "--strict", "--config-file", "docs/site/mkdocs.yml")
+    session.run("uv", "run", "--only-group", "docs", *command, *session.posargs, env=environment, external=True)
 
 
 @nox.session(default=False)

@@ -17,7 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("kcv", "tests", "configs", "docs", "pyproject.toml", "README.md", "noxfile.py")
+COPIED = (
+    "kcv",
+    "tests",
+    "configs",
+    "docs",
+    "pyproject.toml",
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "noxfile.py",
+)
 
 
 @dataclass(frozen=True)
@@ -94,9 +104,8 @@ FAULTS = (
     Fault("an entry for the tracker is lost where another one fails", "tracking/spool.py",
           "        self._offset = self._next\n", "        self._offset = self.path.stat().st_size\n", "tracking/test_spool.py"),
     Fault("rows of predictions get the next image's scores", "inference/prediction.py",
-
-          "scores = iter(self.model.predict(pixels, batch_size=len(pixels)) if pixels else ())",
-          "scores = iter(self.model.predict(pixels, batch_size=len(pixels))[::-1] if pixels else ())",
+          "scores = iter(self.model.predict_pixels(np.stack(pixels)) if pixels else ())",
+          "scores = iter(self.model.predict_pixels(np.stack(pixels))[::-1] if pixels else ())",
           "tasks/test_predict.py"),
     Fault("a download is kept whatever came", "common/download.py",
           "if digest.hexdigest() != expected:", "if False:", "common/test_download.py"),
@@ -113,7 +122,7 @@ FAULTS = (
     Fault("figures of several processes are not weighed", "training/callbacks/logging.py",
           "weights = {name: seen[name.startswith(\"val_\")] for name in logs}", "weights = dict.fromkeys(logs, 1.0)",
           "distributed"),
-    Fault("ImageNet weights of Keras get red where they want blue", "models/weights/keras_files.py",
+    Fault("ImageNet weights of Keras get red where they want blue", "models/networks/resnet.py",
           "np.ascontiguousarray(kernel[:, :, ::-1])", "np.ascontiguousarray(kernel)", "models/test_transfer.py"),
     Fault("an unreadable image is no error of the command", "cli/commands.py",
           "return KcvError.exit_code if failed else 0", "return 0", "cli"),

@@ -1,4 +1,4 @@
-"""The exported file in other hands: the README's ten lines, and the JavaScript of docs/node."""
+"""The exported file in other hands: the ten lines of the guide, and the JavaScript of docs/node."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def folder(exported: Export, images: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_lines_of_the_readme_say_what_predict_says(folder: Path) -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Deploy")[2]
+def test_the_lines_of_the_guide_say_what_predict_says(folder: Path) -> None:
+    section = (ROOT / "docs" / "guides" / "deploy.md").read_text(encoding="utf-8")
     found = re.search(r"```python\n(.*?)```", section, re.DOTALL)
     assert found
     assert len([line for line in found[1].splitlines() if line]) <= 11

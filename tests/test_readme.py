@@ -1,16 +1,18 @@
-"""The README's commands and lines of Python, run as they stand there: it cannot say what does not work.
+"""The documents, held against the code: commands and lines of Python run as they stand there, and names are real ones.
 
-They run in a folder with toys of the names that the README uses: small images in `photos` and `new_photos`, and in
-`configs` the shipped files with less to do. What needs a network, a server or several processes is left out, see
-`LEFT_OUT`; the complete set runs the quick start on its real configuration as well.
+Those of the README and of the guides run in a folder with toys of the names that they use: small images in `photos` and
+`new_photos`, and in `configs` the shipped files with less to do. What needs a network, a server or several processes is
+left out, see `LEFT_OUT`; the complete set runs the quick start on its real configuration as well.
 """
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,12 @@ from warm import Finished, WarmPython
 from kcv.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = ROOT / "README.md"
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+PAGES = [README, *GUIDES]
+DOCUMENTS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [path for path in dict.fromkeys(DOCUMENTS) if "node_modules" not in path.parts]
+MOST_WORDS = 1200
 LEFT_OUT = {
     r"^git clone|^cd ": "needs a network",
     r"^python -m venv|^pip install (?!uv && uv run python)|^npm ": "needs a package registry",
@@ -31,30 +38,41 @@ LEFT_OUT = {
     r"^uv run (pytest|nox)": "the tests themselves",
     r"--augment\.library=keras_cv": "needs the extra kcv[kerascv]",
 }
+NEEDS_AN_EXPORT = "onnxruntime.InferenceSession"  # these lines run in tests/test_deploy.py
 SMALL = {"data.image_size": 16, "model.name": "custom_cnn", "model.width": 0.125, "model.unfreeze_after": 0,
          "model.mode": "fine_tuning", "model.feature_views": None, "augment.crop_padding": 1,
          "train.epochs": 6, "train.plots": False, "tracking.uri": "none",
          "optim.warmup_epochs": 0.5, "optim.lr": 5e-3, "data.batch_size": 16}  # fmt: skip
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def commands() -> list[str]:
-    """Returns the command lines of the README's shell blocks, each as typed."""
-    lines = [line.partition("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+def commands(page: Path) -> list[str]:
+    """Returns the command lines of a page's shell blocks, each as typed."""
+    lines = [re.split(r"\s+#", line)[0].strip() for block in blocks(page, "sh") for line in block.splitlines()]
     return [line for line in lines if line]
 
 
-def left_out(command: str) -> bool:
-    return any(re.search(pattern, command) for pattern in LEFT_OUT)
+def words_of(command: str) -> list[str] | None:
+    """Returns what a command gives to kcv; None where it is left out."""
+    if any(re.search(pattern, command) for pattern in LEFT_OUT):
+        return None
+    found = re.fullmatch(r"(?:pip install uv && )?(?:uv run )?(?:python -m )?kcv (.*)", command)
+    assert found, f"is no command of kcv, nor left out: {command}"
+    return shlex.split(found[1])
+
+
+def code(page: Path) -> str:
+    """Returns a page's lines of Python that need nothing but kcv."""
+    return "\n".join(block for block in blocks(page, "python") if NEEDS_AN_EXPORT not in block)
 
 
 @pytest.fixture(scope="module")
 def folder(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the README's reader has it, but of toys."""
-    folder = tmp_path_factory.mktemp("readme")
+    """A folder as the reader has it, but of toys."""
+    folder = tmp_path_factory.mktemp("documents")
     for split in ("train", "val", "test"):
         for name, given in (("cat", "centre"), ("dog", "left"), ("ship", "top")):
             shutil.copytree(images / split / given, folder / "photos" / split / name)
@@ -65,6 +83,7 @@ def folder(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(images / "test" / "top" / "000.png", folder / name)
     (folder / "docs").mkdir()
     shutil.copy(ROOT / "docs" / "digit.png", folder / "docs")
+    (folder / "configs").mkdir()
     for path in (ROOT / "configs").glob("*.yaml"):
         values = Config.load(path).to_dict()
         quick = {"data.source": "digits", "data.image_size": 16, "data.batch_size": 128, "train.epochs": 1}
@@ -72,51 +91,119 @@ def folder(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             section, _, field = key.partition(".")
             values[section][field] = value
         values["augment"].update(library="kcv", layers=[])
-        (folder / "configs").mkdir(exist_ok=True)
         (folder / "configs" / path.name).write_text(yaml.safe_dump(values))
     return folder
 
 
-def test_its_commands_do_what_it_says(folder: Path, warm: WarmPython) -> None:
-    ran = []
-    for command in commands():
-        if left_out(command):
-            continue
-        found = re.fullmatch(r"(?:pip install uv && )?(?:uv run )?(?:python -m )?kcv (.*)", command)
-        assert found, f"is no command of kcv, nor left out: {command}"
-        words = shlex.split(found[1])
-        if words[0] == "compare":  # of two runs that the reader has trained, as it says above
-            for name in (word for word in words[1:] if word.startswith("runs/")):
-                shutil.copytree(folder / "runs" / "photos", folder / name)
-        done = warm.start("kcv", words, folder=folder).finished()
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        assert "Traceback" not in done.stderr
-        ran.append(words[0])
-    assert {"train", "evaluate", "predict", "explain", "check", "compare", "export", "info"} <= set(ran)
+def test_the_commands_of_the_pages_do_what_they_say(folder: Path, warm: WarmPython) -> None:
+    """In one folder, as a reader would who goes through them all; what stands on several pages runs once."""
+    ran: set[tuple[str, ...]] = set()
+    for page in PAGES:
+        for command in commands(page):
+            words = words_of(command)
+            if words is None or tuple(words) in ran:
+                continue
+            if words[0] == "compare":  # of two runs that the reader has trained before
+                for name in (word for word in words[1:] if word.startswith("runs/")):
+                    shutil.copytree(folder / "runs" / "photos", folder / name, dirs_exist_ok=True)
+            done = warm.start("kcv", words, folder=folder).finished()
+            assert done.returncode == 0, f"{page.name}: {command}\n{done.stdout}{done.stderr}"
+            assert "Traceback" not in done.stderr
+            ran.add(tuple(words))
 
 
-def test_its_lines_of_python_run(folder: Path, warm: WarmPython) -> None:
-    pieces = [block for block in blocks("python") if "from kcv import" in block or "kcv." in block]
-    assert len(pieces) >= 2
-    script = folder / "lines.py"
-    script.write_text("import kcv\n" + "\n".join(sorted(pieces, key=lambda piece: "heatmaps" in piece)))
+def test_the_lines_of_python_of_the_pages_run(folder: Path, warm: WarmPython) -> None:
     if not (folder / "runs" / "photos").exists():
         words = ["train", "configs/photos.yaml", "--data=photos", "--output_dir=runs/photos"]
         assert warm.start("kcv", words, folder=folder).finished().returncode == 0
-    done = warm.start(str(script), [], folder=folder).finished()
-    assert done.returncode == 0, done.stderr
+    for page in PAGES:
+        (folder / "lines.py").write_text(code(page))
+        done = warm.start(str(folder / "lines.py"), [], folder=folder).finished()
+        assert done.returncode == 0, f"{page.name}: {done.stderr}"
 
 
-def test_each_file_that_it_links_to_is_there() -> None:
-    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", README)
-    assert targets
-    for target in targets:
-        assert "://" in target or (ROOT / target).exists(), target
+def test_every_verb_is_run_by_some_page() -> None:
+    words = [words_of(command) for page in PAGES for command in commands(page)]
+    ran = {found[0] for found in words if found}
+    assert {"train", "evaluate", "predict", "explain", "check", "compare", "report", "export", "info", "models"} <= ran
+    assert {page.stem for page in PAGES if code(page)} >= {"explain", "python"}
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").split()) <= MOST_WORDS
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_a_document_links_to_is_there(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_files_and_names_of_kcv_in_a_document_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:kcv|configs|tests|docs|\.ci)/[\w./-]*)`", text):
+        assert (ROOT / path).exists(), path
+    for name in re.findall(r"(?:`|::: |\]\[)(kcv(?:\.\w+)+)(?=[`(\]\s])", text):
+        assert name in NOT_NAMES or is_name(name), name
+
+
+def test_the_names_of_kcv_in_its_docstrings_exist() -> None:
+    lost = []
+    for path in sorted((ROOT / "kcv").rglob("*.py")):
+        for name in re.findall(r"`(kcv(?:\.\w+)+)`", path.read_text(encoding="utf-8")):
+            if name not in NOT_NAMES and not is_name(name):
+                lost.append(f"{path.relative_to(ROOT)}: {name}")
+    assert lost == []
+
+
+NOT_NAMES = {"kcv.json"}
+
+
+def is_name(dotted: str) -> bool:
+    """Whether `kcv.a.b` is a module, or a name that a module binds; read from the source, not imported."""
+    parts, path = dotted.split(".")[1:], ROOT / "kcv"
+    while parts and (path / parts[0]).is_dir():
+        path /= parts.pop(0)
+    named = bool(parts) and (path / f"{parts[0]}.py").is_file()
+    module = path / f"{parts.pop(0) if named else '__init__'}.py"
+    return not parts or parts[0] in set(bound(ast.parse(module.read_text(encoding="utf-8"))))
+
+
+def bound(tree: ast.Module) -> Iterator[str]:
+    """Yields the names that a module binds: imports, classes, functions and constants."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+
+
+def test_the_architecture_page_has_each_room_on_its_floor() -> None:
+    spec = importlib.util.spec_from_file_location("architecture", ROOT / "tests" / "test_architecture.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = ROOT / "docs" / "architecture.md"
+    drawn = next(block for block in blocks(page, "text") if block.startswith("cli"))
+    floors = [set(line.strip(" └─").split(", ")) for line in drawn.splitlines()]
+    assert floors[::-1] == list(module.FLOORS)
+    described = set(re.findall(r"^\| `kcv/(\w+)(?:/|\.py)` \|", page.read_text(encoding="utf-8"), re.MULTILINE))
+    assert described == set().union(*module.FLOORS)
 
 
 @pytest.mark.long
-def test_the_quick_start_prints_what_it_shows(kcv: Callable[..., Finished], tmp_path: Path) -> None:
-    shown = next(block for block in blocks("text") if block.startswith("data "))
+def test_the_quick_start_prints_what_the_guide_shows(kcv: Callable[..., Finished], tmp_path: Path) -> None:
+    guide = ROOT / "docs" / "guides" / "training.md"
+    shown = next(block for block in blocks(guide, "text") if block.startswith("data "))
     under_uv = {"UV_RUN_RECURSION_DEPTH": "1"}  # what it prints names the commands as they were typed
     config = str(ROOT / "configs" / "quickstart.yaml")
     done: Any = kcv("train", config, "--output_dir=runs/quickstart", env=under_uv)

@@ -17,7 +17,7 @@ from kcv.config import Config
 from kcv.data.parquet.shards import local_shards
 from kcv.errors import KcvError, OutputError
 from kcv.images import find
-from kcv.models.weights import imagenet
+from kcv.models import registry
 from kcv.tracking.store import _with_home
 from kcv.training.run_folder import RunFolder
 
@@ -141,7 +141,7 @@ def test_a_user_without_a_home_has_a_temporary_cache(
     own = download.cache_dir()
     assert own == download.cache_dir() == tmp_path / f"kcv-cache-{os.getuid()}"
     assert own.stat().st_mode & 0o077 == 0
-    assert imagenet.find("resnet50") is None
+    assert registry.get("resnet50").weights is None
     assert one_line(capsys, "models") == ""
     with _with_home():
         assert home() == own  # MLflow asks for one when it is imported

@@ -34,11 +34,11 @@ from kcv.inference import outputs
 from kcv.inference.onnx_model import OnnxInfo, OnnxModel
 from kcv.inference.onnx_session import open_session
 from kcv.metrics.temperature import softmax
+from kcv.models import registry
 from kcv.native.device import describe_device
 
 BATCHES, _COLD_STARTS = (1, 32), 3
-_SIZES = {"custom_cnn": 32}
-_DEFAULT_SIZE = 224
+_SMALL = 32  # pixels, where a network has no size that it was trained at
 
 Run = Callable[[NDArray[np.uint8]], object]
 
@@ -80,7 +80,7 @@ def benchmark_prediction(
     """
     rows = []
     for name in [model] if model else networks.NAMES:
-        setting = Setting(name, image_size or _SIZES.get(name, _DEFAULT_SIZE), max(BATCHES), "float32", "cpu")
+        setting = Setting(name, image_size or registry.get(name).image_size or _SMALL, max(BATCHES), "float32", "cpu")
         with tempfile.TemporaryDirectory() as folder:
             rows += _rows(setting, Path(folder), repeats)
     return rows

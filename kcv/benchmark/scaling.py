@@ -68,7 +68,7 @@ def benchmark_scaling(
         link = fitted_link(list(link_times), list(link_times.values()), group.size, apart=apart)
         for name in [model] if model else NAMES:
             default_size, default_batch = sizes(name)
-            policy, _ = resolve_precision(precision, where, trains_depthwise=registry.entry_of(name).depthwise)
+            policy, _ = resolve_precision(precision, where, trains_depthwise=registry.get(name).depthwise)
             batch = batch_size // group.size if batch_size else default_batch
             setting = Setting(name, image_size or default_size, max(1, batch), policy, where)
             row = _row(setting, group, repeats)

@@ -59,7 +59,7 @@ def benchmark_training(
     rows = []
     for name in [model] if model else BENCHMARKED:
         default_size, default_batch = sizes(name)
-        policy, _ = resolve_precision(precision, where, trains_depthwise=registry.entry_of(name).depthwise)
+        policy, _ = resolve_precision(precision, where, trains_depthwise=registry.get(name).depthwise)
         setting = Setting(name, image_size or default_size, batch_size or default_batch, policy, where)
         rows.append(_row(setting, matrix_rate(where, policy), repeats))
         gc.collect()

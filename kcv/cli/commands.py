@@ -223,12 +223,12 @@ def info(*operands: str, **flags: str) -> int:
 def models(*operands: str, **flags: str) -> int:
     """Lists the models that can be trained."""
     values, _ = check(VERBS["models"], operands, flags)
-    from kcv.models import catalog
+    from kcv.models import registry
 
     if values["format"] == "json":
-        terminal.json_of(list(catalog.rows()))
+        terminal.json_of([network.row() for network in registry.networks()])
     else:
-        terminal.show(results.model_list(catalog.ENTRIES))
+        terminal.show(results.model_list(registry.networks()))
     return 0
 
 

@@ -13,7 +13,7 @@ from kcv.common.text import plain
 if TYPE_CHECKING:
     from kcv.artifact import ArtifactInfo
     from kcv.inference.onnx_model import OnnxInfo
-    from kcv.models.catalog import Entry
+    from kcv.models.network import Network
     from kcv.tasks.export import Export
     from kcv.tasks.report import Report
     from kcv.training.run_folder import Run
@@ -130,19 +130,19 @@ def _parameters(content: ArtifactInfo) -> str:
     return f"{total:,} parameters" + (f" ({trained:,} of them learned)" if trained not in (None, total) else "")
 
 
-def model_list(entries: Sequence[Entry]) -> str:
-    """Returns the table of architectures."""
+def model_list(networks: Sequence[Network]) -> str:
+    """Returns the table of networks."""
     header = ("model", "parameters", "smallest px", "ImageNet px", "ImageNet weights", "for")
     rows = [
         (
-            entry.name,
-            f"{entry.parameters / 1e6:.1f}M",
-            str(entry.min_image_size),
-            str(entry.image_size or "-"),
-            entry.weights_here,
-            entry.best_for,
+            network.name,
+            f"{network.parameters / 1e6:.1f}M",
+            str(network.min_image_size),
+            str(network.image_size or "-"),
+            network.weights_here,
+            network.best_for,
         )
-        for entry in entries
+        for network in networks
     ]
     train = f"{program()} train --model=NAME --data=path/to/images"
     return f"{table(rows, header=header, words=(0, 4, 5))}\n\n  parameters without those of the logits\n  {train}"

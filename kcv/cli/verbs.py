@@ -5,13 +5,14 @@ from __future__ import annotations
 from kcv.cli.options import Option, Verb
 from kcv.config import DEVICES, PRECISIONS
 from kcv.errors import UsageError, nearest
+from kcv.models import registry
 
 FORMATS = ("text", "json")
 
 FORMAT = Option("format", "how results are printed", "text", FORMATS)
 BATCH = Option("batch_size", "images computed at once; default: 256, fewer of large ones", least=1)
 DEVICE = Option("device", "where to compute", "auto", DEVICES)
-BENCHMARKED = ("custom_cnn", "resnet50", "efficientnet_b0")
+BENCHMARKED = tuple(network.name for network in registry.networks() if network.torch)
 EXPORTED = ("float32", "int8")
 EXPLAINED = ("gradcam", "gradcam++", "hirescam", "layercam")
 OPSETS = ("18", "19", "20", "21")
@@ -209,7 +210,10 @@ VERBS = {
                 DEVICE,
                 FORMAT,
             ),
-            ("benchmark train --model=custom_cnn --precision=float32", "benchmark predict --model=efficientnet_b0"),
+            (
+                f"benchmark train --model={BENCHMARKED[0]} --precision=float32",
+                f"benchmark predict --model={BENCHMARKED[-1]}",
+            ),
             operand_choices=("train", "predict", "data", "memory", "scaling"),
         ),
     )

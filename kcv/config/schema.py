@@ -18,6 +18,7 @@ from kcv.config.keys import specify
 from kcv.config.layers import layer_problems, mixes
 from kcv.config.sections import (
     MAX_SEED,
+    SCALABLE,
     AugmentConfig,
     DataConfig,
     Device,
@@ -30,6 +31,7 @@ from kcv.config.sections import (
     TrainConfig,
 )
 from kcv.errors import ConfigError, first_line
+from kcv.models import registry
 
 SHORT_FLAGS: Mapping[str, str] = {
     "model": "model.name",
@@ -166,6 +168,25 @@ def _number(value: float) -> str:
     return f"{value:g}" if abs(value) <= _MOST_EPOCHS else _overrides.show(value)
 
 
+def _network_problems(flat: Mapping[str, Any], freezes: bool) -> list[str]:
+    """As `_cross_problems`, about what a network has and what not."""
+    problems = []
+    network = registry.find(flat.get("model.name", registry.default()))
+    if network is not None and network.imagenet is None:
+        if flat.get("model.weights") == "imagenet":
+            problems.append(f"model.weights: received 'imagenet', allowed: auto, none, or a file, for {network.name}.")
+        if freezes and flat.get("model.weights", "auto") == "auto":
+            problems.append(
+                f"model.weights: received 'auto', allowed: a file (or none), to freeze {network.name}, "
+                "which has no ImageNet weights."
+            )
+    if network is None or not network.scalable:
+        width = flat.get("model.width", 1.0)
+        if isinstance(width, int | float) and width != 1:
+            problems.append(f"model.width: received {_number(width)}, allowed: 1, except for {SCALABLE}.")
+    return problems
+
+
 def _model_problems(flat: Mapping[str, Any]) -> list[str]:
     """As `_cross_problems`, about the model."""
     problems = []
@@ -179,16 +200,7 @@ def _model_problems(flat: Mapping[str, Any]) -> list[str]:
             f"model.unfreeze_after: received {show(frozen)}, allowed: 0, because model.mode never unfreezes."
         )
     freezes = bool(frozen) or flat.get("model.mode") == "feature_extraction"
-    if flat.get("model.name", "custom_cnn") == "custom_cnn":
-        if flat.get("model.weights") == "imagenet":
-            problems.append("model.weights: received 'imagenet', allowed: auto, none, or a file, for custom_cnn.")
-        if freezes and flat.get("model.weights", "auto") == "auto":
-            problems.append(
-                "model.weights: received 'auto', allowed: a file (or none), to freeze custom_cnn, "
-                "which has no ImageNet weights."
-            )
-    elif isinstance(width := flat.get("model.width", 1.0), int | float) and width != 1:
-        problems.append(f"model.width: received {_number(width)}, allowed: 1, except for custom_cnn.")
+    problems += _network_problems(flat, freezes)
     if (views := flat.get("model.feature_views")) and not freezes:
         problems.append(f"model.feature_views: received {show(views)}, allowed: null, because nothing is frozen.")
     mixed = flat.get("augment.mixup") or flat.get("augment.cutmix") or mixes(flat.get("augment.layers"))

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from kcv.config.keys import none_as_null
 from kcv.config.layers import as_entries
+from kcv.data import sources
+from kcv.models import registry
 
-ModelName: TypeAlias = Literal["custom_cnn", "resnet50", "efficientnet_b0", "efficientnet_lite0"]
-MODEL_NAMES: tuple[str, ...] = get_args(ModelName)
+MODEL_NAMES: tuple[str, ...] = registry.names()
+if TYPE_CHECKING:
+    ModelName: TypeAlias = str
+else:  # a type of all names that are registered, so that one that is not is refused as any other choice is
+    ModelName = Literal[MODEL_NAMES]
+
+SCALABLE = ", ".join(network.name for network in registry.networks() if network.scalable)
 
 MIN_IMAGE_SIZE = 16
 """The smallest side that every model takes, pixels: below it, pooling leaves nothing."""
@@ -47,7 +54,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which images, at which size, split and fed how."""
 
-    source: str = Field("digits", min_length=1, description="cifar10, digits, or the path of your own images")
+    source: str = Field(sources.default(), min_length=1, description=sources.described("the path of your own images"))
     image_size: int | None = Field(
         None,
         ge=MIN_IMAGE_SIZE,
@@ -103,10 +110,10 @@ class AugmentConfig(Section):
 class ModelConfig(Section):
     """Which network, which weights it starts from, and which of them are trained."""
 
-    name: ModelName = Field("custom_cnn", description="the network")
-    width: float = Field(1.0, ge=0.125, le=4, description="channels of the custom CNN over its default")
+    name: ModelName = Field(registry.default(), description="the network")
+    width: float = Field(1.0, ge=0.125, le=4, description=f"channels over the network's default; {SCALABLE} only")
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="part of the features dropped before the logits; null: 0.3, custom CNN 0"
+        None, ge=0, lt=1, description="part of the features dropped before the logits; null: the network's own"
     )
     weights: str = Field(
         "auto",

@@ -6,7 +6,6 @@ source name -> Source (encoded images) -> split -> Images (decoded in memory, or
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,15 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcv.common.download import is_url
-from kcv.common.progress import Progress
 from kcv.config import MIN_IMAGE_SIZE
+from kcv.data import sources
 from kcv.data import split as splitting
 from kcv.data.classes import relabel
 from kcv.data.dataset import SPLITS, Dataset, Encoded, Images, Labels, Pixels, Samples, Source
 from kcv.data.decoding import decode
 from kcv.data.parquet.row_images import RowImages
 from kcv.data.places import place_of
-from kcv.data.sources import folder, parquet
 from kcv.errors import DataError, ImageError
 from kcv.images import dimensions
 
@@ -46,9 +44,6 @@ __all__ = [
     "split_source",
 ]  # fmt: skip
 
-NAMED = ("cifar10", "digits")
-"""The sources that have a name of their own; any other is a path."""
-
 _log = logging.getLogger(__name__)
 
 DEFAULT_SIZE = 224
@@ -58,7 +53,7 @@ _SPREAD = 64  # row groups that a sample is taken from
 
 
 def open_source(name: str, *, began_in: Path | None = None) -> Source:
-    """Opens `cifar10`, `digits`, a path (a folder of class folders, or Parquet), or a URL of Parquet.
+    """Opens a source by its name, a path (a folder of class folders, or Parquet), or a URL of Parquet.
 
     A path that does not exist here is looked for under KCV_DATA_DIR.
 
@@ -69,22 +64,17 @@ def open_source(name: str, *, began_in: Path | None = None) -> Source:
     Raises:
         DataError: no such source, or nothing usable in it.
     """
-    if name == "digits":
-        from kcv.data.sources import digits
-
-        return digits.open_source()
-    if name == "cifar10":
-        from kcv.data.sources import cifar10
-
-        return cifar10.open_source(Progress)
+    if (known := sources.find(name)) is not None:
+        return known.open()
+    kinds = sources.paths()
     if is_url(name):
-        return parquet.open_url(name)
-    path = place_of(name, NAMED, began_in)
-    if parquet.is_parquet(path):
-        return parquet.open_source(path, name)
-    if os.path.isdir(path):
-        return folder.open_source(path, name)
-    raise DataError(f"{name}: is neither a folder of images nor a .parquet file.")
+        remote = next(kind.open_url for kind in kinds if kind.open_url is not None)
+        return remote(name)
+    path = place_of(name, sources.names(), began_in)
+    for kind in kinds:
+        if kind.recognises(path):
+            return kind.open(path, name)
+    raise DataError(f"{name}: is neither {' nor '.join(kind.description for kind in reversed(kinds))}.")
 
 
 def load(data: DataConfig, *, began_in: Path | None = None) -> Dataset:
@@ -166,7 +156,7 @@ def load_split(
                 f"{source.name}: has changed since the model was trained on it, so the {split} split is lost; "
                 "name the data to measure all of it, training images included."
             )
-        if not changed and data.source not in NAMED and not is_url(data.source):
+        if not changed and data.source not in sources.names() and not is_url(data.source):
             raise DataError(
                 f"{source.name}: is not what the model was trained on, or has changed since. Only the model's file "
                 f"names it; name it to use it: --data={data.source}"

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import keras
 
 from kcv.models.head import FEATURES, HEAD
-
-_BLOCK = re.compile(r"(conv\d+_block\d+|block\d+[a-z]?)(?=_)")
-"""What the names of the layers of one block share, in kcv's own and in keras.applications' networks."""
-
-
-def is_of_block(name: str) -> bool:
-    """Whether a layer of this name is one of a network's blocks."""
-    return _BLOCK.match(name) is not None
+from kcv.models.registry import block_of
 
 
 @dataclass(frozen=True)
@@ -75,11 +67,10 @@ class Backbone:
     def depths(self) -> Mapping[str, int]:
         """Returns, by layer, how many blocks lie between it and the head: 0 for the last block, most for the stem."""
         order: dict[str, None] = {}
-        block_of = {}
+        blocks = {}
         for layer in self.layers:
-            match = _BLOCK.match(layer.name)
             # What stands before the first block is the stem; what stands after the last belongs to it.
-            block_of[layer.name] = match[0] if match else next(reversed(order), "stem")
-            order.setdefault(block_of[layer.name])
+            blocks[layer.name] = block_of(self.model.name, layer.name) or next(reversed(order), "stem")
+            order.setdefault(blocks[layer.name])
         names = list(order)
-        return {layer: len(names) - 1 - names.index(block) for layer, block in block_of.items()}
+        return {layer: len(names) - 1 - names.index(block) for layer, block in blocks.items()}

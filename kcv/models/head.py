@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import keras
-from keras import layers
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
 
 FEATURES = "pool"
 """The layer whose output, float [batch, features], is what a backbone knows of an image."""
@@ -22,6 +24,8 @@ def classify(x: keras.KerasTensor, num_classes: int, dropout: float) -> keras.Ke
     Returns:
         Logits, float32 [batch, num_classes].
     """
+    from keras import layers
+
     x = layers.GlobalAveragePooling2D(data_format="channels_first", name=FEATURES)(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import keras
-import numpy as np
-from keras import layers
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,21 @@ class Normalisation:
         mean, variance = channel_statistics(pixels)
         return cls(tuple(mean.tolist()), tuple(variance.tolist()))
 
+    @classmethod
+    def from_tensors(cls, mean: Any, variance: Any) -> Normalisation:
+        """Takes over the statistics of a layer, tensors or arrays of three numbers."""
+        import keras
+        import numpy as np
+
+        def numbers(values: Any) -> tuple[float, ...]:
+            return tuple(np.ravel(keras.ops.convert_to_numpy(values)).astype(float).tolist())
+
+        return cls(numbers(mean), numbers(variance))
+
+
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229**2, 0.224**2, 0.225**2))
+"""Of the images of ImageNet: what torchvision's weights and Keras' EfficientNet were trained with."""
+
 
 def network_input(image_size: int, normalisation: Normalisation) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Makes the input of a model.
@@ -40,6 +56,9 @@ def network_input(image_size: int, normalisation: Normalisation) -> tuple[keras.
         The input, float32 [batch, image_size, image_size, 3] of RGB 0-255 (uint8 arrays are taken too), and the
         normalised images, channels first: [batch, 3, image_size, image_size].
     """
+    import keras
+    from keras import layers
+
     # float32 under every policy: 0-255 scaled in bfloat16 would lose the last bits of every pixel.
     inputs = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
     x = layers.Rescaling(1 / 255, dtype="float32", name="rescale")(inputs)
@@ -58,6 +77,8 @@ def channel_statistics(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], 
 
     A channel that never varies gets variance 1, so that it is only centred.
     """
+    import numpy as np
+
     counts = np.stack([np.bincount(pixels[..., channel].ravel(), minlength=256) for channel in range(3)])
     share = counts / counts.sum(axis=1, keepdims=True)
     levels = np.arange(256) / 255

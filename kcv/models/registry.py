@@ -1,40 +1,119 @@
-"""The models: Keras functional graphs that take RGB 0-255 images and give logits."""
+"""Which networks there are, and how one is built.
+
+A file in `kcv/models/networks/` registers its networks; importing it imports neither Keras nor torch, so that the names
+are there for a configuration, for help and for `kcv models`.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
+import pkgutil
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kcv.config import ModelConfig
 from kcv.errors import ConfigError
-from kcv.models.catalog import MIN_TRANSFER_SIZE, entry_of
-from kcv.models.weights.loading import load as load_weights
+from kcv.models import networks as families
+from kcv.models.network import BLOCKS, BuildOptions, Network
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
+    from numpy.typing import NDArray
 
-    from kcv.models.weights.pretrained import Pretrained
+    from kcv.models.pretrained import Pretrained
 
-__all__ = ["build", "entry_of", "load_weights", "variant_of"]
-
-_DROPOUT = 0.3
-"""Before the logits of a network for ImageNet, where the configuration names none; the custom CNN has none then."""
+_NETWORKS: dict[str, Network] = {}
 
 
-def variant_of(config: ModelConfig, pretrained: Pretrained | None) -> str | None:
-    """Returns which variant of an architecture is built; None where there is only one."""
-    if config.name == "custom_cnn":
-        return None
-    from kcv.models import transfer
+class ModelOptions(Protocol):
+    """What of a configuration decides how a model is built; `kcv.config.ModelConfig` is one."""
 
-    return (pretrained and pretrained.variant) or transfer.default_variant(config.name)
+    @property
+    def name(self) -> str:
+        """Of the network."""
+
+    @property
+    def width(self) -> float:
+        """Channels over the network's own."""
+
+    @property
+    def dropout(self) -> float | None:
+        """Before the logits; None: the network's own."""
+
+
+def register(network: Network) -> Network:
+    """Makes a network known under its name, and returns it.
+
+    Example:
+        register(Network("lenet5", build=_build, parameters=61_000, features=84, min_image_size=28, best_for="digits"))
+
+    Raises:
+        ValueError: another network has that name.
+    """
+    if network.name in _NETWORKS:
+        raise ValueError(f"there are two networks of the name {network.name}")
+    _NETWORKS[network.name] = network
+    return network
+
+
+@functools.cache
+def _discover() -> None:
+    for module in pkgutil.iter_modules(families.__path__, f"{families.__name__}."):
+        importlib.import_module(module.name)
+
+
+def networks() -> tuple[Network, ...]:
+    """Returns all networks: the default one first, then the largest first."""
+    _discover()
+    return tuple(sorted(_NETWORKS.values(), key=lambda network: (not network.default, -network.parameters)))
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names of all networks, in the order of `networks`."""
+    return tuple(network.name for network in networks())
+
+
+def default() -> str:
+    """Returns the name of the network of a configuration that names none."""
+    return networks()[0].name
+
+
+def find(name: object) -> Network | None:
+    """Returns the network of a name, or None where there is none."""
+    _discover()
+    return _NETWORKS.get(name) if isinstance(name, str) else None
+
+
+def get(name: str) -> Network:
+    """Returns the network of a name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    _discover()
+    return _NETWORKS[name]
+
+
+def block_of(model_name: str, layer: str) -> str | None:
+    """Returns the block of a model that a layer belongs to, None for those of no block.
+
+    A model of another name is taken to name its blocks as Keras' own networks do.
+    """
+    network = find(model_name)
+    match = re.match(network.blocks if network else BLOCKS, layer)
+    return match[0] if match else None
+
+
+def variant_of(config: ModelOptions, pretrained: Pretrained | None) -> str | None:
+    """Returns which variant of a network is built; None where there is only one."""
+    variants = get(config.name).variants
+    return ((pretrained and pretrained.variant) or variants[0]) if variants else None
 
 
 def build(
-    config: ModelConfig,
+    config: ModelOptions,
     image_size: int,
     num_classes: int,
     pixels: NDArray[np.uint8],
@@ -45,12 +124,12 @@ def build(
     """Builds a model under Keras' current dtype policy and device.
 
     Args:
-        config: which model, and its options.
+        config: which network, and its options.
         image_size: side of the square images it will take, in pixels.
         num_classes: width of the logits.
         pixels: uint8 [n, image_size, image_size, 3], training images that a model may fit its input layers to
             (normalisation, whitening); a few thousand are enough.
-        pretrained: weights to start from, as `load_weights` gives them.
+        pretrained: weights to start from, as `kcv.models.weights.loading.load` gives them.
         class_names: of the logits. If the weights were trained for the same ones, theirs are taken for the logits too.
 
     Returns:
@@ -58,29 +137,24 @@ def build(
         0-255 in, float32 logits [batch, num_classes] out.
 
     Raises:
-        ConfigError: the images are too small for the model.
+        ConfigError: the images are too small for the network.
         WeightsError: the weights do not fit.
     """
-    normalisation = pretrained.normalisation if pretrained else None
-    variant = variant_of(config, pretrained)
-    if variant is None:
-        from kcv.models import cnn
-
-        dropout = config.dropout or 0.0
-        model = cnn.build(
-            image_size, num_classes, pixels, width=config.width, dropout=dropout, normalisation=normalisation
+    network = get(config.name)
+    if image_size < network.min_image_size:
+        raise ConfigError(
+            [f"data.image_size: {network.name} takes images of {network.min_image_size} px or more, not {image_size}."]
         )
-    else:
-        from kcv.models import transfer
-
-        if image_size < MIN_TRANSFER_SIZE:
-            raise ConfigError(
-                [f"data.image_size: {config.name} takes images of {MIN_TRANSFER_SIZE} px or more, not {image_size}."]
-            )
-        dropout = _DROPOUT if config.dropout is None else config.dropout
-        model = transfer.build(
-            config.name, image_size, num_classes, dropout=dropout, variant=variant, normalisation=normalisation
-        )
+    options = BuildOptions(
+        image_size,
+        num_classes,
+        pixels,
+        width=config.width,
+        dropout=network.dropout if config.dropout is None else config.dropout,
+        variant=variant_of(config, pretrained),
+        normalisation=pretrained.normalisation if pretrained else None,
+    )
+    model = network.build(options)
     if pretrained:
         same = class_names is not None and pretrained.class_names == tuple(class_names)
         pretrained.assign(model, head=same)

@@ -8,8 +8,7 @@ import keras
 import torch
 from torch import Tensor
 
-from kcv.native.layers.lowered import Unsupported
-from kcv.native.layers.shape import torch_dtype
+from kcv.native.layers.lowered import Unsupported, torch_dtype
 from kcv.native.program import Program, StepError
 
 _IMAGES = 2

@@ -10,27 +10,8 @@ import torch
 from keras import layers
 
 from kcv.errors import UsageError, nearest
+from kcv.native.layers import CONVOLUTIONS, REARRANGING
 from kcv.native.program import Program, Step
-
-_CONVOLUTIONS = (
-    layers.Conv2D,
-    layers.Conv2DTranspose,
-    layers.DepthwiseConv2D,
-    layers.SeparableConv2D,
-)
-_REARRANGING = (
-    layers.AveragePooling2D,
-    layers.Cropping2D,
-    layers.Dropout,
-    layers.Identity,
-    layers.MaxPooling2D,
-    layers.Permute,
-    layers.Reshape,
-    layers.SpatialDropout2D,
-    layers.UpSampling2D,
-    layers.ZeroPadding2D,
-)
-"""What only thins, moves or repeats a map that is there already: the map before it is as late and no coarser."""
 
 _MOST_NAMED = 12
 
@@ -76,7 +57,7 @@ def feature_maps(program: Program, image: torch.Tensor) -> list[FeatureMap]:
             program.advance(values, number, number + 1, training=False)
         axis = _channel_axis(step, program, channels)
         channels.update(dict.fromkeys(step.targets, axis))
-        convolved = convolved or isinstance(step.operation, _CONVOLUTIONS)
+        convolved = convolved or isinstance(step.operation, tuple(CONVOLUTIONS))
         if step.operation is None or len(step.targets) != 1:
             continue
         value = values[step.targets[0]]
@@ -85,7 +66,8 @@ def feature_maps(program: Program, image: torch.Tensor) -> list[FeatureMap]:
         held = 1 if axis == 1 or program.values[step.targets[0]].moved else 3
         height, width = (value.shape[i] for i in (1, 2, 3) if i != held)
         if height * width > 1:
-            learned = convolved and not isinstance(step.operation, _REARRANGING)
+            # The map before what only rearranges it is as late and no coarser.
+            learned = convolved and not isinstance(step.operation, tuple(REARRANGING))
             found.append(FeatureMap(step.name, number + 1, step.targets[0], held, height, width, learned))
     return found
 

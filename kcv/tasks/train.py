@@ -21,7 +21,8 @@ from kcv.data.dataset import Dataset, Images, Pixels
 from kcv.distributed.connecting import connect
 from kcv.distributed.group import Group
 from kcv.models import registry
-from kcv.models.weights.pretrained import Pretrained
+from kcv.models.pretrained import Pretrained
+from kcv.models.weights.loading import load as load_weights
 from kcv.native.device import describe_device, device_scope, resolve_device
 from kcv.native.memory import enough_memory, keep_freed_memory
 from kcv.native.precision import precision_scope, resolve_precision
@@ -142,7 +143,7 @@ def _train(begin: Start, extensions: Extensions, stop_request: StopRequest, held
     device, policy = _choose_device(config)
     resume_from = begin.state.of_process(group.rank, group.size) if begin.state else None
     with group.in_turn():
-        pretrained = None if extensions.model is not None else registry.load_weights(config.model)
+        pretrained = None if extensions.model is not None else load_weights(config.model)
         dataset = loading.load(config.data, began_in=begin.began_in)
     _say(config, dataset, device, policy, group)
     described = _environment(config, dataset, device, policy[0], pretrained, extensions)
@@ -208,7 +209,7 @@ def _choose_device(config: Config) -> tuple[str, tuple[str, str]]:
     if device == "cpu":
         keep_freed_memory()
     learns = config.model.mode == "fine_tuning"
-    depthwise = learns and registry.entry_of(config.model.name).depthwise
+    depthwise = learns and registry.get(config.model.name).depthwise
     return device, resolve_precision(config.precision, device, trains_depthwise=depthwise)
 
 
@@ -267,7 +268,7 @@ def _build(
         pretrained,
         class_names=dataset.class_names,
     )
-    if config.model.name != "custom_cnn" or pretrained or plan(config)[0].frozen:
+    if registry.get(config.model.name).imagenet or pretrained or plan(config)[0].frozen:
         _log.info("weights    %s", pretrained.source if pretrained else "random")
     return model
 

@@ -3,10 +3,12 @@
 import json
 import zipfile
 
+import keras
 import pytest
 
-from kcv.artifact.allowed import check_classes
+from kcv.artifact.allowed import LAYERS, check_classes
 from kcv.errors import ArtifactError
+from kcv.native.layers import LOWERINGS
 
 
 def _layer(name, module="keras.layers", registered=None):
@@ -75,3 +77,20 @@ def test_a_real_lambda_model_is_refused_before_it_is_made(tmp_path):
         archive.writestr("kcv.json", json.dumps(info.model_dump(mode="json")))
     with pytest.raises(ArtifactError, match=r"holds Lambda from keras\.layers"):
         load(path)
+
+
+NOT_ALLOWED: set[str] = set()
+"""Layers that have a native form, but are not to be opened from a file. None so far; a name here wants a reason."""
+
+
+def test_each_layer_with_a_native_form_is_allowed_or_named_as_not():
+    """A lowering alone opens no file: whoever adds one decides here, and in the list, what files may name."""
+    lowered = {layer.__name__ for layer in LOWERINGS}
+    assert all(getattr(keras.layers, layer.__name__) is layer for layer in LOWERINGS)
+    assert lowered - LAYERS == NOT_ALLOWED
+    assert not NOT_ALLOWED & LAYERS
+
+
+@pytest.mark.parametrize("name", sorted(LAYERS))
+def test_each_allowed_name_is_a_layer_of_keras(name):
+    assert issubclass(getattr(keras.layers, name), keras.layers.Layer)

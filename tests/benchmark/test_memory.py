@@ -7,7 +7,7 @@ import pytest
 
 from kcv.benchmark import memory
 from kcv.cli.benchmarks import memory_benchmark
-from kcv.data.sources import parquet
+from kcv.data.parquet import source as parquet
 from kcv.errors import OutputError
 
 

@@ -58,7 +58,8 @@ from kcv.common.files import csv_writer
 from kcv.common.text import is_plain
 from kcv.config import Config
 from kcv.data import loading
-from kcv.data.sources import cifar10, parquet
+from kcv.data.parquet import source as parquet
+from kcv.data.sources import cifar10
 from kcv.errors import ConfigError, KcvError, TrackingError
 from kcv.inference import opening, splits
 from kcv.inference.onnx_graph.messages import MODEL

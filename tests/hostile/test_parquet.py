@@ -17,8 +17,8 @@ from footers import edited, footer_of, with_footer
 
 from kcv.data.classes import MOST_CLASSES
 from kcv.data.loading import open_source
+from kcv.data.parquet import source as parquet
 from kcv.data.parquet.row_images import RowImages
-from kcv.data.sources import parquet
 from kcv.errors import DataError
 
 MB = 1_000_000

@@ -11,7 +11,7 @@ import pytest
 from mutated_columns import column_mutants, columns
 
 from kcv.data.loading import open_source
-from kcv.data.sources import parquet
+from kcv.data.parquet import source as parquet
 from kcv.errors import DataError
 
 

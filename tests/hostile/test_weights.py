@@ -9,6 +9,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from small_networks import change_entry
 
 from kcv.config import ModelConfig
 from kcv.errors import WeightsError
-from kcv.models.weights import checkpoint, keras_files, state_dict, torch_files
+from kcv.models import registry
+from kcv.models.weights import checkpoint, keras_files, state_dict
 from kcv.models.weights.loading import load as load_weights
 
 SOUND = {"conv1.weight": torch.arange(24.0).reshape(2, 3, 2, 2), "bn1.bias": torch.ones(2)}
@@ -192,7 +195,7 @@ def test_a_whole_network_of_expanded_tensors_takes_no_memory(tmp_path: Path) -> 
              "norm": [(part, 1) for part in ("weight", "bias", "running_mean", "running_var")]}  # fmt: skip
     state = {
         f"{name}.{part}": torch.zeros(1).reshape([1] * axes).expand([5 * 10**8] + [1] * (axes - 1))
-        for _, name, kind in torch_files._LAYERS["efficientnet_lite0"]()
+        for _, name, kind in registry.get("efficientnet_lite0").torch_file.layers()
         for part, axes in parts[kind]
     }
     (tmp_path / "w.pth").write_bytes(saved(state))
@@ -255,9 +258,10 @@ def test_hostile_keras_weights_end_in_one_line(
     path = tmp_path / "w.h5"
     with h5py.File(path, "w") as file:
         spoil(file)
-    monkeypatch.setitem(keras_files._APPLICATIONS, "resnet50", lambda **options: pytest.fail("it was built"))
+    unbuilt = replace(registry.get("resnet50").keras_file, make=lambda **options: pytest.fail("it was built"))
+    change_entry(monkeypatch, "resnet50", keras_file=unbuilt)
     with pytest.raises(WeightsError) as caught:
-        keras_files.read(path, "resnet50")
+        keras_files.read(path, registry.get("resnet50"))
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 

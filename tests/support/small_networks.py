@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -15,8 +16,8 @@ import pytest
 from keras.src.applications.efficientnet import DEFAULT_BLOCKS_ARGS, EfficientNet
 from keras.src.applications.resnet import ResNet, stack_residual_blocks_v1
 
-from kcv.models import transfer
-from kcv.models.weights import keras_files
+from kcv.models import registry
+from kcv.models.applications import Application
 
 
 def resnet50(**options: Any) -> keras.Model:
@@ -47,9 +48,16 @@ FEATURES = {"resnet50": 256, "efficientnet_b0": 320, "efficientnet_lite0": 320}
 @contextmanager
 def small_networks() -> Iterator[None]:
     """Makes kcv build the toys in place of the networks of their names, and read files of them."""
-    networks = {(name, variant): (MAKERS[name], *rest) for (name, variant), (_, *rest) in transfer._NETWORKS.items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer, "_NETWORKS", networks)
-        patch.setattr(keras_files, "_APPLICATIONS", {name: MAKERS[name] for name in keras_files._APPLICATIONS})
-        patch.setattr(keras_files, "_FEATURES", FEATURES)
+        for name, make in MAKERS.items():
+            network = registry.get(name)
+            assert isinstance(network.build, Application)
+            keras_file = network.keras_file and replace(network.keras_file, make=make)
+            build = replace(network.build, make=make)
+            change_entry(patch, name, build=build, features=FEATURES[name], keras_file=keras_file)
         yield
+
+
+def change_entry(patch: pytest.MonkeyPatch, name: str, **changes: Any) -> None:
+    """Puts an entry of the registry in its place that says something else."""
+    patch.setitem(registry._NETWORKS, name, replace(registry.get(name), **changes))

@@ -7,20 +7,20 @@ import shutil
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Final
 
 from kcv.common import untrusted
-from kcv.common.download import OpenBar, cache_dir, download, has_checksum, writable
 from kcv.common.files import expanded
-from kcv.common.pickles import plain
 from kcv.common.text import is_plain
 from kcv.common.untrusted import refusing
-from kcv.data.dataset import Samples, Source
-from kcv.data.sources import parquet
+from kcv.data.sources import NamedSource, register
 from kcv.errors import DataError, OutputError, first_line
 
+if TYPE_CHECKING:
+    from kcv.common.download import OpenBar
+    from kcv.data.dataset import Samples, Source
+
+_NAME: Final = "cifar10"
 URL: Final = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 CHECKSUM: Final = "sha256:6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 BYTES: Final = 170_498_071
@@ -58,16 +58,20 @@ def open_source(
     Raises:
         DataError: it is nowhere and cannot be downloaded (the message says which file to put where), or is damaged.
     """
+    from kcv.common.download import cache_dir, download, has_checksum, writable
+    from kcv.data.dataset import Source
+    from kcv.data.parquet import source as parquet
+
     roots = _roots()
     for root in roots:
-        if list((root / "cifar10").glob("*.parquet")):
-            source = parquet.open_source(root / "cifar10", name="cifar10")
-            return Source("cifar10", source.class_names, source.splits, image_size=SIZE)
-        for folder in (root / FOLDER, root / "cifar10" / FOLDER, root / "cifar10"):
+        if list((root / _NAME).glob("*.parquet")):
+            source = parquet.open_source(root / _NAME, name=_NAME)
+            return Source(_NAME, source.class_names, source.splits, image_size=SIZE)
+        for folder in (root / FOLDER, root / _NAME / FOLDER, root / _NAME):
             if os.path.isfile(folder / _BATCHES["train"][0]):
                 return _read_batches(folder)
     for root in roots:
-        for archive in (root / ARCHIVE, root / "cifar10" / ARCHIVE):
+        for archive in (root / ARCHIVE, root / _NAME / ARCHIVE):
             if os.path.isfile(archive):
                 with refusing(archive, DataError):
                     sound = has_checksum(archive, checksum)
@@ -81,15 +85,23 @@ def open_source(
     except (DataError, OutputError) as error:
         target = os.environ.get("KCV_DATA_DIR") or "a folder"
         raise DataError(
-            f"cifar10 is not on this machine: {error} Put {ARCHIVE} (from {URL}), the folder {FOLDER} or "
-            f"cifar10/*.parquet into {target} and set KCV_DATA_DIR to it."
+            f"{_NAME} is not on this machine: {error} Put {ARCHIVE} (from {URL}), the folder {FOLDER} or "
+            f"{_NAME}/*.parquet into {target} and set KCV_DATA_DIR to it."
         ) from error
     folder = _unpack(archive, cache)
     archive.unlink(missing_ok=True)
     return _read_batches(folder)
 
 
+def _open() -> Source:
+    from kcv.common.progress import Progress
+
+    return open_source(Progress)
+
+
 def _roots() -> list[Path]:
+    from kcv.common.download import cache_dir
+
     roots = [cache_dir()]
     if given := os.environ.get("KCV_DATA_DIR"):
         root = expanded(given)
@@ -130,11 +142,13 @@ def _unpack(archive: Path, cache: Path) -> Path:
 
 
 def _read_batches(folder: Path) -> Source:
+    from kcv.data.dataset import Source
+
     names: tuple[str, ...] = CLASS_NAMES
     if os.path.lexists(folder / _META):
         names = _names(folder / _META) or CLASS_NAMES
     splits = {split: _read_split(folder, split, files, len(names)) for split, files in _BATCHES.items()}
-    return Source("cifar10", names, splits, image_size=SIZE)
+    return Source(_NAME, names, splits, image_size=SIZE)
 
 
 def _names(path: Path) -> tuple[str, ...]:
@@ -149,6 +163,10 @@ def _names(path: Path) -> tuple[str, ...]:
 
 
 def _read_split(folder: Path, split: str, files: tuple[str, ...], classes: int) -> Samples:
+    import numpy as np
+
+    from kcv.data.dataset import Samples
+
     arrays, labels = [], []
     for file in files:
         batch = _unpickle(folder / file)
@@ -171,9 +189,14 @@ def _read_split(folder: Path, split: str, files: tuple[str, ...], classes: int) 
 
 def _unpickle(path: Path) -> dict[str, Any]:
     """Reads a dict of plain values and arrays of uint8; Python 2 wrote the originals, whose texts are bytes here."""
+    from kcv.common.pickles import plain
+
     content = untrusted.read_bytes(path, _MOST_BYTES, DataError)
     with untrusted.refusing(path, DataError, "cannot be read as a CIFAR-10 batch"):
         values = plain.loads(content)
         if type(values) is not dict:
             raise DataError(f"{path}: is not a CIFAR-10 batch.")
         return {key.decode() if isinstance(key, bytes) else key: value for key, value in values.items()}
+
+
+register(NamedSource(_NAME, "60,000 images of 32x32 in 10 classes; found, or downloaded once", _open))

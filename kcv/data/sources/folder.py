@@ -1,127 +1,21 @@
-"""The user's own images: PATH/<class>/*.jpg, or PATH/train|val|test/<class>/*.jpg."""
+"""The user's own images: a folder with a folder of images per class; `kcv.data.folder_tree` reads it."""
 
 from __future__ import annotations
 
 import os
-import unicodedata
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+from kcv.data.sources import PathSource, register
 
-from kcv.data.classes import align
-from kcv.data.dataset import SPLITS, Samples, Source
-from kcv.data.file_names import FileNames, FilePaths
-from kcv.data.folder_tree.layout import EXPECTED, Layout, understand
-from kcv.data.folder_tree.summary import NOT_READ, LeftOut, Understood
-from kcv.data.folder_tree.tree import Folder, Tree, join
-from kcv.errors import DataError
+if TYPE_CHECKING:
+    from kcv.data.dataset import Source
 
 
-def open_source(path: Path, name: str | None = None) -> Source:
-    """Lists the images below the class folders of `path`; none is opened.
+def _open(path: Path, name: str) -> Source:
+    from kcv.data.folder_tree.source import open_source
 
-    Which folders are splits and which are classes is said in `kcv.data.folder_tree.layout`. Folders inside a class
-    folder belong to the class. Left out are hidden files and those of `kcv.images.clutter`, what kcv made
-    (`kcv.data.folder_tree.outputs`), and, as the `Source` tells, files in other formats and images outside the class
-    folders.
-
-    Args:
-        path: the folder.
-        name: what the source is called; by default the path.
-
-    Raises:
-        DataError: no class folders, or no images in them; or the tree can be read two ways.
-    """
-    name = name or str(path)
-    tree = Tree(path)
-    layout = understand(tree, name)
-    parts = {split: _read(tree, place, name) for split, place in layout.splits.items()}
-    source = align(name, parts, flat=layout.flat, root=path)
-    understood = Understood(
-        source.class_names,
-        {} if layout.flat else {split: layout.splits[split] for split in SPLITS if split in layout.splits},
-        {split: len(samples) for split, samples in source.splits.items()},
-        *_Leftovers(tree, layout).found(),
-        layout.notes,
-    )
-    return replace(source, understood=understood)
+    return open_source(path, name)
 
 
-def _read(tree: Tree, place: str, name: str) -> tuple[list[str], Samples]:
-    """Returns the class names of one split, sorted, and its images. Classes may be empty, the split may not."""
-    class_names = tree.folders(place)
-    _require_different(class_names, name)
-    counts: list[int] = []
-
-    def found() -> Iterator[str]:
-        for class_name in class_names:
-            files = tree.images(join(place, class_name))
-            counts.append(len(files))
-            yield from files
-
-    names = FileNames.of(found())
-    if not len(names):
-        raise DataError(f"{name}: no images{f' in {place}' if place else ''}; {EXPECTED}.")
-    return class_names, Samples(FilePaths(tree.root, names), np.repeat(np.arange(len(counts)), counts), names)
-
-
-def _require_different(class_names: list[str], name: str) -> None:
-    """Refuses folders whose names are one text in two Unicode forms: what looks like one class would be two."""
-    forms: dict[str, str] = {}
-    for class_name in class_names:
-        form = unicodedata.normalize("NFC", class_name)
-        if form in forms:
-            both = f"{forms[form]!a} and {class_name!a}"
-            raise DataError(f"{name}: the class folders {both} have one name in two Unicode forms; merge them.")
-        forms[form] = class_name
-
-
-@dataclass
-class _Leftovers:
-    """Finds what of a tree is not used, and why."""
-
-    tree: Tree
-    layout: Layout
-    files: dict[tuple[str, str], tuple[int, str]] = field(default_factory=lambda: defaultdict(lambda: (0, "")))
-    outputs: list[str] = field(default_factory=list)
-
-    def found(self) -> tuple[list[LeftOut], list[str]]:
-        """Returns the files, those of the most numerous kind first, and the folders that kcv made."""
-        class_folders = {
-            join(place, name) for place in self.layout.splits.values() for name in self.tree.folders(place)
-        }
-        for class_folder in sorted(class_folders):
-            for folder in self.tree.below(class_folder):
-                self._unread(folder)
-                self.outputs += [join(folder.place, name) for name in self.tree.outputs(folder.place)]
-        pending = [""]
-        while pending:
-            place = pending.pop()
-            folder = self.tree.folder(place)
-            self._unread(folder)
-            why = self._why(place)
-            for name in folder.images if folder.count else ():
-                self._add(os.path.splitext(name)[1].lower(), 1, why, join(place, name))
-            self.outputs += [join(place, name) for name in self.tree.outputs(place)]
-            # Links out of the data are not followed where only leftovers are counted.
-            inner = [join(place, name) for name in self.tree.folders(place) if name not in folder.links]
-            pending += [each for each in reversed(inner) if each not in class_folders]
-        left_out = [LeftOut(suffix, count, why, example) for (suffix, why), (count, example) in self.files.items()]
-        return sorted(left_out, key=lambda one: (-one.count, one.example)), sorted(self.outputs)
-
-    def _why(self, place: str) -> str:
-        if any(place == each or place.startswith(f"{each}/") for each in self.layout.without_classes):
-            return "in a test split without class folders"
-        ways = [each for each in self.layout.splits.values() if each.startswith(f"{place}/") or each == place]
-        return "outside the class folders" if ways or place == "" else "beside the splits"
-
-    def _unread(self, folder: Folder) -> None:
-        for suffix, (count, example) in folder.others.items():
-            self._add(suffix, count, NOT_READ, join(folder.place, example))
-
-    def _add(self, suffix: str, count: int, why: str, example: str) -> None:
-        before, first = self.files[suffix, why]
-        self.files[suffix, why] = (before + count, min(first, example) if before else example)
+register(PathSource("a folder of images", os.path.isdir, _open, last=True))

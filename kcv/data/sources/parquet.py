@@ -1,222 +1,32 @@
-"""Parquet in the Hugging Face layout: a column of images (struct of bytes and path, or binary), one of labels."""
+"""Parquet in the Hugging Face layout: a file, a folder of files, or a URL; `kcv.data.parquet` reads it."""
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
-import numpy as np
+from kcv.data.sources import PathSource, register
 
-from kcv.common.redaction import data_without_credentials
-from kcv.common.untrusted import refusing
-from kcv.data.classes import align
-from kcv.data.dataset import Encoded, Samples, Source
-from kcv.data.parquet import bounded_rows
-from kcv.data.parquet import labels as parquet_labels
-from kcv.data.parquet.labels import UNLABELLED, Labels
-from kcv.data.parquet.row_images import RowGroups, RowImages, RowNames
-from kcv.data.parquet.schema import columns_of
-from kcv.data.parquet.shards import Shard, local_shards, remote_shards
-from kcv.errors import DataError
-
-EAGER_BYTES = 2**28
-"""Files of this machine up to so many bytes are read at once; larger sets, and those of other machines, stay there."""
-
-_MOST_HELD = 2**29  # bytes that the images of such files may come to
-
-_log = logging.getLogger(__name__)
-
-_Part: TypeAlias = tuple[tuple[str, ...], Samples]
+if TYPE_CHECKING:
+    from kcv.data.dataset import Source
 
 
-@dataclass(frozen=True)
-class _File:
-    """What of a file is read when it is opened.
+def _recognises(path: Path) -> bool:
+    from kcv.data.parquet.source import is_parquet
 
-    Attributes:
-        labels: of its rows.
-        column: path of the leaf column of the images.
-        group_rows: the rows of each row group.
-        encoded_bytes: of the images, about.
-    """
-
-    labels: Labels
-    column: str
-    group_rows: tuple[int, ...]
-    encoded_bytes: int
+    return is_parquet(path)
 
 
-def is_parquet(path: Path) -> bool:
-    """Whether `path` is a Parquet file, or a folder with Parquet files in it or below it, see `local_shards`."""
-    return bool(local_shards(path)) if os.path.isdir(path) else path.suffix.lower() == ".parquet"
+def _open(path: Path, name: str) -> Source:
+    from kcv.data.parquet.source import open_source
+
+    return open_source(path, name)
 
 
-def open_source(path: Path, name: str | None = None) -> Source:
-    """Opens a Parquet file, or the Parquet files in a folder and below it.
+def _open_url(url: str) -> Source:
+    from kcv.data.parquet.source import open_url
 
-    Files whose name (or else folder) begins with train, val, valid, validation or test are that split; without any
-    such name all rows are one source without splits. Integer labels take the class names from the schema's metadata
-    (Hugging Face `ClassLabel`) and are their own names where it has none; text labels are the names. Rows of
-    validation and test that have no label (null, or -1 where names are declared) are left out. Up to `EAGER_BYTES` of
-    encoded images are held in memory; larger sets stay on disk (`kcv.data.parquet.row_images`).
-
-    Args:
-        path: a file or folder.
-        name: what the source is called; by default the path.
-
-    Raises:
-        DataError: no Parquet; a column is missing or has another type; a null, or a label out of range; several sets of
-            images; or a file that asks for far more memory than its size.
-    """
-    name = name or str(path)
-    shards = local_shards(path)
-    if not shards:
-        raise DataError(f"{name}: no Parquet files there.")
-    return _open(shards, name)
+    return open_url(url)
 
 
-def open_url(url: str) -> Source:
-    """Opens the Parquet files behind a URL, as `open_source` does; their images stay there until they are needed.
-
-    Raises:
-        DataError: as `open_source`; or the URL cannot be reached, see `kcv.data.parquet.shards.remote_shards`.
-    """
-    return _open(remote_shards(url), data_without_credentials(url))
-
-
-def _open(shards: Sequence[Shard], name: str) -> Source:
-    by_split: dict[str | None, list[Shard]] = {}
-    for shard in shards:
-        by_split.setdefault(shard.split, []).append(shard)
-    if None in by_split and len(by_split) > 1:
-        stray = by_split[None][0].names[0]
-        raise DataError(f"{name}: {stray} belongs to no split; begin its name with train-, validation- or test-.")
-    flat = None in by_split
-    if not flat:
-        _require_one_set(by_split, name)
-    eagerly = all(shard.local for shard in shards) and sum(shard.size for shard in shards) <= EAGER_BYTES
-    parts = {split or "train": _merge(files, split or "train", name) for split, files in by_split.items()}
-    parts = _labelled(parts, name)
-    return align(name, _held(parts) if eagerly else parts, flat=flat)
-
-
-def _require_one_set(by_split: Mapping[str | None, Sequence[Shard]], name: str) -> None:
-    """Raises DataError where a split lies in several folders: they are several sets, and not to be mixed."""
-    for split, shards in by_split.items():
-        sets = sorted({shard.configuration for shard in shards if shard.configuration})
-        if len(sets) > 1:
-            known = ", ".join(sets[:5]) + (", ..." if len(sets) > 5 else "")
-            raise DataError(
-                f"{name}: the {split} split is in several folders, which are taken for several sets of images: "
-                f"{known}; name one of them: {name.rstrip('/')}/{sets[0]}."
-            )
-
-
-def _labelled(parts: dict[str, _Part], name: str) -> dict[str, _Part]:
-    """Leaves out what has no label, with a line for each split; only rows of train must have one."""
-    kept: dict[str, _Part] = {}
-    numbers = parts["train"][0] if "train" in parts else ()
-    for split, (names, samples) in parts.items():
-        labels = samples.labels
-        if split != "train" and names == (str(UNLABELLED),) and names[0] not in numbers:
-            labels = np.full_like(labels, UNLABELLED)  # numbers without names: -1 is a class only where train has it
-        known = np.flatnonzero(labels != UNLABELLED)
-        if not len(known):
-            _log.warning("%s: the %s split has no labels and is left out", name, split)
-            continue
-        if len(known) < len(labels):
-            _log.warning(
-                "%s: %d of %d images of the %s split have no label and are left out",
-                name, len(labels) - len(known), len(labels), split,
-            )  # fmt: skip
-            samples = samples.take(known)
-        kept[split] = names, samples
-    if not kept:
-        raise DataError(f"{name}: no image has a label.")
-    return kept
-
-
-def _held(parts: Mapping[str, _Part]) -> Mapping[str, _Part]:
-    """Reads all images into memory; returns the parts as they are where they turn out to be too large for that.
-
-    Raises:
-        DataError: a file is damaged, or an image is null.
-    """
-    total = 0
-    held: dict[str, _Part] = {}
-    for split, (names, samples) in parts.items():
-        rows = samples.images
-        assert isinstance(rows, RowImages)
-        everything: list[Encoded | None] = []
-        for encoded in rows.groups.read_all():
-            total += sum(map(len, filter(None, encoded)))
-            if total > _MOST_HELD:
-                return parts
-            everything += encoded
-        images: list[Encoded] = []
-        for row in map(int, rows.rows):
-            image = everything[row]
-            if image is None:
-                raise DataError(f"{rows.groups.describe(row)} ({split}/{row}): the image is null; its bytes must be "
-                                "in the file.")  # fmt: skip
-            images.append(image)
-        held[split] = names, Samples(images, samples.labels, list(samples.names))
-    return held
-
-
-def _merge(shards: Sequence[Shard], split: str, name: str) -> _Part:
-    """Returns the class names of a split, and its rows, whose images are still in the files."""
-    files: list[_File] = []
-    for shard in shards:
-        files.append(_read(shard, split, sum(len(file.labels.codes) for file in files)))
-    if not sum(len(file.labels.codes) for file in files):
-        raise DataError(f"{name}: the {split} split has no rows.")
-    declared = next((file.labels.names for file in files if file.labels.declared), None)
-    present = {file.labels.names[code] for file in files for code in np.unique(file.labels.codes) if code != UNLABELLED}
-    numeric = all(file.labels.numeric for file in files)
-    order = declared or tuple(sorted(present, key=(lambda text: int(text)) if numeric else None))
-    position = {class_name: i for i, class_name in enumerate(order)}
-    if not present <= position.keys():
-        raise DataError(f"{name}: the files of the {split} split declare different class names.")
-    # The last place is that of UNLABELLED, which is -1.
-    tables = [np.array([*(position.get(text, UNLABELLED) for text in f.labels.names), UNLABELLED]) for f in files]
-    labels = np.concatenate([table[file.labels.codes] for table, file in zip(tables, files, strict=True)])
-    counts = [len(file.group_rows) for file in files]
-    groups = RowGroups(
-        shards,
-        np.repeat(np.arange(len(files)), counts),
-        np.concatenate([np.arange(count) for count in counts]),
-        np.cumsum([count for file in files for count in file.group_rows]),
-        [file.column for file in files],
-        sum(file.encoded_bytes for file in files),
-    )
-    everything = np.arange(len(labels))
-    return order, Samples(RowImages(groups, everything), labels, RowNames(split, everything))
-
-
-def _read(shard: Shard, split: str, offset: int) -> _File:
-    """Reads the labels of a file, the `offset` rows before which are in other files of its split."""
-    file = shard.open()
-    try:
-        required = split == "train"
-        with refusing(shard.name, DataError, bounded_rows.NOT_PARQUET):
-            columns = columns_of(file.schema_arrow, shard.name, labelled=required)
-            metadata = file.metadata
-            paths = [path for path in (columns.images, columns.labels) if path]
-            bounded_rows.check_rows(shard, metadata, [bounded_rows.leaf_of(shard, file, path) for path in paths])
-            labels = parquet_labels.read(
-                shard, file, columns, lambda i: f"{shard.name}: row {i} ({split}/{offset + i})", required=required
-            )
-            groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-            if len(labels.codes) != sum(group.num_rows for group in groups):
-                raise DataError(f"{shard.name}: has {len(labels.codes):,} labels for "
-                                f"{sum(group.num_rows for group in groups):,} rows.")  # fmt: skip
-    finally:
-        file.close()
-    # Nearly all bytes of a row group are its images'.
-    rows, sizes = tuple(group.num_rows for group in groups), sum(group.total_byte_size for group in groups)
-    return _File(labels, columns.images, rows, sizes)
+register(PathSource("a .parquet file", _recognises, _open, _open_url))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 import keras
-import numpy as np
 
 from kcv import artifact
 from kcv.artifact.weights import check_datasets
@@ -17,41 +16,36 @@ from kcv.common import untrusted
 from kcv.errors import ArtifactError, WeightsError, first_line
 from kcv.inference import opening
 from kcv.models.inputs import Normalisation
-from kcv.models.transfer import variants
-from kcv.models.weights.pretrained import Arrays, Pretrained
+from kcv.models.network import Arrays, KerasFile, Network
+from kcv.models.pretrained import Pretrained
 
-_APPLICATIONS: dict[str, Callable[..., Any]] = {
-    "resnet50": keras.applications.ResNet50,
-    "efficientnet_b0": keras.applications.EfficientNetB0,
-}
-_FEATURES = {"resnet50": 2048, "efficientnet_b0": 1280}
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 _MOST_RATIO = 4
 """Of a tensor's bytes over those that are stored of it; Keras packs nothing, and weights hardly get smaller."""
 _SLACK = 2**16
 
 
-def read(path: Path, name: str) -> Pretrained:
+def read(path: Path, network: Network) -> Pretrained:
     """Reads a model file of kcv's, or a file of a network of keras.applications.
 
     Args:
         path: `.keras`, `.weights.h5`, or the `.h5` files that keras.applications downloads.
-        name: the model that it is for.
+        network: that it is for.
 
     Raises:
         WeightsError: the file is damaged or of another network.
         ArtifactError: a `.keras` file is damaged, or holds classes that are not Keras' own.
     """
     if path.suffix == ".keras":
-        return _own(path, name) if artifact.is_described(path) else _foreign(path, name)
-    return _application(path, name)
+        return _own(path, network) if artifact.is_described(path) else _foreign(path, network)
+    return _application(path, network)
 
 
-def _own(path: Path, name: str) -> Pretrained:
+def _own(path: Path, network: Network) -> Pretrained:
+    name = network.name
     info = artifact.read_info(path)
     if info.model_name != name:
         raise WeightsError(f"{path}: holds a {info.model_name}, not a {name}.")
-    if info.variant not in variants(name):
+    if info.variant not in (network.variants or (None,)):
         raise WeightsError(f"{path}: holds {name} in a variant that this kcv does not know, {info.variant!r}.")
     model = opening.load(path, device="cpu").keras_model
     normalise = next((layer for layer in model.layers if layer.name == "normalise"), None)
@@ -61,14 +55,14 @@ def _own(path: Path, name: str) -> Pretrained:
         str(path),
         info.variant,
         _layers(model),
-        _normalisation(normalise.mean, normalise.variance),
+        Normalisation.from_tensors(normalise.mean, normalise.variance),
         info.class_names,
     )
 
 
-def _foreign(path: Path, name: str) -> Pretrained:
+def _foreign(path: Path, network: Network) -> Pretrained:
     """Reads a `.keras` file that another program wrote: a network of keras.applications, alone or within a model."""
-    _application_of(name, path)
+    application = _application_of(network, path)
     try:
         model = opening.load_keras(path, device="cpu")
     except ArtifactError as error:
@@ -80,35 +74,36 @@ def _foreign(path: Path, name: str) -> Pretrained:
             "use the file that kcv wrote."
         )
     rescaled = any(isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization) for layer in _flat(model))
-    if name == "resnet50" and rescaled:
+    if rescaled and not application.rescales:
         raise WeightsError(
-            f"{path}: rescales its pixels before the network, which Keras' {name} does not; save the network alone."
+            f"{path}: rescales its pixels before the network, which Keras' {network.name} does not; "
+            "save the network alone."
         )
-    return _converted(path, name, model)
+    return _converted(path, application, model)
 
 
-def _application(path: Path, name: str) -> Pretrained:
+def _application(path: Path, network: Network) -> Pretrained:
     """Reads weights of a network of keras.applications by loading them into one, with or without its classifier."""
-    make = _application_of(name, path)
-    classes = _classes_of(path, _FEATURES[name])
+    application = _application_of(network, path)
+    classes = _classes_of(path, network.features)
     attempts: list[dict[str, Any]] = [{"include_top": True, "classes": classes}] if classes else []
     reason = ""
     for arguments in [*attempts, {"include_top": False}]:
-        network = make(weights=None, **arguments)
+        model = application.make(weights=None, **arguments)
         try:
-            network.load_weights(path)
+            model.load_weights(path)
         # Keras raises whatever the damage happens to hit (KeyError, OSError, ValueError ...).
         except Exception as error:
             reason = first_line(error)
             continue
-        return _converted(path, name, network)
-    raise WeightsError(f"{path}: does not hold Keras' {name}, or is damaged ({reason}).")
+        return _converted(path, application, model)
+    raise WeightsError(f"{path}: does not hold Keras' {network.name}, or is damaged ({reason}).")
 
 
-def _application_of(name: str, path: Path) -> Callable[..., Any]:
-    if name not in _APPLICATIONS:
-        raise WeightsError(f"{path}: was not written by kcv, and keras.applications has no {name}.")
-    return _APPLICATIONS[name]
+def _application_of(network: Network, path: Path) -> KerasFile:
+    if network.keras_file is None:
+        raise WeightsError(f"{path}: was not written by kcv, and keras.applications has no {network.name}.")
+    return network.keras_file
 
 
 def _classes_of(path: Path, features: int) -> int | None:
@@ -142,34 +137,11 @@ def _classes_of(path: Path, features: int) -> int | None:
     return widths[0] if widths else None
 
 
-def _converted(path: Path, name: str, model: keras.Model) -> Pretrained:
+def _converted(path: Path, application: KerasFile, model: keras.Model) -> Pretrained:
     """Takes the weights of keras.applications' own conventions to those of kcv's graphs."""
     layers = _layers(model)
-    normalisation = None
-    if name == "resnet50" and "conv1_conv" in layers:
-        kernel, *rest = layers["conv1_conv"]
-        # Its preprocessing swaps R and B; here the first kernel does, once and for all.
-        layers["conv1_conv"] = [np.ascontiguousarray(kernel[:, :, ::-1]), *rest]
-    if name == "efficientnet_b0":
-        for layer in _flat(model):
-            if isinstance(layer, keras.layers.Normalization):
-                normalisation = _efficientnet_normalisation(layer)
-    return Pretrained(str(path), "keras", layers, normalisation)
-
-
-def _efficientnet_normalisation(layer: keras.layers.Normalization) -> Normalisation:
-    variance = np.ravel(keras.ops.convert_to_numpy(layer.variance))
-    if np.allclose(variance, _IMAGENET_STD, atol=1e-3):
-        # The ImageNet weights keep the deviation where the variance belongs; a Rescaling makes up for it.
-        variance = variance**2
-    return _normalisation(layer.mean, variance)
-
-
-def _normalisation(mean: Any, variance: Any) -> Normalisation:
-    def numbers(values: Any) -> tuple[float, ...]:
-        return tuple(np.ravel(keras.ops.convert_to_numpy(values)).astype(float).tolist())
-
-    return Normalisation(numbers(mean), numbers(variance))
+    normalisation = application.convert(layers, list(_flat(model)))
+    return Pretrained(str(path), application.variant, layers, normalisation)
 
 
 def _flat(model: keras.Model) -> Iterator[keras.layers.Layer]:

@@ -9,18 +9,12 @@ from typing import TYPE_CHECKING
 from kcv.common.files import model_file
 from kcv.config import ModelConfig
 from kcv.errors import WeightsError
-from kcv.models.weights import imagenet
+from kcv.models import imagenet
+from kcv.models.network import Network
+from kcv.models.registry import get
 
 if TYPE_CHECKING:
-    from kcv.models.weights.pretrained import Pretrained
-
-SUFFIXES = {
-    "custom_cnn": (".keras",),
-    "resnet50": (".keras", ".h5", ".pth", ".pt", ".safetensors"),
-    "efficientnet_b0": (".keras", ".h5", ".pth", ".pt", ".safetensors"),
-    "efficientnet_lite0": (".keras", ".pth", ".pt", ".safetensors"),
-}
-"""How the names of a model's weight files may end."""
+    from kcv.models.pretrained import Pretrained
 
 
 def load(config: ModelConfig) -> Pretrained | None:
@@ -36,29 +30,30 @@ def load(config: ModelConfig) -> Pretrained | None:
         WeightsError: they cannot be had, or are not for this model.
         ArtifactError: they are in a model file that cannot be opened.
     """
-    asked = config.weights
+    asked, network = config.weights, get(config.name)
     if asked == "auto":
-        asked = "imagenet" if config.name in imagenet.FILES else "none"
+        asked = "imagenet" if network.imagenet else "none"
     if asked == "none":
         return None
     if asked == "imagenet":
-        return _read(imagenet.fetch(config.name), config.name)
+        return _read(imagenet.fetch(network), network)
     path = model_file(asked)
     if not os.path.isfile(path):  # unlike Path.is_file, never raises
         raise WeightsError(
             f"model.weights: {asked}: no such file; allowed: auto, imagenet, none, or a file of weights."
         )
-    return _read(path, config.name)
+    return _read(path, network)
 
 
-def _read(path: Path, name: str) -> Pretrained:
-    allowed = SUFFIXES[name]
-    if path.suffix not in allowed:
-        raise WeightsError(f"{path}: weights of {name} are read from files that end in {', '.join(allowed)}.")
+def _read(path: Path, network: Network) -> Pretrained:
+    if path.suffix not in network.suffixes:
+        raise WeightsError(
+            f"{path}: weights of {network.name} are read from files that end in {', '.join(network.suffixes)}."
+        )
     if path.suffix in (".keras", ".h5"):
         from kcv.models.weights import keras_files
 
-        return keras_files.read(path, name)
+        return keras_files.read(path, network)
     from kcv.models.weights import torch_files
 
-    return torch_files.read(path, name)
+    return torch_files.read(path, network)

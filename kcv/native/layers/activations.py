@@ -8,9 +8,10 @@ from typing import Any
 import keras
 import torch
 import torch.nn.functional as F
+from keras import layers
 from torch import Tensor
 
-from kcv.native.layers.lowered import Lowered, Target, Unsupported, Value, compute_dtype, require
+from kcv.native.layers.lowered import Lowered, Target, Unsupported, Value, compute_dtype, lowers, require
 
 _FUNCTIONS: dict[Any, Callable[[Tensor], Tensor]] = {
     keras.activations.relu: F.relu,
@@ -70,30 +71,35 @@ def _elementwise(layer: Any, inputs: Sequence[Value], target: Target, function: 
     return Lowered(run, wants_moved=value.moved, gives_moved=value.moved)
 
 
+@lowers(layers.Activation)
 def lower_activation(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `Activation`."""
     function = native_activation(layer.activation)
     return _elementwise(layer, inputs, target, function or (lambda x: x))
 
 
+@lowers(layers.ReLU)
 def lower_relu(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `ReLU`, plain or cut at 6."""
     require(layer.negative_slope == 0 and layer.threshold == 0 and layer.max_value in (None, 6), "a shaped ReLU")
     return _elementwise(layer, inputs, target, F.relu if layer.max_value is None else F.relu6)
 
 
+@lowers(layers.LeakyReLU)
 def lower_leaky_relu(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `LeakyReLU`."""
     slope = float(layer.negative_slope)
     return _elementwise(layer, inputs, target, lambda x: F.leaky_relu(x, slope))
 
 
+@lowers(layers.ELU)
 def lower_elu(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `ELU`."""
     alpha = float(layer.alpha)
     return _elementwise(layer, inputs, target, lambda x: F.elu(x, alpha))
 
 
+@lowers(layers.Softmax)
 def lower_softmax(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `Softmax` over one axis."""
     require(isinstance(layer.axis, int), "Softmax over several axes")

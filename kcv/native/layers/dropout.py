@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from keras import layers
 from torch import Tensor
 
-from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype
+from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype, lowers
 
 _APART = 0x9E3779B1  # odd, and far from small numbers: ranks times it never meet the counts of steps
 
 
+@lowers(layers.Dropout, layers.SpatialDropout2D, rearranges=True)
 def lower_dropout(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `Dropout` and `SpatialDropout2D`.
 

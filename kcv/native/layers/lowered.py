@@ -1,10 +1,10 @@
-"""What the lowering of one layer gives, and what it is told about its inputs."""
+"""What the lowering of one layer gives, what it is told about its inputs, and which layers have one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -75,6 +75,50 @@ Lowering: TypeAlias = Callable[[Any, Sequence[Value], Target], Lowered]
 """`lower(layer, inputs, target)`; raises `Unsupported`."""
 
 
+LOWERINGS: dict[type, Lowering] = {}
+"""Keyed by the class itself: a subclass may compute something else, so it is called as it is."""
+CONVOLUTIONS: list[type] = []
+"""Layers that learn what to look for in an image, whether they have a native form or not."""
+REARRANGING: list[type] = []
+"""Layers that only thin, move or repeat a map that is there already."""
+
+_Form = TypeVar("_Form", bound=Lowering)
+
+
+def lowers(*classes: type, convolution: bool = False, rearranges: bool = False) -> Callable[[_Form], _Form]:
+    """Makes a function the lowering of Keras layers.
+
+    Args:
+        classes: the layers that it lowers.
+        convolution: see `CONVOLUTIONS`.
+        rearranges: see `REARRANGING`.
+
+    Example:
+        @lowers(layers.Identity, rearranges=True)
+        def lower_identity(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+            return Lowered(lambda training, x: x)
+
+    Raises:
+        ValueError: one of them has a lowering.
+    """
+    left_to_keras(*classes, convolution=convolution, rearranges=rearranges)
+
+    def register(lowering: _Form) -> _Form:
+        for layer in classes:
+            if layer in LOWERINGS:
+                raise ValueError(f"{layer.__name__} has two lowerings")
+            LOWERINGS[layer] = lowering
+        return lowering
+
+    return register
+
+
+def left_to_keras(*classes: type, convolution: bool = False, rearranges: bool = False) -> None:
+    """Says what kind of layers those are that have no native form; arguments as of `lowers`."""
+    CONVOLUTIONS.extend(classes if convolution else ())
+    REARRANGING.extend(classes if rearranges else ())
+
+
 def compute_dtype(layer: Any) -> torch.dtype:
     """Returns the number format that a layer computes in."""
     dtype: torch.dtype = getattr(torch, str(layer.compute_dtype))
@@ -90,3 +134,19 @@ def require(condition: bool, reason: str) -> None:
     """Raises `Unsupported` unless the condition holds."""
     if not condition:
         raise Unsupported(reason)
+
+
+def to_torch_order(training: bool, x: Tensor) -> Tensor:
+    """Moves [n, h, w, c] to [n, c, h, w], as a view."""
+    return x.permute(0, 3, 1, 2)
+
+
+def to_keras_order(training: bool, x: Tensor) -> Tensor:
+    """Moves [n, c, h, w] to [n, h, w, c], as a view."""
+    return x.permute(0, 2, 3, 1)
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """Returns the torch dtype of a Keras dtype's name."""
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kcv.data.dataset import Source
-from kcv.data.sources import folder
+from kcv.data.folder_tree import source as folder
 from kcv.errors import DataError
 
 

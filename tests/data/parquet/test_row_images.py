@@ -23,9 +23,9 @@ from kcv.config import AugmentConfig, DataConfig
 from kcv.data import loading
 from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.order import Share, windowed
+from kcv.data.parquet import source as parquet
 from kcv.data.parquet.row_images import RowGroups, RowImages
 from kcv.data.prefetch import read_ahead
-from kcv.data.sources import parquet
 from kcv.errors import DataError
 
 ROWS, GROUP, SHARDS = 60, 7, 3

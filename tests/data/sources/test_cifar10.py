@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kcv.common.download import cache_dir
 from kcv.data.dataset import Source
 from kcv.data.sources import cifar10
 from kcv.errors import DataError
@@ -109,7 +110,7 @@ def test_an_archive_in_the_data_folder_is_used(tmp_path: Path, monkeypatch: pyte
     digest = f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}"
     check(cifar10.open_source(url="file:///nowhere", checksum=digest))
     assert archive.exists(), "the user's own file stays"
-    (cifar10.cache_dir() / "cifar-10-batches-py").rename(tmp_path / "away")
+    (cache_dir() / "cifar-10-batches-py").rename(tmp_path / "away")
     with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz: its checksum is wrong"):
         cifar10.open_source(url="file:///nowhere")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from deep import nested
 
-from kcv.data.sources import folder
+from kcv.data.folder_tree import source as folder
 from kcv.errors import DataError
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kcv.data.sources import parquet
+from kcv.data.parquet import source as parquet
 from kcv.errors import DataError
 
 

@@ -18,7 +18,7 @@ from kcv import artifact, evaluate
 from kcv.config import Config
 from kcv.data import loading
 from kcv.data.augment import keras_cv
-from kcv.data.sources import parquet
+from kcv.data.parquet import source as parquet
 from kcv.errors import ConfigError, DataError, DeviceError, KcvError, OutputError, UsageError
 from kcv.tasks.train import train
 from kcv.training.callbacks.checkpoint import Checkpoint

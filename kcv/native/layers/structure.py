@@ -1,4 +1,4 @@
-"""Layers of several inputs: sums, products, concatenation."""
+"""Layers without weights that put tensors together (sums, products, concatenation) or only move values about."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from functools import reduce
 from typing import Any
 
 import torch
+from keras import layers
 from torch import Tensor
 
-from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype, require
+from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype, lowers, require
 
 
 def _together(inputs: Sequence[Value]) -> bool:
@@ -27,6 +28,7 @@ def _fold(layer: Any, inputs: Sequence[Value], combine: Callable[[Tensor, Tensor
     return Lowered(run, wants_moved=moved, gives_moved=moved)
 
 
+@lowers(layers.Add)
 def lower_add(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `Add`; adds onto the first input where nobody else reads it."""
     moved, dtype = _together(inputs), compute_dtype(layer)
@@ -43,16 +45,19 @@ def lower_add(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     return Lowered(run, moved, moved, spares=True)
 
 
+@lowers(layers.Multiply)
 def lower_multiply(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `Multiply`."""
     return _spare(_fold(layer, inputs, torch.mul))
 
 
+@lowers(layers.Subtract)
 def lower_subtract(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `Subtract`."""
     return _spare(_fold(layer, inputs, torch.sub))
 
 
+@lowers(layers.Average)
 def lower_average(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `Average`."""
     count = len(inputs)
@@ -60,16 +65,19 @@ def lower_average(layer: Any, inputs: Sequence[Value], target: Target) -> Lowere
     return Lowered(lambda training, *x: total.run(training, *x) / count, total.wants_moved, total.gives_moved, True)
 
 
+@lowers(layers.Maximum)
 def lower_maximum(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `Maximum`."""
     return _fold(layer, inputs, torch.maximum)
 
 
+@lowers(layers.Minimum)
 def lower_minimum(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `Minimum`."""
     return _fold(layer, inputs, torch.minimum)
 
 
+@lowers(layers.Concatenate)
 def lower_concatenate(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `Concatenate`."""
     moved, dtype = _together(inputs), compute_dtype(layer)
@@ -85,3 +93,39 @@ def _same_shapes(inputs: Sequence[Value]) -> bool:
 
 def _spare(lowered: Lowered) -> Lowered:
     return Lowered(lowered.run, lowered.wants_moved, lowered.gives_moved, spares=True)
+
+
+@lowers(layers.Flatten)
+def lower_flatten(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Flatten`, in the order that Keras' layout has."""
+    dtype = compute_dtype(layer)
+    # Keras turns channels_first images to channels last before it flattens them.
+    turn = layer.data_format == "channels_first" and len(inputs[0].shape) > 1
+
+    def run(training: bool, x: Tensor) -> Tensor:
+        x = x.to(dtype)
+        return (x.movedim(1, -1) if turn else x).flatten(1)
+
+    return Lowered(run)
+
+
+@lowers(layers.Reshape, rearranges=True)
+def lower_reshape(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Reshape`."""
+    dtype, shape = compute_dtype(layer), tuple(layer.target_shape)
+    return Lowered(lambda training, x: x.to(dtype).reshape(x.shape[0], *shape))
+
+
+@lowers(layers.Permute, rearranges=True)
+def lower_permute(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Permute`."""
+    dtype, order = compute_dtype(layer), (0, *layer.dims)
+    return Lowered(lambda training, x: x.to(dtype).permute(order))
+
+
+@lowers(layers.Identity, rearranges=True)
+def lower_identity(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Identity`."""
+    (value,) = inputs
+    dtype = compute_dtype(layer)
+    return Lowered(lambda training, x: x.to(dtype), wants_moved=value.moved, gives_moved=value.moved)

@@ -8,14 +8,19 @@ those of Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv
 
 from __future__ import annotations
 
-import keras
-import numpy as np
-from keras import layers
-from numpy.typing import NDArray
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from kcv.models.head import classify
 from kcv.models.inputs import Normalisation, network_input
-from kcv.models.whitening import whitening_filters
+from kcv.models.network import BuildOptions, Network, TorchNetwork
+from kcv.models.registry import register
+
+if TYPE_CHECKING:
+    import keras
+    from torch import Tensor, nn
+
+_NAME = "custom_cnn"
 
 WIDTHS = (64, 256, 256, 256)
 """Output channels of the blocks after the whitening block, at width 1."""
@@ -27,26 +32,15 @@ _CHANNELS = "channels_first"
 """The inner layout, whatever Keras' default is: on torch it is the faster one for Keras' layers."""
 
 
-def build(
-    image_size: int,
-    num_classes: int,
-    pixels: NDArray[np.uint8],
-    *,
-    width: float,
-    dropout: float,
-    normalisation: Normalisation | None = None,
-) -> keras.Model:
-    """Builds the custom CNN; see `kcv.models.registry.build` for the contract.
+def _build(options: BuildOptions) -> keras.Model:
+    """Builds the custom CNN; see `kcv.models.registry.build` for the contract."""
+    import keras
+    from keras import layers
 
-    Args:
-        image_size: side of the images, pixels.
-        num_classes: width of the logits.
-        pixels: training images that the first layer is fitted to.
-        width: channels over `WIDTHS`.
-        dropout: part of the features dropped before the logits.
-        normalisation: of the pixels; None: theirs.
-    """
-    inputs, x = network_input(image_size, normalisation or Normalisation.of(pixels))
+    from kcv.models.whitening import whitening_filters
+
+    image_size, pixels = options.image_size, options.pixels
+    inputs, x = network_input(image_size, options.normalisation or Normalisation.of(pixels))
 
     # Up to 64 px every pixel counts; larger images are cut into patches of up to 4 px, as a stem with a stride does.
     stride = 1 if image_size <= 64 else 2 if image_size <= 128 else 4
@@ -66,12 +60,14 @@ def build(
 
     for number, channels in enumerate(WIDTHS, start=2):
         # Multiples of 16 fill the vector and matrix units.
-        filled = max(16, round(channels * width / 16) * 16)
+        filled = max(16, round(channels * options.width / 16) * 16)
         x = _block(x, filled, f"block{number}", pooled=number - 2 < _POOLED)
-    return keras.Model(inputs, classify(x, num_classes, dropout), name="custom_cnn")
+    return keras.Model(inputs, classify(x, options.num_classes, options.dropout), name=_NAME)
 
 
 def _block(x: keras.KerasTensor, width: int, name: str, *, pooled: bool) -> keras.KerasTensor:
+    from keras import layers
+
     x = _convolution(x, width, f"{name}_conv1")
     if pooled:
         x = layers.MaxPooling2D(2, data_format=_CHANNELS, name=f"{name}_pool")(x)
@@ -83,6 +79,8 @@ def _block(x: keras.KerasTensor, width: int, name: str, *, pooled: bool) -> kera
 
 
 def _convolution(x: keras.KerasTensor, width: int, name: str) -> keras.KerasTensor:
+    from keras import layers
+
     layer = layers.Conv2D(width, 3, padding="same", use_bias=False, data_format=_CHANNELS, name=name)
     outputs = layer(x)
     kernel = layer.get_weights()[0]
@@ -95,6 +93,62 @@ def _convolution(x: keras.KerasTensor, width: int, name: str) -> keras.KerasTens
 
 
 def _normalise(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    from keras import layers
+
     # Momentum 0.9 instead of Keras' 0.99: the statistics must follow a training of a few hundred steps. No scale: the
     # next convolution (or the logits) can take it over.
     return layers.BatchNormalization(axis=1, momentum=0.9, scale=False, name=name)(x)
+
+
+def _in_torch(model: keras.Model, classes: int) -> nn.Module:
+    """Writes the custom CNN by hand in PyTorch, with the same layers as the Keras model."""
+    import torch.nn.functional as F
+    from torch import nn
+
+    class Block(nn.Module):
+        """Two normalised 3x3 convolutions, the second with a shortcut."""
+
+        def __init__(self, channels: int, width: int, *, pooled: bool) -> None:
+            super().__init__()
+            self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+            self.pool = nn.MaxPool2d(2) if pooled else nn.Identity()
+            self.norm1 = nn.BatchNorm2d(width)
+            self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+            self.norm2 = nn.BatchNorm2d(width)
+            for norm in (self.norm1, self.norm2):  # as in the Keras model: no scale is learned
+                norm.weight.requires_grad_(False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.gelu(self.norm1(self.pool(self.conv1(x))))
+            return F.gelu(self.norm2(self.conv2(x)) + x)
+
+    whiten = model.get_layer("block1_whiten")
+    stem = nn.Conv2d(3, whiten.filters, whiten.kernel_size, whiten.strides, bias=False)
+    stem.requires_grad_(False)
+    numbers = range(2, 2 + sum(layer.name.endswith("_conv1") for layer in model.layers))
+    names = {layer.name for layer in model.layers}
+    widths = [whiten.filters, *(model.get_layer(f"block{number}_conv1").filters for number in numbers)]
+    blocks = [
+        Block(before, width, pooled=f"block{number}_pool" in names)
+        for number, (before, width) in zip(numbers, pairwise(widths), strict=True)
+    ]
+    return nn.Sequential(
+        stem, nn.GELU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes)
+    )
+
+
+register(
+    Network(
+        name=_NAME,
+        build=_build,
+        parameters=3_152_544,
+        features=256,
+        min_image_size=16,  # below it, pooling leaves nothing
+        best_for="small images, from scratch",
+        default=True,
+        scalable=True,
+        dropout=0.0,
+        blocks=r"block\d+(?=_)",
+        torch=TorchNetwork(_in_torch),
+    )
+)

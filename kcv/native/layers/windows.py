@@ -1,0 +1,210 @@
+"""Convolution, pooling and padding of images, and Dense, whose kernels are held as those of convolutions are.
+
+Keras' kernels become the views that torch's functions want. Keras' `same` may be wider at the end than at the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from keras import layers
+from torch import Tensor
+
+from kcv.native.layers.activations import native_activation, then
+from kcv.native.layers.lowered import (
+    Lowered,
+    Target,
+    Value,
+    compute_dtype,
+    is_moved,
+    left_to_keras,
+    lowers,
+    require,
+)
+from kcv.native.storage import restride
+
+left_to_keras(layers.Conv2DTranspose, layers.SeparableConv2D, convolution=True)
+left_to_keras(layers.Cropping2D, layers.UpSampling2D, rearranges=True)
+
+
+@lowers(layers.Conv2D, convolution=True)
+def lower_conv2d(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Conv2D`, grouped and dilated ones too."""
+    kernel = _kernel(layer, layer.kernel)
+    # Keras keeps [h, w, in, out] in that order; torch wants [out, in, h, w]. With the storage in torch's order the view
+    # costs nothing.
+    restride(kernel, (3, 2, 0, 1), target.memory_format)
+    return _convolution(layer, kernel, lambda k: k.permute(3, 2, 0, 1), layer.groups, target)
+
+
+@lowers(layers.DepthwiseConv2D, convolution=True)
+def lower_depthwise_conv2d(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `DepthwiseConv2D`."""
+    kernel = _kernel(layer, layer.kernel)
+    channels, multiplier = kernel.shape[2:]
+    restride(kernel, (2, 3, 0, 1), target.memory_format)
+    if multiplier == 1:
+        return _convolution(layer, kernel, lambda k: k.permute(2, 3, 0, 1), channels, target)
+    size = (channels * multiplier, 1, *kernel.shape[:2])
+    return _convolution(layer, kernel, lambda k: k.permute(2, 3, 0, 1).reshape(size), channels, target)
+
+
+@lowers(layers.Dense)
+def lower_dense(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `Dense`."""
+    kernel, bias, dtype = _kernel(layer, layer.kernel), _bias(layer), compute_dtype(layer)
+
+    def run(training: bool, x: Tensor) -> Tensor:
+        weight = kernel.t().to(dtype)
+        return F.linear(x.to(dtype), weight, None if bias is None else bias.to(dtype))
+
+    return Lowered(then(run, layer.activation), spares=native_activation(layer.activation) is None)
+
+
+def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], groups: int, target: Target) -> Lowered:
+    require(layer.padding in ("same", "valid"), f"padding {layer.padding!r}")
+    bias, dtype, memory_format = _bias(layer), compute_dtype(layer), target.memory_format
+    strides: tuple[int, int] = tuple(layer.strides)
+    dilation = tuple(layer.dilation_rate)
+    same = layer.padding == "same"
+    thinned = _to_be_thinned(layer, kernel, groups)
+    across, strides = (strides, (1, 1)) if thinned else ((1, 1), strides)
+    size = tuple(layer.kernel_size)
+    mixed = dtype != kernel.dtype
+
+    def run(training: bool, x: Tensor) -> Tensor:
+        weight = view(kernel)
+        offset = bias
+        if mixed:
+            weight = weight.to(dtype)
+            offset = None if bias is None else bias.to(dtype)
+        if thinned:
+            x = x[:, :, :: across[0], :: across[1]]
+        x = x.to(dtype, memory_format=memory_format)
+        padding = (0, 0)
+        if same:
+            x, padding = same_padding(x, size, strides, dilation)
+        return F.conv2d(x, weight, offset, strides, padding, dilation, groups)
+
+    moved = is_moved(layer)
+    return Lowered(
+        then(run, layer.activation),
+        wants_moved=moved,
+        gives_moved=moved,
+        spares=native_activation(layer.activation) is None,
+    )
+
+
+def _to_be_thinned(layer: Any, kernel: Tensor, groups: int) -> bool:
+    """Whether a convolution steps over pixels that it never reads, and has to be spared the stride.
+
+    oneDNN (in torch 2.15, on a CPU with AVX-512) writes out of bounds in the gradient of strided 1x1 convolutions in
+    channels_last whose input channels are no multiple of 16. The pixels can as well be left out before.
+    """
+    strided = tuple(layer.kernel_size) == (1, 1) and max(layer.strides) > 1
+    return strided and kernel.device.type == "cpu" and kernel.shape[2] * groups % 16 != 0
+
+
+def _kernel(layer: Any, variable: Any) -> Tensor:
+    """Returns the parameter behind a kernel; refuses what changes a kernel on its way (LoRA, quantisation)."""
+    require(not getattr(layer, "lora_enabled", False), "LoRA")
+    require(getattr(layer, "quantization_mode", None) is None, "quantisation")
+    return _parameter(variable)
+
+
+def _bias(layer: Any) -> Tensor | None:
+    return _parameter(layer.bias) if layer.use_bias else None
+
+
+def _parameter(variable: Any) -> Tensor:
+    value: Tensor = variable.value
+    require(isinstance(value, torch.nn.Parameter), "a variable that is no torch parameter")
+    return value
+
+
+def same_padding(
+    x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int] = (1, 1), mode: str = "constant"
+) -> tuple[Tensor, tuple[int, int]]:
+    """Pads an image tensor so that a window operation gives ceil(size / stride).
+
+    Args:
+        x: [n, c, h, w].
+        kernel: window height and width.
+        strides: of the window.
+        dilation: of the window.
+        mode: of `torch.nn.functional.pad`, where torch's operation cannot pad by itself.
+
+    Returns:
+        The tensor, padded only where the two sides differ, and the padding that is left to torch's operation.
+    """
+    top, bottom = _sides(x.shape[2], kernel[0], strides[0], dilation[0])
+    left, right = _sides(x.shape[3], kernel[1], strides[1], dilation[1])
+    if top == bottom and left == right:
+        return x, (top, left)
+    return F.pad(x, (left, right, top, bottom), mode=mode), (0, 0)
+
+
+def _sides(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Returns the padding before and after, as TensorFlow defined it: what is odd goes to the end."""
+    window = (kernel - 1) * dilation + 1
+    total = window - 1 if stride == 1 else max(0, (-(-size // stride) - 1) * stride + window - size)
+    return total // 2, total - total // 2
+
+
+@lowers(layers.ZeroPadding2D, rearranges=True)
+def lower_zero_padding2d(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `ZeroPadding2D`."""
+    (top, bottom), (left, right) = layer.padding
+    dtype, moved = compute_dtype(layer), is_moved(layer)
+    sides = (left, right, top, bottom)
+    return Lowered(lambda training, x: F.pad(x.to(dtype), sides), wants_moved=moved, gives_moved=moved, spares=True)
+
+
+@lowers(layers.MaxPooling2D, rearranges=True)
+def lower_max_pooling2d(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `MaxPooling2D`."""
+    return _window(layer, lambda x, size, strides, padding: F.max_pool2d(x, size, strides, padding))
+
+
+@lowers(layers.AveragePooling2D, rearranges=True)
+def lower_average_pooling2d(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `AveragePooling2D`: padded cells are not counted."""
+    return _window(
+        layer, lambda x, size, strides, padding: F.avg_pool2d(x, size, strides, padding, count_include_pad=False)
+    )
+
+
+def _window(layer: Any, pool: Callable[..., Tensor]) -> Lowered:
+    size, strides, same = tuple(layer.pool_size), tuple(layer.strides), layer.padding == "same"
+    dtype, moved = compute_dtype(layer), is_moved(layer)
+
+    def run(training: bool, x: Tensor) -> Tensor:
+        x = x.to(dtype)
+        padding = (0, 0)
+        if same:
+            x, padding = same_padding(x, size, strides, mode="replicate")
+        return pool(x, size, strides, padding)
+
+    return Lowered(run, wants_moved=moved, gives_moved=moved, spares=True)
+
+
+@lowers(layers.GlobalAveragePooling2D)
+def lower_global_average_pooling2d(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `GlobalAveragePooling2D`."""
+    return _whole(layer, lambda x, keep: x.mean((2, 3), keepdim=keep))
+
+
+@lowers(layers.GlobalMaxPooling2D)
+def lower_global_max_pooling2d(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `GlobalMaxPooling2D`."""
+    return _whole(layer, lambda x, keep: x.amax((2, 3), keepdim=keep))
+
+
+def _whole(layer: Any, pool: Callable[[Tensor, bool], Tensor]) -> Lowered:
+    keep, dtype, moved = bool(layer.keepdims), compute_dtype(layer), is_moved(layer)
+    return Lowered(
+        lambda training, x: pool(x.to(dtype), keep), wants_moved=moved, gives_moved=moved and keep, spares=False
+    )

@@ -46,11 +46,13 @@ class ActiveRun:
         folder: its files.
         tracker: records it.
         config: of the run.
+        extended: whether it needs what was passed to `kcv.train` to go on.
     """
 
     folder: RunFolder
     tracker: Tracker
     config: Config
+    extended: bool = False
 
     def writer(self) -> Writer | None:
         """Returns what writes its checkpoints; None where the configuration wants none."""
@@ -80,6 +82,8 @@ class ActiveRun:
     def _way_on(self) -> str:
         if self.config.train.checkpoint_seconds is None:
             return f"what there is, the best model among it, stays in {self.folder.path}"
+        if self.extended:
+            return f"to go on: kcv.train(resume={str(self.folder.path)!r}, ...) with what was passed to it"
         program = "torchrun ... -m kcv" if Launch.current().several else "python -m kcv"
         return f"to go on: {program} train --resume={shlex.quote(str(self.folder.path))}"
 
@@ -113,11 +117,12 @@ def open_run(
     """
     tracker = open_tracker(config.tracking) if tracker is None else tracker
     shown = config_without_credentials(config)
+    extended = any((extensions or {}).get(key) for key in ("own_model", "callbacks", "metrics"))
     if folder is not None and record is not None:
         tracker.start(folder.path.name, shown.flatten(), environment, record.tracked_by(tracker))
         _note_resumption(folder.environment, environment)
         _log.info("run        %s, continued", folder.path)
-        return ActiveRun(folder, tracker, config)
+        return ActiveRun(folder, tracker, config, extended)
     folder = RunFolder.create(config)
     held.enter_context(lock(folder.lock))
     try:
@@ -130,7 +135,7 @@ def open_run(
     write_json(folder.environment, {**environment, **signed_choice(shown, dataset.fingerprint, Path.cwd())})
     Record.of(shown, dataset, environment, tracker, extensions).write(folder.record)
     _log.info("run        %s", folder.path)
-    return ActiveRun(folder, tracker, config)
+    return ActiveRun(folder, tracker, config, extended)
 
 
 def open_on_main_process(group: Group, begin: Callable[[], ActiveRun], config: Config) -> ActiveRun:

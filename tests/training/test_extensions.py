@@ -186,10 +186,11 @@ def test_a_callback_without_state_makes_a_run_that_says_so(
 
 
 def test_the_command_line_does_not_go_on_without_what_was_passed(
-    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with stopped_at(1, 2), pytest.raises(KeyboardInterrupt):
+    with caplog.at_level(logging.INFO, logger="kcv"), stopped_at(1, 2), pytest.raises(KeyboardInterrupt):
         train(configure(**{"train.checkpoint_seconds": 0}), callbacks=[Recorder()], metrics=[top2()])
+    assert f"to go on: kcv.train(resume={str(tmp_path / 'run')!r}, ...) with what was passed to it" in caplog.text
     assert main(["train", f"--resume={tmp_path / 'run'}"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "callbacks=[Recorder]; pass the same to kcv.train" in error

@@ -31,16 +31,16 @@ pytestmark = [pytest.mark.full, pytest.mark.skipif(sys.platform != "linux", reas
 _TRAIN = """
 import json, sys
 import kcv
-from kcv.training.callbacks import HistoryFile
+from kcv.training.callbacks.logging import CSVLogger
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
 
-sizes, row = [], HistoryFile.on_epoch_end
+sizes, row = [], CSVLogger.on_epoch_end
 def on_epoch_end(self, epoch, logs=None):
     row(self, epoch, logs)
     sizes.append(resident())
-HistoryFile.on_epoch_end = on_epoch_end
+CSVLogger.on_epoch_end = on_epoch_end
 kcv.train(kcv.Config.load(data="digits", epochs=int(sys.argv[1]), output_dir=sys.argv[2], tracking="none", device="cpu",
                           **{"model.width": 0.125, "train.checkpoint_seconds": 1.0, "augment.crop_padding": 2}))
 print(json.dumps(sizes))

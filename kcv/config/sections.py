@@ -169,7 +169,11 @@ class TrainConfig(Section):
     """How long, and which weights are kept."""
 
     epochs: int = Field(20, ge=1, le=1_000_000, description="passes over the training images")
-    monitor: Literal["val_accuracy", "val_loss"] = Field("val_accuracy", description="what chooses the best weights")
+    monitor: str = Field(
+        "val_accuracy",
+        max_length=200,
+        description="what chooses the best weights: val_accuracy, val_loss, or val_NAME of a metric given in Python",
+    )
     patience: int | None = Field(
         None, ge=1, description="stop after this many epochs without a better monitor; not while unfreeze_after holds"
     )

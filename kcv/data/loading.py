@@ -118,6 +118,7 @@ def load_split(
     began_in: Path | None = None,
     tell: bool = False,
     changed: bool = False,
+    warn: bool = True,
 ) -> Images:
     """Loads one split for a finished model, its labels as positions in the model's `class_names`, matched by name.
 
@@ -137,6 +138,7 @@ def load_split(
         began_in: see `open_source`.
         tell: whether to log what a folder was taken for.
         changed: whether a folder or file may have changed since: the user has chosen it, not only the model's file.
+        warn: whether to say that the source has changed; the caller may have said it before.
 
     Raises:
         DataError: the source has no such split, has changed, or has a class that the model does not know.
@@ -159,7 +161,8 @@ def load_split(
                 f"{source.name}: is not what the model was trained on, or has changed since. Only the model's file "
                 f"names it; name it to use it: --data={data.source}"
             )
-        _log.warning("%s has changed since the model was trained on it", source.name)
+        if warn:
+            _log.warning("%s has changed since the model was trained on it", source.name)
     samples = _choose(source, data, split, trained_on)
     labels = relabel(samples.labels, source.class_names, class_names, source.name, "the model")
     samples = Samples(samples.images, labels, samples.names)

@@ -80,7 +80,8 @@ def to_calibrate(model: LoadedModel, given: str | None, checked: Samples) -> tup
     if checked.labels is None:
         raise DataError(f"{checked.name}: has no classes, so the accuracy of int8 cannot be checked with it.")
     if given is None:
-        return _labelled(model, None, "train", MOST_CALIBRATED), checked
+        # Where they have changed since training, `to_check` has said so.
+        return _labelled(model, None, "train", MOST_CALIBRATED, warn=False), checked
     calibrating, checking = (
         Samples(checked.name, checked.pixels[start::2], checked.labels[start::2]) for start in (0, 1)
     )
@@ -90,8 +91,8 @@ def to_calibrate(model: LoadedModel, given: str | None, checked: Samples) -> tup
     return calibrating, checking
 
 
-def _labelled(model: LoadedModel, source: str | None, split: str, most: int) -> Samples:
-    images: Images = load_split(model, split, source, most=most)
+def _labelled(model: LoadedModel, source: str | None, split: str, most: int, *, warn: bool = True) -> Samples:
+    images: Images = load_split(model, split, source, most=most, warn=warn)
     pixels = np.stack([images.read(i) for i in range(len(images))])
     names = {"val": "validation", "train": "training", "test": "test"}
     shown = data_without_credentials(source or model.info.data_name)

@@ -21,7 +21,6 @@ def recalibrate(
     *,
     batch_size: int | None = None,
     group: Group = ALONE,
-    changed: bool = False,
 ) -> LoadedModel:
     """Fits a model's calibration to the validation split of its training data and writes it into its file.
 
@@ -31,7 +30,6 @@ def recalibrate(
         source: the training data, where its URL must be named; see `kcv.inference.splits.data_config`.
         batch_size: images a batch; by default chosen by their size.
         group: the processes that share the images; the first writes.
-        changed: see `kcv.data.loading.load_split`.
 
     Returns:
         The model with its new calibration.
@@ -41,7 +39,7 @@ def recalibrate(
             as it was.
         OutputError: the file cannot be written.
     """
-    images = splits.load_split(model, "val", source, changed=changed)
+    images = splits.load_split(model, "val", source)
     logits = model.logits(images, batch_size=batch_size, group=group)
     found = temperature.fit(logits, images.labels)
     if abstain_precision is not None:

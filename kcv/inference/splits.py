@@ -12,6 +12,7 @@ from kcv.common.redaction import data_without_credentials
 from kcv.config import Config
 from kcv.data import loading
 from kcv.errors import ArtifactError, ConfigError, DataError
+from kcv.inference.choice import chose_data
 
 if TYPE_CHECKING:
     from kcv.config import DataConfig
@@ -26,9 +27,12 @@ def load_split(
     *,
     most: int | None = None,
     tell: bool = False,
-    changed: bool = False,
+    warn: bool = True,
 ) -> Images:
     """Loads one split at a model's size, its labels as positions in the model's class names.
+
+    Data that only the model's file names must be what it was trained on. Where this user has chosen them, on this
+    machine, they may have changed since; a warning says so.
 
     Args:
         model: its file says how training split the data, and how images are resized.
@@ -36,7 +40,7 @@ def load_split(
         source: of other images; None for what the model was trained on.
         most: take no more images than this, evenly spread.
         tell: whether to log what a folder was taken for.
-        changed: see `kcv.data.loading.load_split`.
+        warn: whether to say that the data have changed since training; the caller may have said it before.
 
     Raises:
         DataError: as `kcv.data.loading.load_split`, or as `data_config`.
@@ -52,7 +56,8 @@ def load_split(
         most=most,
         began_in=working_folder(model.path.parent) if source is None else None,
         tell=tell,
-        changed=changed,
+        changed=source is None and chose_data(model),
+        warn=warn,
     )
 
 

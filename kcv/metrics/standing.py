@@ -15,11 +15,13 @@ UNKNOWN = -sys.float_info.max
 
 
 def higher_is_better(monitor: str) -> bool:
-    """Whether a figure is an accuracy, not a loss."""
+    """Whether a figure is, by its name, an accuracy and not a loss."""
     return monitor.endswith("accuracy")
 
 
-def standing(figures: Mapping[str, float], monitor: str = "val_accuracy") -> Standing | None:
+def standing(
+    figures: Mapping[str, float], monitor: str = "val_accuracy", *, higher: bool | None = None
+) -> Standing | None:
     """Returns what an epoch is compared by; the higher one is better, and of equals the later one is to be kept.
 
     Where the monitor is equal, as accuracies on few images often are, the lower validation loss decides: it still
@@ -28,6 +30,7 @@ def standing(figures: Mapping[str, float], monitor: str = "val_accuracy") -> Sta
     Args:
         figures: of the epoch, with the columns of `history.csv`.
         monitor: which of them decides first.
+        higher: whether a higher monitor is better; None: as its name says.
 
     Returns:
         None where one of the two is not finite: such an epoch is never the better one.
@@ -40,4 +43,4 @@ def standing(figures: Mapping[str, float], monitor: str = "val_accuracy") -> Sta
     loss = -float(figures["val_loss"]) if "val_loss" in figures else UNKNOWN
     if not (math.isfinite(value) and math.isfinite(loss)):
         return None
-    return (value if higher_is_better(monitor) else -value, loss)
+    return (value if (higher_is_better(monitor) if higher is None else higher) else -value, loss)

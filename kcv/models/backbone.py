@@ -46,7 +46,9 @@ class Backbone:
         """
         for layer in self.layers:
             kept = isinstance(layer, keras.layers.BatchNormalization) and not batch_norm
-            layer.trainable = layer.name in self._learning and not kept
+            learns = layer.name in self._learning and not kept
+            if layer.trainable != learns:  # a model that is a layer would pass it on to all of its layers
+                layer.trainable = learns
 
     def features(self) -> keras.Model:
         """Returns the model of images to features, float [batch, features]; it shares the layers."""

@@ -20,7 +20,7 @@ class _Fused:
     """What the fused optimizers share: the moving average in one call, and the count of steps."""
 
     _counted: tuple[int, int] | None = None
-    _factor: Callable[[Any], float] = staticmethod(lambda variable: 1.0)
+    _lr_scale: Callable[[Any], float] = staticmethod(lambda variable: 1.0)
 
     def _update_model_variables_moving_average(self: Any, trainable_variables: Sequence[Any]) -> None:
         """Moves the averages of the weights in one call."""
@@ -28,10 +28,10 @@ class _Fused:
             super()._update_model_variables_moving_average(trainable_variables)  # type: ignore[misc]
             return
         # Keras takes plain values in the first step, in which its averages are still zero.
-        rate = 1.0 if self._counted[0] == 1 else 1.0 - self.ema_momentum
+        weight = 1.0 if self._counted[0] == 1 else 1.0 - self.ema_momentum
         averages = [average.value for average in self._model_variables_moving_average]
         with torch.no_grad():
-            torch._foreach_lerp_(averages, [variable.value for variable in trainable_variables], rate)
+            torch._foreach_lerp_(averages, [variable.value for variable in trainable_variables], weight)
 
     def _step(self: Any) -> int:
         """Returns the number of this update, from 1.
@@ -49,23 +49,23 @@ class _Fused:
         self._counted = (step, counter._version + 1)
         return step
 
-    def scale_learning_rate(self, factor: Callable[[Any], float]) -> None:
+    def scale_learning_rate(self, scale_of: Callable[[Any], float]) -> None:
         """Gives variables learning rates of their own.
 
         Like `exclude_from_weight_decay` it is to be called before training, and is not saved with the optimizer.
 
         Args:
-            factor: called with a variable; returns its learning rate over that of the optimizer.
+            scale_of: called with a variable; returns its learning rate over that of the optimizer.
         """
-        self._factor = factor
+        self._lr_scale = scale_of
 
     def _groups(self: Any, variables: Sequence[Any]) -> Iterable[tuple[float, float, list[int]]]:
-        """Yields each pair of weight decay and learning rate factor, with the positions of its variables."""
+        """Yields each pair of weight decay and scale of the learning rate, with the positions of its variables."""
         groups: dict[tuple[float, float], list[int]] = {}
         for position, variable in enumerate(variables):
             decay = self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else 0.0
-            groups.setdefault((decay, self._factor(variable)), []).append(position)
-        return ((decay, scale, positions) for (decay, scale), positions in groups.items())
+            groups.setdefault((decay, self._lr_scale(variable)), []).append(position)
+        return ((decay, lr_scale, positions) for (decay, lr_scale), positions in groups.items())
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
         """Nothing: the update does it."""
@@ -111,8 +111,8 @@ class FusedAdamW(_Fused, keras.optimizers.AdamW):
         steps = torch.full((), float(step), device=parameters[0].device)
         # Keras adds epsilon before the bias correction of the second moment ("epsilon hat"), torch after it.
         epsilon = self.epsilon / math.sqrt(1.0 - self.beta_2**step)
-        rate = _rate(learning_rate)
-        for decay, scale, chosen in self._groups(trainable_variables):
+        learning_rate = _plain(learning_rate)
+        for decay, lr_scale, chosen in self._groups(trainable_variables):
             torch._fused_adamw_(
                 [rows[i] for i in chosen],
                 [grads[i] for i in chosen],
@@ -120,7 +120,7 @@ class FusedAdamW(_Fused, keras.optimizers.AdamW):
                 [squares[i] for i in chosen],
                 [largest[i] for i in chosen] if self.amsgrad else [],
                 [steps] * len(chosen),
-                lr=rate * scale,
+                lr=learning_rate * lr_scale,
                 beta1=self.beta_1,
                 beta2=self.beta_2,
                 weight_decay=decay,
@@ -138,23 +138,23 @@ class FusedSGD(_Fused, keras.optimizers.SGD):
         self, grads: Sequence[Tensor], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
         parameters = [variable.value for variable in trainable_variables]
-        rate = _rate(learning_rate)
+        learning_rate = _plain(learning_rate)
         self._step()
         rows, steps = _rows(parameters, parameters), _rows(parameters, grads)
-        for decay, scale, chosen in self._groups(trainable_variables):
+        for decay, lr_scale, chosen in self._groups(trainable_variables):
             for position, step in zip(
-                chosen, torch._foreach_mul([steps[i] for i in chosen], rate * scale), strict=True
+                chosen, torch._foreach_mul([steps[i] for i in chosen], learning_rate * lr_scale), strict=True
             ):
                 steps[position] = step
             if decay:
-                torch._foreach_mul_([rows[i] for i in chosen], 1.0 - decay * (rate * scale))
+                torch._foreach_mul_([rows[i] for i in chosen], 1.0 - decay * (learning_rate * lr_scale))
         if not self.momentum:
             torch._foreach_sub_(rows, steps)
             return
         places = [self._get_variable_index(variable) for variable in trainable_variables]
         velocities = _slots(parameters, [self.momentums[place] for place in places])
         # Keras' velocity holds steps that are already scaled by the learning rate of their time: v = m v - lr g. In
-        # torch's terms that is a gradient of lr g, which is to be maximised, at a rate of -1.
+        # torch's terms that is a gradient of lr g, which is to be maximised, at a learning rate of -1.
         torch._fused_sgd_(
             rows,
             steps,
@@ -169,7 +169,7 @@ class FusedSGD(_Fused, keras.optimizers.SGD):
         )
 
 
-def _rate(learning_rate: Any) -> Any:
+def _plain(learning_rate: Any) -> Any:
     """Returns a learning rate as a float or, to leave it on the device, a scalar tensor."""
     value = learning_rate.value if hasattr(learning_rate, "value") else learning_rate
     if isinstance(value, Tensor):

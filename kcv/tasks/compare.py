@@ -81,7 +81,8 @@ def compare(
 
     Args:
         runs: two or more run folders or model files.
-        data: cifar10, digits, or the path of images; default: what the first model was trained on.
+        data: cifar10, digits, or the path of images; default: what the first model was trained on. If you
+            began its run on this machine, they may have changed since, with a warning; otherwise they must be named.
         split: the split to measure, as the first model's training made it. Classes are matched by name.
         output: a folder for the table and the learning curves; default: no files. It will hold `comparison.json`,
             `comparison.csv` and the curves.
@@ -113,7 +114,7 @@ def compare(
     _same_classes(models)
     right, rows, members = {}, [], None
     for name, model in models.items():
-        images = _images(first, model, split, data)
+        images = _images(first, model, split, data, warn=model is first)
         if members is not None and list(images.names) != members:
             raise DataError(f"{name}: would be measured on other images than {names[0]}.")
         members = list(images.names)
@@ -160,10 +161,11 @@ def _same_classes(models: dict[str, LoadedModel]) -> None:
             raise DataError(f"{name} and {first} do not know the same classes; only one of them knows: {some}.")
 
 
-def _images(first: LoadedModel, model: LoadedModel, split: str, source: str | None) -> Images:
+def _images(first: LoadedModel, model: LoadedModel, split: str, source: str | None, *, warn: bool) -> Images:
     """Returns the images of the first model's split, as the other model wants them."""
     from kcv.data import loading
     from kcv.inference import splits
+    from kcv.inference.choice import chose_data
 
     config = splits.data_config(first, source)
     return loading.load_split(
@@ -173,6 +175,8 @@ def _images(first: LoadedModel, model: LoadedModel, split: str, source: str | No
         trained_on=first.info.data_fingerprint,
         same_source=splits.is_own_data(first, source),
         began_in=splits.working_folder(first.path.parent) if source is None else None,
+        changed=source is None and chose_data(first),
+        warn=warn,
     )
 
 

@@ -6,7 +6,6 @@ model -> (calibration, fitted again) -> logits of the split -> figures -> files,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,7 +61,6 @@ def evaluate(
     explain: bool = False,
     plots: bool = True,
     progress: Annotated[bool, PythonOnly()] = False,
-    chosen: Annotated[Callable[[LoadedModel], bool], PythonOnly()] | None = None,
 ) -> Evaluation:
     """Measure a model on a split: accuracy with its interval, per class, with plots.
 
@@ -72,7 +70,8 @@ def evaluate(
     Args:
         model: a model file (model.keras), or the run folder that holds it. From Python also a loaded model.
         data: cifar10, digits, or the path of images; default: what the model was trained on. Classes are matched by
-            name.
+            name. If you began the run on this machine, the data may have changed since, with a warning; otherwise they
+            must be named.
         split: the split to measure. Splits that training made are made again.
         output_dir: folder for metrics and plots; default: evaluation/ beside the model. That is for the test split of
             the training data; `evaluation-<split>` or `evaluation-<data>-<split>` for others, so that none overwrites
@@ -86,8 +85,6 @@ def evaluate(
         explain: also measure how far the model's heat maps can be trusted (seconds to minutes).
         plots: draw plots; --plots=false: figures and tables only.
         progress: show a progress bar on a terminal.
-        chosen: whether the user has chosen the data that the model's file names. Where they have changed since
-            training, they are then measured with a warning; without it, they must be named.
 
     Returns:
         The figures, and the folder with the files, see `kcv.reporting.evaluation_files`.
@@ -114,13 +111,12 @@ def evaluate(
     with connect() as group:
         with group.in_turn():
             loaded = model if isinstance(model, LoadedModel) else opening.load(model_file(model), device=device)
-            own_choice = chosen is not None and chosen(loaded)
             directory = expanded(output_dir) if output_dir is not None else _directory(loaded.path, data, split)
         if calibrate:
             own = data if splits.is_own_data(loaded, data) else None
-            loaded = recalibrate(loaded, abstain_precision, own, batch_size=batch_size, group=group, changed=own_choice)
+            loaded = recalibrate(loaded, abstain_precision, own, batch_size=batch_size, group=group)
         with group.in_turn():
-            images = splits.load_split(loaded, split, data, tell=data is not None, changed=own_choice)
+            images = splits.load_split(loaded, split, data, tell=data is not None, warn=not calibrate)
         with Progress(len(images) // group.size if progress else None, f"evaluate {split}") as bar:
             logits = loaded.logits(
                 images, batch_size=batch_size, advance=bar.advance if progress else None, group=group

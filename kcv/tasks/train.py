@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -27,14 +27,15 @@ from kcv.native.device import describe_device, device_scope, resolve_device
 from kcv.native.memory import enough_memory, keep_freed_memory
 from kcv.native.precision import precision_scope, resolve_precision
 from kcv.tasks.report import report
+from kcv.tracking import Tracker
 from kcv.training import environment
+from kcv.training.extensions import Extensions
 from kcv.training.finalize import Result
-from kcv.training.fitting import Watch, fit, open_batches
-from kcv.training.resume.stop_request import Stopping
+from kcv.training.loop import TrainingContext, fit, open_batches, plan, syncs_batchnorm
+from kcv.training.own_model import check_place, share_weights
+from kcv.training.resume.stop_request import StopRequest
 from kcv.training.run_folder import Run
-from kcv.training.run_setup import OpenRun, open_run, opened_by_first, require_space
-from kcv.training.stage_fit import syncs_batchnorm
-from kcv.training.stages import plan
+from kcv.training.run_setup import ActiveRun, open_on_main_process, open_run, require_space
 from kcv.training.starting import Start, start
 
 _log = logging.getLogger(__name__)
@@ -45,17 +46,77 @@ _MOST_FITTING_PIXELS = 20_000_000
 
 
 def train(
-    config: Config | None = None, *, resume: str | Path | None = None, named: Collection[str] | None = None
+    config: Config | None = None,
+    *,
+    resume: str | Path | None = None,
+    model: keras.Model | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    metrics: Sequence[keras.metrics.Metric] = (),
+    tracker: Tracker | None = None,
+    named: Collection[str] | None = None,
 ) -> Run:
     """Trains a model and leaves a run folder, or continues a run that was cut short.
 
-    A continued run ends as it would have ended: the same weights, history and figures to the bit, on the same machine.
+    A continued run ends as it would have ended: the same weights, history and figures bit for bit, on the same machine.
+    That holds with a model, callbacks and metrics of your own as well, if they are passed again.
 
     Under torchrun all processes call it, share each batch, and return the same; the first one writes and speaks.
 
     Args:
         config: what to train on what, and how; see `kcv.Config`. By default the defaults, or those of the run.
         resume: the folder of a run to continue.
+        model: a functional Keras model in place of the configured one, uncompiled: RGB 0-255 of its own fixed size in,
+            float32 logits out, one for each class; of Keras' own layers, as its file would not open otherwise. It is
+            trained in place. It decides `data.image_size` and `precision`; the section `model` must be as it is by
+            default. Under torchrun the first process's weights are all processes' weights.
+
+                inputs = keras.Input((32, 32, 3))
+                x = keras.layers.Rescaling(1 / 255)(inputs)
+                x = keras.layers.Conv2D(32, 3, activation="relu")(x)
+                x = keras.layers.GlobalAveragePooling2D()(x)
+                kcv.train(config, model=keras.Model(inputs, keras.layers.Dense(10)(x)))
+
+        callbacks: Keras callbacks, which run on the compiled model; where a run has two stages, in each of them. What
+            one adds to the logs of an epoch is written to `history.csv`, shown and tracked. The learning rate is the
+            schedule's, and not theirs to set. With `state_dict()` and `load_state_dict(state)` a callback takes part in
+            checkpoints (see `kcv.training.resume.user_state` for what may be in it; one that keeps nothing returns
+            {}). In a continued run `on_train_begin` and, of the epoch in which it was cut, `on_epoch_begin` are called
+            again, and then the state is put back. One without the two makes a run that says, in a line at its start and
+            as `resumable` in its `environment.json`, that it cannot be continued bit for bit. Under torchrun they run
+            in all processes, and must decide alike; the state is the first one's.
+
+                class Count(keras.callbacks.Callback):
+                    steps = 0
+
+                    def on_train_batch_end(self, batch, logs=None):
+                        self.steps += 1
+
+                    def state_dict(self):
+                        return {"steps": self.steps}
+
+                    def load_state_dict(self, state):
+                        self.steps = state["steps"]
+
+                kcv.train(config, callbacks=[Count()])
+
+        metrics: Keras metrics, computed from one-hot targets (which augmentation and label smoothing may have mixed)
+            and logits, beside loss and accuracy: in the progress line, the tracker, the learning curves, further
+            columns of `history.csv`, and as a choice of `train.monitor`. Of several processes they are averaged,
+            weighted by the images of each.
+
+                top5 = keras.metrics.TopKCategoricalAccuracy(5, name="top5")
+                kcv.train(kcv.Config.load(data="cifar10", **{"train.monitor": "val_top5"}), metrics=[top5])
+
+        tracker: records the run in place of what `tracking` asks for; see `kcv.tracking.Tracker` for what it needs.
+
+                from kcv.tracking import NoTracker
+
+                class Printer(NoTracker):
+                    def log_metrics(self, metrics, step):
+                        print(step, dict(metrics))
+
+                kcv.train(config, tracker=Printer())
+
         named: the keys of `config`, dotted, that the caller has chosen, where the others are of that folder; None: all
             of them. A run that somebody else may have begun is continued with a tracking store or data elsewhere only
             where `tracking.uri` and `data.source` are among them.
@@ -65,87 +126,140 @@ def train(
 
     Raises:
         KcvError: when the data, device, tracking store or output folder cannot be used, or training diverges; when the
-            run to continue began with another configuration or other data.
+            run to continue began with another configuration, other data or other callbacks and metrics; when what was
+            passed cannot be used. Whatever is wrong with what was passed is found before there is a run folder.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; there is a checkpoint of the last step then.
     """
-    stopping = Stopping(patient=Launch.current().several)
-    with stopping.listening(), connect() as group, ExitStack() as held, enough_memory():
-        begin = group.first_does(lambda: start(config, resume, named, held))
-        return begin if isinstance(begin, Run) else _train(begin, stopping, held, group)
+    extensions = Extensions(model, tuple(callbacks), tuple(metrics), tracker)
+    stop_request = StopRequest(ignore_repeats=Launch.current().several)
+    with stop_request.listening(), connect() as group, ExitStack() as held, enough_memory():
+        begin = group.first_does(lambda: start(config, resume, named, held, extensions))
+        return begin if isinstance(begin, Run) else _train(begin, extensions, stop_request, held, group)
 
 
-def _train(opening: Start, stopping: Stopping, held: ExitStack, group: Group) -> Run:
+def _train(begin: Start, extensions: Extensions, stop_request: StopRequest, held: ExitStack, group: Group) -> Run:
     began = time.perf_counter()
-    config, folder, record = opening.config, opening.folder, opening.record
+    config, folder, record = begin.config, begin.folder, begin.record
+    device, policy = _choose_device(config)
+    resume_from = begin.state.of_process(group.rank, group.size) if begin.state else None
+    with group.in_turn():
+        pretrained = None if extensions.model is not None else load_weights(config.model)
+        dataset = loading.load(config.data, began_in=begin.began_in)
+    _say(config, dataset, device, policy, group)
+    described = _environment(config, dataset, device, policy[0], pretrained, extensions)
+    if record is not None:
+        record.require_data(dataset)
+        record.require_machine(described)
+    with open_batches(config, dataset, device, group) as batches, device_scope(device), precision_scope(policy[0]):
+        model = _build(config, dataset, pretrained, extensions.model, device, group)
+        extensions.try_metrics(len(dataset.class_names), device)
+        # So far all have drawn the same numbers; what layers drop must not be the same.
+        if group.several:
+            torch.manual_seed(config.seed + group.rank)
+
+        def begin_run() -> ActiveRun:
+            require_space(folder.path if folder else Path(config.output_dir or "runs"), model, config)
+            # From here on there is a run: all that a wrong configuration can break has been tried.
+            given = extensions.described()
+            return open_run(
+                config, dataset, described, held, folder, record, tracker=extensions.tracker, extensions=given
+            )
+
+        active = open_on_main_process(group, begin_run, config)
+        with active.recorded():
+            own = extensions.model is not None
+            variant = None if own else registry.variant_of(config.model, pretrained)
+            result = Result(config, dataset, model, variant, policy[0], active.folder, group, own)
+            if resume_from is not None:
+                result.recall()
+                _log.info("resume     epoch %d, step %d", resume_from.epoch + 1, resume_from.step)
+            context = TrainingContext(
+                history=active.folder.history if group.first else None,
+                tracker=active.tracker,
+                save=result.save,
+                writer=active.writer() if group.first else None,
+                stop_request=stop_request,
+                callbacks=extensions.callbacks,
+                metrics=extensions.metrics,
+                higher=extensions.higher_is_better(config.train.monitor),
+            )
+            identity = _identity(config, dataset, result.variant, policy[0], device)
+            fitted = fit(model, batches, config, context, identity=identity, resume_from=resume_from)
+            figures = result.finish(fitted)
+            if group.first:
+                report(active.folder.path)
+                active.folder.close()  # the run is complete; only tracking remains, and it may lag
+            active.tracker.log_metrics(_scalars(figures), step=fitted.best_epoch)
+            active.tracker.log_artifacts(active.folder.path)
+    return Run(
+        directory=active.folder.path,
+        model_path=active.folder.model,
+        metrics=figures,
+        history=fitted.rows,
+        best_epoch=fitted.best_epoch,
+        seconds=time.perf_counter() - began,
+        tracking=active.tracker.location,
+        environment=described,
+    )
+
+
+def _choose_device(config: Config) -> tuple[str, tuple[str, str]]:
+    """Returns the device, and the precision with the reason for it."""
     device = resolve_device(config.device)
     if device == "cpu":
         keep_freed_memory()
     learns = config.model.mode == "fine_tuning"
     depthwise = learns and registry.get(config.model.name).depthwise
-    policy, reason = resolve_precision(config.precision, device, trains_depthwise=depthwise)
-    begin = opening.state.of_process(group.rank, group.size) if opening.state else None
-    with group.in_turn():
-        pretrained = load_weights(config.model)
-        dataset = loading.load(config.data, began_in=opening.began_in)
+    return device, resolve_precision(config.precision, device, trains_depthwise=depthwise)
+
+
+def _say(config: Config, dataset: Dataset, device: str, policy: tuple[str, str], group: Group) -> None:
+    """Logs what is trained on what."""
     _log.info("data       %s", _describe_data(dataset))
     for line in dataset.understood:
         _log.info("           %s", line)
-    _log.info("device     %s (%s), %s: %s", device, describe_device(device), policy, reason)
+    _log.info("device     %s (%s), %s: %s", device, describe_device(device), *policy)
     if group.several:
         synced = "the whole batch" if syncs_batchnorm(config, group.size) else "each process's part"
         _log.info("processes  %d, which share each batch; batch normalisation by %s", group.size, synced)
-    surroundings = environment.describe(
+
+
+def _environment(
+    config: Config,
+    dataset: Dataset,
+    device: str,
+    policy: str,
+    pretrained: Pretrained | None,
+    extensions: Extensions,
+) -> dict[str, Any]:
+    """Returns the content of `environment.json`."""
+    described = environment.describe(
         device=device,
         precision=policy,
         seed=config.seed,
         data_fingerprint=dataset.fingerprint,
         weights=pretrained.source if pretrained else None,
     )
-    if record is not None:
-        record.require_data(dataset)
-        record.require_machine(surroundings)
-    with open_batches(config, dataset, device, group) as batches, device_scope(device), precision_scope(policy):
-        model = _build(config, dataset, pretrained)
-        # So far all have drawn the same numbers; what layers drop must not be the same.
-        if group.several:
-            torch.manual_seed(config.seed + group.rank)
-
-        def begin_run() -> OpenRun:
-            require_space(folder.path if folder else Path(config.output_dir or "runs"), model, config)
-            # From here on there is a run: all that a wrong configuration can break has been tried.
-            return open_run(config, dataset, surroundings, held, folder, record)
-
-        opened = opened_by_first(group, begin_run, config)
-        with opened.recorded():
-            variant = registry.variant_of(config.model, pretrained)
-            result = Result(config, dataset, model, variant, policy, opened.folder, group)
-            if begin is not None:
-                result.recall()
-                _log.info("resume     epoch %d, step %d", begin.epoch + 1, begin.step)
-            history = opened.folder.history if group.first else None
-            watch = Watch(history, opened.tracker, result.save, opened.writer() if group.first else None, stopping)
-            identity = _identity(config, dataset, result.variant, policy, device)
-            fitted = fit(model, batches, config, watch, identity=identity, begin=begin)
-            figures = result.finish(fitted)
-            if group.first:
-                report(opened.folder.path)
-                opened.folder.close()  # here the run is finished; what is left is told, and waits where nobody listens
-            opened.tracker.log_metrics(_scalars(figures), step=fitted.best_epoch)
-            opened.tracker.log_artifacts(opened.folder.path)
-    return Run(
-        directory=opened.folder.path,
-        model_path=opened.folder.model,
-        metrics=figures,
-        history=fitted.rows,
-        best_epoch=fitted.best_epoch,
-        seconds=time.perf_counter() - began,
-        tracking=opened.tracker.location,
-        environment=surroundings,
-    )
+    if reason := extensions.not_resumable:
+        _log.warning("resumable  %s", reason)
+        described["resumable"] = reason
+    return described
 
 
-def _build(config: Config, dataset: Dataset, pretrained: Pretrained | None) -> keras.Model:
+def _build(
+    config: Config,
+    dataset: Dataset,
+    pretrained: Pretrained | None,
+    own_model: keras.Model | None,
+    device: str,
+    group: Group,
+) -> keras.Model:
+    """Returns the model to train: the configured one, or the caller's own."""
     keras.utils.set_random_seed(config.seed)
+    if own_model is not None:
+        check_place(own_model, len(dataset.class_names), device)
+        share_weights(own_model, group)
+        return own_model
     model = registry.build(
         config.model,
         dataset.image_size,

@@ -38,7 +38,8 @@ def train(config: str | Path | None = None, *, resume: str | Path | None = None,
     from kcv.config.keys import specify
 
     folder = expanded(resume) if resume is not None else None
-    configuration, chosen = None, {}
+    configuration: Config | None = None
+    chosen: dict[str, Any] = {}
     if folder is None or config is not None or overrides:
         begun = folder and inside(folder, "config.yaml", error=UsageError)
         configuration = Config.load(config or begun, **overrides)

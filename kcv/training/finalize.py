@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kcv import artifact, metrics
 from kcv.common.files import write_json
+from kcv.common.text import plain
 from kcv.config import Config
 from kcv.data.dataset import Dataset, Images
 from kcv.distributed.group import ALONE, Group
@@ -24,12 +25,13 @@ from kcv.native.precision import in_float32
 from kcv.reporting.evaluation_files import write_files
 from kcv.tracking import config_without_credentials
 from kcv.training import environment
-from kcv.training.callbacks.terminate_on_nan import Diverged
-from kcv.training.fitting import Fitted
+from kcv.training.callbacks.control import Diverged
+from kcv.training.loop import Fitted, parameters
 from kcv.training.run_folder import RunFolder
-from kcv.training.stage_fit import parameters
 
 _log = logging.getLogger(__name__)
+
+_MOST_NAME = 100  # characters of a model's
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Result:
     policy: str
     folder: RunFolder
     group: Group = ALONE
+    own_model: bool = False  # the caller's, not one that the configuration names
     counts: tuple[int, int] = (0, 0)  # parameters, and those that were trained, of the best epoch
     calibration: Calibration | None = None
     _exact: keras.Model | None = None
@@ -55,7 +58,7 @@ class Result:
             return
         total, trained = self.counts
         info = artifact.ArtifactInfo(
-            model_name=self.config.model.name,
+            model_name=self._model_name(),
             variant=self.variant,
             class_names=self.dataset.class_names,
             image_size=self.dataset.image_size,
@@ -71,6 +74,10 @@ class Result:
             versions=environment.versions(),
         )
         artifact.save(self.folder.model, self.model, info)
+
+    def _model_name(self) -> str:
+        """Returns what the files call the architecture: of the caller's own, its name, and that it is one."""
+        return f"{plain(self.model.name)[:_MOST_NAME]} (own)" if self.own_model else self.config.model.name
 
     def recall(self) -> None:
         """Reads from the model file how many parameters the best epoch had, where a run goes on."""

@@ -1,37 +1,50 @@
-"""The optimizer of a run, from its configuration."""
+"""The optimizer of a run and its learning-rate schedule, from the configuration."""
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+from keras import ops
 
 from kcv.config import OptimConfig
 from kcv.native.optimizers import FusedAdamW, FusedSGD
-from kcv.training.schedules import build_schedule
 
 _NOT_DECAYED = ["bias", "beta", "gamma"]
 """Variables that are shifts and scales: pulling them to zero would only undo what normalisation learns."""
 
 _SHIFTS = ("bias", "beta")
 
+_START = 0.04
+"""Where a warm-up begins, as a fraction of the peak: 1/25, as in Smith and Topin's 1cycle runs."""
+
+_DECAYS = {"one_cycle": "linear", "cosine": "cosine", "constant": "constant"}
+
 
 def build_optimizer(
-    config: OptimConfig, *, steps_per_epoch: int, epochs: int, ema: float | None, depths: Mapping[str, int]
+    config: OptimConfig,
+    *,
+    steps_per_epoch: int,
+    epochs: int,
+    lr_scale: float = 1.0,
+    ema: float | None = None,
+    depths: Mapping[str, int],
 ) -> keras.optimizers.Optimizer:
-    """Builds the optimizer with its learning rate schedule.
+    """Builds the optimizer with its learning-rate schedule.
 
     Args:
-        config: rate, decay and schedule.
+        config: learning rate, weight decay and schedule.
         steps_per_epoch: optimizer steps of an epoch.
-        epochs: epochs of the run.
+        epochs: epochs that the schedule is for: those of one stage.
+        lr_scale: all learning rates over the configured ones; below 1 after a rollback.
         ema: decay of the moving average of the weights, or None for none.
         depths: of the backbone's layers, as `kcv.models.backbone.Backbone.depths` gives them.
     """
     common = {
-        "learning_rate": build_schedule(config, steps_per_epoch, epochs),
+        "learning_rate": build_schedule(config, steps_per_epoch, epochs, lr_scale),
         "weight_decay": config.weight_decay,
         "use_ema": ema is not None,
         "ema_momentum": ema if ema is not None else 0.99,
@@ -40,18 +53,76 @@ def build_optimizer(
         optimizer = FusedSGD(momentum=config.momentum, nesterov=config.momentum > 0, **common)
     else:
         optimizer = FusedAdamW(**common)
-    optimizer.scale_learning_rate(_factors(config, depths))
+    optimizer.scale_learning_rate(_scales(config, depths))
     optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     return optimizer
 
 
-def _factors(config: OptimConfig, depths: Mapping[str, int]) -> Callable[[Any], float]:
-    """Returns the learning rate of a variable over the peak: by its kind, and by how deep its layer lies."""
+def _scales(config: OptimConfig, depths: Mapping[str, int]) -> Callable[[Any], float]:
+    """Returns the learning rate of a variable over the schedule's: by its kind, and by how deep its layer lies."""
 
     @functools.cache
-    def factor(path: str, name: str) -> float:
+    def scale_of(path: str, name: str) -> float:
         scale = config.bias_lr_scale if name in _SHIFTS else 1.0
         depth = depths.get(path.split("/")[0])
         return scale if depth is None else scale * config.backbone_lr_scale * config.layer_decay**depth
 
-    return lambda variable: factor(variable.path, variable.name)
+    return lambda variable: scale_of(variable.path, variable.name)
+
+
+class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """A linear rise to the peak, then a fall to zero (or none) over the rest of the steps.
+
+    Args:
+        peak: the highest learning rate.
+        total_steps: optimizer steps of the whole run.
+        warmup_steps: steps of the rise; 0 starts at the peak.
+        decay: `linear` (with the rise: the one-cycle policy of Smith and Topin, arXiv:1708.07120, in its triangular
+            form), `cosine` (Loshchilov and Hutter, arXiv:1608.03983, one cycle) or `constant`.
+    """
+
+    def __init__(self, peak: float, total_steps: int, warmup_steps: int, decay: str) -> None:
+        super().__init__()
+        if decay not in ("linear", "cosine", "constant"):
+            raise ValueError(f"decay must be 'linear', 'cosine' or 'constant', received {decay!r}")
+        self.peak = peak
+        self.total_steps = total_steps
+        self.warmup_steps = warmup_steps
+        self.decay = decay
+
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate at `step` (an integer or integer tensor, from 0) as a float32 scalar tensor."""
+        step = ops.cast(step, "float32")
+        rise = _START + (1 - _START) * step / max(self.warmup_steps, 1)
+        left = max(self.total_steps - self.warmup_steps, 1)
+        progress = ops.clip((step - self.warmup_steps) / left, 0.0, 1.0)
+        if self.decay == "linear":
+            fall = 1 - progress
+        elif self.decay == "cosine":
+            fall = 0.5 * (1 + ops.cos(math.pi * progress))
+        else:
+            fall = ops.ones_like(progress)
+        return self.peak * ops.where(step < self.warmup_steps, rise, fall)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            "peak": self.peak,
+            "total_steps": self.total_steps,
+            "warmup_steps": self.warmup_steps,
+            "decay": self.decay,
+        }
+
+
+def build_schedule(config: OptimConfig, steps_per_epoch: int, epochs: int, lr_scale: float = 1.0) -> WarmupDecay:
+    """Builds the configured schedule for `epochs` epochs of `steps_per_epoch` optimizer steps.
+
+    A stage may be shorter than the warm-up of the run; a quarter of it is then the warm-up.
+    """
+    warmup_epochs = config.warmup_epochs if config.warmup_epochs < epochs else epochs / 4
+    return WarmupDecay(
+        config.lr * lr_scale,
+        total_steps=steps_per_epoch * epochs,
+        warmup_steps=round(warmup_epochs * steps_per_epoch),
+        decay=_DECAYS[config.schedule],
+    )

@@ -22,10 +22,10 @@ from kcv.config import Config
 from kcv.data.dataset import Dataset
 from kcv.distributed.group import Group
 from kcv.errors import KcvError, OutputError
+from kcv.inference.choice import signed_choice
 from kcv.native.memory import enough_memory
 from kcv.tracking import NoTracker, Status, Tracker, config_without_credentials, open_tracker
-from kcv.training.callbacks.terminate_on_nan import Diverged
-from kcv.training.resume.consent import signed_choice
+from kcv.training.callbacks.control import Diverged
 from kcv.training.resume.lock import lock
 from kcv.training.resume.record import Record
 from kcv.training.resume.store import CheckpointStore
@@ -39,18 +39,20 @@ _COPIES = 5
 
 
 @dataclass(frozen=True)
-class OpenRun:
+class ActiveRun:
     """A run under way.
 
     Attributes:
         folder: its files.
         tracker: records it.
         config: of the run.
+        extended: whether it needs what was passed to `kcv.train` to go on.
     """
 
     folder: RunFolder
     tracker: Tracker
     config: Config
+    extended: bool = False
 
     def writer(self) -> Writer | None:
         """Returns what writes its checkpoints; None where the configuration wants none."""
@@ -80,6 +82,8 @@ class OpenRun:
     def _way_on(self) -> str:
         if self.config.train.checkpoint_seconds is None:
             return f"what there is, the best model among it, stays in {self.folder.path}"
+        if self.extended:
+            return f"to go on: kcv.train(resume={str(self.folder.path)!r}, ...) with what was passed to it"
         program = "torchrun ... -m kcv" if Launch.current().several else "python -m kcv"
         return f"to go on: {program} train --resume={shlex.quote(str(self.folder.path))}"
 
@@ -87,22 +91,25 @@ class OpenRun:
 def open_run(
     config: Config,
     dataset: Dataset,
-    surroundings: Mapping[str, Any],
+    environment: Mapping[str, Any],
     held: ExitStack,
     folder: RunFolder | None,
     record: Record | None,
+    *,
     tracker: Tracker | None = None,
-) -> OpenRun:
+    extensions: Mapping[str, Any] | None = None,
+) -> ActiveRun:
     """Makes a run's folder and record, or takes up those of the run to continue.
 
     Args:
         config: of the run.
         dataset: its images.
-        surroundings: for `environment.json`.
+        environment: for `environment.json`.
         held: gets the lock of a new folder.
         folder: of the run to continue, locked; None for a new one.
         record: of the run to continue.
-        tracker: records the run; None: the one of the configuration.
+        tracker: in place of the configured one; None for that one.
+        extensions: see `Record.of`.
 
     Raises:
         OutputError: the folder cannot be made, or is in use.
@@ -110,41 +117,42 @@ def open_run(
     """
     tracker = open_tracker(config.tracking) if tracker is None else tracker
     shown = config_without_credentials(config)
+    extended = any((extensions or {}).get(key) for key in ("own_model", "callbacks", "metrics"))
     if folder is not None and record is not None:
         tracker.load_state_dict(record.tracking)
-        tracker.start(folder.path.name, shown.flatten(), surroundings)
-        _note_resumption(folder.environment, surroundings)
+        tracker.start(folder.path.name, shown.flatten(), environment)
+        _note_resumption(folder.environment, environment)
         _log.info("run        %s, continued", folder.path)
-        return OpenRun(folder, tracker, config)
+        return ActiveRun(folder, tracker, config, extended)
     folder = RunFolder.create(config)
     held.enter_context(lock(folder.lock))
     try:
-        tracker.start(folder.path.name, shown.flatten(), surroundings)
+        tracker.start(folder.path.name, shown.flatten(), environment)
     except KcvError:
         folder.discard()
         raise
     write_text(folder.config, shown.to_yaml())
     # Of use on this machine alone, and nobody else's business: trackers are not told.
-    write_json(folder.environment, {**surroundings, **signed_choice(shown, dataset.fingerprint, Path.cwd())})
-    Record.of(shown, dataset, surroundings, tracker).write(folder.record)
+    write_json(folder.environment, {**environment, **signed_choice(shown, dataset.fingerprint, Path.cwd())})
+    Record.of(shown, dataset, environment, tracker, extensions).write(folder.record)
     _log.info("run        %s", folder.path)
-    return OpenRun(folder, tracker, config)
+    return ActiveRun(folder, tracker, config, extended)
 
 
-def opened_by_first(group: Group, begin: Callable[[], OpenRun], config: Config) -> OpenRun:
-    """Returns a run that the first process begins or takes up; the others take nothing down.
+def open_on_main_process(group: Group, begin: Callable[[], ActiveRun], config: Config) -> ActiveRun:
+    """Returns a run that the first process begins or takes up; the others track nothing.
 
     Raises:
         KcvError: as `begin` raises it.
     """
-    opened: list[OpenRun] = []
+    opened: list[ActiveRun] = []
 
     def first() -> RunFolder:
         opened.append(begin())
         return opened[0].folder
 
     folder = group.first_does(first)
-    return opened[0] if opened else OpenRun(folder, NoTracker(), config)
+    return opened[0] if opened else ActiveRun(folder, NoTracker(), config)
 
 
 def find_interrupted(config: Config, launch: Launch) -> Path | None:
@@ -160,12 +168,12 @@ def find_interrupted(config: Config, launch: Launch) -> Path | None:
     return None
 
 
-def _note_resumption(path: Path, surroundings: Mapping[str, Any]) -> None:
+def _note_resumption(path: Path, environment: Mapping[str, Any]) -> None:
     """Adds to what a run was made with that it goes on now. Damage to that file is no reason to lose the run."""
     known = _read_environment(path)
     if not known:
         _log.warning("%s is missing or damaged; it is written anew", path)
-        known = dict(surroundings)
+        known = dict(environment)
     before = known.get("resumed", [])
     now = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(path, {**known, "resumed": [*(before if isinstance(before, list) else []), now]})

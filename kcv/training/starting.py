@@ -18,7 +18,8 @@ from kcv.config import Config
 from kcv.errors import ConfigError, DataError
 from kcv.inference import splits
 from kcv.reporting.records import read_history
-from kcv.training.resume.consent import require_named
+from kcv.training.extensions import Extensions
+from kcv.training.resume.consent import TRACKING, require_named
 from kcv.training.resume.content import Plan
 from kcv.training.resume.lock import lock
 from kcv.training.resume.record import Record, differences
@@ -61,7 +62,11 @@ class _Figures(BaseModel):
 
 
 def start(
-    config: Config | None, resume: str | Path | None, named: Collection[str] | None, held: ExitStack
+    config: Config | None,
+    resume: str | Path | None,
+    named: Collection[str] | None,
+    held: ExitStack,
+    extensions: Extensions | None = None,
 ) -> Start | Run:
     """Opens the run to continue, if any; of several processes the first does.
 
@@ -70,6 +75,7 @@ def start(
         resume: see `kcv.train`.
         named: see `kcv.train`.
         held: gets the lock of the folder.
+        extensions: see `kcv.train`.
 
     Returns:
         What to train, or the run where it has come to its end before.
@@ -79,10 +85,15 @@ def start(
     """
     if resume is None:
         resume = find_interrupted(config or Config(), Launch.current())
+    extensions = extensions or Extensions()
+    extensions.check()
     if resume is None:
-        return Start(config or Config())
+        config = extensions.fit_into(config or Config())
+        return Start(config)
     if named is None and config is None:
         named = ()
+    if named is not None and extensions.tracker is not None:
+        named = {*named, TRACKING}  # the one that the folder names is not used
     folder = RunFolder.existing(resume)
     own = Config.load(folder.config)
     if folder.finished:
@@ -92,7 +103,8 @@ def start(
         return finished(folder)
     held.enter_context(lock(folder.lock))
     record = Record.read(folder.record)
-    config = config or own
+    record.require_extensions(extensions.described())
+    config = extensions.fit_into(config or own)
     record.require(config)
     require_named(config, record, named, folder.path)
     folder.sweep()

@@ -108,9 +108,28 @@ def test_a_run_goes_on_with_another_number_of_processes_and_says_so(warm: WarmPy
     assert not (folder / "metrics.json").exists()
     done = kcv("train", f"--resume={folder}")
     assert done.returncode == 0, done.stderr
-    assert "not to the bit" in done.stderr
+    assert "not bit for bit" in done.stderr
     assert "processes 1 instead of 2" in done.stderr
     assert json.loads((folder / "metrics.json").read_text())["accuracy"] > 0.2  # chance is 0.1
+
+
+def test_processes_train_what_is_passed_to_them_and_go_on_with_it(warm: WarmPython, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    own = {"extended": True, "model.width": 1.0, "train.checkpoint_seconds": 0, "optim.lr": 0.05}
+    dead = warm.together(str(WORKER), words_for(tmp_path, "1:13", own), folder=tmp_path)
+    assert dead[1].returncode == -signal.SIGKILL
+    words = words_for(tmp_path, "none", {**own, "resume": str(folder)})
+    for done in warm.together(str(WORKER), words, folder=tmp_path):
+        assert done.returncode == 0, done.stderr[-4000:]
+    assert len(set(digests(tmp_path))) == 1  # other weights at first, and the same in the end
+    assert [(tmp_path / f"steps{rank}.log").read_text() for rank in (0, 1)] == ["22", "22"]
+    header, *rows = [line.split(",") for line in (folder / "history.csv").read_text().splitlines()]
+    assert header[-2:] == ["top3", "val_top3"]
+    whole = [dict(zip(header, map(float, row), strict=True)) for row in rows]
+    assert all(row["val_accuracy"] < row["val_top3"] <= 1 for row in whole)
+    # Of all validation images, and not of one process's.
+    right = whole[-1]["val_top3"] * 144
+    assert right == pytest.approx(round(right), abs=1e-4)
 
 
 def test_processes_share_the_work_of_frozen_features(warm: WarmPython, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
+import keras
+
 import kcv
 from kcv.config import Config
 from kcv.native.parallel import ParallelModel
@@ -44,8 +46,44 @@ def double_precision(*args, **kwargs):
     return "float64", "for the test: roundings of float32 would hide what is compared"
 
 
+class Steps(keras.callbacks.Callback):
+    """Counts steps, and writes at the end how many there were."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.steps, self.path = 0, path
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+
+    def on_train_end(self, logs=None):
+        self.path.write_text(str(self.steps))
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
+
+
+def extensions(folder, rank):
+    """What is passed to `kcv.train`: a model that each process begins with other weights, a callback and a metric."""
+    keras.utils.set_random_seed(rank)
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(8, 3, activation="relu")(keras.layers.Rescaling(1 / 255)(inputs))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.BatchNormalization()(x))
+    return {
+        "model": keras.Model(inputs, keras.layers.Dense(10)(x)),
+        "callbacks": [Steps(folder / f"steps{rank}.log")],
+        "metrics": [keras.metrics.TopKCategoricalAccuracy(3, name="top3")],
+    }
+
+
 train.fit, ParallelModel.train_step = fit_and_tell, mortal_step
 if settings.pop("double", False):
     train.resolve_precision = double_precision
+given = {}
+if settings.pop("extended", False):
+    given = extensions(folder, rank)
 resume = settings.pop("resume", None)
-kcv.train(None if resume else Config.load(None, **settings), resume=resume)
+kcv.train(None if resume else Config.load(None, **settings), resume=resume, **given)

@@ -54,7 +54,7 @@ from kcv import artifact, images, predict
 from kcv.cli import console
 from kcv.cli.render.info import model_card
 from kcv.cli.render.train import run_summary
-from kcv.common import redaction
+from kcv.common import redaction, seal
 from kcv.common.download import download, fetch
 from kcv.common.files import csv_writer
 from kcv.common.text import is_plain
@@ -72,7 +72,6 @@ from kcv.reporting.material import gather
 from kcv.reporting.page import page
 from kcv.training import feature_files
 from kcv.training.commit import commit_of
-from kcv.training.resume import seal
 from kcv.training.resume.consent import require_named
 from kcv.training.resume.record import Record
 from kcv.training.resume.store import CheckpointStore

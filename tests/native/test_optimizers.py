@@ -12,7 +12,7 @@ from keras import layers
 from kcv.native.layers.lowered import Target
 from kcv.native.lowering import lower
 from kcv.native.optimizers import FusedAdamW, FusedSGD
-from kcv.training.schedules import WarmupDecay
+from kcv.training.optimizer import WarmupDecay
 
 STEPS = 40
 

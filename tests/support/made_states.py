@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from kcv.training.resume.content import COLUMNS, Plan
+from kcv.training.callbacks.logging import COLUMNS
+from kcv.training.loop import Stage
+from kcv.training.resume.content import Plan
 from kcv.training.resume.state import State
-from kcv.training.stages import Stage
 
 STEPS = 6
 PLAN = Plan(stages=(Stage(0, 9, frozen=False, last=True),), steps=STEPS, patience=False, counts_steps=True)

@@ -215,12 +215,12 @@ def test_what_cannot_be_run_leaves_no_run_folder(configure, tmp_path, monkeypatc
 
 def test_a_failed_run_keeps_what_it_had(configure, tmp_path, monkeypatch):
     from kcv.tasks.train import train
-    from kcv.training.callbacks.progress_logger import Report
+    from kcv.training.callbacks.logging import ProgressLogger
 
     def interrupt(self, epoch, logs=None):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Report, "on_epoch_end", interrupt)
+    monkeypatch.setattr(ProgressLogger, "on_epoch_end", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(configure())
     info = read_info(tmp_path / "run" / "model.keras")

@@ -46,10 +46,10 @@ class FakeCore:
 
 
 def test_the_clock_sets_the_epoch_and_leaves_validation_out_of_the_rate():
-    from kcv.training.callbacks.epoch_timer import EpochClock
+    from kcv.training.callbacks.logging import EpochTimer
 
     epochs, clock = [], Clock()
-    callback = EpochClock(SimpleNamespace(set_epoch=epochs.append, images=range(600)), clock=clock)
+    callback = EpochTimer(SimpleNamespace(set_epoch=epochs.append, images=range(600)), clock=clock)
     callback.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0.25)))
     callback.on_epoch_begin(3)
     clock.now += 4
@@ -70,7 +70,7 @@ def test_the_clock_sets_the_epoch_and_leaves_validation_out_of_the_rate():
     ],
 )
 def test_the_best_epoch_is_kept_saved_and_restored(monitor, values, best):
-    from kcv.training.callbacks.best import BestModel
+    from kcv.training.callbacks.control import BestModel
 
     core, saved = FakeCore(), []
     callback = BestModel(core, monitor, saved.append)
@@ -101,13 +101,13 @@ def rows_of(figures):
 @pytest.mark.parametrize(("figures", "by_accuracy", "by_loss"), TIES)
 def test_of_equal_epochs_the_lower_loss_and_then_the_later_one_is_kept(figures, by_accuracy, by_loss):
     from kcv.reporting.plots.learning import _best
-    from kcv.training.callbacks.best import BestModel
+    from kcv.training.callbacks.control import BestModel
 
     for monitor, best in (("val_accuracy", by_accuracy), ("val_loss", by_loss)):
         callback, again = (BestModel(FakeCore(), monitor, lambda epoch: None) for _ in range(2))
         for epoch, logs in enumerate(rows_of(figures)):
             callback.on_epoch_end(epoch, logs)
-            again.resume(json.loads(json.dumps(again.state(), allow_nan=False)))
+            again.load_state_dict(json.loads(json.dumps(again.state_dict(), allow_nan=False)))
             again.on_epoch_end(epoch, logs)
         assert callback.best_epoch == best == again.best_epoch
     assert _best(rows_of(figures))["epoch"] == by_accuracy
@@ -124,14 +124,14 @@ def test_of_equal_epochs_the_lower_loss_and_then_the_later_one_is_kept(figures, 
     ],
 )
 def test_patience_compares_as_the_best_model_does(monitor, figures, stops, resumed):
-    from kcv.training.callbacks.early_stopping import Patience
+    from kcv.training.callbacks.control import EarlyStopping
 
-    callback = Patience(monitor, 2)
+    callback = EarlyStopping(monitor, 2)
     stopped = None
     for epoch, logs in enumerate(rows_of(figures)):
         if resumed and epoch:
-            state, callback = json.loads(json.dumps(callback.state(), allow_nan=False)), Patience(monitor, 2)
-            callback.resume(state)
+            state, callback = json.loads(json.dumps(callback.state_dict(), allow_nan=False)), EarlyStopping(monitor, 2)
+            callback.load_state_dict(state)
         callback.set_model(SimpleNamespace(stop_training=False))
         callback.on_epoch_end(epoch, logs)
         if callback.model.stop_training:
@@ -141,25 +141,24 @@ def test_patience_compares_as_the_best_model_does(monitor, figures, stops, resum
 
 
 def test_what_an_earlier_version_remembered_is_understood():
-    from kcv.training.callbacks.best import BestModel
-    from kcv.training.callbacks.early_stopping import Patience
+    from kcv.training.callbacks.control import BestModel, EarlyStopping
 
-    best, patience = BestModel(FakeCore(), "val_loss", lambda epoch: None), Patience("val_loss", 2)
-    best.resume({"best_epoch": 2, "best": -0.3})
-    patience.resume({"wait": 1, "best": 0.3, "best_epoch": 1})
+    best, patience = BestModel(FakeCore(), "val_loss", lambda epoch: None), EarlyStopping("val_loss", 2)
+    best.load_state_dict({"best_epoch": 2, "best": -0.3})
+    patience.load_state_dict({"wait": 1, "best": 0.3, "best_epoch": 1})
     best.on_epoch_end(2, {**LOGS, "val_loss": 0.4})
     assert best.best_epoch == 2
     patience.on_epoch_end(2, {**LOGS, "val_loss": 0.2})
     assert patience.wait == 0
-    best.resume({"best_epoch": 0, "best": None})
+    best.load_state_dict({"best_epoch": 0, "best": None})
     best.on_epoch_end(0, LOGS)
     assert best.best_epoch == 1
 
 
 def test_history_is_a_whole_file_after_every_epoch(tmp_path):
-    from kcv.training.callbacks.csv_logger import HistoryFile
+    from kcv.training.callbacks.logging import CSVLogger
 
-    callback = HistoryFile(tmp_path / "history.csv")
+    callback = CSVLogger(tmp_path / "history.csv")
     for epoch in range(2):
         callback.on_epoch_end(epoch, {**LOGS, "loss": 1 / (epoch + 3)})
         rows = list(csv.DictReader((tmp_path / "history.csv").read_text().splitlines()))
@@ -170,19 +169,19 @@ def test_history_is_a_whole_file_after_every_epoch(tmp_path):
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_stops_the_run(loss):
-    from kcv.training.callbacks.terminate_on_nan import FiniteLoss
+    from kcv.training.callbacks.control import TerminateOnNaN
 
-    FiniteLoss().on_epoch_end(0, LOGS)
+    TerminateOnNaN().on_epoch_end(0, LOGS)
     with pytest.raises(KcvError, match=r"the loss became .* in epoch 5"):
-        FiniteLoss().on_epoch_end(4, {"loss": loss})
+        TerminateOnNaN().on_epoch_end(4, {"loss": loss})
     with pytest.raises(KcvError, match=r"the validation loss became .* in epoch 5"):
-        FiniteLoss().on_epoch_end(4, {**LOGS, "val_loss": loss})
+        TerminateOnNaN().on_epoch_end(4, {**LOGS, "val_loss": loss})
 
 
 def test_the_report_is_one_line_an_epoch(caplog, capsys):
-    from kcv.training.callbacks.progress_logger import Report
+    from kcv.training.callbacks.logging import ProgressLogger
 
-    report = Report(count=600, steps=3, epochs=10)
+    report = ProgressLogger(count=600, steps=3, epochs=10)
     with caplog.at_level(logging.INFO, logger="kcv"):
         for epoch in range(2):
             report.on_epoch_begin(epoch)
@@ -199,9 +198,9 @@ def test_the_report_is_one_line_an_epoch(caplog, capsys):
 
 
 def test_the_tracker_gets_every_column_once_an_epoch():
-    from kcv.training.callbacks.tracker import Track
+    from kcv.training.callbacks.logging import TrackerCallback
 
     seen = []
-    callback = Track(SimpleNamespace(log_metrics=lambda figures, step: seen.append((step, figures))))
+    callback = TrackerCallback(SimpleNamespace(log_metrics=lambda figures, step: seen.append((step, figures))))
     callback.on_epoch_end(0, LOGS)
     assert seen == [(1, LOGS)]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from kcv.config import Config
 from kcv.tasks.train import train
-from kcv.training.callbacks.terminate_on_nan import Diverged
+from kcv.training.callbacks.control import Diverged
 
 Configure = Callable[..., Config]
 

@@ -23,8 +23,8 @@ from kcv.inference import outputs
 from kcv.inference.opening import load
 from kcv.tasks.train import train
 from kcv.training.callbacks.checkpoint import Checkpoint
-from kcv.training.callbacks.progress_logger import Report
-from kcv.training.callbacks.terminate_on_nan import Diverged, FiniteLoss
+from kcv.training.callbacks.control import Diverged, TerminateOnNaN
+from kcv.training.callbacks.logging import ProgressLogger
 from kcv.training.run_folder import Run
 
 Configure = Callable[..., Config]
@@ -115,9 +115,9 @@ def descendants(process: int) -> list[int]:
 def test_a_loss_that_is_no_number_goes_back_at_half_the_rate(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    check, seen = FiniteLoss.on_epoch_end, []
+    check, seen = TerminateOnNaN.on_epoch_end, []
 
-    def diverge(self: FiniteLoss, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def diverge(self: TerminateOnNaN, epoch: int, logs: dict[str, Any] | None = None) -> None:
         seen.append(epoch)
         if epoch == 1 and seen.count(1) == 1:
             for variable in self.model.trainable_variables:
@@ -125,13 +125,16 @@ def test_a_loss_that_is_no_number_goes_back_at_half_the_rate(
             logs = {**(logs or {}), "loss": float("nan")}
         check(self, epoch, logs)
 
-    monkeypatch.setattr(FiniteLoss, "on_epoch_end", diverge)
+    monkeypatch.setattr(TerminateOnNaN, "on_epoch_end", diverge)
     constant = {"optim.schedule": "constant", "optim.warmup_epochs": 0.0, "epochs": 3}
     run = train(configure(**constant, **{"train.on_divergence": "rollback"}))
     assert seen == [0, 1, 1, 2]
     assert [row["learning_rate"] for row in run.history] == pytest.approx([3e-3, 1.5e-3, 1.5e-3])
     assert all(np.isfinite(weight).all() for weight in load(run.model_path).keras_model.get_weights())
-    assert "the loss became nan in epoch 2" in caplog.text and "back to epoch 2, at 0.5 of the rate" in caplog.text
+    assert (
+        "the loss became nan in epoch 2" in caplog.text
+        and "back to epoch 2, at 0.5 of the learning rate" in caplog.text
+    )
 
 
 @pytest.fixture
@@ -178,11 +181,11 @@ def test_answers_that_are_no_numbers_in_the_end_are_one_line(
 def test_a_training_that_always_diverges_ends(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[int] = []
 
-    def diverge(self: FiniteLoss, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def diverge(self: TerminateOnNaN, epoch: int, logs: dict[str, Any] | None = None) -> None:
         tries.append(epoch)
         raise Diverged("the loss became nan in epoch 1")
 
-    monkeypatch.setattr(FiniteLoss, "on_epoch_end", diverge)
+    monkeypatch.setattr(TerminateOnNaN, "on_epoch_end", diverge)
     with pytest.raises(Diverged):
         train(configure(**{"train.on_divergence": "rollback"}))
     assert tries == [0, 0, 0, 0]
@@ -262,8 +265,8 @@ def test_two_new_runs_do_not_share_a_folder(configure: Configure, tmp_path: Path
 
 def test_the_bar_is_gone_after_a_fault(configure: Configure, during: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[bool] = []
-    close = Report.close
-    monkeypatch.setattr(Report, "close", lambda self: (closed.append(True), close(self))[1])
+    close = ProgressLogger.close
+    monkeypatch.setattr(ProgressLogger, "close", lambda self: (closed.append(True), close(self))[1])
 
     def fail() -> None:
         raise DataError("something broke")

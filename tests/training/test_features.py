@@ -27,7 +27,7 @@ from kcv.models import registry
 from kcv.models.backbone import Backbone
 from kcv.training import feature_files, features
 from kcv.training.features import FeatureStore
-from kcv.training.fitting import Batches, open_batches
+from kcv.training.loop import Batches, open_batches
 
 Configure = Callable[..., Config]
 AUGMENTED = {"augment.flip": "random", "augment.crop_padding": 2}

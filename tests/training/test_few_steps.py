@@ -14,8 +14,8 @@ from kcv.config import Config
 from kcv.data import loading
 from kcv.inference.opening import load
 from kcv.tasks.train import train
-from kcv.training.callbacks import statistics as fresh
-from kcv.training.callbacks.statistics import FreshStatistics
+from kcv.training.callbacks import control as fresh
+from kcv.training.callbacks.control import FreshStatistics
 
 Configure = Callable[..., Config]
 ONE_STEP: dict[str, Any] = {"batch_size": 96, "epochs": 6, "lr": 5e-3, "calibrate": False}

@@ -10,7 +10,7 @@ def _rates(schedule, *steps):
 
 
 def _build(kind: str, warmup: float = 2.0):
-    from kcv.training.schedules import build_schedule
+    from kcv.training.optimizer import build_schedule
 
     return build_schedule(OptimConfig(lr=0.1, schedule=kind, warmup_epochs=warmup), steps_per_epoch=10, epochs=10)
 
@@ -48,7 +48,7 @@ def test_it_is_what_its_config_says():
 
 
 def test_an_unknown_decay_is_refused():
-    from kcv.training.schedules import WarmupDecay
+    from kcv.training.optimizer import WarmupDecay
 
     with pytest.raises(ValueError, match="received 'steps'"):
         WarmupDecay(0.1, 10, 1, "steps")

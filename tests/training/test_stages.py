@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kcv.config import Config
-from kcv.training.optimizer import build_optimizer
-from kcv.training.stages import Stage, learns_batch_norm, plan
+from kcv.training.loop import Stage, learns_batch_norm, plan
+from kcv.training.optimizer import build_optimizer, build_schedule
 
 
 def config(**overrides: object) -> Config:
@@ -38,8 +38,8 @@ def test_batch_normalisation_is_as_the_user_says(choice: bool) -> None:
 
 def test_a_warm_up_fits_into_its_stage() -> None:
     optim = config(**{"optim.warmup_epochs": 3.0}).optim
-    assert Stage(0, 2, frozen=True, last=False).schedule(optim).warmup_epochs == 0.5
-    assert Stage(2, 6, frozen=False, last=True).schedule(optim).warmup_epochs == 3.0
+    assert build_schedule(optim, steps_per_epoch=10, epochs=2).warmup_steps == 5
+    assert build_schedule(optim, steps_per_epoch=10, epochs=4).warmup_steps == 30
 
 
 class Variable:
@@ -51,6 +51,7 @@ def test_learning_rates_fall_with_depth_and_rise_for_biases() -> None:
     optim = config(**{"optim.backbone_lr_scale": 0.1, "optim.layer_decay": 0.5, "optim.bias_lr_scale": 4.0}).optim
     optimizer = build_optimizer(optim, steps_per_epoch=3, epochs=2, ema=None, depths={"stem": 2, "top": 0})
     rates = {
-        path: optimizer._factor(Variable(path)) for path in ("logits/kernel", "top/kernel", "stem/kernel", "stem/beta")
+        path: optimizer._lr_scale(Variable(path))
+        for path in ("logits/kernel", "top/kernel", "stem/kernel", "stem/beta")
     }
     assert rates == pytest.approx({"logits/kernel": 1.0, "top/kernel": 0.1, "stem/kernel": 0.025, "stem/beta": 0.1})

@@ -17,7 +17,7 @@ from kcv.config import Config
 from kcv.inference import opening
 from kcv.models import registry
 from kcv.tasks.train import train
-from kcv.training.callbacks.best import BestModel
+from kcv.training.callbacks.control import BestModel
 from kcv.training.run_folder import Run
 
 Configure = Callable[..., Config]

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 
 
 def python_arguments(call: Call) -> dict[str, Any]:
-    """Returns what the command line decides: a bar, and that the data of the user's own runs need not be named."""
-    from kcv.training.resume.consent import chose_data
-
-    return {"progress": True, "chosen": chose_data}
+    """Returns what the command line decides: a bar."""
+    return {"progress": True}
 
 
 def show(result: Evaluation, call: Call) -> int:

@@ -6,16 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from kcv.common.text import plain, shortened
 from kcv.metrics.standing import standing
 from kcv.reporting.plots import library
 from kcv.reporting.plots.style import COLOURS, PALE, new_figure
 
+_NOT_DRAWN = ("epoch", "learning_rate", "seconds", "images_per_second")
+_MOST_FURTHER = 4
+_LONGEST_TITLE = 40
+
 
 def learning_curves(rows: Sequence[Mapping[str, float]], path: Path) -> Path:
-    """Draws loss and accuracy of the training and validation images over the epochs.
+    """Draws loss, accuracy, and up to four further metrics of the training and validation images over the epochs.
 
     Args:
-        rows: one an epoch, with the columns of `history.csv`; columns that are missing are not drawn.
+        rows: one per epoch, with the columns of `history.csv`; columns that are missing are not drawn.
         path: the PNG file, replaced where it exists.
 
     Returns:
@@ -29,13 +34,20 @@ def learning_curves(rows: Sequence[Mapping[str, float]], path: Path) -> Path:
 
     epochs = [row["epoch"] for row in rows]
     marker = "o" if len(rows) <= 15 else ""
-    with new_figure((9.6, 3.9), path) as figure:
-        for axes, figure_name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    names = ["loss", "accuracy", *_further(rows)]
+    lines = -(-len(names) // 2)
+    with new_figure((9.6, 3.9 * lines), path) as figure:
+        grid = list(figure.subplots(lines, 2).flat)
+        for axes in grid[len(names) :]:
+            axes.remove()
+        for axes, figure_name in zip(grid, names, strict=False):
             for key, label, colour in ((figure_name, "training", 0), (f"val_{figure_name}", "validation", 1)):
                 values = [row.get(key, math.nan) for row in rows]
                 if any(map(math.isfinite, values)):
                     axes.plot(epochs, values, color=COLOURS[colour], label=label, marker=marker, markersize=4)
-            axes.set(title=figure_name, xlabel="epoch")
+            axes.set(xlabel="epoch")
+            # The name may be a stranger's, and is no formula.
+            axes.set_title(shortened(plain(figure_name), _LONGEST_TITLE), parse_math=False)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             if axes.lines:
                 axes.legend(loc="upper right" if figure_name == "loss" else "lower right")
@@ -43,6 +55,12 @@ def learning_curves(rows: Sequence[Mapping[str, float]], path: Path) -> Path:
                 axes.axvline(best["epoch"], color=PALE, linewidth=1, zorder=1)
                 axes.set_title(f"accuracy: validation at best {best['val_accuracy']:.4f}, epoch {best['epoch']:g}")
     return path
+
+
+def _further(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """Returns the metrics beside loss and accuracy, by their names without `val_`."""
+    names = dict.fromkeys(str(key).removeprefix("val_") for row in rows for key in row if key not in _NOT_DRAWN)
+    return [name for name in names if name not in ("loss", "accuracy")][:_MOST_FURTHER]
 
 
 def _best(rows: Sequence[Mapping[str, float]]) -> Mapping[str, float] | None:

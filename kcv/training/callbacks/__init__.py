@@ -1,1 +1,1 @@
-"""What happens around the steps of `fit`, one concern a file."""
+"""What happens around the steps of `fit`: `logging` shows and keeps figures, `control` chooses and stops."""

@@ -8,9 +8,11 @@ from typing import Any, Protocol
 import keras
 
 from kcv.distributed.group import ALONE, Group
-from kcv.training.callbacks.best import BestModel
-from kcv.training.resume.state import Remembering, State, capture, restore, restore_generators, restore_metrics
-from kcv.training.resume.stop_request import Stopping
+from kcv.native.logs import LazyCallbackList
+from kcv.training.callbacks.control import BestModel
+from kcv.training.resume.state import State, Stateful, capture, restore, restore_generators, restore_metrics
+from kcv.training.resume.stop_request import StopRequest
+from kcv.training.resume.user_state import UserState
 from kcv.training.resume.writer import Writer
 
 _STOP, _WRITE = 1, 2
@@ -30,71 +32,75 @@ class Checkpoint(keras.callbacks.Callback):
     Must be the last callback: what it puts back would otherwise be reset by the others.
 
     Args:
-        core: the model whose variables are kept.
+        model: whose variables are kept.
         batches: the training batches.
-        remembering: the callbacks that remember something, by name; `best` is one of them.
+        stateful: kcv's own callbacks that keep something, by name; `best` is one of them.
         writer: writes them; None for no checkpoints.
-        stopping: whether somebody wants the training to stop.
-        begin: the state to go on from; None to begin.
-        rate: the learning rate over the configured one.
+        stop_request: whether somebody wants the training to stop.
+        resume_from: the state to go on from; None to begin.
+        lr_factor: the learning rate over the configured one.
         keep_good: whether to keep the state at the beginning of each epoch, to return to.
         wanted: whether there are to be checkpoints; of several processes only the first has a writer.
         group: the processes, which stop and write after the same step.
+        user: the callbacks that the user has passed.
 
     Attributes:
-        good: the last state that `keep_good` has kept.
+        last_good: the last state that `keep_good` has kept.
     """
 
     def __init__(
         self,
-        core: keras.Model,
+        model: keras.Model,
         batches: Startable,
-        remembering: Mapping[str, Remembering],
+        stateful: Mapping[str, Stateful],
         writer: Writer | None,
-        stopping: Stopping,
+        stop_request: StopRequest,
         *,
-        begin: State | None = None,
-        rate: float = 1.0,
+        resume_from: State | None = None,
+        lr_factor: float = 1.0,
         keep_good: bool = False,
         wanted: bool = True,
         group: Group = ALONE,
+        user: UserState | None = None,
     ) -> None:
         super().__init__()
-        self.good: State | None = begin if keep_good else None
-        self._core = core
+        self.last_good: State | None = resume_from if keep_good else None
+        self._kept_model = model  # not the one that is compiled, which is `self.model`
         self._batches = batches
-        self._remembering = remembering
+        self._stateful = stateful
         self._writer = writer
-        self._stopping = stopping
-        self._begin = begin
-        self._rate = rate
+        self._stop_request = stop_request
+        self._resume_from = resume_from
+        self._lr_factor = lr_factor
         self._keep_good = keep_good
         self._wanted = wanted
         self._group = group
-        self._epoch = self._behind = 0
+        self._user = user or UserState()
+        self._epoch = self._steps_to_skip = 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Puts variables and callbacks back."""
-        if self._begin is not None:
-            restore(self._begin, self._core, self.model, self._remembering)
+        if self._resume_from is not None:
+            restore(self._resume_from, self._kept_model, self.model, self._stateful)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Goes to the step that is next, or takes the state of a new epoch."""
-        self._epoch, self._behind = epoch, 0
-        begin, self._begin = self._begin, None
-        if begin is None:
+        self._epoch, self._steps_to_skip = epoch, 0
+        state, self._resume_from = self._resume_from, None
+        if state is None:
             if self._keep_good and (state := self._capture(0)).finite:
-                self.good = state
+                self.last_good = state
             self._consider(0)
             return
-        self._behind = begin.step
-        self._batches.set_epoch(epoch, begin.step)
-        restore_metrics(begin, self.model)
-        restore_generators(begin)
+        self._steps_to_skip = state.step
+        self._batches.set_epoch(epoch, state.step)
+        restore_metrics(state, self.model)
+        self._user.load_from(state)  # here, as what they do when a training or an epoch begins is in it already
+        restore_generators(state)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes the state after a step."""
-        if batch >= self._behind:
+        if batch >= self._steps_to_skip:
             self._consider(batch + 1)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -106,14 +112,14 @@ class Checkpoint(keras.callbacks.Callback):
         if not self._group.agrees_at(step):
             return
         due = self._writer is not None and self._writer.due
-        flags = self._group.agree(_STOP * self._stopping.requested | _WRITE * due)
+        flags = self._group.agree(_STOP * self._stop_request.requested | _WRITE * due)
         if not flags:
             return
         take: Callable[[], State] = lambda: self._capture(step).gathered(self._group)  # noqa: E731
         if flags & _STOP:
             if self._wanted:
                 state = take()
-                if self._writer is not None and state.finite:  # else there is no way on from it
+                if self._writer is not None and state.finite:  # else training could not resume from it
                     self._writer.save(state)
             raise KeyboardInterrupt
         if self._writer is not None:
@@ -122,14 +128,54 @@ class Checkpoint(keras.callbacks.Callback):
             take()  # the first process has asked for this one's part
 
     def _capture(self, step: int) -> State:
-        best = self._remembering["best"]
+        best = self._stateful["best"]
         weights = best.weights if isinstance(best, BestModel) else []
-        return capture(
-            self._core,
+        state = capture(
+            self._kept_model,
             self.model,
-            self._remembering,
+            self._stateful,
             epoch=self._epoch,
             step=step,
-            rate=self._rate,
+            lr_factor=self._lr_factor,
             best=weights,
         )
+        return self._user.add_to(state)
+
+
+class ResumingCallbackList(LazyCallbackList):
+    """A list of callbacks that hear nothing of the steps that an interrupted epoch has behind it.
+
+    Args:
+        callbacks: in their order.
+        model: that is trained.
+        epochs: of the run.
+        steps: of an epoch.
+        skip: so many steps of the first epoch are behind.
+    """
+
+    def __init__(
+        self,
+        callbacks: list[keras.callbacks.Callback],
+        *,
+        model: keras.Model,
+        epochs: int,
+        steps: int,
+        skip: int = 0,
+    ) -> None:
+        super().__init__(callbacks, model=model, epochs=epochs, steps=steps)
+        self._skip = skip
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Tells the callbacks, if the step is to come."""
+        if batch >= self._skip:
+            super().on_train_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Tells the callbacks, if the step was to come."""
+        if batch >= self._skip:
+            super().on_train_batch_end(batch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Tells the callbacks; the epochs that follow are whole."""
+        self._skip = 0
+        super().on_epoch_end(epoch, logs)

@@ -1,1 +1,1 @@
-"""A run that was cut short, continued to the bit: its whole state, on disk, and back."""
+"""Continues an interrupted run bit for bit: its whole state, on disk and back."""

@@ -19,17 +19,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kcv.common.untrusted import first_problem, refusing
 from kcv.config import Config
 from kcv.errors import DataError
+from kcv.training.callbacks.logging import COLUMNS, is_figure_name
+from kcv.training.loop import Stage, plan
 from kcv.training.resume.record import Record
 from kcv.training.resume.state import State, own_names
-from kcv.training.stages import Stage, plan
-
-COLUMNS: Final = (
-    "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images_per_second",
-)  # fmt: skip
-"""Of a row of the history."""
+from kcv.training.resume.user_state import check_entries
 
 _WORDS: Final = 624  # of a Mersenne Twister
-_TENSOR = re.compile(r"(rank\d{1,6}/)?((model|optimizer|metrics|keras)/\d{5}|torch|cuda/\d{1,3})|numpy|python")
+_TENSOR = re.compile(
+    r"(rank\d{1,6}/)?((model|optimizer|metrics|keras)/\d{5}|torch|cuda/\d{1,3})|numpy|python|user/\d{5}"
+)
+_MOST_COLUMNS: Final = 1000
 _Count = Annotated[int, Field(ge=0)]
 _Standing = Annotated[list[float], Field(min_length=2, max_length=2)] | tuple[float, float]
 
@@ -59,11 +59,17 @@ class _Patience(_Part):
     best_epoch: _Count = 0
 
 
+class _User(_Part):
+    name: Annotated[str, Field(max_length=1000)]
+    state: dict[str, Any] | None
+
+
 class _Callbacks(_Part):
     best: _Best
     clock: _Clock
     history: _History
     patience: _Patience | None = None
+    user: Annotated[list[_User], Field(max_length=1000)] = []
 
 
 class _Plain(_Part):
@@ -85,12 +91,14 @@ class Plan:
         steps: of each epoch.
         patience: whether it may stop early.
         counts_steps: whether the optimizer's first variable is the number of its steps.
+        callbacks: the classes of the callbacks that the user has passed.
     """
 
     stages: tuple[Stage, ...]
     steps: int
     patience: bool
     counts_steps: bool
+    callbacks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: Config, record: Record) -> Plan:
@@ -100,6 +108,7 @@ class Plan:
             steps=-(-record.counts.get("train", 0) // config.data.batch_size),
             patience=config.train.patience is not None,
             counts_steps=record.precision != "mixed_float16",  # else the scale of the loss comes first
+            callbacks=tuple(record.callbacks),
         )
 
     def check(self, state: State) -> None:
@@ -114,6 +123,7 @@ class Plan:
         plain = _parsed(state.plain)
         _check_memory(state, plain, must_wait=self.patience and stage.last)
         _check_tensors(state.tensors, plain.processes)
+        check_entries([(entry.name, entry.state) for entry in plain.callbacks.user], self.callbacks, state.tensors)
         done = (state.epoch - stage.first) * self.steps + state.step
         counted = state.tensors.get("optimizer/00000")
         if self.counts_steps and (counted is None or counted.numel() != 1 or int(counted) != done):
@@ -134,8 +144,11 @@ def _check_memory(state: State, plain: _Plain, *, must_wait: bool) -> None:
     best, rows = plain.callbacks.best, plain.callbacks.history.rows
     if [row.get("epoch") for row in rows] != list(range(1, state.epoch + 1)):
         raise DataError(f"its history has {len(rows)} rows and was not written in epoch {state.epoch + 1}")
-    if any(set(row) != set(COLUMNS) for row in rows):
+    further = {name for row in rows for name in row} - set(COLUMNS)
+    if any(not row.keys() >= set(COLUMNS) for row in rows) or not all(map(is_figure_name, further)):
         raise DataError("its history has other columns")
+    if len(further) > _MOST_COLUMNS:
+        raise DataError(f"its history has more than {_MOST_COLUMNS:,} columns")
     compared = best.standing is not None or best.best is not None
     if best.best_epoch > state.epoch or not (bool(best.best_epoch) == bool(state.best) == compared):
         raise DataError(f"its best epoch cannot be {best.best_epoch}")

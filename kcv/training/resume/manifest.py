@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kcv.common import seal
 from kcv.common.files import write_json
 from kcv.common.untrusted import read
 from kcv.errors import DataError
-from kcv.training.resume import seal
 
 _MOST: Final = 10**9  # of epochs, and of steps in one; no training has as many
 _Count = Annotated[int, Field(ge=0, le=_MOST)]

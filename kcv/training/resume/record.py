@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kcv.common import seal
 from kcv.common.files import write_json
+from kcv.common.text import plain, shortened
 from kcv.common.untrusted import read
 from kcv.config import Config
 from kcv.data.dataset import Dataset
-from kcv.errors import ConfigError, DataError, DeviceError, KcvError, first_line
+from kcv.errors import ConfigError, DataError, DeviceError, KcvError, UsageError, first_line
 from kcv.tracking import Tracker, config_without_credentials
-from kcv.training.resume import seal
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +27,13 @@ FREE = (
 """Keys that change nothing in what a run computes; what device, precision and data come to is compared on its own."""
 
 _MOST_SHOWN = 100  # characters of a value that somebody else may have written
-_SURROUNDINGS = ("kcv", "python", "packages", "threads", "processes", "device_name")
+_COMPARED = ("kcv", "python", "packages", "threads", "processes", "device_name")
+
+
+_LATER: Mapping[str, Any] = {"own_model": None, "callbacks": [], "metrics": [], "resumable": None}
+"""Fields that earlier versions did not write, with what they are then: checksums and signatures are without them."""
+
+_Name = Annotated[str, Field(max_length=1000)]
 
 
 class Record(BaseModel):
@@ -39,8 +46,13 @@ class Record(BaseModel):
         by_row_group: whether training images come in the order of Parquet files larger than memory.
         device: the kind of device.
         precision: the dtype policy.
-        surroundings: versions, threads and the device's name: where they differ, the run goes on, but not to the bit.
+        surroundings: versions, threads and the device's name: where they differ, the run goes on, but not bit for bit.
+            (The environment; the field has the name that it has in the file.)
         tracking: the tracker's state: what it needs to go on.
+        own_model: the digest of the model that was passed to `kcv.train`; None where none was.
+        callbacks: the classes of the callbacks that were passed.
+        metrics: the names of the metrics that were passed.
+        resumable: why the run cannot be continued bit for bit; None where it can.
         sha256: of all of this, in hex; None in those of earlier versions.
         signature: shows that this user wrote it; None where no key could be kept, and in those of earlier versions.
     """
@@ -55,12 +67,31 @@ class Record(BaseModel):
     precision: str
     surroundings: dict[str, Any]
     tracking: dict[str, str | None] = {}
+    own_model: _Name | None = None
+    callbacks: Annotated[list[_Name], Field(max_length=1000)] = []
+    metrics: Annotated[list[_Name], Field(max_length=1000)] = []
+    resumable: _Name | None = None
     sha256: str | None = None
     signature: str | None = None
 
     @classmethod
-    def of(cls, config: Config, dataset: Dataset, environment: Mapping[str, Any], tracker: Tracker) -> Record:
-        """Describes a run that begins, with its tracker started."""
+    def of(
+        cls,
+        config: Config,
+        dataset: Dataset,
+        environment: Mapping[str, Any],
+        tracker: Tracker,
+        extensions: Mapping[str, Any] | None = None,
+    ) -> Record:
+        """Describes a run that begins, with its tracker started.
+
+        Args:
+            config: of the run, without credentials.
+            dataset: its images.
+            environment: as in `environment.json`.
+            tracker: started.
+            extensions: the fields from `own_model` to `resumable`, where something was passed to `kcv.train`.
+        """
         return cls(
             config=config.flatten(),
             fingerprint=dataset.fingerprint,
@@ -68,8 +99,9 @@ class Record(BaseModel):
             by_row_group=dataset.train.by_row_group,
             device=environment["device"],
             precision=environment["precision"],
-            surroundings={key: environment[key] for key in _SURROUNDINGS},
+            surroundings={key: environment[key] for key in _COMPARED},
             tracking=tracker.state_dict(),
+            **(extensions or {}),
         )
 
     @classmethod
@@ -106,7 +138,8 @@ class Record(BaseModel):
 
     def _content(self) -> dict[str, Any]:
         """Returns what checksum and signature are of."""
-        return self.model_dump(exclude={"sha256", "signature"})
+        content = self.model_dump(exclude={"sha256", "signature"})
+        return {key: value for key, value in content.items() if key not in _LATER or value != _LATER[key]}
 
     def require(self, config: Config) -> None:
         """Refuses another configuration.
@@ -116,6 +149,33 @@ class Record(BaseModel):
         """
         if problems := differences(config, self.config, "the run began with"):
             raise ConfigError(problems, "--resume")
+
+    def require_extensions(self, extensions: Mapping[str, Any]) -> None:
+        """Refuses other extensions than the run began with, and warns where it cannot be continued bit for bit.
+
+        Args:
+            extensions: as for `of`.
+
+        Raises:
+            UsageError: naming what has to be passed again.
+        """
+        if self.own_model != extensions["own_model"]:
+            what = (
+                "without a model of your own; pass none"
+                if self.own_model is None
+                else "with a model that was passed to kcv.train; pass it again (model=...)"
+                if extensions["own_model"] is None
+                else "with a model of another structure; pass that one"
+            )
+            raise UsageError(f"--resume: the run began {what}")
+        for key in ("callbacks", "metrics"):
+            then = getattr(self, key)
+            if then != extensions[key]:
+                names = shortened(plain(", ".join(then)), _MOST_SHOWN)
+                what = f"with {key}=[{names}]; pass the same to kcv.train" if then else f"without {key}; pass none"
+                raise UsageError(f"--resume: the run began {what}")
+        if extensions["resumable"]:
+            _log.warning("the run goes on, but %s", extensions["resumable"])
 
     def require_machine(self, environment: Mapping[str, Any]) -> None:
         """Refuses another kind of device or number format, and warns of what else is not as it was.
@@ -129,7 +189,7 @@ class Record(BaseModel):
                     f"the run began with {key}={then}, here it would be {environment[key]}; use --{key}={then}."
                 )
         if differences := _changed(self.surroundings, environment):
-            _log.warning("the run goes on, but not to the bit: %s", "; ".join(differences))
+            _log.warning("the run goes on, but not bit for bit: %s", "; ".join(differences))
 
     def require_data(self, dataset: Dataset) -> None:
         """Refuses other images.
@@ -174,7 +234,7 @@ def differences(config: Config, before: Mapping[str, Any], then: str) -> list[st
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Returns what differs in the surroundings, in words."""
+    """Returns what differs in the environment, in words."""
     differences = []
     for key, value in before.items():
         found = now.get(key)

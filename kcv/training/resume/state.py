@@ -22,14 +22,14 @@ _OWN = ("metrics/", *_GENERATORS)
 """What each of several processes has for itself."""
 
 
-class Remembering(Protocol):
-    """A callback that remembers something between epochs."""
+class Stateful(Protocol):
+    """A callback that keeps something between epochs."""
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Returns it, as plain values."""
         ...
 
-    def resume(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes it back."""
         ...
 
@@ -58,8 +58,13 @@ class State:
         return sum(t.numel() * t.element_size() for t in self.tensors.values()) + sum(a.nbytes for a in self.best)
 
     @property
+    def lr_factor(self) -> float:
+        """The learning rate over the configured one."""
+        return float(self.plain["rate"])
+
+    @property
     def finite(self) -> bool:
-        """Whether all weights and running metrics are numbers: a state from which there is a way on."""
+        """Whether all weights and running metrics are numbers: a state that training can resume from."""
         kept = (tensor for name, tensor in self.tensors.items() if name.startswith(("model/", "metrics/")))
         return all(bool(torch.isfinite(tensor).all()) for tensor in kept if tensor.is_floating_point())
 
@@ -104,9 +109,9 @@ class State:
             tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_GENERATORS)}
         return replace(self, tensors=tensors)
 
-    def slower(self, factor: float) -> State:
+    def with_lr_factor(self, factor: float) -> State:
         """Returns the same state with its learning rate times `factor`."""
-        return replace(self, plain={**self.plain, "rate": self.plain["rate"] * factor})
+        return replace(self, plain={**self.plain, "rate": self.lr_factor * factor})
 
 
 def own_names(tensors: Iterable[str]) -> list[str]:
@@ -116,29 +121,29 @@ def own_names(tensors: Iterable[str]) -> list[str]:
 
 def capture(
     model: keras.Model,
-    twin: keras.Model,
-    remembering: Mapping[str, Remembering],
+    train_model: keras.Model,
+    stateful: Mapping[str, Stateful],
     *,
     epoch: int,
     step: int,
-    rate: float,
+    lr_factor: float,
     best: Sequence[NDArray[Any]],
 ) -> State:
     """Copies the state of a training between two steps.
 
     Args:
         model: whose variables are kept, frozen ones and seed generators among them.
-        twin: the compiled model that is fitted; its optimizer and metrics are kept.
-        remembering: the callbacks that remember something, by name.
+        train_model: the compiled model that is fitted; its optimizer and metrics are kept.
+        stateful: the callbacks that keep something, by name.
         epoch: see `State`.
         step: see `State`.
-        rate: the learning rate over the configured one.
+        lr_factor: the learning rate over the configured one.
         best: the weights of the best epoch.
     """
     tensors = {
         **_copies("model", model.variables),
-        **_copies("optimizer", twin.optimizer.variables),
-        **_copies("metrics", twin.metrics_variables),
+        **_copies("optimizer", train_model.optimizer.variables),
+        **_copies("metrics", train_model.metrics_variables),
         **_copies("keras", [global_seed_generator().state]),
         "torch": torch.get_rng_state(),
     }
@@ -149,15 +154,15 @@ def capture(
     version, words, gauss = random.getstate()
     tensors["python"] = torch.tensor(words, dtype=torch.int64)
     plain = {
-        "rate": rate,
+        "rate": lr_factor,  # the name in checkpoints of all versions
         "numpy": [kind, *rest],
         "python": [version, gauss],
-        "callbacks": {name: callback.state() for name, callback in remembering.items()},
+        "callbacks": {name: callback.state_dict() for name, callback in stateful.items()},
     }
     return State(epoch, step, tensors, plain, tuple(best))
 
 
-def restore(state: State, model: keras.Model, twin: keras.Model, remembering: Mapping[str, Remembering]) -> None:
+def restore(state: State, model: keras.Model, train_model: keras.Model, stateful: Mapping[str, Stateful]) -> None:
     """Puts variables and callbacks back; to be called when `fit` has built optimizer and metrics.
 
     Raises:
@@ -167,14 +172,14 @@ def restore(state: State, model: keras.Model, twin: keras.Model, remembering: Ma
     if kept and kept != [(tuple(weight.shape), _dtype(weight.value)) for weight in model.weights]:
         raise KcvError("the checkpoint is of another network: its best weights do not fit")
     _put("model", state, model.variables)
-    _put("optimizer", state, twin.optimizer.variables)
-    for name, callback in remembering.items():
-        callback.resume(state.plain["callbacks"][name])
+    _put("optimizer", state, train_model.optimizer.variables)
+    for name, callback in stateful.items():
+        callback.load_state_dict(state.plain["callbacks"][name])
 
 
-def restore_metrics(state: State, twin: keras.Model) -> None:
+def restore_metrics(state: State, train_model: keras.Model) -> None:
     """Puts the running metrics of an epoch back; to be called when `fit` has reset them."""
-    _put("metrics", state, twin.metrics_variables)
+    _put("metrics", state, train_model.metrics_variables)
 
 
 def restore_generators(state: State) -> None:

@@ -15,20 +15,20 @@ _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stopping:
+class StopRequest:
     """Turns signals into a request that the training answers between two steps.
 
     Args:
-        patient: whether a second signal during the steps changes nothing: torchrun sends its processes one of its own
-            after that of the terminal, and ends them after half a minute anyway.
+        ignore_repeats: whether a second signal during the steps changes nothing: torchrun sends its processes one of
+            its own after that of the terminal, and ends them after half a minute anyway.
 
     Attributes:
         requested: whether somebody wants the training to stop.
     """
 
-    def __init__(self, *, patient: bool = False) -> None:
+    def __init__(self, *, ignore_repeats: bool = False) -> None:
         self.requested = False
-        self._patient = patient
+        self._ignore_repeats = ignore_repeats
         self._between_steps = False
 
     @contextmanager
@@ -37,7 +37,7 @@ class Stopping:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._heard) for number in _SIGNALS}
+        before = {number: signal.signal(number, self._handle_signal) for number in _SIGNALS}
         try:
             yield
         finally:
@@ -53,10 +53,10 @@ class Stopping:
         finally:
             self._between_steps = False
 
-    def _heard(self, number: int, frame: FrameType | None) -> Any:
-        if self._between_steps and self.requested and self._patient:
+    def _handle_signal(self, number: int, frame: FrameType | None) -> Any:
+        if self._between_steps and self.requested and self._ignore_repeats:
             return
         if self.requested or not self._between_steps:
             raise KeyboardInterrupt
         self.requested = True
-        _log.info("stopping after this step%s", "" if self._patient else "; once more stops at once")
+        _log.info("stopping after this step%s", "" if self._ignore_repeats else "; once more stops at once")

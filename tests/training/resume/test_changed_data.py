@@ -91,3 +91,33 @@ def test_what_a_stranger_began_or_changed_is_refused(
     refused(run)
     # Named, it is measured.
     assert _evaluate(run, "--data=photos") == 0
+
+
+def test_compare_and_export_take_ones_own_changed_data_with_one_warning(
+    run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val"):
+        (tmp_path / "photos" / split / "left" / "000.png").unlink()
+    shutil.copytree(run, tmp_path / "second")
+    copied = tmp_path / "alone"
+    copied.mkdir()
+    shutil.copy(run / "model.keras", copied / "model.keras")
+    for words in (
+        ["compare", run, tmp_path / "second", "--format=json"],
+        ["export", run, f"--output={tmp_path / 'own.onnx'}", "--precision=int8", "--force"],
+        ["evaluate", run, "--plots=false", "--calibrate"],
+    ):
+        assert main([str(word) for word in words]) == 0
+        assert capsys.readouterr().err.count(CHANGED) == 1
+    for words in (["compare", copied, run], ["export", copied]):
+        assert main([str(word) for word in words]) == 2
+        error = capsys.readouterr().err
+        assert REFUSED in error and error.count("\n") == 1
+    assert main(["compare", str(copied), str(run), "--data=photos"]) == 0
+
+
+def test_python_takes_ones_own_changed_data_too(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from kcv import evaluate
+
+    assert evaluate(run / "model.keras", plots=False).metrics["n"] == 23
+    assert caplog.text.count(CHANGED) == 1

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from kcv.cli import main
+from kcv.common.seal import is_own, signature
 from kcv.config import Config
 from kcv.errors import OutputError, UsageError
 from kcv.tracking import MlflowTracker, stays_inside
 from kcv.training.resume.consent import require_named
 from kcv.training.resume.record import Record
-from kcv.training.resume.seal import is_own, signature
 from kcv.training.run_folder import RunFolder
 
 SERVER = "http://tracker.example:5000"

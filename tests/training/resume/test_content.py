@@ -21,11 +21,11 @@ from kcv.config import Config
 from kcv.errors import DataError
 from kcv.tasks.train import train
 from kcv.training.callbacks.checkpoint import Checkpoint
+from kcv.training.loop import Stage
 from kcv.training.resume.content import Plan
 from kcv.training.resume.record import Record
 from kcv.training.resume.state import State
 from kcv.training.resume.store import CheckpointStore
-from kcv.training.stages import Stage
 
 Plain = dict[str, Any]
 Tensors = dict[str, torch.Tensor]

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
-import random
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import keras
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
+from interrupted import Configure, assert_same, disturb, stopped_at
 
 from kcv import artifact, evaluate
 from kcv.config import Config
@@ -26,58 +20,12 @@ from kcv.data import loading
 from kcv.data.augment import keras_cv
 from kcv.data.parquet import source as parquet
 from kcv.errors import ConfigError, DataError, DeviceError, KcvError, OutputError, UsageError
-from kcv.inference.opening import load
 from kcv.tasks.train import train
 from kcv.training.callbacks.checkpoint import Checkpoint
 from kcv.training.resume.lock import lock
 from kcv.training.resume.record import Record
 from kcv.training.resume.store import CheckpointStore
 from kcv.training.run_folder import Run
-
-Configure = Callable[..., Config]
-
-
-@contextmanager
-def stopped_at(epoch: int, step: int, how: str = "ask") -> Iterator[None]:
-    """Lets the next training in the block stop at a step: as Ctrl-C does, or as a killed process does."""
-    consider = Checkpoint._consider
-
-    def stop(self: Checkpoint, at: int) -> None:
-        here = (self._epoch, at) == (epoch, step)
-        if here and how == "ask":
-            self._stopping.requested = True
-        consider(self, at)
-        if here:
-            assert self._writer is not None
-            self._writer.wait()
-            raise SystemExit("killed")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoint, "_consider", stop)
-        yield
-
-
-def disturb() -> None:
-    """Moves every random generator on, as another process would have others."""
-    random.random()
-    np.random.standard_normal(3)
-    torch.rand(5)
-    keras.random.uniform((2,))
-
-
-def history(folder: Path) -> list[dict[str, str]]:
-    rows = csv.DictReader((folder / "history.csv").read_text().splitlines())
-    return [{key: row[key] for key in row if key not in ("seconds", "images_per_second")} for row in rows]
-
-
-def assert_same(first: Run, second: Run) -> None:
-    ours, theirs = (load(run.model_path).keras_model.get_weights() for run in (first, second))
-    assert all(np.array_equal(one, other) for one, other in zip(ours, theirs, strict=True))
-    assert history(first.directory) == history(second.directory)
-    assert first.best_epoch == second.best_epoch
-    figures = [json.loads((run.directory / "metrics.json").read_text()) for run in (first, second)]
-    assert figures[0] == figures[1]
-
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -337,7 +285,7 @@ def test_other_versions_are_said(cut: Path, caplog: pytest.LogCaptureFixture) ->
     record.write(cut / "resume" / "run.json")
     with caplog.at_level(logging.WARNING, logger="kcv"):
         train(resume=cut)
-    assert f"the run goes on, but not to the bit: torch {version('torch')} instead of 1.0" in caplog.text
+    assert f"the run goes on, but not bit for bit: torch {version('torch')} instead of 1.0" in caplog.text
 
 
 def test_a_finished_run_says_so(trained_run: Run, caplog: pytest.LogCaptureFixture) -> None:

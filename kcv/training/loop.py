@@ -1,0 +1,379 @@
+"""The training loop: stages, one after the other, each through Keras' `fit` with its model, optimizer and callbacks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import keras
+import numpy as np
+
+from kcv.config import Config
+from kcv.data.batches import InferenceBatches, TrainingBatches
+from kcv.data.dataset import Dataset, Images
+from kcv.distributed.group import ALONE, Group
+from kcv.inference import outputs
+from kcv.models.backbone import Backbone
+from kcv.native.model import NativeModel, native_target
+from kcv.native.parallel import ParallelModel, parallel_target
+from kcv.tracking import Tracker
+from kcv.training.callbacks.checkpoint import Checkpoint, ResumingCallbackList
+from kcv.training.callbacks.control import BestModel, Diverged, EarlyStopping, FreshStatistics, TerminateOnNaN
+from kcv.training.callbacks.logging import AverageMetrics, CSVLogger, EpochTimer, ProgressLogger, TrackerCallback
+from kcv.training.feature_batches import FeatureBatches
+from kcv.training.features import FeatureStore
+from kcv.training.optimizer import build_optimizer
+from kcv.training.resume.state import State, Stateful
+from kcv.training.resume.stop_request import StopRequest
+from kcv.training.resume.user_state import UserState
+from kcv.training.resume.writer import Writer
+
+_log = logging.getLogger(__name__)
+
+_MOST_ROLLBACKS: Final = 3
+_ROLLBACK_LR_FACTOR: Final = 0.5  # the learning rate after a rollback, over the one before
+
+_FEW: Final = 32
+"""Images per process below which the statistics of a part are too coarse (Wu & He 2018, arXiv 1803.08494, fig. 1)."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Epochs that are trained with one optimizer and one learning-rate schedule.
+
+    Attributes:
+        first: the first epoch, from 0.
+        end: one past the last epoch.
+        frozen: whether the backbone stays as it is.
+        last: whether no stage follows.
+    """
+
+    first: int
+    end: int
+    frozen: bool
+    last: bool
+
+
+def plan(config: Config) -> tuple[Stage, ...]:
+    """Returns the stages of a run, in order: one, or with `model.unfreeze_after` two."""
+    epochs, frozen = config.train.epochs, config.model.unfreeze_after
+    if config.model.mode == "feature_extraction":
+        return (Stage(0, epochs, frozen=True, last=True),)
+    if frozen:
+        return (Stage(0, frozen, frozen=True, last=False), Stage(frozen, epochs, frozen=False, last=True))
+    return (Stage(0, epochs, frozen=False, last=True),)
+
+
+def learns_batch_norm(config: Config) -> bool:
+    """Whether fine-tuning also trains the backbone's BatchNormalization."""
+    if config.model.freeze_batch_norm is not None:
+        return not config.model.freeze_batch_norm
+    # Statistics that were frozen at first must stay so: the weights have learned to live with them.
+    return config.model.unfreeze_after == 0
+
+
+def syncs_batchnorm(config: Config, processes: int) -> bool:
+    """Whether batch normalisation takes the statistics of the whole batch where several processes share it."""
+    if config.train.sync_batchnorm is not None:
+        return config.train.sync_batchnorm
+    return config.data.batch_size < _FEW * processes
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What `fit` is fed with.
+
+    Attributes:
+        train: shuffled, augmented, with smoothed labels.
+        val: in order, as they are; of several processes each has its part.
+        group: the processes that share the work.
+    """
+
+    train: TrainingBatches
+    val: InferenceBatches
+    group: Group = ALONE
+
+
+@contextmanager
+def open_batches(config: Config, dataset: Dataset, device: str, group: Group = ALONE) -> Iterator[Batches]:
+    """Gives the training and validation batches, and ends their worker processes when the block ends.
+
+    Raises:
+        ConfigError: an augmentation does not fit the size of the images.
+        DataError: a batch has fewer images than there are processes.
+    """
+    classes, workers = len(dataset.class_names), config.data.workers
+    train = TrainingBatches(
+        dataset.train,
+        num_classes=classes,
+        batch_size=config.data.batch_size,
+        augment=config.augment,
+        label_smoothing=config.optim.label_smoothing,
+        seed=config.seed,
+        device=device,
+        workers=workers,
+        share=group.share,
+        shuffle_buffer=config.data.shuffle_buffer_mb * 2**20,
+    )
+    size = outputs.batch_size_for(dataset.val.size)
+    val = InferenceBatches(
+        _own_part(dataset.val, group), num_classes=classes, batch_size=size, device=device, workers=workers
+    )
+    try:
+        yield Batches(train, val, group)
+    finally:
+        train.close()
+        val.close()
+
+
+def _own_part(images: Images, group: Group) -> Images:
+    """Returns this process's part of a split; all of it where there is not an image for each process."""
+    begin, end = group.share.bounds(len(images))
+    if not group.several or len(images) < group.size:
+        return images
+    pixels = None if images.pixels is None else images.pixels[begin:end]
+    return replace(images, samples=images.samples.take(np.arange(begin, end)), pixels=pixels)
+
+
+@dataclass(frozen=True)
+class TrainingContext:
+    """What a training works with beside its model and data.
+
+    Attributes:
+        history: the CSV file that gets a row per epoch; None for none.
+        tracker: gets the same figures.
+        save: called with the epoch (from 1) whenever the model's weights are the best so far.
+        writer: writes checkpoints; None for none. Only the first of several processes has one.
+        stop_request: whether somebody wants the training to stop.
+        callbacks: of the user.
+        metrics: of the user, measured beside loss and accuracy.
+        higher: whether a higher monitor is better; None: as its name says.
+    """
+
+    history: Path | None
+    tracker: Tracker
+    save: Callable[[int], object]
+    writer: Writer | None = None
+    stop_request: StopRequest = field(default_factory=StopRequest)
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+    metrics: Sequence[keras.metrics.Metric] = ()
+    higher: bool | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit` came to.
+
+    Attributes:
+        best_epoch: the epoch (from 1) whose weights the model now has.
+        rows: those of `history.csv`.
+    """
+
+    best_epoch: int
+    rows: list[dict[str, float]]
+
+
+def fit(
+    model: keras.Model,
+    batches: Batches,
+    config: Config,
+    context: TrainingContext,
+    *,
+    identity: Sequence[str],
+    resume_from: State | None = None,
+) -> Fitted:
+    """Trains a model, stage by stage, and leaves the weights of its best epoch in it.
+
+    Args:
+        model: uncompiled; it stays so.
+        batches: what to train on and what to choose the epoch by.
+        config: stages, optimizer, schedule, epochs, monitor, patience and moving average.
+        context: what else there is.
+        identity: of the images and the network, see `kcv.training.features.FeatureStore`.
+        resume_from: the state to go on from; None to begin.
+
+    Raises:
+        Diverged: the loss is no longer a number.
+        KeyboardInterrupt: somebody wanted the training to stop; there is a checkpoint of the last step.
+    """
+    best = BestModel(model, config.train.monitor, context.save, higher=context.higher)
+    history = CSVLogger(context.history)
+    progress = ProgressLogger(len(batches.train.images), len(batches.train), config.train.epochs)
+    stage_fit = StageFit(Backbone.of(model), batches, config, context, best, history, progress, identity)
+    stages = [stage for stage in plan(config) if resume_from is None or resume_from.epoch < stage.end]
+    divergences = 0
+    try:
+        with context.stop_request.between_steps():
+            while stages:
+                if resume_from is not None:
+                    best.weights = resume_from.best
+                try:
+                    stage_fit.run(stages[0], resume_from)
+                except Diverged as error:
+                    divergences += 1
+                    if stage_fit.last_good is None or divergences > _MOST_ROLLBACKS:
+                        raise
+                    resume_from = stage_fit.last_good.with_lr_factor(_ROLLBACK_LR_FACTOR)
+                    epoch, factor = resume_from.epoch + 1, resume_from.lr_factor
+                    _log.warning("%s; back to epoch %d, at %g of the learning rate", error, epoch, factor)
+                else:
+                    resume_from = None
+                    stages.pop(0)
+    finally:
+        progress.close()
+    best.restore()
+    return Fitted(best.best_epoch, history.rows)
+
+
+@dataclass
+class StageFit:
+    """Fits one stage after the other.
+
+    Attributes:
+        backbone: of the model, which is uncompiled and stays so.
+        batches: what to train on and what to choose the epoch by.
+        config: of the run.
+        context: what else there is.
+        best: keeps the best weights of all stages.
+        history: keeps the rows of all stages.
+        progress: shows all stages.
+        identity: see `kcv.training.features.FeatureStore`.
+        last_good: the state to return to, where a stage fails; None where none is kept.
+    """
+
+    backbone: Backbone
+    batches: Batches
+    config: Config
+    context: TrainingContext
+    best: BestModel
+    history: CSVLogger
+    progress: ProgressLogger
+    identity: Sequence[str]
+    last_good: State | None = None
+
+    def run(self, stage: Stage, resume_from: State | None) -> None:
+        """Trains from the stage's first epoch, or from a state within it.
+
+        Raises:
+            Diverged: the loss is no longer a number.
+            KeyboardInterrupt: somebody wanted the training to stop; there is a checkpoint of the last step.
+        """
+        fitted, train, val = self._prepare(stage)
+        describe(self.backbone.model)
+        # It shares layers and variables; the model itself stays free of optimizer and metrics, so that its file opens
+        # without kcv.
+        train_model = self._train_model(fitted, compile_on_gpu=self.config.train.compile and not stage.frozen)
+        lr_factor = resume_from.lr_factor if resume_from else 1.0
+        self._compile(train_model, stage, len(train), lr_factor)
+        callbacks, stateful = self._callbacks(fitted, train, may_stop=stage.last)
+        checkpoint = Checkpoint(
+            self.backbone.model,
+            train,
+            stateful,
+            self.context.writer,
+            self.context.stop_request,
+            resume_from=resume_from,
+            lr_factor=lr_factor,
+            keep_good=self.config.train.on_divergence == "rollback",
+            wanted=self.config.train.checkpoint_seconds is not None,
+            group=self.batches.group,
+            user=UserState(self.context.callbacks),
+        )
+        train.set_epoch(stage.first)  # Keras looks at a first batch when it builds
+        try:
+            train_model.fit(
+                train.loader(),
+                validation_data=val.loader(),
+                epochs=stage.end,
+                initial_epoch=resume_from.epoch if resume_from else stage.first,
+                callbacks=ResumingCallbackList(
+                    [*callbacks, checkpoint],
+                    model=train_model,
+                    epochs=stage.end,
+                    steps=len(train),
+                    skip=resume_from.step if resume_from else 0,
+                ),
+                shuffle=False,  # the batches shuffle themselves; Keras warns of the default
+                verbose=0,
+            )
+        finally:
+            self.last_good = checkpoint.last_good
+
+    def _prepare(
+        self, stage: Stage
+    ) -> tuple[keras.Model, TrainingBatches | FeatureBatches, InferenceBatches | FeatureBatches]:
+        """Freezes or unfreezes the backbone; returns what is fitted, and on what."""
+        model, batches = self.backbone.model, self.batches
+        if not stage.frozen:
+            self.backbone.unfreeze(batch_norm=learns_batch_norm(self.config))
+            return model, batches.train, batches.val
+        self.backbone.freeze()
+        device, epochs = outputs.model_device(model).type, stage.end - stage.first
+        group = self.batches.group
+        store = FeatureStore(self.backbone.features(), self.config, self.identity, device, epochs, group)
+        return self.backbone.head(), store.training(batches.train), store.validation(batches.val)
+
+    def _train_model(self, fitted: keras.Model, *, compile_on_gpu: bool) -> NativeModel:
+        target, config, group = native_target(outputs.model_device(fitted).type), self.config, self.batches.group
+        if not group.several:
+            # A head alone is too small to gain by being compiled.
+            split = config.train.on_out_of_memory == "split"
+            return NativeModel(fitted, target=target, compile_on_gpu=compile_on_gpu, split=split)
+        target = parallel_target(target, group, sync_batchnorm=syncs_batchnorm(config, group.size))
+        return ParallelModel(fitted, group, target=target, compile_on_gpu=compile_on_gpu)
+
+    def _compile(self, train_model: NativeModel, stage: Stage, steps: int, lr_factor: float) -> None:
+        train_model.compile(
+            optimizer=build_optimizer(
+                self.config.optim,
+                steps_per_epoch=steps,
+                epochs=stage.end - stage.first,
+                lr_scale=lr_factor,
+                ema=self.config.train.ema,
+                depths=self.backbone.depths(),
+            ),
+            loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), *self.context.metrics],
+            jit_compile=False,
+        )
+
+    def _callbacks(
+        self, fitted: keras.Model, train: TrainingBatches | FeatureBatches, *, may_stop: bool
+    ) -> tuple[list[keras.callbacks.Callback], dict[str, Stateful]]:
+        """Returns the callbacks in the order of who needs whom, and kcv's own that keep something by name."""
+        config, context, group = self.config.train, self.context, self.batches.group
+        timer = EpochTimer(train)
+        # The names are those in checkpoints of all versions.
+        stateful: dict[str, Stateful] = {"clock": timer, "best": self.best, "history": self.history}
+        # The others read what these have changed and added.
+        callbacks: list[keras.callbacks.Callback] = [timer, TerminateOnNaN()]
+        if group.several:
+            callbacks.insert(0, AverageMetrics(group, train, self.batches.val))
+        if config.ema is not None:
+            # Before those that choose: the best model is one of averaged weights.
+            callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+        if isinstance(train, TrainingBatches):  # a head on kept features has no statistics
+            callbacks.append(FreshStatistics(fitted, train, group))
+        callbacks += context.callbacks  # what they add to an epoch's logs is written, shown and tracked
+        callbacks += [self.best, self.history, TrackerCallback(context.tracker), self.progress]
+        if config.patience is not None and may_stop:
+            patience = EarlyStopping(config.monitor, config.patience, higher=context.higher)
+            stateful["patience"] = patience
+            callbacks.append(patience)
+        return callbacks, stateful
+
+
+def describe(model: keras.Model) -> None:
+    """Logs how many parameters a model has, and how many of them are trained."""
+    total, trained = parameters(model)
+    share = "" if trained == total else f", {trained:,} of them trained"
+    _log.info("model      %s, %s parameters%s", model.name, f"{total:,}", share)
+
+
+def parameters(model: keras.Model) -> tuple[int, int]:
+    """Returns the number of a model's parameters, and of those that are trained."""
+    return int(model.count_params()), sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)

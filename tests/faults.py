@@ -101,8 +101,8 @@ FAULTS = (
           "metrics/test_temperature.py"),
     Fault("several comparisons are not corrected for", "metrics/paired.py",
           "(len(p_values) - rank) * p_values[position]", "p_values[position]", "comparison"),
-    Fault("an entry for the tracker is lost where another one fails", "tracking/spool.py",
-          "        self._offset = self._next\n", "        self._offset = self.path.stat().st_size\n", "tracking/test_spool.py"),
+    Fault("an entry for the tracker is lost where another one fails", "tracking/outbox.py",
+          "        self._offset = self._next\n", "        self._offset = self.path.stat().st_size\n", "tracking/test_outbox.py"),
     Fault("rows of predictions get the next image's scores", "inference/prediction.py",
           "scores = iter(self.model.predict_pixels(np.stack(pixels)) if pixels else ())",
           "scores = iter(self.model.predict_pixels(np.stack(pixels))[::-1] if pixels else ())",
@@ -124,7 +124,7 @@ FAULTS = (
           "distributed"),
     Fault("ImageNet weights of Keras get red where they want blue", "models/networks/resnet.py",
           "np.ascontiguousarray(kernel[:, :, ::-1])", "np.ascontiguousarray(kernel)", "models/test_transfer.py"),
-    Fault("an unreadable image is no error of the command", "cli/commands.py",
+    Fault("an unreadable image is no error of the command", "cli/render/figures.py",
           "return KcvError.exit_code if failed else 0", "return 0", "cli"),
 )  # fmt: skip
 

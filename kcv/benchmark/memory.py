@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from kcv.common.parameters import renamed
 from kcv.common.progress import Progress
 from kcv.config import AugmentConfig, DataConfig
 from kcv.data import loading
@@ -41,15 +42,16 @@ _BUFFER_MB = 8  # small beside the sets, so that they would show if they were he
 _WORKERS = 1
 
 
+@renamed(pictures="images")
 def benchmark_memory(
-    *, pictures: int = SIZES[-1], image_size: int = _SIDE, batch_size: int = 256
+    *, images: int = SIZES[-1], image_size: int = _SIDE, batch_size: int = 256
 ) -> list[dict[str, Any]]:
     """Measures an epoch of streamed training batches of growing sets of small JPEG images, each in a new process.
 
     The sets are made in a temporary folder and removed.
 
     Args:
-        pictures: of the largest set.
+        images: of the largest set.
         image_size: pixels that images are brought to.
         batch_size: images a batch.
 
@@ -60,12 +62,12 @@ def benchmark_memory(
         OutputError: there is not enough room for the largest set.
     """
     encoded = _images()
-    need = 2 * pictures * sum(map(len, encoded)) // len(encoded)
+    need = 2 * images * sum(map(len, encoded)) // len(encoded)
     rows = []
     with tempfile.TemporaryDirectory(prefix="kcv-memory-") as folder:
         if shutil.disk_usage(folder).free < need:
-            raise OutputError(f"{folder}: the set of {pictures:,} images needs {need / 1e6:,.0f} MB of free disk")
-        for count in [size for size in SIZES if size < pictures] + [pictures]:
+            raise OutputError(f"{folder}: the set of {images:,} images needs {need / 1e6:,.0f} MB of free disk")
+        for count in [size for size in SIZES if size < images] + [images]:
             place = Path(folder) / str(count)
             _write(place, count, encoded)
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:

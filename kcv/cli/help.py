@@ -1,20 +1,23 @@
-"""Help pages, made from the options of the verbs and the schema of the configuration."""
+"""Help pages, made from the specification of the verbs and the schema of the configuration."""
 
 from __future__ import annotations
 
 import shutil
 import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kcv.cli.console import paint, program
-from kcv.cli.options import Option, Verb, config_keys
+from kcv.cli.specification import Flag, Verb, config_keys, find_verb
 from kcv.cli.verbs import VERBS
-from kcv.config.keys import Key
+
+if TYPE_CHECKING:
+    from kcv.config.keys import Key
 
 
 def overview() -> str:
     """Returns the help page of kcv."""
-    verbs = [(f"{verb.name} {verb.usage}".rstrip(), verb.summary) for verb in VERBS.values()]
+    verbs = [(f"{verb.name} {verb.usage}".rstrip(), verb.summary) for verb in map(find_verb, VERBS)]
     return "\n".join(
         (
             "kcv: train, evaluate and run image classifiers (Keras 3 on PyTorch)",
@@ -26,7 +29,7 @@ def overview() -> str:
             _columns(verbs),
             "",
             paint("Options", "bold"),
-            _columns([("VERB --help", "what a verb takes"), ("--version", "the version of kcv")]),
+            _columns([("VERB --help", "the options of a verb"), ("--version", "the version of kcv")]),
             "",
             paint("Try", "bold"),
             f"  {program()} train configs/quickstart.yaml",
@@ -42,9 +45,14 @@ def page(verb: Verb) -> str:
         paint("Usage", "bold"),
         "  " + " ".join(filter(None, ("kcv", verb.name, verb.usage, "[--OPTION=VALUE ...]"))),
         "",
-        *([_columns([(verb.usage, verb.operand_help)]), ""] if verb.operands else []),
+        *([_columns([(verb.usage, _meaning(verb.operand))]), ""] if verb.operand else []),
         paint("Options", "bold"),
-        _columns([(f"--{option.name}{_default(option)}", _meaning(option)) for option in verb.options]),
+        _columns(
+            [
+                (f"--{flag.name}{_default(flag)}", _meaning(flag) + ("; required" if flag.required else ""))
+                for flag in verb.flags.values()
+            ]
+        ),
     ]
     if verb.configured:
         lines += ["", paint("Configuration", "bold") + ": keys of the YAML file, and flags that override it", ""]
@@ -53,12 +61,13 @@ def page(verb: Verb) -> str:
     return "\n".join(lines)
 
 
-def _default(option: Option) -> str:
-    return "" if option.default is None or option.switch else f"={option.default}"
+def _default(flag: Flag) -> str:
+    return "" if flag.default is None or flag.switch else f"={flag.default}"
 
 
-def _meaning(option: Option) -> str:
-    return f"{option.meaning} ({' | '.join(option.choices)})" if option.choices else option.meaning
+def _meaning(flag: Flag) -> str:
+    choices = f" ({' | '.join(map(str, flag.choices))})" if flag.choices else ""
+    return flag.meaning + choices
 
 
 def _configuration(key: Key) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The command line: Fire's verbs, each thin. Only they import what is heavy."""
+"""The command line: words -> verb -> checked arguments -> Fire calls its function -> the answer, shown."""
 
 from __future__ import annotations
 
@@ -13,15 +13,12 @@ from types import FrameType
 
 from kcv import __version__
 from kcv.cli import help as helppage
-from kcv.cli import messages, terminal
-from kcv.cli.commands import COMMANDS
-from kcv.cli.options import check_words
-from kcv.cli.verbs import find_verb
+from kcv.cli import messages, render, terminal
+from kcv.cli.parsing import parse
+from kcv.cli.specification import find_verb
+from kcv.cli.verbs import VERBS
 from kcv.common.launch import Launch, ToldElsewhere
 from kcv.errors import ConfigError, KcvError, UsageError
-
-TOGETHER = ("train", "evaluate", "predict", "benchmark")
-"""The verbs that several processes do together; of the benchmarks, `scaling` alone."""
 
 _TO_SAY_SECONDS = 5.0
 """How long a process whose error another one tells stays: torchrun ends them all when the first has gone."""
@@ -129,16 +126,16 @@ def _run(words: list[str]) -> int:
     if any(word in ("-h", "--help") for word in words[1:]):
         terminal.show(helppage.page(verb))
         return 0
-    checked = check_words(verb, words[1:])
-    if Launch.current().several and verb.name not in TOGETHER:
+    call = parse(verb, words[1:])
+    if Launch.current().several and not VERBS[verb.name].together:
         raise UsageError(f"{verb.name} runs in one process; start it without torchrun.")
+    for line in call.warnings:
+        terminal.warn(line)
     messages.show_own_only()
     import fire
-    from fire.decorators import SetParseFn
 
-    # Values stay as typed: Fire would make a tuple of `a,b` and a number of a class called 7. The separator is a word
-    # that nobody types, because Fire's own, `-`, would cut a command in two.
-    function = SetParseFn(str)(COMMANDS[verb.name])
-    command = [verb.name, *checked, "--", "--separator=\N{SYMBOL FOR UNIT SEPARATOR}"]
-    code = fire.Fire({verb.name: function}, command=command, name="kcv", serialize=lambda _: None)
-    return int(code)
+    def run() -> int:
+        return render.run(call)
+
+    # All that was typed has been checked; as words, Fire would read it once more, and a class called 7 as a number.
+    return int(fire.Fire({verb.name: run}, command=[verb.name], name="kcv", serialize=lambda _: None))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kcv.cli import console, results
+from kcv.cli import console
 from kcv.common.launch import Launch
 from kcv.common.text import is_plain, plain
 from kcv.errors import OutputError
@@ -47,9 +46,9 @@ def _told() -> Iterator[None]:
         raise OutputError(f"cannot write to standard output: {error.strerror or error}") from None
 
 
-def json_of(values: Any) -> None:
-    """Prints a result as JSON."""
-    show(_json(values, indent=2))
+def json_of(values: Any, *, indent: int | None = 2) -> None:
+    """Prints a result as JSON; without `indent` on one line, as one of many."""
+    show(_json(values, indent))
 
 
 def _json(values: Any, indent: int | None = None) -> str:
@@ -66,54 +65,12 @@ def complain(text: str) -> None:
     print(console.shown(line), file=sys.stderr, flush=True)
 
 
+def warn(text: str) -> None:
+    """Prints what the user should know; of several processes, the first does."""
+    if Launch.current().first:
+        print(console.shown(f"kcv: warning: {plain(text)}"), file=sys.stderr, flush=True)
+
+
 def bug() -> None:
     """Prints the traceback of the exception that is being handled."""
     print(console.shown(traceback.format_exc()), file=sys.stderr, end="", flush=True)
-
-
-def rows(predicted: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) -> int:
-    """Prints predictions as they come and returns how many images failed.
-
-    Args:
-        predicted: rows of `kcv.predict`.
-        values: the options `format` and `output` of the verb.
-    """
-    failed = total = 0
-    held: Mapping[str, Any] | None = None  # one row is kept back: a single image is shown with its ranking
-    for row in predicted:
-        total += 1
-        failed += bool(row["error"])
-        if values["format"] == "json":
-            show(_json(row))
-        elif total == 1:
-            held = row
-        elif values["output"] is None:
-            if held is not None:
-                show(results.row_line(held))
-                held = None
-            show(results.row_line(row))
-    if held is not None and total == 1:
-        show(results.row_line(held))
-        if not held["error"]:
-            show(results.ranking(held))
-    if values["output"] is not None:
-        logging.getLogger(__name__).info("%d rows written to %s", total, values["output"])
-    return failed
-
-
-def explanations(rows: Iterable[Mapping[str, Any]], shape: str) -> int:
-    """Prints explanations as they come and returns how many images failed.
-
-    Args:
-        rows: of `kcv.explain`.
-        shape: `text` or `json`.
-    """
-    failed = 0
-    drawn: list[str] = []
-    for row in rows:
-        failed += bool(row["error"])
-        drawn += [] if row["error"] else [row["overlay"]]
-        show(_json(row) if shape == "json" else results.explanation(row))
-    if len(drawn) > 1 and shape == "text":
-        show(results.grid_line(drawn[0]))
-    return failed

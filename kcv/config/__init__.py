@@ -1,5 +1,6 @@
 """The configuration of a run: a strict, typed schema, YAML files, and overrides from the command line or Python."""
 
+from kcv.common.parameters import Device, Precision
 from kcv.config.schema import SHORT_FLAGS, Config
 from kcv.config.sections import (
     DEVICES,
@@ -8,10 +9,8 @@ from kcv.config.sections import (
     PRECISIONS,
     AugmentConfig,
     DataConfig,
-    Device,
     ModelConfig,
     OptimConfig,
-    Precision,
     ResizeMode,
     TrackingConfig,
     TrainConfig,

@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 
 from pydantic import Field, ValidationError, model_validator
 
+from kcv.common.parameters import Device, Precision
 from kcv.config import overrides as _overrides
 from kcv.config import yaml12
 from kcv.config.keys import specify
@@ -21,10 +22,8 @@ from kcv.config.sections import (
     SCALABLE,
     AugmentConfig,
     DataConfig,
-    Device,
     ModelConfig,
     OptimConfig,
-    Precision,
     Section,
     TextPath,
     TrackingConfig,

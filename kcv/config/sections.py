@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from kcv.common.parameters import Device, Precision
 from kcv.config.keys import none_as_null
 from kcv.config.layers import as_entries
 from kcv.data import sources
@@ -25,8 +26,6 @@ MIN_IMAGE_SIZE = 16
 
 MAX_SEED = 2**32 - 1  # the largest that numpy and scikit-learn take
 
-Precision: TypeAlias = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
-Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 DEVICES: tuple[str, ...] = get_args(Device)
 ResizeMode: TypeAlias = Literal["squash", "crop", "letterbox"]

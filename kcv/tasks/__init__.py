@@ -1,1 +1,6 @@
-"""What each verb does, one file per verb. Each reads as its own diagram."""
+"""What each verb does, one file per verb. Each reads as its own diagram.
+
+A verb is a typed function with a Google docstring, and nothing else says what it takes: `kcv.cli.specification` reads
+the flags, their checks and the help from it. So that the help stays quick, these modules import what is heavy inside
+the functions.
+"""

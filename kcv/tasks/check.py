@@ -1,4 +1,7 @@
-"""Checking data before a network is trained on it: damaged files, copies, leaks between splits, odd ones."""
+"""Checking data before a network is trained on it: damaged files, duplicates, leaks between splits, odd images.
+
+source -> every image, decoded once -> findings, the worst first -> (a file)
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from kcv.common.files import expanded, write_csv, write_json
-from kcv.data import loading
-from kcv.data.dataset import SPLITS
-from kcv.data.folder_tree.summary import Understood
+from kcv.common.parameters import Between, PythonOnly, renamed
 from kcv.errors import UsageError
-from kcv.quality import statistics
-from kcv.quality.duplicates import copies
 from kcv.quality.findings import KINDS, Finding, Member
-from kcv.quality.ranges import ranges
-from kcv.quality.scan import read
+
+if TYPE_CHECKING:
+    from kcv.data.folder_tree.summary import Understood
 
 __all__ = ["KINDS", "DataCheck", "Finding", "Member", "check"]
 
@@ -36,6 +36,7 @@ class DataCheck:
         counts: images under each split.
         findings: the worst kinds first, in the order of `KINDS`.
         understood: what the folders of the source were taken for, where it has some.
+        strict: whether warnings count as errors.
     """
 
     data: str
@@ -43,6 +44,12 @@ class DataCheck:
     counts: dict[str, int]
     findings: Sequence[Finding]
     understood: Understood | None = None
+    strict: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether training can begin: there are no errors, and under `strict` no warnings either."""
+        return not (self.findings if self.strict else self.errors)
 
     @property
     def errors(self) -> int:
@@ -110,49 +117,66 @@ class DataCheck:
         write_csv(path, COLUMNS, rows)
 
 
+@renamed(source="data")
 def check(
-    source: str | Path,
+    data: str | Path,
     output: str | Path | None = None,
     *,
-    similarity: float | None = None,
-    progress: bool = False,
+    similarity: Annotated[float, Between(0.5, 1)] | None = None,
+    strict: bool = False,
+    progress: Annotated[bool, PythonOnly()] = False,
 ) -> DataCheck:
-    """Looks at every image of a data source as `train` would read it.
+    """Check data before training: damaged files, duplicates, leaks between splits, odd images.
+
+    Every image is read as `train` would read it.
 
     Args:
-        source: `cifar10`, `digits` or a path.
-        output: a file for all findings, `.json` or `.csv`; None for none.
-        similarity: from which likeness (0-1) two images are nearly the same; 1 looks for exact copies only. By
-            default 0.8, or 0.95 where that would be most of the images.
-        progress: whether to show progress bars on a terminal.
+        data: cifar10, digits, or the path of images.
+        output: write all findings to this file: .json or .csv.
+        similarity: similarity threshold for near-duplicates (1: exact only); default: 0.8, or 0.95 where that would be
+            most of the images.
+        strict: count warnings as errors, too (exit code 2).
+        progress: show progress bars on a terminal.
 
     Raises:
         UsageError: `output` ends in something else.
         DataError: there is no such source, or nothing in it that could be checked.
         OutputError: `output` cannot be written.
+
+    Example:
+        $ kcv check path/to/images
+        $ kcv check path/to/images --output=findings.csv
+        >>> [finding.message for finding in kcv.check("path/to/images").findings]
     """
     path = expanded(output) if output is not None else None
     if path is not None and path.suffix not in OUTPUTS:
         raise UsageError(f"{output}: the report must end in {' or '.join(OUTPUTS)}.")
-    opened = loading.open_source(str(source))
-    images = read(opened, progress=progress)
+    from kcv.data import loading
+    from kcv.data.dataset import SPLITS
+    from kcv.quality import statistics
+    from kcv.quality.duplicates import copies
+    from kcv.quality.ranges import ranges
+    from kcv.quality.scan import read
+
+    source = loading.open_source(str(data))
+    images = read(source, progress=progress)
     order = list(KINDS)
     findings = sorted(
         chain(
             statistics.formats(images),
-            statistics.splits(opened),
+            statistics.splits(source),
             copies(images, similarity, progress=progress),
-            statistics.layout(opened),
-            statistics.names(opened),
-            statistics.ignored(opened),
+            statistics.layout(source),
+            statistics.names(source),
+            statistics.ignored(source),
             ranges(images),
             statistics.shapes(images),
-            statistics.imbalance(opened),
+            statistics.imbalance(source),
         ),
         key=lambda finding: order.index(finding.kind),
     )
-    counts = {split: len(opened.splits[split]) for split in SPLITS if split in opened.splits}
-    found = DataCheck(opened.name, opened.class_names, counts, findings, opened.understood)
+    counts = {split: len(source.splits[split]) for split in SPLITS if split in source.splits}
+    found = DataCheck(source.name, source.class_names, counts, findings, source.understood, strict)
     if path is not None:
         found.write(path)
     return found

@@ -1,4 +1,7 @@
-"""Comparing runs on the same images: figures side by side, curves, and whether the models really differ."""
+"""Comparing runs on the same images: figures side by side, curves, and whether the models really differ.
+
+runs -> models of the same classes -> logits of the same images -> figures, latency in turns, paired tests -> (files)
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kcv import metrics
-from kcv.common.files import model_file, write_csv, write_json
+from kcv.common.files import expanded, model_file, write_csv, write_json
+from kcv.common.parameters import AtLeast, Device, PythonOnly, Split, renamed
 from kcv.common.progress import Progress
 from kcv.common.redaction import data_without_credentials
-from kcv.common.timing import take_turns
-from kcv.data import loading
-from kcv.data.dataset import Images
 from kcv.errors import ArtifactError, DataError, UsageError
-from kcv.inference import opening, outputs, splits
-from kcv.inference.classifier import is_onnx
-from kcv.inference.keras_model import LoadedModel
-from kcv.metrics.paired import Pair, pairs
-from kcv.reporting import plots
-from kcv.reporting.material import known_history
 
-__all__ = ["Comparison", "Pair", "compare"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kcv.data.dataset import Images
+    from kcv.inference.keras_model import LoadedModel
+    from kcv.inference.outputs import Forward
+    from kcv.metrics.paired import Pair
+
+__all__ = ["Comparison", "compare"]
 
 COLUMNS = (
     "name", "model", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "parameters", "bytes", "latency_ms",
@@ -66,46 +66,54 @@ class Comparison:
         }
 
 
+@renamed(source="data")
 def compare(
     runs: Sequence[str | Path],
-    source: str | None = None,
-    split: str = "test",
+    data: str | None = None,
+    split: Split = "test",
     output: str | Path | None = None,
     *,
-    batch_size: int | None = None,
-    device: str = "auto",
-    progress: bool = False,
+    batch_size: Annotated[int, AtLeast(1)] | None = None,
+    device: Device = "auto",
+    progress: Annotated[bool, PythonOnly()] = False,
 ) -> Comparison:
-    """Measures several models on the same images.
+    """Compare runs on the same images, and test whether they really differ.
 
     Args:
         runs: two or more run folders or model files.
-        source: `cifar10`, `digits` or a path; by default what the first model was trained on.
-        split: `train`, `val` or `test`, as the first model's training made it. Classes are matched by name.
-        output: a folder for `comparison.json`, `comparison.csv` and the curves; None for no files.
-        batch_size: images a batch; by default chosen by their size.
-        device: where to run.
-        progress: whether to show progress bars on a terminal.
+        data: cifar10, digits, or the path of images; default: what the first model was trained on.
+        split: the split to measure, as the first model's training made it. Classes are matched by name.
+        output: a folder for the table and the learning curves; default: no files. It will hold `comparison.json`,
+            `comparison.csv` and the curves.
+        batch_size: images per batch; default: chosen by their size.
+        device: where to compute.
+        progress: show progress bars on a terminal.
 
     Raises:
         UsageError: fewer than two runs.
         ArtifactError: a model cannot be opened.
         DataError: the images cannot be read, or the models know other classes.
         OutputError: the folder cannot be written to.
+
+    Example:
+        $ kcv compare runs/first runs/second
+        $ kcv compare runs/* --output=comparison
+        >>> kcv.compare(["runs/first", "runs/second"]).rows
     """
     if len(runs) < 2:
         raise UsageError("compare needs two or more runs.")
     files = [model_file(run) for run in runs]
-    for path in files:
-        if is_onnx(path):
-            raise ArtifactError(f"{path}: is an ONNX file; compare needs the .keras file it was exported from.")
+    _require_keras(files)
+    from kcv.inference import opening
+    from kcv.metrics.paired import pairs
+
     names = _names(files)
     models = {name: opening.load(path, device=device) for name, path in zip(names, files, strict=True)}
     first = models[names[0]]
     _same_classes(models)
     right, rows, members = {}, [], None
     for name, model in models.items():
-        images = _images(first, model, split, source)
+        images = _images(first, model, split, data)
         if members is not None and list(images.names) != members:
             raise DataError(f"{name}: would be measured on other images than {names[0]}.")
         members = list(images.names)
@@ -115,11 +123,20 @@ def compare(
         rows.append(_row(name, model, images, logits))
     for row, latency in zip(rows, _latencies(models), strict=True):
         row["latency_ms"] = latency
-    words = f"{len(right[names[0]]):,} {split} images of {data_without_credentials(source or first.info.data_name)}"
-    found = Comparison(words, rows, pairs(right), _warnings(models), Path(output) if output is not None else None)
-    if found.directory is not None:
-        _write(found, files)
-    return found
+    words = f"{len(right[names[0]]):,} {split} images of {data_without_credentials(data or first.info.data_name)}"
+    folder = expanded(output) if output is not None else None
+    comparison = Comparison(words, rows, pairs(right), _warnings(models), folder)
+    if folder is not None:
+        _write(comparison, folder, files)
+    return comparison
+
+
+def _require_keras(files: Sequence[Path]) -> None:
+    from kcv.inference.classifier import is_onnx
+
+    for path in files:
+        if is_onnx(path):
+            raise ArtifactError(f"{path}: is an ONNX file; compare needs the .keras file it was exported from.")
 
 
 def _names(files: Sequence[Path]) -> list[str]:
@@ -145,6 +162,9 @@ def _same_classes(models: dict[str, LoadedModel]) -> None:
 
 def _images(first: LoadedModel, model: LoadedModel, split: str, source: str | None) -> Images:
     """Returns the images of the first model's split, as the other model wants them."""
+    from kcv.data import loading
+    from kcv.inference import splits
+
     config = splits.data_config(first, source)
     return loading.load_split(
         config.model_copy(update={"image_size": model.image_size, "resize": model.resize}),
@@ -157,6 +177,9 @@ def _images(first: LoadedModel, model: LoadedModel, split: str, source: str | No
 
 
 def _row(name: str, model: LoadedModel, images: Images, logits: NDArray[np.float32]) -> dict[str, Any]:
+    from kcv import metrics
+    from kcv.reporting.material import known_history
+
     probabilities = model.calibration.probabilities(logits)
     figures = metrics.summarize(images.labels, probabilities, model.class_names, "test")
     low, high = figures["accuracy_ci95"]
@@ -179,6 +202,9 @@ def _latencies(models: dict[str, LoadedModel]) -> list[float]:
     """Returns milliseconds of one image by model, medians of turns."""
     import torch
 
+    from kcv.common.timing import take_turns
+    from kcv.inference import outputs
+
     works = {}
     for name, model in models.items():
         where = outputs.model_device(model.keras_model)
@@ -187,7 +213,7 @@ def _latencies(models: dict[str, LoadedModel]) -> list[float]:
     return [1e3 * statistics.median(seconds) for seconds in take_turns(works, _TURNS).values()]
 
 
-def _answer(forward: outputs.Forward, image: Any) -> object:
+def _answer(forward: Forward, image: Any) -> object:
     import torch
 
     with torch.inference_mode():
@@ -208,11 +234,13 @@ def _warnings(models: dict[str, LoadedModel]) -> list[str]:
     return found
 
 
-def _write(found: Comparison, files: Sequence[Path]) -> None:
-    assert found.directory is not None
-    write_json(found.directory / "comparison.json", found.to_dict())
-    write_csv(found.directory / "comparison.csv", COLUMNS, [[row[key] for key in COLUMNS] for row in found.rows])
-    names = [row["name"] for row in found.rows]
+def _write(comparison: Comparison, folder: Path, files: Sequence[Path]) -> None:
+    from kcv.reporting import plots
+    from kcv.reporting.material import known_history
+
+    write_json(folder / "comparison.json", comparison.to_dict())
+    write_csv(folder / "comparison.csv", COLUMNS, [[row[key] for key in COLUMNS] for row in comparison.rows])
+    names = [row["name"] for row in comparison.rows]
     histories = {name: known_history(path.parent) for name, path in zip(names, files, strict=True)}
     if known := {name: rows for name, rows in histories.items() if rows}:
-        plots.compared_curves(known, found.directory / "curves.png")
+        plots.compared_curves(known, folder / "curves.png")

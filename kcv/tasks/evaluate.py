@@ -1,4 +1,7 @@
-"""Measuring a model on a split: figures, tables and plots in a folder beside the model."""
+"""Measuring a model on a split: figures, tables and plots in a folder beside the model.
+
+model -> (calibration, fitted again) -> logits of the split -> figures -> files, plots, a page
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,21 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kcv import artifact, metrics
+from kcv.common.files import expanded, model_file
+from kcv.common.parameters import AtLeast, Between, Device, PythonOnly, Split
 from kcv.common.progress import Progress
 from kcv.common.redaction import data_without_credentials
 from kcv.common.text import cut_to_bytes
-from kcv.common.untrusted import inside
-from kcv.distributed.connecting import connect
 from kcv.errors import OutputError
-from kcv.inference import opening, splits
-from kcv.inference.keras_model import LoadedModel
-from kcv.inference.recalibration import recalibrate
-from kcv.reporting.evaluation_files import write_files
-from kcv.saliency.trust import measure_explanations
 from kcv.tasks.report import write_page
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kcv.inference.keras_model import LoadedModel
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -32,7 +32,7 @@ _LONGEST_NAME = 100  # bytes of the data's name in that of the folder for its fi
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model came to on one split.
+    """How good a model is on one split.
 
     Attributes:
         metrics: as in `metrics.json`; see `kcv.metrics.summarize`.
@@ -52,39 +52,41 @@ class Evaluation:
 def evaluate(
     model: str | Path | LoadedModel,
     data: str | None = None,
-    split: str = "test",
+    split: Split = "test",
     output_dir: str | Path | None = None,
     *,
-    batch_size: int | None = None,
-    device: str = "auto",
+    batch_size: Annotated[int, AtLeast(1)] | None = None,
+    device: Device = "auto",
     calibrate: bool = False,
-    abstain_precision: float | None = None,
+    abstain_precision: Annotated[float, Between(0.01, 1)] | None = None,
     explain: bool = False,
     plots: bool = True,
-    progress: bool = False,
-    chosen: Callable[[LoadedModel], bool] | None = None,
+    progress: Annotated[bool, PythonOnly()] = False,
+    chosen: Annotated[Callable[[LoadedModel], bool], PythonOnly()] | None = None,
 ) -> Evaluation:
-    """Measures a model and writes what was found.
+    """Measure a model on a split: accuracy with its interval, per class, with plots.
 
     Figures of the test split of the training data equal those that training wrote, to the last digit, on the
     same machine. Under torchrun all processes call it, share the images, and return the same; the first one writes.
 
     Args:
-        model: a model file, or a loaded model.
-        data: `cifar10`, `digits` or a path; by default what the model was trained on. Classes are matched by name.
-        split: `train`, `val` or `test`. Splits that training made are made again.
-        output_dir: the folder for the files; by default `evaluation` beside the model for the test split of the
-            training data, and `evaluation-<split>` or `evaluation-<data>-<split>` for others, so that none overwrites
+        model: a model file (model.keras), or the run folder that holds it. From Python also a loaded model.
+        data: cifar10, digits, or the path of images; default: what the model was trained on. Classes are matched by
+            name.
+        split: the split to measure. Splits that training made are made again.
+        output_dir: folder for metrics and plots; default: evaluation/ beside the model. That is for the test split of
+            the training data; `evaluation-<split>` or `evaluation-<data>-<split>` for others, so that none overwrites
             another.
-        batch_size: images a batch; by default chosen by their size.
-        device: where to run, if `model` is a file.
-        calibrate: fit temperature (and, for `abstain_precision`, the threshold) to the validation split of the training
-            data first, and write them into the model file.
-        abstain_precision: the part of the answers (0-1] that is to be right; implies `calibrate`. None: no threshold.
-        explain: measure how far the model's heat maps can be trusted, too: a minute or so.
-        plots: whether to draw plots; without them there are the figures and the tables alone.
-        progress: whether to show a progress bar on a terminal.
-        chosen: tells whether the user has chosen the data that the model's file names. Where they have changed since
+        batch_size: images per batch; default: chosen by their size.
+        device: where to compute. A loaded model stays where it is.
+        calibrate: fit the temperature to the validation split first, and write it into the model file. With
+            `abstain_precision` also the threshold.
+        abstain_precision: target precision (implies --calibrate); predictions below the confidence that reaches it on
+            validation are reported as unsure.
+        explain: also measure how far the model's heat maps can be trusted (seconds to minutes).
+        plots: draw plots; --plots=false: figures and tables only.
+        progress: show a progress bar on a terminal.
+        chosen: whether the user has chosen the data that the model's file names. Where they have changed since
             training, they are then measured with a warning; without it, they must be named.
 
     Returns:
@@ -95,13 +97,26 @@ def evaluate(
         DataError: the data cannot be read, lacks the split, or has classes that the model does not know; or no
             threshold gives the wanted precision.
         OutputError: the folder cannot be written to, or is a link beside the model.
+
+    Example:
+        $ kcv evaluate runs/mine/model.keras
+        $ kcv evaluate runs/mine/model.keras --data=path/to/other/images
+        >>> kcv.evaluate("runs/mine", split="val").metrics["accuracy"]
     """
+    from kcv import artifact, metrics
+    from kcv.distributed.connecting import connect
+    from kcv.inference import opening, splits
+    from kcv.inference.keras_model import LoadedModel
+    from kcv.inference.recalibration import recalibrate
+    from kcv.reporting.evaluation_files import write_files
+
+    calibrate = calibrate or abstain_precision is not None
     with connect() as group:
         with group.in_turn():
-            loaded = model if isinstance(model, LoadedModel) else opening.load(model, device=device)
+            loaded = model if isinstance(model, LoadedModel) else opening.load(model_file(model), device=device)
             own_choice = chosen is not None and chosen(loaded)
-            directory = Path(output_dir) if output_dir is not None else _directory(loaded.path, data, split)
-        if calibrate or abstain_precision is not None:
+            directory = expanded(output_dir) if output_dir is not None else _directory(loaded.path, data, split)
+        if calibrate:
             own = data if splits.is_own_data(loaded, data) else None
             loaded = recalibrate(loaded, abstain_precision, own, batch_size=batch_size, group=group, changed=own_choice)
         with group.in_turn():
@@ -113,23 +128,27 @@ def evaluate(
         first = group.first
     probabilities = loaded.calibration.probabilities(logits)
     figures = metrics.summarize(images.labels, probabilities, loaded.class_names, split, threshold=loaded.threshold)
-    result = Evaluation(figures, directory, images.labels, probabilities)
+    evaluation = Evaluation(figures, directory, images.labels, probabilities)
     if not first:
-        return result
-    if (calibrate or abstain_precision is not None) and split == "test" and data is None:
+        return evaluation
+    if calibrate and split == "test" and data is None:
         # What the file says of itself was measured with the probabilities of before.
         artifact.describe_again(loaded.path, loaded.info.model_copy(update={"metrics": figures}))
     run, file = loaded.path.parent, loaded.path
     write_files(directory, figures, loaded.keras_model, images, probabilities, run, file=file, draw=plots)
     if explain:
-        found = measure_explanations(loaded.keras_model, images, directory, file, progress=progress)
-        result = replace(result, explanations=found)
+        from kcv.saliency.trust import measure_explanations
+
+        trust = measure_explanations(loaded.keras_model, images, directory, file, progress=progress)
+        evaluation = replace(evaluation, explanations=trust)
     write_page(loaded.path, directory)
-    return result
+    return evaluation
 
 
 def _directory(model: Path, source: str | None, split: str) -> Path:
     """Returns a folder beside the model; a link there would lead out of the run, perhaps of somebody else's."""
+    from kcv.common.untrusted import inside
+
     if source is None:
         name = "evaluation" if split == "test" else f"evaluation-{split}"
     else:

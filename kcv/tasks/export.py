@@ -1,6 +1,6 @@
-"""From a model file to an ONNX file that runs anywhere, checked before it is there.
+"""Exporting a model file to an ONNX file that runs anywhere, checked before it appears.
 
-model.keras -> float32 graph -> parity gate -> (int8 -> is it worth it?) -> model.onnx
+model.keras -> float32 graph -> parity check -> (int8 -> is it faster and as accurate?) -> model.onnx
 """
 
 from __future__ import annotations
@@ -9,28 +9,27 @@ import dataclasses
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from kcv import __version__
-from kcv.common.files import atomic, expanded
+from kcv.common.files import atomic, expanded, model_file
 from kcv.errors import UsageError
-from kcv.exporting import samples as sampling
-from kcv.exporting.graph import DEFAULT_OPSET, OPSETS, write_graph
-from kcv.exporting.parity import Parity, compare
-from kcv.exporting.quantization import Trade, quantize, weigh
-from kcv.inference import opening
-from kcv.inference.keras_model import LoadedModel
-from kcv.inference.onnx_model import OnnxInfo, OnnxModel
-from kcv.inference.outputs import model_device
 
-__all__ = ["OPSETS", "PRECISIONS", "Export", "Parity", "Trade", "export"]
+if TYPE_CHECKING:
+    from kcv.exporting.parity import Parity
+    from kcv.exporting.quantization import Trade
+    from kcv.inference.keras_model import LoadedModel
+    from kcv.inference.onnx_model import OnnxInfo
 
-PRECISIONS = ("float32", "int8")
+__all__ = ["Export", "export"]
+
+ExportPrecision: TypeAlias = Literal["float32", "int8"]
+Opset: TypeAlias = Literal[18, 19, 20, 21]
 
 
 @dataclass(frozen=True)
 class Export:
-    """An exported file and why it may ship.
+    """An exported file, and how it compares with the model.
 
     Attributes:
         path: of the file.
@@ -61,25 +60,26 @@ def export(
     model: str | Path | LoadedModel,
     output: str | Path | None = None,
     *,
-    precision: str = "float32",
-    opset: int = DEFAULT_OPSET,
+    precision: ExportPrecision = "float32",
+    opset: Opset = 20,
     samples: str | None = None,
     force: bool = False,
 ) -> Export:
-    """Exports a model to ONNX: `image` uint8 [batch, size, size, 3] to `logits` and `probabilities`.
+    """Export a model to one ONNX file, checked against it on real images.
 
-    Normalisation and softmax are in the graph; class names, image size and origin are in its metadata. The file
-    appears only if it says what the Keras model says on real images.
+    The graph takes `image` uint8 [batch, size, size, 3] and gives `logits` and `probabilities`: normalisation and
+    softmax are in it, class names, image size and origin in its metadata. The file appears only if it says what the
+    Keras model says on real images.
 
     Args:
-        model: a model file, or a loaded model.
-        output: the file; by default beside the model, with its name: `model.onnx`.
-        precision: `float32`, or `int8`, which is kept only if it is faster on this machine and loses at most half a
-            point of accuracy; otherwise the float32 file stays.
-        opset: of ONNX's operators, one of `OPSETS`.
-        samples: images to check with: a source as `--data` takes it, a folder of images or an image; by default
-            the validation split of the training data.
-        force: keep int8 whatever it gains and costs.
+        model: a model file (model.keras), or the run folder that holds it. From Python also a loaded model.
+        output: the file; default: model.onnx beside the model.
+        precision: precision of weights and computation; int8 is kept only if it is faster on this machine and loses at
+            most half a point of accuracy. Otherwise the float32 file stays.
+        opset: version of ONNX's operators.
+        samples: images to check with; default: the validation split of the training data. A source as `--data` takes
+            it, a folder of images or an image.
+        force: keep int8 even if it is slower or less accurate.
 
     Raises:
         UsageError: an argument is not allowed.
@@ -88,11 +88,18 @@ def export(
         ExportError: the model has no form in ONNX.
         ParityError: the file does not say what the model says; none is left.
         OutputError: the place cannot be written to.
+
+    Example:
+        $ kcv export runs/mine
+        $ kcv export runs/mine --precision=int8 --output=mine.onnx
+        >>> kcv.export("runs/mine").parity.max_difference
     """
+    _check(precision, opset)
+    from kcv.inference import opening
+    from kcv.inference.outputs import model_device
     from kcv.native.device import device_scope
 
-    _check(precision, opset)
-    loaded = model if isinstance(model, LoadedModel) else opening.load(model, device="cpu")
+    loaded = opening.load(model_file(model), device="cpu") if isinstance(model, str | Path) else model
     if model_device(loaded.keras_model).type != "cpu":
         loaded = opening.load(loaded.path, device="cpu")
     target = expanded(output) if output is not None else loaded.path.with_suffix(".onnx")
@@ -103,6 +110,11 @@ def export(
 
 
 def _export(loaded: LoadedModel, target: Path, precision: str, opset: int, samples: str | None, force: bool) -> Export:
+    from kcv.exporting import samples as sampling
+    from kcv.exporting.graph import write_graph
+    from kcv.exporting.parity import compare
+    from kcv.exporting.quantization import quantize, weigh
+    from kcv.inference.onnx_model import OnnxModel
     from kcv.native.precision import in_float32
 
     checked = sampling.to_check(loaded, samples)
@@ -138,13 +150,17 @@ def _export(loaded: LoadedModel, target: Path, precision: str, opset: int, sampl
 
 
 def _check(precision: str, opset: int) -> None:
-    if precision not in PRECISIONS:
-        raise UsageError(f"--precision: received {precision!r}, allowed: {', '.join(PRECISIONS)}.")
-    if opset not in OPSETS:
-        raise UsageError(f"--opset: received {opset}, allowed: {', '.join(map(str, OPSETS))}.")
+    for name, received, allowed in (
+        ("precision", precision, get_args(ExportPrecision)),
+        ("opset", opset, get_args(Opset)),
+    ):
+        if received not in allowed:
+            raise UsageError(f"--{name}: received {received!r}, allowed: {', '.join(map(str, allowed))}.")
 
 
 def _info(loaded: LoadedModel, precision: str) -> OnnxInfo:
+    from kcv.inference.onnx_model import OnnxInfo
+
     info = loaded.info
     return OnnxInfo(
         class_names=info.class_names,

@@ -1,4 +1,7 @@
-"""Saying what is on images: rows in the order of the input, in bounded memory, whatever single images hold."""
+"""Classifying images: rows in the order of the input, in bounded memory, whatever single images hold.
+
+paths -> model -> batches, decoded ahead -> rows -> (a file)
+"""
 
 from __future__ import annotations
 
@@ -7,53 +10,58 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from kcv.common.files import expanded, model_file
 from kcv.common.launch import Launch
+from kcv.common.parameters import AtLeast, Between, Device, ListedOnStdin, PythonOnly
 from kcv.common.progress import Progress
 from kcv.common.rows import check_suffix, open_rows
 from kcv.errors import DataError, UsageError
-from kcv.images.urls import Image, found
-from kcv.inference.classifier import Classifier, open_classifier
-from kcv.inference.prediction import Job, classified
-from kcv.inference.shards import Parts
+
+if TYPE_CHECKING:
+    from kcv.images.urls import Image
+    from kcv.inference.classifier import Classifier
+    from kcv.inference.prediction import Job
 
 _RANKED_FOR_ONE = 5
 """Classes ranked for a single image where the caller names no number."""
 
 
 def predict(
-    paths: str | Path | Iterable[str | Path],
+    paths: Annotated[str | Path | Iterable[str | Path], ListedOnStdin()],
     model: str | Path | Classifier,
     *,
-    top_k: int | None = None,
-    threshold: float | None = None,
+    top_k: Annotated[int, AtLeast(1)] | None = None,
+    threshold: Annotated[float, Between(0, 1)] | None = None,
     output: str | Path | None = None,
-    batch_size: int | None = None,
-    device: str = "auto",
+    batch_size: Annotated[int, AtLeast(1)] | None = None,
+    device: Device = "auto",
     recursive: bool = False,
-    progress: bool = False,
+    progress: Annotated[bool, PythonOnly()] = False,
     resume: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Classifies images; rows come in the order of the input while later images are still being read.
+    """Classify images.
 
-    Options are checked, and the model is opened, when this is called; the images are read as the rows are taken. An
-    image that cannot be read gives a row that says so.
+    Rows come in the order of the input, while later images are still being read. Options are checked, and the model is
+    opened, when this is called; the images are read as the rows are taken. An image that cannot be read gives a row
+    with its error.
 
     Args:
-        paths: images, folders, glob patterns and URLs, checked at once (a URL is fetched when it is its turn); or an
-            iterator, whose paths are taken as they come and all stand for images.
-        model: a model file (`.keras` or `.onnx`), or an opened one.
-        top_k: how many classes a row ranks; by default 1, for a single image 5. At most the number of classes.
-        threshold: the confidence (0-1) below which a row's label is `unsure`; by default the model's own, if it has
-            one; 0 for always a class.
-        output: a file for the rows as well: .csv, .jsonl or .parquet. It appears when the last row has been taken.
-        batch_size: images a batch; by default chosen by their size.
-        device: where to run, if `model` is a file.
-        recursive: whether a folder stands for all below it, not only for its own images.
-        progress: whether to show a progress bar on a terminal.
-        resume: keep the finished parts of the work beside `output` until it is whole, and go on from those that are
-            there. Several processes (torchrun) always work in parts; the rows of all come from the first.
+        paths: images, folders or quoted patterns ('photos/*.jpg'); - reads a list of images from standard input. URLs
+            are fetched when it is their turn. From Python also an iterator, whose paths are taken as they come and all
+            stand for images.
+        model: a model file (model.keras, model.onnx), or a run folder. From Python also an opened model.
+        top_k: number of classes to rank; default: 1, for a single image 5. At most the number of classes.
+        threshold: report `unsure` below this confidence; default: the model's own, if it has one. With 0 there is
+            always a class.
+        output: write the rows to this file: .csv, .jsonl or .parquet. It appears when the last row has been taken.
+        batch_size: images per batch; default: chosen by their size.
+        device: where to compute. An opened model stays where it is.
+        recursive: search folders recursively.
+        progress: show a progress bar on a terminal.
+        resume: keep finished parts beside the output, and continue from those that are there. Several processes
+            (torchrun) always work in parts; the rows of all come from the first.
 
     Returns:
         Rows: `path`, `label`, `confidence` (0-1), `error` ("" where fine), then `label_2`, `confidence_2` and so on,
@@ -66,24 +74,34 @@ def predict(
             with a list of paths that can be read only once.
         OutputError: there are parts of an earlier prediction and `resume` is not set, or they are of another.
         ArtifactError: the model cannot be opened.
+
+    Example:
+        $ kcv predict cat.jpg --model=runs/mine/model.onnx
+        $ kcv predict photos --recursive --model=runs/mine/model.onnx --output=predictions.csv
+        >>> [row["label"] for row in kcv.predict("photos", "runs/mine/model.onnx")]
     """
-    if output is not None:
-        output = Path(output)
-        check_suffix(output)
+    target = expanded(output) if output is not None else None
+    if target is not None:
+        check_suffix(target)
     launch = Launch.current()
     in_parts = launch.several or resume
-    if in_parts and (output is None or isinstance(paths, Iterator)):
-        who = "several processes" if launch.several else "--resume"
-        needed = "--output=FILE" if output is None else "names of files or folders, not a list on standard input"
-        raise UsageError(f"predict: {who} need{'' if launch.several else 's'} {needed}.")
+    if in_parts:
+        _require_parts(paths, target, launch)
+    from kcv.images.urls import found
+    from kcv.inference.classifier import open_classifier
+    from kcv.inference.prediction import Job
+    from kcv.inference.shards import Parts
+
     named = [] if isinstance(paths, Iterator) else [paths] if isinstance(paths, str | Path) else list(paths)
     files: Iterator[Image] = map(Path, paths) if isinstance(paths, Iterator) else found(named, recursive=recursive)
     first_two = list(islice(files, 2))
     if not first_two:
         raise DataError("no images were named.")
     single = len(first_two) == 1
-    path_of_model = model if isinstance(model, str | Path) else type(model).__name__
+    origin = type(model).__name__
     if isinstance(model, str | Path):
+        model = model_file(model)
+        origin = str(model)
         # One image has all cores for itself; of many, each core takes a batch of its own.
         model = open_classifier(model, device=device, threads=None if single else 1)
     ranked = top_k if top_k is not None else _RANKED_FOR_ONE if single else 1
@@ -91,18 +109,26 @@ def predict(
     if progress:
         # Names are cheaper to read twice than to hold. A list that arrives by and by has no length.
         counted = found(named, recursive=recursive) if sys.stderr.isatty() else ()
-        total = sum(1 for _ in counted)
-        bar = Progress(total, "predict")
+        bar = Progress(sum(1 for _ in counted), "predict")
     least = threshold if threshold is not None else model.threshold
     job = Job(model, min(ranked, len(model.class_names)), batch_size or model.preferred_batch, least or None)
-    if in_parts and output is not None:
-        origin = str(path_of_model)
-        parts = Parts(job, output, lambda: found(named, recursive=recursive), launch, origin)
+    if in_parts and target is not None:
+        parts = Parts(job, target, lambda: found(named, recursive=recursive), launch, origin)
         return parts.rows(resume=resume or launch.restarts > 0, bar=bar)
-    return _rows(job, chain(first_two, files), output, bar)
+    return _rows(job, chain(first_two, files), target, bar)
+
+
+def _require_parts(paths: object, output: Path | None, launch: Launch) -> None:
+    """Raises UsageError where the work cannot be done in parts: they lie beside the output, and are read twice."""
+    if output is None or isinstance(paths, Iterator):
+        who = "several processes need" if launch.several else "--resume needs"
+        needed = "--output=FILE" if output is None else "names of files or folders, not a list on standard input"
+        raise UsageError(f"predict: {who} {needed}.")
 
 
 def _rows(job: Job, files: Iterator[Image], output: Path | None, bar: Progress | None) -> Iterator[dict[str, Any]]:
+    from kcv.inference.prediction import classified
+
     with ExitStack() as stack:
         writer = stack.enter_context(open_rows(output, job.columns)) if output is not None else None
         if bar is not None:

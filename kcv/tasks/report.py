@@ -1,4 +1,7 @@
-"""What a run came to, as a page for people: one HTML file, and a model card."""
+"""A run for people: one HTML page, and a model card.
+
+run folder -> material -> report.html, MODEL_CARD.md
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kcv.common.files import expanded, write_text
-from kcv.common.untrusted import inside
 from kcv.errors import DataError
-from kcv.reporting.card import card
-from kcv.reporting.material import gather, known_history, model_in
-from kcv.reporting.page import page
-from kcv.reporting.records import read_history
-
-__all__ = ["Report", "known_history", "read_history", "report", "write_page"]
 
 PAGE = "report.html"
 
@@ -32,31 +28,44 @@ class Report:
 
 
 def report(run: str | Path, output_dir: str | Path | None = None, *, evaluation: str | Path | None = None) -> Report:
-    """Writes `report.html` and `MODEL_CARD.md` from what a run folder holds.
+    """Write an HTML report and a model card for a run.
+
+    Both are made of what the run folder holds: `report.html` and `MODEL_CARD.md`.
 
     Args:
-        run: a run folder, or a model file.
-        output_dir: where to; by default the run folder.
-        evaluation: the folder of the evaluation to show; by default `evaluation` in the run folder. What is not there
-            is left out.
+        run: a run folder, or the model file in it.
+        output_dir: folder for both files; default: the run folder.
+        evaluation: folder of the evaluation to show; default: evaluation/ in the run folder. What is not there is left
+            out.
 
     Raises:
         ArtifactError: there is no such model, or its file is damaged.
         DataError: the figures of the run are damaged, or its evaluation is a link. Other files that cannot be read are
             left out, with a warning.
         OutputError: the place cannot be written to.
+
+    Example:
+        $ kcv report runs/mine
+        >>> kcv.report("runs/mine").page
     """
+    from kcv.common.untrusted import inside
+    from kcv.reporting.card import card
+    from kcv.reporting.material import gather, model_in
+    from kcv.reporting.page import page
+
     model = model_in(expanded(run))
-    if evaluation is None:
-        evaluation = inside(model.parent, "evaluation", error=DataError)
-    material = gather(model, Path(evaluation))
+    shown = inside(model.parent, "evaluation", error=DataError) if evaluation is None else expanded(evaluation)
+    material = gather(model, shown)
     folder = expanded(output_dir) if output_dir is not None else model.parent
-    made = Report(folder / PAGE, folder / "MODEL_CARD.md")
-    write_text(made.page, page(material))
-    write_text(made.card, card(material))
-    return made
+    written = Report(folder / PAGE, folder / "MODEL_CARD.md")
+    write_text(written.page, page(material))
+    write_text(written.card, card(material))
+    return written
 
 
 def write_page(model: Path, evaluation: Path) -> None:
     """Writes the report of one evaluation into its own folder. Raises as `report`."""
+    from kcv.reporting.material import gather
+    from kcv.reporting.page import page
+
     write_text(evaluation / PAGE, page(gather(model, evaluation)))

@@ -1,180 +1,120 @@
-"""A run's record in MLflow, on a thread of its own: no training waits for it, or ends for it."""
+"""The interface of experiment trackers, and which of them a configuration asks for."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import shutil
-import tempfile
-from collections.abc import Mapping
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-from kcv.common.download import cache_dir
-from kcv.common.untrusted import files_inside
+from kcv.common.redaction import data_without_credentials, without_credentials
+from kcv.config import Config, TrackingConfig
 from kcv.errors import TrackingError
-from kcv.tracking.courier import Courier
-from kcv.tracking.delivery import now
-from kcv.tracking.faults import Refused
-from kcv.tracking.lines import Entry
-from kcv.tracking.protocol import Status
-from kcv.tracking.spool import Spool
-from kcv.tracking.store import Store
 
-_log = logging.getLogger(__name__)
-
-START_SECONDS = 5.0
-"""How long a start waits for a server, which may refuse the run."""
-_LONGEST_VALUE = 5000  # characters of a parameter or tag; every store takes as many
+Status: TypeAlias = Literal["FINISHED", "FAILED", "KILLED"]
+State: TypeAlias = dict[str, str | None]
 
 
-class MlflowTracker:
-    """Writes a run to an MLflow store, by way of a spool (see `kcv.tracking.spool`).
+class Tracker:
+    """Records one run, and keeps nothing: a tracker overrides what it records.
 
-    A server that does not answer costs nothing: entries wait in the spool, which this run or the next one with this
-    store delivers. What a store refuses at the start is an error, and so is a database that cannot be used then.
+    None of its methods may make a training wait, or raise once `start` has returned: a tracker of a service is best a
+    `BufferedTracker`, which sees to that.
 
-    Args:
-        store: where to; a uri stands for the store there.
-        experiment: is created where it does not exist.
+    Attributes:
+        location: where a person finds the run, without credentials; None where nothing is kept.
     """
 
-    def __init__(self, store: Store | str, experiment: str) -> None:
-        self._store = Store(store) if isinstance(store, str) else store
-        self._experiment = experiment
-        self._spool: Spool | None = None
-        self._courier: Courier | None = None
-        self._ended = self._unwritable = False
-        self._kept = True
-        self._bytes = 0
-        self.location: str | None = self._store.location
+    location: str | None = None
 
-    @property
-    def run_id(self) -> str | None:
-        """Of the run in the store; None until it is known."""
-        return self._spool.run_id if self._spool else None
+    def start(self, run_name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Opens a run, or goes on with the one of `load_state_dict`.
 
-    @property
-    def spool(self) -> str | None:
-        """The name that the run can be continued by as long as `run_id` is None."""
-        return (self._spool.header["continues"] or self._spool.name) if self._spool else None
-
-    def start(
-        self, run_name: str, params: Mapping[str, Any], tags: Mapping[str, str], run_id: str | None = None
-    ) -> None:
-        """Opens the run, or goes on with one; see `Tracker.start`.
+        Args:
+            run_name: of a new run.
+            params: of the run; where it has values already, those stay.
+            tags: of the run; new values replace old ones.
 
         Raises:
-            TrackingError: the store refuses the run, or is a database that cannot be used.
+            TrackingError: the run cannot be recorded as asked.
         """
-        if problem := self._store.check_file():
-            raise TrackingError(f"tracking.uri: {problem}.")
-        self._store.prepare()
-        spooled = run_id is not None and run_id.startswith("spool-")
-        self._spool = self._make_spool(
-            {
-                "kind": "run",
-                "location": self.location,
-                "experiment": self._experiment,
-                "name": run_name,
-                "params": _texts(params),
-                "tags": _texts(tags),
-                "time": now(),
-                "run_id": None if spooled else run_id,
-                "continues": run_id if spooled else None,
-            }
-        )
-        self._courier = Courier(self._store, self._spool)
-        self._courier.start()
-        try:
-            fault = self._courier.wait_for_answer(START_SECONDS if self._store.remote else None)
-        except BaseException:  # the person is tired of waiting; the next run must not make a run of this
-            self._ended = True
-            self._courier.stop(discard=True)
-            raise
-        if fault is None:
-            return
-        if isinstance(fault, Refused) or not self._store.remote:
-            self._ended = True
-            self._courier.stop(discard=True)
-            raise TrackingError(
-                f"tracking.uri: cannot use {self.location} as an MLflow store: {fault}. "
-                "Give another one, or --tracking=none."
-            ) from fault
-        _log.warning(
-            "tracking: %s: %s; the training goes on, and its entries wait in %s", self.location, fault, self._spool.path
-        )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Adds numbers of one step."""
-        values = {name: float(value) for name, value in metrics.items()}
-        self._append({"kind": "metrics", "values": values, "step": int(step), "time": now()})
+        """Adds numbers of one step (an epoch)."""
 
     def log_artifacts(self, path: Path) -> None:
         """Adds a file, or all files of a folder."""
-        path = Path(path).absolute()
-        for file, folder in _files(path):
-            with contextlib.suppress(OSError):  # what is not there by now is left out when its turn comes
-                self._bytes += file.stat().st_size
-            self._append({"kind": "artifact", "path": str(file), "folder": folder})
 
     def finish(self, status: Status = "FINISHED") -> None:
-        """Closes the run, and waits a bounded time for what is still on its way."""
-        if self._spool is None or self._courier is None or self._ended:
-            return
-        self._append({"kind": "end", "status": status, "time": now()})
-        self._ended = True
-        self._spool.sync()  # the thread may be in a call that takes its time
-        self._courier.wait_for_end(self._bytes)
-        self._courier.stop(discard=not self._kept)
-        if not self._kept:
-            shutil.rmtree(self._spool.path.parent, ignore_errors=True)
-        if count := self._spool.waiting:
-            outlook = "the next run with this store delivers them" if self._kept else "they are lost"
-            _log.warning("tracking: %d entries for %s wait in %s; %s", count, self.location, self._spool.path, outlook)
+        """Closes the run; doing so twice is harmless."""
 
-    def _make_spool(self, header: Entry) -> Spool:
-        try:
-            return Spool.create(cache_dir() / "tracking", header)
-        except OSError as error:
-            reason = error.strerror or error
-        self._kept = False
-        _log.warning("tracking: %s: %s; what the store has not taken when this run ends is lost", cache_dir(), reason)
-        try:
-            return Spool.create(Path(tempfile.mkdtemp(prefix="kcv-tracking-")), header)
-        except OSError as error:
-            raise TrackingError(f"tracking: no file can be written: {error.strerror or error}.") from None
+    def state_dict(self) -> State:
+        """Returns what another process needs to go on with the run; asked once `start` has returned."""
+        return {"location": self.location, "run": None}
 
-    def _append(self, entry: Entry) -> None:
-        if self._spool is None or self._ended:
-            return
-        try:
-            self._spool.append(entry)
-        except OSError as error:
-            if not self._unwritable:
-                reason = error.strerror or error
-                _log.warning("tracking: %s: %s; the record will have gaps", self._spool.path, reason)
-            self._unwritable = True
-        if self._courier is not None:
-            self._courier.tell()
+    def load_state_dict(self, state: Mapping[str, str | None]) -> None:
+        """Makes `start` go on with the run of a `state_dict`, so that steps that it holds are not recorded twice.
+
+        The state comes from a run folder, which may be a stranger's: what does not belong to this tracker is ignored.
+        """
 
 
-def _files(path: Path) -> list[tuple[Path, str | None]]:
-    """Returns a file, or all below a folder, each with the folder that it is in there.
+class NoTracker(Tracker):
+    """Keeps nothing (`--tracking=none`)."""
 
-    Of a folder neither links, which may lead to files that are no part of it, nor what is hidden: pieces that a killed
-    process has left.
+
+Factory: TypeAlias = Callable[[TrackingConfig], Tracker]
+_factories: dict[str, Factory] = {}
+_forms: list[str] = []
+
+
+def register_tracker(*schemes: str, form: str) -> Callable[[Factory], Factory]:
+    """Has a function make the trackers of some uris. A file of `kcv/tracking` that does so needs no other mention.
+
+    Args:
+        schemes: what stands before the colon (or the plus) of `tracking.uri`; "" where a configuration has none.
+        form: how such a uri is written, for messages.
+
+    Example:
+        >>> @register_tracker("wandb", form="wandb:PROJECT")
+        ... def open_wandb(config):
+        ...     return BufferedTracker(WandbStore(config.uri), config.experiment)
     """
-    if not os.path.isdir(path):
-        return [(path, None)]
-    found = []
-    for file in files_inside(path):
-        within = file.relative_to(path)
-        if not any(part.startswith(".") for part in within.parts):
-            found.append((file, None if len(within.parts) == 1 else within.parent.as_posix()))
-    return found
+
+    def register(factory: Factory) -> Factory:
+        _factories.update(dict.fromkeys(schemes, factory))
+        _forms.append(form)
+        return factory
+
+    return register
 
 
-def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(value)[:_LONGEST_VALUE] for name, value in values.items()}
+def open_tracker(config: TrackingConfig) -> Tracker:
+    """Returns the tracker that a configuration asks for. Nothing is recorded before its `start`.
+
+    Raises:
+        TrackingError: its uri is of no kind that is known.
+    """
+    uri = config.uri or ""
+    if uri.lower() == "none":
+        return NoTracker()
+    package = sys.modules[__name__.rpartition(".")[0]]
+    for module in pkgutil.iter_modules(package.__path__):  # each registers what it has
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    factory = _factories.get(uri.partition(":")[0].partition("+")[0].lower())
+    if factory is None:
+        allowed = ", ".join([*_forms, "none"])
+        raise TrackingError(f"tracking.uri: received {without_credentials(uri)!r}, allowed: {allowed}.")
+    return factory(config)
+
+
+def config_without_credentials(config: Config) -> Config:
+    """Returns a configuration as it may be written down: no user, password or token in its store and its data."""
+    source, uri = config.data.source, config.tracking.uri
+    changed = {
+        "data": config.data.model_copy(update={"source": data_without_credentials(source)}),
+        "tracking": config.tracking.model_copy(update={"uri": None if uri is None else without_credentials(uri)}),
+    }
+    return config.model_copy(update=changed)

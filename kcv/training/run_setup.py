@@ -44,7 +44,7 @@ class OpenRun:
 
     Attributes:
         folder: its files.
-        tracker: takes it down.
+        tracker: records it.
         config: of the run.
     """
 
@@ -91,6 +91,7 @@ def open_run(
     held: ExitStack,
     folder: RunFolder | None,
     record: Record | None,
+    tracker: Tracker | None = None,
 ) -> OpenRun:
     """Makes a run's folder and record, or takes up those of the run to continue.
 
@@ -101,15 +102,17 @@ def open_run(
         held: gets the lock of a new folder.
         folder: of the run to continue, locked; None for a new one.
         record: of the run to continue.
+        tracker: records the run; None: the one of the configuration.
 
     Raises:
         OutputError: the folder cannot be made, or is in use.
         TrackingError: the store cannot be used. A new folder is then removed.
     """
-    tracker = open_tracker(config.tracking)
+    tracker = open_tracker(config.tracking) if tracker is None else tracker
     shown = config_without_credentials(config)
     if folder is not None and record is not None:
-        tracker.start(folder.path.name, shown.flatten(), surroundings, record.tracked_by(tracker))
+        tracker.load_state_dict(record.tracking)
+        tracker.start(folder.path.name, shown.flatten(), surroundings)
         _note_resumption(folder.environment, surroundings)
         _log.info("run        %s, continued", folder.path)
         return OpenRun(folder, tracker, config)

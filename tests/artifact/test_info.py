@@ -10,7 +10,7 @@ import pytest
 
 from kcv.artifact import ArtifactInfo
 from kcv.artifact.info import parse_info
-from kcv.cli import results
+from kcv.cli.render.info import model_card
 from kcv.errors import ArtifactError
 
 SCORES = {"precision": 0.5, "recall": None, "f1": 0.5, "support": 4}
@@ -48,13 +48,13 @@ def test_a_sound_description_is_read_and_shown(values: dict[str, Any], tmp_path:
     info = parsed(values)
     assert info.metrics == values["metrics"]
     (tmp_path / "m.keras").touch()
-    assert "custom_cnn" in results.model_card(info, tmp_path / "m.keras")
+    assert "custom_cnn" in model_card(info, tmp_path / "m.keras")
 
 
 def test_a_threshold_that_nobody_measured_is_shown(tmp_path: Path) -> None:
     (tmp_path / "m.keras").touch()
     info = parsed({**SOUND, "calibration": {"temperature": 1, "threshold": 0.5}})
-    assert "unsure below 0.5000\n" in results.model_card(info, tmp_path / "m.keras")
+    assert "unsure below 0.5000\n" in model_card(info, tmp_path / "m.keras")
 
 
 ODD: dict[str, Any] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kcv.benchmark import memory
-from kcv.cli.benchmarks import memory_benchmark
+from kcv.cli.render.benchmark import memory_benchmark
 from kcv.data.parquet import source as parquet
 from kcv.errors import OutputError
 
@@ -19,7 +19,7 @@ def test_each_set_is_measured_and_removed(processes: bool, monkeypatch: pytest.M
         monkeypatch.setattr(memory, "ProcessPoolExecutor", lambda count, context: ThreadPoolExecutor(count))
         monkeypatch.setattr(memory, "_WORKERS", 0)
         monkeypatch.setattr(parquet, "EAGER_BYTES", parquet.EAGER_BYTES)
-    rows = memory.benchmark_memory(pictures=2000)
+    rows = memory.benchmark_memory(images=2000)
     assert [row["pictures"] for row in rows] == [1000, 2000]
     assert rows[1]["encoded_bytes"] == pytest.approx(2 * rows[0]["encoded_bytes"], rel=0.01)
     assert all(row["peak_bytes"] > 10**8 and row["images_per_second"] > 0 for row in rows)
@@ -29,4 +29,4 @@ def test_each_set_is_measured_and_removed(processes: bool, monkeypatch: pytest.M
 
 def test_a_set_that_does_not_fit_on_the_disk_is_not_begun() -> None:
     with pytest.raises(OutputError, match=r"needs .* MB of free disk"):
-        memory.benchmark_memory(pictures=10**12)
+        memory.benchmark_memory(images=10**12)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kcv.benchmark import benchmark_prediction, prediction
-from kcv.cli.benchmarks import prediction_benchmark
+from kcv.cli.render.benchmark import prediction_benchmark
 
 KEYS = {
     "model",

@@ -49,7 +49,7 @@ def test_images_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["benchmark", "data", "--precision=float32"], "no --precision; benchmark train and scaling have."),
         (["benchmark", "predict", "--batch_size=8"], "benchmark predict has no --batch_size"),
         (["benchmark", "predict", "--device=cpu"], "no --device; benchmark train, data and scaling have"),
-        (["benchmark", "train", "--pictures=5000"], "benchmark train has no --pictures; benchmark memory has."),
+        (["benchmark", "train", "--images=5000"], "benchmark train has no --images; benchmark memory has."),
         (["benchmark", "memory", "--repeats=3"], "benchmark memory has no --repeats"),
         (["benchmark", "scaling"], "needs several processes: torchrun --nproc-per-node=2 -m kcv benchmark"),
         (["benchmark", "train", "--precision=mixed_float16", "--device=cpu"], "needs a GPU"),

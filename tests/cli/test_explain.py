@@ -82,8 +82,8 @@ def test_the_model_must_be_a_keras_one(exported: Any, images: Path, capsys: pyte
 
 
 def test_a_flat_map_is_a_warning_on_its_line() -> None:
-    from kcv.cli import results
+    from kcv.cli.render.explain import explanation
 
     row = {"path": "a.png", "label": "cat", "probability": 0.5, "overlay": "o/a_overlay.png", "error": ""}
     row |= {"side_by_side": "o/a_side_by_side.png", "heatmap": "o/a_heatmap.npy", "warning": "flat map: nothing"}
-    assert results.explanation(row).endswith("a_heatmap.npy  warning: flat map: nothing")
+    assert explanation(row).endswith("a_heatmap.npy  warning: flat map: nothing")

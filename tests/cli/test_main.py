@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from kcv import __version__
+from kcv import __version__, tasks
 from kcv.cli import main
+from kcv.cli.specification import find_verb, function_of
 from kcv.cli.verbs import VERBS
 from kcv.config import SHORT_FLAGS, Config
 from kcv.config.keys import specify
@@ -59,17 +62,21 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
             tracking="sqlite:////tmp/mlflow.db",
         )
 
-    _module(monkeypatch, "training", train=train)
+    _training(monkeypatch, train)
     return seen
 
 
-def _module(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Any) -> None:
-    """Puts a light module in the place of one that imports Keras."""
-    import kcv
+def _training(monkeypatch: pytest.MonkeyPatch, train: Callable[..., Any]) -> None:
+    """Puts a light function in the place of `kcv.train`, whose module imports Keras."""
+    module = SimpleNamespace(train=train)
+    monkeypatch.setitem(sys.modules, "kcv.tasks.train", module)
+    monkeypatch.setattr(tasks, "train", module, raising=False)
 
-    module = SimpleNamespace(**functions)
-    monkeypatch.setitem(sys.modules, f"kcv.{name}", module)
-    monkeypatch.setattr(kcv, name, module, raising=False)
+
+def _stand_in(monkeypatch: pytest.MonkeyPatch, verb: str, function: Callable[..., Any]) -> None:
+    """Puts a function in the place of a verb's; what the verb takes stays."""
+    taken = functools.wraps(function_of(verb))(function)
+    monkeypatch.setattr(f"{VERBS[verb].module}.{verb}", taken)
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
@@ -77,7 +84,7 @@ def test_help_lists_every_verb(words: list[str], capsys: pytest.CaptureFixture[s
     assert main(words) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    for verb in VERBS.values():
+    for verb in map(find_verb, VERBS):
         assert f"  {verb.name} {verb.usage}" in out
         assert verb.summary in out
 
@@ -86,8 +93,8 @@ def test_help_lists_every_verb(words: list[str], capsys: pytest.CaptureFixture[s
 def test_help_of_a_verb_lists_every_option(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
     out = capsys.readouterr().out
-    for option in VERBS[name].options:
-        assert re.search(rf"^  --{option.name}\b", out, re.MULTILINE)
+    for flag in find_verb(name).flags:
+        assert re.search(rf"^  --{flag}\b", out, re.MULTILINE)
     assert main(["help", name]) == 0
     assert capsys.readouterr().out == out
 
@@ -134,8 +141,8 @@ def test_a_bad_flag_answers_before_anything_heavy_is_imported(cold_kcv: Any) -> 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "unknown verb 'trian'. Did you mean 'train'? There are train, evaluate, predict, explain, export, compare, report, check, info, models, benchmark; see kcv --help."),
-        (["help", "nothing"], "unknown verb 'nothing'. There are train, evaluate, predict, explain, export, compare, report, check, info, models, benchmark; see kcv --help."),
+        (["trian"], "unknown verb 'trian'. Did you mean 'train'? There are train, evaluate, predict, explain, export, compare, report, check, info, models, benchmark, completion; see kcv --help."),
+        (["help", "nothing"], "unknown verb 'nothing'. There are train, evaluate, predict, explain, export, compare, report, check, info, models, benchmark, completion; see kcv --help."),
         (["train", "--epoch=3"], "unknown option --epoch for train. Did you mean --epochs?"),
         (["train", "--learning-rate", "3"], "unknown option --learning-rate for train. Did you mean --lr?"),
         (["train", "--weight_decay=3"], "unknown option --weight_decay for train. Did you mean --optim.weight_decay?"),
@@ -225,7 +232,7 @@ def test_an_unsure_row_names_the_likeliest_class(
         options.update(given)
         return iter([unsure])
 
-    _module(monkeypatch, "prediction", predict=predict)
+    _stand_in(monkeypatch, "predict", predict)
     assert main(["predict", "a.png", "--model=m", "--threshold=0.95"]) == 0
     assert options["threshold"] == 0.95
     assert capsys.readouterr().out.splitlines()[:2] == [
@@ -246,18 +253,18 @@ def test_train_as_json(trained: list[Config], capsys: pytest.CaptureFixture[str]
 def test_evaluate_hands_on_its_options_and_shows_a_table(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calls: list[tuple[Any, dict[str, Any]]] = []
+    calls: list[tuple[str, dict[str, Any]]] = []
 
-    def evaluate(model: Path, **options: Any) -> SimpleNamespace:
+    def evaluate(model: str, **options: Any) -> SimpleNamespace:
         calls.append((model, options))
         return SimpleNamespace(metrics=METRICS, directory=Path("there"), explanations=None)
 
-    _module(monkeypatch, "evaluation", evaluate=evaluate)
-    (tmp_path / "model.keras").write_bytes(b"")
+    _stand_in(monkeypatch, "evaluate", evaluate)
     assert main(["evaluate", str(tmp_path), "--data=digits", "--output_dir=x", "--batch_size=7"]) == 0
     model, options = calls[0]
-    assert model == tmp_path / "model.keras"
-    assert options.items() >= {"data": "digits", "split": "test", "output_dir": Path("x"), "batch_size": 7}.items()
+    assert model == str(tmp_path)
+    assert options.keys() == {"data", "output_dir", "batch_size", "progress", "chosen"}
+    assert options.items() >= {"data": "digits", "output_dir": "x", "batch_size": 7, "progress": True}.items()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["class", "precision", "recall", "f1", "support"]
     assert lines[1].split() == ["cat", "-", "0.5000", "0.2500", "12"]
@@ -273,7 +280,7 @@ def test_predict_ranks_one_image_and_lists_many(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [row("a.png", "cat", label_2="dog", confidence_2=0.08), row("b.png", "dog"), row("c.png", error="truncated")]
-    _module(monkeypatch, "prediction", predict=lambda paths, *_, **__: iter(rows[: len(paths)]))
+    _stand_in(monkeypatch, "predict", lambda paths, **_: iter(rows[: len(paths)]))
     assert main(["predict", "a.png", "--model=m"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "a.png  cat  90.00%  dog 8.00%",
@@ -301,7 +308,7 @@ def test_exit_codes(
     def train(_: Config, resume: object = None) -> None:
         raise error
 
-    _module(monkeypatch, "training", train=train)
+    _training(monkeypatch, train)
     assert main(["train"]) == code
     assert capsys.readouterr() == ("", message)
 
@@ -310,7 +317,7 @@ def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     def train(_: Config, resume: object = None) -> None:
         raise ZeroDivisionError("a bug")
 
-    _module(monkeypatch, "training", train=train)
+    _training(monkeypatch, train)
     assert main(["train"]) == 1
     err = capsys.readouterr().err
     assert err.startswith("Traceback")

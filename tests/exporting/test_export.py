@@ -13,13 +13,12 @@ import onnx
 import pytest
 from PIL import Image
 
-import kcv.tasks.export as exporting
 from kcv import OnnxModel, export, load_model
 from kcv.cli import main
-from kcv.cli.verbs import EXPORTED
-from kcv.cli.verbs import OPSETS as OFFERED
+from kcv.cli.specification import find_verb
 from kcv.errors import DataError, UsageError
 from kcv.exporting import quantization
+from kcv.exporting.graph import DEFAULT_OPSET, OPSETS
 from kcv.exporting.quantization import Trade
 
 if TYPE_CHECKING:
@@ -32,8 +31,8 @@ FASTER = Trade(0.9, 0.9, 100, {1: 2.0, 32: 1.5}, {"float32": 4, "int8": 1})
 
 
 def test_the_command_line_offers_what_there_is() -> None:
-    assert exporting.PRECISIONS == EXPORTED
-    assert tuple(map(str, exporting.OPSETS)) == OFFERED
+    opset = find_verb("export").flags["opset"]
+    assert (opset.choices, opset.default) == (OPSETS, DEFAULT_OPSET)
 
 
 def test_the_file_says_what_the_model_says(exported: Export, trained_run: Run, images: Path) -> None:
@@ -98,7 +97,7 @@ def test_int8_is_written_as_int8_and_keeps_the_accuracy(
 def test_int8_that_does_not_pay_leaves_the_float32_file_and_says_why(
     trained_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trade: Trade, words: str
 ) -> None:
-    monkeypatch.setattr(exporting, "weigh", lambda *files: trade)
+    monkeypatch.setattr(quantization, "weigh", lambda *files: trade)
     made = export(trained_run.model_path, tmp_path / "m.onnx", precision="int8")
     assert made.precision == "float32"
     assert made.refusal is not None and words in made.refusal
@@ -107,7 +106,7 @@ def test_int8_that_does_not_pay_leaves_the_float32_file_and_says_why(
 
 def test_int8_that_pays_is_kept(trained_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert FASTER.refusal is None
-    monkeypatch.setattr(exporting, "weigh", lambda *files: FASTER)
+    monkeypatch.setattr(quantization, "weigh", lambda *files: FASTER)
     made = export(trained_run.model_path, tmp_path / "m.onnx", precision="int8")
     assert (made.precision, made.refusal) == ("int8", None)
 
@@ -122,8 +121,8 @@ def test_named_images_calibrate_and_check_each_with_its_half(
         seen["calibrated"] = pixels
         quantize(source, target, info, pixels)
 
-    monkeypatch.setattr(exporting, "quantize", spy)
-    monkeypatch.setattr(exporting, "weigh", lambda a, b, samples: seen.setdefault("checked", samples) and FASTER)
+    monkeypatch.setattr(quantization, "quantize", spy)
+    monkeypatch.setattr(quantization, "weigh", lambda a, b, samples: seen.setdefault("checked", samples) and FASTER)
     folder = tmp_path / "more"
     shutil.copytree(images / "train", folder)
     export(trained_run.model_path, tmp_path / "m.onnx", precision="int8", samples=str(folder))

@@ -11,10 +11,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-import kcv.tasks.export as exporting
 from kcv import export, load_model
 from kcv.cli import main
 from kcv.errors import ParityError
+from kcv.exporting import graph
 from kcv.exporting.parity import Parity, compare
 from kcv.exporting.samples import Samples, to_check
 from kcv.inference.onnx_model import OnnxModel
@@ -124,13 +124,13 @@ def test_a_model_of_nans_has_no_parity_with_anything(exported: Export, trained_r
 def test_a_file_that_fails_is_not_left_and_the_exit_code_is_1(
     trained_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write = exporting.write_graph
+    write = graph.write_graph
 
     def wrong(model: object, info: object, path: Path, *, opset: int) -> None:
         write(model, info, path, opset=opset)
         _damage(path, path, 0.5)
 
-    monkeypatch.setattr(exporting, "write_graph", wrong)
+    monkeypatch.setattr(graph, "write_graph", wrong)
     (tmp_path / "m.onnx").write_bytes(b"of before")
     with pytest.raises(ParityError):
         export(trained_run.model_path, tmp_path / "m.onnx")

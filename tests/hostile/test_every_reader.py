@@ -51,7 +51,9 @@ from spoiling import Members
 from web import serving
 
 from kcv import artifact, images, predict
-from kcv.cli import console, results
+from kcv.cli import console
+from kcv.cli.render.info import model_card
+from kcv.cli.render.train import run_summary
 from kcv.common import redaction
 from kcv.common.download import download, fetch
 from kcv.common.files import csv_writer
@@ -319,7 +321,7 @@ def _(bench: Bench) -> Iterator[Case]:
         material = gather(run / "model.keras", run / "evaluation")
         page(material)
         card(material)
-        results.run_summary(finished(RunFolder.existing(run)))
+        run_summary(finished(RunFolder.existing(run)))
 
     def spoiled(path: Path, content: bytes) -> None:
         before = path.read_bytes()
@@ -584,7 +586,7 @@ def _(bench: Bench) -> Iterator[Case]:
 
 @reader("the working folder", some=40)
 def _(bench: Bench) -> Iterator[Case]:
-    from kcv.tracking.database import Database
+    from kcv.tracking.mlflow_database import Database
 
     sound, commit = bench.folder / "work", "0123456789" * 4
     for name, content in {
@@ -609,8 +611,8 @@ def _(bench: Bench) -> Iterator[Case]:
 
 @reader("a tracking server's answer", some=40)
 def _(bench: Bench) -> Iterator[Case]:
-    from kcv.tracking.faults import NoAnswer, Refused
-    from kcv.tracking.store import Store
+    from kcv.tracking.mlflow import MlflowStore
+    from kcv.tracking.store import RunInfo, StoreRejected, StoreUnavailable
 
     experiment = {"experiment_id": "1", "name": "kcv", "artifact_location": "/x", "lifecycle_stage": "active"}
     info = {"run_id": "a" * 32, "experiment_id": "1", "status": "RUNNING", "lifecycle_stage": "active", "start_time": 1}
@@ -627,22 +629,22 @@ def _(bench: Bench) -> Iterator[Case]:
 
     def answer(handler: BaseHTTPRequestHandler) -> bytes:
         body = next((text(value) for name, value in current.items() if name in handler.path), b"{}")
-        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        # It closes after each answer, and says so: else the client now and then asks on the connection that has gone.
+        return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
     address = bench.held.enter_context(sending(answer))
-    store = Store(address)
+    store = MlflowStore(address)
     store.prepare()
 
     def use(answers: dict[str, Any]) -> None:
         nonlocal current
         current = answers
         try:
-            assert isinstance(store.create_run("kcv", "name", 0, "spool"), str)
-            store.find_run("kcv", "spool")
-            store.describe_run("a" * 32, {"lr": "1"}, {"tag": "x"})
-            store.reopen_run("a" * 32)
-            store.steps("a" * 32, "loss")
-        except (NoAnswer, Refused) as error:  # as the tracker tells them
+            for continues in (None, "spool"):
+                described = RunInfo("kcv", "name", 0, {"lr": "1"}, {"tag": "x"}, None, continues)
+                assert isinstance(store.open_run(described, "spool", None), str)
+            store.logged_steps("a" * 32, "loss")
+        except (StoreUnavailable, StoreRejected) as error:  # as the tracker tells them
             raise TrackingError(str(error)) from None
 
     yield "sound", lambda: use(sound)
@@ -663,7 +665,7 @@ def _(bench: Bench) -> Iterator[Case]:
 
     def use(value: Any) -> None:
         path = bench.write("m.keras", zipped({**bench.tiny, "kcv.json": text(value)}.items()))
-        said = console.shown(results.model_card(artifact.read_info(path), path))
+        said = console.shown(model_card(artifact.read_info(path), path))
         assert all(map(is_plain, said.split("\n")))
         material = gather(path, bench.folder / "evaluation")
         assert "<script" not in page(material)

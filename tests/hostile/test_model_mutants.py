@@ -16,7 +16,7 @@ from mutants import Entries, archive_mutants, hdf5_mutants, value_mutants, zippe
 from spoiling import Members
 
 from kcv import artifact
-from kcv.cli import results
+from kcv.cli.render.info import model_card
 from kcv.errors import KcvError
 from kcv.inference import opening
 from kcv.reporting.card import card
@@ -47,7 +47,7 @@ def mutants(members: Members, part: str) -> Iterator[Mutant]:
 def read(path: Path) -> None:
     """Shows a description as info, report and card do."""
     info = artifact.read_info(path)
-    results.model_card(info, path)
+    model_card(info, path)
     material = gather(path, path.parent / "evaluation")
     page(material)
     card(material)

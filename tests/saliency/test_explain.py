@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 import kcv
-from kcv.cli.verbs import EXPLAINED
+from kcv.cli.specification import find_verb
 from kcv.errors import ArtifactError, DataError, OutputError, UsageError
+from kcv.reporting.heat_map_files import FileNames
 from kcv.saliency.methods import METHODS
-from kcv.tasks.explain import FileNames, explain
+from kcv.tasks.explain import explain
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def size_of(path: str) -> tuple[int, int]:
 
 
 def test_the_command_line_offers_all_methods() -> None:
-    assert tuple(METHODS) == EXPLAINED
+    assert tuple(METHODS) == find_verb("explain").flags["method"].choices
 
 
 def test_a_row_and_three_files_for_each_image(model: Any, images: Path, tmp_path: Path) -> None:

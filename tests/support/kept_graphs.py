@@ -25,11 +25,11 @@ def keeping(folder: Path) -> Iterator[None]:
     Args:
         folder: shared by the workers.
     """
-    import kcv.tasks.export as exporting
+    from kcv.exporting import graph
 
-    write = exporting.write_graph
+    write = graph.write_graph
 
-    def write_once(model: keras.Model, info: OnnxInfo, path: Path, *, opset: int = exporting.DEFAULT_OPSET) -> None:
+    def write_once(model: keras.Model, info: OnnxInfo, path: Path, *, opset: int = graph.DEFAULT_OPSET) -> None:
         weights = (weight.tobytes() for weight in model.get_weights())
         told = (repr(info).encode(), model.to_json().encode(), str(opset).encode())
         kept = folder / f"graph-{hashlib.sha256(b''.join((*weights, *told))).hexdigest()}.onnx"
@@ -40,7 +40,7 @@ def keeping(folder: Path) -> Iterator[None]:
         path.write_bytes(kept.read_bytes())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "write_graph", write_once)
+        patch.setattr(graph, "write_graph", write_once)
         yield
 
 

@@ -28,8 +28,8 @@ from sketches import sketch
 
 LARGEST = 1 << 18
 PRELOADED = (
-    "kcv.cli.commands", "kcv.tasks.train", "kcv.tasks.evaluate", "kcv.tasks.predict", "kcv.tasks.explain",
-    "kcv.tasks.export",
+    "kcv.cli", "kcv.tasks.train", "kcv.inference.recalibration", "kcv.inference.shards", "kcv.reporting.heat_map_files",
+    "kcv.saliency.explainer", "kcv.saliency.trust", "kcv.exporting.quantization", "kcv.exporting.samples",
     "kcv.native.parallel", "kcv.inference.onnx_model", "matplotlib.backends.backend_agg", "matplotlib.figure", "fire",
     "mlflow.tracking", "onnxruntime", "scipy.optimize", "sklearn.metrics", "sklearn.datasets", "torch.nn.parallel",
 )  # fmt: skip

@@ -252,7 +252,7 @@ def test_mlflow_has_the_run(configure, tmp_path):
 def test_no_file_of_a_run_holds_the_credentials_of_its_store(configure, tmp_path, monkeypatch):
     from kcv.tasks.train import train
 
-    monkeypatch.setattr("kcv.tracking.courier.SILENT_SECONDS", 0.2)
+    monkeypatch.setattr("kcv.tracking.sender.SILENT_SECONDS", 0.2)
     monkeypatch.setattr("sys.argv", ["kcv", "train", "--tracking=http://anna:s3cr3t@127.0.0.1:9"])
     run = train(configure(tracking="http://anna:s3cr3t@127.0.0.1:9"))
     assert run.tracking == "http://127.0.0.1:9"

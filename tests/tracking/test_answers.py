@@ -75,7 +75,7 @@ def test_an_answer_that_refuses_is_an_error(
 def test_a_server_in_trouble_is_one_that_does_not_answer(
     monkeypatch: pytest.MonkeyPatch, uri: str, status: int, messages: Messages
 ) -> None:
-    monkeypatch.setattr("kcv.tracking.courier.SILENT_SECONDS", 0.2)
+    monkeypatch.setattr("kcv.tracking.sender.SILENT_SECONDS", 0.2)
     monkeypatch.setattr(Handler, "status", status)
     tracker = MlflowTracker(uri, "kcv")
     tracker.start("run", {}, {})
@@ -88,8 +88,8 @@ def test_a_server_in_trouble_is_one_that_does_not_answer(
 def test_a_server_that_only_listens_holds_nobody_up(
     monkeypatch: pytest.MonkeyPatch, uri: str, messages: Messages
 ) -> None:
-    monkeypatch.setattr("kcv.tracking.tracker.START_SECONDS", 0.2)
-    monkeypatch.setattr("kcv.tracking.courier.FINISH_SECONDS", 0.2)
+    monkeypatch.setattr("kcv.tracking.buffered.START_SECONDS", 0.2)
+    monkeypatch.setattr("kcv.tracking.sender.FINISH_SECONDS", 0.2)
     monkeypatch.setattr(Handler, "seconds", threading.Event())
     tracker = MlflowTracker(uri, "kcv")
     tracker.start("run", {}, {})
@@ -101,7 +101,7 @@ def test_a_server_that_only_listens_holds_nobody_up(
 
 
 def test_an_answer_without_an_end_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kcv.tracking.answers.MOST_BYTES", 2**17)
+    monkeypatch.setattr("kcv.tracking.mlflow_client.MOST_BYTES", 2**17)
     sent = []
 
     def answer(handler: Handler) -> None:
@@ -120,7 +120,7 @@ def test_an_answer_without_an_end_is_refused(uri: str, monkeypatch: pytest.Monke
 
 
 def test_an_answer_that_takes_too_long_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kcv.tracking.answers.MOST_SECONDS", -1.0)
+    monkeypatch.setattr("kcv.tracking.mlflow_client.MOST_SECONDS", -1.0)
     monkeypatch.setattr(Handler, "body", b"{}")
     with pytest.raises(TrackingError, match="its answer is longer than"):
         MlflowTracker(uri, "kcv").start("run", {}, {})

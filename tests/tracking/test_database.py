@@ -13,7 +13,7 @@ from warm import WarmPython
 from kcv.config import TrackingConfig
 from kcv.errors import TrackingError
 from kcv.tracking import MlflowTracker, open_tracker
-from kcv.tracking.database import Database
+from kcv.tracking.mlflow_database import Database
 
 
 def of(uri: str, *, named: bool = False) -> Database:
@@ -113,7 +113,8 @@ def test_no_file_goes_where_a_strangers_database_says(tmp_path: Path, monkeypatc
     with pytest.raises(TrackingError, match="not beside mlflow"):
         open_tracker(TrackingConfig()).start("run", {}, {})
     other = open_tracker(TrackingConfig(experiment="other"))
-    other.start("run", {}, {}, run_id=run)  # as a stranger's run folder may have it
+    other.load_state_dict({"location": other.location, "run": run})  # as a stranger's run folder may have it
+    other.start("run", {}, {})
     other.log_artifacts(model)
     other.finish()
     assert not elsewhere.exists()

@@ -74,14 +74,14 @@ def test_a_database_that_breaks_later_gets_the_rest_with_the_next_run(
     uri = f"sqlite:///{store}/mlflow.db"
     tracker = MlflowTracker(uri, "kcv")
     tracker.start("breaks", {}, {})
-    run_id = tracker.run_id
+    run_id = tracker.state_dict()["run"]
 
     def fail(*_: object, **__: object) -> None:
         raise OSError("the disk is gone")
 
     with monkeypatch.context() as patch:
         patch.setattr("mlflow.MlflowClient.log_batch", fail)
-        patch.setattr("kcv.tracking.courier.SILENT_SECONDS", 0.5)
+        patch.setattr("kcv.tracking.sender.SILENT_SECONDS", 0.5)
         tracker.log_metrics({"loss": 1.0}, step=1)
         tracker.log_metrics({"loss": 0.5}, step=2)
         tracker.finish()

@@ -81,8 +81,8 @@ def test_a_server_that_comes_and_goes_has_everything_once(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("kcv.tracking.courier.SILENT_SECONDS", 1.0)
-    monkeypatch.setattr("kcv.tracking.courier.LONGEST_PAUSE", 1.0)
+    monkeypatch.setattr("kcv.tracking.sender.SILENT_SECONDS", 1.0)
+    monkeypatch.setattr("kcv.tracking.sender.LONGEST_PAUSE", 1.0)
     (tmp_path / "run" / "plots").mkdir(parents=True)
     (tmp_path / "run" / "model.keras").write_bytes(b"model" * 1000)
     (tmp_path / "run" / "plots" / "a.png").write_bytes(b"png")
@@ -93,7 +93,7 @@ def test_a_server_that_comes_and_goes_has_everything_once(
     for step in (1, 2, 3):
         early.log_metrics({"loss": 1 / step}, step)
     early.finish("FAILED")
-    assert early.run_id is None
+    assert str(early.state_dict()["run"]).startswith("spool-")
     assert "5 entries for http://127.0.0.1:" in messages()[-1]
     assert "the next run with this store delivers them" in messages()[-1]
     assert "secret" not in "".join(messages()) + next(spools.glob("*.jsonl")).read_text()
@@ -105,7 +105,7 @@ def test_a_server_that_comes_and_goes_has_everything_once(
     tracker.start("late", {f"key.{n}": n for n in range(150)}, {"device": "gpu"})
     for step in range(1, 11):
         tracker.log_metrics({"loss": 1 / step, "accuracy": step / 20}, step)
-    until(lambda: tracker.run_id)
+    until(lambda: not str(tracker.state_dict()["run"]).startswith("spool-"))
     server.kill()
     for step in range(11, 21):
         tracker.log_metrics({"loss": 1 / step, "accuracy": step / 20}, step)
@@ -133,13 +133,14 @@ def test_a_server_that_comes_and_goes_has_everything_once(
     assert runs["early"].data.params == {"lr": "0.1"}
     assert runs["late"].data.params == {f"key.{n}": str(n) for n in range(150)}
     late = runs["late"].info.run_id
-    assert tracker.run_id == late
+    assert tracker.state_dict() == {"location": server.uri, "run": late}
     assert [entry.path for entry in client.list_artifacts(late)] == ["model.keras", "plots"]
     assert [entry.path for entry in client.list_artifacts(late, "plots")] == ["plots/a.png"]
 
     # It goes on where it was; steps that it holds are not added again.
     resumed = MlflowTracker(server.uri, "mine")
-    resumed.start("late", {"key.0": "changed", "new": 1}, {"device": "cpu"}, run_id=late)
+    resumed.load_state_dict(tracker.state_dict())
+    resumed.start("late", {"key.0": "changed", "new": 1}, {"device": "cpu"})
     assert client.get_run(late).info.status == "RUNNING"
     resumed.log_metrics({"loss": 9.0}, 20)
     resumed.log_metrics({"loss": 1 / 21}, 21)
@@ -152,8 +153,10 @@ def test_a_server_that_comes_and_goes_has_everything_once(
     client.delete_experiment(experiment.experiment_id)
     with pytest.raises(TrackingError, match="the experiment 'mine' is deleted there"):
         MlflowTracker(server.uri, "mine").start("refused", {}, {})
+    unknown = MlflowTracker(server.uri, "other")
+    unknown.load_state_dict({"location": server.uri, "run": "0" * 32})
     with pytest.raises(TrackingError, match="cannot use"):
-        MlflowTracker(server.uri, "other").start("refused", {}, {}, run_id="0" * 32)
+        unknown.start("refused", {}, {})
     with pytest.raises(TrackingError, match="cannot use"):
         MlflowTracker(f"{server.uri}/nowhere", "other").start("refused", {}, {})
     assert list(spools.iterdir()) == []

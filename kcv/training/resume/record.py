@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +25,6 @@ FREE = (
 )  # fmt: skip
 """Keys that change nothing in what a run computes; what device, precision and data come to is compared on its own."""
 
-_RUN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MOST_SHOWN = 100  # characters of a value that somebody else may have written
 _SURROUNDINGS = ("kcv", "python", "packages", "threads", "processes", "device_name")
 
@@ -42,7 +40,7 @@ class Record(BaseModel):
         device: the kind of device.
         precision: the dtype policy.
         surroundings: versions, threads and the device's name: where they differ, the run goes on, but not to the bit.
-        tracking: what the tracker needs to go on.
+        tracking: the tracker's state: what it needs to go on.
         sha256: of all of this, in hex; None in those of earlier versions.
         signature: shows that this user wrote it; None where no key could be kept, and in those of earlier versions.
     """
@@ -71,7 +69,7 @@ class Record(BaseModel):
             device=environment["device"],
             precision=environment["precision"],
             surroundings={key: environment[key] for key in _SURROUNDINGS},
-            tracking={"location": tracker.location, "run": tracker.run_id or tracker.spool},
+            tracking=tracker.state_dict(),
         )
 
     @classmethod
@@ -109,12 +107,6 @@ class Record(BaseModel):
     def _content(self) -> dict[str, Any]:
         """Returns what checksum and signature are of."""
         return self.model_dump(exclude={"sha256", "signature"})
-
-    def tracked_by(self, tracker: Tracker) -> str | None:
-        """Returns what a tracker of this run continues it by; None where it was kept elsewhere, or nowhere."""
-        run = self.tracking.get("run")
-        known = run is not None and _RUN.fullmatch(run) and self.tracking.get("location") == tracker.location
-        return run if known else None
 
     def require(self, config: Config) -> None:
         """Refuses another configuration.

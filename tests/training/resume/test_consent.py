@@ -13,7 +13,7 @@ import pytest
 from kcv.cli import main
 from kcv.config import Config
 from kcv.errors import OutputError, UsageError
-from kcv.tracking import NoTracker, stays_inside
+from kcv.tracking import MlflowTracker, stays_inside
 from kcv.training.resume.consent import require_named
 from kcv.training.resume.record import Record
 from kcv.training.resume.seal import is_own, signature
@@ -178,8 +178,12 @@ def test_other_links_of_the_user_are_left_alone(tmp_path: Path) -> None:
     ("run", "known"), [("a" * 32, True), ("spool-0123456789abcdef", True), ("spool-../../x", False), ("", False)]
 )
 def test_a_record_is_continued_only_under_a_name_that_can_be_one(run: str, known: bool, tmp_path: Path) -> None:
-    _, record = began(tmp_path / "run")
-    tracker = NoTracker()
-    tracker.location = "sqlite:///mlflow.db"
-    found = record.model_copy(update={"tracking": {"location": tracker.location, "run": run}}).tracked_by(tracker)
-    assert found == (run if known else None)
+    tracker = MlflowTracker(f"sqlite:///{tmp_path}/mlflow.db", "kcv")
+    tracker.load_state_dict({"location": tracker.location, "run": run})
+    assert tracker.state_dict()["run"] == (run if known else None)
+
+
+def test_a_record_kept_elsewhere_is_not_continued(tmp_path: Path) -> None:
+    tracker = MlflowTracker(f"sqlite:///{tmp_path}/mlflow.db", "kcv")
+    tracker.load_state_dict({"location": "http://elsewhere:5000", "run": "a" * 32})
+    assert tracker.state_dict()["run"] is None

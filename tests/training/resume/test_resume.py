@@ -250,7 +250,7 @@ def test_its_record_goes_on_too(configure: Configure, tmp_path: Path) -> None:
 def test_a_record_that_no_server_has_seen_goes_on_too(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kcv.tracking.courier.SILENT_SECONDS", 0.1)
+    monkeypatch.setattr("kcv.tracking.sender.SILENT_SECONDS", 0.1)
     uri = "http://anna:s3cr3t@127.0.0.1:9"
     config = configure(output_dir=str(tmp_path / "cut"), tracking=uri, **{"train.checkpoint_seconds": 0})
     with stopped_at(1, 2), pytest.raises(KeyboardInterrupt):

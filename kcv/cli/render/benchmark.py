@@ -1,16 +1,22 @@
-"""The verb that measures, and what it measures as tables."""
+"""The tables of measurements."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kcv.cli import terminal
 from kcv.cli.console import table
-from kcv.cli.options import check
-from kcv.cli.verbs import VERBS
-from kcv.common.launch import Launch
-from kcv.errors import UsageError
+from kcv.cli.parsing import Call
+
+
+def show(rows: Sequence[Mapping[str, Any]], call: Call) -> int:
+    """Shows the rows of a measurement."""
+    if call.as_json:
+        terminal.json_of(rows)
+    else:
+        terminal.show(TABLES[call.arguments["what"]](rows))
+    return 0
 
 
 def training_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -126,38 +132,10 @@ def prediction_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def benchmark(*operands: str, **flags: str) -> int:
-    """Measures kcv beside what its users would use instead."""
-    values, _ = check(VERBS["benchmark"], operands, flags)
-    what, shape = values.pop("what"), values.pop("format")
-    given = {name: value for name, value in values.items() if value is not None}
-    for name, default, verbs in (
-        ("model", None, ("train", "predict", "scaling")),
-        ("precision", "auto", ("train", "scaling")),
-        ("batch_size", None, ("train", "data", "memory", "scaling")),
-        ("device", "auto", ("train", "data", "scaling")),
-        ("pictures", None, ("memory",)),
-        ("repeats", 20, ("train", "predict", "data", "scaling")),
-    ):
-        if what not in verbs and given.pop(name, default) != default:
-            have = "have" if len(verbs) > 1 else "has"
-            others = " and ".join(part for part in (", ".join(verbs[:-1]), verbs[-1]) if part)
-            raise UsageError(f"benchmark {what} has no --{name}; benchmark {others} {have}.")
-    if Launch.current().several and what != "scaling":
-        raise UsageError(f"benchmark {what} runs in one process; start it without torchrun.")
-    from kcv import benchmark as measure
-
-    runs: dict[str, tuple[Callable[..., list[dict[str, Any]]], Callable[[list[dict[str, Any]]], str]]] = {
-        "train": (measure.benchmark_training, training_benchmark),
-        "predict": (measure.benchmark_prediction, prediction_benchmark),
-        "data": (measure.benchmark_data, data_benchmark),
-        "memory": (measure.benchmark_memory, memory_benchmark),
-        "scaling": (measure.benchmark_scaling, scaling_benchmark),
-    }
-    run, table = runs[what]
-    rows = run(**given)
-    if shape == "json":
-        terminal.json_of(rows)
-    else:
-        terminal.show(table(rows))
-    return 0
+TABLES = {
+    "train": training_benchmark,
+    "predict": prediction_benchmark,
+    "data": data_benchmark,
+    "memory": memory_benchmark,
+    "scaling": scaling_benchmark,
+}

@@ -1,13 +1,29 @@
-"""How runs compare, as text for the terminal."""
+"""The comparison of runs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kcv.cli import terminal
 from kcv.cli.console import number, paint, percent, table
+from kcv.cli.parsing import Call
 
 if TYPE_CHECKING:
     from kcv.tasks.compare import Comparison
+
+
+def python_arguments(call: Call) -> dict[str, Any]:
+    """Returns that there is a bar."""
+    return {"progress": True}
+
+
+def show(found: Comparison, call: Call) -> int:
+    """Shows how runs compare."""
+    if call.as_json:
+        terminal.json_of(found.to_dict())
+    else:
+        terminal.show(comparison(found))
+    return 0
 
 
 def comparison(found: Comparison) -> str:

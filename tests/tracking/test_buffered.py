@@ -5,23 +5,22 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kcv.errors import TrackingError
-from kcv.tracking import MlflowTracker
-from kcv.tracking.delivery import Delivery
-from kcv.tracking.faults import NoAnswer, Refused
-from kcv.tracking.spool import Spool
+from kcv.tracking import BufferedTracker, RunInfo, Store, StoreRejected, StoreUnavailable
+from kcv.tracking.outbox import Outbox
+from kcv.tracking.sender import _Delivery
 
 Messages = Callable[[], list[str]]
 Until = Callable[[Callable[[], object]], None]
 
 
-class FakeStore:
+class FakeStore(Store):
     """Keeps runs in a dict; `fault` is what it does instead, `lost` forgets to answer once, `gate` makes it slow."""
 
     location = "http://host:5000"
@@ -36,12 +35,6 @@ class FakeStore:
         self.gate = threading.Event()
         self.gate.set()
 
-    def prepare(self) -> None:
-        pass
-
-    def check_file(self) -> None:
-        return None
-
     def _call(self) -> None:
         self.calls += 1
         self.gate.wait(60)
@@ -51,37 +44,28 @@ class FakeStore:
     def _answer(self) -> None:
         if self.lost:
             self.lost = False
-            raise NoAnswer("the answer was lost")
+            raise StoreUnavailable("the answer was lost")
 
-    def create_run(self, experiment: str, name: str, start_time: int, spool: str) -> str:
+    def open_run(self, run: RunInfo, key: str, run_id: str | None) -> str:
         self._call()
-        run_id = f"id{len(self.runs)}"
-        run = {"name": name, "spool": spool, "params": {}, "tags": {}, "metrics": [], "files": [], "status": "RUNNING"}
-        self.runs[run_id] = run
+        known = run_id or next((found for found, held in self.runs.items() if held["key"] == key), None)
+        new = {"name": run.name, "key": key, "params": {}, "tags": {}, "metrics": [], "files": [], "status": "RUNNING"}
+        held = self.runs.setdefault(known or f"id{len(self.runs)}", new)
         self._answer()
-        return run_id
+        held["params"] |= run.params
+        held["tags"] |= run.tags
+        if run.is_resumed:
+            held["status"] = "RUNNING"
+        return next(found for found in self.runs if self.runs[found] is held)
 
-    def find_run(self, experiment: str, spool: str) -> str | None:
-        self._call()
-        return next((run_id for run_id, run in self.runs.items() if run["spool"] == spool), None)
-
-    def describe_run(self, run_id: str, params: dict[str, str], tags: dict[str, str]) -> None:
-        self._call()
-        self.runs[run_id]["params"] |= params
-        self.runs[run_id]["tags"] |= tags
-
-    def reopen_run(self, run_id: str) -> None:
-        self._call()
-        self.runs[run_id]["status"] = "RUNNING"
-
-    def steps(self, run_id: str, metric: str) -> set[int]:
+    def logged_steps(self, run_id: str, metric: str) -> set[int]:
         self._call()
         return {step for step, values, _ in self.runs[run_id]["metrics"] if metric in values}
 
-    def log_metrics(self, run_id: str, metrics: dict[str, float], step: int, timestamp: int) -> None:
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int, timestamp: int) -> None:
         self._call()
         if self.refused_metric in metrics:
-            raise Refused("no such name", of_entry=True)
+            raise StoreRejected("no such name", of_entry=True)
         if (point := (step, metrics, timestamp)) not in self.runs[run_id]["metrics"]:
             self.runs[run_id]["metrics"].append(point)
         self._answer()
@@ -90,7 +74,7 @@ class FakeStore:
         self._call()
         self.runs[run_id]["files"].append(f"{folder}/{path.name}")
 
-    def end_run(self, run_id: str, status: str, end_time: int) -> None:
+    def end_run(self, run_id: str, status: str, timestamp: int) -> None:
         self._call()
         self.runs[run_id]["status"] = status
 
@@ -100,16 +84,16 @@ class FakeStore:
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> FakeStore:
-    monkeypatch.setattr("kcv.tracking.courier.FIRST_PAUSE", 0.05)
-    monkeypatch.setattr("kcv.tracking.courier.SILENT_SECONDS", 0.3)
+    monkeypatch.setattr("kcv.tracking.sender.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("kcv.tracking.sender.SILENT_SECONDS", 0.3)
     return FakeStore()
 
 
-def track(store: FakeStore) -> MlflowTracker:
-    return MlflowTracker(store, "kcv")  # type: ignore[arg-type]
+def track(store: FakeStore) -> BufferedTracker:
+    return BufferedTracker(store, "kcv")
 
 
-def log(tracker: MlflowTracker, *steps: int) -> None:
+def log(tracker: BufferedTracker, *steps: int) -> None:
     for step in steps:
         tracker.log_metrics({"loss": 1 / step}, step)
 
@@ -118,14 +102,14 @@ def settled() -> bool:
     return not any(thread.name == "kcv-tracking" for thread in threading.enumerate())
 
 
-def test_all_is_delivered_and_no_spool_is_left(store: FakeStore, tmp_path: Path, spools: Path) -> None:
+def test_all_is_delivered_and_no_outbox_is_left(store: FakeStore, tmp_path: Path, spools: Path) -> None:
     (tmp_path / "run" / "plots").mkdir(parents=True)
     (tmp_path / "run" / "a.txt").write_text("a")
     (tmp_path / "run" / "plots" / "b.png").write_text("b")
     tracker = track(store)
-    assert (tracker.run_id, tracker.spool) == (None, None)
+    assert tracker.state_dict() == {"location": store.location, "run": None}
     tracker.start("mine", {"lr": 0.1}, {"device": "cpu"})
-    assert tracker.run_id == "id0"
+    assert tracker.state_dict() == {"location": store.location, "run": "id0"}
     log(tracker, 1, 2)
     tracker.log_artifacts(tmp_path / "run")
     tracker.log_artifacts(tmp_path / "run" / "a.txt")
@@ -151,7 +135,7 @@ def test_links_and_hidden_files_of_a_run_stay_where_they_are(store: FakeStore, t
     (run / "plots" / "b.png").write_text("b")
     tracker = track(store)
     tracker.start("mine", {}, {})
-    store.fault = NoAnswer("gone")
+    store.fault = StoreUnavailable("gone")
     tracker.log_artifacts(run)
     shutil.rmtree(run / "plots")
     secrets.joinpath("b.png").write_text("a secret")
@@ -173,7 +157,7 @@ def watched(wait: Callable[..., Any], waits: list[object]) -> Callable[..., Any]
 
 
 def test_a_slow_store_is_not_waited_for(store: FakeStore, monkeypatch: pytest.MonkeyPatch, messages: Messages) -> None:
-    monkeypatch.setattr("kcv.tracking.tracker.START_SECONDS", 0.1)
+    monkeypatch.setattr("kcv.tracking.buffered.START_SECONDS", 0.1)
     store.gate.clear()
     tracker = track(store)
     tracker.start("slow", {}, {})
@@ -197,7 +181,7 @@ def test_what_comes_while_a_store_is_down_is_delivered_when_it_is_back(
     tracker.start("mine", {}, {})
     log(tracker, 1)
     until(lambda: store.points() == [(1, 1.0)])
-    store.fault = NoAnswer("gone")
+    store.fault = StoreUnavailable("gone")
     log(tracker, 2, 3)
     calls = store.calls
     until(lambda: store.calls > calls + 2)
@@ -219,15 +203,16 @@ def test_a_store_that_stays_away_gets_all_with_the_next_run(
     files.mkdir()
     for name in ("kept", "gone"):
         (files / name).write_text(name)
-    store.fault = NoAnswer("gone")
+    store.fault = StoreUnavailable("gone")
     tracker = track(store)
     tracker.start("first", {"lr": 1}, {})
     log(tracker, 1, 2)
     tracker.log_artifacts(files)
     tracker.finish("FAILED")
-    assert (tracker.run_id, tracker.spool) == (None, next(spools.iterdir()).stem)
+    name = next(spools.iterdir()).stem
+    assert tracker.state_dict() == {"location": store.location, "run": name}
     assert messages()[-1] == (
-        f"tracking: 6 entries for http://host:5000 wait in {spools / str(tracker.spool)}.jsonl; "
+        f"tracking: 6 entries for http://host:5000 wait in {spools / name}.jsonl; "
         "the next run with this store delivers them"
     )
     until(settled)
@@ -257,9 +242,9 @@ def test_a_run_is_made_once_though_the_answer_was_lost(store: FakeStore) -> None
 def test_a_refusal_that_takes_its_time_is_told(
     store: FakeStore, monkeypatch: pytest.MonkeyPatch, messages: Messages, until: Until, spools: Path
 ) -> None:
-    monkeypatch.setattr("kcv.tracking.tracker.START_SECONDS", 0.05)
+    monkeypatch.setattr("kcv.tracking.buffered.START_SECONDS", 0.05)
     store.gate.clear()
-    store.fault = Refused("forbidden", of_entry=False)
+    store.fault = StoreRejected("forbidden", of_entry=False)
     tracker = track(store)
     tracker.start("mine", {}, {})
     store.gate.set()
@@ -277,28 +262,28 @@ def test_a_person_who_stops_waiting_for_the_start_leaves_nothing(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kcv.tracking.courier.Courier.wait_for_answer", interrupt)
+    monkeypatch.setattr("kcv.tracking.sender.Sender.wait_for_answer", interrupt)
     with pytest.raises(KeyboardInterrupt):
         track(store).start("mine", {}, {})
     assert list(spools.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", [NoAnswer, Refused])
+@pytest.mark.parametrize("kind", [StoreUnavailable, StoreRejected])
 def test_what_is_left_over_and_not_taken_stays_and_is_told(
     store: FakeStore, messages: Messages, spools: Path, monkeypatch: pytest.MonkeyPatch, until: Until, kind: type
 ) -> None:
-    monkeypatch.setattr("kcv.tracking.courier.LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr("kcv.tracking.sender.LONGEST_PAUSE", 0.05)
     header = {"kind": "run", "location": store.location, "experiment": "deleted", "name": "old", "time": 1}
-    Spool.create(spools, {**header, "params": {}, "tags": {}, "run_id": None, "continues": None}).close()
-    find = store.find_run
+    Outbox.create(spools, {**header, "params": {}, "tags": {}, "run_id": None, "continues": None}).close()
+    open_run = store.open_run
 
-    def find_run(experiment: str, spool: str) -> str | None:
-        if experiment == "deleted":
+    def open_or_fail(run: RunInfo, key: str, run_id: str | None) -> str:
+        if run.experiment == "deleted":
             reason = "the experiment is deleted there"
-            raise Refused(reason, of_entry=False) if kind is Refused else NoAnswer(reason)
-        return find(experiment, spool)
+            raise StoreRejected(reason, of_entry=False) if kind is StoreRejected else StoreUnavailable(reason)
+        return open_run(run, key, run_id)
 
-    monkeypatch.setattr(store, "find_run", find_run)
+    monkeypatch.setattr(store, "open_run", open_or_fail)
     tracker = track(store)
     tracker.start("mine", {}, {})
     until(lambda: "does not take" in "".join(messages()))
@@ -312,7 +297,7 @@ def test_what_is_left_over_and_not_taken_stays_and_is_told(
 
 @pytest.mark.parametrize("of_entry", [True, False])
 def test_a_refusal_at_the_start_is_an_error_and_leaves_nothing(store: FakeStore, spools: Path, of_entry: bool) -> None:
-    store.fault = Refused("forbidden", of_entry=of_entry)
+    store.fault = StoreRejected("forbidden", of_entry=of_entry)
     tracker = track(store)
     with pytest.raises(TrackingError, match=r"^tracking\.uri: cannot use http://host:5000 .*: forbidden\. Give "):
         tracker.start("mine", {}, {})
@@ -328,7 +313,7 @@ def test_a_refusal_later_costs_what_is_refused_and_no_more(store: FakeStore, mes
     tracker.log_metrics({"bad": 1.0}, 2)
     log(tracker, 3)
     until(lambda: store.points())
-    store.fault = Refused("the token has expired", of_entry=False)
+    store.fault = StoreRejected("the token has expired", of_entry=False)
     log(tracker, 4)
     calls = store.calls
     until(lambda: store.calls > calls + 1)
@@ -345,8 +330,9 @@ def test_a_run_is_continued_by_its_id_without_doubling_steps(store: FakeStore) -
     first.log_metrics({"test_accuracy": 0.5}, 2)
     first.finish("KILLED")
     second = track(store)
-    second.start("mine", {}, {}, run_id=first.run_id)
-    assert (second.run_id, store.runs["id0"]["status"]) == ("id0", "RUNNING")
+    second.load_state_dict(first.state_dict())
+    second.start("mine", {}, {})
+    assert (second.state_dict()["run"], store.runs["id0"]["status"]) == ("id0", "RUNNING")
     log(second, 2, 3)
     second.log_metrics({"other": 0.5}, 2)
     second.finish()
@@ -356,20 +342,23 @@ def test_a_run_is_continued_by_its_id_without_doubling_steps(store: FakeStore) -
     assert store.runs["id0"]["status"] == "FINISHED"
 
 
-def test_a_run_that_no_store_has_seen_is_continued_by_its_spool(store: FakeStore, until: Until) -> None:
-    store.fault = NoAnswer("gone")
-    names = []
+def test_a_run_that_no_store_has_seen_is_continued_by_its_outbox(store: FakeStore, until: Until) -> None:
+    store.fault = StoreUnavailable("gone")
+    names: list[str | None] = []
     for steps in ((1, 2), (2, 3)):
         tracker = track(store)
-        tracker.start("mine", {}, {}, run_id=names[-1] if names else None)
-        names.append(tracker.spool)
+        if names:
+            tracker.load_state_dict({"location": store.location, "run": names[-1]})
+        tracker.start("mine", {}, {})
+        names.append(tracker.state_dict()["run"])
         log(tracker, *steps)
         tracker.finish("KILLED")
         until(settled)
     assert names[0] == names[1]
     store.fault = None
     last = track(store)
-    last.start("mine", {}, {}, run_id=names[0])
+    last.load_state_dict({"location": store.location, "run": names[0]})
+    last.start("mine", {}, {})
     log(last, 3, 4)
     last.finish()
     assert len(store.runs) == 1
@@ -377,19 +366,20 @@ def test_a_run_that_no_store_has_seen_is_continued_by_its_spool(store: FakeStore
     assert store.runs["id0"]["status"] == "FINISHED"
 
 
-def test_a_run_whose_spool_is_in_use_is_continued_when_that_is_free(
+def test_a_run_whose_outbox_is_in_use_is_continued_when_that_is_free(
     store: FakeStore, spools: Path, messages: Messages, until: Until
 ) -> None:
     header = {"kind": "run", "location": store.location, "experiment": "kcv", "name": "mine", "time": 1}
-    spool = Spool.create(spools, {**header, "params": {}, "tags": {}, "run_id": None, "continues": None})
-    spool.append({"kind": "metrics", "values": {"loss": 1.0}, "step": 1, "time": 2})
+    outbox = Outbox.create(spools, {**header, "params": {}, "tags": {}, "run_id": None, "continues": None})
+    outbox.append({"kind": "metrics", "values": {"loss": 1.0}, "step": 1, "time": 2})
     tracker = track(store)
-    tracker.start("mine", {}, {}, run_id=spool.name)
+    tracker.load_state_dict({"location": store.location, "run": outbox.name})
+    tracker.start("mine", {}, {})
     log(tracker, 2)
-    assert f"the run to continue waits in {spool.name}, which is in use" in messages()[0]
+    assert f"the run to continue waits in {outbox.name}, which is in use" in messages()[0]
     assert store.runs == {}
-    spool.close()
-    until(lambda: tracker.run_id)
+    outbox.close()
+    until(lambda: tracker.state_dict()["run"] == "id0")
     tracker.finish()
     assert len(store.runs) == 1
     assert store.points() == [(1, 1.0), (2, 0.5)]
@@ -397,10 +387,12 @@ def test_a_run_whose_spool_is_in_use_is_continued_when_that_is_free(
 
 def test_a_run_whose_process_was_killed_is_closed_by_the_next(store: FakeStore, spools: Path) -> None:
     header = {"kind": "run", "location": store.location, "experiment": "kcv", "name": "dead", "time": 1}
-    spool = Spool.create(spools, {**header, "params": {}, "tags": {}, "run_id": None, "continues": None})
-    spool.append({"kind": "metrics", "values": {"loss": 1.0}, "step": 1, "time": 2})
-    Delivery(store, spool).step()  # type: ignore[arg-type]
-    spool.close()  # as the system does when a process dies
+    outbox = Outbox.create(spools, {**header, "params": {}, "tags": {}, "run_id": None, "continues": None})
+    outbox.append({"kind": "metrics", "values": {"loss": 1.0}, "step": 1, "time": 2})
+    run = RunInfo.parse(outbox.header)
+    assert run is not None
+    _Delivery(store, outbox, run).send_next()
+    outbox.close()  # as the system does when a process dies
     tracker = track(store)
     tracker.start("next", {}, {})
     tracker.finish()
@@ -437,7 +429,7 @@ def test_what_is_damaged_of_earlier_runs_costs_the_next_one_nothing(
     ]
     headers += [{"tags": None}, {"run_id": 5}, {"continues": ["a"]}, {"experiment": {}}, {"kind": "end"}]
     for number, damage in enumerate(headers):
-        Spool.create(
+        Outbox.create(
             spools, {**sound, **damage, "name": str(number)} if "name" not in damage else sound | damage
         ).close()
     entries: list[Any] = [
@@ -450,9 +442,9 @@ def test_what_is_damaged_of_earlier_runs_costs_the_next_one_nothing(
         {"kind": ["metrics"]},
     ]
     for entry in entries:
-        spool = Spool.create(spools, sound)
-        spool.append(entry)
-        spool.close()
+        outbox = Outbox.create(spools, sound)
+        outbox.append(entry)
+        outbox.close()
     tracker = track(store)
     tracker.start("mine", {}, {})
     log(tracker, 1)
@@ -470,15 +462,15 @@ def test_a_fault_in_what_an_earlier_run_has_left_puts_it_away(
     store: FakeStore, spools: Path, messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     header = {"kind": "run", "location": store.location, "experiment": "kcv", "name": "old", "time": 1}
-    Spool.create(spools, {**header, "params": {}, "tags": {}, "run_id": None, "continues": None}).close()
-    conclude = Delivery.conclude
+    Outbox.create(spools, {**header, "params": {}, "tags": {}, "run_id": None, "continues": None}).close()
+    finalize = _Delivery.finalize
 
-    def fail(delivery: Delivery) -> None:
-        if delivery.spool.header["name"] == "old":
+    def fail(delivery: _Delivery) -> None:
+        if delivery.outbox.header["name"] == "old":
             raise KeyError("what nobody thought of")
-        conclude(delivery)
+        finalize(delivery)
 
-    monkeypatch.setattr(Delivery, "conclude", fail)
+    monkeypatch.setattr(_Delivery, "finalize", fail)
     tracker = track(store)
     tracker.start("mine", {}, {})
     tracker.finish()

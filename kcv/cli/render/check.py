@@ -1,13 +1,16 @@
-"""What a check of data found, as text for the terminal."""
+"""The findings of a check of data."""
 
 from __future__ import annotations
 
 import textwrap
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kcv.cli import terminal
 from kcv.cli.console import paint
+from kcv.cli.parsing import Call
 from kcv.common.text import plain
+from kcv.errors import KcvError
 
 if TYPE_CHECKING:
     from kcv.quality.findings import Finding
@@ -17,8 +20,22 @@ _SHOWN = 3  # findings of a kind
 _WIDTH = 150
 
 
+def python_arguments(call: Call) -> dict[str, Any]:
+    """Returns that there is a bar."""
+    return {"progress": True}
+
+
+def show(found: DataCheck, call: Call) -> int:
+    """Shows the findings; errors among them are an exit code of 2."""
+    if call.as_json:
+        terminal.json_of(found.to_dict())
+    else:
+        terminal.show(data_check(found, call.arguments.get("output")))
+    return 0 if found.passed else KcvError.exit_code
+
+
 def data_check(found: DataCheck, written: str | None) -> str:
-    """Returns the findings by kind, the first of each, and what they come to.
+    """Returns the findings by kind, the first of each, and their number.
 
     Args:
         found: the findings.

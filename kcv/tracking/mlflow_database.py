@@ -1,4 +1,4 @@
-"""The file of an SQLite store: where it is, whether it can be one, and where it has a run's files put."""
+"""The file of MLflow's SQLite store: where it is, whether it can be one, and where it has a run's files put."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import url2pathname
 
@@ -101,18 +100,20 @@ class Database:
     def alone(self) -> Iterator[None]:
         """Lets one process at a time make the tables: MLflow fails where two of them begin with the same new file.
 
-        It locks the folder, so that there is nothing to clean up; where that cannot be, it goes on without.
+        It locks the folder, so that there is nothing to clean up; where that cannot be, it goes on without, and so it
+        does after a while: whoever holds the lock for so long is no run that begins.
         """
-        folder: int | None = None
-        try:
-            if fcntl is not None:
-                with contextlib.suppress(OSError):
-                    folder = os.open(self.path.parent, os.O_RDONLY)
-                    _lock(folder, fcntl)
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError):
+                folder = os.open(self.path.parent, os.O_RDONLY)
+                held.callback(os.close, folder)
+                end = time.monotonic() + _LOCK_SECONDS
+                while fcntl is not None and time.monotonic() < end:
+                    with contextlib.suppress(BlockingIOError):
+                        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        break
+                    time.sleep(0.1)
             yield
-        finally:
-            if folder is not None:
-                os.close(folder)
 
     def refusal(self, place: str, *names: str) -> str | None:
         """Returns why a run's files are not put into a place that the database names, or None.
@@ -144,17 +145,22 @@ class Database:
         return set()
 
 
-def _lock(handle: int, files: ModuleType) -> None:
-    """Locks an open folder, or gives up: whoever holds it for so long is no run that begins."""
-    end = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            files.flock(handle, files.LOCK_EX | files.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > end:
-                return
-            time.sleep(0.1)
+def stays_inside(uri: str, folder: Path) -> bool:
+    """Tells whether a store keeps everything in a plain file below a folder, or keeps nothing.
+
+    Not so where the way there has hidden folders or links, or the uri has options, which may lead elsewhere.
+    """
+    if uri.lower() == "none":
+        return True
+    match = re.fullmatch(r"sqlite:///([^?:]+)", uri)
+    if match is None:
+        return False
+    root = folder.resolve()
+    try:
+        path = (root / match[1]).resolve().relative_to(root)
+        return not any(part.startswith(".") for part in path.parts)
+    except (OSError, ValueError, RuntimeError):  # it lies elsewhere, or the links go in a circle
+        return False
 
 
 def _below(folder: Path, path: Path, real: Path | None = None) -> bool:

@@ -1,0 +1,176 @@
+"""From the words that were typed to the arguments of a verb's function. Here, and once, everything typed is checked."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kcv.cli.specification import FORMAT, Flag, Verb, config_keys
+from kcv.cli.verbs import RENAMED
+from kcv.errors import UsageError
+
+_FLAG = re.compile(r"--?[A-Za-z]")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A verb and what was typed for it.
+
+    Attributes:
+        verb: what it takes.
+        arguments: of its function, by name: what was typed, and no defaults.
+        as_json: whether the answer is shown as JSON.
+        warnings: lines for the user, about old names.
+    """
+
+    verb: Verb
+    arguments: Mapping[str, Any]
+    as_json: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass
+class _Typed:
+    """The words of a command, told apart: flags and their texts, operands."""
+
+    flags: dict[str, str] = field(default_factory=dict)
+    operands: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def parse(verb: Verb, words: Sequence[str]) -> Call:
+    """Checks the words after a verb.
+
+    Raises:
+        UsageError: one line.
+    """
+    typed = _tell_apart(verb, words)
+    arguments: dict[str, Any] = {}
+    if verb.operand is None:
+        if typed.operands:
+            raise UsageError(f"{verb.name} takes only options, but not {typed.operands[0]!r}.")
+    elif (operand := _operand(verb, verb.operand, typed)) is not None:
+        arguments[verb.operand.name] = operand
+    for flag in verb.flags.values():
+        if flag.name in typed.flags:
+            arguments[flag.name] = flag.parse(typed.flags.pop(flag.name))
+    arguments |= typed.flags  # what is left are keys of the configuration
+    for flag in verb.flags.values():
+        if flag.required and flag.name not in arguments:
+            raise UsageError(f"{verb.name} needs --{flag.name}={flag.name.upper()}: {flag.meaning}.")
+    if verb.operand is not None and verb.operand.stdin:
+        arguments[verb.operand.name] = _listed(verb, arguments[verb.operand.name])
+    as_json = arguments.pop(FORMAT.name, FORMAT.default) == "json"
+    return Call(verb, arguments, as_json, tuple(typed.warnings))
+
+
+def _tell_apart(verb: Verb, words: Sequence[str]) -> _Typed:
+    typed = _Typed()
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "-" and verb.operand is not None and verb.operand.stdin:
+            typed.operands.append(word)
+        elif word in ("-", "--"):
+            raise _not_understood(word)
+        elif _FLAG.match(word) or word.startswith("--"):
+            _take_flag(verb, word, rest, typed)
+        else:
+            typed.operands.append(word)
+    return typed
+
+
+def _take_flag(verb: Verb, word: str, rest: list[str], typed: _Typed) -> None:
+    """Takes a flag and its value, which may be the next word, from the words."""
+    shown, equals, text = word.partition("=")
+    name = shown.lstrip("-").replace("-", "_")
+    if (verb.name, name) in RENAMED:
+        new = RENAMED[verb.name, name]
+        typed.warnings.append(f"{shown} is now --{new}; the old name will go in a later release.")
+        name = new
+    _know(verb, name, shown)
+    if not equals:
+        if _is_switch(verb, name):
+            text = "true"
+        elif not rest or _FLAG.match(rest[0]):
+            raise UsageError(f"{word} needs a value: {word}=VALUE.")
+        elif rest[0] in ("-", "--"):
+            raise _not_understood(rest[0])
+        else:
+            text = rest.pop(0)
+    if name in typed.flags:
+        raise UsageError(f"--{name} is given twice; give it once.")
+    typed.flags[name] = text
+
+
+def _not_understood(word: str) -> UsageError:
+    return UsageError(f"{word} is not understood; write the path of a file, ./-name if it begins with a dash.")
+
+
+def _operand(verb: Verb, operand: Flag, typed: _Typed) -> Any:
+    """Returns what was given for the operand: a list where it may be many, None where it may be and is left out."""
+    given = typed.operands
+    named = None if operand.many else typed.flags.pop(operand.name, None)
+    if named is not None:
+        given = [*given, named]
+    if not given and operand.required:
+        raise UsageError(f"{verb.name} needs {operand.typed}: {operand.meaning}.")
+    if len(given) > 1 and not operand.many:
+        raise UsageError(f"{verb.name} takes {operand.typed} and options, but not {given[1]!r} as well.")
+    for text in given:
+        if not text.strip():
+            raise UsageError(f"{verb.name}: {operand.word} is empty; {operand.meaning}.")
+    if operand.many:
+        return given
+    if not given:
+        return None
+    try:
+        return operand.parse(given[0])
+    except UsageError as error:
+        raise UsageError(str(error).replace(f"--{operand.name}: ", f"{verb.name}: ", 1)) from None
+
+
+def _listed(verb: Verb, paths: list[str]) -> Any:
+    """Returns paths, or those that standard input lists where `-` stands for them."""
+    if "-" not in paths:
+        return paths
+    if len(paths) > 1:
+        raise UsageError(f"{verb.name}: - stands alone; the list on standard input names all images.")
+    if sys.stdin is None:
+        raise UsageError(f"{verb.name} -: standard input is closed.")
+    from kcv import images
+
+    return images.read_list(sys.stdin.buffer)
+
+
+def _is_switch(verb: Verb, name: str) -> bool:
+    """Whether a flag needs no value: a verb's switch, or a configuration key that is true or false."""
+    if name in verb.flags:
+        return verb.flags[name].switch
+    if verb.configured and (key := config_keys().resolve(name)):
+        return isinstance(config_keys().keys[key].default, bool)
+    return False
+
+
+def _know(verb: Verb, name: str, shown: str) -> None:
+    """Raises UsageError, with the nearest right name, for a flag that the verb does not have."""
+    operand = verb.operand is not None and not verb.operand.many and name == verb.operand.name
+    if operand or name in verb.flags or (verb.configured and config_keys().resolve(name)):
+        return
+    from kcv.config.keys import closest
+
+    suggestion = closest(name, verb.flags)
+    if suggestion is None and verb.configured:
+        keys = config_keys()
+        key = keys.suggest(name)
+        suggestion = {full: short for short, full in keys.shorts.items()}.get(key or "", key)
+    if suggestion is not None:
+        hint = f"Did you mean --{suggestion}?"
+    else:
+        # Always a name: even a far one shows what names look like here.
+        names = [*verb.flags, *config_keys().shorts, *config_keys().keys] if verb.configured else list(verb.flags)
+        hint = f"The nearest is --{closest(name, names, cutoff=0.0)}; see kcv {verb.name} --help."
+    raise UsageError(f"unknown option {shown} for {verb.name}. {hint}")

@@ -1,0 +1,21 @@
+"""How the answer of each verb is shown, one module per verb.
+
+A module has `show(answer, call)`, which prints the answer as text or JSON and returns the exit code. Where the function
+has parameters that cannot be typed, `python_arguments(call)` gives them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from kcv.cli.parsing import Call
+from kcv.cli.specification import function_of
+
+
+def run(call: Call) -> int:
+    """Calls the function of a verb, shows the answer, and returns the exit code."""
+    module: Any = importlib.import_module(f"kcv.cli.render.{call.verb.name}")
+    more = module.python_arguments(call) if hasattr(module, "python_arguments") else {}
+    answer = function_of(call.verb.name)(**call.arguments, **more)
+    return int(module.show(answer, call))

@@ -1,0 +1,93 @@
+"""The figures of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kcv.cli import terminal
+from kcv.cli.console import number, pairs, percent, table
+from kcv.cli.parsing import Call
+from kcv.cli.render.figures import with_interval
+
+if TYPE_CHECKING:
+    from kcv.tasks.evaluate import Evaluation
+
+
+def python_arguments(call: Call) -> dict[str, Any]:
+    """Returns what the command line decides: a bar, and that the data of the user's own runs need not be named."""
+    from kcv.training.resume.consent import chose_data
+
+    return {"progress": True, "chosen": chose_data}
+
+
+def show(result: Evaluation, call: Call) -> int:
+    """Shows the figures of a split."""
+    if call.as_json:
+        more = {"explanations": result.explanations} if result.explanations else {}
+        terminal.json_of({**result.metrics, **more, "directory": str(result.directory)})
+        return 0
+    if result.explanations:
+        terminal.show(explanations(result.explanations) + "\n")
+    terminal.show(evaluation(result.metrics, result.directory))
+    return 0
+
+
+def per_class(metrics: Mapping[str, Any]) -> str:
+    """Returns the table of precision, recall, F1 and support."""
+    rows = [
+        (name, *(number(scores[column]) for column in ("precision", "recall", "f1")), str(scores["support"]))
+        for name, scores in metrics["per_class"].items()
+    ]
+    return table(rows, header=("class", "precision", "recall", "f1", "support"))
+
+
+def evaluation(metrics: Mapping[str, Any], directory: Path) -> str:
+    """Returns the table of classes and the figures of a whole split."""
+    rows: dict[str, Any] = {
+        f"{metrics['split']} accuracy": with_interval(metrics),
+        "macro F1": f"{number(metrics['macro_f1'])} (95% interval {_ends(metrics['macro_f1_ci95'])})",
+        **{f"top-{k} accuracy": percent(value) for k, value in metrics["top_k_accuracy"].items()},
+        "ROC AUC (macro)": number(metrics["roc_auc_macro"]),
+        "average precision": number(metrics["average_precision_macro"]),
+        "log loss": number(metrics["log_loss"]),
+        "Brier score": number(metrics["brier"]),
+        "calibration error": percent(metrics["ece"]),
+    }
+    if pairs_ := metrics["confused_pairs"][:3]:
+        rows["most confused"] = ", ".join(f"{pair['true']} as {pair['predicted']} ({pair['count']})" for pair in pairs_)
+    if "abstention" in metrics:
+        rows["answers"] = _answers(metrics["abstention"])
+    rows["written to"] = directory
+    return f"{per_class(metrics)}\n\n{pairs(rows)}"
+
+
+def explanations(found: Mapping[str, Any]) -> str:
+    """Returns the table of how far heat maps can be trusted."""
+    rows = [
+        (
+            name,
+            *(f"{row[f'{kind}_auc']:.4f} ± {row[f'{kind}_sem']:.4f}" for kind in ("deletion", "insertion")),
+            number(row.get("rank_correlation")),
+            percent(row["flat"]),
+        )
+        for name, row in found["methods"].items()
+    ]
+    header = ("heat maps", "deletion (low)", "insertion (high)", "like random weights (low)", "flat")
+    return f"{table(rows, header=header)}\n\n  areas under the curves of {found['pictures']} images, ± standard error"
+
+
+def _ends(interval: Sequence[float]) -> str:
+    return " to ".join(number(end) for end in interval)
+
+
+def _answers(abstention: Mapping[str, Any]) -> str:
+    """Returns coverage and precision of a model that reports unsure below its threshold."""
+    low, high = abstention["precision_ci95"]
+    covered = f"{percent(abstention['coverage'])} of the images, at confidence {abstention['threshold']:.4f} and above"
+    if abstention["precision"] is None:
+        return covered
+    return (
+        f"{covered}; {percent(abstention['precision'])} of them right (95% interval {percent(low)} to {percent(high)})"
+    )

@@ -1,0 +1,44 @@
+"""Explanations: a line per image as they come, and where the grid of all is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kcv.cli import terminal
+from kcv.cli.console import paint, percent
+from kcv.cli.parsing import Call
+from kcv.cli.render.figures import exit_code, failed_row
+from kcv.common.text import plain
+
+
+def show(rows: Iterable[Mapping[str, Any]], call: Call) -> int:
+    """Prints explanations as they come."""
+    failed = 0
+    drawn: list[str] = []
+    for row in rows:
+        failed += bool(row["error"])
+        drawn += [] if row["error"] else [row["overlay"]]
+        if call.as_json:
+            terminal.json_of(row, indent=None)
+        else:
+            terminal.show(explanation(row))
+    if len(drawn) > 1 and not call.as_json:
+        terminal.show(grid_line(drawn[0]))
+    return exit_code(failed)
+
+
+def explanation(row: Mapping[str, Any]) -> str:
+    """Returns an explanation as one line: the explained class and the files, of which the folder is named once."""
+    if row["error"]:
+        return failed_row(row)
+    beside, heatmap = (Path(row[key]).name for key in ("side_by_side", "heatmap"))
+    line = f"{plain(row['path'])}  {paint(str(row['label']), 'bold')}  {percent(row['probability'])}"
+    line += plain(f"  {row['overlay']}, {beside}, {heatmap}")
+    return line + (f"  {paint('warning: ' + str(row['warning']), 'red')}" if row["warning"] else "")
+
+
+def grid_line(overlay: str) -> str:
+    """Returns where the grid of all images is, which lies beside each one's overlay."""
+    return f"side by side: {Path(overlay).with_name('grid.png')}"

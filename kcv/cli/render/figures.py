@@ -1,0 +1,29 @@
+"""Figures that several verbs show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kcv.cli.console import paint, percent
+from kcv.cli.terminal import complain
+from kcv.common.text import plain
+from kcv.errors import KcvError
+
+
+def with_interval(metrics: Mapping[str, Any]) -> str:
+    """Returns the accuracy with its 95% interval and the number of images."""
+    low, high = metrics["accuracy_ci95"]
+    return f"{percent(metrics['accuracy'])} (95% interval {percent(low)} to {percent(high)}, n = {metrics['n']:,})"
+
+
+def failed_row(row: Mapping[str, Any]) -> str:
+    """Returns the line of an image that could not be read."""
+    return f"{plain(row['path'])}  {paint('error: ' + plain(row['error']), 'red')}"
+
+
+def exit_code(failed: int) -> int:
+    """Returns the exit code of rows of which some have an error, and complains about them."""
+    if failed:
+        complain(f"{failed} image{'s' if failed > 1 else ''} could not be read; see the rows with an error.")
+    return KcvError.exit_code if failed else 0

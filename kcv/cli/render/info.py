@@ -1,0 +1,75 @@
+"""The description of a model file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kcv.cli import terminal
+from kcv.cli.console import pairs
+from kcv.cli.parsing import Call
+from kcv.cli.render.figures import with_interval
+
+if TYPE_CHECKING:
+    from kcv.artifact import ArtifactInfo
+    from kcv.inference.onnx_model import OnnxInfo
+    from kcv.tasks.info import ModelCard
+
+
+def show(card: ModelCard, call: Call) -> int:
+    """Shows the description of a model file."""
+    if call.as_json:
+        terminal.json_of(card.to_dict())
+        return 0
+    from kcv.artifact import ArtifactInfo
+
+    content, path = card.content, card.path
+    terminal.show(model_card(content, path) if isinstance(content, ArtifactInfo) else onnx_card(content, path))
+    return 0
+
+
+def model_card(content: ArtifactInfo, path: Path) -> str:
+    """Returns what a model file says about itself."""
+    rows: dict[str, Any] = {
+        "model": f"{content.model_name}, {_parameters(content)}, trained in {content.precision}",
+        "classes": _classes(content.class_names),
+        "input": f"{content.image_size}x{content.image_size} RGB, other sizes: {content.resize}",
+        "data": f"{content.data_name} (fingerprint {content.data_fingerprint[:12]})",
+        "best epoch": content.best_epoch if content.best_epoch is not None else "-",
+    }
+    if content.calibration:
+        rows["calibration"] = content.calibration.describe()
+    if content.metrics:
+        rows[f"{content.metrics['split']} accuracy"] = with_interval(content.metrics)
+    rows["made"] = f"{content.created:%Y-%m-%d %H:%M} UTC with " + ", ".join(
+        f"{name} {version}" for name, version in content.versions.items()
+    )
+    rows["file"] = f"{path}, {path.stat().st_size / 1e6:.1f} MB"
+    return pairs(rows)
+
+
+def onnx_card(content: OnnxInfo, path: Path) -> str:
+    """Returns what an ONNX file says about itself."""
+    return pairs(
+        {
+            "model": f"{content.model_name}, ONNX, {content.precision}",
+            "classes": _classes(content.class_names),
+            "input": f"{content.image_size}x{content.image_size} RGB, other sizes: {content.resize}",
+            "data": f"{content.data_name} (fingerprint {content.data_fingerprint[:12]})",
+            "confidence": f"temperature {content.temperature:.3f}"
+            + (f", unsure below {content.threshold:.4f}" if content.threshold is not None else ""),
+            "made": f"with kcv {content.kcv_version}",
+            "file": f"{path}, {path.stat().st_size / 1e6:.1f} MB",
+        }
+    )
+
+
+def _classes(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:20]) + (f" ... and {len(names) - 20} more" if len(names) > 20 else "")
+    return f"{len(names)}: {shown}"
+
+
+def _parameters(content: ArtifactInfo) -> str:
+    total, trained = content.parameters["total"], content.parameters.get("trainable")
+    return f"{total:,} parameters" + (f" ({trained:,} of them learned)" if trained not in (None, total) else "")

@@ -1,0 +1,55 @@
+"""A finished training run."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from kcv.cli import terminal
+from kcv.cli.console import paint, pairs, program
+from kcv.cli.parsing import Call
+from kcv.cli.render.figures import with_interval
+
+if TYPE_CHECKING:
+    from kcv.training.run_folder import Run
+
+
+def show(run: Run, call: Call) -> int:
+    """Shows the results of a training run."""
+    if call.as_json:
+        terminal.json_of(
+            {
+                "directory": str(run.directory),
+                "model": str(run.model_path),
+                "metrics": run.metrics,
+                "best_epoch": run.best_epoch,
+                "epochs": len(run.history),
+                "seconds": run.seconds,
+                "tracking": run.tracking,
+            }
+        )
+    else:
+        terminal.show(run_summary(run))
+    return 0
+
+
+def run_summary(run: Run) -> str:
+    """Returns the results of a training run, and what to do next."""
+    metrics = run.metrics
+    rows = {
+        f"{metrics['split']} accuracy": paint(with_interval(metrics), "bold"),
+        "best epoch": f"{run.best_epoch} of {len(run.history)}",
+        "time": f"{run.seconds:.0f} s",
+        "model": run.model_path,
+        "report": run.directory / "report.html",
+        "tracking": run.tracking or "off",
+    }
+    model = shlex.quote(str(run.model_path))
+    commands = [
+        f"{program()} info {model}",
+        f"{program()} evaluate {model}",
+        f"{program()} predict IMAGE --model={model}",
+    ]
+    if run.tracking and run.tracking.startswith("sqlite"):
+        commands.append(f"{program('mlflow')} ui --backend-store-uri {shlex.quote(run.tracking)}")
+    return "\n".join(["", pairs(rows), "", "Next:", *(f"  {command}" for command in commands)])

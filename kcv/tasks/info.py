@@ -1,0 +1,68 @@
+"""Describing a model file, without Keras or torch.
+
+model.keras -> kcv.json in it; model.onnx -> its metadata
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kcv.common.files import model_file
+
+if TYPE_CHECKING:
+    from kcv.artifact import ArtifactInfo
+    from kcv.inference.onnx_model import OnnxInfo
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is in a model file.
+
+    Attributes:
+        path: of the file.
+        bytes: its size.
+        content: its description of itself; of another kind for ONNX files than for `.keras` files.
+    """
+
+    path: Path
+    bytes: int
+    content: ArtifactInfo | OnnxInfo
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all of it as plain values."""
+        from kcv.artifact import ArtifactInfo
+
+        content = self.content
+        values = content.model_dump(mode="json") if isinstance(content, ArtifactInfo) else asdict(content)
+        return {"path": str(self.path), "bytes": self.bytes, **values}
+
+
+def info(model: str | Path) -> ModelCard:
+    """Show what is in a model file.
+
+    Args:
+        model: a model file (model.keras, model.onnx), or the run folder that holds it.
+
+    Raises:
+        ArtifactError: the file is missing, damaged or unsafe.
+
+    Example:
+        $ kcv info runs/mine/model.keras
+    """
+    from kcv.inference.classifier import is_onnx
+
+    path = model_file(model)
+    content: ArtifactInfo | OnnxInfo
+    if is_onnx(path):
+        from kcv.inference.onnx_model import OnnxInfo, OnnxModel
+
+        described = OnnxModel(path, device="cpu").info
+        assert isinstance(described, OnnxInfo)
+        content = described
+    else:
+        from kcv.artifact import read_info
+
+        content = read_info(path)
+    return ModelCard(path, path.stat().st_size, content)

@@ -1,0 +1,50 @@
+"""The verb `train`: a configuration from a file and from flags, and `kcv.train` with it.
+
+`kcv.train` takes a `Config`. On the command line each of its keys is a flag.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kcv.common.files import expanded
+from kcv.errors import UsageError
+
+if TYPE_CHECKING:
+    from kcv.training.run_folder import Run
+
+
+def train(config: str | Path | None = None, *, resume: str | Path | None = None, **overrides: Any) -> Run:
+    """Train a model and leave a run folder with it.
+
+    Args:
+        config: a YAML file; without one, the defaults below.
+        resume: continue the interrupted run in this folder. What else is in the folder's configuration, the user may
+            never have seen: what may reach another machine must then be named again.
+        **overrides: keys of the configuration, by dotted name or short flag; see `kcv.Config`.
+
+    Raises:
+        ConfigError: with every problem of the configuration, before any data is read.
+        KcvError: as `kcv.train`.
+
+    Example:
+        $ kcv train configs/quickstart.yaml
+        $ kcv train --data=path/to/images --epochs=30 --output_dir=runs/mine
+        $ kcv train --resume=runs/mine
+    """
+    from kcv.common.untrusted import inside
+    from kcv.config import SHORT_FLAGS, Config
+    from kcv.config.keys import specify
+
+    folder = expanded(resume) if resume is not None else None
+    configuration, chosen = None, {}
+    if folder is None or config is not None or overrides:
+        begun = folder and inside(folder, "config.yaml", error=UsageError)
+        configuration = Config.load(config or begun, **overrides)
+    if folder is not None and config is None:
+        keys = specify(Config, SHORT_FLAGS)
+        chosen = {"named": {keys.resolve(name) or name for name in overrides}}
+    from kcv.tasks import train as training
+
+    return training.train(configuration, resume=folder, **chosen)

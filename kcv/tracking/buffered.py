@@ -1,0 +1,182 @@
+"""A tracker whose service may come and go: no training waits for it, or ends for it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kcv.common.download import cache_dir
+from kcv.common.untrusted import files_inside
+from kcv.errors import TrackingError
+from kcv.tracking.outbox import Entry, Outbox
+from kcv.tracking.sender import Sender
+from kcv.tracking.store import RunInfo, Store, StoreRejected
+from kcv.tracking.tracker import State, Status, Tracker
+
+_log = logging.getLogger(__name__)
+
+START_SECONDS = 5.0
+"""How long a start waits for a server, which may refuse the run."""
+_STOP_SECONDS = 2.0
+_LONGEST_VALUE = 5000  # characters of a parameter or tag; every service takes as many
+_RUN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class BufferedTracker(Tracker):
+    """Records a run at a service, by way of an outbox on disk (decision 011).
+
+    A server that does not answer costs nothing: entries wait in the outbox, which this run or the next one with this
+    service sends. What it refuses at the start is an error, and so is a database that cannot be used then.
+
+    Args:
+        store: the service.
+        experiment: that the run belongs to.
+    """
+
+    def __init__(self, store: Store, experiment: str) -> None:
+        self._store = store
+        self._experiment = experiment
+        self._resumes: str | None = None
+        self._outbox: Outbox | None = None
+        self._sender: Sender | None = None
+        self._ended = self._unwritable = False
+        self._temporary: Path | None = None
+        self._bytes = 0
+        self.location = store.location
+
+    def state_dict(self) -> State:
+        """Returns where the run is, and its id; as long as that is not known, the name of the outbox it is made of."""
+        outbox = self._outbox
+        run = outbox.run_id or outbox.header["continues"] or outbox.name if outbox else self._resumes
+        return {"location": self.location, "run": run}
+
+    def load_state_dict(self, state: Mapping[str, str | None]) -> None:
+        """Makes `start` go on with a run of this service; see `Tracker.load_state_dict`."""
+        run = state.get("run")
+        if run is not None and _RUN.fullmatch(run) and state.get("location") == self.location:
+            self._resumes = run
+
+    def start(self, run_name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Opens the run, or goes on with one; see `Tracker.start`.
+
+        Raises:
+            TrackingError: the service refuses the run, or is a database that cannot be used.
+        """
+        self._store.prepare()
+        by_outbox = self._resumes is not None and self._resumes.startswith("spool-")
+        run = RunInfo(
+            experiment=self._experiment,
+            name=run_name,
+            time=_now(),
+            params=_texts(params),
+            tags=_texts(tags),
+            run_id=None if by_outbox else self._resumes,
+            continues=self._resumes if by_outbox else None,
+        )
+        self._outbox = self._make_outbox({"kind": "run", "location": self.location, **vars(run)})
+        self._sender = Sender(self._store, self._outbox, run)
+        self._sender.start()
+        try:
+            fault = self._sender.wait_for_answer(START_SECONDS if self._store.remote else None)
+            if isinstance(fault, StoreRejected) or (fault and not self._store.remote):
+                raise TrackingError(
+                    f"tracking.uri: cannot use {self.location} as a tracking store: {fault}. "
+                    "Give another one, or --tracking=none."
+                ) from fault
+        except BaseException:  # nobody wants this run, or waits for it; the next one must not send it
+            self._ended = True
+            self._discard(self._outbox)
+            self._sender.stop(_STOP_SECONDS)
+            raise
+        if fault is not None:
+            where, path = self.location, self._outbox.path
+            _log.warning("tracking: %s: %s; the training goes on, and its entries wait in %s", where, fault, path)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Adds numbers of one step."""
+        values = {name: float(value) for name, value in metrics.items()}
+        self._append({"kind": "metrics", "values": values, "step": int(step), "time": _now()})
+
+    def log_artifacts(self, path: Path) -> None:
+        """Adds a file, or all files of a folder, as they are when they are sent."""
+        path = Path(path).absolute()
+        for file, folder in _files(path):
+            with contextlib.suppress(OSError):  # what is not there by now is left out when its turn comes
+                self._bytes += file.stat().st_size
+            self._append({"kind": "artifact", "path": str(file), "folder": folder})
+
+    def finish(self, status: Status = "FINISHED") -> None:
+        """Closes the run, and waits a bounded time for what is still on its way."""
+        if self._outbox is None or self._sender is None or self._ended:
+            return
+        self._append({"kind": "end", "status": status, "time": _now()})
+        self._ended = True
+        self._outbox.sync()  # the thread may be in a call that takes its time
+        self._sender.finish(self._bytes)
+        count = self._outbox.waiting
+        if self._temporary is not None:
+            self._discard(self._outbox)
+        if count:
+            outlook = "they are lost" if self._temporary else "the next run with this store delivers them"
+            _log.warning("tracking: %d entries for %s wait in %s; %s", count, self.location, self._outbox.path, outlook)
+
+    def _make_outbox(self, header: Entry) -> Outbox:
+        try:
+            return Outbox.create(cache_dir() / "tracking", header)
+        except OSError as error:
+            reason = error.strerror or error
+        _log.warning("tracking: %s: %s; what the store has not taken when this run ends is lost", cache_dir(), reason)
+        try:
+            self._temporary = Path(tempfile.mkdtemp(prefix="kcv-tracking-"))
+            return Outbox.create(self._temporary, header)
+        except OSError as error:
+            raise TrackingError(f"tracking: no file can be written: {error.strerror or error}.") from None
+
+    def _discard(self, outbox: Outbox) -> None:
+        outbox.remove()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _append(self, entry: Entry) -> None:
+        if self._outbox is None or self._sender is None or self._ended:
+            return
+        try:
+            self._outbox.append(entry)
+        except OSError as error:
+            if not self._unwritable:
+                reason = error.strerror or error
+                _log.warning("tracking: %s: %s; the record will have gaps", self._outbox.path, reason)
+            self._unwritable = True
+        self._sender.notify()
+
+
+def _files(path: Path) -> list[tuple[Path, str | None]]:
+    """Returns a file, or all below a folder, each with the folder that it is in there.
+
+    Of a folder neither links, which may lead to files that are no part of it, nor what is hidden: pieces that a killed
+    process has left.
+    """
+    if not os.path.isdir(path):
+        return [(path, None)]
+    found = []
+    for file in files_inside(path):
+        within = file.relative_to(path)
+        if not any(part.startswith(".") for part in within.parts):
+            found.append((file, None if len(within.parts) == 1 else within.parent.as_posix()))
+    return found
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value)[:_LONGEST_VALUE] for name, value in values.items()}
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

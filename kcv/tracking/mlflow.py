@@ -1,0 +1,233 @@
+"""Runs in MLflow: a server, or a database, which without a name is `mlflow.db` in the working folder.
+
+MLflow's client is used and neither its fluent API (global state, a subprocess for git) nor its autologging (24 s for
+two epochs, measured).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+from kcv.common.redaction import hide_credentials, without_credentials
+from kcv.config import TrackingConfig
+from kcv.errors import TrackingError, one_line
+from kcv.tracking.buffered import BufferedTracker
+from kcv.tracking.mlflow_client import EndlessAnswer, import_mlflow
+from kcv.tracking.mlflow_database import Database
+from kcv.tracking.store import RunInfo, Store, StoreRejected, StoreUnavailable
+from kcv.tracking.tracker import Tracker, open_tracker, register_tracker
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_T = TypeVar("_T")
+
+_SERVERS = ("http", "https")
+_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", *_SERVERS, "databricks", "uc")
+_FORM = "sqlite:///FILE, another database's uri, http(s)://HOST:PORT of an MLflow server"
+_KEY_TAG = "kcv.spool"
+_MAY_CHANGE = (401, 403, 407, 408, 429)
+"""Refusals that another time, or other credentials, may end."""
+
+
+@register_tracker("", *_SCHEMES, form=_FORM)
+def _open(config: TrackingConfig) -> Tracker:
+    if config.uri is None and (uri := os.environ.get("MLFLOW_TRACKING_URI")):
+        return open_tracker(config.model_copy(update={"uri": uri}))
+    return MlflowTracker(config.uri or "sqlite:///mlflow.db", config.experiment, named=config.uri is not None)
+
+
+class MlflowTracker(BufferedTracker):
+    """Records a run in MLflow.
+
+    Args:
+        uri: of the store; a `sqlite` path is made absolute.
+        experiment: is created where it does not exist.
+        named: a person has named the store. Else it is what lies in the working folder, which may be a stranger's:
+            then files of a run go nowhere but beside it.
+
+    Raises:
+        TrackingError: the uri is of no kind that MLflow keeps runs in.
+    """
+
+    def __init__(self, uri: str, experiment: str, *, named: bool = True) -> None:
+        super().__init__(MlflowStore(uri, named=named), experiment)
+
+
+class MlflowStore(Store):
+    """MLflow, as `Store` has it; arguments as those of `MlflowTracker`."""
+
+    def __init__(self, uri: str, *, named: bool = True) -> None:
+        shown, scheme = without_credentials(uri), uri.partition(":")[0].partition("+")[0].lower()
+        if uri != "databricks" and (":" not in uri or scheme not in _SCHEMES):
+            raise TrackingError(f"tracking.uri: received {shown!r}, allowed: {_FORM}, or none.")
+        self.remote = scheme in _SERVERS
+        if self.remote and not _has_host(uri):
+            raise TrackingError(f"tracking.uri: received {shown!r}, which names no host.")
+        self._database = Database.of(uri, named=named) if scheme == "sqlite" else None
+        if scheme == "sqlite" and self._database is None:
+            raise TrackingError(f"tracking.uri: received {shown!r}, allowed: sqlite:/// and the path of a file.")
+        self.location = self._database.location if self._database else shown
+        self._uri = self._database.uri if self._database else uri
+        self._client: MlflowClient | None = None
+        self._places: dict[str, str] = {}  # of the files of runs
+
+    def prepare(self) -> None:
+        """Checks an SQLite file, and imports MLflow, which takes seconds and changes the process' warning filters."""
+        if self._database and (problem := self._database.problem()):
+            raise TrackingError(f"tracking.uri: {problem}.")
+        import_mlflow()
+
+    def open_run(self, run: RunInfo, key: str, run_id: str | None) -> str:
+        """Makes a run with its experiment, or finds it by a tag, and describes it; see `Store.open_run`."""
+        with self._asking() as client:
+            if run_id is None:
+                experiment = self._find_experiment(client, run.experiment)
+                found = client.search_runs([experiment], f"tags.`{_KEY_TAG}` = '{key}'")
+                tags = {"mlflow.source.name": "kcv", _KEY_TAG: key}
+                made = found[0] if found else client.create_run(experiment, run.time, tags, run.name)
+                run_id = str(made.info.run_id)
+            if run.is_resumed:
+                if client.get_run(run_id).info.lifecycle_stage != "active":
+                    raise StoreRejected(f"the run {run_id} is deleted there", of_entry=False)
+                client.update_run(run_id, status="RUNNING")
+            self._describe_run(client, run_id, run)
+        return run_id
+
+    def logged_steps(self, run_id: str, metric: str) -> set[int]:
+        """Returns the steps of a metric that a run holds."""
+        with self._asking() as client:
+            return {point.step for point in client.get_metric_history(run_id, metric)}
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int, timestamp: int) -> None:
+        """Adds numbers of one step; those that it has, with this time, stay as they are."""
+        from mlflow.entities import Metric
+
+        with self._asking() as client:
+            for batch in _batches(Metric(name, value, timestamp, step) for name, value in metrics.items()):
+                client.log_batch(run_id, batch)
+
+    def log_artifact(self, run_id: str, path: Path, folder: str | None) -> None:
+        """Adds a file, in a folder of the run's artifacts."""
+        with self._asking() as client:
+            if self._database is not None and not self._database.named:
+                if run_id not in self._places:
+                    self._places[run_id] = str(client.get_run(run_id).info.artifact_uri)
+                if refusal := self._database.refusal(self._places[run_id], *filter(None, (folder, path.name))):
+                    raise StoreRejected(refusal, of_entry=True)
+            client.log_artifact(run_id, str(path), folder)
+
+    def end_run(self, run_id: str, status: str, timestamp: int) -> None:
+        """Closes a run."""
+        with self._asking() as client:
+            client.set_terminated(run_id, status, timestamp)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[MlflowClient]:
+        try:
+            if self._client is None:
+                client_class = import_mlflow()
+                with self._database.alone() if self._database else contextlib.nullcontext():
+                    self._client = client_class(tracking_uri=self._uri)  # makes the tables
+            yield self._client
+        except (StoreUnavailable, StoreRejected):
+            raise
+        except Exception as error:
+            # MLflow lets through whatever SQLAlchemy, requests or alembic raise.
+            raise classify_error(error, remote=self.remote) from error
+
+    def _find_experiment(self, client: MlflowClient, name: str) -> str:
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            # Beside the database, not in whatever folder the next command happens to run.
+            place = (self._database.path.parent / "mlartifacts").as_uri() if self._database else None
+            try:
+                return str(client.create_experiment(name, artifact_location=place))
+            except Exception:
+                found = client.get_experiment_by_name(name)  # another process may have been faster
+                if found is None:
+                    raise
+        if found.lifecycle_stage != "active":
+            raise StoreRejected(f"the experiment {name!r} is deleted there", of_entry=False)
+        if self._database is not None and (refusal := self._database.refusal(str(found.artifact_location))):
+            raise StoreRejected(f"{refusal} ({name!r})", of_entry=False)
+        return str(found.experiment_id)
+
+    def _describe_run(self, client: MlflowClient, run_id: str, run: RunInfo) -> None:
+        from mlflow.entities import Param, RunTag
+
+        held = client.get_run(run_id).data.params  # a parameter cannot be changed
+        for params in _batches(Param(name, value) for name, value in run.params.items() if name not in held):
+            client.log_batch(run_id, params=params)
+        for tags in _batches(RunTag(name, value) for name, value in run.tags.items()):
+            client.log_batch(run_id, tags=tags)
+
+
+def classify_error(error: Exception, *, remote: bool) -> StoreUnavailable | StoreRejected:
+    """Returns what an error of MLflow's client says: that the store does not answer, or that it refuses.
+
+    Args:
+        error: of MLflow's client.
+        remote: it was an MLflow server that was asked, not a database.
+    """
+    import requests
+    from mlflow.exceptions import MlflowException, RestException
+
+    http = requests.exceptions
+    broken_off = (http.ConnectionError, http.Timeout, http.ChunkedEncodingError, ConnectionError, TimeoutError)
+    text = _told(error)
+    for cause in _causes(error):
+        if isinstance(cause, EndlessAnswer):
+            return StoreRejected(str(cause), of_entry=False)
+        if isinstance(cause, http.SSLError) and "CERTIFICATE" in str(cause):
+            return StoreRejected(text, of_entry=False)
+        if isinstance(cause, http.HTTPError) and cause.response is not None:
+            return _classify_status(cause.response.status_code, text)
+        if isinstance(cause, http.RetryError):
+            return StoreUnavailable("the server is not able to answer")
+        if isinstance(cause, broken_off):
+            return StoreUnavailable("no answer from the server")
+    if isinstance(error, RestException) or (isinstance(error, MlflowException) and not remote):
+        return _classify_status(int(error.get_http_status_code()), text)  # type: ignore[no-untyped-call]
+    if isinstance(error, MlflowException):
+        return StoreRejected(text, of_entry=False)  # not in MLflow's words: a proxy, or another server
+    if remote or isinstance(error, (ImportError, TypeError, ValueError)):
+        return StoreRejected(text, of_entry=True)  # nothing that the store does can change it
+    return StoreUnavailable(text)
+
+
+def _classify_status(status: int, text: str) -> StoreUnavailable | StoreRejected:
+    if status >= 500 and status != 501:
+        return StoreUnavailable(text)
+    return StoreRejected(text, of_entry=status not in _MAY_CHANGE)
+
+
+def _told(error: BaseException) -> str:
+    """Returns what an error says, in one line without credentials."""
+    text = hide_credentials(one_line(error))
+    return (text if len(text) <= 300 else f"{text[:297]}...").rstrip(".")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _has_host(uri: str) -> bool:
+    try:
+        return bool(urlsplit(uri).hostname)
+    except ValueError:  # brackets that hold no address
+        return False
+
+
+def _batches(values: Iterator[_T]) -> Iterator[list[_T]]:
+    while batch := list(islice(values, 100)):  # the most parameters or tags that one call may hold
+        yield batch

@@ -1,0 +1,99 @@
+"""MLflow's client, imported as kcv wants it: quiet, without retries, and with bounds on what a server may answer.
+
+A server whose answer has no end would take all memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from kcv.common.download import cache_dir
+from kcv.common.files import home
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+MOST_BYTES = 64 * 2**20
+"""Of one answer, unpacked; the longest of MLflow's that kcv asks for, a metric's history, has some megabytes."""
+MOST_SECONDS = 120.0
+"""For all of one answer; the wait for its next byte is bounded apart from that."""
+
+
+class EndlessAnswer(Exception):
+    """A server's answer is longer than any that MLflow gives."""
+
+
+def import_mlflow() -> type[MlflowClient]:
+    """Imports MLflow: no telemetry, no retries of its own, no chatter on the terminal."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # its default waits for minutes, and kcv asks again
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for results
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    with warnings.catch_warnings(), _with_home():
+        warnings.simplefilter("ignore")  # of MLflow's own dependencies: a user can do nothing about them
+        from mlflow import MlflowClient
+
+    _bound_answers()
+    # Later ones come on another thread, where `catch_warnings` would undo what other threads do to the filters.
+    warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic)\b")
+    for name in ("mlflow", "alembic"):  # both announce each table of a new database
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient
+
+
+def _bound_answers() -> None:
+    """Bounds the answers that MLflow's client reads whole; files that it streams to a disk stay as they are."""
+    from mlflow.utils import request_utils
+
+    adapter: Any = request_utils.TCPKeepAliveHTTPAdapter
+    if getattr(adapter, "kcv_bounds", False):
+        return
+
+    class Bounding(adapter):  # type: ignore[misc]
+        kcv_bounds = True
+
+        def send(self, request: Any, stream: bool = False, *args: Any, **options: Any) -> Any:
+            response = super().send(request, stream, *args, **options)
+            if not stream:
+                response.raw.stream = functools.partial(_bounded, response.raw, response.raw.stream)
+            return response
+
+    request_utils.TCPKeepAliveHTTPAdapter = Bounding  # type: ignore[misc]
+    request_utils._cached_get_request_session.cache_clear()
+
+
+def _bounded(raw: Any, stream: Any, amount: int = 2**16, decode_content: bool | None = None) -> Iterator[bytes]:
+    """Yields an answer in pieces, as urllib3 does, and no more of it than it may have."""
+    received, end = 0, time.monotonic() + MOST_SECONDS
+    for piece in stream(min(amount, 2**16), decode_content=decode_content):
+        received += len(piece)
+        if received > MOST_BYTES or time.monotonic() > end:
+            raw.close()
+            raise EndlessAnswer(f"its answer is longer than {MOST_BYTES >> 20} MB, or takes {MOST_SECONDS:.0f} s")
+        yield piece
+
+
+@contextlib.contextmanager
+def _with_home() -> Iterator[None]:
+    """Gives a user without a home one while MLflow is imported, which asks where it would keep things there."""
+    if home() is not None:
+        yield
+        return
+    name = "USERPROFILE" if os.name == "nt" else "HOME"
+    before = os.environ.get(name)
+    os.environ[name] = str(cache_dir())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

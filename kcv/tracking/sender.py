@@ -1,0 +1,265 @@
+"""The thread that sends outboxes to a tracking service, so that no training waits for one.
+
+Each entry may be sent more than once, when an answer or this process is lost in between. So entries are such that a
+service takes them twice without a trace: figures carry their own time, and a run is found by the outbox it is made of.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+
+from kcv.common.untrusted import is_link
+from kcv.errors import first_line
+from kcv.tracking.outbox import Entry, Outbox
+from kcv.tracking.store import RunInfo, Store, StoreRejected, StoreUnavailable
+
+_log = logging.getLogger(__name__)
+
+FINISH_SECONDS = 30.0
+"""How long an end waits while the service takes entries; longer for large files, at `SLOWEST_BYTES` per second."""
+SILENT_SECONDS = 5.0
+"""How long an end waits for a service that does not answer."""
+SLOWEST_BYTES = 1e6
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds between two attempts at a service that does not answer: at first, and at most."""
+_PATIENCE = 8  # attempts at a leftover, before it is left to another run
+
+
+class _Delivery:
+    """One outbox on its way, an entry at a time; `is_resumed` where its run is being continued, and must stay open."""
+
+    def __init__(self, store: Store, outbox: Outbox, run: RunInfo, *, is_resumed: bool = False) -> None:
+        self.outbox = outbox
+        self.failures = 0
+        self._store = store
+        self.run = run
+        self._is_resumed = self._ended = is_resumed
+        self._logged: dict[str, set[int]] = {}
+        self._missing = 0
+        self._warned = False
+
+    def send_next(self) -> bool:
+        """Sends the next entry, which stays the next one where this raises. Returns whether there was one."""
+        entry = self.outbox.peek()
+        if entry is None:
+            return False
+        self._send_or_leave_out(entry)
+        self.outbox.advance()
+        return True
+
+    def finalize(self) -> None:
+        """Removes the outbox, all of which has been sent; a run whose process died before its end is closed."""
+        if not self._ended and self.outbox.run_id is not None:
+            died = int(os.stat(self.outbox.path).st_mtime * 1000)
+            self._send_or_leave_out({"kind": "end", "status": "KILLED", "time": died})
+        if self._missing:
+            lost = "tracking: %d files of the run %s are gone or cannot be read; the record is without them"
+            _log.warning(lost, self._missing, self.run.name)
+        self.outbox.remove()
+
+    def _send_or_leave_out(self, entry: Entry) -> None:
+        try:
+            self._send(entry)
+        except StoreRejected as rejection:
+            if not rejection.of_entry or entry.get("kind") == "run":
+                raise
+            if not self._warned:
+                where = self._store.location
+                _log.warning("tracking: %s refuses an entry, which is left out: %s", where, rejection)
+            self._warned = True
+
+    def _send(self, entry: Entry) -> None:
+        if entry.get("kind") == "run":
+            self.outbox.run_id = self._open_run()
+            return
+        run_id = self.outbox.run_id
+        if run_id is None:  # the first line, which makes the run, is damaged
+            raise StoreRejected(f"{self.outbox.path} names no run", of_entry=True)
+        match entry:
+            case {"kind": "metrics", "values": dict() as values, "step": int() as step, "time": int() as timestamp}:
+                if not self._is_logged(run_id, values, step):
+                    self._store.log_metrics(run_id, values, step, timestamp)
+            case {"kind": "artifact", "path": str() as path, "folder": (None | str()) as folder}:
+                # By now a link may have its name, or that of its folder in the run.
+                if _is_own_file(Path(path), folder) and os.access(path, os.R_OK):
+                    self._store.log_artifact(run_id, Path(path), folder)
+                else:
+                    self._missing += 1
+            case {"kind": "end", "status": str() as status, "time": int() as timestamp}:
+                if not self._is_resumed:
+                    self._store.end_run(run_id, status, timestamp)
+                self._ended = True
+            case _:
+                raise StoreRejected("a damaged line", of_entry=True)
+
+    def _open_run(self) -> str:
+        continues = self.run.continues
+        if continues and self.outbox.run_id is None and self.outbox.is_in_use(continues):
+            raise StoreUnavailable(f"the run to continue waits in {continues}, which is in use")
+        return self._store.open_run(self.run, continues or self.outbox.name, self.outbox.run_id)
+
+    def _is_logged(self, run_id: str, values: dict[str, float], step: int) -> bool:
+        """Tells whether a run that is continued has this step; one figure stands for all that are logged with it."""
+        if not values or not self.run.is_resumed:
+            return False
+        metric = next(iter(values))
+        if metric not in self._logged:
+            self._logged[metric] = self._store.logged_steps(run_id, metric)
+        return step in self._logged[metric]
+
+
+class Sender:
+    """Sends the outbox of a run while it grows, and beside it those that earlier runs have left over."""
+
+    def __init__(self, store: Store, outbox: Outbox, run: RunInfo) -> None:
+        self._store = store
+        self._outbox = outbox
+        self._own = _Delivery(store, outbox, run)
+        self._queue = [self._own]
+        self._changed = threading.Condition()
+        self._fault: StoreUnavailable | StoreRejected | None = None  # of the last attempt
+        self._answered = False  # `wait_for_answer` has returned; what comes later is logged here
+        self._opened = self._closing = self._stopped = self._done = False
+        self._failures = 0
+        self._sent_at = 0.0
+        # A daemon: a process never waits for a service in order to end.
+        self._thread = threading.Thread(target=self._work, name="kcv-tracking", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def wait_for_answer(self, seconds: float | None) -> StoreUnavailable | StoreRejected | None:
+        """Waits until the run is open, or the first attempt has failed, and returns what it failed of."""
+        with self._changed:
+            known = self._changed.wait_for(lambda: self._opened or self._fault or self._done, seconds)
+            self._answered = True
+            if not known:
+                return StoreUnavailable("no answer yet")
+            return None if self._opened else self._fault
+
+    def notify(self) -> None:
+        """Says that the outbox has grown."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def finish(self, large: int) -> None:
+        """Waits until the outbox, with so many bytes of files, has been sent, or that takes too long; then stops."""
+        began = time.monotonic()
+        latest = began + FINISH_SECONDS + large / SLOWEST_BYTES
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            while not self._done:
+                silent = max(began, self._sent_at) + SILENT_SECONDS
+                if time.monotonic() > (min(latest, silent) if self._failures else latest):
+                    break
+                self._changed.wait(0.2)
+        self.stop()
+
+    def stop(self, wait: float = 0.0) -> None:
+        """Ends the thread after the call to the service that it is in; waits at most so many seconds for that."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._thread.join(wait)
+
+    def _work(self) -> None:
+        try:
+            self._collect_leftovers()
+            while self._queue and not self._stopped:
+                delivery = self._next_or_wait()
+                if delivery is not None and not self._sends(delivery):
+                    self._queue.remove(delivery)
+        except Exception as error:  # a fault of kcv's own must not look like one of the training
+            _log.warning("tracking stopped, the training goes on: %s: %s", type(error).__name__, first_line(error))
+        finally:
+            for delivery in (*self._queue, self._own):
+                delivery.outbox.close()
+            with self._changed:
+                self._done = True
+                self._changed.notify_all()
+
+    def _collect_leftovers(self) -> None:
+        """Queues the outboxes of other runs; those of the run that is continued first, for the order of its steps."""
+        continued = {self._own.run.run_id, self._own.run.continues} - {None}
+        for outbox in Outbox.leftovers(self._outbox.path.parent, self._store.location):
+            run = RunInfo.parse(outbox.header)
+            if run is None:
+                outbox.set_aside()
+                continue
+            is_resumed = bool(continued & {outbox.name, outbox.run_id, run.continues})
+            place = self._queue.index(self._own) if is_resumed else len(self._queue)
+            self._queue.insert(place, _Delivery(self._store, outbox, run, is_resumed=is_resumed))
+
+    def _next_or_wait(self) -> _Delivery | None:
+        """Returns the first that has an entry, or has ended; else waits for an entry of this run."""
+        for delivery in self._queue:
+            if delivery is not self._own or self._closing or self._outbox.peek() is not None:
+                return delivery
+        self._outbox.sync()
+        with self._changed:
+            if not (self._stopped or self._closing or self._outbox.peek() is not None):
+                self._changed.wait()
+        return None
+
+    def _sends(self, delivery: _Delivery) -> bool:
+        """Sends one entry, or what ends a run. Returns whether there is more to send."""
+        own = delivery is self._own
+        try:
+            if delivery.send_next():
+                self._reset_back_off(opened=own)
+                return True
+            delivery.finalize()
+        except (StoreUnavailable, StoreRejected) as fault:
+            delivery.failures += 1
+            patient = isinstance(fault, StoreUnavailable) and delivery.failures < _PATIENCE
+            if own or not self._opened or patient:
+                self._back_off(fault)
+                if not self._opened:  # another process may have let go of the run to continue
+                    self._collect_leftovers()
+                return True
+            # It must not hold up this run, whose entries the service may well take.
+            where, path = self._store.location, delivery.outbox.path
+            _log.warning("tracking: %s does not take the run of %s, which stays there: %s", where, path, fault)
+            delivery.outbox.close()
+        except Exception:  # what an earlier run has left is not what an outbox holds
+            if own:
+                raise
+            delivery.outbox.set_aside()
+        return False
+
+    def _reset_back_off(self, *, opened: bool) -> None:
+        if self._failures and self._answered:
+            _log.info("tracking: %s takes entries again", self._store.location)
+        with self._changed:
+            self._opened = self._opened or opened
+            self._fault = None
+            self._failures = 0
+            self._sent_at = time.monotonic()
+            self._changed.notify_all()
+
+    def _back_off(self, fault: StoreUnavailable | StoreRejected) -> None:
+        """Waits, the longer the more often the service has failed; an end is in more of a hurry."""
+        self._outbox.sync()
+        with self._changed:
+            if self._answered and type(fault) is not type(self._fault):  # once for each turn for the worse
+                where, path = self._store.location, self._outbox.path
+                _log.warning("tracking: %s: %s; the training goes on, and its entries wait in %s", where, fault, path)
+            self._fault = fault
+            self._failures += 1
+            self._changed.notify_all()
+            hurried = self._closing
+            pause = FIRST_PAUSE * 2 ** min(self._failures - 1, 10)
+            pause = min(pause, FIRST_PAUSE if hurried else LONGEST_PAUSE)
+            self._changed.wait_for(lambda: self._stopped or self._closing != hurried, pause)
+
+
+def _is_own_file(path: Path, folder: str | None) -> bool:
+    """Tells whether a file that is to be sent is a regular one, reached by no link within its run."""
+    within = len(Path(folder).parts) if folder else 0
+    return os.path.isfile(path) and not any(is_link(place) for place in (path, *list(path.parents)[:within]))

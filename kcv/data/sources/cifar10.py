@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tarfile
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -113,6 +110,10 @@ def _roots() -> list[Path]:
 
 def _unpack(archive: Path, cache: Path) -> Path:
     """Unpacks the batches, and nothing else, into a cache; the folder appears there whole or not at all."""
+    import shutil
+    import tarfile
+    import tempfile
+
     folder = cache / FOLDER
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

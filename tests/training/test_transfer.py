@@ -122,7 +122,7 @@ def test_in_two_stages_the_backbone_changes_only_after_the_first(
     on_epoch_end = BestModel.on_epoch_end
 
     def watched(self: BestModel, epoch: int, logs: Any = None) -> None:
-        now = weights(self._core)
+        now = weights(self._kept_model)
         changed = {path.split("/")[0] for path, before in start[-1].items() if not np.array_equal(before, now[path])}
         changes.append((changed, epoch + 1))
         on_epoch_end(self, epoch, logs)

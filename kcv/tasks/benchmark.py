@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 from kcv.common.launch import Launch
 from kcv.common.parameters import AtLeast, Device, OneOf, Precision, renamed
 from kcv.errors import UsageError
-from kcv.models import registry
 
 Row: TypeAlias = dict[str, Any]
 
@@ -24,6 +23,8 @@ TAKES: Mapping[str, tuple[str, ...]] = {
 
 def _networks() -> tuple[str, ...]:
     """Returns the networks that are measured: those that have one in PyTorch beside them."""
+    from kcv.models import registry
+
     return tuple(network.name for network in registry.networks() if network.torch)
 
 

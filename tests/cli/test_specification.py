@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -261,3 +262,10 @@ def test_a_new_verb_is_its_function_its_renderer_and_a_line_in_the_table(
     assert capsys.readouterr().err == "kcv: error: greet needs NAME: who is greeted.\n"
     assert main(["completion", "bash"]) == 0
     assert "greet) words=(--times= --loud --format= --help)" in capsys.readouterr().out
+
+
+def test_the_help_of_all_verbs_imports_no_library() -> None:
+    script = "import sys; from kcv.cli import main; assert main(['--help']) == 0; print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stderr.split()}
+    assert loaded & {"numpy", "pydantic", "yaml", "PIL", "fire", "torch", "keras", "onnxruntime"} == set()

@@ -97,7 +97,9 @@ def filled(key: str, shape: tuple[int, int], group: Group, not_kept: Callable[[s
                     if rank != group.rank:
                         values += others  # where this process has no rows, there are zeros
             group.barrier()
-            if kept and place is not None:
+            if (
+                kept and place is not None and group.first
+            ):  # which then gives the file its name: it is gone for the others
                 _close(place, key, values)
             values.setflags(write=False)
     except OutputError as error:

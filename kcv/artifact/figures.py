@@ -17,11 +17,11 @@ MOST_CLASSES = 100_000
 _MOST_COUNT = 10**12
 _MOST_LOSS = 1e6
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Loss = Annotated[float, Field(ge=0, le=_MOST_LOSS)]
 Count = Annotated[int, Field(ge=0, le=_MOST_COUNT)]
 Name = Annotated[str, StringConstraints(max_length=1000)]
-Interval = Annotated[list[Share], Field(min_length=2, max_length=2)]
+Interval = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 
 
 class _Part(BaseModel):
@@ -33,12 +33,12 @@ class _Part(BaseModel):
 class ClassFigures(_Part):
     """One class; see `kcv.metrics.confusion.class_scores`."""
 
-    precision: Share | None
-    recall: Share | None
-    f1: Share | None
+    precision: Fraction | None
+    recall: Fraction | None
+    f1: Fraction | None
     support: Count
-    roc_auc: Share | None = None
-    average_precision: Share | None = None
+    roc_auc: Fraction | None = None
+    average_precision: Fraction | None = None
 
 
 class ConfusedPair(_Part):
@@ -47,15 +47,15 @@ class ConfusedPair(_Part):
     true: Name
     predicted: Name
     count: Count
-    share: Share
+    share: Fraction
 
 
 class Abstention(_Part):
     """What a model comes to that says unsure; see `kcv.metrics.summary.abstention`."""
 
-    threshold: Share
-    coverage: Share
-    precision: Share | None
+    threshold: Fraction
+    coverage: Fraction
+    precision: Fraction | None
     precision_ci95: Interval | None = None
 
 
@@ -64,16 +64,16 @@ class Figures(_Part):
 
     split: Name
     n: Annotated[int, Field(ge=1, le=_MOST_COUNT)]
-    accuracy: Share
+    accuracy: Fraction
     accuracy_ci95: Interval
-    macro_f1: Share | None = None
+    macro_f1: Fraction | None = None
     macro_f1_ci95: Interval | None = None
-    top_k_accuracy: Annotated[dict[Name, Share | None], Field(max_length=100)] = {}
-    roc_auc_macro: Share | None = None
-    average_precision_macro: Share | None = None
+    top_k_accuracy: Annotated[dict[Name, Fraction | None], Field(max_length=100)] = {}
+    roc_auc_macro: Fraction | None = None
+    average_precision_macro: Fraction | None = None
     log_loss: Loss | None = None
     brier: Loss | None = None
-    ece: Share | None = None
+    ece: Fraction | None = None
     confused_pairs: Annotated[list[ConfusedPair], Field(max_length=100)] = []
     per_class: Annotated[dict[Name, ClassFigures], Field(min_length=1, max_length=MOST_CLASSES)]
     abstention: Abstention | None = None

@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from kcv.config import AugmentConfig
 from kcv.data.augment.keras_cv import installed
 from kcv.data.augment.pipeline import GREY, Augment
-from kcv.data.augment.rng import Chance
+from kcv.data.augment.rng import BatchRng
 from kcv.data.augment.tf_pipeline import Pipeline
 
 Contestant: TypeAlias = tuple[Callable[[], Any], int]
@@ -51,7 +51,7 @@ def _kcv(pixels: NDArray[np.uint8], device: str) -> Callable[[], Any]:
     images = torch.from_numpy(pixels).to(device)
     targets = torch.zeros(len(pixels), 10, device=device)
     indices = torch.arange(len(pixels), device=device)
-    chance = Chance(torch.Generator(device).manual_seed(0), len(images))
+    chance = BatchRng(torch.Generator(device).manual_seed(0), len(images))
 
     def work() -> Tensor:
         changed, _ = augment(images, targets, chance=chance, indices=indices, epoch=0)

@@ -132,7 +132,7 @@ def together_step(setting: Setting, group: Group) -> tuple[StepFunction, int, in
     step = _fit_step(twin, LazyCallbackList([], model=twin, epochs=1, steps=1), setting, torch.ones(()))
 
     def agreed() -> None:
-        group.agree(0)  # on going on, as after each step of a training
+        group.all_reduce_or(0)  # on going on, as after each step of a training
         step()
 
     gradients = sum(variable.value.numel() for variable in model.trainable_variables)

@@ -16,7 +16,7 @@ from torchvision import transforms
 from kcv import images
 from kcv.benchmark import augmenting
 from kcv.common.progress import Progress
-from kcv.common.timing import take_turns
+from kcv.common.timing import interleave
 from kcv.native.device import describe_device, resolve_device, synchronize
 
 _FILE_SIZE = 256  # px, of the JPEG files that are decoded
@@ -77,7 +77,7 @@ def _take_turns(
     """Returns each contestant's median images/s; each comes with the images of one call."""
     works = {name: work for name, (work, _) in contestants.items()}
     with Progress(repeats, f"{label} {' / '.join(works)}", unit="turns") as progress:
-        seconds = take_turns(works, repeats, settle=partial(synchronize, device), advance=progress.advance)
+        seconds = interleave(works, repeats, settle=partial(synchronize, device), advance=progress.advance)
     return {name: contestants[name][1] / statistics.median(times) for name, times in seconds.items()}
 
 

@@ -26,7 +26,7 @@ from kcv.benchmark import networks
 from kcv.benchmark.contestants import CLASSES, Setting, keras_model, torch_network
 from kcv.common.cores import usable_cores
 from kcv.common.progress import Progress
-from kcv.common.timing import PAUSE, take_turns
+from kcv.common.timing import PAUSE, interleave
 from kcv.config import Config
 from kcv.exporting.graph import quiet_exporter, write_graph
 from kcv.exporting.quantization import quantize
@@ -97,7 +97,7 @@ def _rows(setting: Setting, folder: Path, repeats: int) -> list[dict[str, Any]]:
         batch = pixels[:batch_size].numpy()
         with Progress(repeats, f"{setting.model}, batch {batch_size}", unit="turns") as progress:
             works = {one: partial(one.run, batch) for one in contestants}
-            seconds = take_turns(works, repeats, each=True, pause=PAUSE, advance=progress.advance)
+            seconds = interleave(works, repeats, each=True, pause=PAUSE, advance=progress.advance)
         for one, times in seconds.items():
             rows.append(
                 {

@@ -56,7 +56,7 @@ def benchmark_scaling(
         UsageError: there is only one process.
     """
     launch = Launch.current()
-    if not launch.several:
+    if not launch.is_distributed:
         raise UsageError("benchmark scaling needs several processes: torchrun --nproc-per-node=2 -m kcv benchmark ...")
     where = resolve_device(device)
     if where == "cpu":
@@ -64,16 +64,16 @@ def benchmark_scaling(
     rows = []
     with connect() as group:
         link_times = {size: _all_reduce(group, size, where, repeats) for size in _PROBES}
-        apart = where != "cpu" or launch.local_size < launch.size
-        link = fitted_link(list(link_times), list(link_times.values()), group.size, apart=apart)
+        apart = where != "cpu" or launch.local_world_size < launch.world_size
+        link = fitted_link(list(link_times), list(link_times.values()), group.world_size, apart=apart)
         for name in [model] if model else NAMES:
             default_size, default_batch = sizes(name)
             policy, _ = resolve_precision(precision, where, trains_depthwise=registry.get(name).depthwise)
-            batch = batch_size // group.size if batch_size else default_batch
+            batch = batch_size // group.world_size if batch_size else default_batch
             setting = Setting(name, image_size or default_size, max(1, batch), policy, where)
             row = _row(setting, group, repeats)
             work = Work(row["alone_ms"] / 1e3, row["gradient_bytes"], row["statistics_bytes"], setting.batch_size)
-            predicted = step_seconds(work, group.size, link)
+            predicted = step_seconds(work, group.world_size, link)
             rows.append(
                 {
                     **row,
@@ -81,8 +81,8 @@ def benchmark_scaling(
                     "predicted_share": predicted.share,
                     "link": asdict(link),
                     "all_reduce_ms": {size: 1e3 * seconds for size, seconds in link_times.items()},
-                    "processes": group.size,
-                    "machines": group.size // launch.local_size,
+                    "processes": group.world_size,
+                    "machines": group.world_size // launch.local_world_size,
                     "hardware": describe_device(where),
                     "threads": torch.get_num_threads(),
                     "repeats": repeats,
@@ -104,13 +104,13 @@ def _row(setting: Setting, group: Group, repeats: int) -> dict[str, Any]:
     return {
         "model": setting.model,
         "image_size": setting.image_size,
-        "batch_size": setting.batch_size * group.size,
+        "batch_size": setting.batch_size * group.world_size,
         "precision": setting.policy,
         "device": setting.device,
         "alone_ms": 1e3 * alone,
         "together_ms": 1e3 * both,
         "measured_share": 1 - alone / both,
-        "images_per_second": setting.batch_size * group.size / both,
+        "images_per_second": setting.batch_size * group.world_size / both,
         "gradient_bytes": gradient_bytes,
         "statistics_bytes": statistics_bytes,
     }
@@ -123,10 +123,12 @@ def _timed(work: Callable[[], object], group: Group, device: str) -> float:
     began = time.perf_counter()
     work()
     synchronize(device)
-    return max(group.gather(time.perf_counter() - began))
+    return max(group.all_gather_object(time.perf_counter() - began))
 
 
 def _all_reduce(group: Group, size: int, device: str, repeats: int) -> float:
     numbers = torch.from_numpy(np.ones(size // 4, np.float32)).to(device)
-    times = [_timed(lambda: group.add_up(numbers.fill_(1.0)), group, device) for _ in range(_WARM_UPS + repeats)]
+    times = [
+        _timed(lambda: group.all_reduce_sum(numbers.fill_(1.0)), group, device) for _ in range(_WARM_UPS + repeats)
+    ]
     return statistics.median(times[_WARM_UPS:])

@@ -15,7 +15,7 @@ from kcv.benchmark.contestants import Setting, StepFunction, kcv_step, keras_ste
 from kcv.benchmark.networks import NAMES, sizes
 from kcv.benchmark.peak import flops_of_step, matrix_rate
 from kcv.common.progress import Progress
-from kcv.common.timing import take_turns
+from kcv.common.timing import interleave
 from kcv.models import registry
 from kcv.native.device import describe_device, resolve_device, synchronize
 from kcv.native.memory import keep_freed_memory
@@ -106,7 +106,7 @@ def _faster_layout(setting: Setting) -> tuple[str, StepFunction]:
 def _take_turns(contestants: Mapping[str, StepFunction], setting: Setting, repeats: int) -> dict[str, list[float]]:
     """Returns each contestant's seconds for one step, turn by turn."""
     with Progress(repeats, f"{setting.model} {' / '.join(contestants)}", unit="turns") as progress:
-        return take_turns(contestants, repeats, settle=partial(synchronize, setting.device), advance=progress.advance)
+        return interleave(contestants, repeats, settle=partial(synchronize, setting.device), advance=progress.advance)
 
 
 def _quartiles(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:

@@ -17,7 +17,7 @@ from kcv.cli import messages, render, terminal
 from kcv.cli.parsing import parse
 from kcv.cli.specification import find_verb
 from kcv.cli.verbs import VERBS
-from kcv.common.launch import Launch, ToldElsewhere
+from kcv.common.launch import Launch, SilentExit
 from kcv.errors import ConfigError, KcvError, UsageError
 
 _TO_SAY_SECONDS = 5.0
@@ -91,7 +91,7 @@ def _main(words: list[str]) -> int:
 
 def _said_elsewhere(error: KcvError) -> bool:
     """Whether another process says it: all of a machine read the same command line."""
-    if isinstance(error, ToldElsewhere):
+    if isinstance(error, SilentExit):
         return True
     return isinstance(error, UsageError | ConfigError) and os.environ.get("LOCAL_RANK", "0") != "0"
 
@@ -127,7 +127,7 @@ def _run(words: list[str]) -> int:
         terminal.show(helppage.page(verb))
         return 0
     call = parse(verb, words[1:])
-    if Launch.current().several and not VERBS[verb.name].together:
+    if Launch.current().is_distributed and not VERBS[verb.name].together:
         raise UsageError(f"{verb.name} runs in one process; start it without torchrun.")
     for line in call.warnings:
         terminal.warn(line)

@@ -23,7 +23,9 @@ def show_own_only() -> None:
     handler.setFormatter(_Plain("%(message)s"))
     log = logging.getLogger("kcv")
     log.handlers[:] = [handler]
-    log.setLevel(logging.INFO if Launch.current().first else logging.CRITICAL)  # of several processes one speaks
+    log.setLevel(
+        logging.INFO if Launch.current().is_main_process else logging.CRITICAL
+    )  # of several processes one speaks
     log.propagate = False
     logging.getLogger().setLevel(logging.ERROR)
     if logging.lastResort is not None:  # errors of packages that have no handler of their own

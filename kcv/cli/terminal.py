@@ -18,7 +18,7 @@ from kcv.errors import OutputError
 
 def show(text: str) -> None:
     """Prints a result; of several processes, the first does. Raises OutputError where the output has no room for it."""
-    if not Launch.current().first:
+    if not Launch.current().is_main_process:
         return
     with _told():
         print(console.shown(text), flush=True)
@@ -67,7 +67,7 @@ def complain(text: str) -> None:
 
 def warn(text: str) -> None:
     """Prints what the user should know; of several processes, the first does."""
-    if Launch.current().first:
+    if Launch.current().is_main_process:
         print(console.shown(f"kcv: warning: {plain(text)}"), file=sys.stderr, flush=True)
 
 

@@ -15,4 +15,4 @@ def usable_cores() -> int:
     """
     known = hasattr(os, "sched_getaffinity")  # not on macOS and Windows
     cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    return max(1, cores // Launch.current().local_size)
+    return max(1, cores // Launch.current().local_world_size)

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from kcv.common.files import atomic, expanded, home
+from kcv.common.files import atomic, expand_user, home
 from kcv.common.untrusted import refusing
 from kcv.errors import DataError, OutputError, first_line
 
@@ -50,9 +50,9 @@ def cache_dir() -> Path:
         OutputError: there is no home folder, and no temporary one can be made in its place.
     """
     if own := os.environ.get("KCV_CACHE_DIR"):
-        return expanded(own)
+        return expand_user(own)
     if own := os.environ.get("XDG_CACHE_HOME"):
-        return expanded(own) / "kcv"
+        return expand_user(own) / "kcv"
     folder = home()
     return folder / ".cache" / "kcv" if folder is not None else _temporary_cache()
 

@@ -73,7 +73,7 @@ def make_folder(path: Path, *, exist_ok: bool = True) -> None:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)) from None
 
 
-def expanded(named: str | Path) -> Path:
+def expand_user(named: str | Path) -> Path:
     """Returns a path that a user named; `~` is the home folder, and a name like `~draft.png` stays as it is."""
     return Path(os.path.expanduser(named))  # Path.expanduser raises where there is no such user
 
@@ -94,7 +94,7 @@ def remove(path: Path) -> None:
 
 def model_file(named: str | Path) -> Path:
     """Returns the model file that a user named, perhaps by the run folder that holds it."""
-    path = expanded(named)
+    path = expand_user(named)
     inside = path / "model.keras"
     return inside if os.path.isfile(inside) else path
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kcv.errors import KcvError, UsageError
 
 
-class ToldElsewhere(KcvError):
+class SilentExit(KcvError):
     """What is wrong has been said by another process of the job; this one ends without a word."""
 
 
@@ -19,17 +19,17 @@ class Launch:
 
     Attributes:
         rank: the process's number, from 0.
-        size: of how many.
+        world_size: of how many.
         local_rank: its number on this machine, from 0.
-        local_size: how many there are on this machine.
+        local_world_size: how many there are on this machine.
         restarts: how often torchrun has started the group anew.
         job: what is the same for all starts of one job, and no other's; None where nothing is.
     """
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
     local_rank: int = 0
-    local_size: int = 1
+    local_world_size: int = 1
     restarts: int = 0
     job: str | None = None
 
@@ -60,11 +60,11 @@ class Launch:
         return cls(rank, size, local_rank, local_size, restarts, job if job != "none" else f"torchrun-{os.getppid()}")
 
     @property
-    def first(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this is the process that speaks and writes for all."""
         return self.rank == 0
 
     @property
-    def several(self) -> bool:
+    def is_distributed(self) -> bool:
         """Whether there are others."""
-        return self.size > 1
+        return self.world_size > 1

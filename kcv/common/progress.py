@@ -68,7 +68,7 @@ class Progress:
         self._history: deque[tuple[float, int]] = deque([(self._start, 0)])
         self._drawn_at = -float("inf")
         # Of several processes one speaks.
-        self._visible = self._stream.isatty() and os.environ.get("TERM") != "dumb" and Launch.current().first
+        self._visible = self._stream.isatty() and os.environ.get("TERM") != "dumb" and Launch.current().is_main_process
         self._fill, self._rest = ("━", "─") if _can_print(self._stream, "━─") else ("#", "-")
 
     @property

@@ -16,7 +16,7 @@ PAUSE = 0.1
 """Seconds after which onnxruntime's threads rest."""
 
 
-def take_turns(
+def interleave(
     contestants: Mapping[Name, Callable[[], object]],
     repeats: int,
     *,

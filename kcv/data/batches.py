@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from kcv.config import AugmentConfig
 from kcv.data.augment.pipeline import Augment
-from kcv.data.augment.rng import Chance
+from kcv.data.augment.rng import BatchRng
 from kcv.data.augment.tf_pipeline import Pipeline, Plain
 from kcv.data.dataset import Images
-from kcv.data.order import STEP, Indices, Part, Share, shuffled, windowed
+from kcv.data.order import STEP, BatchSlice, Indices, ProcessShard, shuffled, window_shuffle
 from kcv.data.parquet.row_images import RowImages
 from kcv.data.streaming import StreamedPixels, default_workers
 from kcv.errors import DataError
@@ -50,12 +50,12 @@ class SplitBatches(IterableDataset[Batch]):
         self._num_classes = num_classes
         self._steps = -(-len(images) // batch_size)
         self._labels = torch.from_numpy(images.labels.copy()).to(self._device)
-        self._pixels: ResidentPixels | StreamedPixels
+        self._pixels: InMemoryImages | StreamedPixels
         if images.pixels is None:
             workers = default_workers() if workers is None else workers
             self._pixels = StreamedPixels(images, self._device, workers)
         else:
-            self._pixels = ResidentPixels(images.pixels, self._device)
+            self._pixels = InMemoryImages(images.pixels, self._device)
 
     def __len__(self) -> int:
         """Returns the number of batches in one pass over the images."""
@@ -125,12 +125,12 @@ class TrainingBatches(SplitBatches):
         seed: int,
         device: torch.device | str,
         workers: int | None = None,
-        share: Share | None = None,
+        share: ProcessShard | None = None,
         shuffle_buffer: int = 2**28,
     ) -> None:
         super().__init__(images, num_classes, batch_size, device, workers)
         self._shuffle_buffer = shuffle_buffer
-        self._share = share or Share()
+        self._share = share or ProcessShard()
         if len(images) // self._steps < self._share.size:
             raise DataError(
                 f"batches of {len(images) // self._steps} of {len(images)} images cannot be shared by "
@@ -144,7 +144,7 @@ class TrainingBatches(SplitBatches):
         self._seed = seed
         self._epoch = self._start = 0
         self._end: int | None = None
-        self._parts: tuple[int, list[Part]] = (-1, [])
+        self._parts: tuple[int, list[BatchSlice]] = (-1, [])
         self._places: tuple[int, tuple[Tensor, ...]] = (-1, ())
 
     def set_epoch(self, epoch: int, start: int = 0, end: int | None = None) -> None:
@@ -168,18 +168,18 @@ class TrainingBatches(SplitBatches):
             raise IndexError(f"step={step}: an epoch has steps 0 to {len(self) - 1}")
         return self._finish(epoch, step, self._pixels.take(self.order(epoch)[step].indices))
 
-    def order(self, epoch: int) -> list[Part]:
+    def order(self, epoch: int) -> list[BatchSlice]:
         """Returns this process's part of each batch; those of all processes together are a permutation of the split."""
         if self._parts[0] != epoch:
             self._parts = (epoch, self._order(epoch))
         return self._parts[1]
 
-    def _order(self, epoch: int) -> list[Part]:
+    def _order(self, epoch: int) -> list[BatchSlice]:
         rows = self.images.samples.images
         if self.images.pixels is not None or not isinstance(rows, RowImages):
             return shuffled(len(self._labels), self._steps, self._seed, epoch, self._share)
         window = max(1, int(self._shuffle_buffer / rows.mean_bytes))
-        return windowed(rows.groups.of(rows.rows), self._steps, self._seed, epoch, self._share, window)
+        return window_shuffle(rows.groups.of(rows.rows), self._steps, self._seed, epoch, self._share, window)
 
     def __iter__(self) -> Iterator[Any]:
         """Yields the batches of the epoch that is set when the first one is taken; None for a step before its start.
@@ -211,7 +211,7 @@ class TrainingBatches(SplitBatches):
         """Returns how many images of an epoch are this process's."""
         return sum(len(part.indices) for part in self.order(epoch))
 
-    def shared(self, share: Share) -> TrainingBatches:
+    def shared(self, share: ProcessShard) -> TrainingBatches:
         """Returns the same batches for another division of the work; only one of the two may be iterated at a time."""
         other = copy.copy(self)
         other._share, other._parts, other._places = share, (-1, []), (-1, ())
@@ -234,7 +234,7 @@ class TrainingBatches(SplitBatches):
         state = np.random.SeedSequence((self._seed, epoch, STEP, step)).generate_state(1, np.uint64)[0]
         return int(state >> np.uint64(1))
 
-    def _plain(self, epoch: int, step: int, images: Tensor, part: Part, where: Tensor) -> Plain:
+    def _plain(self, epoch: int, step: int, images: Tensor, part: BatchSlice, where: Tensor) -> Plain:
         return (self._step_seed(epoch, step), part.begin), images, self._targets(where, self._smoothing)
 
     def _finish(self, epoch: int, step: int, images: Tensor) -> Batch:
@@ -243,7 +243,7 @@ class TrainingBatches(SplitBatches):
             return self._pipeline(self._plain(epoch, step, images, part, where))
         generator = torch.Generator(self._device).manual_seed(self._step_seed(epoch, step))
         targets = self._targets(where, self._smoothing)
-        chance = Chance(generator, len(images), part.begin, part.total)
+        chance = BatchRng(generator, len(images), part.begin, part.total)
         return self._augment(images, targets, chance=chance, indices=where, epoch=epoch)
 
 
@@ -287,10 +287,10 @@ class InferenceBatches(SplitBatches):
         device: torch.device | str,
         num_classes: int,
         workers: int | None = None,
-        share: Share | None = None,
+        share: ProcessShard | None = None,
     ) -> None:
         super().__init__(images, num_classes, batch_size, device, workers)
-        begin, end = (share or Share()).bounds(self._steps)
+        begin, end = (share or ProcessShard()).bounds(self._steps)
         parts = np.array_split(np.arange(len(images)), self._steps)
         places = torch.split(torch.arange(len(images), device=self._device), [len(part) for part in parts])
         self._parts, self._places = parts[begin:end], places[begin:end]
@@ -307,7 +307,7 @@ class InferenceBatches(SplitBatches):
             yield part, self._targets(where, 0.0)
 
 
-class ResidentPixels:
+class InMemoryImages:
     """Batches of one split that lives on the device.
 
     Args:

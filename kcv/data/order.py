@@ -17,7 +17,7 @@ ORDER, STEP = 0, 1
 
 
 @dataclass(frozen=True)
-class Share:
+class ProcessShard:
     """The part of a common work that is this process's.
 
     Attributes:
@@ -34,7 +34,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Part:
+class BatchSlice:
     """This process's part of one batch.
 
     Attributes:
@@ -48,7 +48,7 @@ class Part:
     total: int
 
 
-def shuffled(count: int, steps: int, seed: int, epoch: int, share: Share) -> list[Part]:
+def shuffled(count: int, steps: int, seed: int, epoch: int, share: ProcessShard) -> list[BatchSlice]:
     """Returns an epoch in random order: one permutation, cut into `steps` nearly equal batches.
 
     The batches are the same whatever the number of processes.
@@ -64,7 +64,9 @@ def shuffled(count: int, steps: int, seed: int, epoch: int, share: Share) -> lis
     return _parts(np.array_split(permutation, steps), share)
 
 
-def windowed(groups: Indices, steps: int, seed: int, epoch: int, share: Share, window: int) -> list[Part]:
+def window_shuffle(
+    groups: Indices, steps: int, seed: int, epoch: int, share: ProcessShard, window: int
+) -> list[BatchSlice]:
     """Returns an epoch in an order in which files can be read from beginning to end.
 
     Row groups come in random order, each process has its stretch of them, and within it no image moves by much more
@@ -91,19 +93,19 @@ def windowed(groups: Indices, steps: int, seed: int, epoch: int, share: Share, w
     del offsets, arrival
     own = own[np.argsort(np.arange(end - begin) + chance.uniform(0, window, end - begin))]
     parts = np.array_split(own, steps)
-    stretches = [Share(rank, share.size).bounds(len(groups)) for rank in range(share.size)]
+    stretches = [ProcessShard(rank, share.size).bounds(len(groups)) for rank in range(share.size)]
     # As array_split cuts: the first ones have one more where it does not come out even.
     sizes = [[(last - first) // steps + (step < (last - first) % steps) for step in range(steps)]
              for first, last in stretches]  # fmt: skip
     return [
-        Part(part, sum(size[step] for size in sizes[: share.rank]), sum(size[step] for size in sizes))
+        BatchSlice(part, sum(size[step] for size in sizes[: share.rank]), sum(size[step] for size in sizes))
         for step, part in enumerate(parts)
     ]
 
 
-def _parts(batches: Sequence[Indices], share: Share) -> list[Part]:
+def _parts(batches: Sequence[Indices], share: ProcessShard) -> list[BatchSlice]:
     parts = []
     for batch in batches:
         begin, end = share.bounds(len(batch))
-        parts.append(Part(batch[begin:end], begin, len(batch)))
+        parts.append(BatchSlice(batch[begin:end], begin, len(batch)))
     return parts

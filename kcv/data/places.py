@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from kcv.common.files import expanded
+from kcv.common.files import expand_user
 from kcv.common.text import shortened
 from kcv.errors import DataError, nearest
 
@@ -23,9 +23,9 @@ def place_of(name: str, known: Sequence[str], began_in: Path | None = None) -> P
     Raises:
         DataError: nothing is there; the message says where it was looked for.
     """
-    path = expanded(name)
+    path = expand_user(name)
     root = os.environ.get("KCV_DATA_DIR")
-    folders = [began_in, Path(), *([expanded(root)] if root else [])]
+    folders = [began_in, Path(), *([expand_user(root)] if root else [])]
     for place in (folder / path for folder in folders if folder is not None):
         if os.path.exists(place):  # unlike a Path's, it is False for a name that no file can have
             return place

@@ -13,7 +13,7 @@ AHEAD = 2
 """Items that may wait."""
 
 
-def read_ahead(items: Iterator[T]) -> Iterator[T]:
+def prefetch(items: Iterator[T]) -> Iterator[T]:
     """Yields the items, of which up to `AHEAD` are made before they are asked for.
 
     An error of the iterator is raised here, in its place. The thread ends soon after the result is closed.

@@ -28,7 +28,7 @@ from kcv.common.cores import usable_cores
 from kcv.data.dataset import Images, Samples
 from kcv.data.order import Indices
 from kcv.data.parquet.row_images import RowImages
-from kcv.data.prefetch import read_ahead
+from kcv.data.prefetch import prefetch
 from kcv.data.workers import MOST_SILENCE, begin_pass, end_workers, leave_signals_to_parent, next_batch, worker_context
 from kcv.errors import DataError, ImageError
 
@@ -127,7 +127,7 @@ class StreamedPixels:
         self._passes += 1
         this_pass = self._passes
         self._plan.count = len(parts)
-        self._plan.items = lambda: read_ahead(self._sent(rows, parts)) if isinstance(rows, RowImages) else iter(parts)
+        self._plan.items = lambda: prefetch(self._sent(rows, parts)) if isinstance(rows, RowImages) else iter(parts)
         loader = self._loader = self._open(parts) if self._loader is None else self._loader
         batches: Any = self._told(lambda: begin_pass(loader))
         if self._end_workers is None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from kcv.common.launch import Launch, ToldElsewhere
-from kcv.distributed.group import ALONE, Group, PeerLost, told_of_lost_peers
+from kcv.common.launch import Launch, SilentExit
+from kcv.distributed.group import SINGLE_PROCESS, Group, PeerLost, translate_peer_errors
 
 
 @contextmanager
@@ -19,14 +19,14 @@ def connect() -> Iterator[Group]:
 
     Raises:
         UsageError: the environment is not torchrun's.
-        PeerLost: another process is gone. The first process says so; in the others it is `ToldElsewhere`.
+        PeerLost: another process is gone. The first process says so; in the others it is `SilentExit`.
     """
     launch = Launch.current()
-    if not launch.several:
-        yield ALONE
+    if not launch.is_distributed:
+        yield SINGLE_PROCESS
         return
     try:
-        with told_of_lost_peers():
+        with translate_peer_errors():
             if torch.cuda.is_available():
                 torch.cuda.set_device(launch.local_rank)
             store, rank, size = next(iter(dist.rendezvous("env://")))  # type: ignore[attr-defined]
@@ -35,25 +35,25 @@ def connect() -> Iterator[Group]:
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         try:
-            with told_of_lost_peers():
+            with translate_peer_errors():
                 group = _groups(launch)
             yield group
         finally:
             dist.destroy_process_group()
     except PeerLost as error:
-        if launch.first:
+        if launch.is_main_process:
             raise
-        raise ToldElsewhere(str(error)) from None
+        raise SilentExit(str(error)) from None
 
 
 def _groups(launch: Launch) -> Group:
     control: Any = dist.new_group(backend="gloo")
     tensors: Any = dist.new_group()  # apart from that of the gradients, whose order is DistributedDataParallel's
-    machines: list[tuple[int, ...]] = [()] * launch.size
-    dist.all_gather_object(machines, (launch.rank - launch.local_rank, launch.local_size), group=control)
+    machines: list[tuple[int, ...]] = [()] * launch.world_size
+    dist.all_gather_object(machines, (launch.rank - launch.local_rank, launch.local_world_size), group=control)
     local = None
     for begin, count in sorted(set(machines)):
         members: Any = dist.new_group(list(range(begin, begin + count)), backend="gloo")
         if begin <= launch.rank < begin + count:
-            local = Group(launch.local_rank, launch.local_size, tensors=members, control=members)
-    return Group(launch.rank, launch.size, tensors=tensors, control=control, local=local)
+            local = Group(launch.local_rank, launch.local_world_size, tensors=members, control=members)
+    return Group(launch.rank, launch.world_size, tensors=tensors, control=control, local=local)

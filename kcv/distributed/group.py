@@ -13,8 +13,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kcv.common.launch import ToldElsewhere
-from kcv.data.order import Share
+from kcv.common.launch import SilentExit
+from kcv.data.order import ProcessShard
 from kcv.errors import KcvError, first_line
 
 T = TypeVar("T")
@@ -30,14 +30,14 @@ def _together(method: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        with told_of_lost_peers():
+        with translate_peer_errors():
             return method(*args, **kwargs)
 
     return call
 
 
 @contextmanager
-def told_of_lost_peers() -> Iterator[None]:
+def translate_peer_errors() -> Iterator[None]:
     """Turns torch's errors about a process that is gone into `PeerLost`.
 
     Raises:
@@ -56,75 +56,75 @@ class Group:
 
     Args:
         rank: this process's number, from 0.
-        size: how many there are; with 1, every call returns at once.
+        world_size: how many there are; with 1, every call returns at once.
         tensors: connects the devices; of the whole job by default.
         control: connects the hosts.
 
     Attributes:
         rank: as given.
-        size: as given.
+        world_size: as given.
         local: those of them on this machine.
     """
 
     def __init__(
         self,
         rank: int = 0,
-        size: int = 1,
+        world_size: int = 1,
         *,
         tensors: dist.ProcessGroup | None = None,
         control: dist.ProcessGroup | None = None,
         local: Group | None = None,
     ) -> None:
         self.rank = rank
-        self.size = size
+        self.world_size = world_size
         self.local = local or self
         self._tensors = tensors
         self._control = control
 
     @property
-    def first(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process writes and speaks for all."""
         return self.rank == 0
 
     @property
-    def several(self) -> bool:
+    def is_distributed(self) -> bool:
         """Whether there are others."""
-        return self.size > 1
+        return self.world_size > 1
 
     @property
-    def share(self) -> Share:
+    def share(self) -> ProcessShard:
         """This process's part of a common work."""
-        return Share(self.rank, self.size)
+        return ProcessShard(self.rank, self.world_size)
 
     @_together
     def barrier(self) -> None:
         """Waits until all have come here."""
-        if self.several:
+        if self.is_distributed:
             dist.barrier(group=self._control)
 
     @_together
     def broadcast(self, value: T | None = None) -> T:
         """Returns the first process's value, which the others need not name."""
         box: list[Any] = [value]
-        if self.several:
+        if self.is_distributed:
             dist.broadcast_object_list(box, group=self._control, group_src=0)
         result: T = box[0]
         return result
 
-    def first_does(self, work: Callable[[], T]) -> T:
+    def run_on_main_process(self, work: Callable[[], T]) -> T:
         """Returns what `work` gives in the first process; the others wait for it.
 
         Raises:
             KcvError: as `work` raises it; in the other processes without a message.
         """
-        if not self.several:
+        if not self.is_distributed:
             return work()
         result: Any
         problem: str | None
-        if not self.first:
+        if not self.is_main_process:
             result, problem = self.broadcast(None)
             if problem is not None:
-                raise ToldElsewhere(problem)
+                raise SilentExit(problem)
         else:
             try:
                 result = work()
@@ -136,66 +136,66 @@ class Group:
         return found
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
+    def local_main_process_first(self) -> Iterator[None]:
         """Lets the first process of each machine through the block before the others: it fills the caches."""
-        if not self.local.first:
+        if not self.local.is_main_process:
             self.local.barrier()
         yield
-        if self.local.first:
+        if self.local.is_main_process:
             self.local.barrier()
 
     def agrees_at(self, step: int) -> bool:
         """Whether the hosts agree after a step: after each among few processes; among many the ring takes too long."""
-        return step % (1 + self.size // _MANY) == 0
+        return step % (1 + self.world_size // _MANY) == 0
 
     @_together
-    def agree(self, flags: int) -> int:
+    def all_reduce_or(self, flags: int) -> int:
         """Returns the bits that any process has set: the hosts wait for each other, their devices do not."""
-        if not self.several:
+        if not self.is_distributed:
             return flags
         bits = torch.tensor([flags >> bit & 1 for bit in range(_FLAGS)], dtype=torch.uint8)
         dist.all_reduce(bits, dist.ReduceOp.MAX, group=self._control)
         return sum(int(value) << bit for bit, value in enumerate(bits))
 
     @_together
-    def gather(self, value: T) -> list[T]:
+    def all_gather_object(self, value: T) -> list[T]:
         """Returns every process's value, by rank."""
-        values: list[Any] = [value] * self.size
-        if self.several:
+        values: list[Any] = [value] * self.world_size
+        if self.is_distributed:
             dist.all_gather_object(values, value, group=self._control)
         return values
 
-    def rows(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def all_gather_rows(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the rows of all processes one after the other, by rank."""
-        return np.concatenate(self.gather(rows)) if self.several else rows
+        return np.concatenate(self.all_gather_object(rows)) if self.is_distributed else rows
 
     @_together
-    def total(self, values: Sequence[float]) -> list[float]:
+    def all_reduce_floats(self, values: Sequence[float]) -> list[float]:
         """Returns sums over all processes, computed in double precision."""
         sums = torch.tensor(values, dtype=torch.float64)
-        if self.several:
+        if self.is_distributed:
             dist.all_reduce(sums, group=self._control)
         return [float(value) for value in sums]
 
     @_together
-    def add_up(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """Replaces a tensor on the device by its sum over all processes."""
-        if self.several:
+        if self.is_distributed:
             dist.all_reduce(tensor, group=self._tensors)
         return tensor
 
     @_together
-    def begin_mean(self, tensors: Sequence[Tensor]) -> Callable[[], None]:
+    def start_all_reduce_mean(self, tensors: Sequence[Tensor]) -> Callable[[], None]:
         """Begins to average tensors over all processes beside what follows; call the result to put the means there."""
-        if not (self.several and tensors):
+        if not (self.is_distributed and tensors):
             return lambda: None
         flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
         work = dist.all_reduce(flat, group=self._tensors, async_op=True)
 
         def finish() -> None:
-            with told_of_lost_peers(), torch.no_grad():
+            with translate_peer_errors(), torch.no_grad():
                 work.wait()
-                means = torch.split(flat.div_(self.size), [tensor.numel() for tensor in tensors])
+                means = torch.split(flat.div_(self.world_size), [tensor.numel() for tensor in tensors])
                 for tensor, mean in zip(tensors, means, strict=True):
                     tensor.copy_(mean.view(tensor.shape))
 
@@ -212,7 +212,7 @@ class Group:
 
 _FLAGS = 8
 _MANY = 64  # processes, for each of which one step more passes between two agreements
-ALONE = Group()
+SINGLE_PROCESS = Group()
 """The group of a process that nobody else works with."""
 
 

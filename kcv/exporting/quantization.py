@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 
 from kcv import __version__
-from kcv.common.timing import PAUSE, take_turns
+from kcv.common.timing import PAUSE, interleave
 from kcv.exporting.graph import save
 from kcv.exporting.parity import MOST_POINTS
 from kcv.exporting.samples import Samples
@@ -40,7 +40,7 @@ _TURNS = 15
 
 
 @dataclass(frozen=True)
-class Trade:
+class Int8Tradeoff:
     """What int8 gains and costs against float32, measured in turns on this machine.
 
     Attributes:
@@ -58,7 +58,7 @@ class Trade:
     bytes: dict[str, int]
 
     @property
-    def refusal(self) -> str | None:
+    def rejection_reason(self) -> str | None:
         """Why int8 is not worth it; None where it is."""
         lost = 100 * (self.float32_accuracy - self.int8_accuracy)
         if not lost <= MOST_POINTS:
@@ -130,7 +130,7 @@ def _tiny(graph: onnx.GraphProto) -> list[str]:
     ]
 
 
-def weigh(float32: Path, int8: Path, samples: Samples) -> Trade:
+def compare_int8(float32: Path, int8: Path, samples: Samples) -> Int8Tradeoff:
     """Measures both files on labelled images.
 
     Args:
@@ -144,9 +144,9 @@ def weigh(float32: Path, int8: Path, samples: Samples) -> Trade:
     gains = {}
     for size in _BATCHES:
         batch = samples.pixels[np.arange(size) % len(samples.pixels)]
-        seconds = take_turns({path: partial(model.run, batch) for path, model in models.items()}, _TURNS, pause=PAUSE)
+        seconds = interleave({path: partial(model.run, batch) for path, model in models.items()}, _TURNS, pause=PAUSE)
         gains[size] = statistics.median(seconds[float32]) / statistics.median(seconds[int8])
-    return Trade(
+    return Int8Tradeoff(
         float32_accuracy=right[float32],
         int8_accuracy=right[int8],
         pictures=len(samples.labels),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv.common.files import expanded
+from kcv.common.files import expand_user
 from kcv.common.redaction import data_without_credentials
 from kcv.common.untrusted import refusing
 from kcv.data import loading
@@ -59,7 +59,7 @@ def to_check(model: LoadedModel, given: str | None) -> Samples:
             return _labelled(model, None, "val", MOST_CHECKED)
         except DataError as error:
             raise DataError(f"{error} Images to check the export with may be named: --samples=PATH.") from None
-    path = expanded(given)
+    path = expand_user(given)
     if _holds_no_classes(path):
         files = _spread(list(find([path])), MOST_CHECKED)
         return Samples(given, stack(files, model.image_size, model.resize), None)

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Final
 
-from kcv.common.files import expanded
+from kcv.common.files import expand_user
 from kcv.common.text import shortened
 from kcv.errors import DataError
 from kcv.images.clutter import is_clutter
@@ -94,7 +94,7 @@ def find(paths: Sequence[str | Path], *, recursive: bool = False) -> Iterator[Pa
 
 
 def _find(given: str | Path, recursive: bool) -> Iterable[Path]:
-    path = expanded(given)
+    path = expand_user(given)
     if os.path.isdir(path):  # unlike a Path's, it is False for a name that no file can have
         images = walk(path, recursive=recursive, lenient=True)
     elif os.path.exists(path):

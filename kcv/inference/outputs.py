@@ -72,7 +72,7 @@ def logits(
     try:
         given = (images for images, _ in batches.loader())
         rows = logits_of_batches(model, given, forward=forward, advance=advance)
-        return group.rows(rows) if group else rows
+        return group.all_gather_rows(rows) if group else rows
     finally:
         batches.close()
 

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 
 from kcv import artifact
-from kcv.distributed.group import ALONE, Group
+from kcv.distributed.group import SINGLE_PROCESS, Group
 from kcv.inference import splits
 from kcv.inference.keras_model import LoadedModel
 from kcv.metrics import temperature
@@ -20,7 +20,7 @@ def recalibrate(
     source: str | None = None,
     *,
     batch_size: int | None = None,
-    group: Group = ALONE,
+    group: Group = SINGLE_PROCESS,
 ) -> LoadedModel:
     """Fits a model's calibration to the validation split of its training data and writes it into its file.
 
@@ -45,7 +45,7 @@ def recalibrate(
     if abstain_precision is not None:
         found = found.with_threshold(logits, images.labels, abstain_precision, model.class_names)
     info = model.info.model_copy(update={"calibration": found})
-    if group.first:
+    if group.is_main_process:
         artifact.describe_again(model.path, info)
     _log.info("calibrated %s", found.describe())
     return replace(model, info=info)

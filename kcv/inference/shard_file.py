@@ -1,7 +1,7 @@
 """The file of one part of a prediction: its rows, one a line, under a seal.
 
 The last two lines seal it: what the rows were made of, as JSON, and the SHA-256 (hex) of everything before it. A file
-that was cut, changed, or made of images that are others by now does not match, and the part is done anew. Parts of
+that was cut, changed, or made of images that have changed does not match, and the part is computed again. Parts of
 earlier versions have no seal, so they are done anew as well.
 """
 

@@ -36,7 +36,7 @@ ROWS = 2048
 _LOOK_SECONDS = 0.1  # between two looks whether another process has finished a part
 
 
-class Parts:
+class PredictionShards:
     """One prediction in parts.
 
     Args:
@@ -95,9 +95,9 @@ class Parts:
 
     def _open(self, record: dict[str, Any], *, resume: bool) -> None:
         path = self._folder / "prediction.json"
-        while not self._launch.first and _known(path) != record:
+        while not self._launch.is_main_process and _known(path) != record:
             time.sleep(_LOOK_SECONDS)  # the first process writes it, or says what is wrong, and torchrun ends all
-        if not self._launch.first:
+        if not self._launch.is_main_process:
             return
         if not os.path.lexists(path):
             write_json(path, record)
@@ -123,13 +123,13 @@ class Parts:
             files = self._find()
             for number in range(count):
                 batch = list(islice(files, self._size))
-                if number % self._launch.size == self._launch.rank and not self._kept(number, batch):
+                if number % self._launch.world_size == self._launch.rank and not self._kept(number, batch):
                     if os.path.lexists(self._part(number)):
                         _log.info("resume     part %d is damaged, or of other images: it is done anew", number)
                     self._do(number, batch)
                 if bar is not None:
                     bar.advance(len(batch))
-        if self._launch.first:
+        if self._launch.is_main_process:
             yield from self._merged(count)
         else:
             self._mark(self._launch.rank).touch()
@@ -155,13 +155,13 @@ class Parts:
                     writer.write(row)
                     yield row
         # A process that has not come yet would wait for the folder for ever.
-        while not all(self._mark(rank).exists() for rank in range(1, self._launch.size)):
+        while not all(self._mark(rank).exists() for rank in range(1, self._launch.world_size)):
             time.sleep(_LOOK_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _wait(self, number: int, files: list[Image]) -> None:
         """Waits for a part of another process; should that process die, torchrun ends this one, too."""
-        owner = number % self._launch.size
+        owner = number % self._launch.world_size
         while number not in self._sound:
             # Asked first: what it has left behind when it says that it is done is all that it will make.
             done = owner == self._launch.rank or self._mark(owner).exists()

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from kcv.common.download import cache_dir, download, has_checksum, writable
-from kcv.common.files import expanded, home
+from kcv.common.files import expand_user, home
 from kcv.common.progress import Progress
 from kcv.errors import DataError, OutputError, WeightsError
 from kcv.models.network import ImageNetFile, Network
@@ -59,11 +59,11 @@ def _folders(file: ImageNetFile) -> list[Path]:
     """Returns where a file may be; a download goes to the first, if that can be written to."""
     folders = []
     if own := os.environ.get("KCV_WEIGHTS_DIR"):
-        folders.append(expanded(own))
+        folders.append(expand_user(own))
     if file.url is not None:
         # Where keras.applications keeps the same files.
         keras = os.environ.get("KERAS_HOME")
-        there = expanded(keras) if keras else (home() or cache_dir()) / ".keras"
+        there = expand_user(keras) if keras else (home() or cache_dir()) / ".keras"
         folders.append(there / "models")
     elif file.package and (package := importlib.util.find_spec(file.package)) is not None:
         folders += [Path(place) / "models" for place in package.submodule_search_locations or ()]

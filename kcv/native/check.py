@@ -31,7 +31,7 @@ def check(program: Program, model: keras.Model) -> None:
         theirs = model(inputs if len(inputs) > 1 else inputs[0], training=False)
         coarsest = max((_tolerance(layer.compute_dtype) for layer in model._flatten_layers()), default=0.0)
         if any(_differ(a, b, coarsest) for a, b in zip(_flat(ours), _flat(theirs), strict=True)):
-            culprit = program.first_to_differ(*inputs, differ=_differ)
+            culprit = program.first_mismatch(*inputs, differ=_differ)
             raise Unsupported(f"its outputs differ from Keras', first at layer {culprit or '(none alone)'}")
 
 

@@ -65,8 +65,8 @@ class NativeModel(keras.Model):
             program = lower(core, target)
             check(program, core)
             self.program = program
-            if program.called_as_they_are:
-                names = ", ".join(program.called_as_they_are)
+            if program.fallback_layers:
+                names = ", ".join(program.fallback_layers)
                 _log.warning("model %s: no native form of %s; called through Keras, which is slower", core.name, names)
         except Unsupported as reason:
             _log.warning("model %s runs through Keras, which is slower: %s", core.name, reason)

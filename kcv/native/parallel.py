@@ -9,7 +9,7 @@ import keras
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from kcv.distributed.group import Group, told_of_lost_peers
+from kcv.distributed.group import Group, translate_peer_errors
 from kcv.errors import DeviceError
 from kcv.native.layers.lowered import Target
 from kcv.native.model import NativeModel
@@ -46,7 +46,7 @@ class ParallelModel(NativeModel):
         self._weight = 1.0
         self._keep("_through_all", None)
         # With common statistics all move theirs alike already.
-        self._keep("_moving", () if target.add_up is not None else moving_statistics(core))
+        self._keep("_moving", () if target.all_reduce_sum is not None else moving_statistics(core))
 
     def train_step(self, data: Any) -> Any:
         """Makes one optimizer step, the same in all processes; None stands for one that is behind."""
@@ -69,8 +69,8 @@ class ParallelModel(NativeModel):
         object.__setattr__(self, name, value)
 
     def _differentiate(self, loss: Tensor) -> None:
-        finish = self._group.begin_mean(self._moving)
-        with told_of_lost_peers():
+        finish = self._group.start_all_reduce_mean(self._moving)
+        with translate_peer_errors():
             super()._differentiate(loss * self._weight)
         finish()
 
@@ -98,5 +98,5 @@ def parallel_target(target: Target, group: Group, *, sync_batchnorm: bool) -> Ta
         group: the processes.
         sync_batchnorm: whether batch normalisation takes the statistics of the whole batch.
     """
-    add_up = group.add_up if sync_batchnorm else None
-    return Target(target.memory_format, target.in_place, add_up, group.rank)
+    all_reduce_sum = group.all_reduce_sum if sync_batchnorm else None
+    return Target(target.memory_format, target.in_place, all_reduce_sum, group.rank)

@@ -75,7 +75,7 @@ class Program:
         self._outputs = tuple(outputs)
 
     @property
-    def called_as_they_are(self) -> tuple[str, ...]:
+    def fallback_layers(self) -> tuple[str, ...]:
         """The layers without a native form."""
         return tuple(step.name for step in self.steps if not step.native)
 
@@ -126,7 +126,7 @@ class Program:
         results = tuple(values[place] for place in self._outputs)
         return results[0] if len(results) == 1 else results
 
-    def first_to_differ(self, *tensors: Tensor, differ: Callable[[Tensor, Tensor], bool]) -> str | None:
+    def first_mismatch(self, *tensors: Tensor, differ: Callable[[Tensor, Tensor], bool]) -> str | None:
         """Runs each step both natively and through Keras, in inference mode; names the first layer that differs."""
         values = self.start(tensors)
         for step in self.steps:

@@ -14,7 +14,7 @@ import keras
 import torch
 from torch import Tensor
 
-from kcv.distributed.group import ALONE, Group
+from kcv.distributed.group import SINGLE_PROCESS, Group
 from kcv.native.model import NativeModel, parts_of
 
 
@@ -35,7 +35,7 @@ def share_of_beginning(core: keras.Model, steps: int) -> float:
     return max((float(layer.momentum) ** steps for layer in learning(core)), default=0.0)
 
 
-def re_estimate(model: NativeModel, images: Iterable[Tensor], group: Group = ALONE) -> None:
+def re_estimate(model: NativeModel, images: Iterable[Tensor], group: Group = SINGLE_PROCESS) -> None:
     """Replaces the moving statistics by the mean of those of some batches, under the weights as they are.
 
     Batches pass through in training mode, so that each layer sees what training shows it; nothing else changes but what
@@ -60,7 +60,9 @@ def re_estimate(model: NativeModel, images: Iterable[Tensor], group: Group = ALO
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-    group.begin_mean([moving.value for layer in layers for moving in (layer.moving_mean, layer.moving_variance)])()
+    group.start_all_reduce_mean(
+        [moving.value for layer in layers for moving in (layer.moving_mean, layer.moving_variance)]
+    )()
 
 
 def _pass(model: NativeModel, images: Tensor) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from kcv.common.progress import Progress
-from kcv.quality.findings import Finding, Member
-from kcv.quality.scan import Read, Seen
+from kcv.quality.findings import Finding, SampleRef
+from kcv.quality.scan import ImageRecord, Read
 from kcv.quality.similarity import SIMILAR, Pairs, near_pairs
 
 ALIKE = 0.95
@@ -57,7 +57,7 @@ def copies(read: Read, similar: float | None = None, *, progress: bool = False) 
         yield from _findings(group_of, "nearly the same image", round(best[root], 4))
 
 
-def _findings(group: Sequence[Member], what: str, similarity: float | None = None) -> Iterator[Finding]:
+def _findings(group: Sequence[SampleRef], what: str, similarity: float | None = None) -> Iterator[Finding]:
     near = "near_" if similarity is not None else ""
     splits = _listed(member.split for member in group)
     classes = _listed(member.class_name for member in group)
@@ -78,11 +78,11 @@ def _few(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _twins(seen: Sequence[Seen | str]) -> dict[bytes, list[int]]:
+def _twins(seen: Sequence[ImageRecord | str]) -> dict[bytes, list[int]]:
     """Returns the positions of the readable images under their digests."""
     found: dict[bytes, list[int]] = defaultdict(list)
     for position, one in enumerate(seen):
-        if isinstance(one, Seen):
+        if isinstance(one, ImageRecord):
             found[one.digest].append(position)
     return found
 

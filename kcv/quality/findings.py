@@ -31,7 +31,7 @@ KINDS: Final[dict[str, tuple[Severity, str]]] = {
 
 
 @dataclass(frozen=True)
-class Member:
+class SampleRef:
     """An image that a finding is about: what it is called, its split and its class."""
 
     name: str
@@ -52,7 +52,7 @@ class Finding:
 
     kind: str
     message: str
-    images: Sequence[Member] = ()
+    images: Sequence[SampleRef] = ()
     similarity: float | None = None
 
     @property

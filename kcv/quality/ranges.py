@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from kcv.quality.findings import Finding, Member
-from kcv.quality.scan import Read, Seen
+from kcv.quality.findings import Finding, SampleRef
+from kcv.quality.scan import ImageRecord, Read
 
 DARK: Final = 0.25
 """Below this part of the range that all 16-bit images use, their numbers have fewer bits: 12 of them use 6%."""
 
 _WHITE: Final = {"16-bit": 65535, "float": 255}
-_Deep = Sequence[tuple[Member, Seen]]
+_Deep = Sequence[tuple[SampleRef, ImageRecord]]
 
 
 def ranges(read: Read) -> Iterator[Finding]:
@@ -21,7 +21,7 @@ def ranges(read: Read) -> Iterator[Finding]:
     Each image is read by itself, so that prediction needs no other: 16-bit numbers as 0 to 65,535, floats as 0 to 1
     where none is above 1, else as 0 to 255.
     """
-    seen = [(member, one) for member, one in zip(read.members, read.seen, strict=True) if isinstance(one, Seen)]
+    seen = [(member, one) for member, one in zip(read.members, read.seen, strict=True) if isinstance(one, ImageRecord)]
     for numbers, white in _WHITE.items():
         deep = [(member, one) for member, one in seen if one.numbers == numbers]
         if not deep:

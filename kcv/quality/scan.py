@@ -16,7 +16,7 @@ from kcv.common.progress import Progress
 from kcv.data.dataset import SPLITS, Encoded, Pixels, Source
 from kcv.errors import ImageError
 from kcv.images import examine, resize
-from kcv.quality.findings import Member
+from kcv.quality.findings import SampleRef
 
 THUMBNAIL = 32
 """Side of the grey images, pixels, that likeness is measured on."""
@@ -27,7 +27,7 @@ _BLANK = 2  # levels of 255 between the darkest and the lightest: less is one co
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageRecord:
     """What is kept of an image that could be read.
 
     Attributes:
@@ -60,28 +60,28 @@ class Read:
         files: the path of each that is a file, else None.
     """
 
-    members: Sequence[Member]
-    seen: Sequence[Seen | str]
+    members: Sequence[SampleRef]
+    seen: Sequence[ImageRecord | str]
     thumbnails: NDArray[np.uint8]
     files: Sequence[Path | None]
 
 
 def read(source: Source, *, progress: bool = False) -> Read:
     """Decodes every image of a source, in threads; no more than a few at a time are held."""
-    members: list[Member] = []
+    members: list[SampleRef] = []
     images: list[Encoded] = []
     for split in SPLITS:
         if split in source.splits:
             samples = source.splits[split]
             images += samples.images
             members += [
-                Member(name, split, source.class_names[label])
+                SampleRef(name, split, source.class_names[label])
                 for name, label in zip(samples.names, samples.labels.tolist(), strict=True)
             ]
     thumbnails = np.zeros((len(images), THUMBNAIL, THUMBNAIL), np.uint8)
 
-    def look(start: int) -> list[Seen | str]:
-        found: list[Seen | str] = []
+    def look(start: int) -> list[ImageRecord | str]:
+        found: list[ImageRecord | str] = []
         for i in range(start, min(start + _CHUNK, len(images))):
             try:
                 seen, thumbnails[i] = _look(images[i], members[i].name)
@@ -101,14 +101,14 @@ def read(source: Source, *, progress: bool = False) -> Read:
     return Read(members, seen, thumbnails, files)
 
 
-def _look(image: Encoded, name: str) -> tuple[Seen, NDArray[np.uint8]]:
+def _look(image: Encoded, name: str) -> tuple[ImageRecord, NDArray[np.uint8]]:
     examined = examine(image, name=name)
     pixels = examined.pixels
     height, width = pixels.shape[:2]
     digest = hashlib.blake2b(f"{height}x{width}:".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
     blank = bool((np.ptp(pixels, axis=(0, 1)) <= _BLANK).all())
-    seen = Seen(digest.digest(), height, width, examined.format, blank, examined.numbers, examined.extent)
+    seen = ImageRecord(digest.digest(), height, width, examined.format, blank, examined.numbers, examined.extent)
     return seen, _grey(resize(pixels, THUMBNAIL, "squash"))
 
 

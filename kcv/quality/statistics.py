@@ -14,8 +14,8 @@ from kcv.config import MIN_IMAGE_SIZE, DataConfig
 from kcv.data import loading
 from kcv.data.dataset import Source
 from kcv.errors import DataError
-from kcv.quality.findings import Finding, Member
-from kcv.quality.scan import Read, Seen
+from kcv.quality.findings import Finding, SampleRef
+from kcv.quality.scan import ImageRecord, Read
 
 IMBALANCED: Final = 10
 """From this many times the images of the smallest class on, the largest one is worth a warning."""
@@ -61,7 +61,7 @@ def formats(read: Read) -> Iterator[Finding]:
 
 def shapes(read: Read) -> Iterator[Finding]:
     """Yields the images of one colour and those of an odd size or shape."""
-    seen = [(member, one) for member, one in zip(read.members, read.seen, strict=True) if isinstance(one, Seen)]
+    seen = [(member, one) for member, one in zip(read.members, read.seen, strict=True) if isinstance(one, ImageRecord)]
     if not seen:
         return
     median = float(np.median([min(one.height, one.width) for _, one in seen]))
@@ -72,7 +72,7 @@ def shapes(read: Read) -> Iterator[Finding]:
             yield Finding("odd_size", f"{member.name}: {one.width}x{one.height} px, {reason}", (member,))
 
 
-def _odd(one: Seen, median: float) -> str | None:
+def _odd(one: ImageRecord, median: float) -> str | None:
     shorter, longer = sorted((one.height, one.width))
     if shorter < MIN_IMAGE_SIZE and shorter < median:
         return f"smaller than the {MIN_IMAGE_SIZE} px that networks start from"
@@ -86,7 +86,7 @@ def _odd(one: Seen, median: float) -> str | None:
 def ignored(source: Source) -> Iterator[Finding]:
     """Yields the files below a folder source that are not used; one finding a suffix and reason."""
     for one in source.understood.left_out if source.understood else ():
-        yield Finding("ignored", one.message, (Member(one.example, "", ""),))
+        yield Finding("ignored", one.message, (SampleRef(one.example, "", ""),))
 
 
 def layout(source: Source) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from kcv.common.files import remove, write_csv, write_json
 from kcv.metrics import confusion
 from kcv.reporting import plots
 from kcv.reporting.material import known_history
-from kcv.reporting.misclassified import draw_mistakes, write_mistakes
+from kcv.reporting.misclassified import draw_misclassified, write_mistakes
 
 if TYPE_CHECKING:
     import keras
@@ -56,7 +56,7 @@ def write_files(
         images: the split.
         probabilities: [n, classes].
         run: the folder of the run, for its `history.csv`, if it has one.
-        file: see `kcv.reporting.misclassified.draw_mistakes`.
+        file: see `kcv.reporting.misclassified.draw_misclassified`.
         draw: whether to draw the plots.
 
     Raises:
@@ -87,7 +87,7 @@ def write_files(
         plots.roc_curves(labels, probabilities, class_names, folder / "roc.png")
         plots.reliability_diagram(figures["reliability"], figures["ece"], folder / "reliability.png")
         if mistakes:
-            draw_mistakes(folder / "mistakes.png", mistakes, model, images, class_names, file=file)
+            draw_misclassified(folder / "mistakes.png", mistakes, model, images, class_names, file=file)
         if epochs:
             plots.learning_curves(epochs, folder / "learning_curves.png")
 

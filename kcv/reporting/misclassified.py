@@ -93,7 +93,7 @@ def write_mistakes(
     return rows
 
 
-def draw_mistakes(
+def draw_misclassified(
     path: Path,
     rows: Sequence[dict[str, Any]],
     model: keras.Model,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from kcv.artifact.figures import Count, Share
+from kcv.artifact.figures import Count, Fraction
 from kcv.common.untrusted import read_bytes, refusing
 from kcv.errors import DataError
 
@@ -58,7 +58,7 @@ class Mistake(_Record):
     picture: Text
     true: Text
     predicted: Text
-    confidence: Share
+    confidence: Fraction
     suspected_label_error: bool = False
 
 

@@ -71,7 +71,7 @@ def benchmark(
     for name in given:
         if name not in TAKES[what]:
             raise UsageError(f"benchmark {what} has no --{name}; {_which_have(name)}.")
-    if Launch.current().several and what != "scaling":
+    if Launch.current().is_distributed and what != "scaling":
         raise UsageError(f"benchmark {what} runs in one process; start it without torchrun.")
     return _measurement(what)(**given)
 

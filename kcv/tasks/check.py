@@ -12,15 +12,15 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kcv.common.files import expanded, write_csv, write_json
+from kcv.common.files import expand_user, write_csv, write_json
 from kcv.common.parameters import Between, PythonOnly, renamed
 from kcv.errors import UsageError
-from kcv.quality.findings import KINDS, Finding, Member
+from kcv.quality.findings import KINDS, Finding, SampleRef
 
 if TYPE_CHECKING:
     from kcv.data.folder_tree.summary import Understood
 
-__all__ = ["KINDS", "DataCheck", "Finding", "Member", "check"]
+__all__ = ["KINDS", "DataCheck", "Finding", "SampleRef", "check"]
 
 OUTPUTS = (".json", ".csv")
 COLUMNS = ("finding", "kind", "severity", "picture", "split", "class", "similarity", "message")
@@ -105,7 +105,7 @@ class DataCheck:
         if path.suffix == ".json":
             write_json(path, self.to_dict())
             return
-        nobody = Member("", "", "")
+        nobody = SampleRef("", "", "")
         rows = [
             (
                 number, finding.kind, finding.severity, image.name, image.split, image.class_name,
@@ -148,7 +148,7 @@ def check(
         $ kcv check path/to/images --output=findings.csv
         >>> [finding.message for finding in kcv.check("path/to/images").findings]
     """
-    path = expanded(output) if output is not None else None
+    path = expand_user(output) if output is not None else None
     if path is not None and path.suffix not in OUTPUTS:
         raise UsageError(f"{output}: the report must end in {' or '.join(OUTPUTS)}.")
     from kcv.data import loading

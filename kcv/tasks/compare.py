@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kcv.common.files import expanded, model_file, write_csv, write_json
+from kcv.common.files import expand_user, model_file, write_csv, write_json
 from kcv.common.parameters import AtLeast, Device, PythonOnly, Split, renamed
 from kcv.common.progress import Progress
 from kcv.common.redaction import data_without_credentials
@@ -125,7 +125,7 @@ def compare(
     for row, latency in zip(rows, _latencies(models), strict=True):
         row["latency_ms"] = latency
     words = f"{len(right[names[0]]):,} {split} images of {data_without_credentials(data or first.info.data_name)}"
-    folder = expanded(output) if output is not None else None
+    folder = expand_user(output) if output is not None else None
     comparison = Comparison(words, rows, pairs(right), _warnings(models), folder)
     if folder is not None:
         _write(comparison, folder, files)
@@ -206,7 +206,7 @@ def _latencies(models: dict[str, LoadedModel]) -> list[float]:
     """Returns milliseconds of one image by model, medians of turns."""
     import torch
 
-    from kcv.common.timing import take_turns
+    from kcv.common.timing import interleave
     from kcv.inference import outputs
 
     works = {}
@@ -214,7 +214,7 @@ def _latencies(models: dict[str, LoadedModel]) -> list[float]:
         where = outputs.model_device(model.keras_model)
         image = torch.zeros((1, model.image_size, model.image_size, 3), dtype=torch.uint8, device=where)
         works[name] = partial(_answer, model.forward, image)
-    return [1e3 * statistics.median(seconds) for seconds in take_turns(works, _TURNS).values()]
+    return [1e3 * statistics.median(seconds) for seconds in interleave(works, _TURNS).values()]
 
 
 def _answer(forward: Forward, image: Any) -> object:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kcv.common.files import expanded, model_file
+from kcv.common.files import expand_user, model_file
 from kcv.common.parameters import AtLeast, Between, Device, PythonOnly, Split
 from kcv.common.progress import Progress
 from kcv.common.redaction import data_without_credentials
@@ -109,19 +109,19 @@ def evaluate(
 
     calibrate = calibrate or abstain_precision is not None
     with connect() as group:
-        with group.in_turn():
+        with group.local_main_process_first():
             loaded = model if isinstance(model, LoadedModel) else opening.load(model_file(model), device=device)
-            directory = expanded(output_dir) if output_dir is not None else _directory(loaded.path, data, split)
+            directory = expand_user(output_dir) if output_dir is not None else _directory(loaded.path, data, split)
         if calibrate:
             own = data if splits.is_own_data(loaded, data) else None
             loaded = recalibrate(loaded, abstain_precision, own, batch_size=batch_size, group=group)
-        with group.in_turn():
+        with group.local_main_process_first():
             images = splits.load_split(loaded, split, data, tell=data is not None, warn=not calibrate)
-        with Progress(len(images) // group.size if progress else None, f"evaluate {split}") as bar:
+        with Progress(len(images) // group.world_size if progress else None, f"evaluate {split}") as bar:
             logits = loaded.logits(
                 images, batch_size=batch_size, advance=bar.advance if progress else None, group=group
             )
-        first = group.first
+        first = group.is_main_process
     probabilities = loaded.calibration.probabilities(logits)
     figures = metrics.summarize(images.labels, probabilities, loaded.class_names, split, threshold=loaded.threshold)
     evaluation = Evaluation(figures, directory, images.labels, probabilities)

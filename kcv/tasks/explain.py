@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from kcv.common.files import expanded, model_file
+from kcv.common.files import expand_user, model_file
 from kcv.common.parameters import AtLeast, Device
 from kcv.errors import DataError, OutputError
 
@@ -84,5 +84,5 @@ def explain(
     loaded = opening.load(model, device=device) if isinstance(model, str | Path) else model
     position = class_position(loaded, class_name)
     explainer = explainer_of(loaded, layer)
-    folder = expanded(output) if output is not None else inside(loaded.path.parent, FOLDER, error=OutputError)
+    folder = expand_user(output) if output is not None else inside(loaded.path.parent, FOLDER, error=OutputError)
     return HeatMapFiles(loaded, explainer, method, position, folder).rows(files, batch_size or loaded.preferred_batch)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from kcv import __version__
-from kcv.common.files import atomic, expanded, model_file
+from kcv.common.files import atomic, expand_user, model_file
 from kcv.errors import UsageError
 
 if TYPE_CHECKING:
     from kcv.exporting.parity import Parity
-    from kcv.exporting.quantization import Trade
+    from kcv.exporting.quantization import Int8Tradeoff
     from kcv.inference.keras_model import LoadedModel
     from kcv.inference.onnx_model import OnnxInfo
 
@@ -47,7 +47,7 @@ class Export:
     opset: int
     samples: str
     parity: Parity
-    trade: Trade | None
+    trade: Int8Tradeoff | None
     refusal: str | None
     bytes: int
 
@@ -102,7 +102,7 @@ def export(
     loaded = opening.load(model_file(model), device="cpu") if isinstance(model, str | Path) else model
     if model_device(loaded.keras_model).type != "cpu":
         loaded = opening.load(loaded.path, device="cpu")
-    target = expanded(output) if output is not None else loaded.path.with_suffix(".onnx")
+    target = expand_user(output) if output is not None else loaded.path.with_suffix(".onnx")
     if target.suffix.lower() != ".onnx":
         raise UsageError(f"--output: received {str(target)!r}, allowed: a name that ends in .onnx.")
     with device_scope("cpu"):  # Keras would put images on a GPU where there is one
@@ -113,7 +113,7 @@ def _export(loaded: LoadedModel, target: Path, precision: str, opset: int, sampl
     from kcv.exporting import samples as sampling
     from kcv.exporting.graph import write_graph
     from kcv.exporting.parity import compare
-    from kcv.exporting.quantization import quantize, weigh
+    from kcv.exporting.quantization import compare_int8, quantize
     from kcv.inference.onnx_model import OnnxModel
     from kcv.native.precision import in_float32
 
@@ -132,8 +132,8 @@ def _export(loaded: LoadedModel, target: Path, precision: str, opset: int, sampl
         if calibrating is not None:
             int8 = Path(folder) / "int8.onnx"
             quantize(float32, int8, _info(loaded, "int8"), calibrating.pixels)
-            trade = weigh(float32, int8, checked)
-            if force or trade.refusal is None:
+            trade = compare_int8(float32, int8, checked)
+            if force or trade.rejection_reason is None:
                 kept = int8
         final.write_bytes(kept.read_bytes())
     kept_precision = kept.stem
@@ -144,7 +144,7 @@ def _export(loaded: LoadedModel, target: Path, precision: str, opset: int, sampl
         samples=f"{len(checked.pixels):,} {checked.name}",
         parity=parity,
         trade=trade,
-        refusal=trade.refusal if trade is not None and kept_precision == "float32" else None,
+        refusal=trade.rejection_reason if trade is not None and kept_precision == "float32" else None,
         bytes=target.stat().st_size,
     )
 

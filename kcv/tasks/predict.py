@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kcv.common.files import expanded, model_file
+from kcv.common.files import expand_user, model_file
 from kcv.common.launch import Launch
 from kcv.common.parameters import AtLeast, Between, Device, ListedOnStdin, PythonOnly
 from kcv.common.progress import Progress
@@ -80,17 +80,17 @@ def predict(
         $ kcv predict photos --recursive --model=runs/mine/model.onnx --output=predictions.csv
         >>> [row["label"] for row in kcv.predict("photos", "runs/mine/model.onnx")]
     """
-    target = expanded(output) if output is not None else None
+    target = expand_user(output) if output is not None else None
     if target is not None:
         check_suffix(target)
     launch = Launch.current()
-    in_parts = launch.several or resume
+    in_parts = launch.is_distributed or resume
     if in_parts:
         _require_parts(paths, target, launch)
     from kcv.images.urls import found
     from kcv.inference.classifier import open_classifier
     from kcv.inference.prediction import Job
-    from kcv.inference.shards import Parts
+    from kcv.inference.shards import PredictionShards
 
     named = [] if isinstance(paths, Iterator) else [paths] if isinstance(paths, str | Path) else list(paths)
     files: Iterator[Image] = map(Path, paths) if isinstance(paths, Iterator) else found(named, recursive=recursive)
@@ -113,7 +113,7 @@ def predict(
     least = threshold if threshold is not None else model.threshold
     job = Job(model, min(ranked, len(model.class_names)), batch_size or model.preferred_batch, least or None)
     if in_parts and target is not None:
-        parts = Parts(job, target, lambda: found(named, recursive=recursive), launch, origin)
+        parts = PredictionShards(job, target, lambda: found(named, recursive=recursive), launch, origin)
         return parts.rows(resume=resume or launch.restarts > 0, bar=bar)
     return _rows(job, chain(first_two, files), target, bar)
 
@@ -121,7 +121,7 @@ def predict(
 def _require_parts(paths: object, output: Path | None, launch: Launch) -> None:
     """Raises UsageError where the work cannot be done in parts: they lie beside the output, and are read twice."""
     if output is None or isinstance(paths, Iterator):
-        who = "several processes need" if launch.several else "--resume needs"
+        who = "several processes need" if launch.is_distributed else "--resume needs"
         needed = "--output=FILE" if output is None else "names of files or folders, not a list on standard input"
         raise UsageError(f"predict: {who} {needed}.")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kcv.common.files import expanded, write_text
+from kcv.common.files import expand_user, write_text
 from kcv.errors import DataError
 
 PAGE = "report.html"
@@ -53,10 +53,10 @@ def report(run: str | Path, output_dir: str | Path | None = None, *, evaluation:
     from kcv.reporting.material import gather, model_in
     from kcv.reporting.page import page
 
-    model = model_in(expanded(run))
-    shown = inside(model.parent, "evaluation", error=DataError) if evaluation is None else expanded(evaluation)
+    model = model_in(expand_user(run))
+    shown = inside(model.parent, "evaluation", error=DataError) if evaluation is None else expand_user(evaluation)
     material = gather(model, shown)
-    folder = expanded(output_dir) if output_dir is not None else model.parent
+    folder = expand_user(output_dir) if output_dir is not None else model.parent
     written = Report(folder / PAGE, folder / "MODEL_CARD.md")
     write_text(written.page, page(material))
     write_text(written.card, card(material))

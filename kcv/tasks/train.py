@@ -131,9 +131,9 @@ def train(
         KeyboardInterrupt: after Ctrl-C or SIGTERM; there is a checkpoint of the last step then.
     """
     extensions = Extensions(model, tuple(callbacks), tuple(metrics), tracker)
-    stop_request = StopRequest(ignore_repeats=Launch.current().several)
+    stop_request = StopRequest(ignore_repeats=Launch.current().is_distributed)
     with stop_request.listening(), connect() as group, ExitStack() as held, enough_memory():
-        begin = group.first_does(lambda: start(config, resume, named, held, extensions))
+        begin = group.run_on_main_process(lambda: start(config, resume, named, held, extensions))
         return begin if isinstance(begin, Run) else _train(begin, extensions, stop_request, held, group)
 
 
@@ -141,8 +141,8 @@ def _train(begin: Start, extensions: Extensions, stop_request: StopRequest, held
     began = time.perf_counter()
     config, folder, record = begin.config, begin.folder, begin.record
     device, policy = _choose_device(config)
-    resume_from = begin.state.of_process(group.rank, group.size) if begin.state else None
-    with group.in_turn():
+    resume_from = begin.state.of_process(group.rank, group.world_size) if begin.state else None
+    with group.local_main_process_first():
         pretrained = None if extensions.model is not None else load_weights(config.model)
         dataset = loading.load(config.data, began_in=begin.began_in)
     _say(config, dataset, device, policy, group)
@@ -154,7 +154,7 @@ def _train(begin: Start, extensions: Extensions, stop_request: StopRequest, held
         model = _build(config, dataset, pretrained, extensions.model, device, group)
         extensions.try_metrics(len(dataset.class_names), device)
         # So far all have drawn the same numbers; what layers drop must not be the same.
-        if group.several:
+        if group.is_distributed:
             torch.manual_seed(config.seed + group.rank)
 
         def begin_run() -> ActiveRun:
@@ -174,10 +174,10 @@ def _train(begin: Start, extensions: Extensions, stop_request: StopRequest, held
                 result.recall()
                 _log.info("resume     epoch %d, step %d", resume_from.epoch + 1, resume_from.step)
             context = TrainingContext(
-                history=active.folder.history if group.first else None,
+                history=active.folder.history if group.is_main_process else None,
                 tracker=active.tracker,
                 save=result.save,
-                writer=active.writer() if group.first else None,
+                writer=active.writer() if group.is_main_process else None,
                 stop_request=stop_request,
                 callbacks=extensions.callbacks,
                 metrics=extensions.metrics,
@@ -186,7 +186,7 @@ def _train(begin: Start, extensions: Extensions, stop_request: StopRequest, held
             identity = _identity(config, dataset, result.variant, policy[0], device)
             fitted = fit(model, batches, config, context, identity=identity, resume_from=resume_from)
             figures = result.finish(fitted)
-            if group.first:
+            if group.is_main_process:
                 report(active.folder.path)
                 active.folder.close()  # the run is complete; only tracking remains, and it may lag
             active.tracker.log_metrics(_scalars(figures), step=fitted.best_epoch)
@@ -219,9 +219,9 @@ def _say(config: Config, dataset: Dataset, device: str, policy: tuple[str, str],
     for line in dataset.understood:
         _log.info("           %s", line)
     _log.info("device     %s (%s), %s: %s", device, describe_device(device), *policy)
-    if group.several:
-        synced = "the whole batch" if syncs_batchnorm(config, group.size) else "each process's part"
-        _log.info("processes  %d, which share each batch; batch normalisation by %s", group.size, synced)
+    if group.is_distributed:
+        synced = "the whole batch" if syncs_batchnorm(config, group.world_size) else "each process's part"
+        _log.info("processes  %d, which share each batch; batch normalisation by %s", group.world_size, synced)
 
 
 def _environment(

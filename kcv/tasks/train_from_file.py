@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kcv.common.files import expanded
+from kcv.common.files import expand_user
 from kcv.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def train(config: str | Path | None = None, *, resume: str | Path | None = None,
     from kcv.config import SHORT_FLAGS, Config
     from kcv.config.keys import specify
 
-    folder = expanded(resume) if resume is not None else None
+    folder = expand_user(resume) if resume is not None else None
     configuration: Config | None = None
     chosen: dict[str, Any] = {}
     if folder is None or config is not None or overrides:

@@ -44,7 +44,7 @@ def describe(*, device: str, precision: str, seed: int, data_fingerprint: str, w
         "device_name": describe_device(device),
         "cuda": torch.version.cuda if device == "cuda" else None,
         "threads": torch.get_num_threads(),
-        "processes": launch.size,
+        "processes": launch.world_size,
         "job": launch.job,
         "precision": precision,
         "seed": seed,

@@ -82,18 +82,18 @@ def filled(key: str, shape: tuple[int, int], group: Group, not_kept: Callable[[s
     over = False
     try:
         with ExitStack() as held:
-            place, kept, values = _begin(key, shape, held, not_kept) if group.first else (None, False, None)
+            place, kept, values = _begin(key, shape, held, not_kept) if group.is_main_process else (None, False, None)
             place, kept = group.broadcast((place, kept))
             if values is None:
                 values = _in_memory(shape) if place is None else np.lib.format.open_memmap(place, mode="r+")
             if place is not None and not kept:
                 group.barrier()  # all have it mapped
-                if group.first:
+                if group.is_main_process:
                     place.unlink()  # its room is given back when the run ends, however it ends
             yield values
             over = True
             if place is None:
-                for rank, others in enumerate(group.gather(values)) if group.several else ():
+                for rank, others in enumerate(group.all_gather_object(values)) if group.is_distributed else ():
                     if rank != group.rank:
                         values += others  # where this process has no rows, there are zeros
             group.barrier()

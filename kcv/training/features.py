@@ -21,7 +21,7 @@ from kcv.common.progress import Progress, duration
 from kcv.config import AugmentConfig, Config
 from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.dataset import Images
-from kcv.distributed.group import ALONE, Group
+from kcv.distributed.group import SINGLE_PROCESS, Group
 from kcv.inference import outputs
 from kcv.training.feature_batches import FeatureBatches, Features
 from kcv.training.feature_files import filled, open_kept, path_of, prune
@@ -52,7 +52,7 @@ class FeatureStore:
         identity: Sequence[str],
         device: str,
         epochs: int,
-        group: Group = ALONE,
+        group: Group = SINGLE_PROCESS,
     ) -> None:
         self._config = config
         self._epochs = epochs
@@ -88,7 +88,7 @@ class FeatureStore:
 
     def validation(self, batches: InferenceBatches) -> FeatureBatches:
         """Returns the validation batches as features."""
-        return FeatureBatches(batches, self._forward, [self._plain("val", batches.images, ALONE)])
+        return FeatureBatches(batches, self._forward, [self._plain("val", batches.images, SINGLE_PROCESS)])
 
     def _plain(self, split: str, images: Images, group: Group) -> Features:
         batches = InferenceBatches(
@@ -115,13 +115,13 @@ class FeatureStore:
         self._used.add(path_of(key))
         shape = (len(batches.images), self._width)
         kept = open_kept(key, shape)
-        if all(group.gather(kept is not None)) and kept is not None:
+        if all(group.all_gather_object(kept is not None)) and kept is not None:
             _log.info("features   %s: %s images x %s, kept from before", what, *(f"{n:,}" for n in shape))
             return kept
         began = time.perf_counter()
         with (
             filled(key, shape, group, self._tell_not_kept) as values,
-            Progress(shape[0] // group.size, f"features of {what}") as bar,
+            Progress(shape[0] // group.world_size, f"features of {what}") as bar,
             torch.no_grad(),
         ):
             for batch, (places, _) in zip(batches, batches.without_images(), strict=True):
@@ -129,7 +129,7 @@ class FeatureStore:
                 bar.advance(len(places))
         seconds = time.perf_counter() - began
         _log.info("features   %s: %s images x %s, computed in %s", what, *(f"{n:,}" for n in shape), duration(seconds))
-        if group.first:
+        if group.is_main_process:
             prune(self._used)
         return values
 

@@ -16,7 +16,7 @@ from kcv.common.files import write_json
 from kcv.common.text import plain
 from kcv.config import Config
 from kcv.data.dataset import Dataset, Images
-from kcv.distributed.group import ALONE, Group
+from kcv.distributed.group import SINGLE_PROCESS, Group
 from kcv.errors import DataError
 from kcv.inference import outputs
 from kcv.metrics import temperature
@@ -44,7 +44,7 @@ class Result:
     variant: str | None
     policy: str
     folder: RunFolder
-    group: Group = ALONE
+    group: Group = SINGLE_PROCESS
     own_model: bool = False  # the caller's, not one that the configuration names
     counts: tuple[int, int] = (0, 0)  # parameters, and those that were trained, of the best epoch
     calibration: Calibration | None = None
@@ -54,7 +54,7 @@ class Result:
         """Writes the model file with the weights as they are, of the given epoch (from 1)."""
         if figures is None:  # a later stage may train other parameters than that of the best epoch did
             self.counts = parameters(self.model)
-        if not self.group.first:
+        if not self.group.is_main_process:
             return
         total, trained = self.counts
         info = artifact.ArtifactInfo(
@@ -81,7 +81,7 @@ class Result:
 
     def recall(self) -> None:
         """Reads from the model file how many parameters the best epoch had, where a run goes on."""
-        if self.group.first and os.path.isfile(self.folder.model):
+        if self.group.is_main_process and os.path.isfile(self.folder.model):
             found = artifact.read_info(self.folder.model).parameters
             self.counts = (found.get("total", 0), found.get("trainable", 0))
 
@@ -93,7 +93,7 @@ class Result:
         logits = self._logits(images)
         probabilities = self.calibration.probabilities(logits)
         figures = metrics.summarize(images.labels, probabilities, names, split, threshold=self.calibration.threshold)
-        if not self.group.first:
+        if not self.group.is_main_process:
             return figures
         write_json(self.folder.metrics, figures)
         self.save(fitted.best_epoch, figures)

@@ -15,7 +15,7 @@ import numpy as np
 from kcv.config import Config
 from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.dataset import Dataset, Images
-from kcv.distributed.group import ALONE, Group
+from kcv.distributed.group import SINGLE_PROCESS, Group
 from kcv.inference import outputs
 from kcv.models.backbone import Backbone
 from kcv.native.model import NativeModel, native_target
@@ -95,11 +95,11 @@ class Batches:
 
     train: TrainingBatches
     val: InferenceBatches
-    group: Group = ALONE
+    group: Group = SINGLE_PROCESS
 
 
 @contextmanager
-def open_batches(config: Config, dataset: Dataset, device: str, group: Group = ALONE) -> Iterator[Batches]:
+def open_batches(config: Config, dataset: Dataset, device: str, group: Group = SINGLE_PROCESS) -> Iterator[Batches]:
     """Gives the training and validation batches, and ends their worker processes when the block ends.
 
     Raises:
@@ -133,7 +133,7 @@ def open_batches(config: Config, dataset: Dataset, device: str, group: Group = A
 def _own_part(images: Images, group: Group) -> Images:
     """Returns this process's part of a split; all of it where there is not an image for each process."""
     begin, end = group.share.bounds(len(images))
-    if not group.several or len(images) < group.size:
+    if not group.is_distributed or len(images) < group.world_size:
         return images
     pixels = None if images.pixels is None else images.pixels[begin:end]
     return replace(images, samples=images.samples.take(np.arange(begin, end)), pixels=pixels)
@@ -319,11 +319,11 @@ class StageFit:
 
     def _train_model(self, fitted: keras.Model, *, compile_on_gpu: bool) -> NativeModel:
         target, config, group = native_target(outputs.model_device(fitted).type), self.config, self.batches.group
-        if not group.several:
+        if not group.is_distributed:
             # A head alone is too small to gain by being compiled.
             split = config.train.on_out_of_memory == "split"
             return NativeModel(fitted, target=target, compile_on_gpu=compile_on_gpu, split=split)
-        target = parallel_target(target, group, sync_batchnorm=syncs_batchnorm(config, group.size))
+        target = parallel_target(target, group, sync_batchnorm=syncs_batchnorm(config, group.world_size))
         return ParallelModel(fitted, group, target=target, compile_on_gpu=compile_on_gpu)
 
     def _compile(self, train_model: NativeModel, stage: Stage, steps: int, lr_factor: float) -> None:
@@ -351,7 +351,7 @@ class StageFit:
         stateful: dict[str, Stateful] = {"clock": timer, "best": self.best, "history": self.history}
         # The others read what these have changed and added.
         callbacks: list[keras.callbacks.Callback] = [timer, TerminateOnNaN()]
-        if group.several:
+        if group.is_distributed:
             callbacks.insert(0, AverageMetrics(group, train, self.batches.val))
         if config.ema is not None:
             # Before those that choose: the best model is one of averaged weights.

@@ -87,7 +87,7 @@ def check_place(model: keras.Model, num_classes: int, device: str) -> None:
 
 def share_weights(model: keras.Model, group: Group) -> None:
     """Gives all processes the first one's weights: each has built the model for itself."""
-    if group.several:
+    if group.is_distributed:
         weights = group.broadcast([variable.value.detach().cpu() for variable in model.variables])
         with torch.no_grad():
             for variable, value in zip(model.variables, weights, strict=True):

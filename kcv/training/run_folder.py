@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kcv.common import leftovers
-from kcv.common.files import expanded, make_folder
+from kcv.common.files import expand_user, make_folder
 from kcv.common.untrusted import inside
 from kcv.config import Config
 from kcv.errors import OutputError, UsageError
@@ -63,7 +63,7 @@ class RunFolder:
             UsageError: there is none that could be continued.
             OutputError: it holds links that would be followed.
         """
-        folder = cls(expanded(path))
+        folder = cls(expand_user(path))
         folder.require_no_links()
         if not os.path.isfile(folder.config):
             raise UsageError(f"--resume={path}: no run there; a run folder holds config.yaml")

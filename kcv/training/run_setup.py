@@ -84,7 +84,7 @@ class ActiveRun:
             return f"what there is, the best model among it, stays in {self.folder.path}"
         if self.extended:
             return f"to go on: kcv.train(resume={str(self.folder.path)!r}, ...) with what was passed to it"
-        program = "torchrun ... -m kcv" if Launch.current().several else "python -m kcv"
+        program = "torchrun ... -m kcv" if Launch.current().is_distributed else "python -m kcv"
         return f"to go on: {program} train --resume={shlex.quote(str(self.folder.path))}"
 
 
@@ -151,7 +151,7 @@ def open_on_main_process(group: Group, begin: Callable[[], ActiveRun], config: C
         opened.append(begin())
         return opened[0].folder
 
-    folder = group.first_does(first)
+    folder = group.run_on_main_process(first)
     return opened[0] if opened else ActiveRun(folder, NoTracker(), config)
 
 

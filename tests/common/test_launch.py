@@ -15,16 +15,16 @@ TORCHRUN = {
 def test_what_torchrun_tells_is_read() -> None:
     launch = Launch.current(TORCHRUN)
     assert launch == Launch(3, 4, 1, 2, 2, "job-7")
-    assert launch.several
-    assert not launch.first
+    assert launch.is_distributed
+    assert not launch.is_main_process
 
 
 @pytest.mark.parametrize("environment", [{}, {"WORLD_SIZE": "1"}, {"PATH": "/bin"}])
 def test_without_it_a_process_is_alone(environment: dict[str, str]) -> None:
     launch = Launch.current(environment)
     assert launch == Launch()
-    assert launch.first
-    assert not launch.several
+    assert launch.is_main_process
+    assert not launch.is_distributed
 
 
 def test_jobs_without_an_id_are_told_apart_by_their_starter() -> None:

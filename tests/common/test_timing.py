@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from kcv.common import timing
-from kcv.common.timing import take_turns
+from kcv.common.timing import interleave
 
 
 class Clock:
@@ -35,7 +35,7 @@ def test_turns_are_taken_in_order_after_a_warm_up(time: Clock) -> None:
         time.sleep(0.06)  # longer than a turn has to be, so that one run is a turn
 
     rounds: list[int] = []
-    seconds = take_turns(
+    seconds = interleave(
         {name: (lambda name=name: work(name)) for name in "abc"}, repeats=3, advance=lambda: rounds.append(len(order))
     )
     assert order == [*"aabbcc", *"abcabcabc"]
@@ -46,8 +46,8 @@ def test_turns_are_taken_in_order_after_a_warm_up(time: Clock) -> None:
 
 def test_quick_work_is_run_several_times_a_turn_and_settled_around_them(time: Clock) -> None:
     events: list[str] = []
-    means = take_turns({"quick": lambda: time.sleep(0.005)}, repeats=2, settle=lambda: events.append("settled"))
+    means = interleave({"quick": lambda: time.sleep(0.005)}, repeats=2, settle=lambda: events.append("settled"))
     assert means["quick"] == pytest.approx([0.005] * 2)
     assert len(events) == 2 * (2 + 2)  # before and after: two warm-ups, two turns
-    runs = take_turns({"quick": lambda: time.sleep(0.005)}, repeats=2, each=True)
+    runs = interleave({"quick": lambda: time.sleep(0.005)}, repeats=2, each=True)
     assert len(runs["quick"]) == 2 * 10

@@ -8,7 +8,7 @@ import torch
 from kcv.config import AugmentConfig
 from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.dataset import Images, Samples
-from kcv.data.order import Share
+from kcv.data.order import ProcessShard
 from kcv.errors import DataError
 
 SIZE = 8
@@ -24,7 +24,7 @@ def in_memory(count: int) -> Images:
 
 def training(
     images: Images, *, batch_size: int = 8, seed: int = 1, workers: int = 0, augment: AugmentConfig = AUGMENT,
-    label_smoothing: float = 0.0, share: Share | None = None,
+    label_smoothing: float = 0.0, share: ProcessShard | None = None,
 ) -> TrainingBatches:  # fmt: skip
     return TrainingBatches(images, num_classes=3, batch_size=batch_size, augment=augment, seed=seed,
                            label_smoothing=label_smoothing, device="cpu", workers=workers, share=share)  # fmt: skip
@@ -222,7 +222,7 @@ SHARED = [
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_together_see_what_one_would_see(augment: AugmentConfig, processes: int) -> None:
     images = in_memory(20)
-    shares = [training(images, augment=augment, share=Share(rank, processes)) for rank in range(processes)]
+    shares = [training(images, augment=augment, share=ProcessShard(rank, processes)) for rank in range(processes)]
     alone = training(images, augment=augment)
     for epoch in (0, 1):
         for batches in (alone, *shares):
@@ -234,9 +234,9 @@ def test_processes_together_see_what_one_would_see(augment: AugmentConfig, proce
 
 def test_mixed_images_keep_their_own_proportions_in_a_share() -> None:
     images, config = in_memory(20), AugmentConfig(cutmix=1.0)
-    whole = [training(images, augment=config, share=Share(rank, 2)).order(0)[0] for rank in range(2)]
+    whole = [training(images, augment=config, share=ProcessShard(rank, 2)).order(0)[0] for rank in range(2)]
     assert [(part.begin, part.total) for part in whole] == [(0, 7), (3, 7)]
-    alone, second = training(images, augment=config), training(images, augment=config, share=Share(1, 2))
+    alone, second = training(images, augment=config), training(images, augment=config, share=ProcessShard(1, 2))
     own = alone.order(0)[0].indices[3:] % 3
     # Of all but the first, which finds its partner among its own, the targets are those of a single process.
     assert len(own) == 4
@@ -244,7 +244,7 @@ def test_mixed_images_keep_their_own_proportions_in_a_share() -> None:
 
 
 def test_the_parts_of_a_batch_weigh_what_they_hold() -> None:
-    shares = [training(in_memory(20), share=Share(rank, 3)) for rank in range(3)]
+    shares = [training(in_memory(20), share=ProcessShard(rank, 3)) for rank in range(3)]
     for step in zip(*shares, strict=True):
         total = sum(len(images) for images, _, _ in step)
         for images, _, weight in step:
@@ -255,10 +255,10 @@ def test_the_parts_of_a_batch_weigh_what_they_hold() -> None:
 def test_processes_measure_each_batch_once_and_as_one_would() -> None:
     images, options = in_memory(20), {"batch_size": 6, "device": "cpu", "num_classes": 3}
     for processes in (2, 3, 5):  # of four batches, one of five processes gets none
-        shares = [InferenceBatches(images, **options, share=Share(rank, processes)) for rank in range(processes)]
+        shares = [InferenceBatches(images, **options, share=ProcessShard(rank, processes)) for rank in range(processes)]
         assert same(list(chain.from_iterable(shares)), InferenceBatches(images, **options))
 
 
 def test_batches_too_small_for_the_processes_are_refused() -> None:
     with pytest.raises(DataError, match="batches of 2 of 4 images cannot be shared by 3 processes"):
-        training(in_memory(4), batch_size=2, share=Share(0, 3))
+        training(in_memory(4), batch_size=2, share=ProcessShard(0, 3))

@@ -18,7 +18,7 @@ from warm import Finished, WarmPython
 from kcv import Config, errors, predict, train
 from kcv.common.launch import Launch
 from kcv.inference.prediction import Job
-from kcv.inference.shards import Parts
+from kcv.inference.shards import PredictionShards
 
 Together = Callable[..., list[Finished]]
 
@@ -147,14 +147,14 @@ def test_parts_of_another_prediction_are_not_mixed_in(few: list[Path], tmp_path:
         predict(few[:9], Brightness(), output=output, resume=True)
     job = Job(Brightness(), 1, 2, None)
     with pytest.raises(errors.OutputError, match="go on with --resume, or remove it"):
-        Parts(job, output, lambda: iter(few), Launch(0, 2, 0, 2), "Counting").rows(resume=False)
+        PredictionShards(job, output, lambda: iter(few), Launch(0, 2, 0, 2), "Counting").rows(resume=False)
 
 
 def test_each_process_does_its_own_parts(few: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "rows.jsonl"
     models = [Brightness(), Brightness()]
     first, second = (
-        Parts(Job(model, 2, 2, None), output, lambda: iter(few), Launch(rank, 2, rank, 2), "Counting")
+        PredictionShards(Job(model, 2, 2, None), output, lambda: iter(few), Launch(rank, 2, rank, 2), "Counting")
         for rank, model in enumerate(models)
     )
     rows = first.rows(resume=False)

@@ -19,7 +19,7 @@ from kcv.cli.specification import find_verb
 from kcv.errors import DataError, UsageError
 from kcv.exporting import quantization
 from kcv.exporting.graph import DEFAULT_OPSET, OPSETS
-from kcv.exporting.quantization import Trade
+from kcv.exporting.quantization import Int8Tradeoff
 
 if TYPE_CHECKING:
     from kcv.tasks.export import Export
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("kept_graphs")
 
-FASTER = Trade(0.9, 0.9, 100, {1: 2.0, 32: 1.5}, {"float32": 4, "int8": 1})
+FASTER = Int8Tradeoff(0.9, 0.9, 100, {1: 2.0, 32: 1.5}, {"float32": 4, "int8": 1})
 
 
 def test_the_command_line_offers_what_there_is() -> None:
@@ -95,9 +95,9 @@ def test_int8_is_written_as_int8_and_keeps_the_accuracy(
     ],
 )
 def test_int8_that_does_not_pay_leaves_the_float32_file_and_says_why(
-    trained_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trade: Trade, words: str
+    trained_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trade: Int8Tradeoff, words: str
 ) -> None:
-    monkeypatch.setattr(quantization, "weigh", lambda *files: trade)
+    monkeypatch.setattr(quantization, "compare_int8", lambda *files: trade)
     made = export(trained_run.model_path, tmp_path / "m.onnx", precision="int8")
     assert made.precision == "float32"
     assert made.refusal is not None and words in made.refusal
@@ -105,8 +105,8 @@ def test_int8_that_does_not_pay_leaves_the_float32_file_and_says_why(
 
 
 def test_int8_that_pays_is_kept(trained_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert FASTER.refusal is None
-    monkeypatch.setattr(quantization, "weigh", lambda *files: FASTER)
+    assert FASTER.rejection_reason is None
+    monkeypatch.setattr(quantization, "compare_int8", lambda *files: FASTER)
     made = export(trained_run.model_path, tmp_path / "m.onnx", precision="int8")
     assert (made.precision, made.refusal) == ("int8", None)
 
@@ -122,7 +122,9 @@ def test_named_images_calibrate_and_check_each_with_its_half(
         quantize(source, target, info, pixels)
 
     monkeypatch.setattr(quantization, "quantize", spy)
-    monkeypatch.setattr(quantization, "weigh", lambda a, b, samples: seen.setdefault("checked", samples) and FASTER)
+    monkeypatch.setattr(
+        quantization, "compare_int8", lambda a, b, samples: seen.setdefault("checked", samples) and FASTER
+    )
     folder = tmp_path / "more"
     shutil.copytree(images / "train", folder)
     export(trained_run.model_path, tmp_path / "m.onnx", precision="int8", samples=str(folder))

@@ -79,7 +79,7 @@ STORAGE = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cp
 REBUILT = b"ctorch._utils\n_rebuild_tensor_v2\n(" + STORAGE + b"K\0))\x89}tR"
 
 
-def expanded(*sizes: int) -> bytes:
+def expand_user(*sizes: int) -> bytes:
     return saved({**SOUND, "big": torch.zeros(1).expand(*sizes)})
 
 
@@ -118,8 +118,8 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
                         + b"X\x06\0\0\0latin1\x86q\1R" + b"h\0h\1R" * 1000 + b"l."), "unpacks to more"),
     "an array of numpy": (lambda: saved({"a": np.zeros(3)}), "more than tensors"),
     "tensors of another kind of number": (lambda: replaced(b"FloatStorage", b"EvilsStorage"), "more than tensors"),
-    "an expanded tensor": (lambda: expanded(5 * 10**8), "far less"),
-    "an expanded kernel": (lambda: expanded(10**6, 10, 10, 5), "far less"),
+    "an expand_user tensor": (lambda: expand_user(5 * 10**8), "far less"),
+    "an expand_user kernel": (lambda: expand_user(10**6, 10, 10, 5), "far less"),
     "numbers that are shared by all": (shared, "far less"),
 }  # fmt: skip
 

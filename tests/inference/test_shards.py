@@ -1,4 +1,4 @@
-"""Parts of a prediction: only those are kept that are as they were written, of images as they are now."""
+"""PredictionShards of a prediction: only those are kept that are as they were written, of images as they are now."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kcv import errors, predict
 from kcv.common.launch import Launch
 from kcv.inference.prediction import Job
 from kcv.inference.shard_file import is_sound, read_part, state_of, write_part
-from kcv.inference.shards import Parts
+from kcv.inference.shards import PredictionShards
 
 COLUMNS = ["path", "label", "confidence", "error"]
 
@@ -146,7 +146,9 @@ def test_a_damaged_record_loses_no_part(few: list[Path], cut_short: Path, tmp_pa
     (cut_short / "prediction.json").write_bytes(content)
     with pytest.raises(errors.OutputError, match="go on with --resume"):
         job = Job(Brightness(), 1, 2, None)
-        Parts(job, tmp_path / "rows.csv", lambda: iter(few), Launch(0, 2, 0, 2), "Brightness").rows(resume=False)
+        PredictionShards(job, tmp_path / "rows.csv", lambda: iter(few), Launch(0, 2, 0, 2), "Brightness").rows(
+            resume=False
+        )
     model = Brightness()
     rows = list(predict(few, model, output=tmp_path / "rows.csv", resume=True))
     assert model.seen == 2  # parts say themselves what they are of

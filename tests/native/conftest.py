@@ -69,7 +69,7 @@ def assert_parity() -> Callable[..., Program]:
         theirs = [run(lambda x, training=training: model(x, training=training), model, x) for training in (False, True)]
         program = lower(model, **target)
         if native:
-            assert program.called_as_they_are == ()
+            assert program.fallback_layers == ()
         for training, reference in zip((False, True), theirs, strict=True):
             ours = run(lambda x, training=training: program(x, training=training), model, x)
             assert_close(ours, reference, tolerance)

@@ -113,7 +113,7 @@ def test_plain_dropout_of_a_moved_tensor_drops_and_scales() -> None:
     inputs = keras.Input((30, 30, 3))
     x = layers.ZeroPadding2D(0)(inputs)
     program = lower(keras.Model(inputs, layers.Dropout(0.25)(x)))
-    assert program.called_as_they_are == ()
+    assert program.fallback_layers == ()
     dropped = program(torch.ones(4, 30, 30, 3), training=True)
     values, counts = dropped.unique(return_counts=True)
     assert values.tolist() == pytest.approx([0.0, 1 / 0.75])
@@ -234,7 +234,7 @@ def test_what_has_no_native_form_is_called_as_it_is(make: Callable[[], Any], ass
     keras.utils.set_random_seed(0)
     layer = make()
     program = assert_parity(around(layer, "channels_last"), images("channels_last"), native=False)
-    assert program.called_as_they_are == (layer.name,)
+    assert program.fallback_layers == (layer.name,)
 
 
 def test_operations_of_keras_and_their_arguments_are_called_as_they_are(assert_parity: Any) -> None:
@@ -257,7 +257,7 @@ def test_a_nested_model_with_a_call_of_its_own_is_called_as_it_is(assert_parity:
     inputs = keras.Input((SIZE, SIZE, 3))
     model = keras.Model(inputs, layers.Conv2D(2, 1)(nested(inputs)))
     program = assert_parity(model, images("channels_last"), native=False)
-    assert program.called_as_they_are == (nested.name,)
+    assert program.fallback_layers == (nested.name,)
 
 
 def test_a_nested_model_takes_its_input_in_its_own_dtype(assert_parity: Any) -> None:
@@ -309,7 +309,7 @@ def test_lora_and_quantised_kernels_are_left_to_keras() -> None:
     layer = layers.Dense(4)
     model = keras.Model(inputs, layer(inputs))
     layer.enable_lora(2)
-    assert lower(model).called_as_they_are == (layer.name,)
+    assert lower(model).fallback_layers == (layer.name,)
 
 
 def test_a_lowering_is_found_by_the_class_that_it_was_registered_for(monkeypatch: pytest.MonkeyPatch) -> None:

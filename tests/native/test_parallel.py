@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from kcv.distributed.group import ALONE, Group
+from kcv.distributed.group import SINGLE_PROCESS, Group
 from kcv.errors import DeviceError
 from kcv.native.layers.normalization import SyncedBatchNorm
 from kcv.native.model import native_target
@@ -40,14 +40,16 @@ def test_synced_batch_norm_is_that_of_the_whole_batch(shape: tuple[int, ...], dt
         other = slice(half, None) if mine == 0 else slice(None, half)
         calls = []
 
-        def add_up(tensor: torch.Tensor, mine: int = mine, other: slice = other, calls: list = calls) -> torch.Tensor:
+        def all_reduce_sum(
+            tensor: torch.Tensor, mine: int = mine, other: slice = other, calls: list = calls
+        ) -> torch.Tensor:
             calls.append(1)
             if len(calls) == 1:
                 return tensor + sums_of(parts[1 - mine])
             theirs = weight[other].double()
             return tensor + torch.cat([theirs.sum(others), (theirs * normalised[other].double()).sum(others)])
 
-        y, mean, variance = SyncedBatchNorm.apply(parts[mine], gamma, beta, 1e-3, add_up)
+        y, mean, variance = SyncedBatchNorm.apply(parts[mine], gamma, beta, 1e-3, all_reduce_sum)
         torch.testing.assert_close(y, whole[rows].detach(), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(mean, x.detach().mean(others))
         torch.testing.assert_close(variance, x.detach().var(others, correction=0))
@@ -81,7 +83,7 @@ def test_sharded_parameters_are_refused() -> None:
         mesh = init_device_mesh("cpu", (1,))
         kernel._value = torch.nn.Parameter(distribute_tensor(kernel.value.data, mesh, [Shard(3)]))
         with pytest.raises(DeviceError, match=r"sharded \(FSDP\), which trains Keras variables wrongly"):
-            ParallelModel(core, ALONE, target=native_target("cpu"))
+            ParallelModel(core, SINGLE_PROCESS, target=native_target("cpu"))
     finally:
         torch.distributed.destroy_process_group()
 
@@ -99,13 +101,13 @@ def test_many_processes_agree_less_often() -> None:
 def test_a_group_of_one_waits_for_nobody() -> None:
     group = Group()
     tensor = torch.ones(3)
-    assert group.add_up(tensor) is tensor
-    assert group.agree(5) == 5
+    assert group.all_reduce_sum(tensor) is tensor
+    assert group.all_reduce_or(5) == 5
     assert group.broadcast("x") == "x"
-    assert group.gather(1) == [1]
-    assert group.total([1.5]) == [1.5]
-    assert group.first_does(lambda: 7) == 7
-    np.testing.assert_array_equal(group.rows(np.ones((2, 1), np.float32)), np.ones((2, 1), np.float32))
-    group.begin_mean([tensor])()
+    assert group.all_gather_object(1) == [1]
+    assert group.all_reduce_floats([1.5]) == [1.5]
+    assert group.run_on_main_process(lambda: 7) == 7
+    np.testing.assert_array_equal(group.all_gather_rows(np.ones((2, 1), np.float32)), np.ones((2, 1), np.float32))
+    group.start_all_reduce_mean([tensor])()
     assert tensor.tolist() == [1, 1, 1]
-    assert parallel_target(native_target("cpu"), group, sync_batchnorm=False).add_up is None
+    assert parallel_target(native_target("cpu"), group, sync_batchnorm=False).all_reduce_sum is None

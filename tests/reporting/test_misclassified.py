@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from kcv.inference import opening, splits
-from kcv.reporting.misclassified import draw_mistakes, most_confident, write_mistakes
+from kcv.reporting.misclassified import draw_misclassified, most_confident, write_mistakes
 
 if TYPE_CHECKING:
     from kcv.training.run_folder import Run
@@ -47,7 +47,7 @@ def test_rows_and_images_are_written(trained_run: Run, tmp_path: Path) -> None:
     right = np.eye(3)[images.labels]
     wrong = np.roll(right, 1, axis=1)
     rows = write_mistakes(tmp_path, images, wrong, loaded.class_names)
-    draw_mistakes(tmp_path / "mistakes.png", rows, loaded.keras_model, images, loaded.class_names)
+    draw_misclassified(tmp_path / "mistakes.png", rows, loaded.keras_model, images, loaded.class_names)
     content = json.loads((tmp_path / "mistakes.json").read_text())
     assert (content["pictures"], content["wrong"], len(content["mistakes"])) == (24, 24, 24)
     with Image.open(tmp_path / "mistakes.png") as drawn:

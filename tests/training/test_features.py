@@ -22,7 +22,7 @@ from kcv.common import leftovers
 from kcv.config import Config
 from kcv.data import loading
 from kcv.data.dataset import Dataset
-from kcv.distributed.group import ALONE
+from kcv.distributed.group import SINGLE_PROCESS
 from kcv.models import registry
 from kcv.models.backbone import Backbone
 from kcv.training import feature_files, features
@@ -260,7 +260,7 @@ def test_a_disk_that_fills_up_in_the_end_is_no_loss(
 def test_no_damage_of_a_kept_file_is_overlooked(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     """1,000 seeded changes of a file: of bits and bytes; of pieces cut out, put in, moved and emptied."""
     key, shape = hashlib.sha256(b"one").hexdigest(), (40, 7)
-    with feature_files.filled(key, shape, ALONE, pytest.fail) as values:
+    with feature_files.filled(key, shape, SINGLE_PROCESS, pytest.fail) as values:
         values[:] = np.random.default_rng(0).normal(size=shape)
     path = feature_files.path_of(key)
     sound = path.read_bytes()

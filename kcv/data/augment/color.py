@@ -12,13 +12,13 @@ import math
 import torch
 from torch import Tensor
 
-from kcv.data.augment.rng import Chance
+from kcv.data.augment.rng import BatchRng
 
 # Rows: luma, then the two chroma axes of YIQ (FCC NTSC, 1953).
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
-def jitter(images: Tensor, strength: float, hue: float, chance: Chance) -> Tensor:
+def jitter(images: Tensor, strength: float, hue: float, chance: BatchRng) -> Tensor:
     """Draws each image's four changes and applies them.
 
     Args:

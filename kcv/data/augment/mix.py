@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kcv.data.augment.rng import Chance
+from kcv.data.augment.rng import BatchRng
 
 
 def mix(
-    images: Tensor, targets: Tensor, mixup_alpha: float, cutmix_alpha: float, chance: Chance
+    images: Tensor, targets: Tensor, mixup_alpha: float, cutmix_alpha: float, chance: BatchRng
 ) -> tuple[Tensor, Tensor]:
     """Applies one of the two to a batch; where both are on, each batch takes either with even chance.
 

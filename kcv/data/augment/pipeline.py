@@ -16,7 +16,7 @@ from torch import Tensor
 from kcv.config import AugmentConfig
 from kcv.data.augment.color import jitter
 from kcv.data.augment.mix import inside, mix
-from kcv.data.augment.rng import Chance
+from kcv.data.augment.rng import BatchRng
 from kcv.errors import ConfigError
 
 GREY = 128
@@ -61,7 +61,7 @@ class Augment:
         self._seed = seed
 
     def __call__(
-        self, images: Tensor, targets: Tensor, *, chance: Chance, indices: Tensor, epoch: int
+        self, images: Tensor, targets: Tensor, *, chance: BatchRng, indices: Tensor, epoch: int
     ) -> tuple[Tensor, Tensor]:
         """Augments one batch; the arguments stay untouched.
 
@@ -86,7 +86,7 @@ class Augment:
             images, targets = mix(images, targets, config.mixup, config.cutmix, chance)
         return images, targets
 
-    def _crop_and_flip(self, images: Tensor, chance: Chance, indices: Tensor, epoch: int) -> Tensor:
+    def _crop_and_flip(self, images: Tensor, chance: BatchRng, indices: Tensor, epoch: int) -> Tensor:
         padding, flip = self._config.crop_padding, self._config.flip
         down, right = chance.integers(-padding, padding + 1, 2)[..., None]
         if flip == "alternating":
@@ -97,7 +97,7 @@ class Augment:
             mirrored = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         return shift_and_flip(images, down, right, mirrored[:, None])
 
-    def _blank(self, images: Tensor, chance: Chance) -> Tensor:
+    def _blank(self, images: Tensor, chance: BatchRng) -> Tensor:
         config, size = self._config, images.shape[1]
         blank = torch.zeros((), dtype=torch.bool, device=images.device)
         if config.cutout:
@@ -150,7 +150,7 @@ def first_flip(indices: Tensor, seed: int) -> Tensor:
     return (value >> 33) & 1 == 1
 
 
-def erasing_boxes(size: int, probability: float, chance: Chance) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def erasing_boxes(size: int, probability: float, chance: BatchRng) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draws the rectangles of random erasing.
 
     Returns:

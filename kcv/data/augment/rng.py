@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Chance:
+class BatchRng:
     """Draws a number for each image of a whole batch and gives those of this process's images.
 
     So an image is changed in the same way whoever has it, and no two images of a batch get the same numbers.

@@ -145,7 +145,7 @@ class RowImages(Sequence[bytes]):
         """Yields the images at each part's positions, every row group read at most once, from first to last.
 
         Groups are read in the order in which they are first needed, and what is read too early is held: in the order of
-        `kcv.data.order.windowed` that is about one window, in ascending order nothing.
+        `kcv.data.order.window_shuffle` that is about one window, in ascending order nothing.
 
         Raises:
             DataError: a file cannot be read, or holds no image at a row.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from kcv.common import untrusted
-from kcv.common.files import expanded
+from kcv.common.files import expand_user
 from kcv.common.text import is_plain
 from kcv.common.untrusted import refusing
 from kcv.data.sources import NamedSource, register
@@ -101,7 +101,7 @@ def _roots() -> list[Path]:
 
     roots = [cache_dir()]
     if given := os.environ.get("KCV_DATA_DIR"):
-        root = expanded(given)
+        root = expand_user(given)
         if not os.path.isdir(root):
             raise DataError(f"KCV_DATA_DIR={given} is not a folder, or may not be read.")
         roots.insert(0, root)

@@ -60,14 +60,14 @@ class Target:
     Attributes:
         memory_format: of image tensors and kernels inside the program.
         in_place: whether values that nobody reads any more are overwritten.
-        add_up: replaces a tensor by its sum over all processes that share a batch, and batch normalisation by the
-            statistics of the whole batch; None: each process normalises by those of its own part.
+        all_reduce_sum: replaces a tensor by its sum over all processes that share a batch, and batch normalisation by
+            the statistics of the whole batch; None: each process normalises by those of its own part.
         rank: of the process, so that no two drop the same values.
     """
 
     memory_format: torch.memory_format = torch.contiguous_format
     in_place: bool = True
-    add_up: Callable[[Tensor], Tensor] | None = None
+    all_reduce_sum: Callable[[Tensor], Tensor] | None = None
     rank: int = 0
 
 

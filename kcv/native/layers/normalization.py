@@ -38,8 +38,8 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
         if not (training and layer.trainable):
             return torch.batch_norm(x, gamma, beta, mean, variance, False, 0.0, epsilon, True)
         rate = 1.0 - layer.momentum  # as it is now: `kcv.native.statistics` has another one for a while
-        if target.add_up is not None:
-            y, batch_mean, batch_variance = SyncedBatchNorm.apply(x, gamma, beta, epsilon, target.add_up)
+        if target.all_reduce_sum is not None:
+            y, batch_mean, batch_variance = SyncedBatchNorm.apply(x, gamma, beta, epsilon, target.all_reduce_sum)
             with torch.no_grad():
                 mean.lerp_(batch_mean, rate)
                 variance.lerp_(batch_variance, rate)
@@ -104,7 +104,7 @@ class SyncedBatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, gamma: Tensor | None, beta: Tensor | None, epsilon: float, add_up: AddUp
+        ctx: Any, x: Tensor, gamma: Tensor | None, beta: Tensor | None, epsilon: float, all_reduce_sum: AddUp
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the output, and mean and biased variance of the whole batch, [c]."""
         others = [axis for axis in range(x.dim()) if axis != 1]
@@ -115,14 +115,14 @@ class SyncedBatchNorm(torch.autograd.Function):
         mean, variance = mean.double(), variance.double()
         ones = torch.ones_like(mean[:1])
         sums = torch.cat([mean * local_count, (variance + mean.square()) * local_count, ones * local_count])
-        sums = add_up(sums)
+        sums = all_reduce_sum(sums)
         count = sums[-1]
         mean, squares = (sums[:-1] / count).chunk(2)
         variance = (squares - mean.square()).clamp_min(0.0)
         mean, variance = mean.to(wide), variance.to(wide)
         y = torch.batch_norm(x, gamma, beta, mean, variance, False, 0.0, epsilon, True)
         ctx.save_for_backward(x, gamma, mean, variance, count)
-        ctx.epsilon, ctx.add_up = epsilon, add_up
+        ctx.epsilon, ctx.all_reduce_sum = epsilon, all_reduce_sum
         ctx.mark_non_differentiable(mean, variance)
         return y, mean, variance
 
@@ -135,7 +135,7 @@ class SyncedBatchNorm(torch.autograd.Function):
             dy, x, scale, mean, variance, None, None, False, ctx.epsilon, [True, True, True]
         )
         if ctx.needs_input_grad[0]:
-            s1, s2 = (ctx.add_up(torch.cat([dbeta, dgamma]).double()) / count).to(mean.dtype).chunk(2)
+            s1, s2 = (ctx.all_reduce_sum(torch.cat([dbeta, dgamma]).double()) / count).to(mean.dtype).chunk(2)
             deviation = (variance + ctx.epsilon).rsqrt()
             slope = scale * deviation.square() * s2
             shift = scale * deviation * s1 - slope * mean

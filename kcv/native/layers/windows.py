@@ -70,8 +70,8 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
     strides: tuple[int, int] = tuple(layer.strides)
     dilation = tuple(layer.dilation_rate)
     same = layer.padding == "same"
-    thinned = _to_be_thinned(layer, kernel, groups)
-    across, strides = (strides, (1, 1)) if thinned else ((1, 1), strides)
+    pre_strided = _to_be_thinned(layer, kernel, groups)
+    across, strides = (strides, (1, 1)) if pre_strided else ((1, 1), strides)
     size = tuple(layer.kernel_size)
     mixed = dtype != kernel.dtype
 
@@ -81,7 +81,7 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
         if mixed:
             weight = weight.to(dtype)
             offset = None if bias is None else bias.to(dtype)
-        if thinned:
+        if pre_strided:
             x = x[:, :, :: across[0], :: across[1]]
         x = x.to(dtype, memory_format=memory_format)
         padding = (0, 0)

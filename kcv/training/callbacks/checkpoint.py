@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import keras
 
-from kcv.distributed.group import ALONE, Group
+from kcv.distributed.group import SINGLE_PROCESS, Group
 from kcv.native.logs import LazyCallbackList
 from kcv.training.callbacks.control import BestModel
 from kcv.training.resume.state import State, Stateful, capture, restore, restore_generators, restore_metrics
@@ -60,7 +60,7 @@ class Checkpoint(keras.callbacks.Callback):
         lr_factor: float = 1.0,
         keep_good: bool = False,
         wanted: bool = True,
-        group: Group = ALONE,
+        group: Group = SINGLE_PROCESS,
         user: UserState | None = None,
     ) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class Checkpoint(keras.callbacks.Callback):
         if not self._group.agrees_at(step):
             return
         due = self._writer is not None and self._writer.due
-        flags = self._group.agree(_STOP * self._stop_request.requested | _WRITE * due)
+        flags = self._group.all_reduce_or(_STOP * self._stop_request.requested | _WRITE * due)
         if not flags:
             return
         take: Callable[[], State] = lambda: self._capture(step).gathered(self._group)  # noqa: E731

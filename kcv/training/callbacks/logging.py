@@ -96,7 +96,7 @@ class AverageMetrics(keras.callbacks.Callback):
             return
         seen = float(self._train.seen(epoch)), float(len(self._val.images))
         weights = {name: seen[name.startswith("val_")] for name in logs}
-        sums = self._group.total([*(float(logs[name]) * weights[name] for name in logs), *weights.values()])
+        sums = self._group.all_reduce_floats([*(float(logs[name]) * weights[name] for name in logs), *weights.values()])
         for name, total, weight in zip(list(logs), sums, sums[len(logs) :], strict=False):
             logs[name] = total / weight
 

@@ -80,16 +80,16 @@ class State:
 
     def gathered(self, group: Group) -> State:
         """Returns the first process's state with what is every process's own: running metrics and generators."""
-        if not group.several:
+        if not group.is_distributed:
             return self
         own = {name: self.tensors[name] for name in own_names(self.tensors)}
         others = {
             f"rank{rank}/{name}": tensor
-            for rank, tensors in enumerate(group.gather(own))
+            for rank, tensors in enumerate(group.all_gather_object(own))
             for name, tensor in tensors.items()
             if rank > 0
         }
-        return replace(self, tensors={**self.tensors, **others}, plain={**self.plain, "processes": group.size})
+        return replace(self, tensors={**self.tensors, **others}, plain={**self.plain, "processes": group.world_size})
 
     def of_process(self, rank: int, size: int) -> State:
         """Returns the state of one of `size` processes out of one that holds those of all.

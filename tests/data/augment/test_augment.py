@@ -6,7 +6,7 @@ from torch import Tensor
 from kcv.config import AugmentConfig
 from kcv.data.augment import pipeline
 from kcv.data.augment.pipeline import ERASED_AREA, GREY, Augment
-from kcv.data.augment.rng import Chance
+from kcv.data.augment.rng import BatchRng
 from kcv.errors import ConfigError
 
 
@@ -18,8 +18,8 @@ def noise(count: int, size: int = 16) -> Tensor:
     return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator(99))
 
 
-def chance(count: int, seed: int = 0) -> Chance:
-    return Chance(generator(seed), count)
+def chance(count: int, seed: int = 0) -> BatchRng:
+    return BatchRng(generator(seed), count)
 
 
 def one_hot(count: int, classes: int = 4) -> Tensor:

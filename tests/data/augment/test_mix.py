@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kcv.data.augment import mix
-from kcv.data.augment.rng import Chance
+from kcv.data.augment.rng import BatchRng
 
 
 def noise(count: int, size: int = 16) -> Tensor:
@@ -12,8 +12,8 @@ def noise(count: int, size: int = 16) -> Tensor:
     return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator)
 
 
-def chance(count: int, seed: int = 0) -> Chance:
-    return Chance(torch.Generator().manual_seed(seed), count)
+def chance(count: int, seed: int = 0) -> BatchRng:
+    return BatchRng(torch.Generator().manual_seed(seed), count)
 
 
 def one_hot(count: int, classes: int = 4) -> Tensor:

@@ -15,7 +15,7 @@ from kcv.data.augment import keras_cv
 from kcv.data.augment.tf_pipeline import Pipeline, Plain
 from kcv.data.batches import TrainingBatches
 from kcv.data.dataset import Images, Samples
-from kcv.data.order import Share
+from kcv.data.order import ProcessShard
 from kcv.errors import ConfigError
 
 pytestmark = pytest.mark.skipif(not keras_cv.installed(), reason="needs the extra kcv[kerascv]")
@@ -216,7 +216,7 @@ def test_iteration_gives_what_each_step_gives_alone(processes: int) -> None:
     augment = AugmentConfig(library="keras_cv", layers=[{"name": "RandAugment"}, {"name": "CutMix"}])
     batches = TrainingBatches(
         in_memory(22), num_classes=3, batch_size=8, augment=augment, label_smoothing=0.1, seed=1, device="cpu",
-        share=Share(processes - 1, processes),
+        share=ProcessShard(processes - 1, processes),
     )  # fmt: skip
     seen = {}
     for epoch in (0, 1):

@@ -22,10 +22,10 @@ import kcv
 from kcv.config import AugmentConfig, DataConfig
 from kcv.data import loading
 from kcv.data.batches import InferenceBatches, TrainingBatches
-from kcv.data.order import Share, windowed
+from kcv.data.order import ProcessShard, window_shuffle
 from kcv.data.parquet import source as parquet
 from kcv.data.parquet.row_images import RowGroups, RowImages
-from kcv.data.prefetch import read_ahead
+from kcv.data.prefetch import prefetch
 from kcv.errors import DataError
 
 ROWS, GROUP, SHARDS = 60, 7, 3
@@ -67,7 +67,7 @@ def config(source: object, **options: Any) -> DataConfig:
 
 
 def batches(
-    dataset: loading.Dataset, *, workers: int = 0, share: Share | None = None, buffer: int = 900
+    dataset: loading.Dataset, *, workers: int = 0, share: ProcessShard | None = None, buffer: int = 900
 ) -> TrainingBatches:
     return TrainingBatches(dataset.train, num_classes=2, batch_size=8, augment=AugmentConfig(flip="random"), seed=3,
                            device="cpu", workers=workers, shuffle_buffer=900)  # fmt: skip
@@ -141,7 +141,7 @@ def test_validation_comes_in_order(folder: Path) -> None:
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_processes_have_stretches_of_their_own(processes: int) -> None:
     groups = np.repeat(np.arange(10), [5, 1, 9, 3, 7, 2, 8, 4, 6, 5])
-    shares = [windowed(groups, 4, 1, 2, Share(rank, processes), 6) for rank in range(processes)]
+    shares = [window_shuffle(groups, 4, 1, 2, ProcessShard(rank, processes), 6) for rank in range(processes)]
     assert sorted(np.concatenate([part.indices for parts in shares for part in parts])) == list(range(50))
     for step in zip(*shares, strict=True):
         assert len({part.total for part in step}) == 1
@@ -154,8 +154,8 @@ def test_processes_have_stretches_of_their_own(processes: int) -> None:
 
 def test_a_window_bounds_how_far_a_image_moves() -> None:
     groups = np.repeat(np.arange(40), 25)
-    (whole,) = (np.concatenate([p.indices for p in windowed(groups, 10, 0, 0, Share(), w)]) for w in (1,))
-    moved = np.concatenate([p.indices for p in windowed(groups, 10, 0, 0, Share(), 100)])
+    (whole,) = (np.concatenate([p.indices for p in window_shuffle(groups, 10, 0, 0, ProcessShard(), w)]) for w in (1,))
+    moved = np.concatenate([p.indices for p in window_shuffle(groups, 10, 0, 0, ProcessShard(), 100)])
     place = np.empty(1000, int)
     place[whole] = np.arange(1000)
     distance = np.abs(place[moved] - np.arange(1000))
@@ -163,7 +163,7 @@ def test_a_window_bounds_how_far_a_image_moves() -> None:
     assert distance.max() <= 100
     assert len(set(groups[whole[:25]])) == 1
     assert len(set(groups[moved[:25]])) > 2
-    other = np.concatenate([p.indices for p in windowed(groups, 10, 0, 1, Share(), 100)])
+    other = np.concatenate([p.indices for p in window_shuffle(groups, 10, 0, 1, ProcessShard(), 100)])
     assert not np.array_equal(moved, other)
 
 
@@ -179,7 +179,7 @@ def test_each_row_group_is_read_once_and_little_is_held(folder: Path) -> None:
     rows = loading.open_source(str(folder)).splits["train"].images
     watched = Watched(**{name: getattr(rows.groups, name) for name in RowGroups.__dataclass_fields__})
     images = RowImages(watched, rows.rows)
-    parts = [part.indices for part in windowed(watched.of(rows.rows), 8, 0, 0, Share(), 10)]
+    parts = [part.indices for part in window_shuffle(watched.of(rows.rows), 8, 0, 0, ProcessShard(), 10)]
     encoded = [data for batch in images.batches(parts) for data in batch]
     assert encoded == [png(int(i)) for part in parts for i in part]
     assert sorted(watched.groups_read) == sorted(set(watched.groups_read)) == list(range(9))
@@ -283,18 +283,18 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_reading_ahead_keeps_order_errors_and_threads() -> None:
-    assert list(read_ahead(iter(range(20)))) == list(range(20))
+    assert list(prefetch(iter(range(20)))) == list(range(20))
 
     def failing() -> Any:
         yield 1
         raise DataError("gone")
 
-    taken = read_ahead(failing())
+    taken = prefetch(failing())
     assert next(taken) == 1
     with pytest.raises(DataError, match="gone"):
         next(taken)
     before = threading.active_count()
-    endless = read_ahead(iter(int, 1))
+    endless = prefetch(iter(int, 1))
     next(endless)
     endless.close()
     assert threading.active_count() == before

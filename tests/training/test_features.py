@@ -364,7 +364,7 @@ def test_a_process_that_is_late_does_not_look_for_the_file_that_the_first_has_na
     class Second:
         """The second of two processes, which leaves the barrier when the first has gone on already."""
 
-        first, several, rank, size = False, True, 1, 2
+        is_main_process, is_distributed, rank, world_size = False, True, 1, 2
 
         def broadcast(self, value: object = None) -> tuple[Path, bool]:
             return place, True

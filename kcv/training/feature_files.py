@@ -97,7 +97,8 @@ def filled(key: str, shape: tuple[int, int], group: Group, not_kept: Callable[[s
                     if rank != group.rank:
                         values += others  # where this process has no rows, there are zeros
             group.barrier()
-            if kept and place is not None:
+            # It then names the file, which is gone for the others.
+            if kept and place is not None and group.is_main_process:
                 _close(place, key, values)
             values.setflags(write=False)
     except OutputError as error:

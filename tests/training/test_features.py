@@ -355,3 +355,24 @@ def test_a_run_never_removes_what_it_uses_itself(
     monkeypatch.setattr(feature_files, "MOST_BYTES", 1)
     case(**AUGMENTED, epochs=3, **{"model.feature_views": 3}).epoch(0)
     assert len(list(cache.glob("*.npy"))) == 3
+
+
+def test_a_process_that_is_late_does_not_look_for_the_file_that_the_first_has_named(tmp_path: Path) -> None:
+    place, path = tmp_path / "temporary.npy", tmp_path / "features.npy"
+    np.save(place, np.zeros((2, 3), np.float32))
+
+    class Second:
+        """The second of two processes, which leaves the barrier when the first has gone on already."""
+
+        is_main_process, is_distributed, rank, world_size = False, True, 1, 2
+
+        def broadcast(self, value: object = None) -> tuple[Path, bool]:
+            return place, True
+
+        def barrier(self) -> None:
+            place.rename(path)
+
+    with feature_files.filled("0" * 64, (2, 3), Second(), lambda reason: None) as values:  # type: ignore[arg-type]
+        values[1] = 5.0
+    np.testing.assert_array_equal(np.load(path), [[0, 0, 0], [5, 5, 5]])
+    assert not values.flags.writeable

@@ -61,25 +61,23 @@ class DataConfig(Section):
         description="side of the model's square input, px; null: the data's own size, or 224",
     )
     resize: ResizeMode = Field("squash", description="how an image becomes square: stretched, cut or padded")
-    val_fraction: float = Field(
-        0.1, gt=0, le=0.5, description="part of the training images that chooses the best weights"
-    )
+    val_fraction: float = Field(0.1, gt=0, le=0.5, description="fraction of the training set held out for validation")
     test_fraction: float = Field(
-        0.1, ge=0, le=0.5, description="part held out for the test where the data brings no test split; 0: none"
+        0.1, ge=0, le=0.5, description="fraction held out for testing if the data has no test split; 0: none"
     )
-    split_seed: int = Field(42, ge=0, le=MAX_SEED, description="seed of the splits, apart from the run's seed")
-    batch_size: int = Field(128, ge=1, le=65536, description="images in one optimizer step")
+    split_seed: int = Field(42, ge=0, le=MAX_SEED, description="seed of the splits, separate from the run's seed")
+    batch_size: int = Field(128, ge=1, le=65536, description="images per optimizer step")
     workers: int | None = Field(
-        None, ge=0, le=64, description="processes that decode images when they stream from disk; null: cores - 1"
+        None, ge=0, le=64, description="processes that decode images streamed from disk; null: cores - 1"
     )
     shuffle_buffer_mb: int = Field(
         256,
         ge=1,
         le=1_000_000,
-        description="encoded images that are held and mixed where Parquet files do not fit into memory",
+        description="encoded images in the shuffle buffer for Parquet files larger than memory",
     )
     memory_budget_mb: int = Field(
-        2048, ge=0, description="images up to this many MB stay in memory, more stream from disk; 0: always stream"
+        2048, ge=0, description="keep image sets up to this many MB in memory, stream larger ones; 0: always stream"
     )
 
 
@@ -87,19 +85,19 @@ class AugmentConfig(Section):
     """Random changes to training images, drawn anew for each image and epoch. All off by default."""
 
     library: Literal["kcv", "keras_cv"] = Field(
-        "kcv", description="whose changes: kcv's own (the keys below), or layers of keras-cv (the extra kcv[kerascv])"
+        "kcv", description="kcv's own augmentation (the keys below), or keras-cv layers (the extra kcv[kerascv])"
     )
     layers: Annotated[list[Any], BeforeValidator(as_entries)] = Field(
         default_factory=list,
-        description="layers of keras-cv in their order, with their arguments, where library is keras_cv",
+        description="keras-cv layers with their arguments, in order, if library is keras_cv",
         json_schema_extra={"allowed": "a list of layers, such as [{name: RandAugment, magnitude: 0.3}, CutMix]"},
     )
     crop_padding: int = Field(0, ge=0, le=512, description="shift by up to this many px (padded random crop)")
     flip: Literal["none", "random", "alternating"] = Field(
-        "none", description="horizontal mirror: never, by chance, or every other epoch"
+        "none", description="horizontal flip: never, at random, or every other epoch"
     )
     color_jitter: float = Field(0.0, ge=0, le=1, description="strength of brightness, contrast and saturation changes")
-    hue: float = Field(0.0, ge=0, le=0.5, description="largest hue shift, as a part of the colour circle")
+    hue: float = Field(0.0, ge=0, le=0.5, description="maximum hue shift, as a fraction of the colour circle")
     cutout: int = Field(0, ge=0, le=1024, description="side of the square that is blanked, px")
     random_erasing: float = Field(0.0, ge=0, le=1, description="probability of erasing a random rectangle")
     mixup: float = Field(0.0, ge=0, le=10, description="Beta parameter of blending images in pairs; 0: off")
@@ -110,14 +108,14 @@ class ModelConfig(Section):
     """Which network, which weights it starts from, and which of them are trained."""
 
     name: ModelName = Field(registry.default(), description="the network")
-    width: float = Field(1.0, ge=0.125, le=4, description=f"channels over the network's default; {SCALABLE} only")
+    width: float = Field(1.0, ge=0.125, le=4, description=f"channels, relative to the default; {SCALABLE} only")
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="part of the features dropped before the logits; null: the network's own"
+        None, ge=0, lt=1, description="dropout rate before the logits; null: the network's own"
     )
     weights: str = Field(
         "auto",
         min_length=1,
-        description="to start from: imagenet, none (random), or a file; auto: imagenet where there are such",
+        description="initial weights: imagenet, none (random), or a file; auto: imagenet where available",
     )
     mode: Literal["fine_tuning", "feature_extraction"] = Field(
         "fine_tuning", description="train all layers, or only the head on a frozen backbone"
@@ -127,14 +125,14 @@ class ModelConfig(Section):
     )
     freeze_batch_norm: bool | None = Field(
         None,
-        description="keep the backbone's BatchNormalization as it came; null: yes after frozen epochs, else no",
+        description="keep the backbone's BatchNormalization statistics fixed; null: yes after frozen epochs, else no",
     )
     feature_views: int | None = Field(
         None,
         ge=1,
         le=1000,
-        description="augmented views whose frozen features are computed once and kept; null: 1 without augmentation, "
-        "else every epoch anew",
+        description="augmented views whose frozen features are computed once and cached; null: 1 without augmentation, "
+        "otherwise computed in every epoch",
     )
 
 
@@ -142,25 +140,23 @@ class OptimConfig(Section):
     """How the weights are moved."""
 
     name: Literal["adamw", "sgd"] = Field("adamw", description="the optimizer; sgd: with Nesterov momentum")
-    lr: float = Field(2e-3, gt=0, le=100, description="peak learning rate; sgd wants about a hundred times adamw's")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd; adamw has none")
+    lr: float = Field(2e-3, gt=0, le=100, description="peak learning rate; sgd needs about 100 times that of adamw")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd; adamw has none")
     bias_lr_scale: float = Field(
-        1.0, gt=0, le=1000, description="learning rate of biases and normalisation shifts over that of the kernels"
+        1.0, gt=0, le=1000, description="learning rate of biases and normalisation shifts, relative to kernels"
     )
     backbone_lr_scale: float = Field(
-        1.0, gt=0, le=10, description="learning rate of the backbone over that of the head, in fine-tuning"
+        1.0, gt=0, le=10, description="learning rate of the backbone relative to that of the head, in fine-tuning"
     )
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="learning rate of each block of the backbone over that of the next one"
+        1.0, gt=0, le=1, description="learning rate of each block of the backbone relative to that of the next one"
     )
     weight_decay: float = Field(
-        0.05, ge=0, le=100, description="decoupled weight decay, times the learning rate a step"
+        0.05, ge=0, le=100, description="decoupled weight decay, multiplied by the learning rate at each step"
     )
-    schedule: Literal["one_cycle", "cosine", "constant"] = Field(
-        "one_cycle", description="course of the learning rate over the steps"
-    )
+    schedule: Literal["one_cycle", "cosine", "constant"] = Field("one_cycle", description="learning-rate schedule")
     warmup_epochs: float = Field(
-        1.0, ge=0, description="epochs of rising learning rate; not given: 1, at most a quarter of the run"
+        1.0, ge=0, description="warm-up epochs of the learning rate; if not given: 1, at most a quarter of the run"
     )
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability spread over the other classes")
 
@@ -178,40 +174,40 @@ class TrainConfig(Section):
         None, ge=1, description="stop after this many epochs without a better monitor; not while unfreeze_after holds"
     )
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the moving average of the weights; null: off")
-    calibrate: bool = Field(True, description="fit a temperature on validation, so that confidences mean what they say")
+    calibrate: bool = Field(True, description="fit a temperature on the validation set, to calibrate confidences")
     abstain_precision: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="part of the answers that is to be right: below the confidence that gives it on validation, "
-        "predict says unsure; null: it always names a class",
+        description="target precision; predictions below the confidence that reaches it on validation are reported as "
+        "unsure; null: never unsure",
     )
-    plots: bool = Field(True, description="draw the plots of the final evaluation; false: figures and tables alone")
+    plots: bool = Field(True, description="draw the plots of the final evaluation; false: metrics and tables only")
     checkpoint_seconds: float | None = Field(
         30.0,
         ge=0,
-        description="least time between two checkpoints for --resume; they take 2% of the time at most. "
+        description="minimum time between checkpoints for --resume, s; they take at most 2% of the time. "
         "0: after every step; null: none",
     )
     on_divergence: Literal["stop", "rollback"] = Field(
         "stop",
-        description="where the loss is no longer a number: stop, or go back to the last good epoch at half the rate",
+        description="if the loss becomes NaN: stop, or return to the last good epoch with half the learning rate",
     )
     on_out_of_memory: Literal["stop", "split"] = Field(
-        "stop", description="where a batch does not fit into the GPU: stop and say which would, or compute it in parts"
+        "stop", description="if a batch does not fit into GPU memory: stop and name a size that would, or split it"
     )
     sync_batchnorm: bool | None = Field(
         None,
-        description="under torchrun: normalise by the statistics of the whole batch, not of each process's part; null: "
-        "where a process has fewer than 32 images of a batch",
+        description="under torchrun: normalise by the statistics of the global batch, not per process; null: yes if a "
+        "process has fewer than 32 images per batch",
     )
-    compile: bool = Field(True, description="on CUDA, try torch.compile in the first steps and keep the faster way")
+    compile: bool = Field(True, description="on CUDA, try torch.compile in the first steps and keep the faster")
 
 
 class TrackingConfig(Section):
     """Where MLflow keeps the run."""
 
     uri: str | None = Field(
-        None, min_length=1, description="MLflow store; null: mlflow.db (SQLite) in the working folder; none: off"
+        None, min_length=1, description="MLflow URI; null: mlflow.db (SQLite) in the working folder; none: no tracking"
     )
-    experiment: str = Field("kcv", min_length=1, description="MLflow experiment the run belongs to")
+    experiment: str = Field("kcv", min_length=1, description="experiment that the run belongs to")

@@ -96,7 +96,7 @@ class NativeModel(keras.Model):
                 return (self._compiled or self.program)(*tensors, training=training)
             except StepError as error:
                 if isinstance(error.__cause__, torch.OutOfMemoryError | KcvError):
-                    raise error.__cause__ from None  # Keras would need more memory, and could not restore a lost process
+                    raise error.__cause__ from None  # Keras needs even more memory and cannot restore a lost process
                 _log.warning("model %s runs through Keras from here on, which is slower: %s", self.name, error)
                 self.program = self._compiled = None
         return self.core(tensors if len(tensors) > 1 else tensors[0], training=training)

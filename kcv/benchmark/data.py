@@ -29,8 +29,8 @@ def benchmark_data(
 
     `decode` reads JPEG files of 256 px from memory and resizes them to `image_size`; `augment` shifts by up to an
     eighth of the image, flips and erases a square of a quarter of its side. Contestants are kcv, torchvision on one PIL
-    image at a time (`torchvision`) and on whole batches (`torchvision_v2`, which draws once per batch), Keras' layers, and,
-    if its extra is installed, keras-cv in tf.data.
+    image at a time (`torchvision`) and on whole batches (`torchvision_v2`, which draws once per batch), Keras' layers,
+    and, if its extra is installed, keras-cv in tf.data.
 
     Args:
         image_size: in pixels.

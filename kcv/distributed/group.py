@@ -186,7 +186,7 @@ class Group:
 
     @_together
     def start_all_reduce_mean(self, tensors: Sequence[Tensor]) -> Callable[[], None]:
-        """Starts averaging tensors over all processes in the background; calling the result stores the means in them."""
+        """Starts averaging tensors over all processes in the background; call the result to store the means."""
         if not (self.is_distributed and tensors):
             return lambda: None
         flat = torch.cat([tensor.detach().flatten() for tensor in tensors])

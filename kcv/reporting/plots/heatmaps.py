@@ -105,9 +105,9 @@ def save_gradcam_grid(
     Raises:
         OutputError: a file cannot be written.
 
-        Example:
-            heatmaps = kcv.gradcam("model.keras", images)
-            kcv.save_gradcam_grid(images, heatmaps, titles, "grid.png", note="Grad-CAM")
+    Example:
+        >>> heatmaps = kcv.gradcam("model.keras", images)
+        >>> kcv.save_gradcam_grid(images, heatmaps, titles, "grid.png", note="Grad-CAM")
     """
     path = Path(path)
     shown = list(zip(images, heatmaps, titles, strict=True))[:MOST_IN_GRID]

@@ -132,7 +132,7 @@ def together_step(setting: Setting, group: Group) -> tuple[StepFunction, int, in
     step = _fit_step(twin, LazyCallbackList([], model=twin, epochs=1, steps=1), setting, torch.ones(()))
 
     def agreed() -> None:
-        group.all_reduce_or(0)  # synchronize the hosts, as after each step of training
+        group.all_reduce_or(0)  # synchronise the hosts, as after each step of training
         step()
 
     gradients = sum(variable.value.numel() for variable in model.trainable_variables)

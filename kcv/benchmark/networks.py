@@ -22,7 +22,7 @@ class Images(nn.Module):
     """Preprocessing from kcv's image format in front of a PyTorch network.
 
     Args:
-        network: takes normalized images, [n, 3, h, w].
+        network: takes normalised images, [n, 3, h, w].
         memory_format: memory format of its input.
     """
 

@@ -68,7 +68,7 @@ def benchmark_prediction(
     """Measures predictions on the CPU: latency of one image, images/s at batch size 32, cold start and file size.
 
     The weights are random, as only speed is measured. The PyTorch networks are hand-written (custom CNN) or
-    torchvision's; their own export takes normalized float images, as usual, while kcv's takes bytes.
+    torchvision's; their own export takes normalised float images, as usual, while kcv's takes bytes.
 
     Args:
         model: one of the benchmarked networks; None for all of them.

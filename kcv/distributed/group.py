@@ -145,7 +145,7 @@ class Group:
             self.local.barrier()
 
     def agrees_at(self, step: int) -> bool:
-        """Whether the hosts synchronize after this step: after each step, or less often with many processes."""
+        """Whether the hosts synchronise after this step: after each step, or less often with many processes."""
         return step % (1 + self.world_size // _MANY) == 0
 
     @_together
@@ -211,7 +211,7 @@ class Group:
 
 
 _FLAGS = 8
-_MANY = 64  # for every 64 processes, one more step passes between two synchronizations
+_MANY = 64  # for every 64 processes, one more step passes between two synchronisations
 SINGLE_PROCESS = Group()
 """The group of a process that works alone."""
 

@@ -96,7 +96,7 @@ def parallel_target(target: Target, group: Group, *, sync_batchnorm: bool) -> Ta
     Args:
         target: the target for one process.
         group: the processes.
-        sync_batchnorm: whether batch normalization uses the statistics of the whole batch.
+        sync_batchnorm: whether batch normalisation uses the statistics of the whole batch.
     """
     all_reduce_sum = group.all_reduce_sum if sync_batchnorm else None
     return Target(target.memory_format, target.in_place, all_reduce_sum, group.rank)

@@ -1,8 +1,8 @@
-"""Re-estimates the moving statistics of batch normalization from batches, for short training runs.
+"""Re-estimates the moving statistics of batch normalisation from batches, for short training runs.
 
 A moving average starts from the values that a layer was built or loaded with, and with momentum m it still contains
 m^n of them after n steps. A run of a few steps ends before they have faded and before the average is close to the
-statistics under the last weights. The model then normalizes with statistics that fit no network, and its
+statistics under the last weights. The model then normalises with statistics that fit no network, and its
 predictions are arbitrary.
 """
 

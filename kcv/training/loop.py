@@ -77,7 +77,7 @@ def learns_batch_norm(config: Config) -> bool:
 
 
 def syncs_batchnorm(config: Config, processes: int) -> bool:
-    """Whether batch normalization uses statistics of the whole batch when several processes share it."""
+    """Whether batch normalisation uses statistics of the whole batch when several processes share it."""
     if config.train.sync_batchnorm is not None:
         return config.train.sync_batchnorm
     return config.data.batch_size < _FEW * processes

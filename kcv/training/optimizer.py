@@ -14,7 +14,7 @@ from kcv.config import OptimConfig
 from kcv.native.optimizers import FusedAdamW, FusedSGD
 
 _NOT_DECAYED = ["bias", "beta", "gamma"]
-"""Names of shift and scale variables: weight decay would only undo what normalization learns."""
+"""Names of shift and scale variables: weight decay would only undo what normalisation learns."""
 
 _SHIFTS = ("bias", "beta")
 

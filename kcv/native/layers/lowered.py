@@ -60,8 +60,8 @@ class Target:
     Attributes:
         memory_format: memory format of image tensors and kernels inside the program.
         in_place: whether values that are no longer needed may be overwritten.
-        all_reduce_sum: replaces a tensor with its sum over all processes that share a batch; batch normalization then
-            uses the statistics of the whole batch. None: each process normalizes with those of its own part.
+        all_reduce_sum: replaces a tensor with its sum over all processes that share a batch; batch normalisation then
+            uses the statistics of the whole batch. None: each process normalises with those of its own part.
         rank: rank of the process, so that dropout masks differ between processes.
     """
 

@@ -1,4 +1,4 @@
-"""Batch normalization with Keras' moving statistics, optionally synchronized; rescaling and input normalization."""
+"""Batch normalisation with Keras' moving statistics, optionally synchronised; rescaling and input normalisation."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ AddUp = Callable[[Tensor], Tensor]
 
 
 class SyncedBatchNorm(torch.autograd.Function):
-    """Normalizes with mean and variance of the whole batch, and computes the gradient of the whole batch.
+    """Normalises with mean and variance of the whole batch, and computes the gradient of the whole batch.
 
     torch's SyncBatchNorm has no CPU kernels. This one runs the fused inference kernels, forward and backward, with the
     shared statistics, and adds the gradient that flows through the statistics: with `s1` and `s2` the sums over all
-    images of dy and of dy times the normalized input, dx = gamma / std * (dy - s1 / n - normalized * s2 / n)
+    images of dy and of dy times the normalised input, dx = gamma / std * (dy - s1 / n - normalised * s2 / n)
     (Ioffe & Szegedy 2015, arXiv 1502.03167, section 3).
     """
 

@@ -109,7 +109,7 @@ def _to_be_thinned(layer: Any, kernel: Tensor, groups: int) -> bool:
 
 
 def _kernel(layer: Any, variable: Any) -> Tensor:
-    """Returns the parameter behind a kernel; refuses layers that transform their kernel (LoRA, quantization)."""
+    """Returns the parameter behind a kernel; refuses layers that transform their kernel (LoRA, quantisation)."""
     require(not getattr(layer, "lora_enabled", False), "LoRA")
     require(getattr(layer, "quantization_mode", None) is None, "quantisation")
     return _parameter(variable)

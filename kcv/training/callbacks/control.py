@@ -151,7 +151,7 @@ class EarlyStopping(keras.callbacks.Callback):
 
 
 class FreshStatistics(keras.callbacks.Callback):
-    """Re-estimates the moving statistics of batch normalization before validation, while the step count is low.
+    """Re-estimates the moving statistics of batch normalisation before validation, while the step count is low.
 
     It does nothing once the statistics have converged on their own, so a long training run is unaffected. It must come
     after the callback that swaps in averaged weights: the statistics have to match those weights.

@@ -1,4 +1,4 @@
-"""How fast kcv is, beside what its users would write or use instead, in one process on one machine."""
+"""Benchmarks of kcv against what its users would write or use instead, in one process on one machine."""
 
 from kcv.benchmark.data import benchmark_data
 from kcv.benchmark.memory import benchmark_memory

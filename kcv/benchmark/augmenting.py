@@ -1,4 +1,4 @@
-"""One augmentation by kcv and by four others: shift by up to an eighth, mirror, blank a square of a quarter."""
+"""The same augmentation in kcv and four alternatives: shift by up to an eighth, flip, erase a quarter-side square."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from kcv.data.augment.rng import BatchRng
 from kcv.data.augment.tf_pipeline import Pipeline
 
 Contestant: TypeAlias = tuple[Callable[[], Any], int]
-"""What is timed, and how many images one call of it changes."""
+"""The function to time, and the number of images it augments per call."""
 
 _STREAMED: Final = 8
-"""Batches that keras-cv's pipeline changes in one call: to open it is no part of what a long epoch costs."""
+"""Batches that keras-cv's pipeline augments per call: opening it is a negligible part of a long epoch."""
 
 
 def contestants(pixels: NDArray[np.uint8], device: str) -> dict[str, Contestant]:
-    """Returns what is timed, by name; `keras_cv` only where its extra is installed.
+    """Returns the functions to time, by name; `keras_cv` only if its extra is installed.
 
     Args:
         pixels: uint8 [b, size, size, 3].
-        device: where kcv, torchvision_v2 and Keras work.
+        device: the device that kcv, torchvision_v2 and Keras use.
     """
     count = len(pixels)
     found: dict[str, Contestant] = {
@@ -121,6 +121,6 @@ def _keras_cv(pixels: NDArray[np.uint8]) -> Callable[[], Any]:
 
 
 def _square(size: int) -> tuple[float, float]:
-    """Returns the part of an image that a square of a quarter's side covers, as a range."""
+    """Returns the fraction of an image covered by a square of a quarter of its side, as a range."""
     part = (size // 4) ** 2 / size**2
     return part, part

@@ -1,6 +1,6 @@
-"""The three ways to make a training step that are timed against each other.
+"""The three implementations of a training step that are timed against each other.
 
-All do the same work on the same batch: uint8 images in, cross-entropy, AdamW, running loss and accuracy.
+All do the same work on the same batch: uint8 images, cross-entropy, AdamW, running loss and accuracy.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ StepFunction = Callable[[], None]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured.
+    """The configuration of one measurement.
 
     Attributes:
         model: one of `networks.NAMES`.
-        image_size: pixels.
-        batch_size: images a step.
+        image_size: in pixels.
+        batch_size: images per step.
         policy: a Keras dtype policy.
         device: a torch device.
     """
@@ -58,7 +58,7 @@ class Setting:
 
     @property
     def half(self) -> torch.dtype | None:
-        """The number format of autocast; None for float32."""
+        """The dtype for autocast; None for float32."""
         return {"mixed_bfloat16": torch.bfloat16, "mixed_float16": torch.float16}.get(self.policy)
 
 
@@ -71,7 +71,7 @@ def keras_model(setting: Setting) -> keras.Model:
 
 
 def torch_network(setting: Setting, memory_format: torch.memory_format) -> networks.Images:
-    """Builds the hand-written (or torchvision's) network of a setting."""
+    """Builds the hand-written or torchvision network of a setting."""
     torch.manual_seed(0)
     network = networks.in_torch(setting.model, keras_model(setting), CLASSES)
     images = networks.Images(network, memory_format).to(setting.device)
@@ -103,7 +103,7 @@ def torch_step(setting: Setting, memory_format: torch.memory_format) -> StepFunc
 
 
 def keras_step(setting: Setting) -> StepFunction:
-    """Returns the step of stock Keras' `fit`, callbacks and metrics included."""
+    """Returns the step of stock Keras' `fit`, including callbacks and metrics."""
     model = keras_model(setting)
     twin = keras.Model(model.inputs, model.outputs)
     _compile(twin, keras.optimizers.AdamW(_LEARNING_RATE))
@@ -114,7 +114,7 @@ def kcv_step(setting: Setting) -> StepFunction:
     """Returns the step of kcv's `fit`: the same model, run natively.
 
     Raises:
-        KcvError: the model has no native form, so that there is nothing to compare.
+        KcvError: the model has no native form, so there is nothing to compare.
     """
     twin = NativeModel(keras_model(setting), target=native_target(setting.device))
     if twin.program is None:
@@ -132,7 +132,7 @@ def together_step(setting: Setting, group: Group) -> tuple[StepFunction, int, in
     step = _fit_step(twin, LazyCallbackList([], model=twin, epochs=1, steps=1), setting, torch.ones(()))
 
     def agreed() -> None:
-        group.all_reduce_or(0)  # on going on, as after each step of a training
+        group.all_reduce_or(0)  # synchronise the hosts, as after each step of training
         step()
 
     gradients = sum(variable.value.numel() for variable in model.trainable_variables)
@@ -149,7 +149,7 @@ def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def _fit_step(model: keras.Model, callbacks: Any, setting: Setting, *more: Tensor) -> StepFunction:
-    """Returns what `fit` does between two batches, as `fit` does it."""
+    """Returns what `fit` does between two batches, called in the same way."""
     batch = (*setting.batch(), *more)
     model._symbolic_build(data_batch=batch)
     model.make_train_function()

@@ -1,4 +1,4 @@
-"""`kcv benchmark data`: reading and augmenting images, beside the libraries that do the same."""
+"""`kcv benchmark data`: reading and augmenting images, compared with other libraries."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from kcv.common.progress import Progress
 from kcv.common.timing import interleave
 from kcv.native.device import describe_device, resolve_device, synchronize
 
-_FILE_SIZE = 256  # px, of the JPEG files that are decoded
+_FILE_SIZE = 256  # px, of the decoded JPEG files
 
 
 def benchmark_data(
     *, image_size: int = 32, batch_size: int = 256, device: str = "auto", repeats: int = 20
 ) -> list[dict[str, Any]]:
-    """Measures the two halves of a data pipeline, in this process alone.
+    """Measures the two halves of a data pipeline, in this process only.
 
-    `decode` reads JPEG files of 256 px from memory and brings them to `image_size`; `augment` shifts by up to an eighth
-    of the image, flips and blanks a square of a quarter. That is done by kcv, by torchvision on one PIL image at a
-    time (`torchvision`) and on whole batches (`torchvision_v2`, which draws once for a batch), by Keras' layers, and,
-    where its extra is installed, by keras-cv in tf.data.
+    `decode` reads JPEG files of 256 px from memory and resizes them to `image_size`; `augment` shifts by up to an
+    eighth of the image, flips and erases a square of a quarter of its side. Contestants are kcv, torchvision on one PIL
+    image at a time (`torchvision`) and on whole batches (`torchvision_v2`, which draws once per batch), Keras' layers,
+    and, if its extra is installed, keras-cv in tf.data.
 
     Args:
-        image_size: pixels.
-        batch_size: images that are augmented at once.
-        device: where kcv, torchvision_v2 and Keras augment; PIL images and keras-cv have only the CPU.
-        repeats: batches of each that count.
+        image_size: in pixels.
+        batch_size: images augmented at once.
+        device: the device that kcv, torchvision_v2 and Keras use; PIL images and keras-cv support only the CPU.
+        repeats: timed batches per contestant.
 
     Returns:
-        A row for each half: medians of images/s, and kcv's over torchvision's.
+        One row per half: medians of images/s, and the ratio of kcv's to torchvision's.
 
     Raises:
-        DeviceError: when the device is not there.
+        DeviceError: the device is not available.
     """
     where = resolve_device(device)
     files = _files(min(batch_size, 64))
@@ -74,7 +74,7 @@ def benchmark_data(
 def _take_turns(
     label: str, contestants: dict[str, tuple[Callable[[], Any], int]], repeats: int, device: str
 ) -> dict[str, float]:
-    """Returns each contestant's median images/s; each comes with the images of one call."""
+    """Returns each contestant's median images/s; each is given with its number of images per call."""
     works = {name: work for name, (work, _) in contestants.items()}
     with Progress(repeats, f"{label} {' / '.join(works)}", unit="turns") as progress:
         seconds = interleave(works, repeats, settle=partial(synchronize, device), advance=progress.advance)
@@ -82,7 +82,7 @@ def _take_turns(
 
 
 def _files(count: int) -> list[bytes]:
-    """Returns JPEG files of smooth random images: noise would be slower to decode than photographs are."""
+    """Returns JPEG files of smooth random images, because noise decodes more slowly than photographs."""
     rng = np.random.default_rng(0)
     files = []
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""`kcv benchmark memory`: what streaming from Parquet needs, by the number of images."""
+"""`kcv benchmark memory`: the memory needed to stream from Parquet, by number of images."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from kcv.errors import OutputError
 from kcv.native.device import describe_device
 
 SIZES = (10_000, 100_000, 1_000_000)
-"""Images of the sets; each ten times the one before."""
+"""Sizes of the sets in images, each ten times the previous one."""
 
 _SIDE = 32  # px
-_DIFFERENT = 1000  # images that are made; sets repeat them
-_GROUP = 1000  # rows of a row group
-_SHARD = 50_000  # rows of a file
+_DIFFERENT = 1000  # distinct images; the sets repeat them
+_GROUP = 1000  # rows per row group
+_SHARD = 50_000  # rows per file
 _CLASSES = 10
-_BUFFER_MB = 8  # small beside the sets, so that they would show if they were held
+_BUFFER_MB = 8  # small compared to the sets, so that holding a set in memory would show
 _WORKERS = 1
 
 
@@ -46,20 +46,20 @@ _WORKERS = 1
 def benchmark_memory(
     *, images: int = SIZES[-1], image_size: int = _SIDE, batch_size: int = 256
 ) -> list[dict[str, Any]]:
-    """Measures an epoch of streamed training batches of growing sets of small JPEG images, each in a new process.
+    """Measures an epoch of streamed training batches, for growing sets of small JPEG images, each in a new process.
 
-    The sets are made in a temporary folder and removed.
+    The sets are written to a temporary folder and removed afterwards.
 
     Args:
-        images: of the largest set.
-        image_size: pixels that images are brought to.
-        batch_size: images a batch.
+        images: size of the largest set.
+        image_size: size in pixels that images are resized to.
+        batch_size: images per batch.
 
     Returns:
-        A row for each set: `peak_bytes` of the process, `workers_peak_bytes` of the largest worker, images/s.
+        One row per set: `peak_bytes` of the process, `workers_peak_bytes` of the largest worker, images/s.
 
     Raises:
-        OutputError: there is not enough room for the largest set.
+        OutputError: there is not enough disk space for the largest set.
     """
     encoded = _images()
     need = 2 * images * sum(map(len, encoded)) // len(encoded)
@@ -78,8 +78,8 @@ def benchmark_memory(
 
 
 def _measure(place: str, image_size: int, batch_size: int) -> dict[str, Any]:
-    """Runs in a process of its own: peaks are never lowered."""
-    parquet.EAGER_BYTES = 0  # the small sets, too, stay on disk
+    """Runs in its own process, because peak memory never decreases."""
+    parquet.EAGER_BYTES = 0  # keeps the small sets on disk too
     config = DataConfig(source=place, image_size=image_size, memory_budget_mb=0, val_fraction=0.01, test_fraction=0)
     dataset = loading.load(config)
     rows = dataset.train.samples.images
@@ -115,14 +115,14 @@ def _measure(place: str, image_size: int, batch_size: int) -> dict[str, Any]:
 
 
 def _peak_below(ancestor: int) -> int | None:
-    """Returns the most memory (bytes) that any one process below another has held; None where Linux does not tell."""
+    """Returns the peak memory (bytes) of any single descendant process; None if Linux does not report it."""
     parents, peaks = {}, {}
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
             parents[int(status.parent.name)] = int(lines["PPid"])
             peaks[int(status.parent.name)] = int(lines["VmHWM"].split()[0]) * 1024
-        except (OSError, KeyError, ValueError):  # it has ended, or is the kernel's
+        except (OSError, KeyError, ValueError):  # it has ended, or is a kernel process
             continue
     below = {ancestor}
     while more := {process for process, parent in parents.items() if parent in below} - below:
@@ -152,7 +152,7 @@ def _write(folder: Path, count: int, encoded: list[bytes]) -> None:
     with Progress(count, f"making {count:,} images") as progress:
         for shard, begin in enumerate(range(0, count, _SHARD)):
             end = min(begin + _SHARD, count)
-            # Not in the order of the others: what repeats at one distance would be stored once.
+            # No dictionary encoding: it would store repeated values only once.
             with pq.ParquetWriter(folder / f"train-{shard:05d}.parquet", schema, use_dictionary=False) as writer:
                 for start in range(begin, end, _GROUP):
                     rows = range(start, min(start + _GROUP, end))

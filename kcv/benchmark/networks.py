@@ -1,4 +1,4 @@
-"""The networks that are compared: in PyTorch, as one would write or take them, and the same in Keras."""
+"""The networks that are compared: the usual PyTorch implementation, and the same network in Keras."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from kcv.models import registry
 from kcv.models.network import TorchNetwork
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's images in 0-1: any fixed numbers would cost the same."""
+"""Mean and standard deviation of ImageNet's images in 0-1; any fixed numbers would cost the same."""
 
 
 class Images(nn.Module):
-    """The image contract in front of a PyTorch network.
+    """Preprocessing from kcv's image format in front of a PyTorch network.
 
     Args:
         network: takes normalised images, [n, 3, h, w].
-        memory_format: that it is given them in.
+        memory_format: memory format of its input.
     """
 
     mean: Tensor
@@ -42,12 +42,12 @@ class Images(nn.Module):
         return logits
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Maps RGB 0-255, uint8 [n, h, w, 3], to what the network takes, float32 [n, 3, h, w]."""
+        """Maps RGB 0-255, uint8 [n, h, w, 3], to the network's input, float32 [n, 3, h, w]."""
         return (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
 
 
 def in_torch(name: str, model: keras.Model, classes: int) -> nn.Module:
-    """Returns the PyTorch network beside a Keras model; torchvision's where it has one."""
+    """Returns the PyTorch counterpart of a Keras model; torchvision's, if it has one."""
     return _beside(name).build(model, classes)
 
 
@@ -65,7 +65,7 @@ def in_keras(name: str, image_size: int, classes: int, pixels: NDArray[np.uint8]
 
 
 def sizes(name: str) -> tuple[int, int]:
-    """Returns the image size and batch size that a model is measured at where none are given."""
+    """Returns the default image size and batch size for a model."""
     return (64, 32) if registry.get(name).imagenet else (32, 128)
 
 

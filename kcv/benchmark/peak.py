@@ -1,4 +1,4 @@
-"""How far a step is from what the machine can do: its floating-point operations, and the machine's matrix rate."""
+"""Counts the floating-point operations of a step, and measures the machine's matrix rate for comparison."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _FORMATS = {"float32": torch.float32, "mixed_bfloat16": torch.bfloat16, "mixed_f
 
 
 def matrix_rate(device: str, policy: str, repeats: int = 10) -> float:
-    """Measures the rate of square matrix products in the number format of a policy.
+    """Measures the rate of square matrix products in a policy's compute dtype.
 
     Returns:
-        FLOP/s, the median of the better size. A measured rate, not the data sheet's.
+        FLOP/s, the median at the better size. A measured rate, not the data sheet's.
     """
     best = 0.0
     for side in _SIDES[device]:
@@ -35,8 +35,8 @@ def matrix_rate(device: str, policy: str, repeats: int = 10) -> float:
 def flops_of_step(network: nn.Module, images: Tensor) -> int:
     """Counts the floating-point operations of a training step's convolutions and matrix products.
 
-    Three times those of the forward pass, by torch's counter: the gradients of inputs and of weights cost as much again
-    each. (The counter's own figure for a backward pass forgets the groups of depthwise convolutions.)
+    It is three times the count of the forward pass, from torch's counter: the gradients of inputs and of weights cost
+    the same again each. (The counter's own number for a backward pass ignores the groups of depthwise convolutions.)
     """
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():

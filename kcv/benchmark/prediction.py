@@ -1,4 +1,4 @@
-"""`kcv benchmark predict`: finished models, run by kcv and by hand-written PyTorch, in turns, in one process."""
+"""`kcv benchmark predict`: finished models run by kcv and by hand-written PyTorch, taking turns in one process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from kcv.models import registry
 from kcv.native.device import describe_device
 
 BATCHES, _COLD_STARTS = (1, 32), 3
-_SMALL = 32  # pixels, where a network has no size that it was trained at
+_SMALL = 32  # pixels, for networks without a pretrained size
 
 Run = Callable[[NDArray[np.uint8]], object]
 
@@ -48,11 +48,11 @@ class _Contestant:
     """One way to run a finished model.
 
     Attributes:
-        runtime: what runs it.
-        precision: of weights and computation.
+        runtime: name of the runtime.
+        precision: precision of weights and computation.
         run: called with images, uint8 [n, size, size, 3].
-        file: what is shipped.
-        command: classifies the image at the end of it, in a process of its own.
+        file: the file that is shipped.
+        command: a command that classifies the image given as its last argument, in its own process.
     """
 
     runtime: str
@@ -65,18 +65,18 @@ class _Contestant:
 def benchmark_prediction(
     *, model: str | None = None, image_size: int | None = None, repeats: int = 20
 ) -> list[dict[str, Any]]:
-    """Measures predictions on the CPU: latency of one image, images/s of 32, cold start and size.
+    """Measures predictions on the CPU: latency of one image, images/s at batch size 32, cold start and file size.
 
-    The weights are random: only speed is measured here. The PyTorch networks are hand-written (custom CNN) or
-    torchvision's; their own export takes normalised float images, as their users write it, while kcv's takes bytes.
+    The weights are random, as only speed is measured. The PyTorch networks are hand-written (custom CNN) or
+    torchvision's; their own export takes normalised float images, as usual, while kcv's takes bytes.
 
     Args:
-        model: one of the networks that are benchmarked; None for all of them.
-        image_size: pixels; by default 32 for the custom CNN, 224 for the others.
-        repeats: turns of each contestant that count.
+        model: one of the benchmarked networks; None for all of them.
+        image_size: in pixels; by default 32 for the custom CNN, 224 for the others.
+        repeats: timed turns per contestant.
 
     Returns:
-        A row for each model, way to run it and batch size.
+        One row per model, contestant and batch size.
     """
     rows = []
     for name in [model] if model else networks.NAMES:
@@ -138,7 +138,7 @@ def _by_kcv(model: keras.Model, setting: Setting, folder: Path) -> list[_Contest
         with torch.inference_mode():
             return softmax(forward(torch.from_numpy(pixels)).numpy())
 
-    copy = keras.models.clone_model(model)  # exporting lays kernels out anew, and must not slow this model down
+    copy = keras.models.clone_model(model)  # exporting changes the layout of kernels, and must not slow this model down
     copy.set_weights(model.get_weights())
     write_graph(copy, described["float32"], files["float32"])
     quantize(files["float32"], files["int8"], described["int8"], setting.batch()[0].numpy())
@@ -191,7 +191,7 @@ print(logits.argmax(1))
 
 
 def _by_hand(setting: Setting, folder: Path) -> list[_Contestant]:
-    """Returns the PyTorch network in the memory format that suits it better, and its own export."""
+    """Returns the PyTorch network in its faster memory format, and its own export."""
     formats = (torch.contiguous_format, torch.channels_last)
     pixels, _ = setting.batch()
     eager = min((torch_network(setting, memory).eval() for memory in formats), key=lambda net: _quickest(net, pixels))
@@ -230,7 +230,7 @@ def _by_hand(setting: Setting, folder: Path) -> list[_Contestant]:
 
 
 def _quickest(network: torch.nn.Module, pixels: torch.Tensor) -> float:
-    """Returns the seconds of the quickest of a few batches."""
+    """Returns the time in seconds of the fastest of a few batches."""
     seconds = []
     with torch.inference_mode():
         for _ in range(4):
@@ -241,7 +241,7 @@ def _quickest(network: torch.nn.Module, pixels: torch.Tensor) -> float:
 
 
 def _cold_start(one: _Contestant, image: Path) -> float:
-    """Returns the median seconds of a whole process that classifies one image."""
+    """Returns the median time in seconds of a whole process that classifies one image."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     seconds = []
     for _ in range(1 + _COLD_STARTS):

@@ -1,4 +1,4 @@
-"""`torchrun ... -m kcv benchmark scaling`: training steps of several processes, beside the same work done alone."""
+"""`torchrun ... -m kcv benchmark scaling`: training steps of several processes, compared with working alone."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def benchmark_scaling(
     device: str = "auto",
     repeats: int = 20,
 ) -> list[dict[str, Any]]:
-    """Measures steps of all processes together and of each alone, in turns, and what the cost model makes of them.
+    """Measures steps of all processes together and of each alone, in turns, and compares them with the cost model.
 
-    Alone, too, all processes work at the same time, so that they share the machine in the same way.
+    In the steps alone, all processes still run at the same time, so that they share the machine in the same way.
 
     Args:
         model: one of `kcv.benchmark.BENCHMARKED`; None for all of them.
-        image_size: pixels; by default 32 for the custom CNN, 64 for the others.
-        batch_size: images of all processes; by default 128 for the custom CNN, 32 for the others, a process.
-        precision: as in a configuration.
-        device: as in a configuration.
-        repeats: turns that count.
+        image_size: in pixels; by default 32 for the custom CNN, 64 for the others.
+        batch_size: images over all processes; by default 128 per process for the custom CNN, 32 for the others.
+        precision: as in the configuration.
+        device: as in the configuration.
+        repeats: number of timed turns.
 
     Returns:
-        A row for each model: medians of milliseconds, the share of a step that is waiting for others, measured and
-        predicted, and the link that the cost model was given.
+        One row per model: medians in milliseconds, the fraction of a step spent waiting for others, measured and
+        predicted, and the link used in the cost model.
 
     Raises:
         UsageError: there is only one process.
@@ -117,7 +117,7 @@ def _row(setting: Setting, group: Group, repeats: int) -> dict[str, Any]:
 
 
 def _timed(work: Callable[[], object], group: Group, device: str) -> float:
-    """Returns the seconds that the slowest process takes, all having begun together."""
+    """Returns the time in seconds of the slowest process, with all starting together."""
     synchronize(device)
     group.barrier()
     began = time.perf_counter()

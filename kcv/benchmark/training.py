@@ -1,4 +1,4 @@
-"""`kcv benchmark train`: hand-written PyTorch, stock Keras and kcv take turns, step by step, in one process."""
+"""`kcv benchmark train`: hand-written PyTorch, stock Keras and kcv, taking turns step by step in one process."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ def benchmark_training(
 
     Args:
         model: one of `BENCHMARKED`; None for all of them.
-        image_size: pixels; by default 32 for the custom CNN, 64 for the others.
-        batch_size: images a step; by default 128 for the custom CNN, 32 for the others.
-        precision: as in a configuration.
-        device: as in a configuration.
-        repeats: turns of each contestant that count; the first two do not.
+        image_size: in pixels; by default 32 for the custom CNN, 64 for the others.
+        batch_size: images per step; by default 128 for the custom CNN, 32 for the others.
+        precision: as in the configuration.
+        device: as in the configuration.
+        repeats: timed turns per contestant; the first two turns are not timed.
 
     Returns:
-        A row for each model: medians of images/s, their ratios, and the part of the machine's own matrix rate that
-        kcv's convolutions and products come to.
+        One row per model: medians of images/s, their ratios, and kcv's convolutions and products as a fraction of the
+        machine's measured matrix rate.
 
     Raises:
-        DeviceError: when device or precision cannot be had.
+        DeviceError: device or precision is not available.
     """
     where = resolve_device(device)
     if where == "cpu":
-        keep_freed_memory()  # of the whole process: it helps all three alike
+        keep_freed_memory()  # of the whole process, so it helps all three equally
     rows = []
     for name in [model] if model else BENCHMARKED:
         default_size, default_batch = sizes(name)
@@ -83,7 +83,7 @@ def _row(setting: Setting, peak: float, repeats: int) -> dict[str, Any]:
         "repeats": repeats,
         "milliseconds": {name: 1e3 * median for name, median in medians.items()},
         "images_per_second": {name: setting.batch_size / median for name, median in medians.items()},
-        # The ratio of medians, and the quartiles of the ratio of neighbouring turns: how far noise reaches.
+        # The ratio of medians, and the quartiles of the ratio within turns, to show the noise.
         "kcv_over_torch": medians["torch"] / medians["kcv"],
         "kcv_over_torch_quartiles": _quartiles(seconds["torch"], seconds["kcv"]),
         "kcv_over_keras": medians["keras"] / medians["kcv"],
@@ -96,7 +96,7 @@ def _row(setting: Setting, peak: float, repeats: int) -> dict[str, Any]:
 
 
 def _faster_layout(setting: Setting) -> tuple[str, StepFunction]:
-    """Returns the hand-written loop in the memory format that suits it better: its writer would have tried both."""
+    """Returns the hand-written loop in its faster memory format, which its author would have chosen."""
     steps = {name: torch_step(setting, memory_format) for name, memory_format in _LAYOUTS.items()}
     seconds = _take_turns(steps, setting, repeats=3)
     best = min(steps, key=lambda name: statistics.median(seconds[name]))
@@ -104,7 +104,7 @@ def _faster_layout(setting: Setting) -> tuple[str, StepFunction]:
 
 
 def _take_turns(contestants: Mapping[str, StepFunction], setting: Setting, repeats: int) -> dict[str, list[float]]:
-    """Returns each contestant's seconds for one step, turn by turn."""
+    """Returns each contestant's seconds per step, turn by turn."""
     with Progress(repeats, f"{setting.model} {' / '.join(contestants)}", unit="turns") as progress:
         return interleave(contestants, repeats, settle=partial(synchronize, setting.device), advance=progress.advance)
 

@@ -1,4 +1,4 @@
-"""Connecting the processes that torchrun has started."""
+"""Connects the processes started by torchrun."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from kcv.distributed.group import SINGLE_PROCESS, Group, PeerLost, translate_pee
 
 @contextmanager
 def connect() -> Iterator[Group]:
-    """Connects the processes that torchrun has started, for as long as the block runs.
+    """Connects the processes started by torchrun while the block runs.
 
     Raises:
-        UsageError: the environment is not torchrun's.
-        PeerLost: another process is gone. The first process says so; in the others it is `SilentExit`.
+        UsageError: the environment variables were not set by torchrun.
+        PeerLost: another process has ended. Only the main process reports it; the others raise `SilentExit`.
     """
     launch = Launch.current()
     if not launch.is_distributed:
@@ -30,7 +30,7 @@ def connect() -> Iterator[Group]:
             if torch.cuda.is_available():
                 torch.cuda.set_device(launch.local_rank)
             store, rank, size = next(iter(dist.rendezvous("env://")))  # type: ignore[attr-defined]
-            # torchrun keeps its store when it starts the processes anew, with the addresses of those that are gone.
+            # torchrun keeps its store when it restarts the processes, including the addresses of dead ones.
             store = dist.PrefixStore(f"kcv/{launch.restarts}", store)  # type: ignore[attr-defined]
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend, store=store, rank=rank, world_size=size)
@@ -48,7 +48,7 @@ def connect() -> Iterator[Group]:
 
 def _groups(launch: Launch) -> Group:
     control: Any = dist.new_group(backend="gloo")
-    tensors: Any = dist.new_group()  # apart from that of the gradients, whose order is DistributedDataParallel's
+    tensors: Any = dist.new_group()  # not the gradients' group, whose order of calls DistributedDataParallel controls
     machines: list[tuple[int, ...]] = [()] * launch.world_size
     dist.all_gather_object(machines, (launch.rank - launch.local_rank, launch.local_world_size), group=control)
     local = None

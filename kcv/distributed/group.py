@@ -1,4 +1,4 @@
-"""What the processes of a job tell each other."""
+"""Communication between the processes of a job."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PeerLost(KcvError):
 
 
 def _together(method: Callable[P, T]) -> Callable[P, T]:
-    """Tells of a process that is gone in place of torch's own errors, which are plain RuntimeErrors with gloo."""
+    """Raises `PeerLost` in place of torch's own errors, which are plain RuntimeErrors with gloo."""
 
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -38,10 +38,10 @@ def _together(method: Callable[P, T]) -> Callable[P, T]:
 
 @contextmanager
 def translate_peer_errors() -> Iterator[None]:
-    """Turns torch's errors about a process that is gone into `PeerLost`.
+    """Turns torch's errors about a lost process into `PeerLost`.
 
     Raises:
-        PeerLost: the block found that another process is gone.
+        PeerLost: another process ended while the block ran.
     """
     try:
         yield
@@ -52,18 +52,18 @@ def translate_peer_errors() -> Iterator[None]:
 
 
 class Group:
-    """The processes of a job, or of a machine's part of it. All must make the same calls in the same order.
+    """The processes of a job, or those of one machine. All of them must make the same calls in the same order.
 
     Args:
-        rank: this process's number, from 0.
-        world_size: how many there are; with 1, every call returns at once.
-        tensors: connects the devices; of the whole job by default.
-        control: connects the hosts.
+        rank: this process's rank, from 0.
+        world_size: number of processes; with 1, every call returns immediately.
+        tensors: torch process group for device tensors; by default that of the whole job.
+        control: torch process group for host data.
 
     Attributes:
-        rank: as given.
-        world_size: as given.
-        local: those of them on this machine.
+        rank: the rank passed in.
+        world_size: the world size passed in.
+        local: the group of this machine's processes.
     """
 
     def __init__(
@@ -83,28 +83,28 @@ class Group:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this process writes and speaks for all."""
+        """Whether this is the main process, which writes files and logs for all."""
         return self.rank == 0
 
     @property
     def is_distributed(self) -> bool:
-        """Whether there are others."""
+        """Whether there is more than one process."""
         return self.world_size > 1
 
     @property
     def share(self) -> ProcessShard:
-        """This process's part of a common work."""
+        """This process's shard of shared work."""
         return ProcessShard(self.rank, self.world_size)
 
     @_together
     def barrier(self) -> None:
-        """Waits until all have come here."""
+        """Waits until all processes have reached this call."""
         if self.is_distributed:
             dist.barrier(group=self._control)
 
     @_together
     def broadcast(self, value: T | None = None) -> T:
-        """Returns the first process's value, which the others need not name."""
+        """Returns the main process's value on all processes; the others need not pass one."""
         box: list[Any] = [value]
         if self.is_distributed:
             dist.broadcast_object_list(box, group=self._control, group_src=0)
@@ -112,10 +112,10 @@ class Group:
         return result
 
     def run_on_main_process(self, work: Callable[[], T]) -> T:
-        """Returns what `work` gives in the first process; the others wait for it.
+        """Runs `work` on the main process and returns its result on all; the others wait.
 
         Raises:
-            KcvError: as `work` raises it; in the other processes without a message.
+            KcvError: raised by `work`; the other processes exit without a message.
         """
         if not self.is_distributed:
             return work()
@@ -137,7 +137,7 @@ class Group:
 
     @contextmanager
     def local_main_process_first(self) -> Iterator[None]:
-        """Lets the first process of each machine through the block before the others: it fills the caches."""
+        """Lets the first process of each machine run the block before the others, so that it fills the caches."""
         if not self.local.is_main_process:
             self.local.barrier()
         yield
@@ -145,12 +145,12 @@ class Group:
             self.local.barrier()
 
     def agrees_at(self, step: int) -> bool:
-        """Whether the hosts agree after a step: after each among few processes; among many the ring takes too long."""
+        """Whether the hosts synchronise after this step: after each step, or less often with many processes."""
         return step % (1 + self.world_size // _MANY) == 0
 
     @_together
     def all_reduce_or(self, flags: int) -> int:
-        """Returns the bits that any process has set: the hosts wait for each other, their devices do not."""
+        """Returns the bitwise OR of all processes' flags; only the hosts wait for each other, not the devices."""
         if not self.is_distributed:
             return flags
         bits = torch.tensor([flags >> bit & 1 for bit in range(_FLAGS)], dtype=torch.uint8)
@@ -159,19 +159,19 @@ class Group:
 
     @_together
     def all_gather_object(self, value: T) -> list[T]:
-        """Returns every process's value, by rank."""
+        """Returns the values of all processes, ordered by rank."""
         values: list[Any] = [value] * self.world_size
         if self.is_distributed:
             dist.all_gather_object(values, value, group=self._control)
         return values
 
     def all_gather_rows(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the rows of all processes one after the other, by rank."""
+        """Returns the rows of all processes, concatenated by rank."""
         return np.concatenate(self.all_gather_object(rows)) if self.is_distributed else rows
 
     @_together
     def all_reduce_floats(self, values: Sequence[float]) -> list[float]:
-        """Returns sums over all processes, computed in double precision."""
+        """Returns the sums over all processes, computed in double precision."""
         sums = torch.tensor(values, dtype=torch.float64)
         if self.is_distributed:
             dist.all_reduce(sums, group=self._control)
@@ -179,14 +179,14 @@ class Group:
 
     @_together
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
-        """Replaces a tensor on the device by its sum over all processes."""
+        """Replaces a device tensor with its sum over all processes."""
         if self.is_distributed:
             dist.all_reduce(tensor, group=self._tensors)
         return tensor
 
     @_together
     def start_all_reduce_mean(self, tensors: Sequence[Tensor]) -> Callable[[], None]:
-        """Begins to average tensors over all processes beside what follows; call the result to put the means there."""
+        """Starts averaging tensors over all processes in the background; call the result to store the means."""
         if not (self.is_distributed and tensors):
             return lambda: None
         flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
@@ -203,26 +203,26 @@ class Group:
 
     @_together
     def data_parallel(self, parameters: Sequence[torch.nn.Parameter], run: Callable[..., Any]) -> Callable[..., Any]:
-        """Returns `run` such that the gradients of `parameters` are averaged over all processes in its backward pass.
+        """Returns `run` with the gradients of `parameters` averaged over all processes in its backward pass.
 
-        All begin with the parameters of the first.
+        All processes start with the main process's parameters.
         """
         return torch.nn.parallel.DistributedDataParallel(_Forward(parameters, run), gradient_as_bucket_view=True)
 
 
 _FLAGS = 8
-_MANY = 64  # processes, for each of which one step more passes between two agreements
+_MANY = 64  # for every 64 processes, one more step passes between two synchronisations
 SINGLE_PROCESS = Group()
-"""The group of a process that nobody else works with."""
+"""The group of a process that works alone."""
 
 
 class _Forward(torch.nn.Module):
-    """What DistributedDataParallel is put around: Keras' parameters, and the way through the model."""
+    """The module wrapped by DistributedDataParallel: Keras' parameters and the model's forward function."""
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter], run: Callable[..., Any]) -> None:
         super().__init__()
         self.shared = torch.nn.ParameterList(parameters)
-        object.__setattr__(self, "_run", run)  # not to be searched for modules: the parameters are all there is
+        object.__setattr__(self, "_run", run)  # hidden from torch's module search: `shared` already has all parameters
 
     def forward(self, *tensors: Tensor) -> Any:
         run: Any = self._run

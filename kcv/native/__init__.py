@@ -1,1 +1,1 @@
-"""How a Keras model runs on torch: where, in which number format, and (as it grows) at which speed."""
+"""Runs a Keras model on torch: device, precision and native execution of its layers."""

@@ -1,4 +1,4 @@
-"""Whether a program computes what Keras computes: tried once, when it is made."""
+"""Checks once, after lowering, that a program computes the same outputs as Keras."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from kcv.native.program import Program, StepError
 
 _IMAGES = 2
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
-"""Largest difference, as a part of the largest output: coarse for half precision, whose roundings add up."""
+"""Largest allowed difference relative to the largest output; half precision accumulates rounding errors."""
 
 
 def check(program: Program, model: keras.Model) -> None:
-    """Compares the outputs of a program and of its model, in inference mode, on random images.
+    """Compares the outputs of a program and its model, in inference mode, on random images.
 
     Raises:
         Unsupported: a step fails or the outputs differ.
@@ -40,12 +40,12 @@ def _tolerance(dtype: str) -> float:
 
 
 def _differ(a: Tensor, b: Tensor, tolerance: float = 0.0) -> bool:
-    """Tells whether two values are further apart than their dtype allows, or than `tolerance` if that is more."""
+    """Whether two values differ by more than their dtype allows, or than `tolerance` if that is larger."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return True
     tolerance = max(tolerance, _TOLERANCE.get(b.dtype, 0.0))
     a, b = a.double(), b.double()
-    alike = (a == b) | (a.isnan() & b.isnan())  # a model that has diverged is no reason to leave its program
+    alike = (a == b) | (a.isnan() & b.isnan())  # a diverged model is no reason to abandon its program
     scale = b[b.isfinite()].abs().amax() if b.isfinite().any() else 0.0
     return not bool((alike | ((a - b).abs() <= tolerance * scale)).all())
 
@@ -56,7 +56,7 @@ def _flat(outputs: Any) -> list[Tensor]:
 
 
 def _random(tensor: Any, model: keras.Model) -> Tensor:
-    """Returns random bytes in the shape and dtype of an input, open dimensions at 32."""
+    """Returns random bytes in the shape and dtype of an input; unknown dimensions become 32."""
     shape = (_IMAGES, *(32 if size is None else size for size in tensor.shape[1:]))
     device = model.variables[0].value.device if model.variables else torch.device("cpu")
     generator = torch.Generator().manual_seed(0)

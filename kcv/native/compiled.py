@@ -1,4 +1,4 @@
-"""Whether a compiled program is the faster one: measured during the first training steps, not assumed."""
+"""Chooses between a program and its compiled form by timing both during the first training steps."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from kcv.errors import first_line
 _log = logging.getLogger(__name__)
 
 WARM_UP, MEASURED = 3, 10
-"""Steps of each candidate that do not count (the compiler runs in them), and steps that do."""
+"""Steps per candidate that are not timed (compilation happens in them), and steps that are."""
 
 Run = Callable[..., Any]
 
 
 class Compiled:
-    """Runs training steps through a program as it is, then through its compiled form, and stays with the faster.
+    """Runs training steps through a program, then through its compiled form, and keeps the faster one.
 
-    A step is more than the program (loss, gradients, optimizer), and compiling changes its gradients too: so the owner
-    says when a step is over, and whole steps are compared. Where the compiler fails, the program as it is stays.
+    A step is more than the program (loss, gradients, optimizer), and compilation changes its gradients too. The owner
+    therefore reports the end of each step, and whole steps are compared. If compilation fails, the original is kept.
 
     Args:
-        program: a callable of tensors.
-        compile: makes its compiled form, by default `torch.compile`.
+        program: a callable that takes tensors.
+        compile: returns the compiled form, by default `torch.compile`.
         wait: waits until the device is idle.
         clock: returns seconds.
 
     Attributes:
-        settled: whether the choice is made.
+        settled: whether the choice has been made.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Compiled:
         self.settled = False
 
     def __call__(self, *tensors: torch.Tensor, training: bool) -> Any:
-        """Runs one pass. Inference always runs the program as it is."""
+        """Runs one pass. Inference always uses the uncompiled program."""
         if not training:
             return self._program(*tensors, training=False)
         if not self.settled:
@@ -65,7 +65,7 @@ class Compiled:
             return self._program(*tensors, training=True)
         try:
             return self._current(*tensors, training=True)
-        except Exception as error:  # the compiler raises whatever its many parts raise
+        except Exception as error:  # the compiler may raise anything
             if self.settled:
                 raise
             _log.warning("torch.compile failed (%s); the program runs as it is", first_line(error))
@@ -73,7 +73,7 @@ class Compiled:
             return self._program(*tensors, training=True)
 
     def step_done(self) -> None:
-        """Ends a training step; chooses when there are enough."""
+        """Marks the end of a training step; makes the choice once enough steps are timed."""
         if self.settled or self._began is None:
             return
         self._wait()

@@ -1,4 +1,4 @@
-"""Which device a model runs on, and what is known about it."""
+"""Selects and describes the device a model runs on."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from kcv.errors import DeviceError
 
 
 def resolve_device(asked: str) -> str:
-    """Turns a configured device into one that this machine has.
+    """Resolves a configured device to one that this machine has.
 
     Args:
-        asked: `auto`, `cpu`, `cuda` or `mps`. `auto` takes the first of cuda, mps and cpu that is there.
+        asked: `auto`, `cpu`, `cuda` or `mps`. `auto` takes the first of cuda, mps and cpu that is available.
 
     Returns:
-        The name that both torch and `keras.device` understand.
+        The name, as understood by both torch and `keras.device`.
 
     Raises:
-        DeviceError: when the device that was asked for is not there.
+        DeviceError: the requested device is not available.
     """
     import torch
 
@@ -36,7 +36,7 @@ def resolve_device(asked: str) -> str:
 
 
 def device_scope(device: str) -> AbstractContextManager[object]:
-    """Returns the context in which Keras makes its variables and tensors on `device`."""
+    """Returns the context in which Keras creates its variables and tensors on `device`."""
     import keras
 
     scope: AbstractContextManager[object] = keras.device(device)
@@ -44,7 +44,7 @@ def device_scope(device: str) -> AbstractContextManager[object]:
 
 
 def describe_device(device: str) -> str:
-    """Returns the name a person knows the hardware by, such as `NVIDIA H100` or a processor's model name."""
+    """Returns the common name of the hardware, such as `NVIDIA H100` or a processor's model name."""
     import torch
 
     if device == "cuda":
@@ -55,7 +55,7 @@ def describe_device(device: str) -> str:
 
 
 def synchronize(device: str) -> None:
-    """Waits until a device has done what it was told; CPUs have."""
+    """Waits until a device has finished all queued work; CPUs always have."""
     import torch
 
     if device == "cuda":

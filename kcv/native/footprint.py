@@ -1,8 +1,8 @@
-"""How many images a model computes at once without gradients: by the bytes of its activations, not by their number.
+"""How many images a model processes at once without gradients, limited by the bytes of its activations.
 
-A batch of 256 is little for images of 32 px and gigabytes for those of 192 px. The number follows from the graph
-alone, so that every verb, and every process, cuts a batch of the same model in the same way: figures are repeated to
-the last digit.
+A batch of 256 is small for images of 32 px and takes gigabytes for images of 192 px. The number depends only on the
+graph, so that every command and every process splits a batch of the same model in the same way, and metrics are
+reproduced exactly.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from torch import Tensor
 from kcv.native.program import Program
 
 MOST_BYTES = 512 * 2**20
-"""Of activations that are there at the same time."""
+"""Limit for the activations that exist at the same time."""
 
-_WIDEST = 4  # bytes of a float32: what is reckoned for a layer whose program is not known
-_AT_ONCE = 3  # tensors of its largest layer that such a model holds
+_WIDEST = 4  # bytes of a float32, assumed for a layer without a known program
+_AT_ONCE = 3  # tensors of its largest layer that such a model is assumed to hold
 
 
 def images_at_once(bytes_per_image: int) -> int:
-    """Returns how many images stay within `MOST_BYTES`; at least one."""
+    """Returns how many images fit into `MOST_BYTES`, at least one."""
     return max(1, MOST_BYTES // max(1, bytes_per_image))
 
 
 def bytes_of_program(program: Program, kept_from: int | None = None) -> int:
-    """Returns the most bytes that a program holds at the same time for one image.
+    """Returns the peak number of bytes that a program holds for one image.
 
     Args:
         program: the program.
-        kept_from: the number of the step from which on no value is forgotten, because gradients need it; None: all
-            are forgotten after their last reader.
+        kept_from: the index of the step from which all values are kept because gradients need them; None: every value
+            is freed after its last use.
     """
     sizes = [_bytes(value.shape, value.dtype) for value in program.values]
     live = set(program.inputs)
@@ -53,7 +53,7 @@ def bytes_of_program(program: Program, kept_from: int | None = None) -> int:
 
 
 def bytes_of_model(model: keras.Model) -> int:
-    """Returns about how many bytes a model that Keras runs holds at the same time for one image."""
+    """Returns an estimate of the bytes that a model run by Keras holds at the same time for one image."""
     layers = model._flatten_layers(include_self=False)
     nodes = (node for layer in layers for node in getattr(layer, "_inbound_nodes", ()))
     tensors = (tensor for node in nodes for tensor in keras.tree.flatten(node.outputs))
@@ -62,12 +62,12 @@ def bytes_of_model(model: keras.Model) -> int:
 
 
 def in_parts(run: Callable[..., Any], tensors: Sequence[Tensor], at_once: int) -> Any:
-    """Calls a forward pass with nearly equal parts of a batch, and puts the outputs together.
+    """Runs a forward pass on nearly equal parts of a batch and concatenates the outputs.
 
     Args:
-        run: takes tensors [batch, ...]; returns such a tensor, or a tuple or list of them.
-        tensors: its inputs.
-        at_once: the most images of a part.
+        run: takes tensors [batch, ...]; returns such a tensor, or a tuple or list of tensors.
+        tensors: the inputs of `run`.
+        at_once: the largest number of images per part.
     """
     count = len(tensors[0])
     if count <= at_once:

@@ -1,4 +1,4 @@
-"""Step logs that are computed when somebody reads them: looking at a loss makes the host wait for the device."""
+"""Step logs that are computed on access, because reading a loss makes the host wait for the device."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import keras
 
 
 class StepLogs(Mapping[str, Any]):
-    """The running metrics of an epoch, by name: numbers, or what else a metric gives (a tensor for each class).
+    """The running metrics of an epoch by name: numbers, or other results of a metric (such as one tensor per class).
 
     Args:
-        names: of the metrics.
-        compute: returns their values, as numbers or scalar tensors.
+        names: names of the metrics.
+        compute: returns the metrics' values, as numbers or scalar tensors.
     """
 
     def __init__(self, names: tuple[str, ...], compute: Callable[[], Mapping[str, Any]]) -> None:
@@ -41,16 +41,16 @@ def _number(value: Any) -> Any:
 
 
 class LazyCallbackList(keras.callbacks.CallbackList):
-    """Keras' list of callbacks, but a step's logs reach the callbacks unread.
+    """A Keras callback list that passes a step's logs to the callbacks without reading them.
 
-    Keras turns the logs of every step into numbers, whether a callback looks at them or not. Pass one of these to `fit`
-    as its `callbacks`. Logs of epochs are numbers as ever.
+    Keras converts the logs of every step to numbers, whether or not a callback reads them. Pass one of these to `fit`
+    as `callbacks`. Epoch logs are still numbers.
 
     Args:
-        callbacks: in their order.
-        model: a `NativeModel`, that is trained.
-        epochs: of the run.
-        steps: of an epoch.
+        callbacks: in call order.
+        model: the `NativeModel` being trained.
+        epochs: number of epochs of the run.
+        steps: number of steps per epoch.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class LazyCallbackList(keras.callbacks.CallbackList):
     ) -> None:
         self._model = model
         super().__init__(callbacks, add_history=True, add_progbar=False, model=model, epochs=epochs, steps=steps)
-        # The hooks run here and now, not in a pool of threads: they no longer have anything to wait for.
+        # The hooks run synchronously, not in a thread pool: they no longer wait for anything.
         self._async_train = self._async_test = self._async_predict = False
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Tells the model that nobody needs the logs of a step before asking for them."""
+        """Tells the model that step logs may be computed lazily."""
         self._model.lazy_logs = True
         super().on_train_begin(logs)
 

@@ -1,4 +1,4 @@
-"""From a Keras functional model to a program: one walk over its graph, each layer mapped to its native form."""
+"""Lowers a Keras functional model to a program: walks its graph and maps each layer to its native form."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ _log = logging.getLogger(__name__)
 _HALF = (torch.bfloat16, torch.float16)
 
 _MASKING = (layers.Masking, layers.Embedding)
-"""Layers whose outputs may carry a mask from layer to layer, which native functions would lose."""
+"""Layers whose outputs may carry a mask to later layers, which native functions would lose."""
 
 
 def lower(model: keras.Model, target: Target | None = None) -> Program:
     """Lowers a functional model.
 
     Args:
-        model: functional or sequential, built; nested ones are walked into.
+        model: functional or sequential, built; nested models are lowered too.
         target: what to lower for.
 
     Returns:
-        A program on the model's own parameters and statistics. The storage of its kernels is laid out anew; shapes and
-        values stay.
+        A program on the model's own parameters and statistics. The kernels' memory layout changes; their shapes and
+        values do not.
 
     Raises:
-        Unsupported: naming what cannot be lowered: a model that is no graph, a layer that makes masks.
+        Unsupported: names what cannot be lowered: a model that is not a graph, or a layer that creates masks.
     """
     walk = _Walk(target or Target())
     graph = _graph(model)
@@ -55,14 +55,14 @@ def lower(model: keras.Model, target: Target | None = None) -> Program:
 
 
 def _graph(operation: Any) -> Any:
-    """Returns the graph behind a model, or None where there is none, or where its call may be more than the graph."""
+    """Returns the graph behind a model, or None if there is none or if its call may do more than the graph."""
     if type(operation) is keras.Sequential:
         operation = operation._functional
     return operation if type(operation) is Functional else None
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
-    """Yields the graph's calls, each after those it needs, in the order in which Keras runs them."""
+    """Yields the graph's calls in the order in which Keras runs them, each after those it depends on."""
     for depth in sorted(graph._nodes_by_depth, reverse=True):
         for node in graph._nodes_by_depth[depth]:
             if node.operation is not None and not node.is_input:
@@ -70,21 +70,21 @@ def _nodes(graph: Any) -> Iterator[Any]:
 
 
 class _Walk:
-    """The state of one lowering: the places of values, and the steps so far."""
+    """The state of one lowering: the values and the steps so far."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._values: list[Value] = []  # `spare` says of these: the maker does not need the value for its gradient
+        self._values: list[Value] = []  # here `spare` means that the value is not saved for backward
         self._held_otherwise: dict[int, int] = {}
         self._steps: list[Step] = []
 
     def place(self, tensor: keras.KerasTensor, *, moved: bool = False, spare: bool = False) -> int:
-        """Makes a place for a value like `tensor`."""
+        """Adds a value like `tensor` and returns its index."""
         self._values.append(Value(tuple(tensor.shape), torch_dtype(tensor.dtype), moved, spare))
         return len(self._values) - 1
 
     def graph(self, graph: Any, inputs: Sequence[int]) -> list[int]:
-        """Adds the calls of one graph; returns the places of its outputs."""
+        """Adds the calls of one graph; returns the indices of its outputs."""
         places = {id(tensor): place for tensor, place in zip(graph.inputs, inputs, strict=True)}
         readers = Counter(id(tensor) for node in _nodes(graph) for tensor in node.input_tensors)
         readers.update(id(tensor) for tensor in graph.outputs)
@@ -92,7 +92,7 @@ class _Walk:
             sources = [places[id(tensor)] for tensor in node.input_tensors]
             inner = _graph(node.operation)
             if inner is not None and _is_plain(node):
-                # Inside and outside count their readers apart: what crosses the border must not be overwritten.
+                # Consumers are counted per graph, so values that cross the boundary must not be overwritten.
                 self._keep(sources)
                 made = self.graph(inner, [self._typed(*pair) for pair in zip(sources, inner.inputs, strict=True)])
                 self._keep(made)
@@ -102,7 +102,7 @@ class _Walk:
         return [places[id(tensor)] for tensor in graph.outputs]
 
     def program(self, graph: Any, inputs: Sequence[int]) -> Program:
-        """Returns the program of all steps, which forgets each value after its last reader."""
+        """Returns the program of all steps, which frees each value after its last use."""
         outputs = [self._held(place, moved=False) for place in self.graph(graph, inputs)]
         last: dict[int, int] = {}
         for number, step in enumerate(self._steps):
@@ -116,7 +116,7 @@ class _Walk:
         return Program(steps, inputs, outputs, self._values)
 
     def _call(self, node: Any, sources: Sequence[int], alone: Sequence[bool]) -> list[int]:
-        """Adds the step of one call; `alone` says of each input whether this is its only reader."""
+        """Adds the step of one call; `alone` is, for each input, whether this call is its only consumer."""
         name = node.operation.name
         lowered = self._lower(node, sources, alone)
         if lowered is None:
@@ -135,7 +135,7 @@ class _Walk:
         return made
 
     def _lower(self, node: Any, sources: Sequence[int], alone: Sequence[bool]) -> Lowered | None:
-        """Returns the native form of a call, or None where it has none."""
+        """Returns the native form of a call, or None if it has none."""
         layer = node.operation
         make = LOWERINGS.get(type(layer))
         if make is None or not _is_plain(node) or getattr(layer, "activity_regularizer", None) is not None:
@@ -149,7 +149,7 @@ class _Walk:
             return None
 
     def _held(self, place: int, *, moved: bool) -> int:
-        """Returns the place of the same value held as wanted, and adds the step that moves it."""
+        """Returns the index of the same value in the requested dimension order; adds a step to move it if needed."""
         value = self._values[place]
         if value.moved == moved or len(value.shape) != 4:
             return place
@@ -161,10 +161,10 @@ class _Walk:
         return self._held_otherwise[place]
 
     def _typed(self, place: int, tensor: keras.KerasTensor) -> int:
-        """Returns the place of the same value in the dtype that a nested model takes it in."""
+        """Returns the index of the same value in the dtype that a nested model expects."""
         value, dtype = self._values[place], torch_dtype(tensor.dtype)
         if value.dtype == dtype or (dtype == torch.float32 and value.dtype in _HALF):
-            return place  # its layers cast down again: nothing is lost by staying
+            return place  # its layers cast down again, so nothing is lost
         self._values.append(replace(value, dtype=dtype))
         self._steps.append(Step("cast", lambda training, x: x.to(dtype), (place,), (len(self._values) - 1,)))
         return len(self._values) - 1
@@ -175,14 +175,14 @@ class _Walk:
 
 
 def _is_plain(node: Any) -> bool:
-    """Whether a call has nothing but tensors, each once, and at most `training`: what a native form understands."""
+    """Whether a call takes only tensors, each once, and at most `training`, as native forms require."""
     arguments = keras.tree.flatten(node.arguments.args)
     others = {key: value for key, value in node.arguments.kwargs.items() if key != "training" and value is not None}
     return not others and [id(x) for x in arguments] == [id(x) for x in node.input_tensors]
 
 
 def _held_as(call: Callable[..., Any], lowered: Lowered) -> Callable[..., Any]:
-    """Returns a Keras call that takes and gives tensors held as the native form holds them."""
+    """Returns a Keras call that takes and returns tensors in the native form's dimension order."""
 
     def run(training: bool, *tensors: Any) -> Any:
         if lowered.wants_moved:
@@ -194,7 +194,7 @@ def _held_as(call: Callable[..., Any], lowered: Lowered) -> Callable[..., Any]:
 
 
 def _as_it_is(node: Any) -> Callable[..., Any]:
-    """Returns the call of a Keras operation, with all the arguments that it was given."""
+    """Returns the call of a Keras operation with all its original arguments."""
     operation, arguments = node.operation, node.arguments
     keys = [id(tensor) for tensor in node.input_tensors]
     takes_training = "training" in getattr(operation, "_call_context_args", {})
@@ -202,7 +202,7 @@ def _as_it_is(node: Any) -> Callable[..., Any]:
     def run(training: bool, *tensors: Any) -> Any:
         args, kwargs = arguments.fill_in(dict(zip(keys, tensors, strict=True)))
         if takes_training:
-            kwargs["training"] = training  # the outer mode wins over the call's own, as in Keras
+            kwargs["training"] = training  # the outer mode takes precedence over the call's own, as in Keras
         return operation(*args, **kwargs)
 
     return run

@@ -1,4 +1,4 @@
-"""The process's memory: freed activations are kept for the next step instead of being handed back to the system."""
+"""Process memory: freed activations are kept for the next step instead of being returned to the system."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _TOO_LITTLE = (
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc's allocator to keep what is freed, for the rest of the process.
+    """Tells glibc's allocator to keep freed memory for the rest of the process.
 
-    By default it hands large blocks back to the system and gets them again, page by page and zeroed, in the next
-    training step: a third of a bfloat16 step of the custom CNN on two cores. What a process holds then stays at its
-    peak. Elsewhere than on Linux with glibc nothing is done.
+    By default it returns large blocks to the system and requests them again, page by page and zeroed, in the next
+    training step, which takes a third of a bfloat16 step of the custom CNN on two cores. The process then stays at its
+    peak memory. Does nothing except on Linux with glibc.
 
     Returns:
-        Whether the allocator took it.
+        Whether the allocator accepted the settings.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False
@@ -36,16 +36,16 @@ def keep_freed_memory() -> bool:
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
-    """Says in one line that the main memory is too small, and what needs less of it.
+    """Turns running out of main memory into a one-line error that says what needs less of it.
 
     Raises:
-        DeviceError: what is done in the block does not fit.
+        DeviceError: the block does not fit into memory.
     """
     try:
         yield
     except MemoryError as error:
         raise DeviceError(_TOO_LITTLE) from error
     except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error):  # all that torch says where the system gives it none
+        if "DefaultCPUAllocator" not in str(error):  # the only hint in torch's error message
             raise
         raise DeviceError(_TOO_LITTLE) from error

@@ -1,4 +1,4 @@
-"""A Keras model whose steps run natively: everything about `fit` stays Keras', only the computation is torch's."""
+"""A Keras model whose steps run natively: `fit` works as in Keras, and torch does the computation."""
 
 from __future__ import annotations
 
@@ -27,22 +27,21 @@ _log = logging.getLogger(__name__)
 class NativeModel(keras.Model):
     """Wraps a functional model so that `fit`, `evaluate` and `predict` run it as a native torch program.
 
-    Layers, variables and their names stay those of the functional model. Where it cannot be lowered, or where the
-    program does not compute what Keras computes, the steps run through Keras, and one warning says which layer is the
-    reason.
+    Layers, variables and their names are those of the functional model. If it cannot be lowered, or if the program
+    does not compute the same as Keras, the steps run through Keras, and one warning names the layer responsible.
 
     Args:
-        core: a built functional model; its kernels' storage is laid out anew.
+        core: a built functional model; the memory layout of its kernels changes.
         target: what to lower for.
-        compile_on_gpu: whether training on CUDA also tries the program compiled by torch, and stays with the faster.
-        split: whether a batch that does not fit into the device's memory is computed in parts. The gradients are those
-            of the whole batch, but BatchNormalization sees the statistics of each part.
+        compile_on_gpu: whether training on CUDA also tries the torch-compiled program, and keeps the faster one.
+        split: whether a batch that does not fit into device memory is computed in parts. The gradients are those of the
+            whole batch, but BatchNormalization uses the statistics of each part.
 
     Attributes:
         core: the functional model.
-        program: the native program, or None where Keras runs.
-        lazy_logs: whether a step's logs are computed only when they are read.
-        parts: in how many a batch is computed.
+        program: the native program, or None if Keras runs the steps.
+        lazy_logs: whether step logs are computed only on access.
+        parts: the number of parts a batch is computed in.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class NativeModel(keras.Model):
         return self.core(inputs, training=training)
 
     def forward_pass(self, inputs: Any, *, training: bool) -> Any:
-        """Computes the outputs, natively where possible; without gradients in parts that fit into little memory."""
+        """Computes the outputs, natively if possible; without gradients, in parts that limit the memory use."""
         if isinstance(inputs, dict):
             return self.core(inputs, training=training)
         given = inputs if isinstance(inputs, list | tuple) else (inputs,)
@@ -97,13 +96,13 @@ class NativeModel(keras.Model):
                 return (self._compiled or self.program)(*tensors, training=training)
             except StepError as error:
                 if isinstance(error.__cause__, torch.OutOfMemoryError | KcvError):
-                    raise error.__cause__ from None  # Keras would need more memory, not less, and find no lost process
+                    raise error.__cause__ from None  # Keras needs even more memory and cannot restore a lost process
                 _log.warning("model %s runs through Keras from here on, which is slower: %s", self.name, error)
                 self.program = self._compiled = None
         return self.core(tensors if len(tensors) > 1 else tensors[0], training=training)
 
     def train_step(self, data: Any) -> Any:
-        """Makes one optimizer step on one batch; None stands for a step that an interrupted epoch has behind it."""
+        """Performs one optimizer step on one batch; None stands for a step completed before an interruption."""
         if data is None:
             return self._logs()
         batch = keras.utils.unpack_x_y_sample_weight(data)
@@ -116,12 +115,12 @@ class NativeModel(keras.Model):
                 done = [self._backward(part, count) for part in parts_of(batch, count, self.parts)]
                 break
             except torch.OutOfMemoryError:
-                pass  # the traceback, which is gone here, would keep what did not fit
+                pass  # after the except block, as its traceback would keep the tensors alive
             self._make_room(batch, count)
         if variables:
             parameters = [variable.value for variable in variables]
             gradients = [parameter.grad for parameter in parameters]
-            # Torch adds to gradients that it finds, so that they go before the next step.
+            # Torch accumulates into existing gradients, so they are cleared before the next step.
             self._forget_gradients()
             with torch.no_grad():
                 self.optimizer.apply(gradients, variables)
@@ -134,7 +133,7 @@ class NativeModel(keras.Model):
         return logs
 
     def _backward(self, batch: Any, count: int) -> tuple[Any, Any, Any]:
-        """Adds the gradients of a part of a batch of `count`; returns the part, its outputs and its loss."""
+        """Accumulates the gradients of one part of a batch of `count` images; returns part, outputs and loss."""
         x, y, weights = batch
         outputs = self._training_pass(x)
         loss: Tensor = self._compute_loss(x=x, y=y, y_pred=outputs, sample_weight=weights, training=True)
@@ -147,14 +146,14 @@ class NativeModel(keras.Model):
         return self.forward_pass(x, training=True)
 
     def _differentiate(self, loss: Tensor) -> None:
-        """Adds the gradients of a loss to those of the parameters."""
+        """Accumulates the gradients of a loss in the parameters."""
         torch.autograd.backward(self.optimizer.scale_loss(loss))
 
     def _make_room(self, batch: Any, count: int) -> None:
-        """Halves the parts of a batch that did not fit; or says which batch would, where it must not be split.
+        """Halves the size of a batch's parts; if it must not be split, reports the batch size that would fit.
 
         Raises:
-            DeviceError: the batch must not be split, or one image is too large.
+            DeviceError: the batch must not be split, or a single image is too large.
         """
         while True:
             self._forget_gradients()
@@ -182,7 +181,7 @@ class NativeModel(keras.Model):
             variable.value.grad = None
 
     def test_step(self, data: Any) -> Any:
-        """Measures one batch."""
+        """Evaluates one batch."""
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         outputs = self.forward_pass(x, training=False)
         loss = self._compute_loss(x=x, y=y, y_pred=outputs, sample_weight=weights, training=False)
@@ -190,12 +189,12 @@ class NativeModel(keras.Model):
         return self.compute_metrics(x, y, outputs, sample_weight=weights)
 
     def predict_step(self, data: Any) -> Any:
-        """Computes the outputs of one batch."""
+        """Predicts the outputs of one batch."""
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         return self.forward_pass(x, training=False)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """Updates the metrics on the device; what they have come to is computed when it is read."""
+        """Updates the metrics on the device; their values are computed on access."""
         if self._compile_metrics is not None:
             self._compile_metrics.update_state(y, y_pred, sample_weight)
         return self._logs()
@@ -208,7 +207,7 @@ class NativeModel(keras.Model):
         return StepLogs(self._metric_names, self.get_metrics_result)
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
-        """Trains, as `keras.Model.fit` does. Only a `LazyCallbackList` leaves the logs of a step to who reads them."""
+        """Trains like `keras.Model.fit`. Step logs are lazy only with a `LazyCallbackList`."""
         self.lazy_logs = False
         try:
             return super().fit(*args, **kwargs)
@@ -216,7 +215,7 @@ class NativeModel(keras.Model):
             self.lazy_logs = False
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Configures training, as `keras.Model.compile` does."""
+        """Configures training like `keras.Model.compile`."""
         super().compile(*args, **kwargs)
         self._metric_names = None
 
@@ -226,7 +225,7 @@ def _first(x: Any) -> Any:
 
 
 def parts_of(batch: Any, count: int, parts: int) -> Iterator[Any]:
-    """Yields a batch in nearly equal parts, each of (x, y, weights)."""
+    """Yields nearly equal parts of a batch, each as (x, y, weights)."""
     if parts == 1:
         yield batch
         return
@@ -242,6 +241,6 @@ def _detached(outputs: Any) -> Any:
 
 
 def native_target(device: str) -> Target:
-    """Returns what to lower for on a kind of device (`cpu`, `cuda`, `mps`)."""
+    """Returns the lowering target for a device type (`cpu`, `cuda`, `mps`)."""
     # Channels last is the faster layout on CPUs (custom CNN, bfloat16: 1.4 times) and for the tensor cores of GPUs.
     return Target(memory_format=torch.contiguous_format if device == "mps" else torch.channels_last)

@@ -1,6 +1,6 @@
-"""Keras' optimizers with torch's fused updates: one call for all parameters, on Keras' own slots.
+"""Keras optimizers that use torch's fused updates: one call for all parameters, on Keras' own slots.
 
-State has Keras' names and shapes, so it saves and loads as Keras' does.
+Their state has Keras' names and shapes, so it is saved and loaded like Keras' own.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from kcv.native.storage import flat, laid_alike, like
 
 
 class _Fused:
-    """What the fused optimizers share: the moving average in one call, and the count of steps."""
+    """Shared code of the fused optimizers: the moving average in one call, and the step count."""
 
     _counted: tuple[int, int] | None = None
     _lr_scale: Callable[[Any], float] = staticmethod(lambda variable: 1.0)
 
     def _update_model_variables_moving_average(self: Any, trainable_variables: Sequence[Any]) -> None:
-        """Moves the averages of the weights in one call."""
+        """Updates the averages of the weights in one call."""
         if self._counted is None:
             super()._update_model_variables_moving_average(trainable_variables)  # type: ignore[misc]
             return
-        # Keras takes plain values in the first step, in which its averages are still zero.
+        # Keras copies the weights in the first step, when its averages are still zero.
         weight = 1.0 if self._counted[0] == 1 else 1.0 - self.ema_momentum
         averages = [average.value for average in self._model_variables_moving_average]
         with torch.no_grad():
@@ -36,8 +36,8 @@ class _Fused:
     def _step(self: Any) -> int:
         """Returns the number of this update, from 1.
 
-        The device counts (`iterations`). The host counts along without asking it, for that would make it wait; it asks
-        only after somebody else wrote the counter, which its version tells.
+        The device counts steps in `iterations`. Reading it would make the host wait, so the host keeps its own count
+        and reads the counter only if its version shows that something else has written it.
         """
         if self.gradient_accumulation_steps:
             self._counted = None
@@ -45,22 +45,22 @@ class _Fused:
         counter = self._iterations.value
         known = self._counted
         step = int(counter) + 1 if known is None or known[1] != counter._version else known[0] + 1
-        # BaseOptimizer.apply will add 1 to the counter, in place.
+        # BaseOptimizer.apply will add 1 to the counter in place.
         self._counted = (step, counter._version + 1)
         return step
 
     def scale_learning_rate(self, scale_of: Callable[[Any], float]) -> None:
-        """Gives variables learning rates of their own.
+        """Sets a learning-rate factor per variable.
 
-        Like `exclude_from_weight_decay` it is to be called before training, and is not saved with the optimizer.
+        Like `exclude_from_weight_decay`, it must be called before training, and is not saved with the optimizer.
 
         Args:
-            scale_of: called with a variable; returns its learning rate over that of the optimizer.
+            scale_of: called with a variable; returns the factor on the optimizer's learning rate.
         """
         self._lr_scale = scale_of
 
     def _groups(self: Any, variables: Sequence[Any]) -> Iterable[tuple[float, float, list[int]]]:
-        """Yields each pair of weight decay and scale of the learning rate, with the positions of its variables."""
+        """Yields each pair of weight decay and learning-rate factor, with the indices of its variables."""
         groups: dict[tuple[float, float], list[int]] = {}
         for position, variable in enumerate(variables):
             decay = self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else 0.0
@@ -68,19 +68,19 @@ class _Fused:
         return ((decay, lr_scale, positions) for (decay, lr_scale), positions in groups.items())
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
-        """Nothing: the update does it."""
+        """Does nothing: the fused update applies weight decay."""
 
 
 def _rows(parameters: Sequence[Tensor], others: Iterable[Tensor]) -> list[Tensor]:
-    """Returns gradients as flat views in the order of their parameters, of copies where they lie otherwise.
+    """Returns gradients as flat views in their parameters' memory order, copied if they are laid out differently.
 
-    torch's fused updates want contiguous memory, and copy to it what is laid out in another way, kernels above all.
+    torch's fused updates need contiguous memory, and copy tensors with another layout, mainly kernels.
     """
     return [flat(like(parameter, other)) for parameter, other in zip(parameters, others, strict=True)]
 
 
 def _slots(parameters: Sequence[Tensor], variables: Iterable[Any]) -> list[Tensor]:
-    """Returns slots as flat views in the order of their parameters; lays those out anew that lie otherwise."""
+    """Returns slots as flat views in their parameters' memory order; changes the layout of those that differ."""
     rows = []
     for parameter, variable in zip(parameters, variables, strict=True):
         slot: Tensor = variable.value
@@ -131,7 +131,7 @@ class FusedAdamW(_Fused, keras.optimizers.AdamW):
 
 
 class FusedSGD(_Fused, keras.optimizers.SGD):
-    """`keras.optimizers.SGD` as one call of torch's fused SGD for all parameters; the same arguments."""
+    """`keras.optimizers.SGD` as one call of torch's fused SGD for all parameters. Takes the same arguments."""
 
     @torch.no_grad()
     def _backend_update_step(
@@ -153,8 +153,8 @@ class FusedSGD(_Fused, keras.optimizers.SGD):
             return
         places = [self._get_variable_index(variable) for variable in trainable_variables]
         velocities = _slots(parameters, [self.momentums[place] for place in places])
-        # Keras' velocity holds steps that are already scaled by the learning rate of their time: v = m v - lr g. In
-        # torch's terms that is a gradient of lr g, which is to be maximised, at a learning rate of -1.
+        # Keras' velocity contains steps already scaled by their learning rates: v = m v - lr g. For torch this is a
+        # gradient of lr g that is maximised at a learning rate of -1.
         torch._fused_sgd_(
             rows,
             steps,
@@ -170,7 +170,7 @@ class FusedSGD(_Fused, keras.optimizers.SGD):
 
 
 def _plain(learning_rate: Any) -> Any:
-    """Returns a learning rate as a float or, to leave it on the device, a scalar tensor."""
+    """Returns a learning rate as a float, or as a scalar tensor to keep it on the device."""
     value = learning_rate.value if hasattr(learning_rate, "value") else learning_rate
     if isinstance(value, Tensor):
         return value.detach() if value.device.type != "cpu" else float(value)

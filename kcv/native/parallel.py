@@ -1,4 +1,4 @@
-"""A native model that several processes train together, each on its part of every batch."""
+"""A native model trained by several processes, each on its own part of every batch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from kcv.native.statistics import learning
 
 
 class ParallelModel(NativeModel):
-    """A `NativeModel` whose gradients and moving statistics are those of all processes.
+    """A `NativeModel` whose gradients and moving statistics are combined over all processes.
 
-    A batch is (images, targets, weight): this process's part, and how much that weighs, its images over those of the
-    average part. The average over the processes of the weighted gradients is then the gradient of the whole batch.
-    Moving statistics follow the average of all parts' in every step, so that weights and statistics are the same
-    everywhere, to the bit, at any time.
+    A batch is (images, targets, weight): this process's part and its weight, the number of its images relative to the
+    average part. The average of the weighted gradients over the processes is then the gradient of the whole batch.
+    In every step the moving statistics follow the average over all parts, so weights and statistics are identical in
+    all processes, bit for bit, at any time.
 
     Args:
         core: as for `NativeModel`.
@@ -31,7 +31,7 @@ class ParallelModel(NativeModel):
         compile_on_gpu: as for `NativeModel`.
 
     Raises:
-        DeviceError: the parameters are sharded (FSDP): Keras' optimizers would update them wrongly.
+        DeviceError: the parameters are sharded (FSDP), which Keras' optimizers would update incorrectly.
     """
 
     _group: Group
@@ -45,11 +45,11 @@ class ParallelModel(NativeModel):
         self._keep("_group", group)
         self._weight = 1.0
         self._keep("_through_all", None)
-        # With common statistics all move theirs alike already.
+        # With shared batch statistics all processes already move theirs identically.
         self._keep("_moving", () if target.all_reduce_sum is not None else moving_statistics(core))
 
     def train_step(self, data: Any) -> Any:
-        """Makes one optimizer step, the same in all processes; None stands for one that is behind."""
+        """Performs one optimizer step, the same in all processes; None stands for a step already completed."""
         if data is None:
             return super().train_step(None)
         images, targets, weight = data
@@ -65,7 +65,7 @@ class ParallelModel(NativeModel):
         return through_all(x)
 
     def _keep(self, name: str, value: object) -> None:
-        """Sets an attribute unseen by Keras and torch, which would take the parameters in it for more of them."""
+        """Sets an attribute without Keras and torch tracking the parameters in it a second time."""
         object.__setattr__(self, name, value)
 
     def _differentiate(self, loss: Tensor) -> None:
@@ -75,10 +75,10 @@ class ParallelModel(NativeModel):
         finish()
 
     def _make_room(self, batch: Any, count: int) -> None:
-        """Says that a part did not fit.
+        """Reports that a part does not fit into device memory.
 
         Raises:
-            DeviceError: always; to try smaller ones, the others would have to take part.
+            DeviceError: always, because smaller parts would need the other processes to take part.
         """
         raise DeviceError(
             f"{count} images a process do not fit into the device's memory; use a smaller batch_size, or more processes"
@@ -86,17 +86,17 @@ class ParallelModel(NativeModel):
 
 
 def moving_statistics(core: keras.Model) -> list[Tensor]:
-    """Returns the moving means and variances that training changes."""
+    """Returns the moving means and variances that training updates."""
     return [variable.value for layer in learning(core) for variable in (layer.moving_mean, layer.moving_variance)]
 
 
 def parallel_target(target: Target, group: Group, *, sync_batchnorm: bool) -> Target:
-    """Returns what to lower for where several processes train together.
+    """Returns the lowering target for training with several processes.
 
     Args:
-        target: for one process.
+        target: the target for one process.
         group: the processes.
-        sync_batchnorm: whether batch normalisation takes the statistics of the whole batch.
+        sync_batchnorm: whether batch normalisation uses the statistics of the whole batch.
     """
     all_reduce_sum = group.all_reduce_sum if sync_batchnorm else None
     return Target(target.memory_format, target.in_place, all_reduce_sum, group.rank)

@@ -1,4 +1,4 @@
-"""Which number format a model computes in: a Keras dtype policy chosen by what the hardware runs fast."""
+"""Chooses a model's precision: a Keras dtype policy that the hardware runs fast."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 
 def resolve_precision(asked: str, device: str, *, trains_depthwise: bool = False) -> tuple[str, str]:
-    """Turns a configured precision into a Keras dtype policy.
+    """Resolves a configured precision to a Keras dtype policy.
 
     Args:
         asked: `auto`, `float32`, `mixed_bfloat16` or `mixed_float16`.
         device: a device from `resolve_device`.
         trains_depthwise: whether depthwise convolutions are trained. On CPUs their gradients are slow in bfloat16
-            (EfficientNet-Lite0, 96 px, batch 64, AMX-BF16: 75 images/s against 134 in float32); without gradients
-            they are faster in it.
+            (EfficientNet-Lite0, 96 px, batch 64, AMX-BF16: 75 images/s against 134 in float32); their forward pass is
+            faster in bfloat16.
 
     Returns:
-        The policy's name, and the reason for it in words that a log line can carry.
+        The policy's name, and the reason for it as text for a log line.
 
     Raises:
-        DeviceError: for mixed_float16 on a CPU, which has no fast float16 convolutions: it would only be slow.
+        DeviceError: mixed_float16 on a CPU, which has no fast float16 convolutions.
     """
     if asked == "mixed_float16" and device == "cpu":
         raise DeviceError("precision='mixed_float16' needs a GPU; on a CPU use float32, mixed_bfloat16 or auto")
@@ -35,7 +35,7 @@ def resolve_precision(asked: str, device: str, *, trains_depthwise: bool = False
     if device == "cuda":
         import torch
 
-        # Ampere (compute capability 8) brought bfloat16 matrix units; before it only float16 is fast.
+        # Ampere (compute capability 8) introduced bfloat16 matrix units; earlier GPUs are fast in float16 only.
         if torch.cuda.get_device_capability() >= (8, 0):
             return "mixed_bfloat16", "the GPU has bfloat16 matrix units"
         return "mixed_float16", "the GPU has float16 but no bfloat16 matrix units"
@@ -47,9 +47,9 @@ def resolve_precision(asked: str, device: str, *, trains_depthwise: bool = False
 
 
 def _bfloat16_feature() -> str | None:
-    """Returns the instruction set that makes bfloat16 convolutions faster than float32 ones here, or None.
+    """Returns the instruction set that makes bfloat16 convolutions faster than float32 ones on this CPU, or None.
 
-    Without one of these oneDNN emulates bfloat16 and it is slower than float32.
+    Without one of these, oneDNN emulates bfloat16, which is slower than float32.
     """
     import torch
 
@@ -62,7 +62,7 @@ def _bfloat16_feature() -> str | None:
 
 @contextmanager
 def precision_scope(policy: str) -> Iterator[None]:
-    """Makes `policy` Keras' default dtype policy while models are built, and puts the old one back after."""
+    """Sets Keras' default dtype policy to `policy` while models are built, and restores the previous one afterwards."""
     import keras
 
     before = keras.config.dtype_policy()
@@ -80,7 +80,7 @@ def in_float32(model: keras.Model) -> keras.Model:
         model: built; its layers may have any dtype policy.
 
     Returns:
-        The model as it is where all its layers compute in float32 already; else a copy on the same device.
+        The model itself if all its layers already compute in float32; otherwise a copy on the same device.
     """
     if not any(layer.compute_dtype in ("bfloat16", "float16") for layer in model._flatten_layers()):
         return model

@@ -16,14 +16,14 @@ class Step:
     """One call of a program.
 
     Attributes:
-        name: of the layer it stands for.
-        run: called with the mode and the values at `sources`; returns one value, or one for each of `targets`.
-        sources: where its inputs are.
-        targets: where its outputs go.
-        dead: values that nobody reads after this step.
-        native: whether it is torch's own function; otherwise the Keras layer is called as it is.
-        reference: the same through Keras, where there is a layer behind it and it is native.
-        operation: the layer it stands for; None where it only moves a value.
+        name: name of the layer.
+        run: called with the mode and the values at `sources`; returns one value, or one per entry of `targets`.
+        sources: indices of its inputs.
+        targets: indices of its outputs.
+        dead: indices of values that no later step uses.
+        native: whether it is a torch function; otherwise the Keras layer is called.
+        reference: the same call through Keras, if the step is native and has a layer.
+        operation: the layer; None if the step only moves a value.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Step:
     operation: Any = None
 
     def advance(self, values: list[Any], training: bool) -> None:
-        """Reads its inputs from `values`, puts its outputs there, and forgets what nobody reads any more."""
+        """Reads its inputs from `values`, stores its outputs there, and frees values that are no longer used."""
         result = self.run(training, *[values[place] for place in self.sources])
         if len(self.targets) == 1:
             values[self.targets[0]] = result
@@ -48,17 +48,17 @@ class Step:
 
 
 class StepError(RuntimeError):
-    """A step failed; its message names the layer, its cause says why."""
+    """Raised when a step fails; the message names the layer, and the cause is the original error."""
 
 
 class Program:
-    """Runs the steps of a lowered model; shares all parameters and statistics with it.
+    """Runs the steps of a lowered model, whose parameters and statistics it shares.
 
     Args:
-        steps: in an order in which every value is there before it is read.
-        inputs: where the model's inputs go.
-        outputs: where its outputs are.
-        values: what is known of each value, by its place.
+        steps: in an order in which every value is computed before it is used.
+        inputs: indices of the model's inputs.
+        outputs: indices of the model's outputs.
+        values: the static properties of each value, by index.
 
     Attributes:
         steps: as given.
@@ -80,40 +80,40 @@ class Program:
         return tuple(step.name for step in self.steps if not step.native)
 
     def wrapped(self, wrap: Callable[[Step], Callable[..., Any]]) -> Program:
-        """Returns the same program with each step's function replaced by what `wrap` makes of the step."""
+        """Returns the same program with each step's function replaced by `wrap(step)`."""
         steps = [replace(step, run=wrap(step)) for step in self.steps]
         return Program(steps, self.inputs, self._outputs, self.values)
 
     def through_keras(self) -> Program:
-        """Returns the same program with every layer called through Keras, for where a native form errs."""
+        """Returns the same program with every layer called through Keras, for use when a native form is wrong."""
         return self.wrapped(lambda step: step.reference or step.run)
 
     def __call__(self, *tensors: Tensor, training: bool) -> Any:
         """Computes the model's output, or the tuple of its outputs.
 
         Args:
-            tensors: one for each input, of any number format.
-            training: whether batch statistics are used and moved, and dropout drops.
+            tensors: one per input, of any dtype.
+            training: whether batch statistics are used and updated, and dropout is active.
 
         Raises:
-            StepError: naming the layer that failed.
+            StepError: names the layer that failed.
         """
         values = self.start(tensors)
         self.advance(values, 0, len(self.steps), training=training)
         return self.results(values)
 
     def start(self, tensors: Sequence[Tensor]) -> list[Any]:
-        """Returns the values before the first step: the inputs in their places, for who runs the steps in parts."""
+        """Returns the values before the first step, with the inputs in place, for running the steps in parts."""
         values: list[Any] = [None] * len(self.values)
         for place, tensor in zip(self.inputs, tensors, strict=True):
             values[place] = tensor.to(self.values[place].dtype)
         return values
 
     def advance(self, values: list[Any], begin: int, end: int, *, training: bool) -> None:
-        """Runs the steps from number `begin` to before `end` on values that have come as far as `begin`.
+        """Runs the steps from index `begin` up to but excluding `end`, on values computed up to `begin`.
 
         Raises:
-            StepError: naming the layer that failed.
+            StepError: names the layer that failed.
         """
         for step in self.steps[begin:end]:
             try:
@@ -122,12 +122,12 @@ class Program:
                 raise StepError(f"layer {step.name} failed: {error}") from error
 
     def results(self, values: Sequence[Any]) -> Any:
-        """Returns the output, or the tuple of outputs, of values that have come through all steps."""
+        """Returns the output, or the tuple of outputs, from the values after the last step."""
         results = tuple(values[place] for place in self._outputs)
         return results[0] if len(results) == 1 else results
 
     def first_mismatch(self, *tensors: Tensor, differ: Callable[[Tensor, Tensor], bool]) -> str | None:
-        """Runs each step both natively and through Keras, in inference mode; names the first layer that differs."""
+        """Runs each step both natively and through Keras, in inference mode; returns the first layer that differs."""
         values = self.start(tensors)
         for step in self.steps:
             theirs = None

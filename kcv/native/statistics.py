@@ -1,8 +1,9 @@
-"""The moving statistics of batch normalisation, estimated anew from batches: for trainings too short for averages.
+"""Re-estimates the moving statistics of batch normalisation from batches, for short training runs.
 
-A moving average begins at the values that a layer was built or loaded with, and with momentum m it still holds m^n of
-them after n steps. A training of a few steps ends before that has faded, and before the average has come near what the
-last weights give: it then normalises by statistics of no network at all when it is used, and answers at random.
+A moving average starts from the values that a layer was built or loaded with, and with momentum m it still contains
+m^n of them after n steps. A run of a few steps ends before they have faded and before the average is close to the
+statistics under the last weights. The model then normalises with statistics that fit no network, and its
+predictions are arbitrary.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from kcv.native.model import NativeModel, parts_of
 
 
 def learning(core: keras.Model) -> list[Any]:
-    """Returns the layers whose moving statistics training changes."""
+    """Returns the layers whose moving statistics training updates."""
     return [
         layer
         for layer in core._flatten_layers()
@@ -28,22 +29,23 @@ def learning(core: keras.Model) -> list[Any]:
 
 
 def share_of_beginning(core: keras.Model, steps: int) -> float:
-    """Returns which part (0-1) of the moving statistics is still what it was before the first of `steps` steps.
+    """Returns the fraction (0-1) of the moving statistics that still comes from before the first of `steps` steps.
 
-    0 where no layer has statistics that move.
+    0 if no layer has moving statistics.
     """
     return max((float(layer.momentum) ** steps for layer in learning(core)), default=0.0)
 
 
 def re_estimate(model: NativeModel, images: Iterable[Tensor], group: Group = SINGLE_PROCESS) -> None:
-    """Replaces the moving statistics by the mean of those of some batches, under the weights as they are.
+    """Replaces the moving statistics with the mean over some batches, under the current weights.
 
-    Batches pass through in training mode, so that each layer sees what training shows it; nothing else changes but what
-    random layers draw. Batch k (from 0) moves the statistics with momentum k / (k + 1), which makes them the mean.
+    Batches pass through in training mode, so that each layer sees the same inputs as in training; nothing else changes
+    except the state of random layers. Batch k (from 0) updates the statistics with momentum k / (k + 1), which yields
+    the mean.
 
     Args:
-        model: the fitted model, whose core has the layers.
-        images: batches on the model's device; each process has its own part of them.
+        model: the fitted model, whose core contains the layers.
+        images: batches on the model's device; each process has its own part.
         group: the processes, which all have the same statistics afterwards.
     """
     layers = learning(model.core)
@@ -66,7 +68,7 @@ def re_estimate(model: NativeModel, images: Iterable[Tensor], group: Group = SIN
 
 
 def _pass(model: NativeModel, images: Tensor) -> None:
-    # Never through the compiled program: each momentum would be another one to it.
+    # Not through the compiled program: it would compile again for each momentum.
     if model.program is None:
         model.core(images, training=True)
     else:

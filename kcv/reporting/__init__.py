@@ -1,1 +1,1 @@
-"""Reports for people: the page, the model card, tables of an evaluation, plots."""
+"""Reports for people: the HTML page, the model card, evaluation tables and plots."""

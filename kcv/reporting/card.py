@@ -13,11 +13,11 @@ from kcv.reporting.material import Material
 _MOST_CLASSES = 200
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#&~!$])")
 _LINK = re.compile(r"(\w)(:(?=//)|\.(?<=www\.)|@)")
-"""What GitHub makes links and mentions of without any markup."""
+"""Text that GitHub turns into links and mentions without any markup."""
 
 
 def card(material: Material) -> str:
-    """Returns the whole card. What only people can know is left open and says so."""
+    """Returns the whole card. Sections that only people can fill in are left open and marked as such."""
     info, metrics = material.info, material.metrics
     lines = [
         f"# {_plain(material.name)}",
@@ -94,6 +94,6 @@ def _items(values: dict[str, Any]) -> list[str]:
 
 
 def _plain(value: Any) -> str:
-    """Returns one line of text that Markdown shows as it is: without markup, entities, formulas or links."""
+    """Returns one line of text that Markdown shows verbatim: without markup, entities, formulas or links."""
     line = plain(" ".join(str(value).split()))
     return _LINK.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", line))

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its folder: tables and plots."""
+"""Writes the files of an evaluation: tables and plots."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from kcv.data.dataset import Images
 
 MOST_IN_MATRIX = 1_000
-"""Classes up to which the confusion matrix is written and drawn whole; its size grows with their square."""
+"""Number of classes up to which the full confusion matrix is written and drawn; its size grows quadratically."""
 
 _CELLS = "confusion_cells.csv"
 _log = logging.getLogger(__name__)
 
 PLOTS = ("confusion_matrix", "confusion_matrix_normalized", "roc", "reliability", "mistakes", "learning_curves")
-"""Names of the plots, without their suffix."""
+"""Names of the plots, without suffix."""
 
 
 def write_files(
@@ -42,26 +42,26 @@ def write_files(
     file: Path | None = None,
     draw: bool = True,
 ) -> None:
-    """Writes the figures, the tables and the plots of a split.
+    """Writes the metrics, tables and plots of a split.
 
-    `metrics.json`, `per_class.csv`, the confusion matrix as counts and as shares of the true classes (CSV and plots),
-    of more than `MOST_IN_MATRIX` classes only the cells that occur, in `confusion_cells.csv`; the most confident
-    mistakes (JSON and plot), ROC curves, the reliability diagram and, where there is a sound
-    `history.csv`, the learning curves. Plots of an earlier evaluation are removed first.
+    Writes `metrics.json`, `per_class.csv`, the confusion matrix as counts and as fractions of the true classes (CSV and
+    plots; above `MOST_IN_MATRIX` classes only its nonzero cells, in `confusion_cells.csv`), the most confident mistakes
+    (JSON and plot), ROC curves, the reliability diagram and, if there is a valid `history.csv`, the learning curves.
+    Plots of an earlier evaluation are removed first.
 
     Args:
-        folder: where to; made where it is missing.
-        figures: as from `kcv.metrics.summarize`.
-        model: the measured model; its heat maps are drawn beside the mistakes.
+        folder: the output folder; created if missing.
+        figures: metrics, as returned by `kcv.metrics.summarize`.
+        model: the evaluated model; its heat maps are drawn next to the mistakes.
         images: the split.
         probabilities: [n, classes].
-        run: the folder of the run, for its `history.csv`, if it has one.
+        run: the run folder, for its `history.csv`, if there is one.
         file: see `kcv.reporting.misclassified.draw_misclassified`.
         draw: whether to draw the plots.
 
     Raises:
         ArtifactError: the model of a file cannot be explained.
-        OutputError: the folder cannot be written to.
+        OutputError: the folder is not writable.
     """
     class_names, labels = list(figures["per_class"]), images.labels
     write_json(folder / "metrics.json", figures)
@@ -79,7 +79,7 @@ def write_files(
     epochs = known_history(run)
     for name in PLOTS:
         for suffix in (".png", ".svg"):
-            remove(folder / f"{name}{suffix}")  # it would show what was measured before
+            remove(folder / f"{name}{suffix}")  # it would show the previous evaluation
     if draw:
         if matrix is not None:
             plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix.png")
@@ -95,7 +95,7 @@ def write_files(
 def _write_confusion(
     folder: Path, cells: metrics.Confusion, matrix: NDArray[np.int64] | None, class_names: list[str]
 ) -> None:
-    """Writes the matrix, or, without one, a row for each cell that occurs; files of the other form are removed."""
+    """Writes the matrix, or, if there is none, one row per nonzero cell; removes files of the other form."""
     if matrix is not None:
         remove(folder / _CELLS)
         write_csv(

@@ -1,4 +1,4 @@
-"""The files of heat maps: for each image an overlay, image and map side by side, and numbers; a grid of the first."""
+"""Writes heat maps to files: per image an overlay, a side-by-side view and the values; a grid of the first images."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ GRID = "grid.png"
 
 _FLAT = "flat map: no part of the image speaks more for this class than another"
 _LONGEST_STEM, _LONGEST_BYTES = 60, 150
-"""Characters and bytes of an image's name that its files keep; a file name has room for 255 bytes."""
+"""Characters and bytes of an image's name kept in its files' names; a file name may have 255 bytes."""
 
 
 class HeatMapFiles:
-    """Explains images batch by batch, and writes the files of each; keeps the first ones for the grid.
+    """Explains images batch by batch and writes the files of each; keeps the first images for the grid.
 
     Args:
-        model: explains its own answers.
-        explainer: of that model, at the layer to look at.
-        method: how activations and gradients become a map.
-        position: of the class to explain; None: each image's most probable one.
-        folder: for the files.
+        model: the model whose predictions are explained.
+        explainer: explainer of that model at the chosen layer.
+        method: how activations and gradients are combined into a map.
+        position: index of the class to explain; None: each image's most probable class.
+        folder: the output folder.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class HeatMapFiles:
         self._note = f"{method} at {explainer.target.layer}"
 
     def rows(self, files: Sequence[Path], batch_size: int) -> Iterator[dict[str, Any]]:
-        """Yields a row a file, in order."""
+        """Yields one row per file, in order."""
         for start in range(0, len(files), batch_size):
             yield from self._batch(files[start : start + batch_size])
         if len(self._grid) > 1:
@@ -110,13 +110,13 @@ class HeatMapFiles:
 
 
 class FileNames:
-    """Gives each image a name for its files that no other has, on file systems that ignore case, too."""
+    """Assigns each image a unique file name, also on case-insensitive file systems."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
     def of(self, path: Path) -> str:
-        """Returns the stem of an image's name, with a number where it is taken: `cat`, `cat-2`, `cat-3`."""
+        """Returns the stem of an image's name, numbered if it is taken: `cat`, `cat-2`, `cat-3`."""
         stem = cut_to_bytes(path.stem[:_LONGEST_STEM], _LONGEST_BYTES)
         name, number = stem, 1
         while name.casefold() in self._taken:

@@ -1,4 +1,4 @@
-"""Pieces of HTML from plain values: everything that comes from a file or a person is escaped here."""
+"""Builds HTML from plain values, and escapes everything that comes from a file or a user."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
 def text(value: Any) -> str:
-    """Returns a value as text that no browser takes for markup."""
+    """Returns a value as escaped text."""
     return html.escape(str(value), quote=True)
 
 
 def section(title: str, *parts: str) -> str:
-    """Returns a card with a heading; nothing where it would hold nothing."""
+    """Returns a card with a heading, or an empty string if the card would be empty."""
     body = "\n".join(part for part in parts if part)
     return f"<section>\n<h2>{text(title)}</h2>\n{body}\n</section>" if body else ""
 
 
 def terms(values: Mapping[str, Any]) -> str:
-    """Returns a list of names and values, without those that are None."""
+    """Returns a list of names and values, without values that are None."""
     rows = [f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in values.items() if value is not None]
     return "<dl>" + "".join(rows) + "</dl>" if rows else ""
 
@@ -35,10 +35,10 @@ def table(
     """Returns a table; None is shown as a dash.
 
     Args:
-        header: names of the columns.
-        rows: what is in them.
-        bars: columns whose numbers, 0-1, are shown as bars as well.
-        words: whether it holds words more than numbers, and so is aligned to the left.
+        header: column names.
+        rows: cell values.
+        bars: columns whose values, 0-1, are also shown as bars.
+        words: whether the table holds mainly text and is left-aligned.
     """
     if not rows:
         return ""
@@ -56,9 +56,9 @@ def _cell(value: Any, bar: bool) -> str:
 
 
 def image(plot: Plot | None, alt: str, caption: str = "") -> str:
-    """Returns an image with its bytes in the page; nothing for None.
+    """Returns an image embedded in the page, or an empty string for None.
 
-    As an image, not as inline SVG: what is in an image cannot run scripts or load anything.
+    It is an `img` element, not inline SVG, so its content cannot run scripts or load anything.
     """
     if plot is None:
         return ""

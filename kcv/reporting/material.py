@@ -1,4 +1,4 @@
-"""What a report is made of: what a run folder and an evaluation folder hold, read back."""
+"""Reads the contents of a run folder and an evaluation folder for a report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLOTS = {
     "learning_curves": ".svg", "confusion_matrix_normalized": ".svg", "roc": ".svg", "reliability": ".svg",
     "mistakes": ".png",  # photographs
 }  # fmt: skip
-"""The plots that a report shows, and their kind."""
+"""The plots that a report shows, with their suffixes."""
 
 _MOST_CONFIG_BYTES = 2**20
 _MOST_PLOT_BYTES = 16 * 2**20
@@ -48,20 +48,20 @@ class Plot:
 
 @dataclass(frozen=True)
 class Material:
-    """A run and what it came to. What is not there, or cannot be read, is left out.
+    """A run and its results. Missing or unreadable files are left out.
 
     Attributes:
-        folder: of the run.
+        folder: the run folder.
         model: the model file.
-        bytes: its size.
-        info: what the model file says of itself.
-        metrics: as in `metrics.json`, see `kcv.artifact.figures`; None where nothing was measured.
+        bytes: size of the model file.
+        info: the metadata stored in the model file.
+        metrics: the content of `metrics.json`, see `kcv.artifact.figures`; None if there was no evaluation.
         history: the rows of `history.csv`.
-        environment: of `environment.json`; None where there is none.
+        environment: the content of `environment.json`; None if there is none.
         config: the text of `config.yaml`.
         mistakes: the rows of `mistakes.json`.
-        explanations: of `explanations.json`; None where there are none.
-        plots: those that are there, by the names of `PLOTS`.
+        explanations: the content of `explanations.json`; None if there is none.
+        plots: the available plots, by their names in `PLOTS`.
     """
 
     folder: Path
@@ -78,33 +78,33 @@ class Material:
 
     @property
     def name(self) -> str:
-        """What to call the run: its name in the configuration, and its folder's."""
+        """The title of the run: its name in the configuration and its folder's name."""
         name = str(self.info.config.get("name", "run"))[:100]
         return name if name == self.folder.name else f"{name} / {self.folder.name}"
 
     @property
     def weights(self) -> str:
-        """What the training began with."""
+        """The initial weights of the training run."""
         return str(self.environment.weights) if self.environment and self.environment.weights else "random"
 
     @property
     def minutes(self) -> float | None:
-        """How long the epochs took; None where that is not known."""
+        """The training time of all epochs in minutes; None if unknown."""
         seconds = [row["seconds"] for row in self.history if "seconds" in row]
         return sum(seconds) / 60 if seconds else None
 
 
 def gather(model: Path, evaluation: Path) -> Material:
-    """Reads what is there. A run folder may be a stranger's: no link in it is followed.
+    """Reads all available files. A run folder may be untrusted, so no link in it is followed.
 
     Args:
-        model: the model file; what lies beside it belongs to its run.
-        evaluation: the folder of an evaluation; it need not be there.
+        model: the model file; the other files in its folder belong to its run.
+        evaluation: the evaluation folder; it need not exist.
 
     Raises:
         ArtifactError: the model file is missing or damaged.
-        DataError: `metrics.json` is damaged. A report of other figures would mislead; whatever else cannot be read is
-            left out, and said to be.
+        DataError: `metrics.json` is damaged, because a report of other metrics would mislead. Any other unreadable file
+            is left out with a warning.
     """
     info = artifact.read_info(model)
     folder = model.parent.resolve()
@@ -127,15 +127,15 @@ def gather(model: Path, evaluation: Path) -> Material:
 
 
 def known_history(folder: Path) -> list[dict[str, float]]:
-    """Returns the rows of a run's `history.csv`; none where there is no sound one, with a warning if it is damaged."""
+    """Returns the rows of a run's `history.csv`; empty if there is none or, with a warning, if it is damaged."""
     return _read(folder, "history.csv", read_history) or []
 
 
 def model_in(run: Path) -> Path:
-    """Returns the model file of a run that a user named by its folder or the file itself.
+    """Returns the model file of a run that is given as its folder or as the file itself.
 
     Raises:
-        ArtifactError: there is none.
+        ArtifactError: there is no model file.
     """
     model = run / "model.keras" if os.path.isdir(run) else run
     try:
@@ -143,7 +143,7 @@ def model_in(run: Path) -> Path:
     except FileNotFoundError:
         raise ArtifactError(f"{run}: no such run; a run folder holds model.keras") from None
     except (OSError, ValueError):
-        pass  # who opens it says why it cannot be
+        pass  # opening it later reports the reason
     return model
 
 
@@ -168,7 +168,7 @@ def _record(folder: Path, name: str, schema: type[Record]) -> Record | None:
 
 
 def _read(folder: Path, name: str, reader: Callable[[Path], Value]) -> Value | None:
-    """Reads a file of a folder; returns None, with a warning, where it cannot be read, and None where it is not."""
+    """Reads a file of a folder; returns None if it is missing or, with a warning, if it cannot be read."""
     try:
         path = _file(folder, name)
         return reader(path) if path is not None else None
@@ -178,10 +178,10 @@ def _read(folder: Path, name: str, reader: Callable[[Path], Value]) -> Value | N
 
 
 def _file(folder: Path, name: str) -> Path | None:
-    """Returns the path of a file in a folder; None where it is not there.
+    """Returns the path of a file in a folder, or None if it does not exist.
 
     Raises:
-        DataError: it is a link.
+        DataError: the file is a link.
     """
     path = inside(folder, name, error=DataError)
     return path if os.path.lexists(path) else None

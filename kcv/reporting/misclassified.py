@@ -1,4 +1,4 @@
-"""What a model gets wrong and is most sure of: as rows, and as a grid of images with heat maps."""
+"""Reports the most confident mistakes of a model, as rows and as a grid of images with heat maps."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ def most_confident(
     names: Sequence[str],
     most: int = MOST_LISTED,
 ) -> list[dict[str, Any]]:
-    """Returns the mistakes that a model was most confident of, the most confident first.
+    """Returns a model's most confident mistakes, the most confident first.
 
     Args:
-        labels: class positions, integer [n].
+        labels: class indices, integer [n].
         probabilities: [n, classes].
         class_names: the classes, in order.
-        names: what a person calls each image, [n].
-        most: how many at most.
+        names: display names of the images, [n].
+        most: maximum number of mistakes.
 
     Returns:
-        `index`, the image's place in the split; `image`, its name; `true` and `predicted`, class names;
+        `index`, the image's index in the split; `image`, its name; `true` and `predicted`, class names;
         `confidence`, the probability of the predicted class, and `probability_of_true`; and `suspected_label_error`,
-        whether the label itself is in doubt: the model is as sure of another class as it is, on average, of images
-        that are labelled as that class (confident learning: Northcutt et al., JAIR 70, 2021).
+        whether the label itself is in doubt: the model is as confident in another class as it is, on average, for
+        images labelled as that class (confident learning: Northcutt et al., JAIR 70, 2021).
     """
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     order = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
-    # Of a class without images no such mean is known; then no label is doubted for it.
+    # A class without images has no such mean, so no label is doubted in favour of it.
     usual = {
         c: probabilities[labels == c, c].mean() if (labels == c).any() else np.inf for c in np.unique(predicted[order])
     }
@@ -73,19 +73,19 @@ def most_confident(
 def write_mistakes(
     folder: Path, images: Images, probabilities: NDArray[np.float64], class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Writes `mistakes.json`: how many images are taken for another class, and which.
+    """Writes `mistakes.json`: the number of misclassified images, and the most confident ones.
 
     Args:
-        folder: where to; made where it is missing.
+        folder: the output folder; created if missing.
         images: the split.
-        probabilities: float64 [n, classes], of the split.
+        probabilities: float64 [n, classes] of the split.
         class_names: the classes, in order.
 
     Returns:
-        The rows of the file, as from `most_confident`.
+        The rows of the file, as returned by `most_confident`.
 
     Raises:
-        OutputError: the folder cannot be written to.
+        OutputError: the folder is not writable.
     """
     rows = most_confident(images.labels, probabilities, class_names, images.names)
     wrong = int((probabilities.argmax(axis=1) != images.labels).sum())
@@ -105,12 +105,12 @@ def draw_misclassified(
     """Draws the first mistakes with their heat maps, as PNG and SVG.
 
     Args:
-        path: the PNG file, replaced where it exists.
-        rows: at least one, as from `most_confident`; the first 12 are shown.
-        model: gives the heat maps of the predicted classes; without a layer that has height and width there are none.
+        path: the PNG file, overwritten if it exists.
+        rows: at least one, as returned by `most_confident`; the first 12 are shown.
+        model: provides the heat maps of the predicted classes; without a layer with height and width there are none.
         images: the split.
         class_names: the classes, in order.
-        file: of the model, where anybody may have made it: what goes wrong with its heat maps is told as its fault.
+        file: the model file, if it may be untrusted: errors while drawing its heat maps are reported as its fault.
 
     Raises:
         ArtifactError: the model of a file cannot be explained.
@@ -121,11 +121,11 @@ def draw_misclassified(
     place = {name: i for i, name in enumerate(class_names)}
     positions = [place[row["predicted"]] for row in shown]
     try:
-        # It differentiates the model, which nobody has tried before.
+        # This differentiates the model for the first time.
         with refusing(file, ArtifactError, "cannot be explained") if file else nullcontext():
             done = Explainer(model).explain(pixels, classes=positions, methods=[_METHOD])
             maps = done.maps[_METHOD].cpu().numpy()
-    except UsageError:  # a network without any feature map, such as one of dense layers alone
+    except UsageError:  # a network without feature maps, such as one with only dense layers
         maps = np.zeros(pixels.shape[:3], np.float32)
     titles = [f"{plots.short(row['true'])} → {plots.title_of(row['predicted'], row['confidence'])}" for row in shown]
     plots.save_gradcam_grid(pixels, maps, titles, path, note="true → predicted, confidence")

@@ -1,4 +1,4 @@
-"""The report of a run as one HTML file that loads nothing and runs nothing."""
+"""The report of a run as one self-contained HTML file without scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the files of a run folder hold, as far as a report shows it: checked, so that no reader has to."""
+"""The schemas of the files in a run folder, as far as a report shows them; files are validated against these."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_HISTORY_BYTES = 16 * 2**20
 
 
 def _text(value: Any) -> str:
-    """Returns a text. Names of files that are no UTF-8 hold lone surrogates, which pydantic's own texts refuse."""
+    """Validates a string. Names of non-UTF-8 files contain lone surrogates, which pydantic's `str` refuses."""
     if not isinstance(value, str):
         raise ValueError("should be a text")
     if len(value) > _MOST_TEXT:
@@ -31,13 +31,13 @@ Text = Annotated[Any, AfterValidator(_text)]
 
 
 class _Record(BaseModel):
-    """A file, of which what is not shown is passed over."""
+    """A file whose fields that are not shown are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
 class Environment(_Record):
-    """`environment.json`: what a run was made with; all of it is optional, as earlier versions wrote less."""
+    """`environment.json`: the environment of a run; every field is optional because earlier versions wrote fewer."""
 
     started: Text | None = None
     command: Text | None = None
@@ -53,7 +53,7 @@ class Environment(_Record):
 
 
 class Mistake(_Record):
-    """An image that was taken for another class; see `kcv.reporting.misclassified.most_confident`."""
+    """A misclassified image; see `kcv.reporting.misclassified.most_confident`."""
 
     picture: Text
     true: Text
@@ -85,7 +85,7 @@ class Explanations(_Record):
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Returns the rows of a `history.csv`; none where there is no such file.
+    """Returns the rows of a `history.csv`; empty if there is no such file.
 
     Raises:
         DataError: it cannot be read, or is damaged.

@@ -1,4 +1,4 @@
-"""How a report looks: one style sheet, in light and dark, without a font or an image from elsewhere."""
+"""The report's style sheet, for light and dark mode, without external fonts or images."""
 
 CSS = """
 :root { color-scheme: light dark; --ground: #f6f7f8; --card: #ffffff; --ink: #1d2327; --soft: #5b6670; --line: #dfe3e6;

@@ -1,8 +1,8 @@
-"""The commit of the working folder, which may be a stranger's: nothing that its git configuration names is run.
+"""Reads the commit of the working folder, which may be untrusted, without running anything its git config names.
 
-`git` itself obeys a folder's configuration, which may name programs (core.fsmonitor, filters, hooks, pagers). So the
-commit is read from git's files. Whether files differ from it is asked of git, which is shown another, empty repository
-with the folder's objects: of the folder's configuration and of its submodules it reads nothing.
+`git` itself obeys a folder's configuration, which may name programs (core.fsmonitor, filters, hooks, pagers), so the
+commit is read from git's files directly. To find out whether files differ from it, git is run on a separate, empty
+repository that uses the folder's objects, so it reads neither the folder's configuration nor its submodules.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _SECONDS = 10.0
 
 
 def commit_of(folder: Path) -> str | None:
-    """Returns the commit that a folder is at, with `-dirty` where files that git knows differ, or None outside of git.
+    """Returns the commit of a folder, with `-dirty` if tracked files differ, or None outside a git work tree.
 
     Args:
-        folder: it, or one above it, holds `.git`: a folder, or, in a linked worktree, a file that names one.
+        folder: the folder; it or a parent contains `.git`, either a folder or, in a linked worktree, a file naming one.
     """
     try:
         folder = folder.absolute()
@@ -40,12 +40,12 @@ def commit_of(folder: Path) -> str | None:
                 commit = _head(found)
                 return f"{commit}-dirty" if commit is not None and _differs(place, found, commit) else commit
     except (DataError, OSError, ValueError):
-        pass  # it only says where a run came from: no reason to stop one
+        pass  # the commit is only provenance: failing to read it must not stop a run
     return None
 
 
 def _git_folder(place: Path) -> Path | None:
-    """Returns git's own folder of a work tree, or None where there is none."""
+    """Returns the git folder of a work tree, or None if there is none."""
     named = place / ".git"
     if os.path.isdir(named):
         return named if os.path.isfile(named / "HEAD") else None
@@ -56,9 +56,9 @@ def _git_folder(place: Path) -> Path | None:
 
 
 def _head(folder: Path) -> str | None:
-    """Returns the commit of HEAD; a branch's stands in a file of its own, or in one with those of many."""
+    """Returns the commit of HEAD; a branch is stored in its own file or in the packed refs."""
     head = _text(folder / "HEAD")
-    for _ in range(5):  # names may stand for names
+    for _ in range(5):  # references may point to references
         if _COMMIT.fullmatch(head):
             return head
         named = _REF.fullmatch(head)
@@ -69,7 +69,7 @@ def _head(folder: Path) -> str | None:
 
 
 def _values_of(folder: Path, ref: str) -> Iterator[str]:
-    """Yields what the files of git say of a reference: those of the work tree, then those that all of them share."""
+    """Yields the values of a reference in git's files: first the work tree's own, then the shared ones."""
     common = _common(folder)
     for place in dict.fromkeys((folder, common)):
         if os.path.isfile(place / ref):
@@ -82,7 +82,7 @@ def _values_of(folder: Path, ref: str) -> Iterator[str]:
 
 
 def _common(folder: Path) -> Path:
-    """Returns the folder that linked worktrees share: of objects, branches and tags."""
+    """Returns the folder that linked worktrees share, with objects, branches and tags."""
     return folder / _text(folder / "commondir") if os.path.isfile(folder / "commondir") else folder
 
 
@@ -91,13 +91,13 @@ def _text(path: Path) -> str:
 
 
 def _differs(place: Path, folder: Path, commit: str) -> bool:
-    """Tells whether files of a work tree differ from a commit; where git is not there or does not say, they do not."""
+    """Returns whether files of a work tree differ from a commit; False if git is missing or fails."""
     git = shutil.which("git")
     index = folder / "index"
-    # Windows looks into the working folder first, whose programs are not ours to run.
+    # Windows searches the working folder first, and programs there must not be run.
     if git is None or not os.path.isabs(git) or len(commit) != 40:
         return False
-    # No regular file: a pipe would hold git.
+    # Must be a regular file: a pipe would block git.
     if not os.path.isfile(index) or os.path.getsize(index) > _MOST_INDEX_BYTES:
         return False
     with tempfile.TemporaryDirectory(prefix="kcv-git-") as own:
@@ -114,11 +114,11 @@ def _differs(place: Path, folder: Path, commit: str) -> bool:
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_ATTR_NOSYSTEM": "1",
-            "GIT_OPTIONAL_LOCKS": "0",  # nothing is written
+            "GIT_OPTIONAL_LOCKS": "0",  # write nothing
             "GIT_NO_LAZY_FETCH": "1",
             "GIT_TERMINAL_PROMPT": "0",
         }
-        # A submodule has a configuration of its own, which git would obey in a process of its own.
+        # A submodule has its own configuration, which git would obey in a separate process.
         words = ["status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all", "--no-renames"]
         try:
             told = subprocess.run(

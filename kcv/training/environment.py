@@ -1,4 +1,4 @@
-"""What a run was made with: enough to tell why two runs differ."""
+"""The environment of a run: enough to explain why two runs differ."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PACKAGES = ("keras", "torch", "torchvision", "numpy", "scikit-learn", "mlflow",
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that decide what a model computes: kcv, keras, torch and Python."""
+    """Returns the versions that affect what a model computes: kcv, keras, torch and Python."""
     return {
         "kcv": kcv.__version__,
         "keras": importlib.metadata.version("keras"),
@@ -31,7 +31,7 @@ def versions() -> dict[str, str]:
 
 
 def describe(*, device: str, precision: str, seed: int, data_fingerprint: str, weights: str | None) -> dict[str, Any]:
-    """Returns the content of `environment.json`: plain values only."""
+    """Returns the content of `environment.json`, as plain values only."""
     launch = Launch.current()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,7 +1,7 @@
-"""What the caller of `kcv.train` passes beside a configuration: a model, callbacks, metrics, a tracker.
+"""What the caller of `kcv.train` passes besides a configuration: a model, callbacks, metrics, a tracker.
 
-All of it is checked, as far as that is possible, before there is a run folder. A run folder keeps the names of what was
-passed, for comparison alone: nothing that a folder names is ever imported.
+All of it is checked as far as possible before a run folder is created. The folder stores the names of what was passed,
+for comparison only: nothing named in a folder is ever imported.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from kcv.training.own_model import check_model, digest_of, with_model
 from kcv.training.resume.user_state import check_state, keeps_state
 
 MONITORS: Final = ("val_accuracy", "val_loss")
-"""What chooses the best weights where no metrics are passed."""
+"""Metrics that can select the best weights when no metrics are passed."""
 
 
 @dataclass(frozen=True)
 class Extensions:
-    """What the caller passes.
+    """The objects that the caller passes.
 
     Attributes:
-        model: a functional Keras model in place of the configured one; None for that one.
-        callbacks: of Keras.
-        metrics: of Keras.
-        tracker: in place of the configured one; None for that one.
+        model: a functional Keras model that replaces the configured one; None uses the configured one.
+        callbacks: Keras callbacks.
+        metrics: Keras metrics.
+        tracker: replaces the configured tracker; None uses the configured one.
     """
 
     model: keras.Model | None = None
@@ -44,17 +44,17 @@ class Extensions:
 
     @property
     def callback_names(self) -> list[str]:
-        """The classes of the callbacks, in their order."""
+        """The class names of the callbacks, in order."""
         return [type(callback).__name__ for callback in self.callbacks]
 
     @property
     def metric_names(self) -> list[str]:
-        """The names of the metrics, in their order."""
+        """The names of the metrics, in order."""
         return [metric.name for metric in self.metrics]
 
     @property
     def not_resumable(self) -> str | None:
-        """Why a run with these cannot be continued bit for bit; None where it can."""
+        """Why a run with these extensions cannot be resumed bit for bit; None if it can."""
         without = dict.fromkeys(type(callback).__name__ for callback in self.callbacks if not keeps_state(callback))
         if not without:
             return None
@@ -62,10 +62,10 @@ class Extensions:
         return f"not bit for bit: {', '.join(without)} {kept} (no state_dict and load_state_dict)"
 
     def check(self) -> None:
-        """Refuses what no training could use.
+        """Refuses extensions that cannot be used for training.
 
         Raises:
-            UsageError: naming it.
+            UsageError: names the unusable extension.
         """
         if self.model is not None:
             check_model(self.model)
@@ -83,7 +83,7 @@ class Extensions:
                 raise UsageError(f"tracker: {_kind(self.tracker)} has no {missing[0]}; see kcv.tracking.Tracker")
 
     def described(self) -> dict[str, Any]:
-        """Returns what a run's record says of them: the fields from `own_model` to `resumable`."""
+        """Returns their fields in a run's record, from `own_model` to `resumable`."""
         return {
             "own_model": None if self.model is None else digest_of(self.model),
             "callbacks": self.callback_names,
@@ -92,10 +92,10 @@ class Extensions:
         }
 
     def fit_into(self, config: Config) -> Config:
-        """Returns the configuration of a run with these: a model decides the size of the images and the precision.
+        """Returns the configuration for these extensions: a model determines image size and precision.
 
         Raises:
-            ConfigError: it asks for what they do not have.
+            ConfigError: the configuration conflicts with the extensions.
         """
         self.check_monitor(config.train.monitor)
         return config if self.model is None else with_model(config, self.model)
@@ -115,10 +115,10 @@ class Extensions:
             taken |= {name, f"val_{name}"}
 
     def check_monitor(self, monitor: str) -> None:
-        """Refuses a monitor that no metric gives, or that does not say whether higher is better.
+        """Refuses a monitor that no metric provides, or one that does not say whether higher is better.
 
         Raises:
-            ConfigError: naming it.
+            ConfigError: names the monitor.
         """
         allowed = [*MONITORS, *(f"val_{name}" for name in self.metric_names)]
         if monitor not in allowed:
@@ -131,10 +131,10 @@ class Extensions:
             )
 
     def higher_is_better(self, monitor: str) -> bool | None:
-        """Returns whether a higher monitor is better, by what the metric says or by its name; None where neither does.
+        """Returns whether a higher monitor is better, according to its metric or its name; None if neither says.
 
         Args:
-            monitor: `val_` and the name of a metric.
+            monitor: `val_` followed by the name of a metric.
         """
         if monitor in MONITORS:
             return higher_is_better(monitor)
@@ -144,24 +144,24 @@ class Extensions:
         return True if higher_is_better(monitor) else None
 
     def try_metrics(self, num_classes: int, device: str) -> None:
-        """Measures something with the metrics, as the training will, and forgets it.
+        """Computes the metrics once on dummy inputs, as training will, and resets them.
 
         Args:
-            num_classes: of the data.
-            device: of the run, where the metrics are moved.
+            num_classes: number of classes of the data.
+            device: device of the run, to which the metrics are moved.
 
         Raises:
-            UsageError: one cannot be computed, or gives no single number.
+            UsageError: a metric cannot be computed, or does not return a single number.
         """
         targets = np.eye(num_classes, dtype=np.float32)
         for metric in self.metrics:
-            for variable in metric.variables:  # Keras has made them where its own default is
+            for variable in metric.variables:  # Keras created them on its default device
                 variable.value.data = variable.value.data.to(device)
             try:
                 metric.update_state(targets, keras.ops.convert_to_tensor(3 * targets))
                 size = int(keras.ops.size(metric.result()))
                 metric.reset_state()
-            except Exception as error:  # it is the caller's code, and raises what it likes
+            except Exception as error:  # the caller's code may raise anything
                 reason = plain(first_line(error))
                 raise UsageError(
                     f"metrics: {metric.name} cannot be computed from one-hot targets and logits: {reason}"
@@ -176,5 +176,5 @@ def _kind(value: Any) -> str:
 
 
 def _members(protocol: type) -> list[str]:
-    """Returns the names that a protocol asks for."""
+    """Returns the names of a protocol's members."""
     return [name for name in {**protocol.__annotations__, **vars(protocol)} if not name.startswith("_")]

@@ -1,4 +1,4 @@
-"""Batches of frozen features in place of images."""
+"""Batches of frozen features that replace batches of images."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from kcv.data.dataset import Images
 from kcv.inference import outputs
 
 Features = NDArray[np.float32]
-"""[images, features], often a file that is mapped into memory."""
+"""float32 [images, features], often a memory-mapped file."""
 
 
 class FeatureBatches(IterableDataset[Batch]):
-    """The batches of a split, with frozen features [b, features] where the images were.
+    """The batches of a split, with frozen features [b, features] in place of the images.
 
     Args:
-        batches: what they stand for: order, targets and, where nothing is kept, images.
-        forward: from images to features.
-        views: kept features, of one augmented view of all images each; an epoch takes one view, in turn. None: the
-            features of each batch are computed when it is its turn.
+        batches: the batches to replace; they provide order, targets and, if no features are stored, images.
+        forward: computes features from images.
+        views: stored features, each for one augmented view of all images; epochs cycle through the views. None: the
+                features of each batch are computed on demand.
     """
 
     def __init__(
@@ -41,29 +41,29 @@ class FeatureBatches(IterableDataset[Batch]):
 
     @property
     def images(self) -> Images:
-        """What the batches are made of."""
+        """The images behind the features."""
         return self._batches.images
 
     def __len__(self) -> int:
-        """Returns the number of batches in one pass."""
+        """Returns the number of batches per pass."""
         return len(self._batches)
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Chooses the epoch and its first step (both from 0) that the next iteration gives."""
+        """Selects the epoch and its first step (both from 0) for the next iteration."""
         self._epoch, self._start = epoch, start
         if isinstance(self._batches, TrainingBatches):
             self._batches.set_epoch(epoch, start)
 
     def seen(self, epoch: int) -> int:
-        """Returns how many images of an epoch are this process's."""
+        """Returns how many images of an epoch this process sees."""
         return self._batches.seen(epoch) if isinstance(self._batches, TrainingBatches) else len(self.images)
 
     def loader(self) -> DataLoader[Batch]:
-        """Returns these batches as Keras' `fit` takes them."""
+        """Returns a data loader over these batches for Keras' `fit`."""
         return as_loader(self)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yields features and targets; None for a step before the start."""
+        """Yields features and targets; None for steps before the start."""
         if self._views is None:
             for batch in self._batches:
                 if batch is None:

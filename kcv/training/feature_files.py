@@ -1,8 +1,8 @@
-"""Kept features as files: sealed by a checksum, filled by all processes of a machine, and tidied up.
+"""Stores features in files that are sealed by a checksum, filled by all processes of a machine, and pruned.
 
-A file is an array as NumPy writes it, and behind it the SHA-256 of what the features are of and of all bytes before.
-So a file that is cut, changed, or under the wrong name is told from a sound one by reading it once.
-The cache only saves time: where it cannot be written to, features live as long as the run.
+A file is an array in NumPy's format followed by a SHA-256 of the key, the shape and all bytes before it. A single read
+therefore detects a file that is truncated, modified or under the wrong name.
+The cache only saves time: if it cannot be written to, the features are kept for the current run only.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from kcv.training.feature_batches import Features
 _log = logging.getLogger(__name__)
 
 MOST_BYTES = 20 * 2**30
-"""What the kept features of all runs may take together; beyond it the ones not used for longest go."""
+"""Size limit for the stored features of all runs; beyond it the least recently used are removed."""
 
 _SEAL = hashlib.sha256().digest_size
 _CHUNK = 2**20
 
 
 def path_of(key: str) -> Path:
-    """Returns the file of the features that a key (SHA-256, hex) stands for."""
+    """Returns the path of the features with a given key (SHA-256, hex)."""
     return _folder() / f"{key[:32]}.npy"
 
 
 def open_kept(key: str, shape: tuple[int, int]) -> Features | None:
-    """Returns kept features, mapped into memory; None where there are none, or, with a line, where they are damaged.
+    """Returns stored features, memory-mapped; None if there are none or, with a log message, if they are damaged.
 
     Args:
         key: see `path_of`.
-        shape: of the features.
+        shape: shape of the features.
     """
     path, head = path_of(key), _head(shape)
     if not os.path.lexists(path):
@@ -61,23 +61,23 @@ def open_kept(key: str, shape: tuple[int, int]) -> Features | None:
     except (DataError, OSError, ValueError) as error:
         _log.warning("features   %s; computed anew", error)
         return None
-    with contextlib.suppress(OSError):  # they may be somebody else's
-        path.touch()  # so that pruning knows what is in use
+    with contextlib.suppress(OSError):  # they may belong to another user
+        path.touch()  # marks them as recently used for pruning
     return values
 
 
 @contextmanager
 def filled(key: str, shape: tuple[int, int], group: Group, not_kept: Callable[[str], None]) -> Iterator[Features]:
-    """Gives all processes of a machine one array to fill with rows; it is whole, and kept, when they leave the block.
+    """Gives all processes of a machine one array to fill with rows; on exit it is complete and stored.
 
     Args:
         key: see `path_of`.
-        shape: of the array, float32, zeros at first.
+        shape: shape of the array, float32, initially zeros.
         group: the processes.
-        not_kept: called with the reason where the array serves this run alone.
+        not_kept: called with the reason if the array lasts for this run only.
 
     Raises:
-        OutputError: there is no room for it on any disk, nor in memory.
+        OutputError: no disk has enough space for it, and neither has memory.
     """
     over = False
     try:
@@ -87,33 +87,33 @@ def filled(key: str, shape: tuple[int, int], group: Group, not_kept: Callable[[s
             if values is None:
                 values = _in_memory(shape) if place is None else np.lib.format.open_memmap(place, mode="r+")
             if place is not None and not kept:
-                group.barrier()  # all have it mapped
+                group.barrier()  # all processes have it mapped
                 if group.is_main_process:
-                    place.unlink()  # its room is given back when the run ends, however it ends
+                    place.unlink()  # its space is freed when the run ends, even if it is killed
             yield values
             over = True
             if place is None:
                 for rank, others in enumerate(group.all_gather_object(values)) if group.is_distributed else ():
                     if rank != group.rank:
-                        values += others  # where this process has no rows, there are zeros
+                        values += others  # rows of other processes are zero here
             group.barrier()
-            # It then names the file, which is gone for the others.
+            # On exit the file gets its final name, so the others could no longer open it by the temporary one.
             if kept and place is not None and group.is_main_process:
                 _close(place, key, values)
             values.setflags(write=False)
     except OutputError as error:
         if not over:
             raise
-        not_kept(str(error))  # the disk filled up in the end; what is mapped stays
+        not_kept(str(error))  # the disk filled up at the end; the mapped array remains valid
 
 
 def _begin(
     key: str, shape: tuple[int, int], held: ExitStack, not_kept: Callable[[str], None]
 ) -> tuple[Path | None, bool, Any]:
-    """Makes the array in the cache, else in a temporary file.
+    """Creates the array in the cache, or else in a temporary file.
 
     Returns:
-        Its place, whether it is kept there, and the array; None, False and None where it must be made in memory.
+        Its path, whether it will be stored there, and the array; None, False and None if it must be created in memory.
     """
     path = path_of(key)
     try:
@@ -124,7 +124,7 @@ def _begin(
         return place, True, values
     except OutputError as error:
         not_kept(str(error))
-    if os.name != "nt":  # where a mapped file cannot be removed
+    if os.name != "nt":  # Windows cannot remove a mapped file
         with contextlib.suppress(OSError):
             handle, name = tempfile.mkstemp(prefix="kcv-features-", suffix=".npy")
             os.close(handle)
@@ -137,10 +137,10 @@ def _begin(
 
 
 def _mapped(place: Path, shape: tuple[int, int]) -> Features:
-    """Returns a file as an array of zeros, with the disk space for it: were it to run out later, the process would die.
+    """Maps a file as an array of zeros and allocates its disk space: running out of it later would kill the process.
 
     Raises:
-        OSError: there is not that much.
+        OSError: there is not enough space.
     """
     values: Features = np.lib.format.open_memmap(place, mode="w+", dtype=np.float32, shape=shape)
     if hasattr(os, "posix_fallocate"):  # on Linux
@@ -165,7 +165,7 @@ def _close(place: Path, key: str, values: Any) -> None:
 
 
 def _seal(stream: BinaryIO, size: int, key: str, shape: tuple[int, int]) -> bytes:
-    """Returns the checksum of key, shape and the first `size` bytes of a file, and leaves the file at their end."""
+    """Returns the checksum of key, shape and the first `size` bytes of a file, and leaves the file positioned there."""
     digest = hashlib.sha256(f"{key} {shape[0]} {shape[1]}".encode())
     while size > 0 and (chunk := stream.read(min(size, _CHUNK))):
         digest.update(chunk)
@@ -174,18 +174,18 @@ def _seal(stream: BinaryIO, size: int, key: str, shape: tuple[int, int]) -> byte
 
 
 def _head(shape: tuple[int, int]) -> bytes:
-    """Returns what NumPy writes before an array."""
+    """Returns the header that NumPy writes before an array."""
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": shape})
     return head.getvalue()
 
 
 def prune(used: Set[Path]) -> None:
-    """Removes the features that were not used for longest, until all together fit; never those of this run."""
+    """Removes the least recently used features until the rest fit the limit, but never those of this run."""
     kept: list[tuple[float, int, Path]] = []
     with contextlib.suppress(OSError):
         for path in _folder().glob("*.npy"):
-            # Another run may take a file away, and hidden ones are just being written.
+            # Another run may remove a file at the same time, and hidden files are still being written.
             with contextlib.suppress(OSError):
                 if not path.name.startswith("."):
                     status = path.stat()

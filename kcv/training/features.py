@@ -1,7 +1,7 @@
-"""Frozen features in place of images: computed once, kept on disk, and fed to the head.
+"""Frozen features in place of images: computed once, stored on disk, and passed to the head.
 
-What a frozen backbone says of an image never changes, so an epoch need not ask it again. The head is trained on
-features whether they are kept or not; both ways differ only in who computes them when.
+The output of a frozen backbone for an image never changes, so it need not be computed again every epoch. The head is
+trained on features whether they are stored or not; the two ways differ only in when they are computed and by whom.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from kcv.training.feature_files import filled, open_kept, path_of, prune
 _log = logging.getLogger(__name__)
 
 _FORMAT = 4
-"""Raise it when what is computed for the same key changes, or how it is kept: the order of the rows, the way there."""
-_BATCH = 64  # enough to fill a CPU; larger ones only need more memory
+"""Increase it when the values for the same key, the order of their rows, or the way they are stored changes."""
+_BATCH = 64  # enough to saturate a CPU; larger batches only need more memory
 
 
 class FeatureStore:
-    """Computes and keeps the features of one backbone on one set of images.
+    """Computes and stores the features of one backbone on one set of images.
 
     Args:
-        backbone: the model of images to features.
-        config: of the run.
-        identity: what decides features, beside the backbone and the images: how they are resized, versions.
-        device: where the backbone is.
-        epochs: how many the features will serve.
+        backbone: a model that maps images to features.
+        config: the run's configuration.
+        identity: what determines the features besides backbone and images: how images are resized, versions.
+        device: device of the backbone.
+        epochs: number of epochs that will use the features.
         group: the processes; those of one machine share the work and the files.
     """
 
@@ -65,7 +65,7 @@ class FeatureStore:
         self._told = False
 
     def training(self, batches: TrainingBatches) -> FeatureBatches:
-        """Returns the training batches as features."""
+        """Returns the training batches with features in place of images."""
         augmented = self._config.augment != AugmentConfig()
         count = self._config.model.feature_views
         if augmented and count is None:
@@ -74,12 +74,12 @@ class FeatureStore:
             )
             return FeatureBatches(batches, self._forward, None)
         if not augmented:
-            # All views would be alike.
+            # All views would be identical.
             return FeatureBatches(batches, self._forward, [self._plain("train", batches.images, self._group)])
         config = self._config
         drawn = (config.augment.model_dump_json(), str(config.seed), str(config.data.batch_size))
         views = []
-        count = min(count or 1, self._epochs)  # epoch e takes view e: others would never be looked at
+        count = min(count or 1, self._epochs)  # epoch e uses view e: further views would never be used
         for view in range(count):
             own = batches.shared(self._group.share)
             own.set_epoch(view)
@@ -87,7 +87,7 @@ class FeatureStore:
         return FeatureBatches(batches, self._forward, views)
 
     def validation(self, batches: InferenceBatches) -> FeatureBatches:
-        """Returns the validation batches as features."""
+        """Returns the validation batches with features in place of images."""
         return FeatureBatches(batches, self._forward, [self._plain("val", batches.images, SINGLE_PROCESS)])
 
     def _plain(self, split: str, images: Images, group: Group) -> Features:
@@ -107,9 +107,9 @@ class FeatureStore:
     def _kept(
         self, what: str, view: Sequence[str], batches: TrainingBatches | InferenceBatches, group: Group
     ) -> Features:
-        """Returns features of one pass over the batches, in the order of the images; computes them if need be.
+        """Returns the features of one pass over the batches, in the order of the images; computes them if needed.
 
-        Each process of the group gives the batches that are its own.
+        Each process of the group provides its own batches.
         """
         key = self._key((what.split(",")[0], _members(batches.images), *view))
         self._used.add(path_of(key))
@@ -143,7 +143,7 @@ class FeatureStore:
 
 
 def _members(images: Images) -> str:
-    """Returns the SHA-256 (hex) of which images a split holds, in which order; of files, with when they changed."""
+    """Returns the SHA-256 (hex) of a split's images and their order; for files, including modification times."""
     digest = hashlib.sha256(np.ascontiguousarray(images.labels, dtype="<i8").tobytes())
     for name, image in zip(images.names, images.samples.images, strict=True):
         changed = image.stat().st_mtime_ns if isinstance(image, Path) else 0
@@ -152,7 +152,7 @@ def _members(images: Images) -> str:
 
 
 def _digest(backbone: keras.Model) -> str:
-    """Returns the SHA-256 (hex) of a backbone: its layers, their options, and their weights."""
+    """Returns the SHA-256 (hex) of a backbone's layers, their options and their weights."""
     digest = hashlib.sha256()
     for layer in backbone.layers:
         digest.update(json.dumps(layer.get_config(), sort_keys=True, default=str).encode())

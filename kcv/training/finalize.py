@@ -1,4 +1,4 @@
-"""From a fitted model to the files of its run."""
+"""Evaluates a fitted model and writes the files of its run."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from kcv.training.run_folder import RunFolder
 
 _log = logging.getLogger(__name__)
 
-_MOST_NAME = 100  # characters of a model's
+_MOST_NAME = 100  # characters of a model name
 
 
 @dataclass
 class Result:
-    """Turns a model into the files of its run; of several processes the first writes them, and all measure."""
+    """Writes the files of a run's model; with several processes, all evaluate and the main process writes."""
 
     config: Config
     dataset: Dataset
@@ -45,14 +45,14 @@ class Result:
     policy: str
     folder: RunFolder
     group: Group = SINGLE_PROCESS
-    own_model: bool = False  # the caller's, not one that the configuration names
-    counts: tuple[int, int] = (0, 0)  # parameters, and those that were trained, of the best epoch
+    own_model: bool = False  # the model was passed by the caller, not named in the configuration
+    counts: tuple[int, int] = (0, 0)  # total and trainable parameters at the best epoch
     calibration: Calibration | None = None
     _exact: keras.Model | None = None
 
     def save(self, epoch: int, figures: dict[str, Any] | None = None) -> None:
-        """Writes the model file with the weights as they are, of the given epoch (from 1)."""
-        if figures is None:  # a later stage may train other parameters than that of the best epoch did
+        """Writes the model file with the current weights, which are those of the given epoch (from 1)."""
+        if figures is None:  # a later stage may train other parameters than the stage of the best epoch
             self.counts = parameters(self.model)
         if not self.group.is_main_process:
             return
@@ -76,17 +76,17 @@ class Result:
         artifact.save(self.folder.model, self.model, info)
 
     def _model_name(self) -> str:
-        """Returns what the files call the architecture: of the caller's own, its name, and that it is one."""
+        """Returns the architecture name for the files: for the caller's own model, the model's name and `(own)`."""
         return f"{plain(self.model.name)[:_MOST_NAME]} (own)" if self.own_model else self.config.model.name
 
     def recall(self) -> None:
-        """Reads from the model file how many parameters the best epoch had, where a run goes on."""
+        """Reads the parameter counts of the best epoch from the model file when a run is resumed."""
         if self.group.is_main_process and os.path.isfile(self.folder.model):
             found = artifact.read_info(self.folder.model).parameters
             self.counts = (found.get("total", 0), found.get("trainable", 0))
 
     def finish(self, fitted: Fitted) -> dict[str, Any]:
-        """Measures the model once, on test or, where there is no test split, on val; writes all that is left."""
+        """Evaluates the model once, on the test split if there is one, else on val; writes the remaining files."""
         split, images = ("test", self.dataset.test) if self.dataset.test else ("val", self.dataset.val)
         names = self.dataset.class_names
         self.calibration = self._calibrate()
@@ -109,7 +109,7 @@ class Result:
         return figures
 
     def _calibrate(self) -> Calibration:
-        """Fits temperature and threshold to the validation split, as the configuration asks."""
+        """Fits temperature and abstention threshold on the validation split, as configured."""
         val, wanted = self.dataset.val, self.config.train.abstain_precision
         if not self.config.train.calibrate and wanted is None:
             return Calibration()
@@ -118,16 +118,16 @@ class Result:
         if wanted is not None:
             try:
                 found = found.with_threshold(logits, val.labels, wanted, self.dataset.class_names)
-            except DataError as error:  # a finished training is not thrown away for it
+            except DataError as error:  # a finished training run is not discarded for this
                 _log.warning("%s The model always names a class.", error)
         _log.info("calibrated %s", found.describe())
         return found
 
     def _logits(self, images: Images) -> NDArray[np.float32]:
-        """Returns logits, float32 [n, classes], in the precision in which the model's file will answer.
+        """Returns logits, float32 [n, classes], in the precision used by the saved model.
 
         Raises:
-            Diverged: some are no numbers, of images that the validation while training did not have.
+            Diverged: some logits are not finite, for images that were not in the validation split.
         """
         if self._exact is None:
             self._exact = in_float32(self.model)

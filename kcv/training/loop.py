@@ -1,4 +1,4 @@
-"""The training loop: stages, one after the other, each through Keras' `fit` with its model, optimizer and callbacks."""
+"""The training loop: runs each stage through Keras' `fit` with its own model, optimizer and callbacks."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ from kcv.training.resume.writer import Writer
 _log = logging.getLogger(__name__)
 
 _MOST_ROLLBACKS: Final = 3
-_ROLLBACK_LR_FACTOR: Final = 0.5  # the learning rate after a rollback, over the one before
+_ROLLBACK_LR_FACTOR: Final = 0.5  # the learning rate after a rollback, relative to the one before
 
 _FEW: Final = 32
-"""Images per process below which the statistics of a part are too coarse (Wu & He 2018, arXiv 1803.08494, fig. 1)."""
+"""Images per process below which per-process statistics are too coarse (Wu & He 2018, arXiv 1803.08494, fig. 1)."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Epochs that are trained with one optimizer and one learning-rate schedule.
+    """Consecutive epochs trained with one optimizer and one learning-rate schedule.
 
     Attributes:
         first: the first epoch, from 0.
         end: one past the last epoch.
-        frozen: whether the backbone stays as it is.
-        last: whether no stage follows.
+        frozen: whether the backbone is frozen.
+        last: whether this is the final stage.
     """
 
     first: int
@@ -59,7 +59,7 @@ class Stage:
 
 
 def plan(config: Config) -> tuple[Stage, ...]:
-    """Returns the stages of a run, in order: one, or with `model.unfreeze_after` two."""
+    """Returns the stages of a run, in order: one, or two with `model.unfreeze_after`."""
     epochs, frozen = config.train.epochs, config.model.unfreeze_after
     if config.model.mode == "feature_extraction":
         return (Stage(0, epochs, frozen=True, last=True),)
@@ -72,12 +72,12 @@ def learns_batch_norm(config: Config) -> bool:
     """Whether fine-tuning also trains the backbone's BatchNormalization."""
     if config.model.freeze_batch_norm is not None:
         return not config.model.freeze_batch_norm
-    # Statistics that were frozen at first must stay so: the weights have learned to live with them.
+    # Statistics that were frozen in the first stage must stay frozen: the weights have adapted to them.
     return config.model.unfreeze_after == 0
 
 
 def syncs_batchnorm(config: Config, processes: int) -> bool:
-    """Whether batch normalisation takes the statistics of the whole batch where several processes share it."""
+    """Whether batch normalisation uses statistics of the whole batch when several processes share it."""
     if config.train.sync_batchnorm is not None:
         return config.train.sync_batchnorm
     return config.data.batch_size < _FEW * processes
@@ -85,11 +85,11 @@ def syncs_batchnorm(config: Config, processes: int) -> bool:
 
 @dataclass(frozen=True)
 class Batches:
-    """What `fit` is fed with.
+    """The batches that `fit` trains and validates on.
 
     Attributes:
         train: shuffled, augmented, with smoothed labels.
-        val: in order, as they are; of several processes each has its part.
+        val: in order, not augmented; with several processes, each has its own part.
         group: the processes that share the work.
     """
 
@@ -100,7 +100,7 @@ class Batches:
 
 @contextmanager
 def open_batches(config: Config, dataset: Dataset, device: str, group: Group = SINGLE_PROCESS) -> Iterator[Batches]:
-    """Gives the training and validation batches, and ends their worker processes when the block ends.
+    """Yields the training and validation batches, and ends their worker processes on exit.
 
     Raises:
         ConfigError: an augmentation does not fit the size of the images.
@@ -131,7 +131,7 @@ def open_batches(config: Config, dataset: Dataset, device: str, group: Group = S
 
 
 def _own_part(images: Images, group: Group) -> Images:
-    """Returns this process's part of a split; all of it where there is not an image for each process."""
+    """Returns this process's part of a split, or all of it if there are fewer images than processes."""
     begin, end = group.share.bounds(len(images))
     if not group.is_distributed or len(images) < group.world_size:
         return images
@@ -141,17 +141,17 @@ def _own_part(images: Images, group: Group) -> Images:
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """What a training works with beside its model and data.
+    """Everything a training run needs besides its model and data.
 
     Attributes:
-        history: the CSV file that gets a row per epoch; None for none.
-        tracker: gets the same figures.
-        save: called with the epoch (from 1) whenever the model's weights are the best so far.
-        writer: writes checkpoints; None for none. Only the first of several processes has one.
-        stop_request: whether somebody wants the training to stop.
-        callbacks: of the user.
-        metrics: of the user, measured beside loss and accuracy.
-        higher: whether a higher monitor is better; None: as its name says.
+        history: the CSV file that gets one row per epoch; None writes no file.
+        tracker: receives the same metrics.
+        save: called with the epoch (from 1) each time the model's weights are the best so far.
+        writer: writes checkpoints; None for no checkpoints. With several processes, only the main process has one.
+        stop_request: whether training has been asked to stop.
+        callbacks: the user's callbacks.
+        metrics: the user's metrics, computed in addition to loss and accuracy.
+        higher: whether a higher monitor is better; None infers it from the name.
     """
 
     history: Path | None
@@ -166,11 +166,11 @@ class TrainingContext:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What `fit` came to.
+    """The result of `fit`.
 
     Attributes:
         best_epoch: the epoch (from 1) whose weights the model now has.
-        rows: those of `history.csv`.
+        rows: the rows of `history.csv`.
     """
 
     best_epoch: int
@@ -186,19 +186,19 @@ def fit(
     identity: Sequence[str],
     resume_from: State | None = None,
 ) -> Fitted:
-    """Trains a model, stage by stage, and leaves the weights of its best epoch in it.
+    """Trains a model, stage by stage, and leaves it with the weights of its best epoch.
 
     Args:
-        model: uncompiled; it stays so.
-        batches: what to train on and what to choose the epoch by.
+        model: uncompiled; it stays uncompiled.
+        batches: the training batches, and the validation batches that select the best epoch.
         config: stages, optimizer, schedule, epochs, monitor, patience and moving average.
-        context: what else there is.
-        identity: of the images and the network, see `kcv.training.features.FeatureStore`.
-        resume_from: the state to go on from; None to begin.
+        context: everything else the run needs.
+        identity: identifies the images and the network, see `kcv.training.features.FeatureStore`.
+        resume_from: the state to resume from; None starts from the beginning.
 
     Raises:
-        Diverged: the loss is no longer a number.
-        KeyboardInterrupt: somebody wanted the training to stop; there is a checkpoint of the last step.
+        Diverged: the loss is not finite.
+        KeyboardInterrupt: training was asked to stop; there is a checkpoint of the last step.
     """
     best = BestModel(model, config.train.monitor, context.save, higher=context.higher)
     history = CSVLogger(context.history)
@@ -231,18 +231,18 @@ def fit(
 
 @dataclass
 class StageFit:
-    """Fits one stage after the other.
+    """Fits the stages one after another.
 
     Attributes:
-        backbone: of the model, which is uncompiled and stays so.
-        batches: what to train on and what to choose the epoch by.
-        config: of the run.
-        context: what else there is.
-        best: keeps the best weights of all stages.
+        backbone: the backbone of the model, which is uncompiled and stays uncompiled.
+        batches: the training batches, and the validation batches that select the best epoch.
+        config: the run's configuration.
+        context: everything else the run needs.
+        best: keeps the best weights across all stages.
         history: keeps the rows of all stages.
-        progress: shows all stages.
+        progress: shows the progress of all stages.
         identity: see `kcv.training.features.FeatureStore`.
-        last_good: the state to return to, where a stage fails; None where none is kept.
+        last_good: the state to roll back to if a stage diverges; None if none is kept.
     """
 
     backbone: Backbone
@@ -259,13 +259,13 @@ class StageFit:
         """Trains from the stage's first epoch, or from a state within it.
 
         Raises:
-            Diverged: the loss is no longer a number.
-            KeyboardInterrupt: somebody wanted the training to stop; there is a checkpoint of the last step.
+            Diverged: the loss is not finite.
+            KeyboardInterrupt: training was asked to stop; there is a checkpoint of the last step.
         """
         fitted, train, val = self._prepare(stage)
         describe(self.backbone.model)
-        # It shares layers and variables; the model itself stays free of optimizer and metrics, so that its file opens
-        # without kcv.
+        # The train model shares layers and variables with the model itself, which has no optimizer or metrics, so
+        # that its file opens without kcv.
         train_model = self._train_model(fitted, compile_on_gpu=self.config.train.compile and not stage.frozen)
         lr_factor = resume_from.lr_factor if resume_from else 1.0
         self._compile(train_model, stage, len(train), lr_factor)
@@ -283,7 +283,7 @@ class StageFit:
             group=self.batches.group,
             user=UserState(self.context.callbacks),
         )
-        train.set_epoch(stage.first)  # Keras looks at a first batch when it builds
+        train.set_epoch(stage.first)  # Keras draws a first batch when it builds the model
         try:
             train_model.fit(
                 train.loader(),
@@ -297,7 +297,7 @@ class StageFit:
                     steps=len(train),
                     skip=resume_from.step if resume_from else 0,
                 ),
-                shuffle=False,  # the batches shuffle themselves; Keras warns of the default
+                shuffle=False,  # the batches shuffle themselves, and Keras warns about the default
                 verbose=0,
             )
         finally:
@@ -306,7 +306,7 @@ class StageFit:
     def _prepare(
         self, stage: Stage
     ) -> tuple[keras.Model, TrainingBatches | FeatureBatches, InferenceBatches | FeatureBatches]:
-        """Freezes or unfreezes the backbone; returns what is fitted, and on what."""
+        """Freezes or unfreezes the backbone; returns the model to fit and the batches to fit it on."""
         model, batches = self.backbone.model, self.batches
         if not stage.frozen:
             self.backbone.unfreeze(batch_norm=learns_batch_norm(self.config))
@@ -320,7 +320,7 @@ class StageFit:
     def _train_model(self, fitted: keras.Model, *, compile_on_gpu: bool) -> NativeModel:
         target, config, group = native_target(outputs.model_device(fitted).type), self.config, self.batches.group
         if not group.is_distributed:
-            # A head alone is too small to gain by being compiled.
+            # The head alone is too small to benefit from compilation.
             split = config.train.on_out_of_memory == "split"
             return NativeModel(fitted, target=target, compile_on_gpu=compile_on_gpu, split=split)
         target = parallel_target(target, group, sync_batchnorm=syncs_batchnorm(config, group.world_size))
@@ -344,19 +344,19 @@ class StageFit:
     def _callbacks(
         self, fitted: keras.Model, train: TrainingBatches | FeatureBatches, *, may_stop: bool
     ) -> tuple[list[keras.callbacks.Callback], dict[str, Stateful]]:
-        """Returns the callbacks in the order of who needs whom, and kcv's own that keep something by name."""
+        """Returns the callbacks in dependency order, and kcv's own stateful callbacks by name."""
         config, context, group = self.config.train, self.context, self.batches.group
         timer = EpochTimer(train)
-        # The names are those in checkpoints of all versions.
+        # Checkpoints of all versions use these names.
         stateful: dict[str, Stateful] = {"clock": timer, "best": self.best, "history": self.history}
-        # The others read what these have changed and added.
+        # These come first: the other callbacks read what they change and add.
         callbacks: list[keras.callbacks.Callback] = [timer, TerminateOnNaN()]
         if group.is_distributed:
             callbacks.insert(0, AverageMetrics(group, train, self.batches.val))
         if config.ema is not None:
-            # Before those that choose: the best model is one of averaged weights.
+            # Before the callbacks that select: the best model has averaged weights.
             callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-        if isinstance(train, TrainingBatches):  # a head on kept features has no statistics
+        if isinstance(train, TrainingBatches):  # a head on stored features has no moving statistics
             callbacks.append(FreshStatistics(fitted, train, group))
         callbacks += context.callbacks  # what they add to an epoch's logs is written, shown and tracked
         callbacks += [self.best, self.history, TrackerCallback(context.tracker), self.progress]
@@ -368,12 +368,12 @@ class StageFit:
 
 
 def describe(model: keras.Model) -> None:
-    """Logs how many parameters a model has, and how many of them are trained."""
+    """Logs how many parameters a model has, and how many of them are trainable."""
     total, trained = parameters(model)
     share = "" if trained == total else f", {trained:,} of them trained"
     _log.info("model      %s, %s parameters%s", model.name, f"{total:,}", share)
 
 
 def parameters(model: keras.Model) -> tuple[int, int]:
-    """Returns the number of a model's parameters, and of those that are trained."""
+    """Returns the number of a model's parameters and how many of them are trainable."""
     return int(model.count_params()), sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)

@@ -1,4 +1,4 @@
-"""The optimizer of a run and its learning-rate schedule, from the configuration."""
+"""Builds the optimizer and the learning-rate schedule of a run from its configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kcv.config import OptimConfig
 from kcv.native.optimizers import FusedAdamW, FusedSGD
 
 _NOT_DECAYED = ["bias", "beta", "gamma"]
-"""Variables that are shifts and scales: pulling them to zero would only undo what normalisation learns."""
+"""Names of shift and scale variables: weight decay would only undo what normalisation learns."""
 
 _SHIFTS = ("bias", "beta")
 
@@ -37,11 +37,11 @@ def build_optimizer(
 
     Args:
         config: learning rate, weight decay and schedule.
-        steps_per_epoch: optimizer steps of an epoch.
-        epochs: epochs that the schedule is for: those of one stage.
-        lr_scale: all learning rates over the configured ones; below 1 after a rollback.
-        ema: decay of the moving average of the weights, or None for none.
-        depths: of the backbone's layers, as `kcv.models.backbone.Backbone.depths` gives them.
+        steps_per_epoch: optimizer steps per epoch.
+        epochs: epochs that the schedule covers: those of one stage.
+        lr_scale: factor on all learning rates; below 1 after a rollback.
+        ema: decay of the moving average of the weights; None for no average.
+        depths: depths of the backbone's layers, as returned by `kcv.models.backbone.Backbone.depths`.
     """
     common = {
         "learning_rate": build_schedule(config, steps_per_epoch, epochs, lr_scale),
@@ -59,7 +59,7 @@ def build_optimizer(
 
 
 def _scales(config: OptimConfig, depths: Mapping[str, int]) -> Callable[[Any], float]:
-    """Returns the learning rate of a variable over the schedule's: by its kind, and by how deep its layer lies."""
+    """Returns a function that maps a variable to its learning-rate factor, by its kind and the depth of its layer."""
 
     @functools.cache
     def scale_of(path: str, name: str) -> float:
@@ -71,13 +71,13 @@ def _scales(config: OptimConfig, depths: Mapping[str, int]) -> Callable[[Any], f
 
 
 class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """A linear rise to the peak, then a fall to zero (or none) over the rest of the steps.
+    """A linear warm-up to the peak, then a decay to zero (or none) over the remaining steps.
 
     Args:
         peak: the highest learning rate.
-        total_steps: optimizer steps of the whole run.
-        warmup_steps: steps of the rise; 0 starts at the peak.
-        decay: `linear` (with the rise: the one-cycle policy of Smith and Topin, arXiv:1708.07120, in its triangular
+        total_steps: optimizer steps of the whole schedule.
+        warmup_steps: steps of the warm-up; 0 starts at the peak.
+        decay: `linear` (with a warm-up, the one-cycle policy of Smith and Topin, arXiv:1708.07120, in its triangular
             form), `cosine` (Loshchilov and Hutter, arXiv:1608.03983, one cycle) or `constant`.
     """
 
@@ -117,7 +117,7 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 def build_schedule(config: OptimConfig, steps_per_epoch: int, epochs: int, lr_scale: float = 1.0) -> WarmupDecay:
     """Builds the configured schedule for `epochs` epochs of `steps_per_epoch` optimizer steps.
 
-    A stage may be shorter than the warm-up of the run; a quarter of it is then the warm-up.
+    If the stage is not longer than the configured warm-up, a quarter of the stage is the warm-up.
     """
     warmup_epochs = config.warmup_epochs if config.warmup_epochs < epochs else epochs / 4
     return WarmupDecay(

@@ -1,4 +1,4 @@
-"""A model that the caller of `kcv.train` has built: what it must be, checked before there is a run folder."""
+"""Checks a model built by the caller of `kcv.train` before a run folder is created."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _NOT_LOGITS: Final = ("softmax", "sigmoid", "log_softmax")
 
 
 def check_model(model: Any) -> keras.Model:
-    """Checks what can be checked without the data.
+    """Checks everything that can be checked without the data.
 
     Raises:
-        UsageError: it is no model that kcv can train, save and open again; the message says why.
+        UsageError: kcv cannot train, save and reload the model; the message says why.
     """
     if not isinstance(model, keras.Model):
         raise UsageError(f"model: received a {plain(type(model).__name__)}, allowed: a functional keras.Model")
@@ -47,10 +47,10 @@ def check_model(model: Any) -> keras.Model:
 
 
 def with_model(config: Config, model: keras.Model) -> Config:
-    """Returns a configuration with the model's own image size and precision; the model decides both.
+    """Returns a configuration with the model's own image size and precision, which take precedence.
 
     Raises:
-        ConfigError: the configuration asks for something else, or for what only kcv's own networks have.
+        ConfigError: the configuration asks for other values, or sets options that only kcv's own networks have.
     """
     size, precision = int(model.input_shape[1]), model.dtype_policy.name
     problems = []
@@ -73,8 +73,8 @@ def check_place(model: keras.Model, num_classes: int, device: str) -> None:
     """Checks a model against the data and the device of the run.
 
     Raises:
-        UsageError: it names another number of classes.
-        DeviceError: it is on another device.
+        UsageError: the number of logits differs from the number of classes.
+        DeviceError: the model is on another device.
     """
     if model.output_shape[1] != num_classes:
         raise UsageError(f"model: gives {model.output_shape[1]} logits, but the data have {num_classes} classes")
@@ -86,7 +86,7 @@ def check_place(model: keras.Model, num_classes: int, device: str) -> None:
 
 
 def share_weights(model: keras.Model, group: Group) -> None:
-    """Gives all processes the first one's weights: each has built the model for itself."""
+    """Broadcasts the main process's weights, because each process has built the model separately."""
     if group.is_distributed:
         weights = group.broadcast([variable.value.detach().cpu() for variable in model.variables])
         with torch.no_grad():
@@ -95,14 +95,14 @@ def share_weights(model: keras.Model, group: Group) -> None:
 
 
 def digest_of(model: keras.Model) -> str:
-    """Returns the SHA-256 (hex) of a model's layers and their options, whatever their names: those count on."""
+    """Returns the SHA-256 (hex) of a model's layers and options; names, which contain running numbers, are ignored."""
     config = json.loads(model.to_json())
     names = {name: f"#{number}" for number, name in enumerate(_names(config))}
     return hashlib.sha256(json.dumps(_renamed(config, names), sort_keys=True).encode()).hexdigest()
 
 
 def _names(node: Any) -> list[str]:
-    """Returns the names of models and layers in the order in which they stand."""
+    """Returns the names of models and layers in order of appearance."""
     found: dict[str, None] = {}
     pending = [node]
     while pending:
@@ -135,7 +135,7 @@ def _check_shapes(model: Functional) -> None:
 
 
 def _is_images(shape: Any) -> bool:
-    """Whether a shape is that of one tensor of square RGB images of a fixed size."""
+    """Whether a shape is one tensor of square RGB images of fixed size."""
     if not isinstance(shape, tuple) or len(shape) != 4:
         return False
     batch, height, width, channels = shape
@@ -143,7 +143,7 @@ def _is_images(shape: Any) -> bool:
 
 
 def _is_rows(shape: Any) -> bool:
-    """Whether a shape is that of one tensor with a row of known length for each image."""
+    """Whether a shape is one tensor with a row of known length per image."""
     return isinstance(shape, tuple) and len(shape) == 2 and shape[0] is None and isinstance(shape[1], int)
 
 
@@ -168,17 +168,17 @@ def _check_logits(model: Functional) -> None:
 
 
 def _check_gradients(model: Functional) -> None:
-    """Passes one image through, as far as that changes nothing, and looks at what would learn from it."""
+    """Checks that all trainable weights receive a gradient, on one image and without changing the model."""
     weights = model.trainable_variables
     if not weights:
         raise UsageError("model: has no trainable weights")
     device = weights[0].value.device
     image = torch.full((1, *model.input_shape[1:]), 128.0, device=device)
     try:
-        with device_scope(device.type), torch.enable_grad():  # else Keras would put the image on a GPU
+        with device_scope(device.type), torch.enable_grad():  # otherwise Keras would put the image on a GPU
             logits = model(image, training=False)
             found = torch.autograd.grad(logits.square().sum(), [w.value for w in weights], allow_unused=True)
-    except Exception as error:  # whatever its layers raise
+    except Exception as error:  # the layers may raise anything
         raise UsageError(f"model: cannot be run: {plain(first_line(error))}") from error
     for weight, gradient in zip(weights, found, strict=True):
         if gradient is None:

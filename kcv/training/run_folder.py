@@ -1,4 +1,4 @@
-"""The run folder: where everything that one training leaves behind lies."""
+"""The run folder, which holds everything that one training run writes."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _NAMES = (
     "config.yaml", "environment.json", "evaluation", "history.csv", "metrics.json", "model.keras", "MODEL_CARD.md",
     "report.html", "resume",
 )  # fmt: skip
-"""What training reads and writes in its folder."""
+"""Names that training reads and writes in the run folder."""
 
 _TEMPORARY = re.compile(r"\.(model|history|metrics|config|environment|report|MODEL_CARD)\.\w{8}\.\w+")
-"""What earlier versions called a file that is being written."""
+"""Temporary names that earlier versions gave to files while writing them."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Names of the files of one run."""
+    """The paths of one run's files."""
 
     path: Path
 
     @classmethod
     def create(cls, config: Config) -> RunFolder:
-        """Makes the folder: `output_dir`, or `runs/<name>/<time>`.
+        """Creates the folder: `output_dir`, or `runs/<name>/<time>`.
 
         Raises:
-            OutputError: when it cannot be made or already holds a run.
+            OutputError: the folder cannot be created or already holds a run.
         """
         if config.output_dir is not None:
             folder = cls(Path(config.output_dir))
@@ -49,7 +49,7 @@ class RunFolder:
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         parent = Path("runs") / config.name
         for number in range(1, 100):
-            # Two runs may start in the same second; the folder that mkdir makes is nobody else's.
+            # Two runs may start in the same second; mkdir fails if the folder exists, so each run gets its own.
             folder = cls(parent / (stamp if number == 1 else f"{stamp}_{number}"))
             if folder._make(exist_ok=False):
                 return folder
@@ -57,11 +57,11 @@ class RunFolder:
 
     @classmethod
     def existing(cls, path: str | Path) -> RunFolder:
-        """Returns the folder of a run that is there.
+        """Returns the folder of an existing run.
 
         Raises:
-            UsageError: there is none that could be continued.
-            OutputError: it holds links that would be followed.
+            UsageError: there is no run that can be resumed.
+            OutputError: the folder contains links that would be followed.
         """
         folder = cls(expand_user(path))
         folder.require_no_links()
@@ -73,7 +73,7 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """The resolved configuration; `kcv train` takes it again."""
+        """The resolved configuration, which can be passed to `kcv train` again."""
         return self.path / "config.yaml"
 
     @property
@@ -83,51 +83,51 @@ class RunFolder:
 
     @property
     def history(self) -> Path:
-        """A row an epoch."""
+        """The training history, one row per epoch."""
         return self.path / "history.csv"
 
     @property
     def metrics(self) -> Path:
-        """Metrics of the best weights, measured once at the end."""
+        """Metrics of the best weights, computed once at the end."""
         return self.path / "metrics.json"
 
     @property
     def evaluation(self) -> Path:
-        """Tables and plots of the split that was measured at the end; `kcv evaluate` writes the same ones there."""
+        """Tables and plots of the split evaluated at the end; `kcv evaluate` writes the same files to this folder."""
         return self.path / "evaluation"
 
     @property
     def environment(self) -> Path:
-        """What the run was made with."""
+        """The environment of the run: versions, device and command."""
         return self.path / "environment.json"
 
     @property
     def resume(self) -> Path:
-        """What an unfinished run is continued from."""
+        """The files that an unfinished run is resumed from."""
         return self.path / "resume"
 
     @property
     def record(self) -> Path:
-        """What the run began with."""
+        """The record of how the run began."""
         return self.resume / "run.json"
 
     @property
     def lock(self) -> Path:
-        """The file that keeps other trainings out."""
+        """The file that locks the run folder against other training processes."""
         return self.resume / "lock"
 
     @property
     def finished(self) -> bool:
-        """Whether the run has come to its end."""
+        """Whether the run has finished."""
         return os.path.isfile(self.metrics) and not os.path.isfile(self.record)
 
     def require_no_links(self) -> None:
-        """Refuses a folder in which something that training reads or writes is a link.
+        """Refuses a folder in which a path that training reads or writes is a link.
 
-        Somebody else may have made it: what is read would be sent or shown, and what is written lost.
+        Someone else may have created the folder. A link could expose files that are read or overwrite files elsewhere.
 
         Raises:
-            OutputError: naming the link.
+            OutputError: names the link.
         """
         for name in _NAMES:
             inside(self.path, name, error=OutputError)
@@ -137,23 +137,23 @@ class RunFolder:
                     inside(Path(root), name, error=OutputError)
 
     def close(self) -> None:
-        """Removes what only an unfinished run needs."""
+        """Removes the files that only an unfinished run needs."""
         shutil.rmtree(self.resume, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Removes the files that a killed process was writing, of which only hidden pieces are there."""
+        """Removes the hidden partial files that a killed process left behind."""
         leftovers.remove_from(self.path)
         for path in self.path.glob(".*"):
             if os.path.isfile(path) and _TEMPORARY.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Removes the folder if nothing but its lock has been put into it."""
+        """Removes the folder if it contains nothing but its lock."""
         self.close()
         try:
             self.path.rmdir()
         except OSError:
-            return  # not empty, or not ours to remove: then it stays
+            return  # not empty, or not ours to remove: it stays
 
     def _make(self, *, exist_ok: bool) -> bool:
         try:
@@ -170,16 +170,16 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished training.
+    """A finished training run.
 
     Attributes:
         directory: the run folder.
         model_path: the model file with the best weights.
-        metrics: as in `metrics.json`.
+        metrics: the content of `metrics.json`.
         history: the rows of `history.csv`.
         best_epoch: the epoch (from 1) whose weights were kept.
         seconds: wall time of the whole training call.
-        tracking: where the tracker keeps the run, in words, or None.
+        tracking: a description of where the tracker keeps the run, or None.
     """
 
     directory: Path

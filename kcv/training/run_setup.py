@@ -1,4 +1,4 @@
-"""A run that begins or goes on: its folder, its lock, its record, its tracker."""
+"""Opens a new or resumed run: its folder, lock, record and tracker."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from kcv.training.run_folder import RunFolder
 _log = logging.getLogger(__name__)
 
 _COPIES = 5
-"""Variables of a checkpoint over those of the model: weights, two moments, a moving average, the best weights."""
+"""Checkpoint size relative to the model's variables: weights, two moments, a moving average, the best weights."""
 
 
 @dataclass(frozen=True)
 class ActiveRun:
-    """A run under way.
+    """A run in progress.
 
     Attributes:
-        folder: its files.
-        tracker: records it.
-        config: of the run.
-        extended: whether it needs what was passed to `kcv.train` to go on.
+        folder: the run folder.
+        tracker: tracks the run.
+        config: the run's configuration.
+        extended: whether resuming needs the objects that were passed to `kcv.train`.
     """
 
     folder: RunFolder
@@ -55,13 +55,13 @@ class ActiveRun:
     extended: bool = False
 
     def writer(self) -> Writer | None:
-        """Returns what writes its checkpoints; None where the configuration wants none."""
+        """Returns the checkpoint writer, or None if the configuration disables checkpoints."""
         seconds = self.config.train.checkpoint_seconds
         return None if seconds is None else Writer(CheckpointStore(self.folder.resume), seconds)
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
-        """Tells the tracker how the block ends, and the user how to go on where it does not end well."""
+        """Reports the outcome of the block to the tracker, and logs how to resume if it failed."""
         status: Status = "FAILED"
         try:
             with enough_memory():
@@ -72,7 +72,7 @@ class ActiveRun:
             _log.info("interrupted; %s", self._way_on())
             raise
         except Diverged:
-            raise  # on the same way it would end the same
+            raise  # resuming would end in the same way
         except KcvError:
             _log.info("stopped; %s", self._way_on())
             raise
@@ -99,21 +99,21 @@ def open_run(
     tracker: Tracker | None = None,
     extensions: Mapping[str, Any] | None = None,
 ) -> ActiveRun:
-    """Makes a run's folder and record, or takes up those of the run to continue.
+    """Creates a run's folder and record, or reopens those of the run to resume.
 
     Args:
-        config: of the run.
-        dataset: its images.
-        environment: for `environment.json`.
-        held: gets the lock of a new folder.
-        folder: of the run to continue, locked; None for a new one.
-        record: of the run to continue.
-        tracker: in place of the configured one; None for that one.
+        config: the run's configuration.
+        dataset: the run's images.
+        environment: the content of `environment.json`.
+        held: receives the lock of a new folder.
+        folder: the locked folder of the run to resume; None for a new run.
+        record: the record of the run to resume.
+        tracker: replaces the configured tracker; None uses the configured one.
         extensions: see `Record.of`.
 
     Raises:
-        OutputError: the folder cannot be made, or is in use.
-        TrackingError: the store cannot be used. A new folder is then removed.
+        OutputError: the folder cannot be created, or is in use.
+        TrackingError: the tracking store cannot be used. A new folder is then removed.
     """
     tracker = open_tracker(config.tracking) if tracker is None else tracker
     shown = config_without_credentials(config)
@@ -132,7 +132,7 @@ def open_run(
         folder.discard()
         raise
     write_text(folder.config, shown.to_yaml())
-    # Of use on this machine alone, and nobody else's business: trackers are not told.
+    # Useful on this machine only, and private: not passed to trackers.
     write_json(folder.environment, {**environment, **signed_choice(shown, dataset.fingerprint, Path.cwd())})
     Record.of(shown, dataset, environment, tracker, extensions).write(folder.record)
     _log.info("run        %s", folder.path)
@@ -140,10 +140,10 @@ def open_run(
 
 
 def open_on_main_process(group: Group, begin: Callable[[], ActiveRun], config: Config) -> ActiveRun:
-    """Returns a run that the first process begins or takes up; the others track nothing.
+    """Opens a run on the main process and returns it on all; the other processes track nothing.
 
     Raises:
-        KcvError: as `begin` raises it.
+        KcvError: as raised by `begin`.
     """
     opened: list[ActiveRun] = []
 
@@ -156,7 +156,7 @@ def open_on_main_process(group: Group, begin: Callable[[], ActiveRun], config: C
 
 
 def find_interrupted(config: Config, launch: Launch) -> Path | None:
-    """Returns the run that this job has begun, where torchrun has started its processes anew; else None."""
+    """Returns the run that this job started before torchrun restarted its processes; None otherwise."""
     if launch.restarts == 0:
         return None
     runs = (Path("runs") / config.name).glob("*") if config.output_dir is None else [Path(config.output_dir)]
@@ -169,7 +169,7 @@ def find_interrupted(config: Config, launch: Launch) -> Path | None:
 
 
 def _note_resumption(path: Path, environment: Mapping[str, Any]) -> None:
-    """Adds to what a run was made with that it goes on now. Damage to that file is no reason to lose the run."""
+    """Adds the time of resumption to the environment file. Damage to that file does not stop the run."""
     known = _read_environment(path)
     if not known:
         _log.warning("%s is missing or damaged; it is written anew", path)
@@ -180,7 +180,7 @@ def _note_resumption(path: Path, environment: Mapping[str, Any]) -> None:
 
 
 def _read_environment(path: Path) -> dict[str, Any]:
-    """Returns what a run was made with; nothing where that cannot be read."""
+    """Returns the content of the environment file, or an empty dict if it cannot be read."""
     try:
         values = read_json(path, OutputError)
     except KcvError:
@@ -189,18 +189,18 @@ def _read_environment(path: Path) -> dict[str, Any]:
 
 
 def require_space(folder: Path, model: keras.Model, config: Config) -> None:
-    """Checks that a run's files fit on the disk, before hours are spent on them.
+    """Checks that a run's files fit on the disk before training starts.
 
     Args:
-        folder: of the run; it need not be there yet.
-        model: whose weights are kept.
-        config: of the run.
+        folder: the run folder; it need not exist yet.
+        model: the model whose weights are saved.
+        config: the run's configuration.
 
     Raises:
-        OutputError: they do not.
+        OutputError: the files do not fit.
     """
     weights = 4 * model.count_params()
-    # Two checkpoints and the one that is being written; the model file, and the one that replaces it.
+    # Two checkpoints plus the one being written; the model file plus its replacement.
     needed = weights * (2 + (3 * _COPIES if config.train.checkpoint_seconds is not None else 0))
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.exists(place))
     free = shutil.disk_usage(there).free

@@ -1,4 +1,4 @@
-"""What a training begins with: a new run, one that goes on, or one that has come to its end before."""
+"""Decides how a training call starts: a new run, a resumed run, or a run that has already finished."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Start:
-    """What a training begins with, or goes on from.
+    """The starting point of a training call.
 
     Attributes:
-        config: of the run.
-        folder: of the run to continue, locked; None for a new one.
-        record: what that run began with.
-        state: its last checkpoint; None where it had come to none.
-        began_in: where the path of the data starts, if it is not here.
+        config: the run's configuration.
+        folder: the locked folder of the run to resume; None for a new run.
+        record: the record of how that run began.
+        state: its last checkpoint; None if it has none.
+        began_in: the folder that the data path is relative to; None for the working folder.
     """
 
     config: Config
@@ -51,7 +51,7 @@ class Start:
 
 
 class _Figures(BaseModel):
-    """What is shown of `metrics.json`; all else in it passes as it is."""
+    """The fields of `metrics.json` that are displayed; all others pass through unchanged."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -68,20 +68,20 @@ def start(
     held: ExitStack,
     extensions: Extensions | None = None,
 ) -> Start | Run:
-    """Opens the run to continue, if any; of several processes the first does.
+    """Opens the run to resume, if any; with several processes, called on the main process.
 
     Args:
         config: see `kcv.train`.
         resume: see `kcv.train`.
         named: see `kcv.train`.
-        held: gets the lock of the folder.
+        held: receives the lock of the folder.
         extensions: see `kcv.train`.
 
     Returns:
-        What to train, or the run where it has come to its end before.
+        What to train, or the run if it has already finished.
 
     Raises:
-        KcvError: there is no run to continue, or it must not be continued like this.
+        KcvError: there is no run to resume, or it cannot be resumed with these arguments.
     """
     if resume is None:
         resume = find_interrupted(config or Config(), Launch.current())
@@ -93,7 +93,7 @@ def start(
     if named is None and config is None:
         named = ()
     if named is not None and extensions.tracker is not None:
-        named = {*named, TRACKING}  # the one that the folder names is not used
+        named = {*named, TRACKING}  # the tracker named in the folder is not used
     folder = RunFolder.existing(resume)
     own = Config.load(folder.config)
     if folder.finished:
@@ -115,7 +115,7 @@ def start(
 
 
 def finished(folder: RunFolder) -> Run:
-    """Returns a run that came to its end before, from its files.
+    """Returns a finished run, read from its files.
 
     Raises:
         KcvError: one of them is missing or damaged.
@@ -137,7 +137,7 @@ def finished(folder: RunFolder) -> Run:
 
 
 def _require_same(config: Config, own: Config, folder: RunFolder) -> None:
-    """Refuses to change a run that has come to its end."""
+    """Refuses to change the configuration of a finished run."""
     if problems := differences(config, own.flatten(), "the run has ended with"):
         problems.append(
             f"a finished run is not trained on; begin a new one with its weights: --model.weights={folder.model}"

@@ -1,4 +1,4 @@
-"""Activations: Keras' functions as torch's, where both mean the same."""
+"""Maps Keras activations to the torch functions that compute the same."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _FUNCTIONS: dict[Any, Callable[[Tensor], Tensor]] = {
 
 
 def native_activation(function: Any) -> Callable[[Tensor], Tensor] | None:
-    """Returns torch's form of an elementwise Keras activation, None for the identity.
+    """Returns the torch form of an elementwise Keras activation, or None for the identity.
 
     Raises:
-        Unsupported: for any other function.
+        Unsupported: any other function.
     """
     if function is None or function is keras.activations.linear:
         return None
@@ -44,7 +44,7 @@ def native_activation(function: Any) -> Callable[[Tensor], Tensor] | None:
 
 
 def then(run: Callable[[bool, Tensor], Tensor], activation: Any) -> Callable[[bool, Tensor], Tensor]:
-    """Returns `run` followed by the activation that the layer was given, if any."""
+    """Returns `run` followed by the layer's activation, if it has one."""
     function = native_activation(activation)
     if function is None:
         return run
@@ -62,7 +62,7 @@ def _elementwise(layer: Any, inputs: Sequence[Value], target: Target, function: 
         return function(x.to(dtype))
 
     def run_silu(training: bool, x: Tensor) -> Tensor:
-        # Unlike ReLU's, its gradient needs what it was given.
+        # Unlike that of ReLU, its gradient needs the input.
         return F.silu(x.to(dtype), inplace=not torch.is_grad_enabled())
 
     if function is F.silu and overwrites:
@@ -80,7 +80,7 @@ def lower_activation(layer: Any, inputs: Sequence[Value], target: Target) -> Low
 
 @lowers(layers.ReLU)
 def lower_relu(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
-    """Lowers `ReLU`, plain or cut at 6."""
+    """Lowers `ReLU`, plain or capped at 6."""
     require(layer.negative_slope == 0 and layer.threshold == 0 and layer.max_value in (None, 6), "a shaped ReLU")
     return _elementwise(layer, inputs, target, F.relu if layer.max_value is None else F.relu6)
 

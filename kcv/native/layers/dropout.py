@@ -1,4 +1,4 @@
-"""Dropout, of single values and of whole slices (stochastic depth)."""
+"""Dropout of single values and of whole slices (stochastic depth)."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from torch import Tensor
 
 from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype, lowers
 
-_APART = 0x9E3779B1  # odd, and far from small numbers: ranks times it never meet the counts of steps
+_APART = 0x9E3779B1  # odd and large, so that multiples by a rank never coincide with step counts
 
 
 @lowers(layers.Dropout, layers.SpatialDropout2D, rearranges=True)
 def lower_dropout(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `Dropout` and `SpatialDropout2D`.
 
-    With a seed or a noise shape it draws what Keras would draw, from the layer's seed generator; without, from torch's
-    global generator, in the order in which the values lie in memory. On a GPU a seed generator would make the host wait
-    for the device, so masks there always come from the device's own generator, under the same distribution.
+    With a seed or a noise shape it draws the same mask as Keras, from the layer's seed generator; otherwise from
+    torch's global generator, in memory order. On a GPU a seed generator would make the host wait for the device, so
+    masks there always come from the device's own generator, with the same distribution.
     """
     (value,) = inputs
     rate, dtype = float(layer.rate), compute_dtype(layer)
     shape = _noise_shape(layer)
     plain = shape is None and layer.seed is None
-    seeds = getattr(layer, "seed_generator", None)  # a rate of 0 has none
-    # A mask is drawn in the order of Keras' layout. Moving the image leaves that order only where the mask spans no
-    # more than its channels or no more than its height and width.
+    seeds = getattr(layer, "seed_generator", None)  # None if the rate is 0
+    # A mask is drawn in the order of Keras' layout. Moving the image preserves that order only if the mask spans at
+    # most its channels, or at most its height and width.
     moved = value.moved and (plain or (shape is not None and (shape[1:3] == (1, 1) or shape[3] == 1)))
     if shape is not None and moved:
         shape = tuple(shape[i] for i in (0, 3, 1, 2))
@@ -51,13 +51,13 @@ def lower_dropout(layer: Any, inputs: Sequence[Value], target: Target) -> Lowere
 
 
 def _noise_shape(layer: Any) -> tuple[int | None, ...] | None:
-    if hasattr(layer, "data_format"):  # SpatialDropout2D: one draw for each channel of an image
+    if hasattr(layer, "data_format"):  # SpatialDropout2D: one draw per channel of an image
         return (None, None, 1, 1) if layer.data_format == "channels_first" else (None, 1, 1, None)
     return None if layer.noise_shape is None else tuple(layer.noise_shape)
 
 
 def _draw(seeds: Any, device: torch.device, rank: int) -> torch.Generator | None:
-    """Returns the generator of this call and moves the layer's seed on, as Keras does; other ranks draw apart."""
+    """Returns the generator of this call and advances the layer's seed as Keras does; each rank draws differently."""
     if device.type != "cpu":
         return None
     state = seeds.state.value

@@ -1,4 +1,4 @@
-"""What the lowering of one layer gives, what it is told about its inputs, and which layers have one."""
+"""The types and the registry for lowering layers: native forms, properties of values, and targets."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor
 
 
 class Unsupported(Exception):
-    """A layer, or one of its options, has no native form; its message says which. The layer is then called as it is."""
+    """A layer or one of its options has no native form, as named in the message; Keras then runs the layer."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor between layers, as it is known before any is run.
+    """The properties of a tensor between layers, known before anything runs.
 
     Attributes:
-        shape: as Keras sees it, None where it may vary.
-        dtype: as Keras sees it.
-        moved: Keras sees [n, h, w, c], but the program holds [n, c, h, w]. Of a layer's input: how it is at hand; the
-            walker moves it where the layer asks for the other.
-        spare: nobody else reads it, and its maker does not need it for its gradient: it may be overwritten.
+        shape: the shape that Keras sees, with None for dimensions that may vary.
+        dtype: the dtype that Keras sees.
+        moved: Keras sees [n, h, w, c], but the program holds [n, c, h, w]. For a layer's input: its current order; it
+            is moved if the layer asks for the other order.
+        spare: no other consumer, and not saved for backward, so it may be overwritten in place.
     """
 
     shape: tuple[int | None, ...]
@@ -42,9 +42,9 @@ class Lowered:
 
     Attributes:
         run: called with the mode and the inputs.
-        wants_moved: image inputs are to be held [n, c, h, w] although Keras sees [n, h, w, c].
-        gives_moved: so is the output.
-        spares: the gradient does not need the output's values.
+        wants_moved: image inputs must be held as [n, c, h, w] although Keras sees [n, h, w, c].
+        gives_moved: the same holds for the output.
+        spares: the backward pass does not need the output's values.
     """
 
     run: Run
@@ -55,14 +55,14 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Target:
-    """What the program is lowered for.
+    """What a program is lowered for.
 
     Attributes:
-        memory_format: of image tensors and kernels inside the program.
-        in_place: whether values that nobody reads any more are overwritten.
-        all_reduce_sum: replaces a tensor by its sum over all processes that share a batch, and batch normalisation by
-            the statistics of the whole batch; None: each process normalises by those of its own part.
-        rank: of the process, so that no two drop the same values.
+        memory_format: memory format of image tensors and kernels inside the program.
+        in_place: whether values that are no longer needed may be overwritten.
+        all_reduce_sum: replaces a tensor with its sum over all processes that share a batch; batch normalisation then
+            uses the statistics of the whole batch. None: each process normalises with those of its own part.
+        rank: rank of the process, so that dropout masks differ between processes.
     """
 
     memory_format: torch.memory_format = torch.contiguous_format
@@ -76,20 +76,20 @@ Lowering: TypeAlias = Callable[[Any, Sequence[Value], Target], Lowered]
 
 
 LOWERINGS: dict[type, Lowering] = {}
-"""Keyed by the class itself: a subclass may compute something else, so it is called as it is."""
+"""Keyed by the exact class: a subclass may compute something else, so it runs through Keras."""
 CONVOLUTIONS: list[type] = []
-"""Layers that learn what to look for in an image, whether they have a native form or not."""
+"""Layers that learn image features, whether or not they have a native form."""
 REARRANGING: list[type] = []
-"""Layers that only thin, move or repeat a map that is there already."""
+"""Layers that only drop, move or repeat values of an existing map."""
 
 _Form = TypeVar("_Form", bound=Lowering)
 
 
 def lowers(*classes: type, convolution: bool = False, rearranges: bool = False) -> Callable[[_Form], _Form]:
-    """Makes a function the lowering of Keras layers.
+    """Registers a function as the lowering of Keras layers.
 
     Args:
-        classes: the layers that it lowers.
+        classes: the layer classes that it lowers.
         convolution: see `CONVOLUTIONS`.
         rearranges: see `REARRANGING`.
 
@@ -99,7 +99,7 @@ def lowers(*classes: type, convolution: bool = False, rearranges: bool = False) 
             return Lowered(lambda training, x: x)
 
     Raises:
-        ValueError: one of them has a lowering.
+        ValueError: one of them already has a lowering.
     """
     left_to_keras(*classes, convolution=convolution, rearranges=rearranges)
 
@@ -114,19 +114,19 @@ def lowers(*classes: type, convolution: bool = False, rearranges: bool = False) 
 
 
 def left_to_keras(*classes: type, convolution: bool = False, rearranges: bool = False) -> None:
-    """Says what kind of layers those are that have no native form; arguments as of `lowers`."""
+    """Registers the kind of layers that have no native form; same arguments as `lowers`."""
     CONVOLUTIONS.extend(classes if convolution else ())
     REARRANGING.extend(classes if rearranges else ())
 
 
 def compute_dtype(layer: Any) -> torch.dtype:
-    """Returns the number format that a layer computes in."""
+    """Returns the dtype that a layer computes in."""
     dtype: torch.dtype = getattr(torch, str(layer.compute_dtype))
     return dtype
 
 
 def is_moved(layer: Any) -> bool:
-    """Whether an image layer's tensors have to be moved: torch wants [n, c, h, w] and the layer has channels last."""
+    """Whether an image layer's tensors must be moved: torch needs [n, c, h, w] and the layer is channels-last."""
     return bool(layer.data_format == "channels_last")
 
 
@@ -147,6 +147,6 @@ def to_keras_order(training: bool, x: Tensor) -> Tensor:
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """Returns the torch dtype of a Keras dtype's name."""
+    """Returns the torch dtype for the name of a Keras dtype."""
     dtype: torch.dtype = getattr(torch, name)
     return dtype

@@ -1,4 +1,4 @@
-"""Normalisation: of a batch, which several processes may share, with Keras' moving statistics; and of the input."""
+"""Batch normalisation with Keras' moving statistics, optionally synchronised; rescaling and input normalisation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype, low
 
 @lowers(layers.BatchNormalization)
 def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
-    """Lowers `BatchNormalization` to torch's fused one.
+    """Lowers `BatchNormalization` to torch's fused function.
 
-    Keras moves its variance by the batch's biased variance, torch by the unbiased one. So torch gets empty statistics
-    and a momentum of 1, leaves the batch's own statistics in them, and the moving ones follow here. (Moving them around
-    torch's call would not do: the gradient checks that they are as they were.)
+    Keras updates its moving variance with the batch's biased variance, torch with the unbiased one. So torch gets
+    empty statistics and a momentum of 1, leaves the batch statistics in them, and the moving ones are updated here.
+    (They cannot be updated around torch's call, because autograd checks that they are unchanged.)
     """
     (value,) = inputs
     require(not layer.renorm, "batch renormalisation")
@@ -37,7 +37,7 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
         x = x.to(dtype)
         if not (training and layer.trainable):
             return torch.batch_norm(x, gamma, beta, mean, variance, False, 0.0, epsilon, True)
-        rate = 1.0 - layer.momentum  # as it is now: `kcv.native.statistics` has another one for a while
+        rate = 1.0 - layer.momentum  # read on each call: `kcv.native.statistics` changes it temporarily
         if target.all_reduce_sum is not None:
             y, batch_mean, batch_variance = SyncedBatchNorm.apply(x, gamma, beta, epsilon, target.all_reduce_sum)
             with torch.no_grad():
@@ -50,7 +50,7 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
         with torch.no_grad():
             mean.lerp_(batch_mean, rate)
             variance.mul_(1.0 - rate)
-            if count > 1:  # of a single value the variance is 0, where torch divides by count - 1
+            if count > 1:  # for a single value the variance is 0, whereas torch divides by count - 1
                 variance.add_(batch_variance, alpha=rate * (count - 1) / count)
         return y
 
@@ -59,7 +59,7 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
 
 @lowers(layers.Rescaling)
 def lower_rescaling(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
-    """Lowers `Rescaling` by one number."""
+    """Lowers `Rescaling` with a single factor."""
     require(isinstance(layer.scale, int | float) and isinstance(layer.offset, int | float), "a scale for each channel")
     (value,) = inputs
     scale, offset, dtype = float(layer.scale), float(layer.offset), compute_dtype(layer)
@@ -80,7 +80,7 @@ def lower_normalization(layer: Any, inputs: Sequence[Value], target: Target) -> 
 
     def run(training: bool, x: Tensor) -> Tensor:
         nonlocal known
-        if known is None or known[0] is not layer.mean:  # weights that are loaded later replace the statistics
+        if known is None or known[0] is not layer.mean:  # weights loaded later replace the statistics
             mean = torch.as_tensor(layer.mean).detach().to(dtype)
             variance = torch.as_tensor(layer.variance).detach().to(dtype)
             known = (layer.mean, mean, variance.sqrt().clamp_min(keras.config.epsilon()))
@@ -90,14 +90,14 @@ def lower_normalization(layer: Any, inputs: Sequence[Value], target: Target) -> 
 
 
 AddUp = Callable[[Tensor], Tensor]
-"""Replaces a tensor by its sum over all processes."""
+"""Replaces a tensor with its sum over all processes."""
 
 
 class SyncedBatchNorm(torch.autograd.Function):
-    """Normalises by mean and variance of the whole batch; its gradient is that of the whole batch, too.
+    """Normalises with mean and variance of the whole batch, and computes the gradient of the whole batch.
 
-    torch's SyncBatchNorm has no kernels for CPUs. This one runs the fused kernels of inference, forward and backward,
-    with the common statistics, and adds what the gradient owes to them: with `s1` and `s2` the sums over all
+    torch's SyncBatchNorm has no CPU kernels. This one runs the fused inference kernels, forward and backward, with the
+    shared statistics, and adds the gradient that flows through the statistics: with `s1` and `s2` the sums over all
     images of dy and of dy times the normalised input, dx = gamma / std * (dy - s1 / n - normalised * s2 / n)
     (Ioffe & Szegedy 2015, arXiv 1502.03167, section 3).
     """
@@ -106,12 +106,12 @@ class SyncedBatchNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, gamma: Tensor | None, beta: Tensor | None, epsilon: float, all_reduce_sum: AddUp
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the output, and mean and biased variance of the whole batch, [c]."""
+        """Returns the output, and mean and biased variance of the whole batch, each [c]."""
         others = [axis for axis in range(x.dim()) if axis != 1]
         local_count = x.numel() // x.shape[1]
         wide = torch.promote_types(x.dtype, torch.float32)
         variance, mean = torch.var_mean(x.to(wide), others, correction=0)
-        # In double precision the squares' sum loses nothing that a float32 variance could show.
+        # In double precision the sum of squares is accurate enough for a float32 variance.
         mean, variance = mean.double(), variance.double()
         ones = torch.ones_like(mean[:1])
         sums = torch.cat([mean * local_count, (variance + mean.square()) * local_count, ones * local_count])
@@ -128,7 +128,7 @@ class SyncedBatchNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *unused: Any) -> tuple[Any, ...]:
-        """Returns the gradients of input, gamma and beta; those of the two are of this process's part alone."""
+        """Returns the gradients of input, gamma and beta; the latter two cover this process's part only."""
         x, gamma, mean, variance, count = ctx.saved_tensors
         scale = torch.ones_like(mean) if gamma is None else gamma
         dx, dgamma, dbeta = torch.ops.aten.native_batch_norm_backward(

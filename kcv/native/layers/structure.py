@@ -1,4 +1,4 @@
-"""Layers without weights that put tensors together (sums, products, concatenation) or only move values about."""
+"""Layers without weights that combine tensors (sums, products, concatenation) or only move values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype, low
 
 
 def _together(inputs: Sequence[Value]) -> bool:
-    """Whether the inputs are to be held moved; says no where they cannot be."""
+    """Whether to hold the inputs as [n, c, h, w]; raises `Unsupported` if their ranks differ."""
     require(len({len(value.shape) for value in inputs}) == 1, "inputs of different ranks")
     return any(value.moved for value in inputs)
 
@@ -30,7 +30,7 @@ def _fold(layer: Any, inputs: Sequence[Value], combine: Callable[[Tensor, Tensor
 
 @lowers(layers.Add)
 def lower_add(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
-    """Lowers `Add`; adds onto the first input where nobody else reads it."""
+    """Lowers `Add`; accumulates into the first input if it has no other consumer."""
     moved, dtype = _together(inputs), compute_dtype(layer)
     first = inputs[0]
     if not (target.in_place and first.spare and first.dtype == dtype and _same_shapes(inputs)):
@@ -97,9 +97,9 @@ def _spare(lowered: Lowered) -> Lowered:
 
 @lowers(layers.Flatten)
 def lower_flatten(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
-    """Lowers `Flatten`, in the order that Keras' layout has."""
+    """Lowers `Flatten`, in the order of Keras' layout."""
     dtype = compute_dtype(layer)
-    # Keras turns channels_first images to channels last before it flattens them.
+    # Keras transposes channels_first images to channels last before it flattens them.
     turn = layer.data_format == "channels_first" and len(inputs[0].shape) > 1
 
     def run(training: bool, x: Tensor) -> Tensor:

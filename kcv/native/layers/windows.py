@@ -1,6 +1,6 @@
-"""Convolution, pooling and padding of images, and Dense, whose kernels are held as those of convolutions are.
+"""Convolution, pooling and padding of images, and Dense, whose kernels use the same layout as convolutions.
 
-Keras' kernels become the views that torch's functions want. Keras' `same` may be wider at the end than at the start.
+Keras' kernels become the views that torch needs. Keras' `same` padding may be larger at the end than at the start.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ left_to_keras(layers.Cropping2D, layers.UpSampling2D, rearranges=True)
 
 @lowers(layers.Conv2D, convolution=True)
 def lower_conv2d(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
-    """Lowers `Conv2D`, grouped and dilated ones too."""
+    """Lowers `Conv2D`, including grouped and dilated convolutions."""
     kernel = _kernel(layer, layer.kernel)
-    # Keras keeps [h, w, in, out] in that order; torch wants [out, in, h, w]. With the storage in torch's order the view
-    # costs nothing.
+    # Keras stores [h, w, in, out] in that order; torch needs [out, in, h, w]. With the storage in torch's order the
+    # view is free.
     restride(kernel, (3, 2, 0, 1), target.memory_format)
     return _convolution(layer, kernel, lambda k: k.permute(3, 2, 0, 1), layer.groups, target)
 
@@ -99,17 +99,17 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
 
 
 def _to_be_thinned(layer: Any, kernel: Tensor, groups: int) -> bool:
-    """Whether a convolution steps over pixels that it never reads, and has to be spared the stride.
+    """Whether a strided convolution skips pixels entirely, so that they must be removed beforehand.
 
     oneDNN (in torch 2.15, on a CPU with AVX-512) writes out of bounds in the gradient of strided 1x1 convolutions in
-    channels_last whose input channels are no multiple of 16. The pixels can as well be left out before.
+    channels_last whose number of input channels is not a multiple of 16. Removing the pixels first avoids this.
     """
     strided = tuple(layer.kernel_size) == (1, 1) and max(layer.strides) > 1
     return strided and kernel.device.type == "cpu" and kernel.shape[2] * groups % 16 != 0
 
 
 def _kernel(layer: Any, variable: Any) -> Tensor:
-    """Returns the parameter behind a kernel; refuses what changes a kernel on its way (LoRA, quantisation)."""
+    """Returns the parameter behind a kernel; refuses layers that transform their kernel (LoRA, quantisation)."""
     require(not getattr(layer, "lora_enabled", False), "LoRA")
     require(getattr(layer, "quantization_mode", None) is None, "quantisation")
     return _parameter(variable)
@@ -133,12 +133,12 @@ def same_padding(
     Args:
         x: [n, c, h, w].
         kernel: window height and width.
-        strides: of the window.
-        dilation: of the window.
-        mode: of `torch.nn.functional.pad`, where torch's operation cannot pad by itself.
+        strides: strides of the window.
+        dilation: dilation of the window.
+        mode: mode of `torch.nn.functional.pad`, used if torch's operation cannot pad by itself.
 
     Returns:
-        The tensor, padded only where the two sides differ, and the padding that is left to torch's operation.
+        The tensor, padded only if the two sides differ, and the padding left for torch's operation to apply.
     """
     top, bottom = _sides(x.shape[2], kernel[0], strides[0], dilation[0])
     left, right = _sides(x.shape[3], kernel[1], strides[1], dilation[1])
@@ -148,7 +148,7 @@ def same_padding(
 
 
 def _sides(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Returns the padding before and after, as TensorFlow defined it: what is odd goes to the end."""
+    """Returns the padding before and after, as in TensorFlow: the odd pixel goes to the end."""
     window = (kernel - 1) * dilation + 1
     total = window - 1 if stride == 1 else max(0, (-(-size // stride) - 1) * stride + window - size)
     return total // 2, total - total // 2
@@ -171,7 +171,7 @@ def lower_max_pooling2d(layer: Any, inputs: Sequence[Value], target: Target) -> 
 
 @lowers(layers.AveragePooling2D, rearranges=True)
 def lower_average_pooling2d(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
-    """Lowers `AveragePooling2D`: padded cells are not counted."""
+    """Lowers `AveragePooling2D`; padded cells are not counted."""
     return _window(
         layer, lambda x, size, strides, padding: F.avg_pool2d(x, size, strides, padding, count_include_pad=False)
     )

@@ -1,4 +1,4 @@
-"""Plots of a classifier, as PNG and SVG files: the only place that draws with matplotlib."""
+"""Plots of a classifier, as PNG and SVG files: the only package that uses matplotlib."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning curves of several runs over each other."""
+"""Overlaid learning curves of several runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def compared_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path
     """Draws validation loss and accuracy of several runs over the epochs.
 
     Args:
-        histories: by name of the run, its rows of `history.csv`.
-        path: the PNG file, replaced where it exists.
+        histories: the rows of `history.csv`, by run name.
+        path: the PNG file, overwritten if it exists.
 
     Returns:
         `path`.

@@ -1,4 +1,4 @@
-"""Which classes are taken for which."""
+"""Plots of the confusion matrix."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_NUMBERED = 20  # classes up to which a confusion matrix shows its counts
-_MOST_NAMED = 50  # and up to which it names every class
+_MOST_NAMED = 50  # classes up to which it names every class
 
 
 def confusion_matrix(
     matrix: NDArray[np.int64], class_names: Sequence[str], path: Path, *, normalized: bool = False
 ) -> Path:
-    """Draws which classes are taken for which.
+    """Draws a confusion matrix.
 
-    Colour is the share of the true class, so that small classes count as much as large ones. Up to 20 classes the
-    cells hold their counts or shares; beyond 50 classes numbers stand for names, and the most frequent mistakes are
+    Colour is the fraction of the true class, so that small classes are as visible as large ones. Up to 20 classes the
+    cells contain counts or percentages; above 50 classes numbers replace names, and the most frequent mistakes are
     listed.
 
     Args:
         matrix: counts, int [classes, classes], true classes in rows.
         class_names: the classes, in order.
-        path: the PNG file, replaced where it exists.
-        normalized: whether the cells hold shares of the true class, in percent, in place of counts.
+        path: the PNG file, overwritten if it exists.
+        normalized: whether the cells contain percentages of the true class instead of counts.
 
     Returns:
         `path`.
@@ -49,7 +49,7 @@ def confusion_matrix(
     with new_figure((side + 2.4, side + 1.0), path) as figure:
         axes = figure.subplots()
         blues = LinearSegmentedColormap.from_list("share", ["#ffffff", "#b7d7ea", COLOURS[0], "#01304c"])
-        # Shares of a few percent, invisible on a linear scale, are what one looks for in a good classifier.
+        # Fractions of a few percent, invisible on a linear scale, matter most in a good classifier.
         image = axes.imshow(share, cmap=blues, norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
         axes.grid(False)
         axes.spines[:].set_visible(False)
@@ -93,7 +93,7 @@ def _write_cells(axes: Axes, matrix: NDArray[np.int64], share: NDArray[np.float6
 
 
 def _worst(matrix: NDArray[np.int64], class_names: Sequence[str], most: int = 6) -> str:
-    """The most frequent mistakes in words, as `true > predicted (count)`."""
+    """Lists the most frequent mistakes as `true > predicted (count)`."""
     wrong = matrix * (1 - np.eye(len(matrix), dtype=np.int64))
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     cells = [divmod(int(i), len(wrong)) for i in order if wrong.flat[i] > 0]

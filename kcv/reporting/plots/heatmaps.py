@@ -1,4 +1,4 @@
-"""Heat maps over images: which parts speak for a class."""
+"""Heat maps over images: which parts support a class."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
 MOST_IN_GRID = 36
-"""Images that a grid shows at most; more would be too small to see anything on."""
+"""Maximum number of images in a grid; more would be too small to see."""
 
-_LEAST_SIDE = 256  # px of a drawn image: one of 32 px could not be seen
-_MARGIN, _GAP, _LINE = 16, 12, 22  # px around and between the panels, and of a line of text
-_STRONGEST = 0.75  # how much of the image the hottest place covers
-_COLUMN, _ROW = 2.7, 1.6  # inches of an image and its overlay in a grid
+_LEAST_SIDE = 256  # px of a drawn image: one of 32 px would be too small to see
+_MARGIN, _GAP, _LINE = 16, 12, 22  # px around and between the panels, and per line of text
+_STRONGEST = 0.75  # opacity of the overlay at the hottest place
+_COLUMN, _ROW = 2.7, 1.6  # inches per column (an image and its overlay) and per row of a grid
 _NOTHING = "flat map: nothing stands out"
 
 
 def save_overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32], path: Path) -> Path:
-    """Writes an image with its heat map laid over it, as PNG of at least 256 px; a flat map leaves the image bare.
+    """Writes an image overlaid with its heat map, as PNG of at least 256 px; a flat map leaves the image unchanged.
 
     Args:
-        pixels: uint8 [size, size, 3] RGB, as the model saw them.
+        pixels: uint8 [size, size, 3] RGB, as the model receives them.
         heat: float32 [size, size] in 0-1.
-        path: the PNG file, replaced where it exists.
+        path: the PNG file, overwritten if it exists.
 
     Returns:
         `path`.
@@ -48,14 +48,14 @@ def save_overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32], path: Pat
 def save_side_by_side(
     pixels: NDArray[np.uint8], heat: NDArray[np.float32], path: Path, *, title: str, note: str = ""
 ) -> Path:
-    """Writes image, heat map and overlay beside each other, as PNG, under a title.
+    """Writes image, heat map and overlay side by side under a title, as PNG.
 
     Args:
-        pixels: uint8 [size, size, 3] RGB, as the model saw them.
+        pixels: uint8 [size, size, 3] RGB, as the model receives them.
         heat: float32 [size, size] in 0-1.
-        path: the PNG file, replaced where it exists.
-        title: such as the class and its probability.
-        note: smaller, to the right of the title.
+        path: the PNG file, overwritten if it exists.
+        title: the title, such as the class and its probability.
+        note: smaller text to the right of the title.
 
     Returns:
         `path`.
@@ -90,20 +90,24 @@ def save_gradcam_grid(
     *,
     note: str = "",
 ) -> Path:
-    """Draws many images, each beside itself with its heat map laid over it; writes PNG and SVG.
+    """Draws a grid of images, each next to its overlay with the heat map; writes PNG and SVG.
 
     Args:
-        images: uint8 [n, size, size, 3] RGB, as the model saw them; at least one, the first 36 are shown.
-        heatmaps: float32 [n, size, size] in 0-1, of `kcv.gradcam`.
-        titles: a line for each image, such as the class and its probability.
-        path: the PNG file, replaced where it exists.
-        note: what the whole shows, such as the method.
+        images: uint8 [n, size, size, 3] RGB, as the model receives them; at least one, the first 36 are shown.
+        heatmaps: float32 [n, size, size] in 0-1, from `kcv.gradcam`.
+        titles: one line per image, such as the class and its probability.
+        path: the PNG file, overwritten if it exists.
+        note: a heading for the whole grid, such as the method.
 
     Returns:
         `path`.
 
     Raises:
         OutputError: a file cannot be written.
+
+    Example:
+        >>> heatmaps = kcv.gradcam("model.keras", images)
+        >>> kcv.save_gradcam_grid(images, heatmaps, titles, "grid.png", note="Grad-CAM")
     """
     path = Path(path)
     shown = list(zip(images, heatmaps, titles, strict=True))[:MOST_IN_GRID]
@@ -124,7 +128,7 @@ def save_gradcam_grid(
                           bbox={"facecolor": INK, "edgecolor": "none", "pad": 2, "alpha": 0.75})  # fmt: skip
         from matplotlib.cm import ScalarMappable
 
-        # Of the same length whatever the number of rows, at the upper right.
+        # The same length for any number of rows, at the upper right.
         bar = figure.colorbar(ScalarMappable(cmap=_colours()), ax=panels, ticks=[0, 1], fraction=0.04, pad=0.01,
                               aspect=12, shrink=min(1.0, 1.2 / (_ROW * rows)), anchor=(0.0, 1.0))  # fmt: skip
         bar.ax.set_yticklabels(["least", "most"], fontsize=8)
@@ -136,14 +140,14 @@ def save_gradcam_grid(
 
 
 def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Lays a heat map over an image: the hotter, the less of the image shows through; where it is 0, all of it does.
+    """Overlays a heat map on an image: the hotter, the less of the image is visible; where it is 0, all of it is.
 
     Args:
         pixels: uint8 [size, size, 3] RGB.
         heat: float32 [size, size] in 0-1.
 
     Returns:
-        uint8 [side, side, 3], enlarged by a whole number to 256 px or more.
+        uint8 [side, side, 3], enlarged by an integer factor to at least 256 px.
     """
     factor = _factor(pixels.shape[0])
     hot = _smooth(heat, factor)
@@ -161,7 +165,7 @@ def _map_alone(heat: NDArray[np.float32], factor: int) -> NDArray[np.uint8]:
     if heat.any():
         return _coloured(_smooth(heat, factor))
     side = heat.shape[0] * factor
-    return np.array(Image.new("RGB", (side, side), PALE))  # no colour of the map's: it would look like a finding
+    return np.array(Image.new("RGB", (side, side), PALE))  # not a colour of the map, which would look like a result
 
 
 def _factor(side: int) -> int:
@@ -169,7 +173,7 @@ def _factor(side: int) -> int:
 
 
 def _enlarged(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Enlarges without smoothing: what the model saw, pixel by pixel."""
+    """Enlarges pixel by pixel without smoothing, to show the image exactly as the model receives it."""
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
@@ -180,7 +184,7 @@ def _smooth(heat: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
 
 
 def _colours() -> Colormap:
-    # Perceptually uniform, and told apart with any colour vision.
+    # Perceptually uniform, and readable with any colour vision.
     colours: Colormap = library.load().colormaps["inferno"]
     return colours
 
@@ -191,7 +195,7 @@ def _coloured(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The font of the plots, which comes with matplotlib."""
+    """Returns the font of the plots, which is shipped with matplotlib."""
     library.load()
     from matplotlib.font_manager import FontProperties, findfont
 

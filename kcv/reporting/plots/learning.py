@@ -1,4 +1,4 @@
-"""Losses and accuracies over the epochs."""
+"""Loss and accuracy over the epochs."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def learning_curves(rows: Sequence[Mapping[str, float]], path: Path) -> Path:
     """Draws loss, accuracy, and up to four further metrics of the training and validation images over the epochs.
 
     Args:
-        rows: one per epoch, with the columns of `history.csv`; columns that are missing are not drawn.
-        path: the PNG file, replaced where it exists.
+        rows: one per epoch, with the columns of `history.csv`; missing columns are not drawn.
+        path: the PNG file, overwritten if it exists.
 
     Returns:
         `path`.
@@ -46,7 +46,7 @@ def learning_curves(rows: Sequence[Mapping[str, float]], path: Path) -> Path:
                 if any(map(math.isfinite, values)):
                     axes.plot(epochs, values, color=COLOURS[colour], label=label, marker=marker, markersize=4)
             axes.set(xlabel="epoch")
-            # The name may be a stranger's, and is no formula.
+            # The name may come from an untrusted file, and is not a formula.
             axes.set_title(shortened(plain(figure_name), _LONGEST_TITLE), parse_math=False)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             if axes.lines:
@@ -58,13 +58,13 @@ def learning_curves(rows: Sequence[Mapping[str, float]], path: Path) -> Path:
 
 
 def _further(rows: Sequence[Mapping[str, float]]) -> list[str]:
-    """Returns the metrics beside loss and accuracy, by their names without `val_`."""
+    """Returns the names, without `val_`, of the metrics other than loss and accuracy."""
     names = dict.fromkeys(str(key).removeprefix("val_") for row in rows for key in row if key not in _NOT_DRAWN)
     return [name for name in names if name not in ("loss", "accuracy")][:_MOST_FURTHER]
 
 
 def _best(rows: Sequence[Mapping[str, float]]) -> Mapping[str, float] | None:
-    """Returns the row of the epoch that a training keeps by its validation accuracy; None where no row has one."""
+    """Returns the row of the epoch that training keeps by validation accuracy; None if no row has one."""
     known = [(standing(row), row["epoch"], row) for row in rows if "val_accuracy" in row]
     finite = [entry for entry in known if entry[0] is not None]
     return max(finite, key=lambda entry: entry[:2])[2] if finite else None

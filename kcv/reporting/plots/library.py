@@ -1,4 +1,4 @@
-"""Matplotlib, loaded without the `matplotlibrc` of the working folder, which may be a stranger's."""
+"""Loads matplotlib without the `matplotlibrc` of the working folder, which may be untrusted."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from unittest import mock
 
 _loading = threading.Lock()
 _OF_THE_FOLDER = "matplotlibrc"
-"""What matplotlib looks for first, below the working folder; no setting of its own turns that off."""
+"""The path in the working folder that matplotlib searches first; it has no setting to disable this."""
 _NOT_OF_PLOTS = ("backend", "interactive", "toolbar", "timezone", "webagg", "tk.", "macosx")
-"""Settings of windows, which kcv has none of; matplotlib may not be asked for some of them."""
+"""Settings of windows, which kcv does not use; some of them cannot be queried from matplotlib."""
 
 
 def load() -> ModuleType:
-    """Returns matplotlib; it is imported here, before any of its modules, where it has not been yet."""
+    """Returns matplotlib, importing it before any of its modules unless it is already imported."""
     with _loading:
         if "matplotlib" not in sys.modules and os.path.lexists(_OF_THE_FOLDER):
             exists = os.path.exists
@@ -28,6 +28,6 @@ def load() -> ModuleType:
 
 
 def defaults() -> dict[str, Any]:
-    """Returns matplotlib's own settings: the same run gives the same plots, whatever a user has set for others."""
+    """Returns matplotlib's default settings, so that plots do not depend on the user's configuration."""
     own = load().rcParamsDefault
     return {name: value for name, value in dict.items(own) if not name.startswith(_NOT_OF_PLOTS)}

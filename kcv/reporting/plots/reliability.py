@@ -1,4 +1,4 @@
-"""Whether confidences mean what they say."""
+"""The reliability diagram: accuracy against confidence."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from kcv.reporting.plots.style import COLOURS, GREY, INK, PALE, new_figure
 
 
 def reliability_diagram(bins: Sequence[Mapping[str, Any]], ece: float | None, path: Path) -> Path:
-    """Draws accuracy against confidence, and below it how many images have which confidence.
+    """Draws accuracy against confidence, and below it a histogram of the confidences.
 
     Args:
-        bins: as from `kcv.metrics.reliability`; may be empty.
-        ece: the expected calibration error (0-1), for the title; None where it is not defined.
-        path: the PNG file, replaced where it exists.
+        bins: as returned by `kcv.metrics.reliability`; may be empty.
+        ece: expected calibration error (0-1) for the title; None if undefined.
+        path: the PNG file, overwritten if it exists.
 
     Returns:
         `path`.

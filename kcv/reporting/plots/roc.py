@@ -1,4 +1,4 @@
-"""How well each class is told from the others, whatever the threshold."""
+"""ROC curves: how well each class is separated from the others at any threshold."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from kcv import metrics
 from kcv.reporting.plots.style import COLOURS, GREY, PALE, new_figure, short
 
 _MOST_CURVES = 10
-_MOST_GREY = 1_000  # beside them; of more classes every second one, or every third ...
+_MOST_GREY = 1_000  # grey curves; with more classes only every second, third ... one is drawn
 
 
 def roc_curves(
     labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], class_names: Sequence[str], path: Path
 ) -> Path:
-    """Draws each class's ROC curve against all other classes, with the upper left corner enlarged.
+    """Draws the ROC curve of each class against all others, with the upper left corner enlarged.
 
-    Beyond 10 classes all curves are grey but those of the classes with the smallest area; beyond 1,000
-    some of the grey ones are left out.
+    Above 10 classes all curves are grey except those of the classes with the smallest area; above 1,000 some of the
+    grey ones are left out.
 
     Args:
-        labels: positions in `class_names`, integer [n].
+        labels: indices into `class_names`, integer [n].
         probabilities: [n, classes].
         class_names: the classes, in order.
-        path: the PNG file, replaced where it exists.
+        path: the PNG file, overwritten if it exists.
 
     Returns:
         `path`.
@@ -81,7 +81,7 @@ def roc_curves(
 def _thin(
     false: NDArray[np.float64], true: NDArray[np.float64], most: int = 2000
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Leaves out points that no eye would miss; a curve of a million steps takes minutes to draw."""
+    """Drops points that make no visible difference; drawing a curve with a million steps takes minutes."""
     if len(false) <= most:
         return false, true
     keep = np.unique(np.append(np.linspace(0, len(false) - 1, most).astype(np.int64), np.flatnonzero(false == 0)[-1]))

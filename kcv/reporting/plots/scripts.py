@@ -1,4 +1,4 @@
-"""Scripts that the usual fonts lack: any installed font that has them is taken, and where none is, a line says so."""
+"""Font fallback for scripts the default fonts lack: uses any installed font, or logs that there is none."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MISSING: Final = "Glyph .* missing from font"
-"""Of matplotlib's warning that a character is drawn as a box."""
+"""Pattern of matplotlib's warning that a character is drawn as a box."""
 
 _MOST_TOLD = 20  # characters
 _told: set[str] = set()
 
 
 def show_all(figure: Figure) -> None:
-    """Gives the texts of a figure fonts for all their characters; logs, once, those that no installed font has."""
+    """Sets fonts that cover all characters of a figure's texts; logs once which characters no installed font has."""
     from matplotlib.text import Text
 
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
@@ -49,13 +49,13 @@ def show_all(figure: Figure) -> None:
 
 @cache
 def _characters(families: tuple[str, ...]) -> frozenset[str]:
-    """Returns the characters of fonts by their names."""
+    """Returns the characters covered by fonts, given by name."""
     return frozenset().union(*(_of_file(path) for family, path in _installed() if family in families))
 
 
 @cache
 def _installed() -> list[tuple[str, str]]:
-    """Returns name and file of each installed font, upright ones of usual weight, in the order of their names."""
+    """Returns name and file of each installed font that is upright and of regular weight, sorted by name."""
     from matplotlib.font_manager import fontManager
 
     fonts = {(font.name, font.fname) for font in fontManager.ttflist if font.style == "normal"}
@@ -64,7 +64,7 @@ def _installed() -> list[tuple[str, str]]:
 
 @cache
 def _of_file(path: str) -> frozenset[str]:
-    """Returns the characters of a font; none where it cannot be read."""
+    """Returns the characters of a font; empty if it cannot be read."""
     from matplotlib.font_manager import get_font
 
     try:

@@ -1,6 +1,6 @@
-"""One style for all plots: white ground, thin grey axes, colours that people with any colour vision tell apart.
+"""One style for all plots: white background, thin grey axes, colours distinguishable with any colour vision.
 
-Matplotlib is imported inside the functions and used without pyplot: no window, no global figure, safe in threads.
+Matplotlib is imported inside the functions and used without pyplot: no window, no global figure, thread-safe.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
-"""Okabe and Ito, strongest first; yellow, too pale for lines on white, made olive."""
+"""The Okabe-Ito colours, strongest first; yellow is replaced with olive because it is too pale for lines on white."""
 
 INK, GREY, PALE = "#333333", "#8a8a8a", "#d9d9d9"
 _STYLE: dict[str, Any] = {
@@ -30,21 +30,21 @@ _STYLE: dict[str, Any] = {
     "xtick.major.width": 0.8, "ytick.major.width": 0.8, "xtick.labelsize": 9, "ytick.labelsize": 9,
     "lines.linewidth": 1.8, "legend.frameon": False, "legend.fontsize": 9, "savefig.dpi": 150,
     "text.parse_math": False,  # a class may be called "$5 notes"
-    "svg.fonttype": "none", "svg.hashsalt": "kcv",  # text that can be searched; the same plot gives the same file
+    "svg.fonttype": "none", "svg.hashsalt": "kcv",  # searchable text; the same plot gives the same file
 }  # fmt: skip
 _FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "Hiragino Sans", "Arial Unicode MS")
 _LONGEST_NAME = 18
-_MARGIN = 0.15  # inches around what is drawn
+_MARGIN = 0.15  # inches around the content
 _QUICK_PNG = {"compress_level": 2}  # a third of the default's time, files a fifth larger
 
 
 @contextmanager
 def new_figure(size: tuple[float, float], path: Path) -> Iterator[Figure]:
-    """Gives an empty figure in kcv's style, and writes it, whole or not at all, as PNG and, beside it, as SVG.
+    """Yields an empty figure in kcv's style, and writes it atomically as PNG and SVG.
 
     Args:
-        size: in inches.
-        path: of the PNG file; the SVG file has the same name with the suffix `.svg`.
+        size: width and height in inches.
+        path: the PNG file; the SVG file has the same name with the suffix `.svg`.
 
     Raises:
         OutputError: a file cannot be written.
@@ -56,7 +56,7 @@ def new_figure(size: tuple[float, float], path: Path) -> Iterator[Figure]:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     installed = set(get_font_names())
-    # Any, as the keys are checked by matplotlib, not by its types.
+    # Any, because matplotlib checks the keys at run time and its types do not cover them.
     style: Any = {
         **library.defaults(),
         **_STYLE,
@@ -68,14 +68,14 @@ def new_figure(size: tuple[float, float], path: Path) -> Iterator[Figure]:
         yield figure
         show_all(figure)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=MISSING)  # told already
-            # Arranging is most of the work. Done here once, it need not be done again for each file and each bounding
-            # box: savefig would arrange four times.
+            warnings.filterwarnings("ignore", message=MISSING)  # already logged
+            # Layout takes most of the time. Done once here, it is not repeated for each file and bounding box: savefig
+            # would compute it four times.
             figure.draw_without_rendering()
             figure.set_layout_engine(None)
             renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
             box = figure.get_tightbbox(renderer).padded(_MARGIN)
-            # Without what changes from one run to the next.
+            # Without metadata that differs between runs.
             for kind, target, nothing in (("png", path, "Software"), ("svg", path.with_suffix(".svg"), "Date")):
                 how: Any = {"pil_kwargs": _QUICK_PNG} if kind == "png" else {}
                 with atomic(target) as temporary:
@@ -83,6 +83,6 @@ def new_figure(size: tuple[float, float], path: Path) -> Iterator[Figure]:
 
 
 def short(name: str) -> str:
-    """One line of at most 18 characters."""
+    """Returns a name as one line of at most 18 characters."""
     name = " ".join(name.split())
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"

@@ -1,1 +1,1 @@
-"""What happens around the steps of `fit`: `logging` shows and keeps figures, `control` chooses and stops."""
+"""Callbacks for `fit`: `logging` reports metrics, `control` selects weights and stops, `checkpoint` saves state."""

@@ -1,4 +1,4 @@
-"""Takes the state of a training between two steps, and puts it back when a run is continued."""
+"""Captures the training state between two steps, and restores it when a run is resumed."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ _STOP, _WRITE = 1, 2
 
 
 class Startable(Protocol):
-    """Training batches that can begin in the middle of an epoch."""
+    """Training batches that can start in the middle of an epoch."""
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Chooses the epoch and its first step, both from 0."""
+        """Selects the epoch and its first step, both from 0."""
         ...
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Offers states to a writer, at the beginning of each epoch and after each step, and stops where it is asked to.
+    """Offers states to a writer at the start of each epoch and after each step, and stops training on request.
 
-    Must be the last callback: what it puts back would otherwise be reset by the others.
+    Must be the last callback: the other callbacks would reset what it restores.
 
     Args:
-        model: whose variables are kept.
+        model: the model whose variables are saved.
         batches: the training batches.
-        stateful: kcv's own callbacks that keep something, by name; `best` is one of them.
-        writer: writes them; None for no checkpoints.
-        stop_request: whether somebody wants the training to stop.
-        resume_from: the state to go on from; None to begin.
-        lr_factor: the learning rate over the configured one.
-        keep_good: whether to keep the state at the beginning of each epoch, to return to.
-        wanted: whether there are to be checkpoints; of several processes only the first has a writer.
+        stateful: kcv's own stateful callbacks by name; `best` is one of them.
+        writer: writes the states; None for no checkpoints.
+        stop_request: whether training has been asked to stop.
+        resume_from: the state to resume from; None starts from the beginning.
+        lr_factor: the learning rate relative to the configured one.
+        keep_good: whether to keep the state at the start of each epoch for a rollback.
+        wanted: whether checkpoints are enabled; with several processes, only the main process has a writer.
         group: the processes, which stop and write after the same step.
-        user: the callbacks that the user has passed.
+        user: the user's callbacks.
 
     Attributes:
-        last_good: the last state that `keep_good` has kept.
+        last_good: the last state kept because of `keep_good`.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Checkpoint(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.last_good: State | None = resume_from if keep_good else None
-        self._kept_model = model  # not the one that is compiled, which is `self.model`
+        self._kept_model = model  # not the compiled model, which is `self.model`
         self._batches = batches
         self._stateful = stateful
         self._writer = writer
@@ -79,12 +79,12 @@ class Checkpoint(keras.callbacks.Callback):
         self._epoch = self._steps_to_skip = 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Puts variables and callbacks back."""
+        """Restores variables and callbacks."""
         if self._resume_from is not None:
             restore(self._resume_from, self._kept_model, self.model, self._stateful)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Goes to the step that is next, or takes the state of a new epoch."""
+        """Moves to the next step of a resumed epoch, or captures the state at the start of a new one."""
         self._epoch, self._steps_to_skip = epoch, 0
         state, self._resume_from = self._resume_from, None
         if state is None:
@@ -95,16 +95,18 @@ class Checkpoint(keras.callbacks.Callback):
         self._steps_to_skip = state.step
         self._batches.set_epoch(epoch, state.step)
         restore_metrics(state, self.model)
-        self._user.load_from(state)  # here, as what they do when a training or an epoch begins is in it already
+        self._user.load_from(
+            state
+        )  # only now: the state already includes what they do when training or an epoch begins
         restore_generators(state)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Takes the state after a step."""
+        """Captures the state after a step."""
         if batch >= self._steps_to_skip:
             self._consider(batch + 1)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Waits until the last one is written."""
+        """Waits until the last checkpoint is written."""
         if self._writer is not None:
             self._writer.wait()
 
@@ -119,13 +121,13 @@ class Checkpoint(keras.callbacks.Callback):
         if flags & _STOP:
             if self._wanted:
                 state = take()
-                if self._writer is not None and state.finite:  # else training could not resume from it
+                if self._writer is not None and state.finite:  # training could not resume from it otherwise
                     self._writer.save(state)
             raise KeyboardInterrupt
         if self._writer is not None:
             self._writer.offer(take)
         else:
-            take()  # the first process has asked for this one's part
+            take()  # the main process is gathering this process's part
 
     def _capture(self, step: int) -> State:
         best = self._stateful["best"]
@@ -143,14 +145,14 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class ResumingCallbackList(LazyCallbackList):
-    """A list of callbacks that hear nothing of the steps that an interrupted epoch has behind it.
+    """A list of callbacks that skips the steps an interrupted epoch has already completed.
 
     Args:
-        callbacks: in their order.
-        model: that is trained.
-        epochs: of the run.
-        steps: of an epoch.
-        skip: so many steps of the first epoch are behind.
+        callbacks: in call order.
+        model: the model being trained.
+        epochs: number of epochs of the run.
+        steps: number of steps per epoch.
+        skip: number of steps of the first epoch already completed.
     """
 
     def __init__(
@@ -166,16 +168,16 @@ class ResumingCallbackList(LazyCallbackList):
         self._skip = skip
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Tells the callbacks, if the step is to come."""
+        """Calls the callbacks, unless the step was completed before the interruption."""
         if batch >= self._skip:
             super().on_train_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Tells the callbacks, if the step was to come."""
+        """Calls the callbacks, unless the step was completed before the interruption."""
         if batch >= self._skip:
             super().on_train_batch_end(batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Tells the callbacks; the epochs that follow are whole."""
+        """Calls the callbacks; later epochs skip no steps."""
         self._skip = 0
         super().on_epoch_end(epoch, logs)

@@ -1,4 +1,4 @@
-"""What an epoch's figures decide: which weights are kept, and when a training stops; and what they are measured by."""
+"""Callbacks that select weights, stop training and refresh the batch statistics before validation."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from kcv.native.statistics import re_estimate, share_of_beginning
 _LOSSES: Final = {"loss": "loss", "val_loss": "validation loss"}
 
 _FADED: Final = 1e-3
-"""The part of the beginning that no longer matters: momentum 0.9 comes below it after 66 steps, 0.99 after 688."""
+"""Share of the initial value below which it no longer matters: reached after 66 steps at momentum 0.9, 688 at 0.99."""
 
 _IMAGES: Final = 1_024
-"""How many the statistics are estimated from; each has many positions, and more images hardly change the mean."""
+"""Images used to estimate the statistics; each has many positions, so more images hardly change the mean."""
 
 
 class Diverged(KcvError):
-    """The loss, of training or of validation, is no longer a number."""
+    """The training or validation loss is no longer finite."""
 
 
 class TerminateOnNaN(keras.callbacks.Callback):
     """Raises Diverged at the end of an epoch whose training or validation loss is not finite.
 
-    It comes before whatever chooses, keeps or reports: such an epoch is in no history and never the best one. (The last
-    step of an epoch can spoil weights where all figures of its training are sound.)
+    It must come before all callbacks that select, store or report: such an epoch is never in the history and never the
+    best one. (The last step of an epoch can spoil the weights even though all its training metrics are finite.)
 
-    `keras.callbacks.TerminateOnNaN` looks at the loss of every step, which makes the host wait for the device, and not
-    at that of the validation.
+    `keras.callbacks.TerminateOnNaN` reads the loss after every step, which makes the host wait for the device, and it
+    does not check the validation loss.
     """
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -50,17 +50,17 @@ class TerminateOnNaN(keras.callbacks.Callback):
 
 
 class BestModel(keras.callbacks.Callback):
-    """Remembers the best epoch's weights and saves each new best at once, so that a killed run leaves a model.
+    """Keeps the best epoch's weights and saves each new best at once, so that a killed run still has a model file.
 
     Args:
-        model: whose variables are kept.
-        monitor: the log entry that decides first; see `kcv.metrics.standing.standing`.
-        save: called with the epoch (from 1) when there is a new best; writes the file.
-        higher: whether a higher monitor is better; None: as its name says.
+        model: the model whose weights are kept.
+        monitor: the log entry compared first; see `kcv.metrics.standing.standing`.
+        save: called with the epoch (from 1) for each new best; writes the file.
+        higher: whether a higher monitor is better; None infers it from the name.
 
     Attributes:
-        best_epoch: the epoch (from 1) of the best weights, 0 before any.
-        weights: the best weights; never changed, only replaced.
+        best_epoch: the epoch (from 1) of the best weights; 0 if there is none yet.
+        weights: the best weights; never modified, only replaced.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class BestModel(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.best_epoch = 0
-        self._kept_model = model  # not the one that is compiled, which is `self.model`
+        self._kept_model = model  # not the compiled model, which is `self.model`
         self._monitor = monitor
         self._save = save
         self._higher = higher
@@ -76,7 +76,7 @@ class BestModel(keras.callbacks.Callback):
         self.weights: Sequence[NDArray[Any]] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Compares and, if no worse, keeps: of equal epochs the later one, which has learned longer."""
+        """Keeps the weights if they are at least as good; on a tie the later epoch wins, as it has trained longer."""
         found = standing(logs or {}, self._monitor, higher=self._higher)
         if found is None or (self._best is not None and found < self._best):
             return
@@ -91,31 +91,31 @@ class BestModel(keras.callbacks.Callback):
             self._kept_model.set_weights(list(self.weights))
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the best epoch and its figures; the weights are kept apart, because they are large."""
+        """Returns the best epoch and its metrics; the weights are stored separately because they are large."""
         return {"best_epoch": self.best_epoch, "standing": self._best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes the best epoch back; `weights` must be set beside it."""
+        """Restores the best epoch; `weights` must be set separately."""
         self.best_epoch = state["best_epoch"]
         if "standing" in state:
             self._best = None if state["standing"] is None else tuple(state["standing"])
-        else:  # a checkpoint of kcv 0.1.0, which compared the monitor alone, losses with their sign changed
+        else:  # a checkpoint of kcv 0.1.0, which compared the monitor alone, with losses negated
             self._best = None if state["best"] is None else (state["best"], UNKNOWN)
 
 
 class EarlyStopping(keras.callbacks.Callback):
-    """Ends a training after some epochs in a row of which none was better than the best before.
+    """Stops training after `patience` consecutive epochs without an improvement.
 
-    `keras.callbacks.EarlyStopping` compares one figure, and takes an epoch that is no better in it for a lost one.
+    `keras.callbacks.EarlyStopping` compares one metric only and counts a tie in it as no improvement.
 
     Args:
         monitor: see `kcv.metrics.standing.standing`.
-        patience: how many epochs, 1 or more.
-        higher: whether a higher monitor is better; None: as its name says.
+        patience: number of epochs, at least 1.
+        higher: whether a higher monitor is better; None infers it from the name.
 
     Attributes:
-        wait: epochs since the best.
-        best: what that one is compared by; None before any.
+        wait: epochs since the best epoch.
+        best: the best epoch's standing, used for comparison; None if there is none yet.
     """
 
     def __init__(self, monitor: str, patience: int, *, higher: bool | None = None) -> None:
@@ -127,9 +127,9 @@ class EarlyStopping(keras.callbacks.Callback):
         self._higher = higher
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Counts, and stops the model's `fit` where it has been long enough."""
+        """Counts epochs without an improvement, and stops `fit` when patience runs out."""
         found = standing(logs or {}, self._monitor, higher=self._higher)
-        # One that is equal in all is no progress: else a training that stands still would never end.
+        # A complete tie is no improvement: otherwise a training run that stagnates would never end.
         if found is not None and (self.best is None or found > self.best):
             self.wait, self.best = 0, found
             return
@@ -138,11 +138,11 @@ class EarlyStopping(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns how long it has waited for what."""
+        """Returns the wait count and the best standing."""
         return {"wait": self.wait, "standing": self.best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on waiting."""
+        """Restores the wait count and the best standing."""
         self.wait = state["wait"]
         if "standing" in state:
             self.best = None if state["standing"] is None else tuple(state["standing"])
@@ -151,13 +151,13 @@ class EarlyStopping(keras.callbacks.Callback):
 
 
 class FreshStatistics(keras.callbacks.Callback):
-    """Estimates the moving statistics of batch normalisation anew before a validation, for as long as steps are few.
+    """Re-estimates the moving statistics of batch normalisation before validation, while the step count is low.
 
-    After an epoch in which they have caught up on their own it does nothing, so that a long training is as it would be
-    without it. It must come after the callback that puts averaged weights in place: the statistics are to be theirs.
+    It does nothing once the statistics have converged on their own, so a long training run is unaffected. It must come
+    after the callback that swaps in averaged weights: the statistics have to match those weights.
 
     Args:
-        fitted: the functional model whose layers are fitted.
+        fitted: the functional model being fitted.
         batches: the training batches.
         group: the processes.
     """
@@ -170,12 +170,12 @@ class FreshStatistics(keras.callbacks.Callback):
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Remembers which epoch it is."""
+        """Stores the index of the current epoch."""
         self._epoch = epoch
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Estimates, if need be, from the first batches of the epoch that is over."""
-        # The optimizer's own count: that of the stage, which a continued run has again.
+        """Re-estimates the statistics from the first batches of the finished epoch, if needed."""
+        # The optimizer's own step count: it counts the steps of the stage, and a resumed run restores it.
         if share_of_beginning(self._fitted, int(self.model.optimizer.iterations)) <= _FADED:
             return
         batches = self._batches

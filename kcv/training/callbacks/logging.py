@@ -1,6 +1,6 @@
-"""Figures of an epoch on their way to people and files: measured, averaged, written, shown and tracked.
+"""Callbacks that time, average, write, show and track the metrics of an epoch.
 
-All read them from the logs of the epoch. Whatever a metric or another callback puts there is written and shown as well.
+All read the epoch's logs, so anything a metric or another callback adds there is written and shown as well.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _log = logging.getLogger(__name__)
 COLUMNS: Final = (
     "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images_per_second",
 )  # fmt: skip
-"""Of every row of the history, in this order; those of further metrics come after them."""
+"""The first columns of the history, in this order; additional metrics follow."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./ -]{0,99}")
-"""Of a figure: what files, plots and tracking stores all take."""
+"""Metric names accepted by all files, plots and tracking stores."""
 
 
 def is_figure_name(name: object) -> bool:
-    """Whether a figure of this name can stand in all files of a run."""
+    """Whether a metric of this name can be stored in all files of a run."""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None and name == name.strip()
 
 
 def further_figures(logs: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the numbers of an epoch's logs that are none of `COLUMNS`, in their order."""
+    """Returns the numbers of an epoch's logs that are not in `COLUMNS`, in order."""
     return {
         name: float(value)
         for name, value in logs.items()
@@ -50,33 +50,33 @@ def further_figures(logs: Mapping[str, Any]) -> dict[str, float]:
 def _is_number(value: Any) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor with several elements
         return False
     return not isinstance(value, str)
 
 
 class TrainingData(Protocol):
-    """Training batches that are told which epoch it is."""
+    """Training batches with a settable epoch."""
 
     @property
     def images(self) -> Images:
-        """What they are made of."""
+        """The images of the batches."""
         ...
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Chooses the epoch and its first step, both from 0."""
+        """Selects the epoch and its first step, both from 0."""
         ...
 
     def seen(self, epoch: int) -> int:
-        """Returns how many images of an epoch this process gets."""
+        """Returns how many images of an epoch this process sees."""
         ...
 
 
 class AverageMetrics(keras.callbacks.Callback):
-    """Averages the figures of an epoch over all processes, weighted by the images that each has seen.
+    """Averages epoch metrics over all processes, weighted by the number of images each has seen.
 
-    Must be the first callback: all others are to read the same figures in all processes. The logs of single steps stay
-    those of the process's own images.
+    Must be the first callback, so that all others read the same metrics in all processes. The logs of single steps
+    still cover this process's own images only.
 
     Args:
         group: the processes.
@@ -91,7 +91,7 @@ class AverageMetrics(keras.callbacks.Callback):
         self._val = val
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Replaces the figures."""
+        """Replaces the metrics with their averages."""
         if logs is None:
             return
         seen = float(self._train.seen(epoch)), float(len(self._val.images))
@@ -104,12 +104,12 @@ class AverageMetrics(keras.callbacks.Callback):
 class EpochTimer(keras.callbacks.Callback):
     """Sets the epoch of the batches; adds `learning_rate`, `seconds` and `images_per_second` to the epoch's logs.
 
-    Must come before the callbacks that read what it adds. `seconds` is the wall time of the epoch, validation included;
-    `images_per_second` is of the training steps alone.
+    Must come before the callbacks that read these entries. `seconds` is the wall time of the epoch including
+    validation; `images_per_second` covers the training steps only.
 
     Args:
         batches: the training batches.
-        clock: returns seconds; replaceable so that tests need no real time.
+        clock: returns seconds; replaceable in tests.
     """
 
     def __init__(self, batches: TrainingData, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -121,13 +121,13 @@ class EpochTimer(keras.callbacks.Callback):
         self._before = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Moves the batches to this epoch."""
+        """Sets the epoch of the batches."""
         self._batches.set_epoch(epoch)
         self._began = self._trained = self._clock() - self._before
         self._before = 0.0
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Notes when training ended and validation began."""
+        """Records the time at which training ended and validation began."""
         self._trained = self._clock()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -139,24 +139,24 @@ class EpochTimer(keras.callbacks.Callback):
         logs["images_per_second"] = len(self._batches.images) / max(self._trained - self._began, 1e-9)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the seconds of the epoch so far."""
+        """Returns the seconds elapsed in the current epoch."""
         return {"seconds": self._clock() - self._began}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Counts the seconds before the interruption to the next epoch that begins."""
+        """Adds the seconds before the interruption to the next epoch."""
         self._before = float(state["seconds"])
 
 
 class CSVLogger(keras.callbacks.Callback):
-    """Collects one row per epoch and rewrites the file whole after each, so that it is never cut in the middle.
+    """Collects one row per epoch and rewrites the whole file after each, so that the file is never truncated.
 
-    `keras.callbacks.CSVLogger` appends to its file as it goes, and a continued run could not take rows back.
+    `keras.callbacks.CSVLogger` appends to its file, so a resumed run could not remove rows.
 
     Args:
-        path: of the CSV file; None for none.
+        path: path of the CSV file; None writes no file.
 
     Attributes:
-        rows: what the file holds, as numbers; `epoch` counts from 1.
+        rows: the rows of the file, as numbers; `epoch` counts from 1.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -176,14 +176,14 @@ class CSVLogger(keras.callbacks.Callback):
         return {"rows": list(self.rows)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes the rows back, and out of the file what came after them."""
+        """Restores the rows, and drops later rows from the file."""
         self.rows = [dict(row) for row in state["rows"]]
         if self.rows:
             self._write()
 
     def _write(self) -> None:
         if self._path is not None:
-            # A callback may add a figure in some epochs only.
+            # A callback may add a metric in some epochs only.
             columns = list(dict.fromkeys([*COLUMNS, *(key for row in self.rows for key in row)]))
             write_csv(self._path, columns, [[row.get(key, math.nan) for key in columns] for row in self.rows])
 
@@ -191,12 +191,12 @@ class CSVLogger(keras.callbacks.Callback):
 class ProgressLogger(keras.callbacks.Callback):
     """Shows a progress bar during an epoch, and logs one line after it.
 
-    Must come after the callbacks whose log entries the line shows.
+    Must come after the callbacks that add the log entries it shows.
 
     Args:
-        count: images in an epoch.
-        steps: batches in an epoch.
-        epochs: epochs of the run.
+        count: images per epoch.
+        steps: batches per epoch.
+        epochs: number of epochs of the run.
     """
 
     def __init__(self, count: int, steps: int, epochs: int) -> None:
@@ -208,27 +208,27 @@ class ProgressLogger(keras.callbacks.Callback):
         self._done = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Starts the epoch's bar."""
+        """Opens a progress bar for the epoch."""
         self._done = 0
         self._progress = Progress(self._count, self._label(epoch))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Moves the bar."""
+        """Advances the bar."""
         if self._progress is None:
             return
-        # The parts of an epoch are equal but for one image; see TrainingBatches.
+        # Batch sizes differ by at most one image; see TrainingBatches.
         done = round(self._count * (batch + 1) / self._steps)
         figures = logs or {}
-        # Read only when the bar is drawn: computing them makes the host wait for the device.
+        # Read only when the bar is drawn: computing metrics makes the host wait for the device.
         self._progress.advance(done - self._done, lambda: _running(figures))
         self._done = done
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Ends the bar and logs the epoch's line."""
+        """Closes the bar and logs the epoch's line."""
         self.close()
         logs = logs or {}
         finished = epoch + 1
-        # By the latest epoch: where a backbone is frozen at first, the ones before it say nothing of the rest.
+        # Based on the latest epoch: with a frozen backbone at first, earlier epochs do not predict the rest.
         left = logs["seconds"] * (self._epochs - finished)
         names = ("loss", "accuracy", "val_loss", "val_accuracy")
         figures = {**{name: logs[name] for name in names}, **further_figures(logs)}
@@ -243,7 +243,7 @@ class ProgressLogger(keras.callbacks.Callback):
         )
 
     def close(self) -> None:
-        """Takes the bar away; safe to call at any time."""
+        """Removes the bar; safe to call at any time."""
         if self._progress is not None:
             self._progress.close()
             self._progress = None
@@ -253,7 +253,7 @@ class ProgressLogger(keras.callbacks.Callback):
 
 
 def _running(logs: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the figures of the epoch so far: loss and accuracy first, as in the epoch's line."""
+    """Returns the epoch's running metrics: loss and accuracy first, as in the epoch's line."""
     return {key: logs[key] for key in ("loss", "accuracy") if key in logs} | further_figures(logs)
 
 
@@ -265,7 +265,7 @@ class TrackerCallback(keras.callbacks.Callback):
         self._tracker = tracker
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Logs the epoch's figures."""
+        """Logs the epoch's metrics."""
         logs = logs or {}
         documented = {key: float(logs[key]) for key in COLUMNS[1:]}
         self._tracker.log_metrics({**documented, **further_figures(logs)}, step=epoch + 1)

@@ -1,1 +1,1 @@
-"""Continues an interrupted run bit for bit: its whole state, on disk and back."""
+"""Resumes an interrupted run bit for bit: saves its whole state to disk and restores it."""

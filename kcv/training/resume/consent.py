@@ -1,7 +1,7 @@
-"""What a run folder may ask for by itself, and what the user must name who continues it.
+"""What a run folder may use by itself, and what the user must name again to resume it.
 
-A run folder names data and a tracking store. Where this user began the run, they are the user's own choice. Where
-somebody else did, or nobody knows, whatever would reach another machine is used only if it was named again.
+A run folder names data and a tracking store. If this user began the run, both are the user's own choice. If someone
+else did, or that is unknown, anything that would reach another machine is used only if the user names it again.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ _DATA = "data.source"
 
 
 def require_named(config: Config, record: Record, named: Collection[str] | None, folder: Path) -> None:
-    """Refuses to use what neither this user nor this machine has chosen.
+    """Refuses to contact anything that neither this user nor this machine has chosen.
 
     Args:
-        config: of the run that is to be continued.
-        record: what the run began with.
-        named: the keys that the user gave for this continuation, dotted; None: all of them.
-        folder: of the run, for the message.
+        config: configuration of the run to resume.
+        record: the record of how the run began.
+        named: dotted keys that the user gave for this resumption; None: all keys.
+        folder: the run folder, for the message.
 
     Raises:
-        UsageError: something has to be named again; the message says which flags.
+        UsageError: something must be named again; the message says which flags.
     """
     if named is None:
         return
     uri = config_without_credentials(config).tracking.uri
     own_store = record.own and record.config.get(TRACKING) == uri
     flags = []
-    # Without a uri it is the user's own store: that of MLFLOWTRACKING_URI, or one in the working folder.
+    # Without a uri, the user's own store is used: the one in MLFLOWTRACKING_URI, or one in the working folder.
     if TRACKING not in named and uri is not None and not own_store and not stays_inside(uri, Path.cwd()):
         flags.append(("--tracking=", f"the tracking store {plain(uri)}", "--tracking=none"))
     if _DATA not in named and is_url(config.data.source) and not record.own:

@@ -1,7 +1,7 @@
-"""What a checkpoint must hold: checked before a training goes on from it.
+"""Validates the content of a checkpoint before training resumes from it.
 
-Checksums tell that a file is as it was written, not by whom. So all that is in it is looked at: which tensors, the
-states of the generators, what the callbacks remember, and whether all of it is of the step that it claims to be of.
+Checksums show that a file is unchanged, but not who wrote it. So all of its content is checked: the tensors present,
+the generator states, the callbacks' state, and whether all of it matches the step that the checkpoint claims.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kcv.training.resume.record import Record
 from kcv.training.resume.state import State, own_names
 from kcv.training.resume.user_state import check_entries
 
-_WORDS: Final = 624  # of a Mersenne Twister
+_WORDS: Final = 624  # words in the state of a Mersenne Twister
 _TENSOR = re.compile(
     r"(rank\d{1,6}/)?((model|optimizer|metrics|keras)/\d{5}|torch|cuda/\d{1,3})|numpy|python|user/\d{5}"
 )
@@ -41,7 +41,7 @@ class _Part(BaseModel):
 class _Best(_Part):
     best_epoch: _Count
     standing: _Standing | None = None
-    best: float | None = None  # in its place in kcv 0.1.0
+    best: float | None = None  # used instead in kcv 0.1.0
 
 
 class _Clock(_Part):
@@ -55,7 +55,7 @@ class _History(_Part):
 class _Patience(_Part):
     wait: _Count
     standing: _Standing | None = None
-    best: float | None = None  # in its place in kcv 0.1.0, with the next
+    best: float | None = None  # used instead in kcv 0.1.0, with the next field
     best_epoch: _Count = 0
 
 
@@ -73,7 +73,7 @@ class _Callbacks(_Part):
 
 
 class _Plain(_Part):
-    """What is no tensor; see `kcv.training.resume.state.capture`."""
+    """The non-tensor part of a state; see `kcv.training.resume.state.capture`."""
 
     rate: Annotated[float, Field(gt=0, le=1)]
     numpy: list[Any]
@@ -84,14 +84,14 @@ class _Plain(_Part):
 
 @dataclass(frozen=True)
 class Plan:
-    """The course that a training was to take.
+    """The course of a training run according to its configuration.
 
     Attributes:
-        stages: its epochs.
-        steps: of each epoch.
-        patience: whether it may stop early.
-        counts_steps: whether the optimizer's first variable is the number of its steps.
-        callbacks: the classes of the callbacks that the user has passed.
+        stages: the stages of the run.
+        steps: steps per epoch.
+        patience: whether early stopping is enabled.
+        counts_steps: whether the optimizer's first variable is its step count.
+        callbacks: class names of the user's callbacks.
     """
 
     stages: tuple[Stage, ...]
@@ -107,12 +107,12 @@ class Plan:
             stages=plan(config),
             steps=-(-record.counts.get("train", 0) // config.data.batch_size),
             patience=config.train.patience is not None,
-            counts_steps=record.precision != "mixed_float16",  # else the scale of the loss comes first
+            counts_steps=record.precision != "mixed_float16",  # otherwise the loss scale comes first
             callbacks=tuple(record.callbacks),
         )
 
     def check(self, state: State) -> None:
-        """Refuses a state that this training cannot have been in.
+        """Refuses a state that this training run cannot have reached.
 
         Raises:
             DataError: the message says what is wrong.
@@ -140,7 +140,7 @@ def _parsed(plain: Mapping[str, Any]) -> _Plain:
 
 
 def _check_memory(state: State, plain: _Plain, *, must_wait: bool) -> None:
-    """Refuses what the callbacks cannot remember at the beginning of this step."""
+    """Refuses callback state that is impossible at this step."""
     best, rows = plain.callbacks.best, plain.callbacks.history.rows
     if [row.get("epoch") for row in rows] != list(range(1, state.epoch + 1)):
         raise DataError(f"its history has {len(rows)} rows and was not written in epoch {state.epoch + 1}")
@@ -157,7 +157,7 @@ def _check_memory(state: State, plain: _Plain, *, must_wait: bool) -> None:
 
 
 def _check_tensors(tensors: Mapping[str, torch.Tensor], processes: int) -> None:
-    """Refuses tensors of other names, and those of one process that are not as those of the others."""
+    """Refuses tensors with unknown names, and tensors whose shape or dtype differs between processes."""
     if unknown := next((name for name in tensors if not _TENSOR.fullmatch(name)), None):
         raise DataError(f"it holds {unknown[:40]!r}")
     own = own_names(tensors)
@@ -171,7 +171,7 @@ def _check_tensors(tensors: Mapping[str, torch.Tensor], processes: int) -> None:
 
 
 def _try_generators(state: State) -> None:
-    """Puts the states of the random generators into new ones; raises whatever they raise, or ValueError."""
+    """Loads the states into new random generators; raises any error of theirs, or ValueError."""
     tensors = state.tensors
     for name in ("torch", *tensors):
         if name.endswith("torch"):
@@ -180,7 +180,7 @@ def _try_generators(state: State) -> None:
             torch.Generator("cuda").set_state(tensors[name])
     _, position, has_gauss, _ = state.plain["numpy"]
     words = tensors["numpy"]
-    # numpy itself takes what lies outside of its state, and would read memory there.
+    # numpy accepts positions outside of its state and would read memory there.
     if not (0 <= position <= len(words) == _WORDS and has_gauss in (0, 1) and 0 <= words.min() <= words.max() < 2**32):
         raise ValueError("the state of numpy's generator is out of range")
     np.random.RandomState(0).set_state(state.numpy_generator())

@@ -1,4 +1,4 @@
-"""One process a run folder."""
+"""Locks a run folder for one process."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _OWN = re.compile(rb"(\d{1,19}\n)?")
-"""What a lock of ours holds: the number of the process that holds it, or held it last."""
+"""Content of a kcv lock file: the id of the process that holds it or held it last."""
 
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Keeps other trainings out of a run folder. The system lets go when the process ends, however it ends.
+    """Locks a run folder against other training processes. The system releases the lock when the process ends.
 
-    The folder may be a stranger's: no link is followed, and no file is changed that is not a lock.
+    The folder may be untrusted: no link is followed, and only a lock file is ever modified.
 
     Args:
-        path: the lock file; its folder is made where it is missing.
+        path: the lock file; its folder is created if missing.
 
     Raises:
-        OutputError: another process trains there, the folder cannot be written to, or something else has this name.
+        OutputError: another process trains there, the folder is not writable, or another file has this name.
     """
     for place in (path.parent, path):
         if is_link(place):
@@ -51,7 +51,7 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def _take(handle: int, path: Path) -> None:
-    """Locks an open file and writes into it who holds it."""
+    """Locks an open file and writes the id of this process into it."""
     found = os.fstat(handle)
     content = os.read(handle, 32) if stat.S_ISREG(found.st_mode) else b"?"
     if not _OWN.fullmatch(content):
@@ -63,9 +63,9 @@ def _take(handle: int, path: Path) -> None:
             holder = content.decode().strip()
             raise OutputError(f"{path.parent.parent}: another training runs there (process {holder})") from None
         except OSError:
-            pass  # a file system without locks
+            pass  # the file system does not support locks
     if found.st_nlink > 1:
-        return  # the same file has another name somewhere, and whose that is nobody knows
+        return  # the file has another hard link, which may be someone else's file
     try:
         os.ftruncate(handle, 0)
         os.lseek(handle, 0, os.SEEK_SET)

@@ -1,4 +1,4 @@
-"""What says that a checkpoint is whole: where the training was, which files belong to it, and their checksums."""
+"""The manifest that completes a checkpoint: its position in training, its files and their checksums."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kcv.common.files import write_json
 from kcv.common.untrusted import read
 from kcv.errors import DataError
 
-_MOST: Final = 10**9  # of epochs, and of steps in one; no training has as many
+_MOST: Final = 10**9  # epochs, and steps per epoch; no training run has that many
 _Count = Annotated[int, Field(ge=0, le=_MOST)]
 _FileName = Annotated[str, Field(pattern=r"^(checkpoint|best)-\d{8}\.safetensors$")]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -24,9 +24,9 @@ class Manifest(BaseModel):
     Attributes:
         epoch: see `State`.
         step: see `State`.
-        best: the file of the best weights; None before the first epoch is over.
-        files: the SHA-256 of each file, the state's own among them.
-        sha256: of all of this, in hex; None in those of earlier versions.
+        best: the file of the best weights; None before the end of the first epoch.
+        files: SHA-256 of each file, including the state's own.
+        sha256: SHA-256 of all other fields, in hex; None in files of earlier versions.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -39,10 +39,10 @@ class Manifest(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Reads it back.
+        """Reads a manifest.
 
         Raises:
-            DataError: it is missing or damaged, or names files that are not this checkpoint's.
+            DataError: it is missing or damaged, or names files that do not belong to this checkpoint.
         """
         found = read(path, cls, DataError)
         if found.sha256 is not None and found.sha256 != seal.checksum(found._content()):
@@ -53,10 +53,10 @@ class Manifest(BaseModel):
         return found
 
     def write(self, path: Path) -> None:
-        """Writes it, with its checksum.
+        """Writes the manifest with its checksum.
 
         Raises:
-            OutputError: that is not possible.
+            OutputError: it cannot be written.
         """
         content = self._content()
         write_json(path, {**content, "sha256": seal.checksum(content)})

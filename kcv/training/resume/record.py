@@ -1,4 +1,4 @@
-"""What a run must find again to be continued: the same configuration, the same images, the same machine."""
+"""The record of how a run began, which a resumption must match: configuration, images and machine."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ FREE = (
     "output_dir", "device", "precision", "data.source", "data.workers", "data.memory_budget_mb",
     "train.checkpoint_seconds", "train.on_divergence", "train.on_out_of_memory", "train.plots", "tracking.uri",
 )  # fmt: skip
-"""Keys that change nothing in what a run computes; what device, precision and data come to is compared on its own."""
+"""Keys that do not affect what a run computes; the resolved device, precision and data are compared separately."""
 
-_MOST_SHOWN = 100  # characters of a value that somebody else may have written
+_MOST_SHOWN = 100  # characters shown of a value that someone else may have written
 _COMPARED = ("kcv", "python", "packages", "threads", "processes", "device_name")
 
 
 _LATER: Mapping[str, Any] = {"own_model": None, "callbacks": [], "metrics": [], "resumable": None}
-"""Fields that earlier versions did not write, with what they are then: checksums and signatures are without them."""
+"""Fields that earlier versions did not write, with defaults; checksums and signatures leave the defaults out."""
 
 _Name = Annotated[str, Field(max_length=1000)]
 
 
 class Record(BaseModel):
-    """What a run began with; `resume/run.json`.
+    """How a run began; `resume/run.json`.
 
     Attributes:
-        config: dotted keys and plain values.
-        fingerprint: of the data.
-        counts: images by split.
-        by_row_group: whether training images come in the order of Parquet files larger than memory.
-        device: the kind of device.
+        config: the configuration as dotted keys and plain values.
+        fingerprint: fingerprint of the data.
+        counts: number of images per split.
+        by_row_group: whether training images are read in the order of Parquet files larger than memory.
+        device: the device type.
         precision: the dtype policy.
-        surroundings: versions, threads and the device's name: where they differ, the run goes on, but not bit for bit.
-            (The environment; the field has the name that it has in the file.)
-        tracking: the tracker's state: what it needs to go on.
-        own_model: the digest of the model that was passed to `kcv.train`; None where none was.
-        callbacks: the classes of the callbacks that were passed.
-        metrics: the names of the metrics that were passed.
-        resumable: why the run cannot be continued bit for bit; None where it can.
-        sha256: of all of this, in hex; None in those of earlier versions.
-        signature: shows that this user wrote it; None where no key could be kept, and in those of earlier versions.
+        surroundings: versions, thread count and device name; if they differ, the run resumes, but not bit for bit.
+            (This is the environment; the field keeps its name in the file.)
+        tracking: the tracker's state, needed to resume tracking.
+        own_model: digest of the model passed to `kcv.train`; None if there was none.
+        callbacks: class names of the callbacks passed.
+        metrics: names of the metrics passed.
+        resumable: why the run cannot be resumed bit for bit; None if it can.
+        sha256: SHA-256 of all other fields, in hex; None in records of earlier versions.
+        signature: proves that this user wrote the record; None if no key could be stored, and in earlier versions.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -83,14 +83,14 @@ class Record(BaseModel):
         tracker: Tracker,
         extensions: Mapping[str, Any] | None = None,
     ) -> Record:
-        """Describes a run that begins, with its tracker started.
+        """Returns the record of a new run whose tracker has started.
 
         Args:
-            config: of the run, without credentials.
-            dataset: its images.
-            environment: as in `environment.json`.
-            tracker: started.
-            extensions: the fields from `own_model` to `resumable`, where something was passed to `kcv.train`.
+            config: the run's configuration, without credentials.
+            dataset: the run's images.
+            environment: the content of `environment.json`.
+            tracker: the started tracker.
+            extensions: the fields from `own_model` to `resumable`, if anything was passed to `kcv.train`.
         """
         return cls(
             config=config.flatten(),
@@ -106,7 +106,7 @@ class Record(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Record:
-        """Reads it back.
+        """Reads a record.
 
         Raises:
             DataError: it is missing or damaged.
@@ -123,41 +123,41 @@ class Record(BaseModel):
         return found
 
     def write(self, path: Path) -> None:
-        """Writes it, with a checksum and this user's signature.
+        """Writes the record with a checksum and this user's signature.
 
         Raises:
-            OutputError: that is not possible.
+            OutputError: it cannot be written.
         """
         content = self._content()
         write_json(path, {**content, "sha256": seal.checksum(content), "signature": seal.signature(content)})
 
     @property
     def own(self) -> bool:
-        """Whether this user began the run, on this machine, and nobody has changed the record since."""
+        """Whether this user began the run on this machine, and the record is unchanged since."""
         return seal.is_own(self._content(), self.signature)
 
     def _content(self) -> dict[str, Any]:
-        """Returns what checksum and signature are of."""
+        """Returns the content covered by checksum and signature."""
         content = self.model_dump(exclude={"sha256", "signature"})
         return {key: value for key, value in content.items() if key not in _LATER or value != _LATER[key]}
 
     def require(self, config: Config) -> None:
-        """Refuses another configuration.
+        """Refuses a different configuration.
 
         Raises:
-            ConfigError: naming each key that differs.
+            ConfigError: names each key that differs.
         """
         if problems := differences(config, self.config, "the run began with"):
             raise ConfigError(problems, "--resume")
 
     def require_extensions(self, extensions: Mapping[str, Any]) -> None:
-        """Refuses other extensions than the run began with, and warns where it cannot be continued bit for bit.
+        """Refuses extensions other than the original ones, and warns if the run cannot be resumed bit for bit.
 
         Args:
             extensions: as for `of`.
 
         Raises:
-            UsageError: naming what has to be passed again.
+            UsageError: names what has to be passed again.
         """
         if self.own_model != extensions["own_model"]:
             what = (
@@ -178,7 +178,7 @@ class Record(BaseModel):
             _log.warning("the run goes on, but %s", extensions["resumable"])
 
     def require_machine(self, environment: Mapping[str, Any]) -> None:
-        """Refuses another kind of device or number format, and warns of what else is not as it was.
+        """Refuses another device type or precision, and warns about other differences in the environment.
 
         Raises:
             DeviceError: the device or the precision differs.
@@ -192,10 +192,10 @@ class Record(BaseModel):
             _log.warning("the run goes on, but not bit for bit: %s", "; ".join(differences))
 
     def require_data(self, dataset: Dataset) -> None:
-        """Refuses other images.
+        """Refuses different images.
 
         Raises:
-            DataError: naming what differs.
+            DataError: names what differs.
         """
         if dataset.train.by_row_group != self.by_row_group:
             then = "were read from disk" if self.by_row_group else "were all in memory"
@@ -218,12 +218,12 @@ class Record(BaseModel):
 
 
 def differences(config: Config, before: Mapping[str, Any], then: str) -> list[str]:
-    """Returns one line for each key that another value is asked for, those apart that change nothing (`FREE`).
+    """Returns one line per key whose value differs, except keys that do not affect results (`FREE`).
 
     Args:
-        config: what is asked for.
-        before: dotted keys and plain values of the run.
-        then: what the run did with its values, such as `the run began with`.
+        config: the requested configuration.
+        before: the run's dotted keys and plain values.
+        then: how to introduce the run's value, such as `the run began with`.
     """
     asked = config_without_credentials(config).flatten()
     return [
@@ -234,7 +234,7 @@ def differences(config: Config, before: Mapping[str, Any], then: str) -> list[st
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Returns what differs in the environment, in words."""
+    """Returns a description of each difference in the environment."""
     differences = []
     for key, value in before.items():
         found = now.get(key)

@@ -1,4 +1,4 @@
-"""All that decides how a training goes on from a step: variables, generators, metrics, and what callbacks remember."""
+"""The complete state of a training run between two steps: variables, generators, metrics and callback state."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from kcv.errors import KcvError
 
 _GENERATORS = ("torch", "cuda/")
 _OWN = ("metrics/", *_GENERATORS)
-"""What each of several processes has for itself."""
+"""Prefixes of the tensors that each process has for itself."""
 
 
 class Stateful(Protocol):
-    """A callback that keeps something between epochs."""
+    """A callback whose state is kept in checkpoints."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns it, as plain values."""
+        """Returns the state as plain values."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes it back."""
+        """Restores the state."""
         ...
 
 
 @dataclass(frozen=True)
 class State:
-    """A training between two steps.
+    """The state of a training run between two steps.
 
     Attributes:
-        epoch: of the next step, from 0.
-        step: the next step of that epoch, from 0; the number of steps where only the validation is left.
-        tensors: on the CPU, under the names that `capture` gives them; nobody changes them any more.
-        plain: all else, as JSON can hold it.
-        best: the weights of the best epoch so far; none before the first epoch is over.
+        epoch: the epoch of the next step, from 0.
+        step: the next step of that epoch, from 0; the number of steps if only the validation remains.
+        tensors: on the CPU, named by `capture`; never modified.
+        plain: everything else, as JSON-compatible values.
+        best: the weights of the best epoch so far; empty before the end of the first epoch.
     """
 
     epoch: int
@@ -54,32 +54,32 @@ class State:
 
     @property
     def bytes(self) -> int:
-        """How large it is, in bytes."""
+        """The size of the state in bytes."""
         return sum(t.numel() * t.element_size() for t in self.tensors.values()) + sum(a.nbytes for a in self.best)
 
     @property
     def lr_factor(self) -> float:
-        """The learning rate over the configured one."""
+        """The learning rate relative to the configured one."""
         return float(self.plain["rate"])
 
     @property
     def finite(self) -> bool:
-        """Whether all weights and running metrics are numbers: a state that training can resume from."""
+        """Whether all weights and running metrics are finite, so that training can resume from this state."""
         kept = (tensor for name, tensor in self.tensors.items() if name.startswith(("model/", "metrics/")))
         return all(bool(torch.isfinite(tensor).all()) for tensor in kept if tensor.is_floating_point())
 
     def numpy_generator(self) -> tuple[Any, ...]:
-        """Returns what `numpy.random.set_state` takes."""
+        """Returns the argument for `numpy.random.set_state`."""
         kind, position, has_gauss, gauss = self.plain["numpy"]
         return kind, self.tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, gauss
 
     def python_generator(self) -> tuple[Any, ...]:
-        """Returns what `random.setstate` takes."""
+        """Returns the argument for `random.setstate`."""
         version, gauss = self.plain["python"]
         return version, tuple(self.tensors["python"].tolist()), gauss
 
     def gathered(self, group: Group) -> State:
-        """Returns the first process's state with what is every process's own: running metrics and generators."""
+        """Returns the main process's state plus the running metrics and generators of every process."""
         if not group.is_distributed:
             return self
         own = {name: self.tensors[name] for name in own_names(self.tensors)}
@@ -92,10 +92,10 @@ class State:
         return replace(self, tensors={**self.tensors, **others}, plain={**self.plain, "processes": group.world_size})
 
     def of_process(self, rank: int, size: int) -> State:
-        """Returns the state of one of `size` processes out of one that holds those of all.
+        """Extracts the state of one of `size` processes from a state that contains all of them.
 
-        Where there were more or fewer when it was taken, the first goes on with the running metrics of all, and the
-        others' generators stay as they are.
+        If the number of processes has changed, rank 0 gets the sum of all running metrics, and the generators of the
+        other ranks are not restored.
         """
         tensors = {name: tensor for name, tensor in self.tensors.items() if not name.startswith("rank")}
         before = int(self.plain.get("processes", 1))
@@ -110,12 +110,12 @@ class State:
         return replace(self, tensors=tensors)
 
     def with_lr_factor(self, factor: float) -> State:
-        """Returns the same state with its learning rate times `factor`."""
+        """Returns the same state with its learning rate multiplied by `factor`."""
         return replace(self, plain={**self.plain, "rate": self.lr_factor * factor})
 
 
 def own_names(tensors: Iterable[str]) -> list[str]:
-    """Returns the names of what each of several processes has for itself, without those of other processes."""
+    """Returns the names of the tensors that each process has for itself, without those of other processes."""
     return [name for name in tensors if name.startswith(_OWN)]
 
 
@@ -129,15 +129,15 @@ def capture(
     lr_factor: float,
     best: Sequence[NDArray[Any]],
 ) -> State:
-    """Copies the state of a training between two steps.
+    """Copies the state of a training run between two steps.
 
     Args:
-        model: whose variables are kept, frozen ones and seed generators among them.
-        train_model: the compiled model that is fitted; its optimizer and metrics are kept.
-        stateful: the callbacks that keep something, by name.
+        model: the model whose variables are saved, including frozen ones and seed generators.
+        train_model: the compiled model being fitted; its optimizer and metrics are saved.
+        stateful: the stateful callbacks by name.
         epoch: see `State`.
         step: see `State`.
-        lr_factor: the learning rate over the configured one.
+        lr_factor: the learning rate relative to the configured one.
         best: the weights of the best epoch.
     """
     tensors = {
@@ -154,7 +154,7 @@ def capture(
     version, words, gauss = random.getstate()
     tensors["python"] = torch.tensor(words, dtype=torch.int64)
     plain = {
-        "rate": lr_factor,  # the name in checkpoints of all versions
+        "rate": lr_factor,  # the key in checkpoints of all versions
         "numpy": [kind, *rest],
         "python": [version, gauss],
         "callbacks": {name: callback.state_dict() for name, callback in stateful.items()},
@@ -163,10 +163,10 @@ def capture(
 
 
 def restore(state: State, model: keras.Model, train_model: keras.Model, stateful: Mapping[str, Stateful]) -> None:
-    """Puts variables and callbacks back; to be called when `fit` has built optimizer and metrics.
+    """Restores variables and callbacks; call it after `fit` has built optimizer and metrics.
 
     Raises:
-        KcvError: the state is of another network or optimizer.
+        KcvError: the state belongs to another network or optimizer.
     """
     kept = [(array.shape, str(array.dtype)) for array in state.best]
     if kept and kept != [(tuple(weight.shape), _dtype(weight.value)) for weight in model.weights]:
@@ -178,12 +178,12 @@ def restore(state: State, model: keras.Model, train_model: keras.Model, stateful
 
 
 def restore_metrics(state: State, train_model: keras.Model) -> None:
-    """Puts the running metrics of an epoch back; to be called when `fit` has reset them."""
+    """Restores the running metrics of an epoch; call it after `fit` has reset them."""
     _put("metrics", state, train_model.metrics_variables)
 
 
 def restore_generators(state: State) -> None:
-    """Puts all random generators back; to be called when nothing but steps draws numbers any more."""
+    """Restores all random generators; call it when only the steps still draw random numbers."""
     _put("keras", state, [global_seed_generator().state])
     if "torch" in state.tensors:
         torch.set_rng_state(state.tensors["torch"])
@@ -194,7 +194,7 @@ def restore_generators(state: State) -> None:
 
 
 def _copies(kind: str, variables: Iterable[Any]) -> dict[str, Tensor]:
-    # One memory format for all: how a kernel lies in memory is up to the program that runs it.
+    # One memory format for all: the layout of a kernel is up to the program that runs it.
     return {
         f"{kind}/{number:05d}": variable.value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for number, variable in enumerate(variables)
@@ -204,13 +204,13 @@ def _copies(kind: str, variables: Iterable[Any]) -> dict[str, Tensor]:
 def _put(kind: str, state: State, variables: Iterable[Any]) -> None:
     stored = [tensor for name, tensor in sorted(state.tensors.items()) if name.startswith(f"{kind}/")]
     variables = list(variables)
-    # Of both, as torch would quietly turn a number of another kind into one that fits.
+    # Compares dtypes as well as shapes: torch would silently convert another dtype.
     found, wanted = ([(tuple(t.shape), t.dtype) for t in group] for group in (stored, [v.value for v in variables]))
     if found != wanted:
         raise KcvError(f"the checkpoint is of another network or optimizer: its {kind} variables do not fit")
     with torch.no_grad():
         for tensor, variable in zip(stored, variables, strict=True):
-            variable.value.copy_(tensor)  # in place: programs and optimizers hold on to the memory
+            variable.value.copy_(tensor)  # in place: programs and optimizers hold references to the memory
 
 
 def _dtype(tensor: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: once to stop after the step under way, twice to stop at once."""
+"""Ctrl-C and SIGTERM: the first stops after the current step, the second stops immediately."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Turns signals into a request that the training answers between two steps.
+    """Turns signals into a request that training handles between two steps.
 
     Args:
-        ignore_repeats: whether a second signal during the steps changes nothing: torchrun sends its processes one of
-            its own after that of the terminal, and ends them after half a minute anyway.
+        ignore_repeats: whether a second signal during the steps is ignored: torchrun sends its processes a signal
+            of its own after the terminal's, and kills them after half a minute anyway.
 
     Attributes:
-        requested: whether somebody wants the training to stop.
+        requested: whether a stop has been requested.
     """
 
     def __init__(self, *, ignore_repeats: bool = False) -> None:
@@ -33,7 +33,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Takes the signals for as long as the block runs; outside of the main thread it cannot, and does nothing."""
+        """Handles the signals while the block runs; outside the main thread it cannot, and does nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -46,7 +46,7 @@ class StopRequest:
 
     @contextmanager
     def between_steps(self) -> Iterator[None]:
-        """Within the block a signal is a request; elsewhere it ends the work at once, as KeyboardInterrupt."""
+        """Inside the block a signal is a request; elsewhere it raises KeyboardInterrupt immediately."""
         self._between_steps = True
         try:
             yield

@@ -1,9 +1,9 @@
-"""Checkpoints on disk: whole or not there, with checksums, the last two kept.
+"""Checkpoints on disk: written atomically, with checksums; the last two are kept.
 
-A checkpoint is `checkpoint-N.safetensors`, the state, and `checkpoint-N.json`, which is written last and names the
-files and their SHA-256, and that of its own content. The weights of the best epoch are a file of their own,
-`best-E.safetensors`, written once and kept for as long as a checkpoint names it. safetensors files hold numbers and can
-run nothing.
+A checkpoint is `checkpoint-N.safetensors`, the state, and `checkpoint-N.json`, which is written last and contains the
+SHA-256 of each file and of its own content. The weights of the best epoch are stored separately in
+`best-E.safetensors`, written once and kept while a checkpoint refers to them. safetensors files contain only numbers
+and cannot run code.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ class CheckpointStore:
     """The checkpoints of one run.
 
     Args:
-        folder: theirs alone; made where it is missing.
+        folder: the store's own folder; created if missing.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._next = max(self._numbers(), default=0) + 1
-        self._best: dict[str, str] = {}  # checksums of the best weights that this process has written or checked
+        self._best: dict[str, str] = {}  # checksums of the best weights that this process has written or verified
 
     def save(self, state: State) -> None:
-        """Writes a checkpoint, then removes the ones that are no longer kept.
+        """Writes a checkpoint, then removes those that are no longer needed.
 
         Raises:
-            OutputError: it cannot be written; those before it are as they were.
+            OutputError: it cannot be written; earlier checkpoints are unchanged.
         """
         stem = f"checkpoint-{self._next:08d}"
         files: dict[str, str] = {}
@@ -72,13 +72,13 @@ class CheckpointStore:
         self._prune()
 
     def newest(self, check: Callable[[State], None] | None = None) -> State | None:
-        """Returns the newest whole checkpoint; None where there is none at all.
+        """Returns the newest intact checkpoint, or None if there are no checkpoints.
 
         Args:
-            check: raises DataError for a state that must not be used; the one before is looked at then.
+            check: raises DataError for a state that must not be used; the previous checkpoint is then tried.
 
         Raises:
-            DataError: all of them are damaged, or closed.
+            DataError: all checkpoints are damaged or unreadable.
         """
         numbers = sorted(self._numbers(), reverse=True)
         for number in numbers:
@@ -91,7 +91,7 @@ class CheckpointStore:
             except DataError as error:
                 reason = str(error).removeprefix(f"{self._folder / stem}")
                 _log.warning("%s is damaged (%s); the one before it is used", self._folder / stem, reason)
-        # What may not be read may be whole: to train anew would throw it away.
+        # An unreadable file may be intact: starting from scratch would throw it away.
         if closed := next((path for path in sorted(self._folder.glob("*")) if not os.access(path, os.R_OK)), None):
             raise DataError(f"{closed}: cannot be read: Permission denied; there is no other whole checkpoint.")
         if numbers:
@@ -114,7 +114,7 @@ class CheckpointStore:
         tensors, plain = _load(self._folder / f"{stem}.safetensors")
         best: tuple[Any, ...] = ()
         if (kept := manifest.best) is not None:
-            self._best[kept] = manifest.files[kept]  # so its checksum is the one that was checked above
+            self._best[kept] = manifest.files[kept]  # its checksum was verified above
             weights, _ = _load(self._folder / kept)
             best = tuple(weights[key].numpy() for key in sorted(weights))
         return State(manifest.epoch, manifest.step, tensors, plain, best)
@@ -139,17 +139,17 @@ class CheckpointStore:
         for number in kept:
             path = self._folder / f"checkpoint-{number:08d}.json"
             wanted.add(path.name)
-            with contextlib.suppress(DataError):  # where it is damaged, what it named goes, too
+            with contextlib.suppress(DataError):  # if it is damaged, the files it named are removed too
                 wanted |= set(Manifest.read(path).files)
         for path in [*self._folder.glob("checkpoint-*"), *self._folder.glob("best-*"), *self._folder.glob(".best-*"),
                      *self._folder.glob(".checkpoint-*")]:  # fmt: skip
-            if path.name not in wanted:  # hidden ones are of a process that was killed: nobody else writes here
+            if path.name not in wanted:  # hidden files belong to a killed process: no other process writes here
                 path.unlink(missing_ok=True)
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with refusing(path, DataError), safe_open(path, framework="pt") as content:
-        # Not as the standard has it: a loss may be no number, and there are as many rows of history as epochs.
+        # Not strict JSON: a loss may be NaN, and the history grows with the number of epochs.
         plain = json.loads((content.metadata() or {}).get("plain", "{}"))
         tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     if not isinstance(plain, dict):

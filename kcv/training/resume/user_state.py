@@ -1,8 +1,8 @@
-"""What the callbacks that a user passes keep in a checkpoint: plain values and arrays, and nothing that could run.
+"""The state of the user's callbacks in a checkpoint: plain values and arrays, nothing executable.
 
-`state_dict` may hold dicts with text keys, lists, tuples (which come back as lists), texts, numbers, booleans, None,
-and NumPy arrays or torch tensors of numbers (which come back as NumPy arrays). Arrays lie beside the tensors of the
-checkpoint, and a number stands for each where it was.
+`state_dict` may contain dicts with string keys, lists, tuples (restored as lists), strings, numbers, booleans, None,
+and NumPy arrays or torch tensors of numbers (restored as NumPy arrays). Arrays are stored with the checkpoint's
+tensors and replaced in the state by a number.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from kcv.errors import DataError, UsageError
 from kcv.training.resume.state import State
 
 MOST_BYTES: Final = 64 * 2**20
-"""Of all arrays and texts of one callback: a checkpoint is written every half minute."""
+"""Limit for all arrays and strings of one callback: a checkpoint is written every half minute."""
 _MOST_VALUES: Final = 100_000
 _DEEPEST: Final = 50
-_MOST_BITS: Final = 1024  # of a whole number
+_MOST_BITS: Final = 1024  # in an integer
 _ARRAY: Final = "__array__"
 _KEY: Final = "user"
 
 
 def keeps_state(callback: keras.callbacks.Callback) -> bool:
-    """Whether a callback takes part in checkpoints.
+    """Whether a callback saves its state in checkpoints.
 
     Raises:
-        UsageError: it has one of the two methods, but not the other.
+        UsageError: it has only one of the two methods.
     """
     found = [callable(getattr(callback, name, None)) for name in ("state_dict", "load_state_dict")]
     if any(found) and not all(found):
@@ -43,29 +43,29 @@ def keeps_state(callback: keras.callbacks.Callback) -> bool:
 
 
 def check_state(callback: keras.callbacks.Callback) -> None:
-    """Tries whether a checkpoint can hold what a callback keeps, as it is now.
+    """Checks that a checkpoint can store a callback's current state.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: it cannot be stored.
     """
     _Encoder(type(callback).__name__, 0).encode(callback.state_dict())
 
 
 class UserState:
-    """The callbacks that a user has passed, as far as checkpoints are concerned.
+    """Saves and restores the state of the user's callbacks.
 
     Args:
-        callbacks: in their order.
+        callbacks: in order.
     """
 
     def __init__(self, callbacks: Sequence[keras.callbacks.Callback] = ()) -> None:
         self._callbacks = tuple(callbacks)
 
     def add_to(self, state: State) -> State:
-        """Returns a state with what the callbacks keep.
+        """Returns a copy of a state that also contains the callbacks' state.
 
         Raises:
-            UsageError: one keeps what no checkpoint can hold.
+            UsageError: a callback's state cannot be stored in a checkpoint.
         """
         if not self._callbacks:
             return state
@@ -83,7 +83,7 @@ class UserState:
         return replace(state, tensors={**state.tensors, **tensors}, plain={**state.plain, "callbacks": callbacks})
 
     def load_from(self, state: State) -> None:
-        """Gives the callbacks back what they kept."""
+        """Restores the callbacks' state."""
         entries = state.plain["callbacks"].get(_KEY, ())
         for callback, entry in zip(self._callbacks, entries, strict=True):
             if keeps_state(callback) and entry["state"] is not None:
@@ -91,12 +91,12 @@ class UserState:
 
 
 def check_entries(entries: Sequence[tuple[str, Any]], names: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
-    """Refuses entries of a checkpoint that are not those of a run's callbacks.
+    """Refuses checkpoint entries that do not match a run's callbacks.
 
     Args:
         entries: names and encoded states.
-        names: of the callbacks that the run began with.
-        tensors: of the checkpoint.
+        names: class names of the callbacks that the run began with.
+        tensors: the checkpoint's tensors.
 
     Raises:
         DataError: the message says what is wrong.
@@ -112,7 +112,7 @@ def check_entries(entries: Sequence[tuple[str, Any]], names: Sequence[str], tens
 
 
 def decode(kept: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Returns what a callback kept, from what `UserState.add_to` made of it."""
+    """Decodes a callback's state as encoded by `UserState.add_to`."""
     if isinstance(kept, dict):
         if _ARRAY in kept:
             return tensors[_tensor_name(kept[_ARRAY])].numpy().copy()
@@ -125,7 +125,7 @@ def _tensor_name(number: int) -> str:
 
 
 def _count(kept: Any, used: list[str]) -> None:
-    """Adds the arrays that an encoded state names; refuses one that is too large or too deep."""
+    """Collects the arrays used in an encoded state; refuses a state that is too large or too deep."""
     pending, count = [(kept, 0)], 0
     while pending:
         node, depth = pending.pop()
@@ -142,10 +142,10 @@ def _count(kept: Any, used: list[str]) -> None:
 
 
 class _Encoder:
-    """Takes a state apart into plain values and tensors.
+    """Splits a state into plain values and tensors.
 
     Args:
-        name: of the callback, for messages.
+        name: class name of the callback, for messages.
         first: the number of its first array.
     """
 
@@ -156,7 +156,7 @@ class _Encoder:
         self._values = self._bytes = 0
 
     def encode(self, state: Any) -> Any:
-        """Returns plain values, a copy; the arrays are in `tensors`."""
+        """Returns the state as a copy in plain values; its arrays are added to `tensors`."""
         if not isinstance(state, Mapping):
             raise UsageError(f"callbacks: state_dict of {self._name} gives a {type(state).__name__}, not a dict")
         return self._encoded(state, "", 0)
@@ -189,7 +189,7 @@ class _Encoder:
     def _array(self, value: Any, where: str) -> dict[str, int]:
         try:
             tensor = value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else torch.tensor(value)
-            tensor.numpy()  # what NumPy has no kind of would not come back
+            tensor.numpy()  # dtypes that NumPy lacks could not be restored
         except (TypeError, ValueError, RuntimeError):
             kind = getattr(value, "dtype", type(value).__name__)
             self._refuse(where, f"an array of {kind}", "arrays of numbers")

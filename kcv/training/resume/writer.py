@@ -1,4 +1,4 @@
-"""Checkpoints are written by a thread beside the training."""
+"""Writes checkpoints in a background thread."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from kcv.training.resume.store import CheckpointStore
 _log = logging.getLogger(__name__)
 
 SHARE = 0.02
-"""The part of the time that checkpoints may take."""
+"""Largest fraction of the time that checkpoints may take."""
 
 
 class Writer:
-    """Writes one state at a time; training goes on meanwhile, and also if the disk is full.
+    """Writes one state at a time while training continues; a full disk does not stop training.
 
     Args:
-        store: where to.
-        every: the least number of seconds between two checkpoints. They also never take more than `SHARE` of the time.
-            0 writes every state that is offered, and waits for the one before.
-        clock: returns seconds; replaceable so that tests need no real time.
+        store: where to write.
+        every: minimum number of seconds between two checkpoints. They also never take more than `SHARE` of the time.
+                0 writes every state offered, and waits for the previous one.
+        clock: returns seconds; replaceable in tests.
     """
 
     def __init__(self, store: CheckpointStore, every: float, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -37,23 +37,23 @@ class Writer:
 
     @property
     def due(self) -> bool:
-        """Whether it is time for a checkpoint, and the writer is free."""
+        """Whether a checkpoint is due and the writer is idle."""
         if self._every == 0:
             return True
         return self._clock() >= self._next and (self._thread is None or not self._thread.is_alive())
 
     def offer(self, take: Callable[[], State]) -> None:
-        """Takes a state and writes it beside the training."""
+        """Captures a state and writes it in the background."""
         self.wait()
         began = self._clock()
         state = take()
         if not state.finite:
-            return  # there is no way on from it; the one before stays
+            return  # training could not resume from it; the previous checkpoint remains
         self._thread = threading.Thread(target=self._write, args=(state, began), name="checkpoint", daemon=True)
         self._thread.start()
 
     def save(self, state: State) -> None:
-        """Writes a state at once.
+        """Writes a state immediately.
 
         Raises:
             OutputError: it cannot be written.
@@ -62,7 +62,7 @@ class Writer:
         self._store.save(state)
 
     def wait(self) -> None:
-        """Waits for the state that is being written, if any."""
+        """Waits for the state being written, if any."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -72,7 +72,7 @@ class Writer:
             self._store.save(state)
             self._failed = False
         except OutputError as error:
-            if not self._failed:  # once, not every half minute
+            if not self._failed:  # only once, not every half minute
                 _log.warning("no checkpoint, the training goes on: %s", error)
             self._failed = True
         now = self._clock()

@@ -113,6 +113,7 @@ class PredictionShards:
             return
         if known != record:
             changed = ", ".join(key for key in record if known.get(key) != record[key]) or "record"
+            changed = changed.replace("pictures", "images")  # the file keeps the key of the first release
             raise OutputError(f"{self._folder} is of another prediction (its {changed} differ); remove it")
         _log.info("resume     %d parts are finished", len(list(self._folder.glob("part-*.jsonl"))))
 

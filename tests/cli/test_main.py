@@ -263,7 +263,7 @@ def test_evaluate_hands_on_its_options_and_shows_a_table(
     assert main(["evaluate", str(tmp_path), "--data=digits", "--output_dir=x", "--batch_size=7"]) == 0
     model, options = calls[0]
     assert model == str(tmp_path)
-    assert options.keys() == {"data", "output_dir", "batch_size", "progress", "chosen"}
+    assert options.keys() == {"data", "output_dir", "batch_size", "progress"}
     assert options.items() >= {"data": "digits", "output_dir": "x", "batch_size": 7, "progress": True}.items()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["class", "precision", "recall", "f1", "support"]

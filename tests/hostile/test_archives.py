@@ -137,6 +137,6 @@ def test_what_may_not_be_read_is_told_as_that(tiny: Members, pack: Pack, monkeyp
         raise PermissionError(13, "Permission denied")
 
     path = pack(tiny)
-    monkeypatch.setattr("kcv.artifact.archive.os.stat", fails)
+    monkeypatch.setattr("kcv.common.untrusted.os.open", fails)
     with pytest.raises(ArtifactError, match="cannot be read: Permission denied"):
         read_info(path)

@@ -218,7 +218,7 @@ def small() -> Iterator[None]:
 
 
 @pytest.fixture
-def offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None) -> Path:
+def offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None) -> Iterator[Path]:
     """Makes keras.applications' file of EfficientNet-B0 be one on this machine; returns its folder."""
     served = tmp_path / "served"
     served.mkdir()
@@ -228,10 +228,11 @@ def offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None) -> Pat
     (served / "b0.weights.h5").write_bytes(content)
     checksum = f"md5:{hashlib.md5(content).hexdigest()}"
     file = ImageNetFile("b0.weights.h5", checksum, image_size=224, url=served.as_uri() + "/")
-    change_entry(monkeypatch, "efficientnet_b0", imagenet=file)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.delenv("KCV_WEIGHTS_DIR", raising=False)
-    return served
+    with pytest.MonkeyPatch.context() as patch:  # undone before `small`, whose entry it changes
+        change_entry(patch, "efficientnet_b0", imagenet=file)
+        yield served
 
 
 def test_imagenet_weights_are_downloaded_once_and_checked(offered: Path, tmp_path: Path) -> None:

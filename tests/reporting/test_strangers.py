@@ -108,7 +108,6 @@ def test_what_may_not_be_read_is_one_line(run: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(KcvError, match="cannot be read: Permission denied"):
         report(run)
     with pytest.raises(ArtifactError, match="cannot be read: Permission denied"):
-        monkeypatch.setattr("kcv.artifact.archive.os.stat", closed)
         report(run / "model.keras")
 
 

@@ -1,1 +1,1 @@
-"""A Keras model as an ONNX file: the graph, its simplification, the parity gate, int8."""
+"""Exports a Keras model to ONNX: the graph, its simplification, the parity check, int8."""

@@ -1,4 +1,4 @@
-"""A Keras model as an ONNX graph, through torch: images in, logits and probabilities out."""
+"""Converts a Keras model through torch to an ONNX graph that maps images to logits and probabilities."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ if TYPE_CHECKING:
     from kcv.native.program import Program, Step
 
 OPSETS = (18, 19, 20, 21)
-"""From the lowest that torch writes to the highest that the oldest onnxruntime we support reads (1.20)."""
+"""From the lowest opset that torch writes to the highest that the oldest supported onnxruntime (1.20) reads."""
 DEFAULT_OPSET = 20
-"""The first with GELU as one operator."""
+"""The first opset with GELU as a single operator."""
 
-_EXAMPLE_IMAGES = 2  # one would be taken for a fixed size by torch.export
+_EXAMPLE_IMAGES = 2  # torch.export would treat a batch of one as a fixed size
 
 
 def write_graph(model: keras.Model, info: OnnxInfo, path: Path, *, opset: int = DEFAULT_OPSET) -> None:
-    """Writes a model as an ONNX file and has `onnx` check it, types and shapes included.
+    """Writes a model as an ONNX file after checking the graph with `onnx`, including types and shapes.
 
     Args:
-        model: functional, in float32: RGB 0-255 [batch, size, size, 3] to logits. Its kernels are laid out anew.
-        info: what the file is to say of itself.
-        path: where to.
-        opset: of ONNX's operators; one of `OPSETS`.
+        model: functional, in float32; maps RGB 0-255 [batch, size, size, 3] to logits. The memory layout of its
+            kernels is changed.
+        info: the description that the file will contain.
+        path: the file to write.
+        opset: the ONNX operator set; one of `OPSETS`.
 
     Raises:
-        ExportError: a layer has no form in ONNX, or the model is larger than such a file may be.
+        ExportError: a layer has no ONNX equivalent, or the model exceeds the size limit of an ONNX file.
         OutputError: the file cannot be written.
     """
     try:
@@ -55,29 +56,29 @@ def write_graph(model: keras.Model, info: OnnxInfo, path: Path, *, opset: int = 
         onnx.checker.check_model(graph, full_check=True)
     except Unsupported as error:
         raise ExportError(f"{model.name} cannot be exported: {error}") from error
-    # Exporter, checker and shape inference have errors of their own; all mean that some layer is beyond them.
+    # Exporter, checker and shape inference raise different errors; all mean that they do not support some layer.
     except (torch.onnx.OnnxExporterError, onnx.checker.ValidationError, RuntimeError, LookupError) as error:
         raise ExportError(f"{model.name} cannot be exported: {first_line(error)}") from error
     save(graph, path)
 
 
 def save(graph: onnx.ModelProto, path: Path) -> None:
-    """Writes a graph.
+    """Writes a graph to a file.
 
     Raises:
-        ExportError: it is larger than such a file may be.
+        ExportError: the graph exceeds the size limit of an ONNX file.
         OutputError: the file cannot be written.
     """
     try:
         onnx.save(graph, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    except Exception as error:  # protobuf has errors of its own: it writes no more than 2 GB, for one
+    except Exception as error:  # protobuf has its own errors, for example above 2 GB
         raise ExportError(f"the graph cannot be written: {first_line(error)}") from error
 
 
 class _Layer(nn.Module):
-    """One step of a program as a module, so that the nodes it becomes can be told by its name."""
+    """One step of a program as a module, so that the exported nodes can be identified by its name."""
 
     def __init__(self, step: Step) -> None:
         super().__init__()
@@ -88,7 +89,7 @@ class _Layer(nn.Module):
 
 
 class _Deployed(nn.Module):
-    """The program as one torch module, temperature and softmax included."""
+    """The program as one torch module, including temperature and softmax."""
 
     def __init__(self, program: Program, temperature: float) -> None:
         super().__init__()
@@ -98,7 +99,7 @@ class _Deployed(nn.Module):
 
     def _register(self, step: Step) -> Any:
         name = re.sub(r"\W", "_", step.name)
-        while name in self.layers:  # `layout` and `cast` come more than once
+        while name in self.layers:  # `layout` and `cast` occur more than once
             name += "_"
         layer = self.layers[name] = _Layer(step)
         return lambda training, *tensors: layer(*tensors)
@@ -121,13 +122,13 @@ def _trace(network: nn.Module, size: int, opset: int) -> onnx.ModelProto:
             dynamo=True,
             verbose=False,
         )
-    assert exported is not None  # only a path to write to makes it None
+    assert exported is not None  # it is None only if a path to write to is given
     proto: onnx.ModelProto = exported.model_proto
     return proto
 
 
 def _describe(graph: onnx.ModelProto, info: OnnxInfo) -> None:
-    """Names nodes and weights by their layers, drops what the exporter says of its own code, and adds `info`."""
+    """Names nodes and weights after their layers, removes the exporter's own metadata, and adds `info`."""
     weights = {tensor.name: tensor for tensor in graph.graph.initializer}
     renamed: dict[str, str] = {}
     taken: set[str] = set()
@@ -155,7 +156,7 @@ def _describe(graph: onnx.ModelProto, info: OnnxInfo) -> None:
 
 
 def _layer_of(node: onnx.NodeProto) -> str:
-    """Returns the layer that a node came from, as the exporter noted it."""
+    """Returns the layer that a node was exported from, as the exporter recorded it."""
     for prop in node.metadata_props:
         if prop.key == "pkg.torch.onnx.name_scopes":
             found = re.search(r"layers\.(\w+)", prop.value)
@@ -171,7 +172,7 @@ def _role(kind: str, position: int) -> str:
 
 
 def _fresh(name: str, taken: set[str]) -> str:
-    """Returns the name, numbered where it is taken already, and takes it."""
+    """Returns the name, with a number if it is already taken, and marks it as taken."""
     candidate, number = name, 1
     while candidate in taken:
         number += 1
@@ -182,7 +183,7 @@ def _fresh(name: str, taken: set[str]) -> str:
 
 @contextlib.contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Keeps the exporter from talking to the user: what matters to them is checked after."""
+    """Silences the exporter; its result is checked afterwards."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

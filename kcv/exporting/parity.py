@@ -1,4 +1,4 @@
-"""The parity gate: an exported file must say what its Keras model says, on real images, or it does not ship."""
+"""The parity check: an exported file is kept only if it agrees with its Keras model on real images."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from kcv.inference.onnx_model import OnnxModel
 
 PROBABILITY_TOLERANCE = 1e-5
-"""Largest difference of a probability to that of the file's own logits."""
+"""Largest allowed difference between a probability and the one computed from the file's own logits."""
 TOLERANCE = 1e-4
-"""Largest difference of a logit, as a part of the largest logit or of 1: what float32 rounding comes to, not more."""
+"""Largest allowed difference of a logit, relative to the largest logit but at least 1; covers float32 rounding only."""
 BATCHES = (1, 3, 32)
-"""Batch sizes that are compared: one, an odd one, many."""
+"""The batch sizes to compare: one, an odd number, many."""
 MOST_POINTS = 0.5
 """Percentage points of accuracy that an exported file may lose."""
 _BATCH = 32
@@ -33,18 +33,18 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Parity:
-    """What the comparison came to.
+    """The result of a comparison.
 
     Attributes:
-        pictures: how many were compared.
+        pictures: the number of images compared.
         max_difference: largest difference of a logit between Keras in float32 and onnxruntime, over `BATCHES`.
-        tolerance: the largest that is allowed.
-        max_probability_difference: largest difference between the file's probabilities and what its logits come to by
-            the model's calibration.
-        agreement: part of the images (0-1) that both give the same class; ties within the tolerance count as the
-            same.
-        keras_accuracy: of the Keras model (0-1); None without labels.
-        onnx_accuracy: of the file.
+        tolerance: the largest allowed difference.
+        max_probability_difference: largest difference between the file's probabilities and those that the model's
+            calibration gives for the file's logits.
+        agreement: fraction of the images (0-1) that get the same class from both; ties within the tolerance count as
+            the same.
+        keras_accuracy: accuracy of the Keras model (0-1); None without labels.
+        onnx_accuracy: accuracy of the file (0-1); None without labels.
     """
 
     pictures: int
@@ -56,9 +56,9 @@ class Parity:
     max_probability_difference: float = 0.0
 
     def check(self) -> None:
-        """Raises ParityError, with the figures, unless the file may ship."""
+        """Raises ParityError, with all numbers, unless the file passes."""
         problems = []
-        # Not `>`: a NaN is no parity either.
+        # Written so that NaN fails the check.
         if not self.max_difference <= self.tolerance:
             problems.append(f"logits differ by up to {self.max_difference:.2g}, allowed {self.tolerance:.2g}")
         if not self.max_probability_difference <= PROBABILITY_TOLERANCE:
@@ -80,7 +80,7 @@ class Parity:
             )
 
     def figures(self) -> str:
-        """Returns all figures in words."""
+        """Returns all numbers as text."""
         words = f"logits {self.max_difference:.2g}, probabilities {self.max_probability_difference:.2g}"
         words += f", same class {self.agreement:.2%} of {self.pictures}"
         if self.keras_accuracy is None or self.onnx_accuracy is None:
@@ -94,22 +94,22 @@ def compare(
     samples: Samples,
     calibration: Calibration | None = None,
 ) -> Parity:
-    """Runs images through both.
+    """Runs images through the Keras model and the exported file and compares the results.
 
     Args:
-        model: in float32. It is called as Keras does it, layer by layer, so that the native program, from which the
-            file was made, is checked as well.
-        exported: the file.
+        model: the Keras model in float32. Keras itself runs it, layer by layer, so that the comparison also checks the
+            native program that the file was made from.
+        exported: the exported file.
         samples: the images.
-        calibration: how the model's logits become probabilities; None for softmax alone.
+        calibration: how the model's logits become probabilities; None for plain softmax.
     """
     calibration = calibration or Calibration()
     largest = apart = scale = 0.0
     for batch in _batches(samples.pixels):
         theirs = np.asarray(model(batch, training=False).detach().cpu(), np.float32)
-        ours, probabilities = exported.compute(batch)  # a NaN is found below
+        ours, probabilities = exported.compute(batch)  # NaN is detected below
         if not (np.isfinite(ours).all() and np.isfinite(theirs).all() and np.isfinite(probabilities).all()):
-            largest = float("inf")  # max() passes over a NaN
+            largest = float("inf")  # max() would skip NaN
             continue
         largest = max(largest, float(np.abs(ours - theirs).max()))
         apart = max(apart, float(np.abs(probabilities - calibration.probabilities(ours)).max()))
@@ -133,7 +133,7 @@ def compare(
 
 
 def _batches(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """Yields one batch of each size, of images one after the other, from the start again where they run out."""
+    """Yields one batch of each size, from consecutive images; starts again from the first when they run out."""
     start = 0
     for size in BATCHES:
         yield pixels[np.arange(start, start + size) % len(pixels)]

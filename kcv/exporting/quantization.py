@@ -1,4 +1,4 @@
-"""Static int8: weights and activations of convolutions in 8 bits, where that pays on this machine."""
+"""Static int8 quantization of weights and activations, kept only if it is faster on this machine."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from kcv.inference.onnx_model import INPUT, OnnxInfo, OnnxModel
 from kcv.metrics import accuracy
 
 QUANTIZED = ("Conv", "Gemm", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Relu", "Clip")
-"""What is computed in 8 bits. The rest (normalisation of the input, GELU, SiLU, softmax) stays in float32."""
+"""The operators computed in 8 bits. The rest (input normalisation, GELU, SiLU, softmax) stays in float32."""
 
 _FEWEST_PRODUCTS = 16
-"""A dense convolution of fewer products for each output waits for memory, and int8 only adds conversions."""
+"""A dense convolution with fewer products per output is limited by memory, so int8 only adds conversions."""
 
 _CALIBRATION_BATCH = 32
 _BATCHES = (1, 32)
 _LEAST_GAIN = 1.05
-"""How much faster int8 has to be to be kept: less is noise."""
+"""The least speed-up of int8 for it to be kept; less is noise."""
 _TURNS = 15
 
 
 @dataclass(frozen=True)
 class Int8Tradeoff:
-    """What int8 gains and costs against float32, measured in turns on this machine.
+    """The gains and costs of int8 compared with float32, measured in alternation on this machine.
 
     Attributes:
-        float32_accuracy: of the float32 file (0-1).
-        int8_accuracy: of the int8 file.
-        pictures: how many both were measured on.
-        gains: how many times faster int8 is, by batch size.
-        bytes: sizes of the two files, by precision.
+        float32_accuracy: accuracy of the float32 file (0-1).
+        int8_accuracy: accuracy of the int8 file (0-1).
+        pictures: the number of images that both were measured on.
+        gains: the speed-up of int8, by batch size.
+        bytes: file sizes, by precision.
     """
 
     float32_accuracy: float
@@ -59,7 +59,7 @@ class Int8Tradeoff:
 
     @property
     def rejection_reason(self) -> str | None:
-        """Why int8 is not worth it; None where it is."""
+        """The reason why int8 is not worth it; None if it is."""
         lost = 100 * (self.float32_accuracy - self.int8_accuracy)
         if not lost <= MOST_POINTS:
             return (
@@ -74,13 +74,13 @@ class Int8Tradeoff:
 
 
 def quantize(source: Path, target: Path, info: OnnxInfo, pixels: NDArray[np.uint8]) -> None:
-    """Writes the int8 form of an exported file: QDQ, weights int8 by channel, activations uint8.
+    """Writes the int8 version of an exported file: QDQ format, int8 weights per channel, uint8 activations.
 
     Args:
         source: the float32 file.
-        target: where to.
-        info: what the file is to say of itself.
-        pixels: training images, uint8 [n, size, size, 3], that show which values occur between the layers.
+        target: the int8 file to write.
+        info: the description that the file will contain.
+        pixels: training images, uint8 [n, size, size, 3], to calibrate the ranges of the activations on.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -109,7 +109,7 @@ def quantize(source: Path, target: Path, info: OnnxInfo, pixels: NDArray[np.uint
         )
     graph = onnx.load(target)
     used = {node.domain for node in graph.graph.node}
-    versions = [entry for entry in graph.opset_import if entry.domain in used]  # not all that onnxruntime knows
+    versions = [entry for entry in graph.opset_import if entry.domain in used]  # onnxruntime adds unused ones
     del graph.opset_import[:]
     graph.opset_import.extend(versions)
     graph.producer_name, graph.producer_version = "kcv", __version__
@@ -131,12 +131,12 @@ def _tiny(graph: onnx.GraphProto) -> list[str]:
 
 
 def compare_int8(float32: Path, int8: Path, samples: Samples) -> Int8Tradeoff:
-    """Measures both files on labelled images.
+    """Measures accuracy and speed of both files on labelled images.
 
     Args:
-        float32: the file that int8 was made from.
-        int8: the file in question.
-        samples: with labels.
+        float32: the float32 file.
+        int8: the int8 file made from it.
+        samples: images with labels.
     """
     assert samples.labels is not None
     models = {path: OnnxModel(path, device="cpu") for path in (float32, int8)}
@@ -157,7 +157,7 @@ def compare_int8(float32: Path, int8: Path, samples: Samples) -> Int8Tradeoff:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keeps onnxruntime's quantiser from logging hints through the root logger."""
+    """Stops onnxruntime's quantizer from logging hints through the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

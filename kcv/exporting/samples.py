@@ -1,4 +1,4 @@
-"""Real images to check an export with: those the model was validated on, or others that the user names."""
+"""Real images to check an export with: the validation images of the model, or others that the user names."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Samples:
     """Images at a model's size.
 
     Attributes:
-        name: what they are, for people.
-        pixels: uint8 [n, size, size, 3]; at least one.
-        labels: positions in the model's class names, int64 [n]; None where the images have no labels.
+        name: a readable description.
+        pixels: uint8 [n, size, size, 3]; at least one image.
+        labels: positions in the model's class names, int64 [n]; None if the images have no labels.
     """
 
     name: str
@@ -44,15 +44,15 @@ class Samples:
 
 
 def to_check(model: LoadedModel, given: str | None) -> Samples:
-    """Returns up to `MOST_CHECKED` images that the model has not learned from.
+    """Returns up to `MOST_CHECKED` images to check an export with; by default the model was not trained on them.
 
     Args:
         model: the model.
-        given: a source as `--data` takes it, a folder of images without classes, or an image; None for the
-            validation split of the training data.
+        given: a source as for `--data`, a folder of images without classes, or one image; None for the validation
+            split of the training data.
 
     Raises:
-        DataError: there are none, or they cannot be read.
+        DataError: there are no images, or they cannot be read.
     """
     if given is None:
         try:
@@ -69,18 +69,18 @@ def to_check(model: LoadedModel, given: str | None) -> Samples:
 
 
 def to_calibrate(model: LoadedModel, given: str | None, checked: Samples) -> tuple[Samples, Samples]:
-    """Returns images to calibrate a quantised model on, and those to check it with.
+    """Returns the images to calibrate a quantized model on, and those to check it with.
 
-    Calibration takes training images. Where the user named images, there are no others: half of them calibrate, and
-    the other half checks.
+    Calibration uses training images. If the user named images, only those are used: half for calibration, half for
+    the check.
 
     Raises:
-        DataError: there are too few, or none that are labelled.
+        DataError: there are too few images, or they have no labels.
     """
     if checked.labels is None:
         raise DataError(f"{checked.name}: has no classes, so the accuracy of int8 cannot be checked with it.")
     if given is None:
-        # Where they have changed since training, `to_check` has said so.
+        # If they have changed since training, `to_check` has already warned.
         return _labelled(model, None, "train", MOST_CALIBRATED, warn=False), checked
     calibrating, checking = (
         Samples(checked.name, checked.pixels[start::2], checked.labels[start::2]) for start in (0, 1)
@@ -101,13 +101,13 @@ def _labelled(model: LoadedModel, source: str | None, split: str, most: int, *, 
 
 def _holds_no_classes(path: Path) -> bool:
     with refusing(path, DataError):
-        if os.path.isdir(path):  # unlike a Path's, it is False for a name that no file can have
-            # A cover beside the folders of the classes does not make them a heap of images.
+        if os.path.isdir(path):  # unlike Path.is_dir, it is False for invalid file names
+            # A stray image next to class folders does not make the folder one without classes.
             folders = any(child.is_dir() and not is_clutter(child.name) for child in path.iterdir())
             return not folders and next(walk(path, recursive=False), None) is not None
         return os.path.isfile(path) and path.suffix.lower() != ".parquet"
 
 
 def _spread(files: list[Path], most: int) -> list[Path]:
-    """Takes up to `most` files, evenly: folders are often in the order of their classes."""
+    """Takes up to `most` files, evenly spread, because folders are often in the order of their classes."""
     return [files[i] for i in loading.evenly(len(files), most)]

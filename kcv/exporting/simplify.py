@@ -1,4 +1,4 @@
-"""What no exporter does for us: rewrites of a graph that leave its function as it is and make it faster to run."""
+"""Rewrites of a graph that no exporter does: they keep its function and make it faster to run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def simplify(model: onnx.ModelProto) -> None:
     """Rewrites a graph in place.
 
     Args:
-        model: as torch exports a classifier of kcv's.
+        model: a kcv classifier as exported by torch.
     """
     graph = _Graph(model.graph)
     _turn_bytes_not_floats(graph)
@@ -28,7 +28,7 @@ def simplify(model: onnx.ModelProto) -> None:
 
 
 class _Graph:
-    """A graph with the ways from node to node at hand."""
+    """A graph with methods to move from node to node."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.proto = graph
@@ -45,7 +45,7 @@ class _Graph:
         return [node for node in self.proto.node if name in node.input]
 
     def only_reader(self, node: NodeProto) -> NodeProto | None:
-        """Returns the one node that reads what a node makes; None where there are more, or it leaves the graph."""
+        """Returns the only reader of a node's output; None if it has several readers or is an output of the graph."""
         (made,) = node.output
         readers = self.readers(made)
         return readers[0] if len(readers) == 1 and made not in self.outputs else None
@@ -54,7 +54,7 @@ class _Graph:
         return numpy_helper.to_array(self.weights[name]) if name in self.weights else None
 
     def add(self, name: str, values: NDArray[Any]) -> str:
-        """Adds a weight under a name, numbered where it is taken; returns the name that it got."""
+        """Adds a weight under a name, with a number if it is taken, and returns the final name."""
         fresh, number = name, 1
         while fresh in self.weights:
             number += 1
@@ -65,21 +65,21 @@ class _Graph:
         return fresh
 
     def bypass(self, node: NodeProto) -> None:
-        """Takes a node out: who read its output reads its first input."""
+        """Removes a node; readers of its output read its first input instead."""
         for reader in self.readers(node.output[0]):
             reader.input[:] = [node.input[0] if name == node.output[0] else name for name in reader.input]
         self.proto.node.remove(node)
 
     def sweep(self) -> None:
-        """Forgets weights that nobody reads, and what was known of values that are gone."""
+        """Removes unused weights, and the shape information, which may refer to removed values."""
         read = {name for node in self.proto.node for name in node.input}
         for tensor in [tensor for tensor in self.proto.initializer if tensor.name not in read]:
             self.proto.initializer.remove(tensor)
-        del self.proto.value_info[:]  # shape inference finds them again
+        del self.proto.value_info[:]  # shape inference restores it
 
 
 def _turn_bytes_not_floats(graph: _Graph) -> None:
-    """Makes channels come first before pixels become floats: a fourth of the memory to move."""
+    """Moves the transposition to channels-first before the cast to float: it then moves a quarter of the memory."""
     (image,) = graph.proto.input
     chain = list(_chain(graph, image.name))
     if not chain or chain[0].op_type != "Cast" or chain[-1].op_type != "Transpose":
@@ -103,7 +103,7 @@ def _turn_bytes_not_floats(graph: _Graph) -> None:
 
 
 def _chain(graph: _Graph, name: str) -> Iterator[NodeProto]:
-    """Yields what is done to pixels one after the other, up to the transposition."""
+    """Yields the consecutive operations on the pixels, up to the transposition."""
     readers = graph.readers(name)
     while len(readers) == 1 and readers[0].op_type in ("Cast", "Mul", "Sub", "Div", "Transpose"):
         yield readers[0]
@@ -113,9 +113,9 @@ def _chain(graph: _Graph, name: str) -> Iterator[NodeProto]:
 
 
 def _fold_rescaling(graph: _Graph) -> None:
-    """Makes (x * a - b) / c, in front of a convolution, x - b / a: the convolution's kernel takes the factor a / c.
+    """Replaces (x * a - b) / c before a convolution by x - b / a, and multiplies the convolution's kernel by a / c.
 
-    The mean stays where it is, because padding adds zeros after it.
+    The subtraction of the mean stays in place, because padding adds zeros after it.
     """
     for scale in graph.nodes("Mul"):
         shift = graph.only_reader(scale)
@@ -140,7 +140,7 @@ def _fold_rescaling(graph: _Graph) -> None:
 
 
 def _pool_with_padding(graph: _Graph) -> None:
-    """Lets a max pooling pad by itself where zeros were put around values that are never negative."""
+    """Merges zero padding into a following max pooling if the padded values are never negative."""
     for pad in graph.nodes("Pad"):
         pool, maker = graph.only_reader(pad), graph.maker(pad.input[0])
         pads = graph.constant(pad.input[1])
@@ -160,7 +160,7 @@ def _pool_with_padding(graph: _Graph) -> None:
 
 
 def _pool_globally(graph: _Graph) -> None:
-    """Names a mean over an image what it is, a global average pooling, which runtimes do in their own layouts."""
+    """Replaces a mean over height and width by a global average pooling, which runtimes compute in their own layout."""
     for mean in graph.nodes("ReduceMean"):
         axes = graph.constant(mean.input[1]) if len(mean.input) > 1 else None
         if axes is None or sorted(axes.tolist()) not in ([2, 3], [-2, -1]):
@@ -181,7 +181,7 @@ def _pool_globally(graph: _Graph) -> None:
 
 
 def _restores(graph: _Graph, reshape: NodeProto) -> bool:
-    """Whether a node only gives a pooled image its height and width of 1 back."""
+    """Returns whether a node only restores the height and width of 1 of a pooled image."""
     if reshape.op_type != "Reshape" or reshape.output[0] in graph.outputs:
         return False
     shape = graph.constant(reshape.input[1])

@@ -1,1 +1,1 @@
-"""Classifiers, from .keras and .onnx files: logits, probabilities, rows of predictions."""
+"""Classifiers loaded from .keras and .onnx files: logits, probabilities, prediction rows."""

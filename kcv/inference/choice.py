@@ -1,7 +1,7 @@
-"""Whether a user has chosen the data that a model's file names, or somebody else has.
+"""Checks whether the user, and not someone else, chose the data that a model file names.
 
-A model file names the data that it was trained on. Where this user began the run, they are the user's own choice, and
-may have changed since; else they must be named again.
+A model file names its training data. If this user started the run, the data are their own choice and may have changed
+since; otherwise the user must name them again.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ _CHOICE = "data_signature"
 
 
 def signed_choice(config: Config, fingerprint: str, working_folder: Path) -> dict[str, str | None]:
-    """Returns what a run's `environment.json` says of its data, to show later that this user chose them.
+    """Returns the entries of a run's `environment.json` that later prove that this user chose its data.
 
     Args:
-        config: of the run, without credentials.
-        fingerprint: of the data.
-        working_folder: where a relative path of the data starts.
+        config: the configuration of the run, without credentials.
+        fingerprint: the fingerprint of the data.
+        working_folder: the folder that a relative path of the data starts from.
     """
     place = str(working_folder)
     return {"working_folder": place, _CHOICE: seal.signature(_choice(config.data.source, fingerprint, place))}
 
 
 def chose_data(model: LoadedModel) -> bool:
-    """Tells whether this user, on this machine, began the run beside a model's file on the data that the file names.
+    """Returns whether this user started the run next to a model file, on this machine, on the data that the file names.
 
-    The file itself proves nothing: what is signed must be what it names, and where a relative path leads.
+    The file itself proves nothing: the signature must cover the data that it names and the folder that a relative
+    path starts from.
     """
     try:
         path = untrusted.inside(model.path.parent, "environment.json", error=ArtifactError)

@@ -1,4 +1,4 @@
-"""What can classify images: a Keras model file or an ONNX file, opened by the suffix."""
+"""The common interface of classifiers; the file suffix selects the Keras or the ONNX one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from kcv.images import stack
 
 
 class Description(Protocol):
-    """What a model file says of its model, as far as predicting needs it."""
+    """The parts of a model file's description that prediction needs."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes, in the order of the probabilities."""
+        """The class names, in the order of the probabilities."""
 
     @property
     def image_size(self) -> int:
@@ -26,17 +26,17 @@ class Description(Protocol):
 
     @property
     def resize(self) -> str:
-        """How images of other sizes are brought to `image_size`, one of `kcv.images.RESIZE_MODES`."""
+        """How images of other sizes are resized to `image_size`, one of `kcv.images.RESIZE_MODES`."""
 
     @property
     def threshold(self) -> float | None:
-        """The confidence (0-1) below which the model abstains; None: it never does."""
+        """The confidence (0-1) below which the model abstains; None if it never abstains."""
 
 
 class Classifier(ABC):
-    """A model and what its file says of it. Both kinds of model file are opened as one.
+    """A model with the description from its file; the common base class of both kinds of model file.
 
-    A kind of model gives `info`, `preferred_batch`, `concurrent` and `_probabilities`; the rest follows.
+    A subclass provides `info`, `preferred_batch`, `concurrent` and `_probabilities`; this class derives the rest.
 
     Example:
         >>> model = open_classifier("runs/mine/model.onnx")
@@ -47,7 +47,7 @@ class Classifier(ABC):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes, in the order of the probabilities."""
+        """The class names, in the order of the probabilities."""
         return self.info.class_names
 
     @property
@@ -57,18 +57,18 @@ class Classifier(ABC):
 
     @property
     def resize(self) -> str:
-        """How images of other sizes are brought to `image_size`, one of `kcv.images.RESIZE_MODES`."""
+        """How images of other sizes are resized to `image_size`, one of `kcv.images.RESIZE_MODES`."""
         return self.info.resize
 
     @property
     def threshold(self) -> float | None:
-        """The confidence (0-1) below which the model abstains; None: it never does."""
+        """The confidence (0-1) below which the model abstains; None if it never abstains."""
         return self.info.threshold
 
     @property
     @abstractmethod
     def preferred_batch(self) -> int:
-        """Images per batch that run well, where the caller names no number."""
+        """The default number of images per batch."""
 
     @property
     @abstractmethod
@@ -82,29 +82,29 @@ class Classifier(ABC):
     def predict(
         self, images: NDArray[np.uint8] | Sequence[str | Path | NDArray[np.uint8]], *, batch_size: int | None = None
     ) -> NDArray[np.float32]:
-        """Classifies images, in float32 whatever precision the model was trained in.
+        """Classifies images in float32, regardless of the precision the model was trained in.
 
-        So an image gets the same probabilities from a `.keras` file and from the ONNX file exported from it, on every
-        machine.
+        An image therefore gets the same probabilities from a `.keras` file and from the ONNX file exported from it,
+        on every machine.
 
         Args:
-            images: uint8 [n, height, width, 3] RGB, or a sequence of paths or of such single images. Those that are
-                not [image_size, image_size] are resized as the model was trained.
+            images: RGB, uint8 [n, height, width, 3], or a sequence of paths or of single images. Images that are not
+                [image_size, image_size] are resized in the same way as during training.
             batch_size: images per batch; by default `preferred_batch`.
 
         Returns:
             Probabilities, float32 [n, classes], in the order of the images.
 
         Raises:
-            ImageError: naming the first image that cannot be read.
-            ArtifactError: the model cannot be run, or its outputs are no probabilities.
+            ImageError: an image cannot be read; the message names the first one.
+            ArtifactError: the model cannot be run, or its outputs are not probabilities.
         """
         size = batch_size or self.preferred_batch
         starts = range(0, len(images), size)
         return self._probabilities(stack(images[i : i + size], self.image_size, self.resize) for i in starts)
 
     def predict_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classifies one batch of images at the model's size; `predict` without reading and resizing.
+        """Classifies one batch of images at the model's size: `predict` without reading and resizing.
 
         Args:
             pixels: RGB, uint8 [n, image_size, image_size, 3].
@@ -113,27 +113,27 @@ class Classifier(ABC):
             Probabilities, float32 [n, classes].
 
         Raises:
-            ArtifactError: as `predict`.
+            ArtifactError: as for `predict`.
         """
         return self._probabilities([pixels])
 
 
 def is_onnx(path: str | Path) -> bool:
-    """Whether a model file is an ONNX one, by its name."""
+    """Returns whether a model file is an ONNX file, judged by its name."""
     return Path(path).suffix.lower() == ".onnx"
 
 
 def open_classifier(path: str | Path, *, device: str = "auto", threads: int | None = None) -> Classifier:
-    """Opens a model file. Only what its kind needs is imported: an ONNX file brings neither Keras nor torch.
+    """Opens a model file. Imports only what its kind needs: an ONNX file loads neither Keras nor torch.
 
     Args:
-        path: `.onnx`, or anything else for a Keras model.
-        device: where it is to run.
+        path: an `.onnx` file; any other suffix means a Keras model.
+        device: the device to run on.
         threads: as in `OnnxModel`; a Keras model uses all cores for each batch.
 
     Raises:
         ArtifactError: the file cannot be opened.
-        DeviceError: the device is not there.
+        DeviceError: the device is not available.
     """
     if is_onnx(path):
         from kcv.inference.onnx_model import OnnxModel

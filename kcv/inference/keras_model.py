@@ -1,4 +1,4 @@
-"""A model in memory with everything its file said."""
+"""A loaded Keras model with the description from its file."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _SMALLEST_BATCH = 8
 
 @dataclass(frozen=True)
 class LoadedModel(Classifier):
-    """A classifier that is ready to use.
+    """A Keras classifier that is ready to use.
 
     Attributes:
-        path: the file it came from.
-        info: what the file says of itself.
-        keras_model: the Keras model: RGB 0-255 [batch, image_size, image_size, 3] in, logits out.
+        path: the file it was loaded from.
+        info: the description in the file.
+        keras_model: the Keras model; maps RGB 0-255 [batch, image_size, image_size, 3] to logits.
     """
 
     path: Path
@@ -48,27 +48,28 @@ class LoadedModel(Classifier):
 
     @property
     def calibration(self) -> Calibration:
-        """How its logits become probabilities; where none was fitted, by softmax alone."""
+        """How logits become probabilities; plain softmax if no calibration was fitted."""
         return self.info.calibration or Calibration()
 
     @property
     def preferred_batch(self) -> int:
-        """Images per batch where the caller names no number: fewer of larger ones."""
+        """The default number of images per batch; smaller for larger images."""
         return min(BATCH_SIZE, max(_SMALLEST_BATCH, _BATCH_PIXELS // self.image_size**2))
 
     @property
     def concurrent(self) -> bool:
-        """Whether several threads should call `predict_pixels` at the same time: no, each batch uses all cores."""
+        """Whether several threads should call `predict_pixels` at the same time: False, each batch uses all cores."""
         return False
 
     @cached_property
     def forward(self) -> Forward:
         """The forward pass in float32, from RGB 0-255 [n, image_size, image_size, 3] to logits [n, classes].
 
-        So all verbs, and the exported ONNX file, say the same of an image, whatever the model was trained in.
+        Because it is always float32, all verbs and the exported ONNX file give the same result for an image,
+        regardless of the precision the model was trained in.
 
         Raises:
-            ArtifactError: the model cannot be run; so raises the pass itself.
+            ArtifactError: the model cannot be run. Calling the forward pass may raise it, too.
         """
         with refusing(self.path, ArtifactError, _FAILED):
             native = native_forward(in_float32(self.keras_model))
@@ -94,7 +95,7 @@ class LoadedModel(Classifier):
         """Runs the model over one split, in float32; see `kcv.inference.outputs.logits`.
 
         Raises:
-            ArtifactError: the model cannot be run, or gives logits that are no finite numbers.
+            ArtifactError: the model cannot be run, or its logits are not all finite.
         """
         rows = outputs.logits(
             self.keras_model,
@@ -108,10 +109,11 @@ class LoadedModel(Classifier):
         return self.finite(rows)
 
     def finite(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns logits as they are.
+        """Returns logits unchanged after checking that they are finite.
 
         Raises:
-            ArtifactError: one is infinite or not a number: a weight is, or is so large that sums of it are.
+            ArtifactError: a logit is infinite or NaN, because a weight is, or because a weight is so large that sums
+                overflow.
         """
         if not np.isfinite(logits).all():
             raise ArtifactError(f"{self.path}: gives logits that are no finite numbers; its weights are damaged")

@@ -1,4 +1,4 @@
-"""A classifier in an ONNX file: opened and run with onnxruntime and NumPy, without Keras or torch."""
+"""A classifier in an ONNX file, opened and run with onnxruntime and NumPy, without Keras or torch."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from kcv.inference.onnx_session import open_session
 
 FORMAT_VERSION = 1
 INPUT, LOGITS, PROBABILITIES = "image", "logits", "probabilities"
-"""The names of what goes in and comes out."""
+"""The names of the graph's input and outputs."""
 
 _BATCH_PIXELS = 400_000
 _MOST, _LEAST = 64, 4
 _SLACK = 1e-3
-"""By how much probabilities may be beside what they should be; float32 comes to a tenth of it for a million classes."""
+"""Tolerance for probabilities; the float32 rounding error is a tenth of it for a million classes."""
 
 
 @dataclass(frozen=True)
 class OnnxInfo:
-    """What an ONNX file says of itself, in its metadata.
+    """The description that an ONNX file holds in its metadata.
 
     Attributes:
-        class_names: the classes, in the order of the outputs.
+        class_names: the class names, in the order of the outputs.
         image_size: side of the square input, in pixels.
-        resize: how images of other sizes are brought to it.
-        precision: of its weights and computation: `float32` or `int8`.
+        resize: how images of other sizes are resized to it.
+        precision: precision of the weights and the computation: `float32` or `int8`.
         model_name: the architecture.
-        data_name: what it was trained on.
-        data_fingerprint: SHA-256 (hex) of that.
-        kcv_version: of the kcv that wrote it.
-        temperature: what logits are divided by on their way to the probabilities; the graph does it.
-        threshold: the confidence (0-1) below which the answer is `kcv.common.rows.UNSURE`; None: always answer.
+        data_name: the training data.
+        data_fingerprint: SHA-256 (hex) of the training data.
+        kcv_version: the version of kcv that wrote the file.
+        temperature: the divisor of the logits before the softmax; the graph itself divides.
+        threshold: the confidence (0-1) below which the label is `kcv.common.rows.UNSURE`; None to always name a class.
     """
 
     class_names: tuple[str, ...]
@@ -59,7 +59,7 @@ class OnnxInfo:
     threshold: float | None = None
 
     def to_metadata(self) -> dict[str, str]:
-        """Returns the texts that the file holds."""
+        """Returns the metadata of the file, as text."""
         texts = {
             "kcv_format": str(FORMAT_VERSION),
             "class_names": json.dumps(self.class_names, ensure_ascii=False),
@@ -76,10 +76,10 @@ class OnnxInfo:
 
     @classmethod
     def from_metadata(cls, values: Mapping[str, str], origin: str) -> OnnxInfo:
-        """Reads the texts of a file.
+        """Reads the metadata of a file.
 
         Raises:
-            ArtifactError: they are missing, damaged, or of a newer kcv.
+            ArtifactError: the metadata is missing, damaged, or written by a newer kcv.
         """
         if "kcv_format" not in values:
             raise ArtifactError(f"{origin}: has no class names in its metadata: it was not exported by kcv")
@@ -99,7 +99,7 @@ class OnnxInfo:
         sound = isinstance(names, list) and len(names) >= 2 and all(isinstance(name, str) for name in names)
         sound = sound and len(set(names)) == len(names) and 1 <= size <= 4096
         sound = sound and all(map(is_plain, [*names, *values.values()]))
-        # Not `<= 0` and `> 1`: a NaN is neither.
+        # Written so that NaN fails each comparison.
         sound = sound and 0 < temperature < math.inf and (threshold is None or 0 <= threshold <= 1)
         if not sound or values.get("resize") not in RESIZE_MODES:
             raise ArtifactError(f"{origin}: its description is damaged")
@@ -114,17 +114,21 @@ class OnnxInfo:
 
 
 class OnnxModel(Classifier):
-    """A classifier that was exported by kcv.
+    """A classifier that kcv exported to ONNX.
 
     Args:
-        path: of the file.
-        device: `auto` (the CPU, unless the file runs on CUDA here), `cpu` or `cuda`.
-        threads: that compute one batch; None for one a core. With 1, several batches may be computed at the same time,
+        path: the `.onnx` file.
+        device: `auto` (CUDA if onnxruntime supports it here, otherwise the CPU), `cpu` or `cuda`.
+        threads: threads per batch; None for one per core. With 1, several batches can be computed at the same time,
             each in the thread that calls `predict`.
 
     Raises:
-        ArtifactError: the file is missing, damaged, or not of kcv.
+        ArtifactError: the file is missing, damaged, or was not exported by kcv.
         DeviceError: onnxruntime cannot use the device.
+
+    Example:
+        >>> model = kcv.OnnxModel("runs/photos/model.onnx")
+        >>> model.predict(["one.png", "two.png"])
     """
 
     def __init__(self, path: str | Path, *, device: str = "auto", threads: int | None = None) -> None:
@@ -143,12 +147,12 @@ class OnnxModel(Classifier):
 
     @property
     def preferred_batch(self) -> int:
-        """Images per batch that one core computes well: more only cost memory."""
+        """The default number of images per batch: enough for one core; more would only take memory."""
         return min(_MOST, max(_LEAST, _BATCH_PIXELS // self.image_size**2))
 
     @property
     def concurrent(self) -> bool:
-        """Whether several threads should call `predict_pixels` at the same time: where each call computes in one."""
+        """Whether several threads should call `predict_pixels` at the same time: True if a call uses one thread."""
         return self._threads == 1
 
     def _probabilities(self, batches: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -156,18 +160,18 @@ class OnnxModel(Classifier):
         return np.concatenate(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Returns logits, float32 [n, classes], of images at the model's size, uint8 [n, size, size, 3].
+        """Returns logits, float32 [n, classes], for images at the model's size, uint8 [n, size, size, 3].
 
-        They are what the file says, perhaps no finite numbers.
+        They are not checked and may be infinite or NaN.
         """
         size = self.preferred_batch
         return np.concatenate([self.compute(pixels[start : start + size])[0] for start in range(0, len(pixels), size)])
 
     def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Returns the logits and the probabilities, float32 [n, classes], of images at the model's size.
+        """Returns the logits and the probabilities, float32 [n, classes], for images at the model's size.
 
         Raises:
-            ArtifactError: the file cannot be run, or its answers are none.
+            ArtifactError: the file cannot be run, or its outputs are not probabilities.
         """
         logits, probabilities = self.compute(batch)
         if not _are_answers(logits, probabilities):
@@ -177,12 +181,12 @@ class OnnxModel(Classifier):
         return logits, probabilities
 
     def compute(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Returns what the file says of a batch as `run` does, whatever numbers it gives.
+        """Returns the logits and the probabilities of a batch like `run`, without checking their values.
 
         Raises:
-            ArtifactError: the file cannot be run, or gives tensors of another kind.
+            ArtifactError: the file cannot be run, or its outputs have another dtype or shape.
         """
-        # As when it is opened, there is a class of errors for each kind of damage.
+        # As on opening, onnxruntime raises a different error class for each kind of damage.
         with untrusted.refusing(self.path, ArtifactError, "cannot be run"):
             logits, probabilities = self.session.run([LOGITS, PROBABILITIES], {INPUT: batch})
         expected = (np.dtype(np.float32), (len(batch), len(self.class_names)))
@@ -192,7 +196,7 @@ class OnnxModel(Classifier):
 
 
 def _are_answers(logits: NDArray[np.float32], probabilities: NDArray[np.float32]) -> bool:
-    """Whether logits are finite, and probabilities are between 0 and 1 and sum to one, up to rounding."""
+    """Returns whether logits are finite and probabilities lie between 0 and 1 and sum to one, up to rounding."""
     if not len(logits):
         return True
     with np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""Opening ONNX files with onnxruntime."""
+"""Opens ONNX files with onnxruntime."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def open_session(path: Path, *, device: str = "auto", threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Opens an ONNX file that is trusted, or has been checked by `kcv.inference.onnx_graph`.
+    """Opens an ONNX file that is trusted or that `kcv.inference.onnx_graph` has checked.
 
     Raises:
         ArtifactError: the file is missing or damaged.
@@ -25,15 +25,15 @@ def open_session(path: Path, *, device: str = "auto", threads: int | None = None
 
     providers = _providers(device)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what matters arrives as an exception
+    options.log_severity_level = 4  # real problems are raised as exceptions
     if threads is not None:
         options.intra_op_num_threads = threads
         if threads == 1:
-            # Several threads call at once: each computes alone, and what it frees is the next one's to use.
+            # Several threads call at once, each on its own core: a thread that waits must leave its core to the others.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # onnxruntime has a class of errors for each kind of damage, with no common name that is public.
+    # onnxruntime raises a different error class for each kind of damage; they have no public base class.
     with refusing(path, ArtifactError, "cannot be opened as an ONNX model"):
-        # Its fallback prints, and tries the same again.
+        # Its fallback would print and then retry the same call.
         return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
 
 

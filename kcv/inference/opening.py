@@ -1,4 +1,4 @@
-"""Opening model files: what is in them is checked, then Keras builds it, and whatever fails is one line."""
+"""Opens model files: checks the content, lets Keras build the model, and reports any failure in one line."""
 
 from __future__ import annotations
 
@@ -29,15 +29,19 @@ _METADATA_MEMBER = "metadata.json"
 
 
 def load(path: str | Path, *, device: str = "auto") -> LoadedModel:
-    """Opens a model file: description first, then the class check, then Keras.
+    """Opens a model file: reads its description, checks its layer classes, then loads it with Keras.
 
     Args:
-        path: of the file.
-        device: where the model is to run: `auto`, `cpu`, `cuda` or `mps`.
+        path: the model file.
+        device: the device to run on: `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:
-        ArtifactError: when the file is missing, damaged, foreign, unsafe, or not what it says.
-        DeviceError: when the device is not there.
+        ArtifactError: the file is missing, damaged, not written by kcv, unsafe, or contradicts its description.
+        DeviceError: the device is not available.
+
+    Example:
+        >>> model = kcv.load_model("runs/photos/model.keras")
+        >>> model.predict(["one.png", "two.png"])
     """
     path = Path(path)
     info = read_info(path)
@@ -56,11 +60,11 @@ def load(path: str | Path, *, device: str = "auto") -> LoadedModel:
 
 
 def load_keras(path: str | Path, *, device: str = "auto") -> keras.Model:
-    """Opens a `.keras` file of any origin, after the class check, uncompiled.
+    """Opens a `.keras` file of any origin without compiling it, after checking its layer classes.
 
     Raises:
-        ArtifactError: when the file is missing, damaged or unsafe.
-        DeviceError: when the device is not there.
+        ArtifactError: the file is missing, damaged or unsafe.
+        DeviceError: the device is not available.
     """
     path, origin = Path(path), str(path)
     with open_archive(path) as archive:
@@ -68,7 +72,7 @@ def load_keras(path: str | Path, *, device: str = "auto") -> keras.Model:
         config = parse_json(text, path, ArtifactError, otherwise=f"its {CONFIG_MEMBER} is damaged")
         if not isinstance(config, dict):
             raise ArtifactError(f"{origin}: its {CONFIG_MEMBER} is damaged: holds no object")
-        config.pop("compile_config", None)  # never opened
+        config.pop("compile_config", None)  # never loaded
         check_structure(config, origin)
         check_classes(config, origin)
         check_top(config, origin)
@@ -80,16 +84,16 @@ def load_keras(path: str | Path, *, device: str = "auto") -> keras.Model:
 
     where = resolve_device(device)
     other = f" (written with keras {written_with}, here is keras {version('keras')})"
-    # Keras raises whatever the damage happens to hit (KeyError, OSError, TypeError ...); all mean one thing here.
+    # Keras raises different errors for different damage (KeyError, OSError, TypeError ...); all mean the same here.
     with refusing(path, ArtifactError, _FAILED + (other if written_with not in (None, version("keras")) else "")):
-        kept = json.dumps(config).encode()  # Keras takes a configuration apart
+        kept = json.dumps(config).encode()  # serialized first, because Keras modifies a configuration
         check_size(config, stored, origin)
         with device_scope(where):
             return _built(kept, weights)
 
 
 def _keras_of(archive: Archive, path: Path) -> str | None:
-    """Returns the version of Keras that a file says it was written with; another one may be why it does not open."""
+    """Returns the Keras version that a file says it was written with; a version mismatch may explain a failure."""
     if _METADATA_MEMBER not in archive:
         return None
     try:
@@ -101,11 +105,11 @@ def _keras_of(archive: Archive, path: Path) -> str | None:
 
 
 def _built(config: bytes, weights: bytes) -> Any:
-    """Has Keras build a model, from what has been checked and from memory.
+    """Lets Keras build a model in memory from the checked content.
 
-    From the file itself Keras would unpack everything into the folder for temporary files, which may have no room.
+    Given the file itself, Keras would unpack everything into the temporary folder, which may be full.
     """
-    from keras.src.saving import saving_lib  # no public name takes a file that is open
+    from keras.src.saving import saving_lib  # no public function takes an open file
 
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:

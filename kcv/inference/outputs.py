@@ -1,4 +1,4 @@
-"""Logits of many images: the one way in which training, evaluation and prediction run a model."""
+"""Computes the logits of many images; training, evaluation and prediction all run a model this way."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 Forward: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 
 BATCH_SIZE = 256
-"""The most images a batch wherever the user names no other."""
+"""The largest default batch size, in images."""
 
-_BATCH_BYTES = 64 * 2**20  # of a batch's images, uint8: some batches are read ahead
+_BATCH_BYTES = 64 * 2**20  # per batch of uint8 images; limited because several batches are read ahead
 
 
 def batch_size_for(image_size: int) -> int:
-    """Returns how many images are read at once, fewer of large ones; how many are computed is the model's business.
+    """Returns how many images to read per batch, fewer for large images; the model may compute them in smaller parts.
 
-    One rule for all verbs, because the last bits of a logit may depend on the size of the batch it was computed in, and
-    evaluation must repeat training's figures to the last digit.
+    All verbs share this rule, because the last bits of a logit may depend on the batch size, and evaluation must
+    reproduce the metrics of training exactly.
 
     Args:
-        image_size: side of the images, pixels.
+        image_size: side of the images, in pixels.
     """
     return max(1, min(BATCH_SIZE, _BATCH_BYTES // (3 * image_size**2)))
 
@@ -48,13 +48,13 @@ def logits(
     """Runs a model over one split.
 
     Args:
-        model: takes RGB 0-255 [batch, size, size, 3] and gives logits.
+        model: maps RGB 0-255 [batch, size, size, 3] to logits.
         images: the split, at the model's size.
-        batch_size: images a batch, by default `batch_size_for` theirs; changes speed and, at most, the last bits.
-        workers: processes that decode images which are not in memory.
-        advance: called with the number of images done after each batch.
-        group: the processes that share the work; all get all logits.
-        forward: as of `logits_of_batches`.
+        batch_size: images per batch; by default `batch_size_for` their size. Affects speed and at most the last bits.
+        workers: the number of processes that decode images that are not in memory.
+        advance: called after each batch with its number of images.
+        group: the processes that share the work; each of them gets all logits.
+        forward: as for `logits_of_batches`.
 
     Returns:
         float32 [n, classes], in the order of the split.
@@ -87,10 +87,10 @@ def logits_of_batches(
     """Runs a model over batches of RGB 0-255 [batch, size, size, 3] and returns its logits, float32 [n, classes].
 
     Args:
-        model: gives logits.
-        batches: images.
-        forward: of the model, from `native_forward`, where the caller keeps it from call to call.
-        advance: called with the number of images done after each batch.
+        model: the model; its output is logits.
+        batches: batches of images.
+        forward: the model's forward pass from `native_forward`, if the caller reuses it across calls.
+        advance: called after each batch with its number of images.
     """
     import torch
 
@@ -98,7 +98,7 @@ def logits_of_batches(
     rows: list[torch.Tensor] = []
     with torch.inference_mode():
         for images in batches:
-            # Results stay on the device until the end: a copy to the host would wait for every batch.
+            # Results stay on the device until the end: a copy to the host per batch would block until it is computed.
             rows.append(forward(images).float())
             if advance is not None:
                 advance(len(images))
@@ -111,9 +111,9 @@ def logits_of_batches(
 def native_forward(model: keras.Model) -> Forward:
     """Returns a model's forward pass in inference mode, run natively.
 
-    Not only for its speed: training leaves kernels laid out in another way in memory than a file does, and the last
-    bits follow the layout. A native program lays them out alike wherever the model came from. Large batches are
-    computed in parts (`kcv.native.footprint`).
+    Speed is not the only reason: kernels have another memory layout after training than after loading a file, and the
+    last bits depend on the layout. The native program uses the same layout in both cases. Large batches are computed
+    in parts (`kcv.native.footprint`).
     """
     from kcv.native.model import NativeModel, native_target
 
@@ -122,6 +122,6 @@ def native_forward(model: keras.Model) -> Forward:
 
 
 def model_device(model: keras.Model) -> torch.device:
-    """Returns the torch device that a model's variables live on."""
+    """Returns the torch device that holds a model's variables."""
     device: torch.device = model.variables[0].value.device
     return device

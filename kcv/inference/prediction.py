@@ -1,4 +1,4 @@
-"""What is done to the images of one prediction, batch by batch."""
+"""Decodes and classifies the images of one prediction, batch by batch."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Decoded: TypeAlias = NDArray[np.uint8] | ImageError
 
 @dataclass(frozen=True)
 class Job:
-    """What is done to each batch of files.
+    """The settings of a prediction and the work on each batch of files.
 
     Attributes:
-        model: classifies.
-        top_k: how many classes a row ranks.
-        batch_size: images a batch.
-        threshold: the confidence (0-1) below which a row is unsure; None for always a class.
+        model: the classifier.
+        top_k: the number of classes that a row ranks.
+        batch_size: images per batch.
+        threshold: the confidence (0-1) below which a row is unsure; None to always name a class.
     """
 
     model: Classifier
@@ -41,13 +41,13 @@ class Job:
 
     @property
     def columns(self) -> list[str]:
-        """Names of a row's values, in their order."""
+        """The column names of a row, in order."""
         more = ["likeliest"] if self.threshold is not None else []
         more += [f"{name}_{rank}" for rank in range(2, self.top_k + 1) for name in ("label", "confidence")]
         return ["path", "label", "confidence", "error", *more]
 
     def decode(self, files: Sequence[Image]) -> list[Decoded]:
-        """Returns each image, uint8 [size, size, 3], or why it cannot be read."""
+        """Returns each image, uint8 [size, size, 3], or the error if it cannot be read."""
         decoded: list[Decoded] = []
         for path in files:
             try:
@@ -73,7 +73,7 @@ class Job:
     def _row(self, path: Image, scores: NDArray[np.float32]) -> dict[str, Any]:
         names = self.model.class_names
         row: dict[str, Any] = {**dict.fromkeys(self.columns), "path": str(path), "error": ""}
-        # A stable sort of the negated scores: of equal classes the first comes first, as argmax has it.
+        # A stable sort of the negated scores puts the first of tied classes first, like argmax.
         for rank, position in enumerate(np.argsort(-scores, kind="stable")[: self.top_k], start=1):
             suffix = "" if rank == 1 else f"_{rank}"
             row[f"label{suffix}"] = names[position]
@@ -89,8 +89,8 @@ class Job:
 def classified(job: Job, files: Iterator[Image]) -> Generator[list[dict[str, Any]]]:
     """Yields the rows of each batch, in order.
 
-    Threads decode batches ahead. A model that may be called from several threads classifies in them as well, so that
-    each core works on a batch of its own and none waits for another; any other gets one batch after the other.
+    Threads decode batches ahead. A model that supports calls from several threads also classifies in them, so that
+    each core works on its own batch without waiting; any other model gets one batch at a time.
     """
     cores = usable_cores()
     size = job.batch_size

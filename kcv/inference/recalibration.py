@@ -1,4 +1,4 @@
-"""Fitting temperature and threshold to a finished model, and writing them into its file."""
+"""Fits temperature and threshold to a trained model and writes them into its file."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def recalibrate(
     """Fits a model's calibration to the validation split of its training data and writes it into its file.
 
     Args:
-        model: a model that kcv trained; the weights stay as they are.
-        abstain_precision: the part of the answers (0-1] that is to be right; None for no threshold.
-        source: the training data, where its URL must be named; see `kcv.inference.splits.data_config`.
-        batch_size: images a batch; by default chosen by their size.
-        group: the processes that share the images; the first writes.
+        model: a model that kcv trained; its weights do not change.
+        abstain_precision: the fraction (0-1] of the answers that must be correct; None for no threshold.
+        source: the training data, if its URL must be named; see `kcv.inference.splits.data_config`.
+        batch_size: images per batch; by default chosen by the image size.
+        group: the processes that share the images; the main process writes.
 
     Returns:
         The model with its new calibration.
 
     Raises:
-        DataError: the validation images cannot be read, or no threshold gives the wanted precision; the file stays
-            as it was.
+        DataError: the validation images cannot be read, or no threshold reaches the requested precision; the file is
+            not changed.
         OutputError: the file cannot be written.
     """
     images = splits.load_split(model, "val", source)

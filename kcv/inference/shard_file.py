@@ -1,8 +1,8 @@
-"""The file of one part of a prediction: its rows, one a line, under a seal.
+"""The file of one part of a prediction: one row per line, followed by a seal.
 
-The last two lines seal it: what the rows were made of, as JSON, and the SHA-256 (hex) of everything before it. A file
-that was cut, changed, or made of images that have changed does not match, and the part is computed again. Parts of
-earlier versions have no seal, so they are done anew as well.
+The seal is the last two lines: a JSON record of the input, and the SHA-256 (hex) of everything before it. A file that
+was truncated or modified, or whose images have changed, does not match, and the part is computed again. Parts of
+earlier versions have no seal, so they are computed again as well.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from kcv.errors import OutputError
 from kcv.images.urls import Image
 
 _LONGEST_LINE = 64 * 2**20
-"""Bytes; a row has about 30 for each class."""
+"""In bytes; a row takes about 30 per class."""
 
 
 def state_of(files: Iterable[Image], prediction: str) -> str:
-    """Returns what a part is made of: SHA-256 (hex) of its prediction and of its images' sizes and times, in order.
+    """Returns the input of a part: SHA-256 (hex) of its prediction and of its images' sizes and times, in order.
 
-    Not of their bytes, which would take as long to read as a good part of the prediction. The time of the last change
-    of the file's entry is among them, because nobody can set it back.
+    The images' bytes are not hashed: reading them would take much of the time of the prediction itself. The times
+    include that of the last change of the file's inode (ctime), because a user cannot reset it.
 
     Args:
         files: the images.
-        prediction: says what is done to them, with which model.
+        prediction: identifies the prediction: what is computed, with which model.
     """
     digest = hashlib.sha256(prediction.encode() + b"\0")
     for path in files:
@@ -45,15 +45,15 @@ def state_of(files: Iterable[Image], prediction: str) -> str:
 
 
 def write_part(path: Path, batches: Iterable[Sequence[dict[str, Any]]], state: str) -> None:
-    """Writes a part, whole or not at all.
+    """Writes a part atomically.
 
     Args:
-        path: of the file.
-        batches: the rows.
-        state: `state_of` the images, before they were read.
+        path: the file of the part.
+        batches: the rows, in batches.
+        state: `state_of` the images, taken before they were read.
 
     Raises:
-        OutputError: the place cannot be written to.
+        OutputError: the file cannot be written.
     """
     digest, count = hashlib.sha256(), 0
     with atomic(path) as temporary, temporary.open("wb") as stream:
@@ -68,12 +68,12 @@ def write_part(path: Path, batches: Iterable[Sequence[dict[str, Any]]], state: s
 
 
 def is_sound(path: Path, files: Sequence[Image], columns: Sequence[str], prediction: str) -> bool:
-    """Tells whether a part is there, as it was written, and of these images as they are now.
+    """Returns whether a part exists, is intact, and was computed from these images in their current state.
 
     Args:
-        path: of the part.
+        path: the file of the part.
         files: its images, in order.
-        columns: of its rows, without `probabilities`.
+        columns: the columns of its rows, without `probabilities`.
         prediction: as in `state_of`.
     """
     try:
@@ -87,14 +87,14 @@ def is_sound(path: Path, files: Sequence[Image], columns: Sequence[str], predict
 
 
 def read_part(path: Path, count: int) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a part that `is_sound`.
+    """Yields the rows of a part that `is_sound` has accepted.
 
     Args:
-        path: of the part.
-        count: of its rows.
+        path: the file of the part.
+        count: its number of rows.
 
     Raises:
-        OutputError: it cannot be read any more.
+        OutputError: the file can no longer be read.
     """
     with opened(path, OutputError) as stream:
         for _ in range(count):
@@ -108,7 +108,7 @@ def _seal(count: int, state: str) -> bytes:
 
 
 def _matches(stream: BinaryIO, seal: bytes) -> bool:
-    """Tells whether a file ends in this seal, and in the checksum of all before."""
+    """Returns whether a file ends with this seal and the checksum of everything before it."""
     digest = hashlib.sha256()
     end = len(seal) + 2 * digest.digest_size
     left = os.fstat(stream.fileno()).st_size - end
@@ -127,7 +127,7 @@ def _line(stream: BinaryIO) -> bytes:
 
 
 def _is_row(row: Any, file: Image, columns: Sequence[str]) -> bool:
-    """Tells whether a value is the row of an image: a checksum says who wrote it, not what."""
+    """Returns whether a value is a valid row of an image; a matching checksum does not guarantee that."""
     if not isinstance(row, dict) or row.keys() != {*columns, "probabilities"}:
         return False
     path, error, scores = row.pop("path"), row.pop("error"), row.pop("probabilities")

@@ -1,7 +1,7 @@
-"""A prediction cut into parts: several processes share them, and what is finished need not be done again.
+"""A prediction divided into parts, so that several processes can share it and it can be resumed.
 
-The parts lie in `OUTPUT.parts`, a file each, whole or not there. Processes need no connection for this, only the same
-folder: each takes the parts of its number, and the first puts all of them together in the order of the input.
+Each part is a file in `OUTPUT.parts`, written atomically. The processes need no connection, only a common folder: each
+computes the parts assigned to its rank, and the main process merges all parts in the order of the input.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from kcv.inference.shard_file import is_sound, read_part, state_of, write_part
 _log = logging.getLogger(__name__)
 
 ROWS = 2048
-"""Images of a part, about: it is a multiple of the batch, so that batches are those of an uncut prediction."""
+"""Approximate images per part; rounded to a multiple of the batch, so that the batches equal those of one process."""
 
-_LOOK_SECONDS = 0.1  # between two looks whether another process has finished a part
+_LOOK_SECONDS = 0.1  # the polling interval while waiting for another process
 
 
 class PredictionShards:
-    """One prediction in parts.
+    """One prediction divided into parts.
 
     Args:
-        job: what is done to the images.
-        output: the file that all parts become; its suffix chooses the format.
-        find: returns the files anew with each call, always the same.
-        launch: this process's number, and of how many.
+        job: the settings of the prediction.
+        output: the file that the parts are merged into; its suffix selects the format.
+        find: returns a new iterator over the same files on each call.
+        launch: this process's rank and the world size.
         model: the model file, for the record.
     """
 
@@ -55,18 +55,18 @@ class PredictionShards:
         self._model = model
         self._size = job.batch_size * max(1, ROWS // job.batch_size)
         self._folder = output.with_name(f"{output.name}.parts")
-        self._of = ""  # the checksum of what this prediction is
-        self._sound: dict[int, int] = {}  # how many rows the parts have that this process has checked or made
+        self._of = ""  # the checksum of the prediction's record
+        self._sound: dict[int, int] = {}  # the number of rows of each part that this process has checked or written
 
     def rows(self, *, resume: bool, bar: Progress | None = None) -> Iterator[dict[str, Any]]:
-        """Does this process's parts; the first then yields the rows of all, and writes them to the output.
+        """Computes this process's parts; the main process then yields all rows and writes them to the output.
 
         Args:
-            resume: whether parts that are there are kept.
-            bar: shows how far this process is.
+            resume: whether to keep existing parts.
+            bar: shows the progress of this process.
 
         Raises:
-            OutputError: there are parts and `resume` is not set, or they are of another prediction.
+            OutputError: parts exist and `resume` is not set, or they belong to another prediction.
         """
         record = self._record()
         self._of = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
@@ -74,7 +74,7 @@ class PredictionShards:
         return self._work(-(-record["pictures"] // self._size), bar)
 
     def _record(self) -> dict[str, Any]:
-        """Describes the prediction: parts of another one must not be mixed with its own."""
+        """Returns a description of the prediction, so that parts of another prediction are not mixed with its own."""
         names, count = hashlib.sha256(), 0
         for path in self._find():
             names.update(os.fsencode(str(path)) + b"\0")
@@ -96,7 +96,7 @@ class PredictionShards:
     def _open(self, record: dict[str, Any], *, resume: bool) -> None:
         path = self._folder / "prediction.json"
         while not self._launch.is_main_process and _known(path) != record:
-            time.sleep(_LOOK_SECONDS)  # the first process writes it, or says what is wrong, and torchrun ends all
+            time.sleep(_LOOK_SECONDS)  # the main process writes it, or fails and torchrun ends all processes
         if not self._launch.is_main_process:
             return
         if not os.path.lexists(path):
@@ -107,7 +107,7 @@ class PredictionShards:
                 f"{self._folder} holds parts of a prediction that was cut short: go on with --resume, or remove it"
             )
         known = _known(path)
-        if known is None:  # each part says itself what it is of
+        if known is None:  # each part records its own prediction
             _log.warning("%s is damaged; parts of other predictions are done anew", path)
             write_json(path, record)
             return
@@ -136,14 +136,14 @@ class PredictionShards:
             self._mark(self._launch.rank).touch()
 
     def _kept(self, number: int, files: list[Image]) -> bool:
-        """Tells whether a part need not be done: it is there, and whole, and of these images as they are now."""
+        """Returns whether a part can be kept: it exists, is intact and matches the current state of these images."""
         path = self._part(number)
         if is_sound(path, files, self._job.columns, self._of):
             self._sound[number] = len(files)
         return number in self._sound
 
     def _do(self, number: int, files: list[Image]) -> None:
-        state = state_of(files, self._of)  # before they are read: what changes meanwhile is done anew next time
+        state = state_of(files, self._of)  # before they are read: images that change meanwhile are computed again
         write_part(self._part(number), classified(self._job, iter(files)), state)
         self._sound[number] = len(files)
 
@@ -155,16 +155,16 @@ class PredictionShards:
                 for row in read_part(self._part(number), self._sound[number]):
                     writer.write(row)
                     yield row
-        # A process that has not come yet would wait for the folder for ever.
+        # Without the folder, a process that has not started yet would wait forever.
         while not all(self._mark(rank).exists() for rank in range(1, self._launch.world_size)):
             time.sleep(_LOOK_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _wait(self, number: int, files: list[Image]) -> None:
-        """Waits for a part of another process; should that process die, torchrun ends this one, too."""
+        """Waits for a part of another process; if that process dies, torchrun ends this one, too."""
         owner = number % self._launch.world_size
         while number not in self._sound:
-            # Asked first: what it has left behind when it says that it is done is all that it will make.
+            # Checked first: once the owner has marked itself as done, it will write no further part.
             done = owner == self._launch.rank or self._mark(owner).exists()
             if self._kept(number, files):
                 return
@@ -174,7 +174,7 @@ class PredictionShards:
                 time.sleep(_LOOK_SECONDS)
 
     def _mark(self, rank: int) -> Path:
-        """Returns the file by which a process says that it is done; those of earlier starts do not count."""
+        """Returns the file by which a process marks itself as done; marks of earlier starts do not count."""
         start = hashlib.sha256(f"{self._launch.job} {self._launch.restarts}".encode()).hexdigest()[:16]
         return self._folder / f"done-{start}-{rank}"
 
@@ -183,7 +183,7 @@ class PredictionShards:
 
 
 def _known(path: Path) -> dict[str, Any] | None:
-    """Returns what parts are said to be of; None where nobody says, or it cannot be read."""
+    """Returns the record of the prediction that existing parts belong to; None if there is none or it is unreadable."""
     try:
         known = read_json(path, OutputError)
     except OutputError:

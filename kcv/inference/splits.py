@@ -1,4 +1,4 @@
-"""A split of the data that a model was trained on, or of other data, as the model sees it."""
+"""Loads a split of a model's training data, or of other data, in the form that the model takes."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def load_split(
     tell: bool = False,
     warn: bool = True,
 ) -> Images:
-    """Loads one split at a model's size, its labels as positions in the model's class names.
+    """Loads one split at a model's size, with labels as positions in the model's class names.
 
-    Data that only the model's file names must be what it was trained on. Where this user has chosen them, on this
-    machine, they may have changed since; a warning says so.
+    Data named only by the model file must be identical to the training data. If this user chose them on this machine,
+    they may have changed since; a warning reports it.
 
     Args:
-        model: its file says how training split the data, and how images are resized.
+        model: the model; its file says how training split the data and how images are resized.
         split: train, val or test.
-        source: of other images; None for what the model was trained on.
-        most: take no more images than this, evenly spread.
-        tell: whether to log what a folder was taken for.
-        warn: whether to say that the data have changed since training; the caller may have said it before.
+        source: other data; None for the training data.
+        most: the maximum number of images, evenly spread.
+        tell: whether to log how a folder was interpreted.
+        warn: whether to warn that the data have changed since training; False if the caller has already warned.
 
     Raises:
-        DataError: as `kcv.data.loading.load_split`, or as `data_config`.
+        DataError: as for `kcv.data.loading.load_split` and `data_config`.
     """
     info = model.info
     config = data_config(model, source)
@@ -62,14 +62,14 @@ def load_split(
 
 
 def working_folder(run: Path) -> Path:
-    """Returns the working folder in which a run began, which relative paths of its configuration start from.
+    """Returns the working folder in which a run was started; relative paths in its configuration start from it.
 
     Args:
-        run: the folder of the run.
+        run: the run folder.
 
     Returns:
-        An absolute path; the empty one, the working folder of now, where the run does not say: it was copied without
-        its `environment.json`, or is of an earlier version.
+        An absolute path; or the empty path, which is the current working folder, if the run does not record it: it was
+        copied without its `environment.json`, or was written by an earlier version.
     """
     try:
         found = untrusted.read_json(run / "environment.json", ArtifactError)
@@ -80,11 +80,11 @@ def working_folder(run: Path) -> Path:
 
 
 def data_config(model: LoadedModel, source: str | None) -> DataConfig:
-    """Returns how a model's file describes its data, with another source where one is named.
+    """Returns the data configuration in a model file, with the source replaced if one is given.
 
     Raises:
-        ArtifactError: its configuration is none of this kcv's.
-        DataError: nobody has named the URL that the file has: a file of somebody else must not make kcv fetch it.
+        ArtifactError: this version of kcv cannot use the configuration.
+        DataError: the file names a URL and the user does not: a file from someone else must not make kcv fetch it.
     """
     try:
         config = Config.from_dict(model.info.config).data
@@ -102,7 +102,7 @@ def data_config(model: LoadedModel, source: str | None) -> DataConfig:
 
 
 def is_own_data(model: LoadedModel, source: str | None) -> bool:
-    """Whether a source that a user named, or did not name, is meant to be what the model was trained on."""
+    """Returns whether the source that a user named, or left out, stands for the model's training data."""
     if source is None:
         return True
     if not is_url(source):

@@ -1,1 +1,1 @@
-"""A data set before training: unreadable files, duplicates, leaks, statistics."""
+"""Checks a data set before training: unreadable files, duplicates, leaks, statistics."""

@@ -1,4 +1,4 @@
-"""Copies: the same image, or nearly the same one, more than once; worst where splits or classes disagree."""
+"""Finds exact and near duplicates; they are worst across splits (leaks) or across classes (conflicts)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from kcv.quality.scan import ImageRecord, Read
 from kcv.quality.similarity import SIMILAR, Pairs, near_pairs
 
 ALIKE = 0.95
-"""The likeness asked for where more than half of the images look like others: line drawings, X-rays, film frames."""
+"""The similarity required where more than half of the images look like others: line drawings, X-rays, film frames."""
 
 
 def copies(read: Read, similar: float | None = None, *, progress: bool = False) -> Iterator[Finding]:
-    """Yields a finding for each group of copies, and two where it lies both in several splits and in several classes.
+    """Yields one finding per group of duplicates, or two if the group spans both several splits and several classes.
 
-    Near copies of near copies are one group. A group of nearly equal images holds their exact copies, too.
+    Near duplicates of near duplicates form one group. A group of near duplicates also contains their exact duplicates.
 
     Args:
         read: the images.
-        similar: the likeness from which images are nearly the same; 1 looks for exact copies only. None is
-            `SIMILAR`, or `ALIKE` where that would be most of the images.
+        similar: the least similarity of near duplicates; 1 finds exact duplicates only. None is `SIMILAR`, or `ALIKE`
+            if `SIMILAR` would match more than half of the images.
         progress: whether to show a progress bar.
     """
     twins = _twins(read.seen)
@@ -79,7 +79,7 @@ def _few(names: Sequence[str], most: int = 3) -> str:
 
 
 def _twins(seen: Sequence[ImageRecord | str]) -> dict[bytes, list[int]]:
-    """Returns the positions of the readable images under their digests."""
+    """Returns the positions of the readable images by digest."""
     found: dict[bytes, list[int]] = defaultdict(list)
     for position, one in enumerate(seen):
         if isinstance(one, ImageRecord):
@@ -88,7 +88,7 @@ def _twins(seen: Sequence[ImageRecord | str]) -> dict[bytes, list[int]]:
 
 
 def _joined(pairs: Pairs) -> dict[int, int]:
-    """Returns, for each position in a pair, the smallest position that pairs connect it with (union-find)."""
+    """Returns, for each position in a pair, the smallest position that it is connected to by pairs (union-find)."""
     parent: dict[int, int] = {}
 
     def root(position: int) -> int:

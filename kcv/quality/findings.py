@@ -1,4 +1,4 @@
-"""What a check can find, and how bad each of it is."""
+"""The kinds of findings of a check, and their severity."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ KINDS: Final[dict[str, tuple[Severity, str]]] = {
     "odd_size": ("warning", "of an odd size or shape"),
     "imbalance": ("warning", "classes of very different sizes"),
 }
-"""Under each kind: an `error` makes training impossible or results wrong, a `warning` is for a person to judge."""
+"""Severity and description by kind: an `error` prevents training or falsifies results; a person judges a `warning`."""
 
 
 @dataclass(frozen=True)
 class SampleRef:
-    """An image that a finding is about: what it is called, its split and its class."""
+    """An image that a finding is about: its name, split and class."""
 
     name: str
     split: str
@@ -45,9 +45,9 @@ class Finding:
 
     Attributes:
         kind: one of `KINDS`.
-        message: what, in words.
-        images: the images it is about; of a group of copies all of them.
-        similarity: of nearly equal images, the likeness of the most alike pair, see `kcv.quality.similarity`.
+        message: a description of the finding.
+        images: the images it is about; for duplicates, the whole group.
+        similarity: for near duplicates, the similarity of the most similar pair, see `kcv.quality.similarity`.
     """
 
     kind: str
@@ -57,11 +57,11 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
-        """How bad it is."""
+        """The severity of the finding's kind."""
         return KINDS[self.kind][0]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns all of it as plain values."""
+        """Returns the finding as plain values."""
         return {
             "kind": self.kind,
             "severity": self.severity,

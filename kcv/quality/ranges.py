@@ -1,4 +1,4 @@
-"""Whether images of more than 8 bits fit how they are read: much of what they show may not be left."""
+"""Checks whether the values of images of more than 8 bits suit how they are read; if not, much detail is lost."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from kcv.quality.findings import Finding, SampleRef
 from kcv.quality.scan import ImageRecord, Read
 
 DARK: Final = 0.25
-"""Below this part of the range that all 16-bit images use, their numbers have fewer bits: 12 of them use 6%."""
+"""If all 16-bit images together use less than this fraction of the range, they hold fewer bits: 12 bits use 6%."""
 
 _WHITE: Final = {"16-bit": 65535, "float": 255}
 _Deep = Sequence[tuple[SampleRef, ImageRecord]]
 
 
 def ranges(read: Read) -> Iterator[Finding]:
-    """Yields what is wrong with the numbers of 16-bit and of float images, of all of them together.
+    """Yields findings about the value ranges of all 16-bit images and of all float images.
 
-    Each image is read by itself, so that prediction needs no other: 16-bit numbers as 0 to 65,535, floats as 0 to 1
-    where none is above 1, else as 0 to 255.
+    Each image is read independently, so that prediction needs no other image: 16-bit values as 0 to 65,535, floats as
+    0 to 1 if none is above 1, otherwise as 0 to 255.
     """
     seen = [(member, one) for member, one in zip(read.members, read.seen, strict=True) if isinstance(one, ImageRecord)]
     for numbers, white in _WHITE.items():

@@ -1,4 +1,4 @@
-"""One pass over all images: each is decoded once, whole, and what the checks need of it is kept."""
+"""One pass over all images: decodes each image once, in full, and keeps what the checks need."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from kcv.images import examine, resize
 from kcv.quality.findings import SampleRef
 
 THUMBNAIL = 32
-"""Side of the grey images, pixels, that likeness is measured on."""
+"""Side, in pixels, of the grey thumbnails that similarity is measured on."""
 
-_CHUNK = 64  # images a thread reads at a time
+_CHUNK = 64  # images per task of a thread
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
-_BLANK = 2  # levels of 255 between the darkest and the lightest: less is one colour, give or take a rounding
+_BLANK = 2  # levels of 255 between darkest and lightest; up to this, an image is one colour, allowing for rounding
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What is kept of an image that could be read.
+    """The properties of a readable image that the checks need.
 
     Attributes:
-        digest: of its RGB pixels and shape, after EXIF rotation; equal for a PNG and a BMP of the same pixels.
-        height: pixels.
-        width: pixels.
-        format: what the bytes are, one of `kcv.images.FORMATS`; None for pixels.
-        blank: whether it is one colour all over.
-        numbers: `16-bit` or `float` where its numbers had more than 8 bits, else None.
-        extent: the least and the greatest of them.
+        digest: hash of its RGB pixels and shape after EXIF rotation; equal for a PNG and a BMP of the same pixels.
+        height: in pixels.
+        width: in pixels.
+        format: the actual format of the bytes, one of `kcv.images.FORMATS`; None for pixels.
+        blank: whether the whole image is one colour.
+        numbers: `16-bit` or `float` if its values had more than 8 bits, otherwise None.
+        extent: the least and the greatest value.
     """
 
     digest: bytes
@@ -51,13 +51,13 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Read:
-    """All images of a source, one after the other: train, val, test.
+    """All images of a source, in the order train, val, test.
 
     Attributes:
-        members: what each is called, its split and class.
-        seen: what it is, or why it cannot be read.
-        thumbnails: uint8 [n, THUMBNAIL, THUMBNAIL], grey; black where an image cannot be read.
-        files: the path of each that is a file, else None.
+        members: the name, split and class of each image.
+        seen: the record of each image, or the reason why it cannot be read.
+        thumbnails: uint8 [n, THUMBNAIL, THUMBNAIL], grey; black if an image cannot be read.
+        files: the path of each image that is a file, otherwise None.
     """
 
     members: Sequence[SampleRef]
@@ -67,7 +67,7 @@ class Read:
 
 
 def read(source: Source, *, progress: bool = False) -> Read:
-    """Decodes every image of a source, in threads; no more than a few at a time are held."""
+    """Decodes every image of a source, in threads; holds only a few decoded images at a time."""
     members: list[SampleRef] = []
     images: list[Encoded] = []
     for split in SPLITS:

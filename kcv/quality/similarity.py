@@ -1,10 +1,11 @@
-"""Which images are nearly the same: the same shot, saved again, resized, recoloured, or moved by a little.
+"""Finds near duplicates: the same shot saved again, resized, recoloured or slightly shifted.
 
-Two steps. A perceptual hash finds candidates among all pairs: the 8 x 8 lowest frequencies of a grey thumbnail (DCT,
-as in pHash: Zauner, 2010), but kept as real numbers, each weighted by its frequency because natural images fall off
-by it (Field, 1987), and compared by the cosine: as bits they lose a tenth of CIFAR-10's near-duplicates. Then the
-pixels decide: the edges of the thumbnails are correlated in 16 blocks, so that a frame or a horizon in common is not
-enough, at the best of 25 shifts. docs/decisions/009-data-checks.md has the figures.
+There are two steps. First, a perceptual hash finds candidates among all pairs: the 8 x 8 lowest frequencies of a grey
+thumbnail (DCT, as in pHash: Zauner, 2010). They stay real numbers, because as bits they miss a tenth of CIFAR-10's
+near duplicates; each is weighted by its frequency, because the amplitudes of natural images fall off with it (Field,
+1987); and they are compared by cosine. Then the pixels decide: the edges of the thumbnails are correlated in 16 blocks,
+so that a common frame or horizon is not enough, at the best of 25 shifts. docs/decisions/009-data-checks.md has the
+measurements.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from numpy.typing import NDArray
 from kcv.common.cores import usable_cores
 
 SIMILAR: Final = 0.8
-"""From this likeness on (at most 1) two images are called nearly the same."""
+"""The least similarity (at most 1) of near duplicates."""
 
 _FREQUENCIES = 8
 _CANDIDATE = 0.65  # cosine of two hashes from which the pixels are compared
-_MOST = 20  # candidates an image: where all images look alike (X-rays, digits), not all pairs are compared
+_MOST = 20  # candidates per image; limits the pairs to compare if all images look alike (X-rays, digits)
 _ROWS = 512  # images that are compared with all others at a time
 _PAIRS = 256  # pairs whose pixels are compared at a time
-_SHIFT = 2  # pixels of the thumbnail, each way
-_BLOCKS = 4  # a side
-_FAINT = 50.0  # (levels of 255 per pixel)^2; a block whose edges are much fainter hardly counts
+_SHIFT = 2  # pixels of the thumbnail, in each direction
+_BLOCKS = 4  # per side
+_FAINT = 50.0  # (levels of 255 per pixel)^2; a block with much fainter edges hardly counts
 
 Float = NDArray[np.float32]
 Pairs = NDArray[np.int64]
@@ -37,17 +38,17 @@ Pairs = NDArray[np.int64]
 def near_pairs(
     thumbnails: NDArray[np.uint8], similar: float = SIMILAR, advance: Callable[[int], object] = lambda _: None
 ) -> tuple[Pairs, Float]:
-    """Finds the pairs of nearly equal images.
+    """Finds the pairs of near duplicates, mirrored copies included.
 
-    Mirrored copies count, too. Time grows with the square of the number of images, memory does not.
+    Time grows with the square of the number of images; memory does not.
 
     Args:
         thumbnails: uint8 [n, side, side], grey.
-        similar: the least likeness of a pair.
-        advance: told how many images have been compared with all later ones.
+        similar: the least similarity of a pair.
+        advance: called with the number of images that have been compared with all later ones.
 
     Returns:
-        int64 [pairs, 2], positions with the smaller one first, in order; float32 [pairs], the likeness.
+        The sorted pairs, int64 [pairs, 2], each with the smaller position first; their similarities, float32 [pairs].
     """
     hashes = perceptual_hashes(thumbnails)
 
@@ -66,13 +67,13 @@ def near_pairs(
 
 
 def perceptual_hashes(thumbnails: NDArray[np.uint8]) -> Float:
-    """Returns unit vectors whose dot product tells how alike the coarse structure of two images is.
+    """Returns unit vectors whose dot product measures the similarity of the coarse structure of two images.
 
     Args:
         thumbnails: uint8 [n, side, side], grey.
 
     Returns:
-        float32 [n, 63]; zeros for an image of one colour, which so is like no other.
+        float32 [n, 63]; zeros for an image of one colour, so that it resembles no other.
     """
     from scipy.fft import dctn
 
@@ -81,24 +82,24 @@ def perceptual_hashes(thumbnails: NDArray[np.uint8]) -> Float:
     for start in range(0, len(thumbnails), _ROWS):
         block = thumbnails[start : start + _ROWS].astype(np.float32)
         low = dctn(block, axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES]
-        hashes[start : start + _ROWS] = low.reshape(len(block), -1)[:, 1:] * weights  # [0], the mean, says nothing
+        hashes[start : start + _ROWS] = low.reshape(len(block), -1)[:, 1:] * weights  # without [0], the mean brightness
     norms = np.linalg.norm(hashes, axis=1, keepdims=True)
     hashes /= np.where(norms > 1, norms, np.inf)
     return hashes
 
 
 def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Float:
-    """Returns how alike pairs of thumbnails are, whatever their brightness, contrast and colours.
+    """Returns the similarity of pairs of thumbnails, regardless of brightness, contrast and colours.
 
-    The correlation of their edges (smoothed gradients) in each of 16 blocks, averaged over the blocks that have edges,
-    at the best of the shifts by up to 2 pixels each way.
+    It is the correlation of their edges (smoothed gradients) in each of 16 blocks, averaged over the blocks that have
+    edges, at the best shift of up to 2 pixels in each direction.
 
     Args:
         first: uint8 [n, 32, 32], grey.
         second: uint8 [n, 32, 32], grey.
 
     Returns:
-        float32 [n], at most 1, which equal images have.
+        float32 [n], at most 1; equal images have 1.
     """
     edges, others = _edges(first), _edges(second)
     inner = first.shape[1] - 2 * _SHIFT
@@ -118,9 +119,9 @@ def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Float:
 
 
 def _compare(hashes: Float, thumbnails: NDArray[np.uint8], start: int, similar: float) -> Iterator[tuple[Pairs, Float]]:
-    """Yields the nearly equal pairs whose first image is one of `_ROWS` from `start` on, perhaps one pair twice."""
+    """Yields near-duplicate pairs whose first image is among the `_ROWS` images from `start`; a pair may come twice."""
     rows = hashes[start : start + _ROWS]
-    # A mirrored image has the same frequencies; those that are odd from left to right change their sign.
+    # Mirroring keeps the frequencies, but changes the sign of those that are odd from left to right.
     signs = np.tile(np.array([1, -1], np.float32), _FREQUENCIES**2 // 2)[1:]
     for mirrored in (False, True):
         candidates = _candidates(rows * signs if mirrored else rows, hashes[start:]) + start
@@ -134,7 +135,7 @@ def _compare(hashes: Float, thumbnails: NDArray[np.uint8], start: int, similar: 
 
 
 def _candidates(rows: Float, hashes: Float) -> Pairs:
-    """Returns pairs of positions whose hashes are alike, at most `_MOST` for each row; rows are the first of hashes."""
+    """Returns pairs of positions with similar hashes, at most `_MOST` per row; `hashes` begins with `rows`."""
     cosines = rows @ hashes.T
     cosines[np.tri(*cosines.shape, dtype=np.bool_)] = -1  # each pair once, none with itself
     alike = cosines >= _CANDIDATE
@@ -145,10 +146,10 @@ def _candidates(rows: Float, hashes: Float) -> Pairs:
 
 
 def _edges(thumbnails: NDArray[np.uint8]) -> Float:
-    """Returns the gradient of each thumbnail down and to the right, float32 [n, 2, side, side]."""
+    """Returns the vertical and horizontal gradient of each thumbnail, float32 [n, 2, side, side]."""
     from scipy.ndimage import gaussian_filter
 
-    smooth = gaussian_filter(thumbnails.astype(np.float32), (0, 0.7, 0.7))  # else the noise of JPEG counts as edges
+    smooth = gaussian_filter(thumbnails.astype(np.float32), (0, 0.7, 0.7))  # so that JPEG noise does not count as edges
     return np.stack(np.gradient(smooth, axis=(1, 2)), axis=1)
 
 

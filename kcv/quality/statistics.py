@@ -1,4 +1,4 @@
-"""Whether training would take the images as they are: splits, classes, sizes, formats."""
+"""Checks whether images are fit for training: splits, classes, sizes, formats."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from kcv.quality.findings import Finding, SampleRef
 from kcv.quality.scan import ImageRecord, Read
 
 IMBALANCED: Final = 10
-"""From this many times the images of the smallest class on, the largest one is worth a warning."""
+"""The least ratio of the largest to the smallest class that causes a warning."""
 
 ELONGATED: Final = 4
-"""From this many times as long as wide on (or the reverse), little is left of an image that is made square."""
+"""The least ratio of the longer to the shorter side at which squaring an image leaves little of it."""
 
 SMALL: Final = 4
-"""An image whose shorter side is this many times shorter than the median one is odd."""
+"""An image is odd if its shorter side is more than this many times shorter than the median shorter side."""
 
 
 def splits(source: Source) -> Iterator[Finding]:
-    """Yields what `train` would say of the splits and classes, with the default fractions."""
+    """Yields the error that `train` would raise about splits and classes, with the default fractions."""
     try:
         loading.split_source(source, DataConfig())
     except DataError as error:
@@ -40,7 +40,7 @@ def imbalance(source: Source) -> Iterator[Finding]:
     for split, samples in source.splits.items():
         counts = np.bincount(samples.labels, minlength=len(source.class_names))
         if not counts.size or counts.min() == 0:
-            continue  # a missing class is worse, and `splits` says it
+            continue  # a missing class is worse, and `splits` reports it
         most, least = int(counts.argmax()), int(counts.argmin())
         if counts[most] >= IMBALANCED * counts[least]:
             yield Finding(
@@ -51,7 +51,7 @@ def imbalance(source: Source) -> Iterator[Finding]:
 
 
 def formats(read: Read) -> Iterator[Finding]:
-    """Yields the images that cannot be read, and those whose file name promises another format."""
+    """Yields the images that cannot be read, and those whose format differs from their file suffix."""
     for member, seen, file in zip(read.members, read.seen, read.files, strict=True):
         if isinstance(seen, str):
             yield Finding("unreadable", f"{member.name}: {seen}", (member,))
@@ -84,19 +84,19 @@ def _odd(one: ImageRecord, median: float) -> str | None:
 
 
 def ignored(source: Source) -> Iterator[Finding]:
-    """Yields the files below a folder source that are not used; one finding a suffix and reason."""
+    """Yields the unused files below a folder source; one finding per suffix and reason."""
     for one in source.understood.left_out if source.understood else ():
         yield Finding("ignored", one.message, (SampleRef(one.example, "", ""),))
 
 
 def layout(source: Source) -> Iterator[Finding]:
-    """Yields what of a folder source could have been meant otherwise."""
+    """Yields the ambiguities in the layout of a folder source."""
     for note in source.understood.notes if source.understood else ():
         yield Finding("layout", note)
 
 
 def names(source: Source) -> Iterator[Finding]:
-    """Yields the class names that a person takes for one."""
+    """Yields the class names that look the same to a person."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in source.class_names:
         alike[look(name)].append(name)

@@ -1,1 +1,1 @@
-"""Heat maps and how far to trust them."""
+"""Heat maps and measures of how far they can be trusted."""

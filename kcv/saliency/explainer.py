@@ -1,4 +1,4 @@
-"""Heat maps of batches: a forward pass cut in two at one layer, and gradients of the second part only."""
+"""Heat maps of batches: a forward pass split in two at one layer, with gradients of the second part only."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Explained:
-    """What a batch came to, on the model's device.
+    """The result for one batch, on the model's device.
 
     Attributes:
-        maps: by method, float32 [n, height, width] in 0-1, of the size of the model's input; zero everywhere where no
-            part of an image speaks more for the class than another.
-        classes: which class is explained, int64 [n].
+        maps: by method, float32 [n, height, width] in 0-1, at the size of the model's input. A map is zero everywhere
+            if no part of the image supports the class more than another.
+        classes: the explained class of each image, int64 [n].
         logits: float32 [n, classes].
     """
 
@@ -51,19 +51,19 @@ class Explained:
 class Explainer:
     """Explains a model at one layer.
 
-    All layers up to that one run without gradients; its output is a fresh leaf, and only what follows (usually pooling
-    and a dense layer) is differentiated. So a frozen backbone makes no difference, and a map costs little more than a
-    forward pass. Everything is computed in float32, whatever the model was trained in.
+    All layers up to that one run without gradients. Its output is a new leaf, and only the layers after it (usually
+    pooling and a dense layer) are differentiated. A frozen backbone therefore makes no difference, and a map costs
+    little more than a forward pass. Everything is computed in float32, regardless of the training precision.
 
     Args:
-        model: functional, RGB 0-255 [batch, height, width, 3] to logits.
-        layer: the layer to look at, by default the last with height and width (see `kcv.saliency.layers.choose`).
+        model: functional; maps RGB 0-255 [batch, height, width, 3] to logits.
+        layer: the layer to explain; by default the last with height and width (see `kcv.saliency.layers.choose`).
 
     Attributes:
         target: the layer's output.
 
     Raises:
-        UsageError: the model is no graph, or the layer is not there or has no height and width.
+        UsageError: the model is not a graph of layers, or the layer does not exist or has no height and width.
     """
 
     def __init__(self, model: keras.Model, *, layer: str | None = None) -> None:
@@ -89,14 +89,14 @@ class Explainer:
         classes: Tensor | Sequence[int] | None = None,
         methods: Sequence[str] = ("gradcam",),
     ) -> Explained:
-        """Explains one batch, by several methods for the price of one; in parts where it takes much memory.
+        """Explains one batch by several methods at the cost of one; in parts if it needs much memory.
 
         Args:
             images: RGB 0-255 [n, height, width, 3].
-            classes: which class to explain, integer [n]; by default each image's most probable one.
-            methods: of `METHODS`.
+            classes: the class to explain for each image, integer [n]; by default the most probable one.
+            methods: names from `METHODS`.
         """
-        # A caller may have turned gradients off; tensors made in inference mode could not be differentiated.
+        # The caller may be in inference mode, whose tensors cannot be differentiated.
         with torch.inference_mode(False):
             given = None if classes is None else torch.as_tensor(classes, device=self._device).long()
             parts = [
@@ -126,7 +126,7 @@ class Explainer:
             program.advance(values, target.after, len(program.steps), training=False)
             logits = program.results(values).float()
             chosen = logits.argmax(1) if classes is None else classes
-            # Images do not meet in inference mode, so the gradient of the sum holds that of each.
+            # At inference, images do not affect each other, so the gradient of the sum contains that of each image.
             (gradients,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), leaf)
         with torch.no_grad():
             a, g = (x.detach().float().movedim(target.channels, 1) for x in (leaf, gradients))
@@ -143,24 +143,27 @@ def gradcam(
     layer: str | None = None,
     batch_size: int | None = None,
 ) -> NDArray[np.float32]:
-    """Says where on images a model found what speaks for a class.
+    """Returns heat maps of the regions of images that support a class.
 
     Args:
         model: a `.keras` file or a loaded model.
-        images: uint8 [n, height, width, 3] RGB, or paths, or single images [height, width, 3].
-        class_name: the class to explain, by default each image's most probable one.
+        images: RGB, uint8 [n, height, width, 3], or paths, or single images [height, width, 3].
+        class_name: the class to explain; by default the most probable class of each image.
         method: `gradcam`, `gradcam++`, `hirescam` or `layercam`.
-        layer: the layer to look at, by default the last one with height and width.
-        batch_size: images a batch; by default chosen by their size.
+        layer: the layer to explain; by default the last one with height and width.
+        batch_size: images per batch; by default chosen by the image size.
 
     Returns:
-        Heat maps, float32 [n, image_size, image_size] in 0-1: each stretched from 0 to 1, or zero everywhere where no
-        part of an image speaks more for the class than another.
+        Heat maps, float32 [n, image_size, image_size] in 0-1. Each is scaled to the range 0 to 1, or zero everywhere
+        if no part of the image supports the class more than another.
 
     Raises:
         ArtifactError: the model cannot be opened or run.
         UsageError: there is no such class, method or layer.
-        ImageError: naming the first image that cannot be read.
+        ImageError: an image cannot be read; the message names the first one.
+
+    Example:
+        >>> heatmaps = kcv.gradcam("runs/photos/model.keras", ["a.jpg", "b.jpg"], class_name="cat")
     """
     check_method(method)
     loaded = model if isinstance(model, LoadedModel) else opening.load(model)
@@ -184,11 +187,11 @@ _KEPT: weakref.WeakKeyDictionary[keras.Model, dict[str | None, Explainer]] = wea
 
 
 def explainer_of(loaded: LoadedModel, layer: str | None) -> Explainer:
-    """Returns a model's explainer, made once for each layer that is asked for.
+    """Returns a model's explainer, created once per requested layer.
 
     Raises:
         ArtifactError: the model cannot be run.
-        UsageError: as of `Explainer`.
+        UsageError: as for `Explainer`.
     """
     kept = _KEPT.setdefault(loaded.keras_model, {})
     if layer not in kept:
@@ -198,13 +201,13 @@ def explainer_of(loaded: LoadedModel, layer: str | None) -> Explainer:
 
 
 def check_method(method: str) -> None:
-    """Raises UsageError, with the nearest right name, unless there is such a method."""
+    """Raises UsageError with the closest valid name if there is no such method."""
     if method not in METHODS:
         raise UsageError(f"--method: received {method!r}, allowed: {', '.join(METHODS)}.{nearest(method, METHODS)}")
 
 
 def class_position(loaded: LoadedModel, class_name: str | None) -> int | None:
-    """Returns where a class stands in the model's logits; None for None.
+    """Returns the position of a class in the model's logits; None for None.
 
     Raises:
         UsageError: the model has no such class.

@@ -1,4 +1,4 @@
-"""How far heat maps can be trusted: whether the pixels they point at are those that the model needs."""
+"""Measures the faithfulness of heat maps: whether they highlight the pixels that the model needs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     import keras
 
 RANDOM = "random"
-"""Maps of noise as coarse as the model's: what a method has to beat."""
+"""Noise maps as coarse as the model's: the baseline that a method must beat."""
 
 _BLUR = 0.2
-"""Width of the blur that insertion starts from, as a part of the image's side. Petsiuk et al. have 0.05, which hides
-little of an object that fills the image: with it EfficientNet-Lite0 went from 0.85 for its class only to 0.67 on
-CIFAR-10, with this to 0.17."""
+"""Width of the blur that insertion starts from, as a fraction of the image's side. Petsiuk et al. use 0.05, which hides
+little of an object that fills the image: with 0.05, the probability that EfficientNet-Lite0 gave to the class on
+CIFAR-10 fell only from 0.85 to 0.67; with 0.2, it fell to 0.17."""
 
-_BYTES_PER_PIXEL = 100  # of an image in float32, changed and blurred, and of the order of its pixels
+_BYTES_PER_PIXEL = 100  # for the image in float32, its changed and blurred copies, and the order of its pixels
 
 
 def faithfulness(
@@ -45,25 +45,25 @@ def faithfulness(
 ) -> dict[str, dict[str, float]]:
     """Measures deletion and insertion (Petsiuk, Das, Saenko 2018, "RISE", arXiv:1806.07421, section 4.2).
 
-    Deletion paints over the hottest pixels first, with the image's mean colour; insertion brings them back first,
-    into a blurred image. The model's probability of the explained class is followed from no pixel changed to all of
-    them. The area under that curve, 0-1, is small for deletion, and large for insertion, where the map points at what
-    the model needs. Both depend on the model as much as on the map: compare methods on one model, and with `random`.
+    Deletion replaces the hottest pixels first by the image's mean colour; insertion restores the hottest pixels first
+    into a blurred image. Both track the model's probability of the explained class from no pixel changed to all pixels
+    changed. If the map highlights what the model needs, the area under that curve (0-1) is small for deletion and large
+    for insertion. Both depend on the model as much as on the map: compare methods on one model, and with `random`.
 
     Args:
-        model: functional, RGB 0-255 [batch, size, size, 3] to logits.
-        pixels: uint8 [n, size, size, 3], at the model's size; at least one.
-        labels: the classes to explain, integer [n]; by default each image's most probable one.
-        methods: of `kcv.saliency.methods.METHODS`.
-        layer: the layer to look at, by default the last with height and width.
-        steps: points of a curve after its first; each is a forward pass of all images.
-        batch_size: the most images computed at once; fewer where they are large.
-        seed: of the order of equally hot pixels, and of the random maps.
-        advance: called with the number of images done after each batch.
+        model: functional; maps RGB 0-255 [batch, size, size, 3] to logits.
+        pixels: uint8 [n, size, size, 3], at the model's size; at least one image.
+        labels: the classes to explain, integer [n]; by default the most probable class of each image.
+        methods: names from `kcv.saliency.methods.METHODS`.
+        layer: the layer to explain; by default the last with height and width.
+        steps: the number of points on a curve after the first; each takes a forward pass of all images.
+        batch_size: the maximum number of images computed at once; fewer if they are large.
+        seed: seed for the order of equally hot pixels and for the random maps.
+        advance: called after each batch with its number of images.
 
     Returns:
         By method, and for `random`: `deletion_auc` and `insertion_auc`, means over the images; `deletion_sem` and
-        `insertion_sem`, their standard errors; `flat`, the part of maps that are zero everywhere. Plain floats.
+        `insertion_sem`, their standard errors; `flat`, the fraction of maps that are zero everywhere. Plain floats.
 
     Raises:
         UsageError: the model cannot be explained, or has no such layer.
@@ -96,10 +96,10 @@ def faithfulness(
 
 
 def blurred(images: Tensor) -> Tensor:
-    """Blurs images by two box filters, edges repeated: float [n, h, w, 3], to the same shape."""
+    """Blurs images, float [n, h, w, 3], by two box filters with repeated edges; keeps the shape."""
     width = 2 * max(1, round(images.shape[1] * _BLUR / 2)) + 1
     x = images.movedim(3, 1)
-    for _ in range(2):  # a box twice is a triangle, which is near to a Gaussian
+    for _ in range(2):  # two box filters make a triangle filter, which approximates a Gaussian
         x = F.avg_pool2d(F.pad(x, (width // 2,) * 4, mode="replicate"), width, stride=1)
     return x.movedim(1, 3)
 
@@ -107,21 +107,21 @@ def blurred(images: Tensor) -> Tensor:
 def _drawn(
     seed: int, first: int, count: int, cells: tuple[int, int], size: tuple[int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Draws for each image by its number, so that batches do not matter: noise [n, *cells], a shuffle [n, pixels]."""
+    """Draws noise [n, *cells] and a shuffle [n, pixels], seeded by image number and so independent of the batches."""
     generators = [np.random.default_rng([seed, number]) for number in range(first, first + count)]
     noise = np.stack([generator.random(cells, np.float32) for generator in generators])
     return noise, np.stack([generator.permutation(size[0] * size[1]) for generator in generators])
 
 
 def _order(maps: Tensor, shuffle: Tensor) -> Tensor:
-    """Returns each pixel's place from hot (0) to cold, int64 [n, h, w]; equally hot ones in the order of `shuffle`."""
+    """Returns each pixel's rank from hot (0) to cold, int64 [n, h, w]; `shuffle` orders equally hot pixels."""
     flat = maps.flatten(1)
     hot = shuffle.gather(1, flat.gather(1, shuffle).argsort(dim=1, descending=True, stable=True))
     return hot.argsort(1).view(maps.shape)
 
 
 def _area(forward: Forward, classes: Tensor, order: Tensor, before: Tensor, after: Tensor, steps: int) -> Tensor:
-    """Returns the area under the probabilities, float64 [n], while pixels change from `before` to `after` in order."""
+    """Returns the area under the probability curve, float64 [n], as pixels change from `before` to `after` in order."""
     count = order[0].numel()
     curve = []
     for step in range(steps + 1):

@@ -1,4 +1,4 @@
-"""Which values of a native program can be drawn as a heat map, and which of them Grad-CAM looks at by itself."""
+"""Finds the layer outputs of a native program that can be drawn as a heat map, and Grad-CAM's default among them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class FeatureMap:
 
     Attributes:
         layer: the layer's name.
-        after: number of program steps that have run when it is there.
-        place: where the program keeps it.
-        channels: the axis of its channels as the program holds it: 1 or 3.
+        after: the number of program steps after which the output is available.
+        place: the index of the program's value that holds it.
+        channels: the axis of its channels as stored in the program: 1 or 3.
         height: in cells.
         width: in cells.
-        learned: whether a convolution lies before it, and its layer does more than rearrange.
+        learned: whether a convolution precedes it and its layer does more than rearrange values.
     """
 
     layer: str
@@ -40,13 +40,13 @@ class FeatureMap:
 
 
 def feature_maps(program: Program, image: torch.Tensor) -> list[FeatureMap]:
-    """Lists the outputs of layers that have height and width (more than one cell), in the order of computation.
+    """Lists the layer outputs that have height and width (more than one cell), in the order of computation.
 
-    Sizes come from running the program once: graphs inside a model may have been made for open sizes.
+    Sizes come from running the program once, because graphs nested in a model may have been built for unknown sizes.
 
     Args:
-        program: of a model of one input, [batch, height, width, 3].
-        image: one batch to run, of one image: [1, height, width, 3].
+        program: the program of a model with one input, [batch, height, width, 3].
+        image: a batch of one image to run, [1, height, width, 3].
     """
     channels = dict.fromkeys(program.inputs, 3)
     values = program.start((image,))
@@ -66,25 +66,25 @@ def feature_maps(program: Program, image: torch.Tensor) -> list[FeatureMap]:
         held = 1 if axis == 1 or program.values[step.targets[0]].moved else 3
         height, width = (value.shape[i] for i in (1, 2, 3) if i != held)
         if height * width > 1:
-            # The map before what only rearranges it is as late and no coarser.
+            # A layer that only rearranges is not a candidate: its input is just as deep and no coarser.
             learned = convolved and not isinstance(step.operation, tuple(REARRANGING))
             found.append(FeatureMap(step.name, number + 1, step.targets[0], held, height, width, learned))
     return found
 
 
 def choose(maps: Sequence[FeatureMap], layer: str | None = None) -> FeatureMap:
-    """Returns the map of a layer, or the one that Grad-CAM is meant for.
+    """Returns the map of a layer, or the map that Grad-CAM is designed for.
 
-    That is the last one with height and width that a convolution has led to, after its normalisation and activation and
+    That is the last map with height and width that depends on a convolution, after normalisation and activation and
     before any pooling: "the best compromise between high-level semantics and detailed spatial information" (Selvaraju
     et al. 2017, "Grad-CAM", arXiv:1610.02391, section 3).
 
     Args:
-        maps: of `feature_maps`.
-        layer: a name; of a layer that is called more than once the last call is taken.
+        maps: the result of `feature_maps`.
+        layer: the layer's name; if it is called more than once, its last call is used.
 
     Raises:
-        UsageError: no layer of that name has height and width, or there is no convolution to look at.
+        UsageError: no layer of that name has height and width, or the model has no convolution to explain.
     """
     learned = [one for one in maps if one.learned]
     if layer is not None:
@@ -101,13 +101,13 @@ def choose(maps: Sequence[FeatureMap], layer: str | None = None) -> FeatureMap:
 
 
 def _channel_axis(step: Step, program: Program, known: dict[int, int]) -> int:
-    """Returns where Keras sees the channels of a step's output, if it is a map."""
+    """Returns the channel axis of a step's output in Keras, if the output is a map."""
     operation: Any = step.operation
     data_format = getattr(operation, "data_format", None)
     if data_format is not None:
         return 1 if data_format == "channels_first" else 3
-    # Elementwise, or a mere change of how it is held: as the input. What becomes a map first here is taken as Keras'
-    # default has it.
+    # An elementwise step or a change of layout keeps the axis of its input. An output that becomes a map only here is
+    # assumed to have Keras' default axis.
     before = next((known[place] for place in step.sources if len(program.values[place].shape) == 4), 3)
     if isinstance(operation, layers.Permute):
         dims = tuple(operation.dims)
@@ -116,7 +116,7 @@ def _channel_axis(step: Step, program: Program, known: dict[int, int]) -> int:
 
 
 def _candidates(maps: Sequence[FeatureMap]) -> str:
-    """Names the last map of every size, the finest first."""
+    """Returns the names of the last map of each size, the finest first."""
     last = {(one.height, one.width): one for one in maps}
     shown = list(last.values())[-_MOST_NAMED:]
     return ", ".join(f"{one.layer} ({one.height}x{one.width})" for one in shown) or "none"

@@ -1,4 +1,4 @@
-"""Whether heat maps show what a model has learned: they must change when it forgets everything."""
+"""Checks that heat maps depend on what a model has learned: they must change when its weights are randomised."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def randomisation(
 ) -> dict[str, dict[str, float | None]]:
     """Compares the maps of a model with those of the same network with random weights.
 
-    The model parameter randomisation test (Adebayo et al. 2018, "Sanity Checks for Saliency Maps", arXiv:1810.03292,
-    section 3), all layers at once. A method whose maps hardly change, a rank correlation near 1, draws the image, not
-    the model.
+    This is the model parameter randomisation test (Adebayo et al. 2018, "Sanity Checks for Saliency Maps",
+    arXiv:1810.03292, section 3) with all layers randomised at once. If the maps of a method hardly change (a rank
+    correlation near 1), they depict the image, not the model.
 
     Args:
-        model: functional, RGB 0-255 [batch, size, size, 3] to logits.
-        pixels: uint8 [n, size, size, 3], at the model's size; at least one.
-        labels: the classes to explain, integer [n]; by default each image's most probable one, of the trained
-            model for both.
-        methods: of `kcv.saliency.methods.METHODS`.
-        layer: the layer to look at, by default the last with height and width.
+        model: functional; maps RGB 0-255 [batch, size, size, 3] to logits.
+        pixels: uint8 [n, size, size, 3], at the model's size; at least one image.
+        labels: the classes to explain, integer [n]; by default the most probable class of each image according to the
+            trained model, for both models.
+        methods: names from `kcv.saliency.methods.METHODS`.
+        layer: the layer to explain; by default the last with height and width.
         batch_size: images computed at once.
-        seed: of the random weights.
+        seed: seed of the random weights.
 
     Returns:
-        By method `rank_correlation`, Spearman's, the mean over the images whose maps both vary (None where there is
-        none), and `compared`, the part of the images that these are. Plain values.
+        By method, `rank_correlation`: Spearman's, the mean over the images whose two maps both vary (None if there are
+        none), and `compared`: the fraction of such images. Plain values.
 
     Raises:
         UsageError: the model cannot be explained, or has no such layer.
@@ -69,10 +69,11 @@ def randomisation(
 
 
 def with_random_weights(model: keras.Model, seed: int) -> keras.Model:
-    """Returns a copy of a functional model, on its device, that has learned nothing.
+    """Returns an untrained copy of a functional model, on the same device.
 
-    Kernels are normal noise as wide as the model's own, so that no layer drowns in the next; biases and normalisation
-    are as a new layer has them. No global generator is touched but by what Keras draws and is thrown away.
+    Kernels are normal noise with the standard deviation of the model's own, so that the signal does not vanish from
+    layer to layer; biases and normalisation are those of a new layer. Global generators advance only by what Keras
+    draws for the initial weights.
     """
     import keras
 
@@ -86,7 +87,7 @@ def with_random_weights(model: keras.Model, seed: int) -> keras.Model:
 
 
 def rank_correlation(a: NDArray[np.floating], b: NDArray[np.floating]) -> float | None:
-    """Returns Spearman's correlation of two maps, equal values at their mean rank; None where either does not vary."""
+    """Returns Spearman's correlation of two maps, ties at their mean rank; None if either map does not vary."""
     from scipy import stats
 
     if not np.ptp(a) or not np.ptp(b):

@@ -1,4 +1,4 @@
-"""How far the heat maps of a model can be trusted, measured on images of a split."""
+"""Measures how far the heat maps of a model can be trusted, on images of a split."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kcv.data.dataset import Images
 
 MOST_EXPLAINED = 64
-"""Each is computed some twenty times for each method."""
+"""A limit, because each image is computed about twenty times per method."""
 
 _STEPS = 10
 
@@ -32,15 +32,15 @@ def measure_explanations(
     """Measures deletion, insertion and the sanity check of all methods, and writes `explanations.json`.
 
     Args:
-        model: functional, RGB 0-255 [batch, size, size, 3] to logits.
-        images: the split; up to `MOST_EXPLAINED` of them are taken, evenly spread.
-        folder: where to.
-        file: of the model, for messages.
+        model: functional; maps RGB 0-255 [batch, size, size, 3] to logits.
+        images: the split; up to `MOST_EXPLAINED` images are used, evenly spread.
+        folder: the folder to write to.
+        file: the model file, for messages.
         progress: whether to show a progress bar on a terminal.
 
     Returns:
-        `images`, how many; `methods`, by name: as from `kcv.saliency.faithfulness` and `.randomisation`. The method
-        `random` is noise as coarse as the model's maps, for comparison.
+        `pictures`: the number of images; `methods`: by name, the results of `kcv.saliency.faithfulness` and
+        `.randomisation`. The method `random` is noise as coarse as the model's maps, for comparison.
 
     Raises:
         ArtifactError: the model cannot be explained.
@@ -49,7 +49,7 @@ def measure_explanations(
     """
     chosen = loading.evenly(len(images), MOST_EXPLAINED)
     pixels = np.stack([images.read(int(index)) for index in chosen])
-    # Heat maps differentiate the model, which nobody has tried before.
+    # Heat maps are the first to differentiate the model, so this may be where it fails.
     with refusing(file, ArtifactError, "cannot be explained"):
         with Progress(len(pixels) if progress else None, "explain") as bar:
             advance = bar.advance if progress else None

@@ -57,7 +57,7 @@ class Calibration(BaseModel):
             class_names: class names of the model.
 
         Raises:
-            DataError: no threshold reaches that precision on these images, or a class has the label used for abstaining.
+            DataError: no threshold reaches that precision on these images, or a class has the name `UNSURE`.
         """
         if UNSURE in class_names:
             raise DataError(f"a class is called {UNSURE!r}, the word for no answer; --abstain_precision needs it.")

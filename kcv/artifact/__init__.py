@@ -1,6 +1,6 @@
-"""The model file: a standard `.keras` archive with one member more, `kcv.json`, that says what the model is.
+"""The model file: a standard `.keras` archive with one additional member, `kcv.json`, that describes the model.
 
-Plain `keras.saving.load_model` opens it without kcv; kcv asks for nothing that the file already says.
+`keras.saving.load_model` opens it without kcv. kcv never asks the user for anything that the file contains.
 """
 
 from kcv.artifact.file import describe_again, is_described, read_info, save

@@ -1,7 +1,7 @@
-"""What a model file may contain: checked on the file's JSON, before Keras makes a single object of it.
+"""Checks the classes in a model file's JSON before Keras creates any object from it.
 
-A `.keras` file names classes, and deserialising one means constructing them. kcv opens files that hold standard Keras
-layers and nothing else; whatever could carry code (Lambda, functions, foreign modules) is refused by name.
+A `.keras` file names classes, and deserialising it constructs them. kcv only opens files of standard Keras layers;
+anything that could contain code (Lambda, functions, foreign modules) is rejected with its name.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ LAYERS = frozenset(
         "ZeroPadding2D",
     ]
 )
-"""Classes of `keras.layers` that an image classifier is made of and that cannot carry code."""
+"""Classes of `keras.layers` that image classifiers use and that cannot contain code."""
 
 _MODELS = ("Functional", "Sequential", "Model")
 _MODEL_MODULES = frozenset({"keras", "keras.models", "keras.src.models.functional", "keras.src.models.sequential"})
 _HARMLESS_MODULES = frozenset({"keras.initializers", "keras.regularizers", "keras.constraints"})
 _POLICIES = frozenset({"DTypePolicy", "FloatDTypePolicy"})
 _VALUES = frozenset({"__keras_tensor__", "__tuple__", "__numpy__", "__tensor__", "__slice__"})
-"""What Keras writes for plain values; they construct numbers, not objects."""
+"""Class names that Keras writes for plain values; they construct numbers, not objects."""
 
 
 def check_classes(config: Any, origin: str) -> None:
@@ -76,7 +76,7 @@ def check_classes(config: Any, origin: str) -> None:
         origin: the file's name, for the message.
 
     Raises:
-        ArtifactError: naming the first class that is not allowed.
+        ArtifactError: a class is not allowed; the message names the first one.
     """
     for node in nodes(config):
         if "class_name" in node and not _is_allowed(node):
@@ -86,17 +86,17 @@ def check_classes(config: Any, origin: str) -> None:
 
 
 def check_top(config: dict[str, Any], origin: str) -> None:
-    """Checks that a file holds a model, and not one of the things that models are made of.
+    """Checks that a file contains a model, and not just a layer or another part of one.
 
     Raises:
-        ArtifactError: it does not.
+        ArtifactError: it contains something else.
     """
     if config.get("class_name") not in _MODELS:
         raise ArtifactError(f"{origin}: holds {_shown(config.get('class_name')) or 'nothing'}, which is no model")
 
 
 def _shown(value: Any) -> str:
-    """Returns what a file has in place of a name, for a message."""
+    """Returns a name from a file, safe to show in a message."""
     return plain(str(value)[:60]) if value else ""
 
 

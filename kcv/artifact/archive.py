@@ -1,4 +1,4 @@
-"""The zip archive that a model file is: what may be in it, and its members, read in bounded memory and time."""
+"""The zip archive of a model file: checks its members and reads them in bounded memory and time."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ INFO_MEMBER = "kcv.json"
 _MEMBERS = frozenset({"metadata.json", CONFIG_MEMBER, WEIGHTS_MEMBER, INFO_MEMBER})
 _ASSETS = "assets/"
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Others ask for memory of their own: LZMA for a dictionary of up to 4 GB."""
+"""Allowed compression methods. Others allocate memory of their own: LZMA uses a dictionary of up to 4 GB."""
 
 MOST_RATIO = 20
-"""Of what is unpacked over what it takes in the file, for large members; weights hardly compress."""
+"""The largest ratio of unpacked to packed size, for large members; weights hardly compress."""
 SLACK = 2**20
-"""Bytes that may be had without regard to the ratio: JSON and small weights compress well."""
+"""Bytes that are allowed in addition to the ratio: JSON and small weights compress well."""
 
 _MOST_BYTES = 16 * 2**30
 _MOST_DIRECTORY = 2**20
@@ -35,11 +35,11 @@ _ENCRYPTED = 1
 
 
 class Archive:
-    """An open model file, whose directory has been checked.
+    """An open model file whose directory has been checked.
 
     Attributes:
-        path: of the file.
-        bytes: its size.
+        path: path of the file.
+        bytes: size of the file.
     """
 
     def __init__(self, path: Path, size: int, members: dict[str, zipfile.ZipInfo], file: zipfile.ZipFile) -> None:
@@ -53,18 +53,18 @@ class Archive:
 
     @property
     def members(self) -> list[zipfile.ZipInfo]:
-        """What is in it, in its order."""
+        """The members in file order."""
         return list(self._members.values())
 
     def read(self, name: str, most: int = _MOST_BYTES) -> bytes:
         """Reads a whole member.
 
         Args:
-            name: of the member.
-            most: bytes that it may have.
+            name: name of the member.
+            most: largest allowed size, in bytes.
 
         Raises:
-            ArtifactError: it is not there, larger, or damaged.
+            ArtifactError: the member is missing, too large, or damaged.
         """
         if name not in self._members:
             hint = "it was not written by kcv" if name == INFO_MEMBER else "it is not a Keras model"
@@ -77,10 +77,10 @@ class Archive:
         return content.getvalue()
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        """Yields a member in pieces. Read at once, it could unpack to more than it says before anybody notices.
+        """Yields a member in pieces. Read in one call, it could unpack to more than its declared size.
 
         Raises:
-            ArtifactError: it is damaged.
+            ArtifactError: the member is damaged.
         """
         with refusing(self.path, ArtifactError, f"its {name} is damaged"), self._file.open(name) as stream:
             while piece := stream.read(_PIECE):
@@ -89,12 +89,11 @@ class Archive:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """Opens a model file and checks what it says is in it; reads none of it.
+    """Opens a model file and checks its directory; reads no member.
 
     Raises:
-        ArtifactError: it is missing, cannot be read or is no archive; or it holds what no model file holds, anything
-            twice, anything encrypted or packed by another method than deflate, or anything that unpacks to far more
-            than it is.
+        ArtifactError: the file is missing, unreadable or not an archive; or a member is unknown, duplicate, encrypted,
+            compressed with a method other than deflate, or would unpack to far more than its packed size.
     """
     with opened(path, ArtifactError, "model.keras") as stream:
         if path.suffix.lower() == ".onnx":
@@ -109,7 +108,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
 
 def _checked(found: list[zipfile.ZipInfo], size: int, origin: str) -> dict[str, zipfile.ZipInfo]:
-    """Returns the members of a file of `size` bytes by name."""
+    """Returns the members by name, after checking them against the file's size in bytes."""
     if len(found) > _MOST_MEMBERS:
         raise ArtifactError(f"{origin}: holds {len(found):,} members, which no model file does")
     members: dict[str, zipfile.ZipInfo] = {}
@@ -133,10 +132,10 @@ def _checked(found: list[zipfile.ZipInfo], size: int, origin: str) -> dict[str, 
 
 
 class _DirectoryFirst:
-    """A file whose directory zipfile reads: in one piece, which is bounded here, and makes an object of each entry.
+    """Bounds the read of the directory, which zipfile reads in one piece and turns into one object per entry.
 
     Attributes:
-        most: bytes of one piece; None for as many as are asked for.
+        most: largest size of one read, in bytes; None: no limit.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -144,7 +143,7 @@ class _DirectoryFirst:
         self.most: int | None = _MOST_DIRECTORY
 
     def read(self, size: int = -1) -> bytes:
-        """Reads a piece."""
+        """Reads a piece; raises ValueError if it is larger than `most`."""
         if self.most is None:
             return self._stream.read(size)
         content = self._stream.read(self.most + 1 if size < 0 else min(size, self.most + 1))

@@ -1,4 +1,4 @@
-"""How much a model may ask for, found out before it gets it."""
+"""Limits on the memory and time of a model, checked before any is spent."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
     import keras
 
 _MOST_ELEMENTS = 2**31
-"""Numbers that a layer may make for a single image: 8 GiB. VGG's first layer gives half of them at 4096 px."""
+"""The most numbers that a layer may output for one image: 8 GiB. VGG's first layer outputs half as many at 4096 px."""
 _MOST_PRODUCTS = 2**45
-"""Multiplications, or numbers looked at, for a single image: 35 million million. VGG-19 takes a fifth at 4096 px."""
+"""The most multiplications (or numbers read) for one image: 35 million million. VGG-19 uses a fifth at 4096 px."""
 _MOST_POOLED = 2**36
-"""Numbers that pools may look at for a single image, which they do one by one: about a minute."""
+"""The most numbers that pooling layers may read for one image; reading them one by one takes about a minute."""
 _WIDEST = 256
-"""Pixels that a window may reach beyond both sides of what it looks at; of dilated ones on small maps many do."""
+"""Pixels by which a window may exceed twice its input's side; many dilated windows exceed small feature maps."""
 _NUMBERS = ("float", "bfloat", "int", "uint")
 
 
 def check_size(config: dict[str, Any], stored: int, origin: str) -> None:
-    """Builds a model without memory and compares what it wants with what its file has.
+    """Builds a model without allocating its weights, and compares its needs with the content of its file.
 
     Args:
-        config: the file's `config.json`, whose classes have been checked; Keras changes it.
-        stored: bytes of its weights.
+        config: the file's `config.json`, with classes already checked; Keras modifies it.
+        stored: size of its weights, in bytes.
         origin: the file's name, for the message.
 
     Raises:
-        ArtifactError: it is no built model of images, has more parameters than the file, or makes tensors or takes
-            time beyond all reason.
+        ArtifactError: it is not a built model of images, has more parameters than the file, or exceeds the limits on
+            tensor size or computation.
     """
     import keras
 
@@ -62,10 +62,10 @@ def check_size(config: dict[str, Any], stored: int, origin: str) -> None:
 
 
 def check_fixed(model: keras.Model, origin: str) -> None:
-    """Checks that every tensor in a model has a known size, without which `check_size` knows only some of them.
+    """Checks that every tensor in a model has a known size; otherwise `check_size` misses some of them.
 
     Raises:
-        ArtifactError: one has not.
+        ArtifactError: a tensor has an unknown size.
     """
     for layer, node in _calls(model):
         for tensor in node.outputs:
@@ -74,7 +74,7 @@ def check_fixed(model: keras.Model, origin: str) -> None:
 
 
 def _calls(model: keras.Model) -> Iterator[tuple[Any, Any]]:
-    """Yields each layer with each of its calls."""
+    """Yields all pairs of a layer and one of its calls."""
     for layer in model._flatten_layers(include_self=False):
         for node in getattr(layer, "_inbound_nodes", ()):
             yield layer, node
@@ -85,7 +85,7 @@ def _name(layer: Any) -> str:
 
 
 def _check_window(layer: Any, node: Any, origin: str) -> None:
-    """Refuses a window that is much larger than what it looks at: padded to its size, a small image is a huge one."""
+    """Rejects a window much larger than its input, because padding makes a small image as large as the window."""
     extents = _extents(layer)
     if not extents or not node.input_tensors:
         return
@@ -96,16 +96,16 @@ def _check_window(layer: Any, node: Any, origin: str) -> None:
 
 
 def _sides_of(layer: Any, node: Any) -> tuple[int | None, ...]:
-    """Returns height and width of what a convolution or a pool looks at; None where they are open."""
+    """Returns height and width of the input of a convolution or pooling layer; None where they are unknown."""
     shape = tuple(node.input_tensors[0].shape)
     return shape[2:] if getattr(layer, "data_format", None) == "channels_first" else shape[1:-1]
 
 
 def _within(layer: Any, node: Any) -> int:
-    """Returns how many numbers a convolution or a pool may hold between its input and its output; 0 for others.
+    """Returns the most intermediate numbers of a convolution or pooling layer; 0 for other layers.
 
-    With padding "same" the input is padded first, whatever comes out of it. A transposed convolution makes all and
-    cuts off what is too much. A separable one has more channels between its two steps.
+    With padding "same", the input is padded first, whatever the size of the output. A transposed convolution computes
+    the full output and then crops it. A separable convolution has more channels between its two steps.
     """
     extents = _extents(layer)
     if not extents or not node.input_tensors:
@@ -122,7 +122,7 @@ def _within(layer: Any, node: Any) -> int:
 
 
 def _extents(layer: Any) -> tuple[int, ...]:
-    """Returns how far the window of a convolution or of a pool reaches, in pixels; nothing for other layers."""
+    """Returns the extent of the window of a convolution or pooling layer, in pixels; () for other layers."""
     window = getattr(layer, "pool_size", None) or getattr(layer, "kernel_size", None)
     if window is None:
         return ()
@@ -132,7 +132,7 @@ def _extents(layer: Any) -> tuple[int, ...]:
 
 
 def _each(layer: Any) -> int:
-    """Returns how many products, or numbers looked at, one output of a layer takes."""
+    """Returns the number of products, or of numbers read, per output of a layer."""
     kernel = getattr(layer, "kernel", None)
     if kernel is not None and len(kernel.shape) > 1:
         return math.prod(map(int, kernel.shape)) // max(1, int(kernel.shape[-1]))

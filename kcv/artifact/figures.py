@@ -1,7 +1,7 @@
-"""The figures of a split as files hold them: what their readers may rely on.
+"""The schema of a split's metrics as stored in files.
 
-`kcv.metrics.summarize` makes them. What an earlier kcv did not write is optional here, and what a later one writes more
-is kept.
+`kcv.metrics.summarize` computes them. Keys that earlier versions of kcv did not write are optional, and additional keys
+of later versions are kept.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Interval = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 
 
 class _Part(BaseModel):
-    """Strict: what is read is used as it stands, not as it might be converted."""
+    """Base class of the schema. It is strict, because the values are used as read, without conversion."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
 class ClassFigures(_Part):
-    """One class; see `kcv.metrics.confusion.class_scores`."""
+    """The metrics of one class; see `kcv.metrics.confusion.class_scores`."""
 
     precision: Fraction | None
     recall: Fraction | None
@@ -42,7 +42,7 @@ class ClassFigures(_Part):
 
 
 class ConfusedPair(_Part):
-    """A frequent mistake; see `kcv.metrics.confusion.confused_pairs`."""
+    """A frequent confusion; see `kcv.metrics.confusion.confused_pairs`."""
 
     true: Name
     predicted: Name
@@ -51,7 +51,7 @@ class ConfusedPair(_Part):
 
 
 class Abstention(_Part):
-    """What a model comes to that says unsure; see `kcv.metrics.summary.abstention`."""
+    """The metrics of a model that may abstain; see `kcv.metrics.summary.abstention`."""
 
     threshold: Fraction
     coverage: Fraction
@@ -60,7 +60,7 @@ class Abstention(_Part):
 
 
 class Figures(_Part):
-    """All figures of one split; see `kcv.metrics.summarize`."""
+    """All metrics of one split; see `kcv.metrics.summarize`."""
 
     split: Name
     n: Annotated[int, Field(ge=1, le=_MOST_COUNT)]
@@ -80,15 +80,15 @@ class Figures(_Part):
 
 
 def checked_figures(values: Any, origin: str, error: type[KcvError] = ArtifactError) -> dict[str, Any]:
-    """Returns figures as they are, if they are what `Figures` says.
+    """Returns metrics unchanged after validating them with `Figures`.
 
     Args:
-        values: as read from JSON.
+        values: the values read from JSON.
         origin: the file's name, for the message.
-        error: the kind that is raised.
+        error: the class of the error that is raised.
 
     Raises:
-        KcvError: as `error`; the message names the first key that is wrong.
+        KcvError: of class `error`; the message names the first invalid key.
     """
     try:
         Figures.model_validate(values)

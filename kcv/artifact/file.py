@@ -1,4 +1,4 @@
-"""Writing model files, and reading what they say of themselves."""
+"""Writes model files, and reads their descriptions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def save(path: str | Path, model: keras.Model, info: ArtifactInfo) -> Path:
-    """Writes a model and its description as one file, whole or not at all.
+    """Writes a model and its description to one file, atomically.
 
     Args:
-        path: where to; the suffix must be `.keras`.
+        path: path of the file; the suffix must be `.keras`.
         model: an uncompiled functional model of standard Keras layers.
         info: its description.
 
@@ -31,8 +31,8 @@ def save(path: str | Path, model: keras.Model, info: ArtifactInfo) -> Path:
         The path.
 
     Raises:
-        OutputError: when the place cannot be written to.
-        ArtifactError: when the model holds layers that `load` would refuse.
+        OutputError: the file cannot be written.
+        ArtifactError: the suffix is wrong, or the model contains layers that `load` would reject.
     """
     path = Path(path)
     if path.suffix != ".keras":
@@ -46,26 +46,26 @@ def save(path: str | Path, model: keras.Model, info: ArtifactInfo) -> Path:
 
 
 def describe_again(path: Path, info: ArtifactInfo) -> None:
-    """Replaces what a model file says of itself; the model in it stays as it is, to the byte.
+    """Replaces the description in a model file; the model itself stays unchanged, byte for byte.
 
     Raises:
         ArtifactError: the file is missing or damaged.
-        OutputError: the place cannot be written to; the file is as it was.
+        OutputError: the file cannot be written; it is then unchanged.
     """
     with open_archive(path) as old, atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as new:
         for member in old.members:
             if member.filename != INFO_MEMBER:
-                with new.open(copy.copy(member), "w") as target:  # which writes its new place into it
+                with new.open(copy.copy(member), "w") as target:  # a copy: open() writes the new offset into it
                     for piece in old.pieces(member.filename):
                         target.write(piece)
         new.writestr(INFO_MEMBER, info.model_dump_json(indent=2), zipfile.ZIP_DEFLATED)
 
 
 def read_info(path: str | Path) -> ArtifactInfo:
-    """Reads what a model file says of itself, without Keras.
+    """Reads the description of a model file, without Keras.
 
     Raises:
-        ArtifactError: when the file is missing, damaged, not a model file, without a description, or too new.
+        ArtifactError: the file is missing, damaged, not a model file, has no description, or is too new.
     """
     path = Path(path)
     with open_archive(path) as archive:
@@ -73,6 +73,6 @@ def read_info(path: str | Path) -> ArtifactInfo:
 
 
 def is_described(path: str | Path) -> bool:
-    """Tells whether a file is one that kcv wrote. Raises ArtifactError where it is no archive at all."""
+    """Returns whether kcv wrote a file. Raises ArtifactError if it is not an archive."""
     with open_archive(Path(path)) as archive:
         return INFO_MEMBER in archive

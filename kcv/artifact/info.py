@@ -1,4 +1,4 @@
-"""What a model file says of itself."""
+"""The description in a model file."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ FORMAT_VERSION = 1
 
 _MOST_PARAMETERS = 10**15
 _MOST_CONFIG_VALUES = 2_000
-"""With all sections, lists and keys; a configuration of kcv has a hundred."""
+"""Counts sections, lists and keys; a configuration of kcv has a hundred."""
 _LONGEST_CONFIG_TEXT = 10_000
 
 Text = Annotated[str, StringConstraints(max_length=1000)]
 
 
 class ArtifactInfo(BaseModel):
-    """The `kcv.json` of a model file.
+    """The content of `kcv.json` in a model file.
 
     Attributes:
-        format_version: of this description; a higher one than this kcv knows is refused.
+        format_version: version of this description; a version higher than this kcv supports is rejected.
         model_name: the architecture, as in `model.name`.
-        variant: of the architecture, where it has several (whose pretrained weights fit).
-        class_names: the classes, in the order of the logits.
+        variant: variant of the architecture, if it has several (which pretrained weights fit).
+        class_names: class names in the order of the logits.
         image_size: side of the square input, in pixels.
-        resize: how images of other sizes are brought to it.
-        precision: the Keras dtype policy it was trained under.
-        parameters: counts: `total` and `trainable`.
-        data_name: what it was trained on.
+        resize: how images of other sizes are resized.
+        precision: the Keras dtype policy of the training.
+        parameters: parameter counts: `total` and `trainable`.
+        data_name: name of the training data.
         data_fingerprint: SHA-256 (hex) of the training source; see `kcv.data.dataset.Source`.
-        config: the whole configuration of the run, nested.
-        metrics: of the test split (or the validation split, where there is no test split), once measured.
-        calibration: how logits become probabilities and answers; None where nothing was fitted.
-        best_epoch: the epoch (from 1) whose weights these are.
-        versions: of kcv, keras, torch and Python.
-        created: when the file was written.
+        config: the complete configuration of the run, nested.
+        metrics: metrics of the test split (or of the validation split if there is no test split), once measured.
+        calibration: turns logits into probabilities and answers; None if nothing was fitted.
+        best_epoch: the epoch (from 1) of these weights.
+        versions: versions of kcv, keras, torch and Python.
+        created: time at which the file was written.
     """
 
-    # Unknown keys are kept out of the way, not refused: a newer kcv may say more within one format.
+    # Unknown keys are ignored, not rejected: a newer kcv may add keys without changing the format version.
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
     format_version: int = Field(default=FORMAT_VERSION, ge=1, le=FORMAT_VERSION)
@@ -69,7 +69,7 @@ class ArtifactInfo(BaseModel):
     @field_validator("class_names", "model_name", "variant", "precision", "data_name", "data_fingerprint", "versions")
     @classmethod
     def _shown(cls, value: Any) -> Any:
-        """Refuses what a terminal would obey."""
+        """Rejects control characters, which a terminal would interpret."""
         texts = [value] if isinstance(value, str) else [*value, *value.values()] if isinstance(value, dict) else value
         if not all(map(is_plain, texts or ())):
             raise ValueError("holds control characters")
@@ -102,7 +102,7 @@ class ArtifactInfo(BaseModel):
     @field_validator("metrics")
     @classmethod
     def _figures(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Keeps figures as they were written, once they are known to be some."""
+        """Validates the metrics and keeps them as written."""
         if value is not None:
             figures = Figures.model_validate(value)
             if not is_plain(figures.split):
@@ -111,25 +111,25 @@ class ArtifactInfo(BaseModel):
 
     @property
     def threshold(self) -> float | None:
-        """The confidence (0-1) below which the model abstains; None: it never does."""
+        """The confidence (0-1) below which the model abstains; None if it never does."""
         return self.calibration.threshold if self.calibration else None
 
     @property
     def data_options(self) -> dict[str, Any]:
-        """The section `data` of the configuration; empty where there is none."""
+        """The section `data` of the configuration; empty if there is none."""
         section = self.config.get("data")
         return section if isinstance(section, dict) else {}
 
 
 def parse_info(text: bytes, path: Path) -> ArtifactInfo:
-    """Reads a `kcv.json`.
+    """Parses the content of `kcv.json`.
 
     Args:
         text: the JSON.
-        path: of the model file, for the message.
+        path: path of the model file, for the message.
 
     Raises:
-        ArtifactError: it is damaged, or of a newer format.
+        ArtifactError: the description is damaged, or its format is newer.
     """
     values = parse_json(text, path, ArtifactError, otherwise="its description is damaged")
     if not isinstance(values, dict):

@@ -1,4 +1,4 @@
-"""How much there is in a model's `config.json`, counted before Keras makes a single object of it."""
+"""Limits the layers and objects in a model's `config.json` before Keras creates any object from it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 from kcv.errors import ArtifactError
 
 MOST_LAYERS = 5_000
-"""NASNet has 1,000, the largest of keras.applications."""
+"""NASNet, the largest network of keras.applications, has 1,000 layers."""
 _MOST_OBJECTS = 100_000
 _MOST_ATTEMPTS = 100_000
-"""Calls of layers that Keras may try in vain. It walks the layers in their order, as often as it takes."""
+"""The most layer calls that Keras may try in vain. It walks through the layers in order, repeatedly if needed."""
 
 _TENSOR = "__keras_tensor__"
 
 
 def check_structure(config: Any, origin: str) -> None:
-    """Checks that Keras can build a graph in a time that follows from its size.
+    """Checks that Keras can build the graph in a time proportionate to its size.
 
     Args:
         config: the parsed JSON.
         origin: the file's name, for the message.
 
     Raises:
-        ArtifactError: it has too many layers, or they stand in an order in which they cannot be built.
+        ArtifactError: there are too many layers or objects, or the layers are not in order of computation.
     """
     layers = objects = 0
     for node in nodes(config):
@@ -41,7 +41,7 @@ def check_structure(config: Any, origin: str) -> None:
 
 
 def nodes(config: Any) -> Iterator[dict[str, Any]]:
-    """Yields all objects of a JSON value, wherever they are."""
+    """Yields all objects in a JSON value, at any depth."""
     pending = [config]
     while pending:
         node = pending.pop()
@@ -53,7 +53,7 @@ def nodes(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def _calls(layers: list[Any]) -> tuple[int, int]:
-    """Returns how many calls of layers there are, and how many of them need one that stands later."""
+    """Returns the number of layer calls, and the number of those that depend on a later layer."""
     places = {}
     for place, layer in enumerate(layers):
         if isinstance(layer, dict) and isinstance(name := layer.get("name"), str):
@@ -68,7 +68,7 @@ def _calls(layers: list[Any]) -> tuple[int, int]:
 
 
 def _needed(call: Any) -> Iterator[str]:
-    """Yields the names of the layers whose outputs a call takes."""
+    """Yields the names of the layers whose outputs are inputs of a call."""
     for node in nodes(call):
         history = node["config"].get("keras_history") if isinstance(node.get("config"), dict) else None
         if node.get("class_name") == _TENSOR and isinstance(history, list) and history and isinstance(history[0], str):

@@ -1,4 +1,4 @@
-"""What the weights of a model file may be: numbers that are in the file, in full, and nothing else."""
+"""Checks that the weights of a model file are numbers, stored completely in the file, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kcv.common.untrusted import refusing
 from kcv.errors import ArtifactError
 
 _KINDS = "fiubV"
-"""Of NumPy: numbers, and the two bytes as which HDF5 keeps bfloat16."""
+"""Allowed NumPy kinds: numbers, and the two raw bytes as which HDF5 stores bfloat16."""
 _FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
 _MOST_OBJECTS = 50_000
 _MOST_ATTRIBUTES = 100
@@ -22,26 +22,26 @@ _MOST_CHUNK_BYTES = 64 * 2**20
 
 
 def check_weights(content: bytes, stored: int, origin: str) -> int:
-    """Checks the HDF5 file in a model file; reads no weight.
+    """Checks the HDF5 file in a model file without reading the weights.
 
     Args:
         content: the HDF5 file.
-        stored: bytes of the whole model file. Weights may be packed twice, in the HDF5 file and in the archive: what
-            they come to is held against this.
+        stored: size of the whole model file, in bytes. Weights may be compressed twice, in the HDF5 file and in the
+            archive, so their unpacked size is compared with this.
         origin: the model file's name, for the message.
 
     Returns:
-        The bytes of all weights.
+        The total size of all weights, in bytes.
 
     Raises:
-        ArtifactError: it is damaged, or its weights are links, in other files, not stored in full, or no numbers.
+        ArtifactError: the file is damaged, or its weights are links, in other files, incomplete, or not numbers.
     """
     with refusing(origin, ArtifactError, "its weights cannot be read"), h5py.File(io.BytesIO(content), "r") as file:
         return check_datasets(file, stored, origin)
 
 
 def check_datasets(file: h5py.File, stored: int, origin: str) -> int:
-    """Checks an open HDF5 file; arguments, result and errors as of `check_weights`."""
+    """Checks an open HDF5 file; arguments, result and errors are those of `check_weights`."""
     total = _checked(file, origin)
     if total > SLACK + MOST_RATIO * stored:
         raise ArtifactError(f"{origin}: its weights would unpack to {total:,} bytes, and the file has {stored:,}")
@@ -49,7 +49,7 @@ def check_datasets(file: h5py.File, stored: int, origin: str) -> int:
 
 
 def _checked(file: h5py.File, origin: str) -> int:
-    """Walks the whole file; returns the bytes of all datasets."""
+    """Checks the whole file and returns the total size of all datasets, in bytes."""
     total = 0
     pending: list[tuple[str, h5py.Group]] = [("", file)]
     seen = set()
@@ -91,7 +91,7 @@ def _check_dataset(item: h5py.Dataset, shown: str, origin: str) -> None:
         raise ArtifactError(f"{origin}: its weights {shown} would unpack to {item.nbytes:,} bytes")
     if item.chunks is None:
         return
-    # A chunk is unpacked as a whole, and may be larger than all that it is a part of.
+    # A chunk is unpacked as a whole, and may be larger than its dataset.
     if math.prod(item.chunks) * dtype.itemsize > max(_MOST_CHUNK_BYTES, item.nbytes):
         raise ArtifactError(f"{origin}: its weights {shown} are stored in pieces that are larger than they are")
     properties = item.id.get_create_plist()
@@ -104,6 +104,6 @@ def _check_attributes(item: h5py.File | h5py.Group | h5py.Dataset, shown: str, o
         raise ArtifactError(f"{origin}: its weights {shown} have {len(item.attrs):,} attributes")
     for name in item.attrs:
         attribute = item.attrs.get_id(name)
-        # Its size in the file cannot be asked for where it is empty, as in a layer without weights.
+        # h5py cannot return the stored size of an empty attribute, as in a layer without weights.
         if math.prod(attribute.shape) * attribute.dtype.itemsize > _MOST_ATTRIBUTE_BYTES:
             raise ArtifactError(f"{origin}: its weights {shown} have an attribute of more than 64 KB")

@@ -1,4 +1,4 @@
-"""The keys of a configuration, read off its schema: names, meanings, what is allowed, and what was perhaps meant."""
+"""The keys of a configuration, derived from its schema: names, descriptions, allowed values and suggestions."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Key:
     """One key of the configuration.
 
     Attributes:
-        name: dotted, `optim.lr`.
-        short: the short flag that stands for it, or the name itself.
-        description: what it means.
-        default: its plain value where nothing is given.
-        choices: the values allowed, where they are listed; else empty.
-        allowed: what is allowed, in words.
-        textual: whether its values are text, so that nothing typed for it is read as a number.
+        name: the dotted name, such as `optim.lr`.
+        short: its short flag, or the dotted name if it has none.
+        description: its description in the schema.
+        default: its default value.
+        choices: the allowed values, if they can be listed; otherwise empty.
+        allowed: the allowed values in words.
+        textual: whether its values are text, so that a typed value is never parsed as a number.
         optional: whether it may be null.
-        listed: whether its values are lists, so that what is typed for it in brackets is read as YAML.
+        listed: whether its values are lists, so that a typed value in brackets is parsed as YAML.
     """
 
     name: str
@@ -46,21 +46,21 @@ class Key:
 
 @dataclass(frozen=True)
 class Specification:
-    """All keys of a model by dotted name, its sections, and its short flags."""
+    """All keys of a pydantic model by dotted name, its sections, and its short flags."""
 
     keys: Mapping[str, Key]
     sections: Mapping[str, tuple[str, ...]]
     shorts: Mapping[str, str]
 
     def resolve(self, typed: str) -> str | None:
-        """Returns the dotted key that a typed name stands for (`lr`, `optim.lr`, `optim__lr`), or None."""
+        """Returns the dotted key for a typed name (`lr`, `optim.lr` or `optim__lr`), or None."""
         dotted = typed.replace("__", ".").replace("-", "_")
         if dotted in self.shorts:
             return self.shorts[dotted]
         return dotted if dotted in self.keys else None
 
     def suggest(self, typed: str) -> str | None:
-        """Returns the nearest name that exists, or None: by its last part, then by likeness."""
+        """Returns the most similar existing name, or None. The last part of a name is compared first."""
         typed = typed.replace("__", ".").replace("-", "_")
         leaf = typed.rsplit(".", 1)[-1]
         leaves = {key.rsplit(".", 1)[-1]: key for key in self.keys if not key.endswith((".name", ".uri"))}
@@ -87,11 +87,11 @@ _SYNONYMS = {
     "mlflow_uri": "tracking.uri",
     "img_size": "data.image_size",
 }
-"""What other programs call it."""
+"""Names that other programs use for these keys."""
 
 
 def closest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Returns the allowed name most like `name`, or None where none is as like as `cutoff` (0-1)."""
+    """Returns the allowed name most similar to `name`, or None if no similarity reaches `cutoff` (0-1)."""
     if len(name) > LONGEST_MEANT:
         return None
     return next(iter(difflib.get_close_matches(name, list(allowed), n=1, cutoff=cutoff)), None)
@@ -115,12 +115,12 @@ def _specify(model: type[BaseModel], shorts: tuple[tuple[str, str], ...]) -> Spe
 
 
 def specify(model: type[BaseModel], shorts: Mapping[str, str]) -> Specification:
-    """Returns the keys of a model whose fields are values or sections (one level deep)."""
+    """Returns the keys of a pydantic model whose fields are values or sections (one level deep)."""
     return _specify(model, tuple(shorts.items()))
 
 
 def none_as_null(section: type[BaseModel], values: Any) -> Any:
-    """Returns `values` with the text `none` as None, for the keys that are null or a number."""
+    """Returns `values` with the text `none` replaced by None, for keys that accept null and no text."""
     if not isinstance(values, Mapping):
         return values
     return {
@@ -140,7 +140,7 @@ def _section_of(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _parts(field: FieldInfo) -> tuple[tuple[Any, ...], bool]:
-    """Returns the types of a field without None, and whether None is one of them."""
+    """Returns the types of a field except None, and whether None is one of them."""
     annotation = field.annotation
     union = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     kinds = tuple(get_args(kind)[0] if get_origin(kind) is not Literal and get_args(kind) else kind for kind in union)

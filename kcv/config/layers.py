@@ -1,7 +1,7 @@
-"""The layers of another library, as a configuration lists them: their shape, checked without that library.
+"""Checks the augmentation layers of another library in a configuration, without importing that library.
 
-A list has one entry a layer, in the order in which they run: `{name: RandAugment, magnitude: 0.3}`, or `RandAugment`
-where nothing but the name is given. Which layers there are and what each takes is known to `kcv.data.augment.keras_cv`.
+The list has one entry per layer, in the order in which they run: `{name: RandAugment, magnitude: 0.3}`, or just
+`RandAugment` without arguments. `kcv.data.augment.keras_cv` knows which layers exist and which arguments they take.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final
 from kcv.config.overrides import show
 
 MIXING: Final = ("CutMix", "MixUp", "FourierMix", "Mosaic")
-"""Layers that put several images, and their labels, together."""
+"""Layers that combine several images and their labels."""
 
 _EXAMPLE: Final = "{name: RandAugment, magnitude: 0.3}"
 
@@ -23,7 +23,7 @@ def _shown(value: Any) -> str:
 
 
 def as_entries(value: Any) -> Any:
-    """Returns a list of layers with each bare name as a mapping; anything else as it came."""
+    """Returns a list of layers with each bare name turned into a mapping; returns any other value unchanged."""
     if not isinstance(value, list | tuple):
         return value
     return [_as_entry(entry) for entry in value]
@@ -39,20 +39,20 @@ def _as_entry(entry: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Returns tuples, which Python brings and YAML does not know, as lists."""
+    """Returns a tuple as a list, because YAML has no tuples; returns any other value unchanged."""
     return list(value) if isinstance(value, tuple) else value
 
 
 def layer_problems(flat: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
-    """Returns one line for each thing that is wrong with a configuration's augmentation by another library.
+    """Returns one line per problem in a configuration's augmentation by another library.
 
     Args:
-        flat: values by dotted key; they may be of a wrong type, or missing.
-        defaults: of the section `augment`, by key.
+        flat: values by dotted key; they may have the wrong type or be missing.
+        defaults: defaults of the section `augment`, by key.
     """
     library, layers = flat.get("augment.library", defaults["library"]), as_entries(flat.get("augment.layers", []))
     if not isinstance(layers, list):
-        return []  # the schema says so
+        return []  # the schema reports it
     if library != "keras_cv":
         if not layers or library != defaults["library"]:
             return []
@@ -114,7 +114,7 @@ def _is_argument(value: Any) -> bool:
 
 
 def mixes(layers: Any) -> bool:
-    """Whether any of the layers, or of those within them, puts several images together."""
+    """Returns whether any of the layers, or any layer nested in them, combines several images."""
     return any(
         isinstance(layer, Mapping)
         and (layer.get("name") in MIXING or mixes(layer.get("layers", [])) or mixes([layer.get("layer")]))

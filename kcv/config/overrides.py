@@ -1,6 +1,6 @@
-"""From a file's values and what was typed to one set of values, with every problem in words.
+"""Merges the values of a file with overrides, and describes every problem found.
 
-Works on any pydantic model of nested sections; knows nothing about what the keys mean.
+Works with any pydantic model of nested sections; does not depend on the meaning of the keys.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def flatten(values: Mapping[Any, Any]) -> dict[str, Any]:
 def merge(
     spec: Specification, values: Mapping[Any, Any], overrides: Mapping[str, Any]
 ) -> tuple[dict[Any, Any], list[str], set[str]]:
-    """Puts overrides over the values of a file.
+    """Applies overrides to the values of a file.
 
     Returns:
-        The merged nested values, a line for each override that has no place in them, and the overridden keys.
+        The merged nested values, one line per override that matches no key or repeats one, and the overridden keys.
     """
     merged: dict[Any, Any] = {}
     for name, value in values.items():
         if name in spec.sections and value is None:
-            value = {}  # a section whose keys are all commented out
+            value = {}  # a section in which all keys are commented out
         elif name == "tracking" and value == "none":
             value = {"uri": "none"}
         merged[name] = dict(value) if isinstance(value, Mapping) else value
@@ -54,27 +54,27 @@ def merge(
         taken[key] = typed
         section, _, leaf = key.rpartition(".")
         place = merged.setdefault(section, {}) if section else merged
-        if isinstance(place, dict):  # otherwise the file's own mistake is reported
+        if isinstance(place, dict):  # otherwise validation reports the mistake in the file
             place[leaf] = _parse(spec.keys[key], value)
     return merged, problems, set(taken)
 
 
 MOST_PROBLEMS = 50
-"""That are told of one configuration: nobody mends more at once."""
+"""The most problems reported for one configuration; a longer list helps no one."""
 
 
 def told(problems: Sequence[str]) -> list[str]:
-    """Returns the first problems, each once, and how many more there are."""
+    """Returns the first problems without duplicates, followed by the number of those left out."""
     lines = list(dict.fromkeys(problems))
     more = len(lines) - MOST_PROBLEMS
     return lines if more <= 0 else [*lines[:MOST_PROBLEMS], f"and {more:,} more problems."]
 
 
 def explain(spec: Specification, error: ValidationError) -> list[str]:
-    """Returns one line for each problem: key, received value, what is allowed, and the nearest right name."""
+    """Returns one line per problem: key, received value, allowed values, and the most similar valid name."""
     lines: list[str] = []
     for number, detail in enumerate(error.errors(include_url=False)):
-        if number > MOST_PROBLEMS:  # told as a number alone; to look for what was meant takes its time
+        if number > MOST_PROBLEMS:  # only counted: searching for similar names is slow
             lines.append(f"problem {number + 1}")
             continue
         where = ".".join(str(part) for part in detail["loc"] if part != "[key]")
@@ -96,16 +96,16 @@ def explain(spec: Specification, error: ValidationError) -> list[str]:
 
 
 def show(value: Any) -> str:
-    """Returns a value as it would be written, cut to a readable length."""
+    """Returns the representation of a value, cut to a readable length."""
     try:
         text = "null" if value is None else repr(value)
-    except ValueError:  # Python writes no whole number of thousands of digits
+    except ValueError:  # Python refuses to print an integer of thousands of digits
         text = "a number of very many digits"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _spread(spec: Specification, overrides: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Returns the overrides with whole sections (`train={"epochs": 1}`) as their single keys."""
+    """Returns the overrides with whole sections (`train={"epochs": 1}`) split into single keys."""
     pairs: list[tuple[str, Any]] = []
     for typed, value in overrides.items():
         if typed in spec.sections and isinstance(value, Mapping):

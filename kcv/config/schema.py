@@ -1,7 +1,7 @@
 """The typed configuration of a training run.
 
 The schema is strict (no silent conversions), frozen and closed (an unknown key is an error). `Config.load` reports
-every problem of a file and its overrides at once, before any data is read.
+all problems in a file and its overrides at once, before any data is read.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ SHORT_FLAGS: Mapping[str, str] = {
     "calibrate": "train.calibrate",
     "abstain_precision": "train.abstain_precision",
 }
-"""What people type -> the key that it stands for. Top-level keys (seed, precision ...) are their own short form."""
+"""Short flag -> dotted key. Top-level keys (seed, precision ...) need no short flag."""
 
 
 _MOST_EPOCHS = 1_000_000
 
 
 class Config(Section):
-    """Everything that decides a training run."""
+    """All settings of a training run."""
 
     name: str = Field(
         "run",
@@ -71,7 +71,7 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _fit_warmup(cls, values: Any) -> Any:
-        """Keeps the default warm-up below a short run, so that `--epochs=1` just works."""
+        """Shortens the default warm-up of a short run, so that `--epochs=1` works without further flags."""
         if not isinstance(values, Mapping):
             return values
         train, optim = values.get("train", {}), values.get("optim", {})
@@ -84,7 +84,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_choices(self) -> Config:
-        # In plain values an infinity is null.
+        # `flatten` would turn an infinity in the layers into null and hide it from the check.
         problems = _cross_problems({**self.flatten(), "augment.layers": self.augment.layers})
         if problems:
             raise ValueError("\n".join(problems))
@@ -92,15 +92,18 @@ class Config(Section):
 
     @classmethod
     def load(cls, path: str | Path | None = None, **overrides: Any) -> Config:
-        """Reads a YAML file (or only the defaults) and puts overrides over it.
+        """Reads a YAML file, or starts from the defaults, and applies overrides.
 
         Args:
             path: a YAML file of nested sections, or None for the defaults.
-            overrides: by dotted key (`"optim.lr"`), by `optim__lr`, or by short flag (`lr`). A value may be text as
-                typed on a command line: it is then read for the kind of its key.
+            overrides: values by dotted key (`"optim.lr"`), by `optim__lr`, or by short flag (`lr`). A value may be text
+                as typed on a command line; it is then parsed according to the type of its key.
 
         Raises:
-            ConfigError: with every problem found, one line each.
+            ConfigError: lists every problem found, one per line.
+
+        Example:
+            config = Config.load("config.yaml", lr=1e-3, model__width=0.5)
         """
         origin = None if path is None else str(path)
         values = {} if path is None else yaml12.read_mapping(Path(path))
@@ -108,10 +111,10 @@ class Config(Section):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], origin: str | None = None) -> Config:
-        """Builds a configuration from nested sections, such as a model file's copy of its own.
+        """Builds a configuration from nested sections, such as the copy in a model file.
 
         Raises:
-            ConfigError: with every problem found, one line each.
+            ConfigError: lists every problem found, one per line.
         """
         return cls._build(values, {}, origin)
 
@@ -127,7 +130,7 @@ class Config(Section):
                 for line in found:
                     from_file = origin is not None and line.partition(":")[0] not in overridden
                     problems.append(f"{origin}: {line}" if from_file else line)
-        except Exception as error:  # a file may hold what nobody thought of
+        except Exception as error:  # a file may contain values that validation does not expect
             reason = "is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
             raise ConfigError([f"cannot be used: {reason}."], origin) from error
         if problems:
@@ -135,20 +138,20 @@ class Config(Section):
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns nested plain values (text, numbers, None), fit for JSON and YAML."""
+        """Returns nested plain values (text, numbers, None) that JSON and YAML can store."""
         return self.model_dump(mode="json")
 
     def flatten(self) -> dict[str, Any]:
-        """Returns plain values by dotted key, in the order of the schema."""
+        """Returns plain values by dotted key, in schema order."""
         return _overrides.flatten(self.to_dict())
 
     def to_yaml(self) -> str:
-        """Returns YAML that `Config.load` reads back to an equal configuration."""
+        """Returns YAML from which `Config.load` builds an equal configuration."""
         return yaml12.dump(self.to_dict())
 
 
 def _cross_problems(flat: Mapping[str, Any]) -> list[str]:
-    """Returns one line for each rule that ties keys together and is broken. Values may be of a wrong type."""
+    """Returns one line per violated rule that involves several keys. Values may have the wrong type."""
     problems = []
     warmup, epochs = flat.get("optim.warmup_epochs"), flat.get("train.epochs", 20)
     if _is_number(warmup) and _is_number(epochs) and epochs >= 1 and warmup >= epochs:
@@ -163,12 +166,12 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 
 def _number(value: float) -> str:
-    """Returns a number as short as it can be; one with hundreds of digits is no float."""
+    """Formats a number briefly; `:g` fails for an integer with hundreds of digits, so large values are cut instead."""
     return f"{value:g}" if abs(value) <= _MOST_EPOCHS else _overrides.show(value)
 
 
 def _network_problems(flat: Mapping[str, Any], freezes: bool) -> list[str]:
-    """As `_cross_problems`, about what a network has and what not."""
+    """Like `_cross_problems`, for the features of the chosen network (ImageNet weights, width)."""
     problems = []
     network = registry.find(flat.get("model.name", registry.default()))
     if network is not None and network.imagenet is None:
@@ -187,7 +190,7 @@ def _network_problems(flat: Mapping[str, Any], freezes: bool) -> list[str]:
 
 
 def _model_problems(flat: Mapping[str, Any]) -> list[str]:
-    """As `_cross_problems`, about the model."""
+    """Like `_cross_problems`, for the section `model`."""
     problems = []
     frozen, epochs = flat.get("model.unfreeze_after", 0), flat.get("train.epochs", 20)
     show = _overrides.show

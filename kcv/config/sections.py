@@ -1,4 +1,4 @@
-"""The sections of a configuration: every key, its meaning, its default and what is allowed."""
+"""The sections of a configuration: every key with its description, default and allowed values."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from kcv.models import registry
 MODEL_NAMES: tuple[str, ...] = registry.names()
 if TYPE_CHECKING:
     ModelName: TypeAlias = str
-else:  # a type of all names that are registered, so that one that is not is refused as any other choice is
+else:  # a Literal of all registered names, so that any other name is rejected like an invalid choice
     ModelName = Literal[MODEL_NAMES]
 
 SCALABLE = ", ".join(network.name for network in registry.networks() if network.scalable)
 
 MIN_IMAGE_SIZE = 16
-"""The smallest side that every model takes, pixels: below it, pooling leaves nothing."""
+"""The smallest image side of any model, in pixels; in a smaller image, pooling leaves nothing."""
 
-MAX_SEED = 2**32 - 1  # the largest that numpy and scikit-learn take
+MAX_SEED = 2**32 - 1  # the largest that NumPy and scikit-learn accept
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 DEVICES: tuple[str, ...] = get_args(Device)
 ResizeMode: TypeAlias = Literal["squash", "crop", "letterbox"]
-# Strict mode takes only a Path for a Path; YAML and the command line can only bring text.
+# Strict mode accepts only a Path for a Path, but YAML and the command line supply text.
 TextPath: TypeAlias = Annotated[
     Path,
     BeforeValidator(
@@ -39,19 +39,19 @@ TextPath: TypeAlias = Annotated[
 
 
 class Section(BaseModel):
-    """What all parts of the configuration share: frozen, strict, closed, no infinities."""
+    """Base class of the configuration and its sections: frozen, strict, no unknown keys, no infinities."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     @model_validator(mode="before")
     @classmethod
     def _none_as_null(cls, values: Any) -> Any:
-        """Reads `none` as null where a key is a number or null: people write it beside `flip: none`."""
+        """Reads `none` as null for keys that are a number or null; users write it by analogy with `flip: none`."""
         return none_as_null(cls, values)
 
 
 class DataConfig(Section):
-    """Which images, at which size, split and fed how."""
+    """The images, their size, the splits and the batches."""
 
     source: str = Field(sources.default(), min_length=1, description=sources.described("the path of your own images"))
     image_size: int | None = Field(
@@ -82,7 +82,7 @@ class DataConfig(Section):
 
 
 class AugmentConfig(Section):
-    """Random changes to training images, drawn anew for each image and epoch. All off by default."""
+    """Random changes to training images, drawn again for each image and epoch. All off by default."""
 
     library: Literal["kcv", "keras_cv"] = Field(
         "kcv", description="kcv's own augmentation (the keys below), or keras-cv layers (the extra kcv[kerascv])"
@@ -105,7 +105,7 @@ class AugmentConfig(Section):
 
 
 class ModelConfig(Section):
-    """Which network, which weights it starts from, and which of them are trained."""
+    """The network, its initial weights, and which layers are trained."""
 
     name: ModelName = Field(registry.default(), description="the network")
     width: float = Field(1.0, ge=0.125, le=4, description=f"channels, relative to the default; {SCALABLE} only")
@@ -137,7 +137,7 @@ class ModelConfig(Section):
 
 
 class OptimConfig(Section):
-    """How the weights are moved."""
+    """The optimizer and its schedule."""
 
     name: Literal["adamw", "sgd"] = Field("adamw", description="the optimizer; sgd: with Nesterov momentum")
     lr: float = Field(2e-3, gt=0, le=100, description="peak learning rate; sgd needs about 100 times that of adamw")
@@ -162,7 +162,7 @@ class OptimConfig(Section):
 
 
 class TrainConfig(Section):
-    """How long, and which weights are kept."""
+    """The length of the training, the choice of the best weights, checkpoints and error handling."""
 
     epochs: int = Field(20, ge=1, le=1_000_000, description="passes over the training images")
     monitor: str = Field(
@@ -205,7 +205,7 @@ class TrainConfig(Section):
 
 
 class TrackingConfig(Section):
-    """Where MLflow keeps the run."""
+    """Where MLflow stores the run."""
 
     uri: str | None = Field(
         None, min_length=1, description="MLflow URI; null: mlflow.db (SQLite) in the working folder; none: no tracking"

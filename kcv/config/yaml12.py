@@ -1,4 +1,4 @@
-"""YAML as people expect it: the scalars of YAML 1.2, no duplicate keys, no tags that build objects.
+"""Reads and writes YAML with YAML 1.2 scalars, without duplicate keys and without tags that build objects.
 
 PyYAML follows YAML 1.1, where `1e-3` is text, `no` is a boolean and `12:30` is the number 750. YAML 1.2's core schema
 (https://yaml.org/spec/1.2.2/#103-core-schema) has none of these traps.
@@ -19,14 +19,14 @@ from kcv.common.untrusted import opened
 from kcv.errors import ConfigError, KcvError, first_line, nearest
 
 MAX_BYTES = 1_000_000
-"""No configuration is larger; a larger file is some other file, given by mistake."""
+"""A larger file is not a configuration and was probably given by mistake."""
 
 MAX_NODES = 10_000
 _TOO_MANY = f"more than {MAX_NODES} values, or a value that holds itself"
 
 _MOST_DEPTH = 64
 _MOST_DIGITS = 40
-"""Of a whole number; with more of them no number of Python's own is as large."""
+"""The most digits of an integer."""
 
 _FLOAT = re.compile(
     r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
@@ -37,7 +37,7 @@ _NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader with the core schema's scalars, without duplicate keys, and with an end to its patience."""
+    """The safe loader with the core schema's scalars, no duplicate keys, and limits on size and depth."""
 
     nodes_left = MAX_NODES
     tokens_left = MAX_NODES * 6
@@ -65,13 +65,13 @@ class _Loader(yaml.SafeLoader):
         self.tokens_left -= 1
         if self.tokens_left < 0:
             raise ValueError(_TOO_MANY)
-        if max(self.flow_level, len(self.indents)) > _MOST_DEPTH:  # each level makes all that follows slower
+        if max(self.flow_level, len(self.indents)) > _MOST_DEPTH:  # each level slows down the rest
             raise RecursionError
         return super().fetch_more_tokens()
 
 
 class _Dumper(yaml.SafeDumper):
-    """The safe dumper, quoting what either version of YAML would not read as text."""
+    """The safe dumper; it quotes text that either version of YAML would read as something else."""
 
 
 def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
@@ -80,7 +80,7 @@ def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
         raise ValueError(f"a whole number of {len(text)} digits")
     if text.startswith(("0o", "0x")):
         return int(text, 0)
-    return int(text)  # 010 is ten in YAML 1.2, eight in 1.1
+    return int(text)  # 010 is ten in YAML 1.2 and eight in 1.1
 
 
 def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
@@ -106,7 +106,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
 
 def parse_scalar(text: str) -> Any:
-    """Reads text as one plain YAML 1.2 scalar: None, a bool, an int, a float, or else the text itself."""
+    """Parses text as one plain YAML 1.2 scalar: None, a bool, an int, a float, or otherwise the text itself."""
     text = text.strip()
     if _NULL.match(text):
         return None
@@ -120,7 +120,7 @@ def parse_scalar(text: str) -> Any:
 
 
 def parse_list(text: str) -> Any:
-    """Reads text as a YAML list in brackets; as the text itself where it is none."""
+    """Parses text as a YAML list in brackets; returns other text unchanged."""
     if not text.lstrip().startswith("["):
         return text
     try:
@@ -132,10 +132,10 @@ def parse_list(text: str) -> Any:
 
 
 def read_mapping(path: Path) -> dict[Any, Any]:
-    """Reads a YAML file that holds one mapping.
+    """Reads a YAML file that contains one mapping.
 
     Raises:
-        ConfigError: one line that says what is wrong with the file, and where.
+        ConfigError: states in one line what is wrong with the file, and where.
     """
     name = str(path)
     values = _parse(_read(path, name), name)
@@ -157,7 +157,7 @@ def _read(path: Path, name: str) -> bytes:
             content = stream.read(MAX_BYTES + 1)
     except ConfigError:
         raise
-    except (KcvError, OSError, ValueError) as error:  # ValueError: a null byte in the name
+    except (KcvError, OSError, ValueError) as error:  # ValueError: the name contains a null byte
         reason = str(error).removeprefix(f"{path}: ").removeprefix("cannot be read: ")
         raise ConfigError([f"cannot be read: {reason}."], name) from None
     if len(content) > MAX_BYTES:
@@ -176,7 +176,7 @@ def _parse(content: bytes, name: str) -> Any:
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = ", ".join(part for part in (error.context, error.problem) if part)
         raise ConfigError([f"is not valid YAML: {where}{problem}."], name) from None
-    except Exception as error:  # PyYAML lets through what its readers of numbers, dates and tags raise
+    except Exception as error:  # PyYAML does not catch the errors of its number, date and tag constructors
         reason = "a value does not fit its tag"
         if isinstance(error, RecursionError | ValueError):
             reason = "nested too deeply" if isinstance(error, RecursionError) else first_line(error)
@@ -185,10 +185,10 @@ def _parse(content: bytes, name: str) -> Any:
 
 
 def _require_small(values: Any) -> None:
-    """Refuses aliases within aliases, which make gigabytes of a few lines as soon as somebody walks through them.
+    """Rejects nested aliases, with which a few lines expand to gigabytes when the values are traversed.
 
     Raises:
-        ValueError: there are more than `MAX_NODES` values when all aliases are followed, or a value holds itself.
+        ValueError: there are at least `MAX_NODES` values once all aliases are expanded, or a value contains itself.
     """
     sizes: dict[int, int] = {}
 
@@ -198,7 +198,7 @@ def _require_small(values: Any) -> None:
             return 1
         known = sizes.get(id(value))
         if known is None:
-            sizes[id(value)] = MAX_NODES  # until it is known: what holds itself never ends
+            sizes[id(value)] = MAX_NODES  # provisional: stops the recursion in a value that contains itself
             known = sizes[id(value)] = min(1 + sum(map(size, children)), MAX_NODES)
         return known
 
@@ -207,13 +207,13 @@ def _require_small(values: Any) -> None:
 
 
 def dump(values: Mapping[str, Any]) -> str:
-    """Returns block-style YAML in the mapping's own order."""
+    """Returns block-style YAML in the order of the mapping."""
     text: str = yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
     return text
 
 
 def _near(path: Path) -> str:
-    """Returns a hint at the file that was perhaps meant: one with a similar name in the same folder."""
+    """Returns a hint at a YAML file with a similar name in the same folder, or an empty string."""
     try:
         siblings = [str(other) for other in islice(path.parent.glob("*.y*ml"), 1000)]
     except (OSError, ValueError):

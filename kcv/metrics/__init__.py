@@ -1,7 +1,7 @@
-"""Figures that say how good a classifier is, from labels and probabilities.
+"""Metrics of a classifier, computed from labels and probabilities.
 
-Double precision, in one fixed order of operations: training and evaluation call the same functions on the same numbers
-and get the same figures to the last digit. A figure that is not defined is None, never NaN.
+All metrics use double precision and a fixed order of operations, so that training and evaluation get bit-for-bit equal
+results from the same numbers. An undefined metric is None, never NaN.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say."""
+"""Log loss, Brier score and calibration error."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ ECE_BINS = 15
 
 
 def log_loss(labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]) -> float | None:
-    """Returns the mean negative log of the true class's probability, in nats; None if that is not a number.
+    """Returns the mean negative log of the true class's probability, in nats; None if it is not finite.
 
     A probability of 0 counts as 2.2e-16 (as in scikit-learn), so that one image cannot make the mean infinite.
     """
     true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    # Written so that -log(1) is 0 and not -0, nor what scikit-learn's clipping at 1 - 2.2e-16 makes of it.
+    # log(1 / p) is exactly 0 for p = 1, unlike -log(p), which is -0, and scikit-learn's clipping at 1 - 2.2e-16.
     loss = float(np.mean(np.log(1 / np.maximum(true, np.finfo(np.float64).eps))))
     return loss if math.isfinite(loss) else None
 
 
 def brier_score(labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]) -> float | None:
-    """Returns the mean squared distance of the probabilities to the truth, 0 to 2; None if that is not a number.
+    """Returns the mean squared distance between probabilities and one-hot labels, 0 to 2; None if it is not finite.
 
-    Brier's own form (Monthly Weather Review 78, 1950), summed over the classes, for two classes too.
+    Brier's original form (Monthly Weather Review 78, 1950): a sum over all classes, even if there are only two.
     """
-    # scikit-learn has it for several classes from 1.7 on only.
+    # scikit-learn supports several classes only from version 1.7.
     sums = []
     for rows in row_blocks(*probabilities.shape):
         distance = probabilities[rows].astype(np.float64)
@@ -42,16 +42,16 @@ def brier_score(labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floa
 def reliability(
     labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], bins: int = ECE_BINS
 ) -> list[dict[str, float | int | None]]:
-    """Puts images in equally wide bins by confidence, the probability of the predicted class.
+    """Groups images into equally wide bins by confidence, the probability of the predicted class.
 
     Args:
         labels: integer [n].
         probabilities: [n, classes].
-        bins: how many; the lower end of each is excluded.
+        bins: number of bins; each excludes its lower end.
 
     Returns:
-        Of each bin `low` and `high`, its ends; `n`, its images; their mean `confidence` and their `accuracy` (both
-        0-1, None where there are none). Empty if the probabilities hold NaN.
+        Per bin: `low` and `high`, its ends; `n`, the number of images; their mean `confidence` and their `accuracy`
+        (both 0-1, None without images). The list is empty if the probabilities contain NaN.
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     if not np.isfinite(confidence).all():
@@ -75,10 +75,10 @@ def reliability(
 def expected_calibration_error(
     labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], bins: int = ECE_BINS
 ) -> float | None:
-    """Returns how far confidence is from accuracy on average, 0 to 1; None if that is not a number.
+    """Returns the expected calibration error, 0 to 1; None if the probabilities contain NaN.
 
-    The mean of |accuracy - mean confidence| over the bins of `reliability`, weighted by their images (Guo et al.,
-    On Calibration of Modern Neural Networks, ICML 2017).
+    The mean of |accuracy - mean confidence| over the bins of `reliability`, weighted by their number of images (Guo et
+    al., On Calibration of Modern Neural Networks, ICML 2017).
     """
     filled = [row for row in reliability(labels, probabilities, bins) if row["n"]]
     if not filled:

@@ -1,4 +1,4 @@
-"""Which classes are taken for which, and what that makes of each class."""
+"""Accuracy, confusion matrix, and precision, recall and F1 per class."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 
 def accuracy(labels: NDArray[np.integer[Any]], scores: NDArray[np.floating[Any]]) -> float:
-    """Returns the part of the rows (0-1) whose largest score, [n, classes], is at the label, [n]."""
+    """Returns the fraction of rows (0-1) in which the largest score, [n, classes], is that of the label, [n]."""
     return float((scores.argmax(axis=1) == labels).mean())
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """A confusion matrix by the cells that occur; of very many classes nearly all cells are empty.
+    """A sparse confusion matrix: with many classes, nearly all cells are empty.
 
     Attributes:
-        true: int64 [cells], their rows, ascending.
-        predicted: int64 [cells], their columns, ascending within a row.
-        counts: int64 [cells], images; none is 0.
-        classes: how many there are.
+        true: rows of the non-empty cells, int64 [cells], ascending.
+        predicted: their columns, int64 [cells], ascending within a row.
+        counts: their numbers of images, int64 [cells], all positive.
+        classes: number of classes.
     """
 
     true: NDArray[np.int64]
@@ -34,24 +34,24 @@ class Confusion:
 
     @classmethod
     def of_matrix(cls, matrix: NDArray[np.integer[Any]]) -> Confusion:
-        """Returns the cells of a matrix [classes, classes]."""
+        """Returns the sparse form of a matrix [classes, classes]."""
         true, predicted = np.nonzero(matrix)
         return cls(true, predicted, matrix[true, predicted].astype(np.int64), len(matrix))
 
     def matrix(self) -> NDArray[np.int64]:
-        """Returns all cells, int64 [classes, classes], true classes in rows."""
+        """Returns the full matrix, int64 [classes, classes], with true classes in rows."""
         whole = np.zeros((self.classes, self.classes), np.int64)
         whole[self.true, self.predicted] = self.counts
         return whole
 
     @property
     def support(self) -> NDArray[np.int64]:
-        """The images of each true class, int64 [classes]."""
+        """The number of images per true class, int64 [classes]."""
         return np.bincount(self.true, self.counts, self.classes).astype(np.int64)
 
 
 def confusion(labels: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]], classes: int) -> Confusion:
-    """Counts images by true and predicted class, where there are any."""
+    """Counts images by true and predicted class; keeps only the non-empty cells."""
     cells, counts = np.unique(labels.astype(np.int64) * classes + predicted, return_counts=True)
     return Confusion(cells // classes, cells % classes, counts.astype(np.int64), classes)
 
@@ -69,10 +69,10 @@ def confusion_matrix(
 def class_scores(
     labels: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]], classes: int
 ) -> list[dict[str, float | int | None]]:
-    """Returns precision, recall, F1 and support of each class, of all images.
+    """Returns precision, recall, F1 and support per class.
 
-    None stands for what is not defined: the precision of a class that was never predicted, the recall of one that has
-    no images, the F1 of one that is neither.
+    None marks undefined values: the precision of a class that was never predicted, the recall of a class without
+    images, and the F1 of a class to which both apply.
     """
     from sklearn import metrics
 
@@ -88,15 +88,15 @@ def class_scores(
 def confused_pairs(
     matrix: NDArray[np.int64] | Confusion, class_names: Sequence[str], most: int = 10
 ) -> list[dict[str, Any]]:
-    """Returns the most frequent mistakes, the most frequent first.
+    """Returns the most frequent confusions in descending order.
 
     Args:
-        matrix: counts, int [classes, classes], true classes in rows; or its cells.
-        class_names: the classes, in order.
-        most: how many at most.
+        matrix: counts, int [classes, classes], with true classes in rows; or its sparse form.
+        class_names: class names in order.
+        most: largest number of pairs returned.
 
     Returns:
-        `true`, `predicted`, `count`, and `share`, the part of the true class (0-1).
+        `true`, `predicted`, `count`, and `share`, the fraction of the true class (0-1).
     """
     cells = matrix if isinstance(matrix, Confusion) else Confusion.of_matrix(matrix)
     wrong = np.flatnonzero(cells.true != cells.predicted)

@@ -1,4 +1,4 @@
-"""Whether two classifiers really differ: what they got right and wrong of the same images."""
+"""Tests whether two classifiers differ significantly on the same images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kcv.metrics.intervals import Z95
 
 LEVEL = 0.05
-"""A p-value below this is called a difference."""
+"""The significance level: a p-value below it counts as a difference."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Pair:
     """Two models on the same images.
 
     Attributes:
-        first: name of the one.
-        second: name of the other.
-        both: images that both got right.
-        only_first: that only the first got right.
-        only_second: that only the second got right.
-        neither: that both got wrong.
-        p_value: of McNemar's test, for all comparisons that were made (Holm).
+        first: name of the first model.
+        second: name of the second model.
+        both: number of images that both classified correctly.
+        only_first: number of images that only the first classified correctly.
+        only_second: number of images that only the second classified correctly.
+        neither: number of images that both misclassified.
+        p_value: p-value of McNemar's test, corrected for the number of comparisons (Holm).
     """
 
     first: str
@@ -40,14 +40,14 @@ class Pair:
 
     @property
     def difference(self) -> float:
-        """Accuracy of the first less that of the second, in percentage points."""
+        """The accuracy of the first minus that of the second, in percentage points."""
         return 100 * (self.only_first - self.only_second) / self._n
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95% interval of the difference, percentage points.
+        """The 95% interval of the difference, in percentage points.
 
-        Wald's interval with half an image more in each cell (Agresti and Min, Statistics in Medicine 24, 2005).
+        Wald's interval with half an image added to each cell (Agresti and Min, Statistics in Medicine 24, 2005).
         """
         a, b, n = self.only_first + 0.5, self.only_second + 0.5, self._n + 2
         middle = (a - b) / n
@@ -68,7 +68,7 @@ class Pair:
         return f"{better} is better than {worse} ({self.first} less {self.second}: {told})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns all of it as plain values."""
+        """Returns the result as plain values."""
         counts = {"both": self.both, "only_first": self.only_first, "only_second": self.only_second}
         return {
             "first": self.first, "second": self.second, **counts, "neither": self.neither,
@@ -78,7 +78,7 @@ class Pair:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Returns the two-sided p-value of McNemar's test (Psychometrika 12, 1947), exact, from the discordant counts."""
+    """Returns the exact two-sided p-value of McNemar's test (Psychometrika 12, 1947) from the discordant counts."""
     from scipy.stats import binomtest
 
     n = only_first + only_second
@@ -86,7 +86,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values corrected for how many there are (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    """Returns p-values corrected for multiple comparisons (Holm, Scandinavian Journal of Statistics 6, 1979)."""
     corrected = [0.0] * len(p_values)
     highest = 0.0
     for rank, position in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -96,10 +96,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def pairs(right: dict[str, NDArray[np.bool_]]) -> list[Pair]:
-    """Compares each model with each other one.
+    """Compares all pairs of models.
 
     Args:
-        right: by name, whether each image was classified right, bool [n], the same images in the same order.
+        right: by model name, whether each image was classified correctly, bool [n]; the same images in the same order.
     """
     names = list(right)
     couples = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]

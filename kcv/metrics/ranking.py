@@ -1,4 +1,4 @@
-"""How well scores rank the classes, whatever threshold is put on them."""
+"""ROC curves and AUC, average precision and top-k accuracy: metrics of ranking, independent of a threshold."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from kcv.metrics.intervals import row_blocks
 
-_FEW = 8  # images of a class, up to which counting is faster than sorting all
+_FEW = 8  # up to this many images of a class, counting is faster than sorting
 
 
 def roc_aucs(labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]) -> list[float | None]:
-    """Returns the area under each class's ROC curve, the class against all others.
+    """Returns the area under the ROC curve per class, the class against all others.
 
-    None for a class without images or with nothing but its own, and where its probabilities hold NaN.
+    None for a class with no images or all images, and for one whose probabilities contain NaN.
     """
     return areas_and_precisions(labels, probabilities)[0]
 
@@ -23,9 +23,9 @@ def roc_aucs(labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floatin
 def average_precisions(
     labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]
 ) -> list[float | None]:
-    """Returns each class's average precision (the area under its precision-recall curve, as a sum of steps).
+    """Returns the average precision per class (the area under its precision-recall curve, as a sum of steps).
 
-    None as in `roc_aucs`.
+    None in the same cases as in `roc_aucs`.
     """
     return areas_and_precisions(labels, probabilities)[1]
 
@@ -33,10 +33,10 @@ def average_precisions(
 def areas_and_precisions(
     labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]
 ) -> tuple[list[float | None], list[float | None]]:
-    """Returns what `roc_aucs` and `average_precisions` do, which need the same counts.
+    """Returns the results of `roc_aucs` and `average_precisions`, which need the same counts.
 
-    scikit-learn computes them from whole curves, a class at a time: minutes where there are thousands of classes. Here
-    only the images of the class are ranked among all.
+    scikit-learn computes them from whole curves, one class at a time, which takes minutes with thousands of classes.
+    Here, only the images of the class are ranked among all images.
     """
     n, classes = probabilities.shape
     areas: list[float | None] = [None] * classes
@@ -54,7 +54,7 @@ def areas_and_precisions(
 
 
 def _ranked(positive: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]]) -> tuple[float, float]:
-    """Returns area and average precision from the scores of the class, sorted, and of all images."""
+    """Returns ROC AUC and average precision from the sorted scores of the class's images and all scores."""
     p, n = len(positive), len(scores)
     if p <= _FEW:
         below = np.array([np.count_nonzero(scores < score) for score in positive])
@@ -65,7 +65,7 @@ def _ranked(positive: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any
         upto = np.searchsorted(ranked, positive, side="right")
     own_below = np.searchsorted(positive, positive, side="left")
     own_upto = np.searchsorted(positive, positive, side="right")
-    # Of the other images, those with a lower score, and half of those with the same: whole numbers and halves.
+    # Twice the number of other images with a lower score, plus the number of those with the same score.
     won = (below - own_below) + (upto - own_upto)
     area = float(won.sum()) / (2 * p * (n - p))
     return area, float(np.mean((p - own_below) / (n - below)))
@@ -74,11 +74,11 @@ def _ranked(positive: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any
 def roc_curve(
     positive: NDArray[np.bool_], scores: NDArray[np.floating[Any]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns (false positive rate, true positive rate) of every threshold, from (0, 0) to (1, 1).
+    """Returns (false positive rate, true positive rate) at every threshold, from (0, 0) to (1, 1).
 
     Args:
-        positive: which images are of the class, bool [n]; both kinds must occur.
-        scores: higher means more likely of the class, [n].
+        positive: whether each image belongs to the class, bool [n]; both values must occur.
+        scores: scores, [n]; higher means more likely to belong to the class.
     """
     from sklearn import metrics
 
@@ -87,10 +87,10 @@ def roc_curve(
 
 
 def top_k_accuracy(labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], k: int) -> float | None:
-    """Returns the part of the images (0-1) whose class is among the `k` likeliest; None if probabilities hold NaN."""
+    """Returns the fraction of images (0-1) with their class among the `k` most likely; None if there is any NaN."""
     if not np.isfinite(probabilities).all():
         return None
-    # Of equal classes the first comes first, as predictions rank.
+    # Classes of equal probability are ranked by position, as in predictions.
     hits = 0
     before = np.arange(probabilities.shape[1])
     for rows in row_blocks(*probabilities.shape):

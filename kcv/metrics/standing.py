@@ -1,4 +1,4 @@
-"""Which of two epochs is the better one: the one comparison of all that choose."""
+"""Compares two epochs. All code that selects the best epoch uses this comparison."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 Standing: TypeAlias = tuple[float, float]
-"""The monitor and then the validation loss, each such that higher is better."""
+"""The monitor and the validation loss, each with a sign such that higher is better."""
 
 UNKNOWN = -sys.float_info.max
-"""The second part where there is no loss: worse than any. (Not infinite, so that JSON can hold it.)"""
+"""Stands for a missing loss and is worse than any loss. (It is finite so that JSON can store it.)"""
 
 
 def higher_is_better(monitor: str) -> bool:
-    """Whether a figure is, by its name, an accuracy and not a loss."""
+    """Returns whether a metric is an accuracy, judging by its name."""
     return monitor.endswith("accuracy")
 
 
 def standing(
     figures: Mapping[str, float], monitor: str = "val_accuracy", *, higher: bool | None = None
 ) -> Standing | None:
-    """Returns what an epoch is compared by; the higher one is better, and of equals the later one is to be kept.
+    """Returns the key by which epochs are compared. The higher one is better; of equal epochs, keep the later one.
 
-    Where the monitor is equal, as accuracies on few images often are, the lower validation loss decides: it still
-    tells how sure the model is of what it gets right.
+    If the monitor is equal, as accuracies on few images often are, the lower validation loss decides, because it also
+    reflects the confidence of the model in its correct answers.
 
     Args:
-        figures: of the epoch, with the columns of `history.csv`.
-        monitor: which of them decides first.
-        higher: whether a higher monitor is better; None: as its name says.
+        figures: metrics of the epoch, with the columns of `history.csv` as keys.
+        monitor: the metric that decides first.
+        higher: whether a higher monitor is better; None: derived from its name.
 
     Returns:
-        None where one of the two is not finite: such an epoch is never the better one.
+        The key, or None if either value is not finite; such an epoch is never the better one.
 
     Example:
         >>> standing({"val_accuracy": 0.9, "val_loss": 0.3}) > standing({"val_accuracy": 0.9, "val_loss": 0.4})

@@ -1,4 +1,4 @@
-"""All figures of one split."""
+"""All metrics of one split."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ def summarize(
     *,
     threshold: float | None = None,
 ) -> dict[str, Any]:
-    """Computes all figures of one split.
+    """Computes all metrics of one split.
 
     Args:
         labels: positions in `class_names`, integer [n]; n >= 1. Not every class has to occur.
         probabilities: [n, classes]; rows sum to 1.
-        class_names: the classes, in the order of the columns.
-        split: the name of the split, passed through.
-        threshold: the confidence (0-1) below which the model does not commit itself; None where it always does.
+        class_names: class names in the order of the columns.
+        split: the name of the split, copied to the result.
+        threshold: the confidence (0-1) below which the model abstains; None if it never does.
 
     Returns:
-        What `metrics.json` holds, as plain Python values:
-        `split`; `n`, images; `accuracy`, `accuracy_ci95`, [low, high]; `macro_f1`, over the classes that occur in
-        labels or predictions, and `macro_f1_ci95`; `top_k_accuracy`, {k: part of the images}, for 2, 3 and 5 where
-        there are more classes; `roc_auc_macro` and `average_precision_macro`, one class against the rest, over the
-        classes for which they are defined; `log_loss`, in nats; `brier`, 0 to 2; `ece`, and `reliability`, its bins;
-        `confused_pairs`, the most frequent mistakes; `per_class`, {name: {precision, recall, f1, support, roc_auc,
-        average_precision}}; with a threshold also `abstention`, see there.
-        None stands for what is not defined: the recall of a class without images, the precision of a class that was
-        never predicted, the ROC AUC where all images are of one class, the losses of probabilities with NaN.
+        The content of `metrics.json`, as plain Python values:
+        `split`; `n`, the number of images; `accuracy` and `accuracy_ci95`, [low, high]; `macro_f1`, over the classes
+        that occur in labels or predictions, and `macro_f1_ci95`; `top_k_accuracy`, {k: fraction of images}, for those
+        of 2, 3 and 5 that are below the number of classes; `roc_auc_macro` and `average_precision_macro`, one class
+        against the rest, over the classes for which they are defined; `log_loss`, in nats; `brier`, 0 to 2; `ece`, and
+        `reliability`, its bins; `confused_pairs`, the most frequent confusions; `per_class`, {name: {precision, recall,
+        f1, support, roc_auc, average_precision}}; and with a threshold `abstention`, as returned by `abstention`.
+        None marks undefined values: the recall of a class without images, the precision of a class that was never
+        predicted, the ROC AUC if all images belong to one class, and the losses of probabilities that contain NaN.
 
     Raises:
-        ValueError: the shapes do not fit each other, there are no images, or a label is no class.
+        ValueError: the shapes do not match, there are no images, or a label is out of range.
     """
     labels, probabilities = _checked(labels, probabilities, len(class_names))
     n, classes = len(labels), len(class_names)
@@ -83,11 +83,11 @@ def summarize(
 def abstention(
     labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], threshold: float
 ) -> dict[str, Any]:
-    """Returns what a model comes to that says nothing where its confidence is below a threshold.
+    """Returns the metrics of a model that abstains when its confidence is below a threshold.
 
     Returns:
-        `threshold`; `coverage`, the part of the images that get an answer; `precision`, the part of the answers that
-        are right, and `precision_ci95`, [low, high]; None and [0, 1] where there are no answers.
+        `threshold`; `coverage`, the fraction of images that get an answer; `precision`, the fraction of answers that
+        are right, and `precision_ci95`, [low, high]. The last two are None and [0, 1] if there are no answers.
     """
     answered = probabilities.max(axis=1) >= threshold
     right, n = int((probabilities.argmax(axis=1) == labels)[answered].sum()), int(answered.sum())

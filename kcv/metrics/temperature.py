@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say, and when to say nothing: temperature and threshold, fitted on validation."""
+"""Calibration: the temperature of the probabilities and the threshold for abstaining, both fitted on validation."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _COLDEST, _HOTTEST = 0.01, 100.0
 
 
 class Calibration(BaseModel):
-    """How a model's logits become probabilities and answers.
+    """Turns a model's logits into probabilities and answers.
 
     Attributes:
-        temperature: what logits are divided by before softmax; 1 leaves them as they are.
-        threshold: the confidence (0-1) below which the answer is `UNSURE`; None: there is always an answer.
-        wanted_precision: the part of the answers (0-1) that was to be right; None without a threshold.
-        precision: of the answers on the images it was fitted on (0-1); None without a threshold.
-        coverage: the part of those images that got an answer (0-1); None without a threshold.
-        pictures: how many it was fitted on.
+        temperature: divisor of the logits before softmax; 1 leaves them unchanged.
+        threshold: the confidence (0-1) below which the answer is `UNSURE`; None: the model never abstains.
+        wanted_precision: the requested fraction of right answers (0-1); None without a threshold.
+        precision: the fraction of right answers on the images it was fitted on (0-1); None without a threshold.
+        coverage: the fraction of those images that got an answer (0-1); None without a threshold.
+        pictures: number of images it was fitted on.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -48,16 +48,16 @@ class Calibration(BaseModel):
         precision: float,
         class_names: Sequence[str],
     ) -> Calibration:
-        """Adds the lowest threshold above which the wanted part of the answers is right.
+        """Adds the lowest threshold at which the requested fraction of the answers is right.
 
         Args:
-            logits: float32 [n, classes], of the images that the temperature was fitted to.
+            logits: logits of the images that the temperature was fitted to, float32 [n, classes].
             labels: class positions, integer [n].
-            precision: the part of the answers (0-1] that is to be right.
-            class_names: of the model.
+            precision: the requested fraction of right answers, (0-1].
+            class_names: class names of the model.
 
         Raises:
-            DataError: no threshold gives that precision on these images, or a class has the name for no answer.
+            DataError: no threshold reaches that precision on these images, or a class has the name `UNSURE`.
         """
         if UNSURE in class_names:
             raise DataError(f"a class is called {UNSURE!r}, the word for no answer; --abstain_precision needs it.")
@@ -74,13 +74,13 @@ class Calibration(BaseModel):
         return Calibration(**{**self.model_dump(), **found, "precision": float(right[answered].mean())})
 
     def describe(self) -> str:
-        """Returns it in words, one line."""
+        """Returns a one-line description."""
         words = f"temperature {self.temperature:.3f}, on {self.pictures:,} validation images"
         if self.threshold is None:
             return words
         words += f"; unsure below {self.threshold:.4f}"
         if self.coverage is None or self.precision is None or self.wanted_precision is None:
-            return words  # somebody chose the threshold
+            return words  # the threshold was not fitted but set by hand
         return (
             f"{words}: {self.coverage:.1%} answered, {self.precision:.2%} of them right (wanted "
             f"{self.wanted_precision:.2%})"
@@ -90,12 +90,12 @@ class Calibration(BaseModel):
 def fit(
     logits: NDArray[np.float32], labels: NDArray[np.integer[Any]], *, temperature: float | None = None
 ) -> Calibration:
-    """Fits a temperature to images that the weights were not fitted to.
+    """Fits a temperature to images that the weights were not trained on.
 
     Args:
         logits: float32 [n, classes], n >= 1.
         labels: class positions, integer [n].
-        temperature: a given one, which is kept.
+        temperature: a fixed temperature, which is used instead of a fitted one.
     """
     if temperature is None:
         temperature = fit_temperature(logits, labels)
@@ -103,10 +103,11 @@ def fit(
 
 
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.integer[Any]]) -> float:
-    """Returns the temperature that makes the labels likeliest (Guo et al., ICML 2017): no class changes by it.
+    """Returns the temperature of maximum likelihood (Guo et al., ICML 2017); it does not change any predicted class.
 
-    Images that are all classified right have no such temperature: the colder, the likelier. Then it is the one whose
-    mean confidence is (n + 1) / (n + 2), which Laplace's rule of succession expects of the next image.
+    If all images are classified correctly, there is no maximum: the likelihood grows as the temperature falls. The
+    result is then the temperature with a mean confidence of (n + 1) / (n + 2), the value that Laplace's rule of
+    succession predicts for the next image.
     """
     from scipy import optimize
 
@@ -136,32 +137,32 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.integer[Any]
 
 
 def _between(temperature: float) -> float:
-    """Returns a temperature within its bounds, which the way through logarithms may leave by its last bit."""
+    """Clips a temperature to its bounds, which log and exp may exceed by rounding."""
     return min(max(temperature, _COLDEST), _HOTTEST)
 
 
 def choose_threshold(confidence: NDArray[np.floating[Any]], right: NDArray[np.bool_], precision: float) -> float | None:
-    """Returns the lowest confidence at and above which at least `precision` of the answers are right; None if none.
+    """Returns the lowest threshold at which a fraction of at least `precision` of the answers is right, or None.
 
     Args:
         confidence: probability of the predicted class, [n].
-        right: whether it is the true one, bool [n].
-        precision: what is wanted, 0-1.
+        right: whether the predicted class is the true one, bool [n].
+        precision: the requested fraction of right answers, 0-1.
     """
     order = np.argsort(-confidence, kind="stable")
     ranked, hits = confidence[order], right[order]
     shares = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    # Images of equal confidence are answered together or not at all.
+    # Images of equal confidence are on the same side of the threshold.
     last_of_equals = np.append(ranked[1:] != ranked[:-1], True)
     enough = np.flatnonzero(last_of_equals & (shares >= precision))
     return float(ranked[enough[-1]]) if len(enough) else None
 
 
 def softmax(values: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
-    """Returns probabilities, float64 of the same shape, from logits along the last axis; rows sum to 1."""
+    """Returns the softmax of logits / temperature along the last axis, float64 of the same shape."""
     shifted: NDArray[np.float64] = values.astype(np.float64)
     shifted /= temperature
     shifted -= shifted.max(axis=-1, keepdims=True)
-    np.exp(shifted, out=shifted)  # in place: of many classes this is the largest array of all
+    np.exp(shifted, out=shifted)  # in place, because with many classes this is the largest array
     shifted /= shifted.sum(axis=-1, keepdims=True)
     return shifted

@@ -1,1 +1,1 @@
-"""Keras functional graphs, images in and logits out, and the weights that they start from."""
+"""Keras functional models from images to logits, and their initial weights."""

@@ -1,9 +1,9 @@
-"""Networks of keras.applications, rebuilt layer by layer on kcv's input and head, with changes on the way.
+"""Networks of keras.applications, rebuilt layer by layer with kcv's input and head and some changes.
 
-keras.applications brings its own input and preprocessing, and one variant of each network. Its layers are made anew
+keras.applications has its own input and preprocessing, and one variant of each network. Its layers are created again
 from their configurations and called in the same order, so that the result is one flat graph whose layers keep their
-names. Whatever a set of weights wants of its pixels (a mean of 0-255, ImageNet's statistics) is a layer of the model.
-Weights from torchvision want a slightly different graph; both are variants here.
+names. The normalisation that the weights expect (a mean of 0-255, ImageNet's statistics) is a layer of the model.
+Weights from torchvision need a slightly different graph; each network has both as variants.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     import keras
 
 KERAS, TORCHVISION = "keras", "torchvision"
-"""Variants: who trained the weights that fit."""
+"""Variants, named after the publisher of the weights that fit."""
 MIN_SIZE = 32
-"""Pixels: networks for ImageNet halve an image five times."""
+"""The smallest image side, in pixels: networks for ImageNet halve an image five times."""
 TORCH_EPSILON = 1e-5
-"""Of torch's batch normalisation."""
+"""The epsilon of torch's batch normalisation."""
 
 Change: TypeAlias = "Callable[[keras.layers.Layer], Sequence[keras.layers.Layer]]"
-"""Returns the layers to call, one after the other, in place of one; none passes its (first) input on."""
+"""Returns the layers to call in sequence in place of one layer; an empty sequence passes its (first) input on."""
 
 
 def keras_application(name: str) -> Callable[..., keras.Model]:
-    """Returns a builder of keras.applications by its name, which imports Keras when it is called."""
+    """Returns the builder of this name in keras.applications; it imports Keras only when called."""
 
     def make(**options: Any) -> keras.Model:
         import keras
@@ -43,22 +43,22 @@ def keras_application(name: str) -> Callable[..., keras.Model]:
 
 
 def same(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """Returns a fresh layer like this one."""
+    """Returns a new layer with the configuration of this one."""
     return [changed(layer)]
 
 
 def changed(layer: keras.layers.Layer, **config: Any) -> keras.layers.Layer:
-    """Returns a fresh layer like this one but for some entries of its configuration."""
+    """Returns a new layer with the configuration of this one, except for the given entries."""
     return type(layer).from_config({**layer.get_config(), **config})
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One of several graphs of a network.
+    """One of the graphs of a network.
 
     Attributes:
-        change: what becomes of each layer of Keras' graph.
-        normalisation: of the pixels, that the weights were trained with.
+        change: replaces each layer of Keras' graph.
+        normalisation: the normalisation of the pixels that the weights were trained with.
     """
 
     change: Change
@@ -67,12 +67,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Application:
-    """Builds a network of keras.applications; a `Network.build`.
+    """Builds a network of keras.applications; serves as `Network.build`.
 
     Attributes:
-        name: of the model that is built.
-        make: builds Keras' own; see `keras_application`.
-        variants: by name, the one for random weights first.
+        name: the name of the model that is built.
+        make: builds Keras' own model; see `keras_application`.
+        variants: the variants by name; the first one is used with random weights.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Application:
 
 @contextmanager
 def _channels_first() -> Iterator[None]:
-    """Makes Keras build with channels first, which is the faster layout on torch."""
+    """Makes Keras build with channels first, the faster layout on torch."""
     import keras
 
     before = keras.config.image_data_format()
@@ -107,15 +107,15 @@ def _channels_first() -> Iterator[None]:
 
 
 def graft(network: keras.Model, x: keras.KerasTensor, change: Change = same) -> keras.KerasTensor:
-    """Calls a network's layers, made anew, on a tensor.
+    """Calls new copies of a network's layers on a tensor.
 
     Args:
-        network: a functional model of one input, each of whose layers is called once.
-        x: what takes the place of its input.
-        change: what becomes of each layer.
+        network: a functional model with one input, in which each layer is called once.
+        x: the tensor that replaces its input.
+        change: replaces each layer.
 
     Returns:
-        What stands for the network's output.
+        The tensor that corresponds to the network's output.
     """
     from keras import layers
 

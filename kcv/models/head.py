@@ -1,4 +1,4 @@
-"""What follows every backbone: global pooling, dropout, logits."""
+"""The head of every network: global pooling, dropout, logits."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ if TYPE_CHECKING:
     import keras
 
 FEATURES = "pool"
-"""The layer whose output, float [batch, features], is what a backbone knows of an image."""
+"""The layer whose output, float [batch, features], is the backbone's features."""
 LOGITS = "logits"
 HEAD = (FEATURES, "dropout", LOGITS)
 
 
 def classify(x: keras.KerasTensor, num_classes: int, dropout: float) -> keras.KerasTensor:
-    """Adds the head.
+    """Adds the head to a backbone.
 
     Args:
         x: feature maps, channels first: [batch, channels, height, width].
-        num_classes: width of the logits.
-        dropout: part of the features dropped in training.
+        num_classes: number of logits.
+        dropout: fraction of the features dropped in training.
 
     Returns:
         Logits, float32 [batch, num_classes].
@@ -29,5 +29,5 @@ def classify(x: keras.KerasTensor, num_classes: int, dropout: float) -> keras.Ke
     x = layers.GlobalAveragePooling2D(data_format="channels_first", name=FEATURES)(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
-    # Logits stay float32 under every policy: softmax and cross-entropy need the digits.
+    # Logits stay float32 under every dtype policy: softmax and cross-entropy need the precision.
     return layers.Dense(num_classes, dtype="float32", name=LOGITS)(x)

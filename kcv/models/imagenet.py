@@ -1,4 +1,4 @@
-"""Weights trained on ImageNet: where they are on this machine, or where they come from."""
+"""Finds weights trained on ImageNet on this machine, or downloads them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from kcv.models.network import ImageNetFile, Network
 
 
 def find(file: ImageNetFile) -> Path | None:
-    """Returns where a file of ImageNet weights is on this machine, if it is; its checksum is not looked at."""
+    """Returns the path of a file of ImageNet weights on this machine, or None; does not verify the checksum."""
     return next((folder / file.name for folder in _folders(file) if os.path.isfile(folder / file.name)), None)
 
 
 def fetch(network: Network) -> Path:
-    """Returns the checked file of a network's ImageNet weights; downloads it where it is not on this machine.
+    """Returns the verified file of a network's ImageNet weights; downloads it if it is not on this machine.
 
     Args:
-        network: one that has ImageNet weights.
+        network: a network with ImageNet weights.
 
     Raises:
-        WeightsError: it is damaged, or cannot be had; the message says which file to put where.
+        WeightsError: the file is damaged or cannot be obtained; the message says which file to put where.
     """
     file, name = network.imagenet, network.name
     if file is None:
@@ -56,12 +56,12 @@ def fetch(network: Network) -> Path:
 
 
 def _folders(file: ImageNetFile) -> list[Path]:
-    """Returns where a file may be; a download goes to the first, if that can be written to."""
+    """Returns the folders where a file may be; a download goes to the first one, if it is writable."""
     folders = []
     if own := os.environ.get("KCV_WEIGHTS_DIR"):
         folders.append(expand_user(own))
     if file.url is not None:
-        # Where keras.applications keeps the same files.
+        # keras.applications keeps the same files there.
         keras = os.environ.get("KERAS_HOME")
         there = expand_user(keras) if keras else (home() or cache_dir()) / ".keras"
         folders.append(there / "models")

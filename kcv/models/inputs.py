@@ -1,4 +1,4 @@
-"""The image contract's inside: from RGB 0-255 NHWC to normalised channels-first, as layers of the model."""
+"""The input layers of every model: from RGB 0-255 NHWC to normalised channels-first images."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What images are normalised by: (x / 255 - mean) / sqrt(variance), for R, G and B.
+    """The normalisation of images: (x / 255 - mean) / sqrt(variance), for R, G and B.
 
     Attributes:
-        mean: of images in 0-1.
-        variance: of images in 0-1.
+        mean: mean of images scaled to 0-1.
+        variance: variance of images scaled to 0-1.
     """
 
     mean: tuple[float, ...]
@@ -25,13 +25,13 @@ class Normalisation:
 
     @classmethod
     def of(cls, pixels: NDArray[np.uint8]) -> Normalisation:
-        """Measures training images, uint8 [n, size, size, 3]."""
+        """Computes the statistics of training images, uint8 [n, size, size, 3]."""
         mean, variance = channel_statistics(pixels)
         return cls(tuple(mean.tolist()), tuple(variance.tolist()))
 
     @classmethod
     def from_tensors(cls, mean: Any, variance: Any) -> Normalisation:
-        """Takes over the statistics of a layer, tensors or arrays of three numbers."""
+        """Copies the statistics of a layer, tensors or arrays of three numbers."""
         import keras
         import numpy as np
 
@@ -42,24 +42,24 @@ class Normalisation:
 
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229**2, 0.224**2, 0.225**2))
-"""Of the images of ImageNet: what torchvision's weights and Keras' EfficientNet were trained with."""
+"""Statistics of ImageNet, with which torchvision's weights and Keras' EfficientNet were trained."""
 
 
 def network_input(image_size: int, normalisation: Normalisation) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Makes the input of a model.
+    """Creates the input of a model.
 
     Args:
         image_size: side of the images, in pixels.
-        normalisation: of the images.
+        normalisation: normalisation of the images.
 
     Returns:
-        The input, float32 [batch, image_size, image_size, 3] of RGB 0-255 (uint8 arrays are taken too), and the
+        The input, float32 [batch, image_size, image_size, 3] of RGB 0-255 (uint8 arrays are accepted too), and the
         normalised images, channels first: [batch, 3, image_size, image_size].
     """
     import keras
     from keras import layers
 
-    # float32 under every policy: 0-255 scaled in bfloat16 would lose the last bits of every pixel.
+    # float32 under every dtype policy: in bfloat16, the last bits of every pixel would be lost.
     inputs = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
     x = layers.Rescaling(1 / 255, dtype="float32", name="rescale")(inputs)
     x = layers.Normalization(
@@ -75,7 +75,7 @@ def network_input(image_size: int, normalisation: Normalisation) -> tuple[keras.
 def channel_statistics(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns mean and variance, float64 [3] each, of the RGB channels of uint8 images scaled to 0-1.
 
-    A channel that never varies gets variance 1, so that it is only centred.
+    A constant channel gets variance 1, so that it is only centred.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""What an entry of the registry says about a network, without building it or importing anything heavy."""
+"""The entries of the registry: the facts about a network, without building it or importing Keras or torch."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ Arrays: TypeAlias = "Sequence[NDArray[np.float32]]"
 """The weights of one layer, as its `get_weights` returns them."""
 
 TorchLayer: TypeAlias = tuple[str, str, str]
-"""Name in Keras, name in torch, and what it is: conv, depthwise, norm or dense."""
+"""Name in Keras, name in torch, and kind: conv, depthwise, norm or dense."""
 
 BLOCKS = r"(conv\d+_block\d+|block\d+[a-z]?)(?=_)"
-"""What the names of the layers of one block share in the networks of keras.applications, and in kcv's own."""
+"""Matches the common prefix of the layer names of a block, in keras.applications and in kcv's own network."""
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What a network is built for.
+    """The options for building a network.
 
     Attributes:
-        image_size: side of the images, pixels.
-        num_classes: width of the logits.
+        image_size: side of the images, in pixels.
+        num_classes: number of logits.
         pixels: training images that the first layers may be fitted to, uint8 [n, image_size, image_size, 3].
-        width: channels over the network's own; 1 where it has one width only.
+        width: factor on the network's channels; 1 if its width is fixed.
         dropout: fraction of the features dropped before the logits.
-        variant: one of the network's variants; None where it has none.
-        normalisation: of the pixels; None: the variant's own, or that of `pixels`.
+        variant: one of the network's variants; None if it has none.
+        normalisation: normalisation of the pixels; None: that of the variant, or the statistics of `pixels`.
     """
 
     image_size: int
@@ -50,14 +50,14 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class ImageNetFile:
-    """A file of ImageNet weights that its publisher offers; `kcv.models.imagenet` finds and fetches it.
+    """A published file of ImageNet weights; `kcv.models.imagenet` finds or downloads it.
 
     Attributes:
-        name: of the file.
-        checksum: as for `kcv.common.download.download`.
-        image_size: the side that the weights were trained at, pixels.
-        url: of the folder that it is in; None where it comes in a Python package.
-        package: the package that it comes in.
+        name: name of the file.
+        checksum: its checksum, in the form that `kcv.common.download.download` takes.
+        image_size: image side that the weights were trained at, in pixels.
+        url: URL of its folder; None if a Python package contains it.
+        package: name of that package.
         extra: the extra of kcv that installs the package.
     """
 
@@ -71,12 +71,12 @@ class ImageNetFile:
 
 @dataclass(frozen=True)
 class TorchFile:
-    """How PyTorch's state dicts of a network are read.
+    """How to read PyTorch state dicts of a network.
 
     Attributes:
-        origin: whose network it is, for messages.
-        variant: that its weights fit.
-        layers: returns all layers that have weights, with their names in the state dict.
+        origin: the name of the network in PyTorch, for messages.
+        variant: the variant that its weights fit.
+        layers: returns all layers with weights, and their names in the state dict.
     """
 
     origin: str
@@ -86,14 +86,14 @@ class TorchFile:
 
 @dataclass(frozen=True)
 class KerasFile:
-    """How files of a network of keras.applications are read.
+    """How to read weight files of a network of keras.applications.
 
     Attributes:
-        make: builds the network; arguments as of keras.applications.
-        variant: that its weights fit.
-        rescales: whether the network rescales its pixels itself; where it does not, no model around it may.
-        convert: takes the weights by layer and the layers of the network that was read; changes the former to kcv's
-            conventions, and returns the normalisation of the pixels where the file has its own.
+        make: builds the network; takes the arguments of keras.applications.
+        variant: the variant that its weights fit.
+        rescales: whether the network rescales its pixels itself; if not, a model that contains it must not either.
+        convert: takes the weights by layer and the layers of the loaded network; converts the weights in place to kcv's
+            conventions, and returns the normalisation of the pixels if the file has its own.
     """
 
     make: Callable[..., keras.Model]
@@ -104,11 +104,11 @@ class KerasFile:
 
 @dataclass(frozen=True)
 class TorchNetwork:
-    """The same network in PyTorch, which benchmarks run beside it.
+    """The same network in PyTorch, for comparison in benchmarks.
 
     Attributes:
-        build: takes the Keras model and the number of classes; returns what maps normalised images to logits.
-        dropout: before its logits.
+        build: takes the Keras model and the number of classes; returns a module from normalised images to logits.
+        dropout: dropout before its logits.
     """
 
     build: Callable[[keras.Model, int], nn.Module]
@@ -117,24 +117,24 @@ class TorchNetwork:
 
 @dataclass(frozen=True)
 class Network:
-    """One network, as `register` takes it.
+    """A network, as passed to `register`.
 
     Attributes:
-        name: as in `model.name`; also the name of the Keras model that is built.
+        name: the value of `model.name`; also the name of the Keras model that is built.
         build: returns an uncompiled functional model of standard Keras layers that ends in `kcv.models.head.classify`.
-        parameters: of all layers but the logits, at width 1.
-        features: width of what the logits are computed from.
-        min_image_size: the smallest side it takes, pixels.
-        best_for: in a few words.
-        default: whether it is the network of a configuration that names none.
+        parameters: number of parameters without the logits, at width 1.
+        features: number of features that the logits are computed from.
+        min_image_size: the smallest image side, in pixels.
+        best_for: its use, in a few words.
+        default: whether it is used when a configuration names no network.
         scalable: whether `model.width` changes its channels.
-        dropout: before the logits, where a configuration names none.
-        depthwise: whether it is made of depthwise convolutions.
-        blocks: a pattern at the start of a layer's name: what the layers of one block share.
-        variants: of the graph, by the weights that fit; the first one is built for random weights.
-        imagenet: the file of its ImageNet weights, if there are any.
-        keras_file: how files of keras.applications are read, if it is there.
-        torch_file: how state dicts are read, if it is known in PyTorch.
+        dropout: dropout before the logits, if the configuration gives none.
+        depthwise: whether it consists of depthwise convolutions.
+        blocks: pattern at the start of a layer's name that the layers of one block share.
+        variants: names of its graphs, by the weights that fit; the first one is built for random weights.
+        imagenet: the file of its ImageNet weights, if there is one.
+        keras_file: how to read files of keras.applications, if it is part of them.
+        torch_file: how to read state dicts, if it exists in PyTorch.
         torch: the same network in PyTorch, if it is benchmarked.
     """
 
@@ -157,26 +157,26 @@ class Network:
 
     @property
     def image_size(self) -> int | None:
-        """The side that its ImageNet weights were trained at, pixels; None without such weights."""
+        """The image side that its ImageNet weights were trained at, in pixels; None without such weights."""
         return self.imagenet.image_size if self.imagenet else None
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """How the names of its weight files may end."""
+        """The file name suffixes of its weight files."""
         applications = (".h5",) if self.keras_file else ()
         state_dicts = (".pth", ".pt", ".safetensors") if self.torch_file else ()
         return (".keras", *applications, *state_dicts)
 
     @property
     def weights(self) -> Path | None:
-        """The file of its ImageNet weights, if it is on this machine."""
+        """The path of its ImageNet weights on this machine, or None."""
         from kcv.models import imagenet
 
         return imagenet.find(self.imagenet) if self.imagenet else None
 
     @property
     def weights_here(self) -> str:
-        """Whether there are ImageNet weights, and where, in words."""
+        """States in words whether ImageNet weights exist, and how to get them."""
         if self.imagenet is None:
             return "none"
         if self.weights is not None:
@@ -184,7 +184,7 @@ class Network:
         return "with a download" if self.imagenet.url else f"pip install 'kcv[{self.imagenet.extra}]'"
 
     def row(self) -> dict[str, Any]:
-        """Returns the entry as plain values, for JSON."""
+        """Returns the entry as plain values for JSON."""
         return {
             "name": self.name,
             "parameters": self.parameters,

@@ -1,4 +1,4 @@
-"""Weights that come from elsewhere: layer by layer, in the layout of kcv's graphs."""
+"""Pretrained weights by layer, in the layout of kcv's graphs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights for one architecture.
+    """Weights of one architecture.
 
     Attributes:
-        source: where they come from, for people.
-        variant: of the graph that they fit, where the architecture has several.
-        layers: by the name of the layer, what its `get_weights` is to return.
-        normalisation: of the pixels, where it is not the variant's usual one.
-        class_names: of the logits, where they are known.
+        source: their origin, for messages.
+        variant: the variant of the graph that they fit, if the architecture has several.
+        layers: by layer name, the arrays for the layer's `set_weights`.
+        normalisation: normalisation of the pixels, if it differs from that of the variant.
+        class_names: classes of the logits, if known.
     """
 
     source: str
@@ -35,14 +35,14 @@ class Pretrained:
     class_names: tuple[str, ...] | None = None
 
     def assign(self, model: keras.Model, *, head: bool) -> None:
-        """Puts the weights into a model.
+        """Assigns the weights to a model.
 
         Args:
-            model: of the architecture and variant.
-            head: whether the logits are taken as well, or stay as they are.
+            model: a model of this architecture and variant.
+            head: whether to assign the weights of the logits too; otherwise they stay unchanged.
 
         Raises:
-            WeightsError: a layer is missing, or has another shape; the model is as it was before.
+            WeightsError: a layer is missing or has another shape; the model is then unchanged.
         """
         wanted = [
             layer
@@ -52,7 +52,7 @@ class Pretrained:
         names = {layer.name for layer in wanted}
         for name in self.layers:
             if name not in names and block_of(model.name, name):
-                # A deeper network has all the layers of this one, and others between them.
+                # A deeper network contains all layers of this one, and others between them.
                 raise WeightsError(f"{self.source}: has a layer {name} as well: it does not hold a {model.name}.")
         for layer in wanted:
             if layer.name not in self.layers:

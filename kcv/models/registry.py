@@ -1,7 +1,7 @@
-"""Which networks there are, and how one is built.
+"""The registry of networks, and how one is built.
 
-A file in `kcv/models/networks/` registers its networks; importing it imports neither Keras nor torch, so that the names
-are there for a configuration, for help and for `kcv models`.
+Each file in `kcv/models/networks/` registers its networks. It imports neither Keras nor torch, so that configuration,
+help and `kcv models` can list the names quickly.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ _NETWORKS: dict[str, Network] = {}
 
 
 class ModelOptions(Protocol):
-    """What of a configuration decides how a model is built; `kcv.config.ModelConfig` is one."""
+    """The part of a configuration that decides how a model is built; `kcv.config.ModelConfig` implements it."""
 
     @property
     def name(self) -> str:
-        """Of the network."""
+        """The name of the network."""
 
     @property
     def width(self) -> float:
-        """Channels over the network's own."""
+        """Factor on the network's channels."""
 
     @property
     def dropout(self) -> float | None:
-        """Before the logits; None: the network's own."""
+        """Dropout before the logits; None: the network's default."""
 
 
 def register(network: Network) -> Network:
-    """Makes a network known under its name, and returns it.
+    """Registers a network under its name, and returns it.
 
     Example:
         register(Network("lenet5", build=_build, parameters=61_000, features=84, min_image_size=28, best_for="digits"))
 
     Raises:
-        ValueError: another network has that name.
+        ValueError: another network already has that name.
     """
     if network.name in _NETWORKS:
         raise ValueError(f"there are two networks of the name {network.name}")
@@ -65,7 +65,7 @@ def _discover() -> None:
 
 
 def networks() -> tuple[Network, ...]:
-    """Returns all networks: the default one first, then the largest first."""
+    """Returns all networks: first the default, then the others by decreasing number of parameters."""
     _discover()
     return tuple(sorted(_NETWORKS.values(), key=lambda network: (not network.default, -network.parameters)))
 
@@ -76,30 +76,30 @@ def names() -> tuple[str, ...]:
 
 
 def default() -> str:
-    """Returns the name of the network of a configuration that names none."""
+    """Returns the name of the default network."""
     return networks()[0].name
 
 
 def find(name: object) -> Network | None:
-    """Returns the network of a name, or None where there is none."""
+    """Returns the network of this name, or None if there is none."""
     _discover()
     return _NETWORKS.get(name) if isinstance(name, str) else None
 
 
 def get(name: str) -> Network:
-    """Returns the network of a name.
+    """Returns the network of this name.
 
     Raises:
-        KeyError: there is none.
+        KeyError: no network has this name.
     """
     _discover()
     return _NETWORKS[name]
 
 
 def block_of(model_name: str, layer: str) -> str | None:
-    """Returns the block of a model that a layer belongs to, None for those of no block.
+    """Returns the block that a layer of a model belongs to, or None.
 
-    A model of another name is taken to name its blocks as Keras' own networks do.
+    A model that is not registered is assumed to name its blocks like the networks of Keras.
     """
     network = find(model_name)
     match = re.match(network.blocks if network else BLOCKS, layer)
@@ -107,7 +107,7 @@ def block_of(model_name: str, layer: str) -> str | None:
 
 
 def variant_of(config: ModelOptions, pretrained: Pretrained | None) -> str | None:
-    """Returns which variant of a network is built; None where there is only one."""
+    """Returns the variant of a network to build; None if it has no variants."""
     variants = get(config.name).variants
     return ((pretrained and pretrained.variant) or variants[0]) if variants else None
 
@@ -124,17 +124,17 @@ def build(
     """Builds a model under Keras' current dtype policy and device.
 
     Args:
-        config: which network, and its options.
-        image_size: side of the square images it will take, in pixels.
-        num_classes: width of the logits.
-        pixels: uint8 [n, image_size, image_size, 3], training images that a model may fit its input layers to
-            (normalisation, whitening); a few thousand are enough.
-        pretrained: weights to start from, as `kcv.models.weights.loading.load` gives them.
-        class_names: of the logits. If the weights were trained for the same ones, theirs are taken for the logits too.
+        config: the network and its options.
+        image_size: side of the square input images, in pixels.
+        num_classes: number of logits.
+        pixels: training images, uint8 [n, image_size, image_size, 3], that the input layers (normalisation, whitening)
+            may be fitted to; a few thousand are enough.
+        pretrained: initial weights, as returned by `kcv.models.weights.loading.load`.
+        class_names: classes of the logits. If the weights were trained for the same classes, their logits are used too.
 
     Returns:
-        An uncompiled functional model of standard Keras layers: float32 [batch, image_size, image_size, 3] holding RGB
-        0-255 in, float32 logits [batch, num_classes] out.
+        An uncompiled functional model of standard Keras layers, from RGB 0-255, float32 [batch, image_size, image_size,
+        3], to logits, float32 [batch, num_classes].
 
     Raises:
         ConfigError: the images are too small for the network.

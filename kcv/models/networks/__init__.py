@@ -1,1 +1,1 @@
-"""Networks, one family per file: each registers its own entries, and nothing else names them."""
+"""Networks, one family per file. Each file registers its own entries; no other code names them."""

@@ -1,9 +1,9 @@
-"""The custom CNN: five blocks made to learn small images in few epochs.
+"""The custom CNN: five blocks, designed to learn small images in few epochs.
 
-Block 1 is a patch-whitening convolution with fixed filters; blocks 2 to 5 are two 3x3 convolutions each, both
-normalised, the second with a shortcut; blocks 2 to 4 halve the image after the first. The ideas of fitting the first
-layer to the data, of starting the convolutions at the identity and of leaving out BatchNormalization's scale are
-those of Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv:2404.00498).
+Block 1 is a patch-whitening convolution with fixed filters. Blocks 2 to 5 have two normalised 3x3 convolutions each,
+the second with a shortcut; blocks 2 to 4 halve the image after the first convolution. Three ideas come from Keller
+Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv:2404.00498): fitting the first layer to the data,
+initialising the convolutions as the identity, and BatchNormalization without scale.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ WIDTHS = (64, 256, 256, 256)
 """Output channels of the blocks after the whitening block, at width 1."""
 
 _POOLED = 3
-"""How many of those blocks halve the image: 32 px end at 3 x 3, and 16 px, the smallest input, at 1 x 1."""
+"""The number of those blocks that halve the image: 32 px become 3 x 3, and 16 px, the smallest input, 1 x 1."""
 
 _CHANNELS = "channels_first"
-"""The inner layout, whatever Keras' default is: on torch it is the faster one for Keras' layers."""
+"""The inner layout, independent of Keras' default: the faster one for Keras layers on torch."""
 
 
 def _build(options: BuildOptions) -> keras.Model:
@@ -42,7 +42,7 @@ def _build(options: BuildOptions) -> keras.Model:
     image_size, pixels = options.image_size, options.pixels
     inputs, x = network_input(image_size, options.normalisation or Normalisation.of(pixels))
 
-    # Up to 64 px every pixel counts; larger images are cut into patches of up to 4 px, as a stem with a stride does.
+    # Up to 64 px the stride is 1; in larger images it is 2 or 4, with patches of the same size, like a strided stem.
     stride = 1 if image_size <= 64 else 2 if image_size <= 128 else 4
     kernel = max(2, stride)
     filters = whitening_filters(pixels, kernel)
@@ -59,7 +59,7 @@ def _build(options: BuildOptions) -> keras.Model:
     whiten.set_weights([filters])
 
     for number, channels in enumerate(WIDTHS, start=2):
-        # Multiples of 16 fill the vector and matrix units.
+        # Multiples of 16 make full use of vector and matrix units.
         filled = max(16, round(channels * options.width / 16) * 16)
         x = _block(x, filled, f"block{number}", pooled=number - 2 < _POOLED)
     return keras.Model(inputs, classify(x, options.num_classes, options.dropout), name=_NAME)
@@ -85,7 +85,7 @@ def _convolution(x: keras.KerasTensor, width: int, name: str) -> keras.KerasTens
     outputs = layer(x)
     kernel = layer.get_weights()[0]
     shared = min(kernel.shape[2:])
-    # The first filters start as the identity, so that the image reaches every block from the first step on.
+    # The first filters start as the identity, so that the image reaches every block from the first step.
     kernel[:, :, :shared, :shared] = 0.0
     kernel[1, 1, range(shared), range(shared)] = 1.0
     layer.set_weights([kernel])
@@ -95,13 +95,13 @@ def _convolution(x: keras.KerasTensor, width: int, name: str) -> keras.KerasTens
 def _normalise(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     from keras import layers
 
-    # Momentum 0.9 instead of Keras' 0.99: the statistics must follow a training of a few hundred steps. No scale: the
-    # next convolution (or the logits) can take it over.
+    # Momentum 0.9 instead of Keras' 0.99: the statistics must keep up in a training of a few hundred steps. No scale:
+    # the next convolution (or the logits) can learn it.
     return layers.BatchNormalization(axis=1, momentum=0.9, scale=False, name=name)(x)
 
 
 def _in_torch(model: keras.Model, classes: int) -> nn.Module:
-    """Writes the custom CNN by hand in PyTorch, with the same layers as the Keras model."""
+    """Returns the custom CNN in plain PyTorch, with the same layers as the Keras model."""
     import torch.nn.functional as F
     from torch import nn
 
@@ -115,7 +115,7 @@ def _in_torch(model: keras.Model, classes: int) -> nn.Module:
             self.norm1 = nn.BatchNorm2d(width)
             self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
             self.norm2 = nn.BatchNorm2d(width)
-            for norm in (self.norm1, self.norm2):  # as in the Keras model: no scale is learned
+            for norm in (self.norm1, self.norm2):  # no learned scale, as in the Keras model
                 norm.weight.requires_grad_(False)
 
         def forward(self, x: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ register(
         build=_build,
         parameters=3_152_544,
         features=256,
-        min_image_size=16,  # below it, pooling leaves nothing
+        min_image_size=16,  # in smaller images, pooling leaves nothing
         best_for="small images, from scratch",
         default=True,
         scalable=True,

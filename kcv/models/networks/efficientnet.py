@@ -1,4 +1,4 @@
-"""EfficientNet-B0 (Tan and Le, 2019, arXiv:1905.11946), as keras.applications and torchvision have it."""
+"""EfficientNet-B0 (Tan and Le, 2019, arXiv:1905.11946), in the variants of keras.applications and torchvision."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _STAGES = (1, 2, 2, 3, 3, 4, 1)
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 BLOCKS = r"block\d+[a-z](?=_)"
-"""What the names of the layers of one block share, in Lite0 too."""
+"""Matches the common prefix of the layer names of a block; Lite0 uses it too."""
 
 
 def without_preprocessing(layer: keras.layers.Layer) -> Sequence[keras.layers.Layer]:
-    """Leaves out what EfficientNet would do to its pixels: the model's own input does it."""
+    """Removes EfficientNet's preprocessing layers, because the model's own input normalises the pixels."""
     from keras import layers
 
     return [] if isinstance(layer, layers.Rescaling | layers.Normalization) else same(layer)
@@ -46,13 +46,13 @@ def _of_torchvision(layer: keras.layers.Layer) -> Sequence[keras.layers.Layer]:
     if isinstance(layer, layers.BatchNormalization):
         return [changed(layer, epsilon=TORCH_EPSILON)]
     if isinstance(layer, layers.ZeroPadding2D):
-        # Keras' padding depends on whether the size is odd, torch's only on the kernel.
+        # Keras' padding depends on whether the size is odd; torch's depends only on the kernel.
         return [changed(layer, padding=max(max(pair) for pair in layer.padding))]
     return without_preprocessing(layer)
 
 
 def _convert(weights: dict[str, Arrays], layers: Sequence[keras.layers.Layer]) -> Normalisation | None:
-    """Returns the statistics that the network in a file normalises its pixels by."""
+    """Returns the statistics with which the network in a file normalises its pixels."""
     import keras
     import numpy as np
 
@@ -61,14 +61,14 @@ def _convert(weights: dict[str, Arrays], layers: Sequence[keras.layers.Layer]) -
         if isinstance(layer, keras.layers.Normalization):
             variance = np.ravel(keras.ops.convert_to_numpy(layer.variance))
             if np.allclose(variance, _IMAGENET_DEVIATION, atol=1e-3):
-                # The ImageNet weights keep the deviation where the variance belongs; a Rescaling makes up for it.
+                # The ImageNet weights store the standard deviation as the variance; a Rescaling layer compensates.
                 variance = variance**2
             normalisation = Normalisation.from_tensors(layer.mean, variance)
     return normalisation
 
 
 def blocks() -> Iterator[tuple[int, int, str]]:
-    """Yields stage (from 1), block in it (from 0), and the block's name in Keras; the same in Lite0."""
+    """Yields the stage (from 1), the block in it (from 0), and the block's name in Keras; Lite0 has the same blocks."""
     for stage, count in enumerate(_STAGES, start=1):
         for block in range(count):
             yield stage, block, f"block{stage}{chr(ord('a') + block)}"
@@ -120,7 +120,7 @@ register(
         depthwise=True,
         blocks=BLOCKS,
         variants=tuple(_BUILD.variants),
-        # Keras publishes MD5 and no other checksums (keras/src/applications, WEIGHTS_HASHES).
+        # Keras publishes only MD5 checksums (keras/src/applications, WEIGHTS_HASHES).
         imagenet=ImageNetFile(
             "efficientnetb0_notop.h5",
             "md5:50bc09e76180e00e4465e1a485ddc09d",

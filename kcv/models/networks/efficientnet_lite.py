@@ -20,7 +20,7 @@ _PIXELS = Normalisation((127 / 255,) * 3, ((128 / 255) ** 2,) * 3)
 
 
 def _lite(layer: keras.layers.Layer) -> Sequence[keras.layers.Layer]:
-    """Makes EfficientNet-B0 its Lite0: no squeeze and excitation, ReLU6 for swish."""
+    """Turns EfficientNet-B0 into Lite0: no squeeze-and-excitation, ReLU6 instead of swish."""
     from keras import layers
 
     if "_se_" in layer.name:

@@ -1,4 +1,4 @@
-"""ResNet-50 (He et al., 2015, arXiv:1512.03385), as keras.applications and torchvision have it."""
+"""ResNet-50 (He et al., 2015, arXiv:1512.03385), in the variants of keras.applications and torchvision."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 _NAME = "resnet50"
 _STAGES = (3, 4, 6, 3)
 _CAFFE = Normalisation((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255**2,) * 3)
-"""Of Keras' weights: a mean is taken off 0-255. Their channels are BGR, see `_convert`."""
+"""The normalisation of Keras' weights: only a mean is subtracted from 0-255. Their channels are BGR; see `_convert`."""
 
 
 def _of_torchvision(layer: keras.layers.Layer) -> Sequence[keras.layers.Layer]:
-    """Makes Keras' ResNet-50 that of torchvision ("v1.5"): blocks halve in their 3x3 convolution, none has a bias."""
+    """Turns Keras' ResNet-50 into torchvision's ("v1.5"): blocks halve in their 3x3 convolution, without biases."""
     from keras import layers
 
     if isinstance(layer, layers.BatchNormalization):
@@ -43,14 +43,14 @@ def _of_torchvision(layer: keras.layers.Layer) -> Sequence[keras.layers.Layer]:
     if stage in ("conv3", "conv4", "conv5") and block == "block1" and place in ("1", "2"):
         if place == "1":
             return [changed(layer, strides=1, use_bias=False)]
-        # Torch pads both sides alike; Keras' "same" would pad only right and bottom.
+        # Torch pads both sides equally; Keras' "same" would pad only right and bottom.
         pad = layers.ZeroPadding2D(1, data_format="channels_first", name=f"{stage}_{block}_2_pad")
         return [pad, changed(layer, strides=2, padding="valid", use_bias=False)]
     return [changed(layer, use_bias=False)]
 
 
 def _convert(weights: dict[str, Arrays], layers: Sequence[keras.layers.Layer]) -> None:
-    """Takes the weights of keras.applications to RGB: its preprocessing swaps R and B; here the first kernel does."""
+    """Swaps R and B in the first kernel, because the preprocessing of keras.applications swaps them in the images."""
     import numpy as np
 
     if "conv1_conv" in weights:
@@ -93,7 +93,7 @@ register(
         best_for="own images, on a GPU",
         blocks=r"conv\d+_block\d+(?=_)",
         variants=tuple(_BUILD.variants),
-        # Keras publishes MD5 and no other checksums (keras/src/applications, WEIGHTS_HASHES).
+        # Keras publishes only MD5 checksums (keras/src/applications, WEIGHTS_HASHES).
         imagenet=ImageNetFile(
             "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
             "md5:4d473c1dd8becc155b73f8504c6f6626",

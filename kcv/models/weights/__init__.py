@@ -1,1 +1,1 @@
-"""Weights that a model starts from: none, ImageNet's, or those in a file."""
+"""The initial weights of a model: random, ImageNet's, or from a file."""

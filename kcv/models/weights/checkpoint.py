@@ -1,8 +1,8 @@
-"""What a file of PyTorch's is made of, looked at before PyTorch opens it.
+"""Checks the content of a PyTorch file before PyTorch opens it.
 
-PyTorch's reader runs no code (`weights_only`), but it unpacks what is packed to any size, reserves what a storage is
-said to have, and hashes keys that are nested without end. Here the pickle of a file is walked through without making
-anything of it, and what it says of its storages is compared with the bytes that are there.
+PyTorch's reader runs no code (`weights_only`), but it unpacks compressed data of any size, allocates the declared size
+of a storage, and hashes keys of any nesting depth. This module walks through the pickle of a file without creating its
+objects, and compares the declared sizes of the storages with the bytes in the file.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from kcv.errors import WeightsError
 
 _DAMAGED: Final = "is not a file of PyTorch weights, or is damaged"
 _MOST_OPERATIONS: Final = 400_000
-"""Of a pickle; ResNet-50's state dict has 9,000, and that of its optimizer as many again."""
+"""The most operations of a pickle; ResNet-50's state dict has 9,000, and that of its optimizer as many again."""
 _MOST_PICKLE: Final = 64 * 2**20
-"""Bytes of a pickle that lies beside its tensors."""
+"""The most bytes of a pickle that is stored separately from its tensors."""
 _MOST_RATIO: Final = 10
-"""Of what an archive unpacks to over what it has; PyTorch packs nothing, and weights hardly get smaller."""
+"""The largest ratio of unpacked to packed size; PyTorch does not compress, and weights hardly compress."""
 _SLACK: Final = 16 * 2**20
 _MAGIC: Final = 0x1950A86A20F9469CFC6C
-"""What PyTorch's files before 1.6 begin with."""
+"""The first value in files from before PyTorch 1.6."""
 
 _ELEMENTS: Final = {
     "Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1,
     "ComplexFloat": 8, "ComplexDouble": 16, "QInt8": 1, "QUInt8": 1, "QInt32": 4, "QUInt4x2": 1, "QUInt2x4": 1,
     "Untyped": 1,
 }  # fmt: skip
-"""Bytes of a number in a storage, by its kind."""
+"""Bytes per number in a storage, by storage type."""
 
 _MADE: Final = {
     "torch._utils": (
@@ -47,28 +47,28 @@ _MADE: Final = {
     "torch.serialization": ("_get_layout",),
     "torch": ("Size", "device"),
 }  # fmt: skip
-"""What is called in the files of training programs, and takes no memory of its own."""
+"""Functions that the files of training programs call and that allocate no memory of their own."""
 
 
 @dataclass(frozen=True)
 class _Name:
-    """Something that a file names; what it is, PyTorch decides."""
+    """A global name in a file, not resolved."""
 
     module: str
     name: str
 
 
 class _Made:
-    """Stands for whatever a call makes. It can be no key, and nothing can be put into it."""
+    """Placeholder for the result of a call. It cannot be a key, and nothing can be added to it."""
 
 
 class _Checkpoint(Machine):
-    """Walks through a pickle of PyTorch's.
+    """Walks through a pickle written by PyTorch.
 
     Args:
-        content: what holds it.
-        start: where it begins.
-        note: is told of each storage: its key and its bytes.
+        content: the bytes that contain it.
+        start: its offset.
+        note: called with the key and the bytes of each storage.
     """
 
     keys = (str, bytes, int, float, bool, type(None))
@@ -76,14 +76,14 @@ class _Checkpoint(Machine):
     def __init__(self, content: Any, start: int, note: Callable[[str | bytes, int], None]) -> None:
         super().__init__(content, CHECKPOINT_OPERATIONS, _MOST_OPERATIONS, start)
         self._note = note
-        self._spare = len(content)  # bytes that may be made from texts
+        self._spare = len(content)  # bytes that may still be created from texts
 
     def named(self, module: str, name: str) -> None:
-        """Puts a name on the stack."""
+        """Pushes a name on the stack."""
         self.stack.append(_Name(module, name))
 
     def call(self) -> None:
-        """Puts something in the place of a call; a dict is made, as keys are put into it."""
+        """Replaces a call on the stack with a placeholder, or with a dict, since keys are added to it later."""
         arguments, function = self.stack.pop(), self.stack.pop()
         if type(function) is not _Name or type(arguments) is not tuple:
             raise Forbidden("it calls something")
@@ -104,7 +104,7 @@ class _Checkpoint(Machine):
             raise Forbidden(f"it calls {function.module[:50]}.{function.name[:50]}")
 
     def _dict(self, arguments: tuple[Any, ...]) -> None:
-        """As Python 3 makes it, empty; or as Python 2 did, of a list of pairs."""
+        """Pushes a dict: empty, as Python 3 pickles it, or filled from a list of pairs, as Python 2 did."""
         self.stack.append({})
         pairs: Any = arguments[0] if len(arguments) == 1 else [] if not arguments else None
         if type(pairs) is dict:
@@ -121,7 +121,7 @@ class _Checkpoint(Machine):
             raise Refused("it has a set of what is no plain value")
 
     def _count(self, arguments: tuple[Any, ...]) -> None:
-        """Counts the bytes that are made of a text, which can be named again and again; a number would reserve them."""
+        """Counts the bytes made from a text, which can be reused often; rejects an integer, which allocates memory."""
         given = arguments[0] if arguments else ""
         if type(given) not in (str, bytes, float):
             raise Forbidden("it reserves memory")
@@ -130,11 +130,11 @@ class _Checkpoint(Machine):
             raise Refused("it unpacks to more than it is")
 
     def build(self) -> None:
-        """Takes the state of something; the keys in it have been looked at."""
+        """Drops the state of an object; its keys have already been checked."""
         self.stack.pop()
 
     def persistent(self) -> None:
-        """Puts a storage on the stack."""
+        """Pushes a storage on the stack."""
         told = self.stack.pop()
         if type(told) is not tuple or len(told) not in (5, 6) or told[0] not in ("storage", b"storage"):
             raise Forbidden("it names something that is no storage")
@@ -147,7 +147,7 @@ class _Checkpoint(Machine):
 
 
 def more_than_tensors(path: Path) -> WeightsError:
-    """Returns the error for a file that PyTorch could only open by running what is in it."""
+    """Returns the error for a file that PyTorch could open only by running code in it."""
     return WeightsError(
         f"{path}: holds more than tensors, and is not opened: such a file can run any program. "
         "Save model.state_dict() instead."
@@ -155,13 +155,13 @@ def more_than_tensors(path: Path) -> WeightsError:
 
 
 def check(path: Path) -> None:
-    """Checks that PyTorch may open a file.
+    """Checks that PyTorch can open a file safely.
 
     Args:
         path: a `.pth` or `.pt` file of any origin.
 
     Raises:
-        WeightsError: it holds more than tensors, more than its bytes can be, or is damaged.
+        WeightsError: the file contains more than tensors, would unpack to too much, or is damaged.
     """
     with untrusted.opened(path, WeightsError) as stream, untrusted.refusing(path, WeightsError, _DAMAGED):
         try:
@@ -195,7 +195,7 @@ def _check_archive(stream: BinaryIO) -> None:
 
 
 def _check_pickles(stream: BinaryIO) -> None:
-    """Checks a file from before PyTorch 1.6: pickles one after the other, then the storages."""
+    """Checks a file from before PyTorch 1.6: consecutive pickles, then the storages."""
     storages: dict[str | bytes, int] = {}
 
     def note(key: str | bytes, count: int) -> None:

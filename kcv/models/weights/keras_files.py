@@ -1,4 +1,4 @@
-"""Weights in Keras' files: kcv's own models, and those of keras.applications."""
+"""Reads weights from Keras files: kcv's own models, and networks of keras.applications."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from kcv.models.network import Arrays, KerasFile, Network
 from kcv.models.pretrained import Pretrained
 
 _MOST_RATIO = 4
-"""Of a tensor's bytes over those that are stored of it; Keras packs nothing, and weights hardly get smaller."""
+"""The largest ratio of a tensor's size to its stored size; Keras does not compress, and weights hardly compress."""
 _SLACK = 2**16
 
 
 def read(path: Path, network: Network) -> Pretrained:
-    """Reads a model file of kcv's, or a file of a network of keras.applications.
+    """Reads a model file of kcv, or a weight file of a network of keras.applications.
 
     Args:
-        path: `.keras`, `.weights.h5`, or the `.h5` files that keras.applications downloads.
-        network: that it is for.
+        path: a `.keras` or `.weights.h5` file, or an `.h5` file as downloaded by keras.applications.
+        network: the network that the weights are for.
 
     Raises:
-        WeightsError: the file is damaged or of another network.
-        ArtifactError: a `.keras` file is damaged, or holds classes that are not Keras' own.
+        WeightsError: the file is damaged or belongs to another network.
+        ArtifactError: a `.keras` file is damaged, or contains classes that are not Keras' own.
     """
     if path.suffix == ".keras":
         return _own(path, network) if artifact.is_described(path) else _foreign(path, network)
@@ -61,7 +61,7 @@ def _own(path: Path, network: Network) -> Pretrained:
 
 
 def _foreign(path: Path, network: Network) -> Pretrained:
-    """Reads a `.keras` file that another program wrote: a network of keras.applications, alone or within a model."""
+    """Reads a `.keras` file of another program: a network of keras.applications, alone or nested in a model."""
     application = _application_of(network, path)
     try:
         model = opening.load_keras(path, device="cpu")
@@ -83,7 +83,7 @@ def _foreign(path: Path, network: Network) -> Pretrained:
 
 
 def _application(path: Path, network: Network) -> Pretrained:
-    """Reads weights of a network of keras.applications by loading them into one, with or without its classifier."""
+    """Reads weights of a network of keras.applications by loading them into it, with or without its classifier."""
     application = _application_of(network, path)
     classes = _classes_of(path, network.features)
     attempts: list[dict[str, Any]] = [{"include_top": True, "classes": classes}] if classes else []
@@ -92,7 +92,7 @@ def _application(path: Path, network: Network) -> Pretrained:
         model = application.make(weights=None, **arguments)
         try:
             model.load_weights(path)
-        # Keras raises whatever the damage happens to hit (KeyError, OSError, ValueError ...).
+        # Keras raises different errors depending on the damage (KeyError, OSError, ValueError ...).
         except Exception as error:
             reason = first_line(error)
             continue
@@ -107,12 +107,12 @@ def _application_of(network: Network, path: Path) -> KerasFile:
 
 
 def _classes_of(path: Path, features: int) -> int | None:
-    """Returns the width of the classifier in an HDF5 file, or None where there is none.
+    """Returns the number of classes of the classifier in an HDF5 file, or None if there is no classifier.
 
-    Layers are made as wide as the file says, so it is made sure first that it holds what it says.
+    Layers are created with the declared shapes, so the file is first checked to contain the declared data.
 
     Raises:
-        WeightsError: it is no HDF5 file, or holds links, other things than numbers, or less than it says.
+        WeightsError: the file is not HDF5, or contains links, data other than numbers, or less data than declared.
     """
     widths: list[int] = []
 
@@ -138,14 +138,14 @@ def _classes_of(path: Path, features: int) -> int | None:
 
 
 def _converted(path: Path, application: KerasFile, model: keras.Model) -> Pretrained:
-    """Takes the weights of keras.applications' own conventions to those of kcv's graphs."""
+    """Converts weights from the conventions of keras.applications to those of kcv's graphs."""
     layers = _layers(model)
     normalisation = application.convert(layers, list(_flat(model)))
     return Pretrained(str(path), application.variant, layers, normalisation)
 
 
 def _flat(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Yields the layers of a model and of the models in it."""
+    """Yields the layers of a model and of its nested models."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from _flat(layer)

@@ -1,4 +1,4 @@
-"""Weights that a model starts from: none, ImageNet's, or those in a file."""
+"""Loads the initial weights of a model: random, ImageNet's, or from a file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def load(config: ModelConfig) -> Pretrained | None:
     """Reads the weights that a configuration names.
 
     Args:
-        config: `weights` is `none`, `imagenet`, `auto` (`imagenet` where the model has such weights), or a file.
+        config: its `weights` is `none`, `imagenet`, `auto` (`imagenet` if the model has such weights), or a file.
 
     Returns:
         The weights, or None for random ones.
 
     Raises:
-        WeightsError: they cannot be had, or are not for this model.
-        ArtifactError: they are in a model file that cannot be opened.
+        WeightsError: the weights cannot be obtained, or do not fit this model.
+        ArtifactError: the weights are in a model file that cannot be opened.
     """
     asked, network = config.weights, get(config.name)
     if asked == "auto":
@@ -38,7 +38,7 @@ def load(config: ModelConfig) -> Pretrained | None:
     if asked == "imagenet":
         return _read(imagenet.fetch(network), network)
     path = model_file(asked)
-    if not os.path.isfile(path):  # unlike Path.is_file, never raises
+    if not os.path.isfile(path):  # unlike Path.is_file, it never raises
         raise WeightsError(
             f"model.weights: {asked}: no such file; allowed: auto, imagenet, none, or a file of weights."
         )

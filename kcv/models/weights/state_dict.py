@@ -1,4 +1,4 @@
-"""State dicts: the tensors of a network by name, as PyTorch and the programs around it keep them in files."""
+"""Reads state dicts, the tensors of a network by name, from the files of PyTorch and of training programs."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from kcv.errors import KcvError, WeightsError, first_line
 from kcv.models.weights import checkpoint
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module")
-"""Under which names training programs keep the state dict in a checkpoint."""
+"""Keys under which training programs store the state dict in a checkpoint."""
 _MOST_WRAPPERS = 3
 
 _COMPILED = "_orig_mod."
-"""What torch.compile puts before the names of what is in a compiled module."""
+"""The prefix that torch.compile adds to the names in a compiled module."""
 _PREFIXES = ("module.", "model.", "net.", "backbone.")
-"""What wrappers (several processes, Lightning and the like) put before all names."""
+"""Prefixes that wrappers (DistributedDataParallel, Lightning and others) add to all names."""
 
 _SHARED = 2
-"""How often each number of a file may be part of a tensor, on average; PyTorch's own networks share none."""
+"""The average number of tensors that may share a number of the file; PyTorch's own networks share none."""
 _SLACK = 2**20
 _MOST_HEADER = 16 * 2**20
-"""Bytes of a header of safetensors; that of a network of a thousand layers has 0.2 MB."""
+"""The most bytes of a safetensors header; that of a network of a thousand layers has 0.2 MB."""
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Returns the state dict in a file, whatever it is wrapped in.
+    """Returns the state dict in a file, without the wrappers around it.
 
     Args:
-        path: a `.pth` or `.pt` file of tensors and nothing else, or `.safetensors`.
+        path: a `.pth` or `.pt` file that contains only tensors, or a `.safetensors` file.
 
     Returns:
-        Tensors by the names that the network itself has for them; together no larger than what the file holds of them,
-        up to a factor of two.
+        Tensors by their names in the network itself. Their total size is at most about twice the size of their data in
+        the file.
 
     Raises:
-        WeightsError: the file is damaged, holds code, or holds no state dict.
+        WeightsError: the file is damaged, contains code, or contains no state dict.
     """
     try:
         if path.suffix == ".safetensors":
@@ -54,7 +54,7 @@ def read(path: Path) -> dict[str, Tensor]:
         else:
             checkpoint.check(path)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of kinds of tensors that are going out of use; they are refused below
+                warnings.simplefilter("ignore")  # about deprecated kinds of tensors, which are rejected below
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except KcvError:
         raise
@@ -64,7 +64,7 @@ def read(path: Path) -> dict[str, Tensor]:
         if "weights_only" in str(error) or "Weights only" in str(error):
             raise checkpoint.more_than_tensors(path) from None
         raise WeightsError(f"{path}: is not a file of PyTorch weights, or is damaged.") from None
-    except Exception as error:  # damage hits the archive, the pickle or a tensor, and each raises something else
+    except Exception as error:  # the error depends on whether the archive, the pickle or a tensor is damaged
         reason = first_line(error)  # sometimes a bare number
         told = f" ({reason})" if " " in reason else ""
         raise WeightsError(f"{path}: is not a file of PyTorch weights, or is damaged{told}.") from None
@@ -79,7 +79,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def _check_header(path: Path) -> None:
-    """Checks what comes before the tensors; that these are as large as they are said to be, safetensors checks."""
+    """Checks the size of the header; safetensors itself checks the sizes of the tensors."""
     with untrusted.opened(path, WeightsError) as stream:
         size = int.from_bytes(stream.read(8), "little")
         if size > min(_MOST_HEADER, os.fstat(stream.fileno()).st_size):
@@ -89,7 +89,7 @@ def _check_header(path: Path) -> None:
 
 
 def _plainly_named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Takes away what wrappers put before the names of a network's tensors."""
+    """Removes the prefixes of wrappers from the names of a network's tensors."""
     named = {name.replace(_COMPILED, "").removeprefix("module."): tensor for name, tensor in tensors.items()}
     while named:
         prefix = next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in named)), None)
@@ -100,10 +100,10 @@ def _plainly_named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_size(path: Path, tensors: Iterable[Tensor]) -> None:
-    """Checks that tensors are as large as what the file holds: one number can be said to be a billion of them.
+    """Checks the size of tensors against the data in the file: one stored number can be declared as a billion.
 
     Raises:
-        WeightsError: they are larger.
+        WeightsError: the tensors are too large.
     """
     storages: dict[int, int] = {}
     total = 0

@@ -1,4 +1,4 @@
-"""Weights in PyTorch's files, and what their names are in Keras."""
+"""Reads weights from PyTorch files and maps their names to Keras."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def read(path: Path, network: Network) -> Pretrained:
     """Reads the state dict of a network.
 
     Args:
-        path: a `.pth` or `.pt` file of tensors and nothing else, or `.safetensors`.
-        network: that it is for; one that is known in PyTorch.
+        path: a `.pth` or `.pt` file that contains only tensors, or a `.safetensors` file.
+        network: the network that the weights are for; it must exist in PyTorch.
 
     Raises:
-        WeightsError: the file is damaged, holds code, or is of another network.
+        WeightsError: the file is damaged, contains code, or belongs to another network.
     """
     torch_file = network.torch_file
     if torch_file is None:
@@ -39,7 +39,7 @@ def read(path: Path, network: Network) -> Pretrained:
             layers[keras_name] = _CONVERTERS[kind](tensors, torch_name)
         except KeyError as error:
             if keras_name == LOGITS:
-                continue  # a backbone alone will do
+                continue  # a backbone alone is enough
             raise WeightsError(f"{path}: has no {error.args[0]}: it does not hold {torch_file.origin}.") from None
         except ValueError:
             shape = "x".join(map(str, tensors[f"{torch_name}.weight"].shape))
@@ -55,8 +55,8 @@ def read(path: Path, network: Network) -> Pretrained:
 
 
 def _more_than(layers: Container[str], tensors: Iterable[str]) -> str | None:
-    """Returns a tensor that no layer takes: a deeper network has all layers of this one, and others between them."""
-    head = {"fc", "classifier", "_fc"}  # of any shape
+    """Returns a tensor that no layer uses, or None: a deeper network contains all layers of this one, and others."""
+    head = {"fc", "classifier", "_fc"}  # a classifier of any shape is allowed
     names = (name for name in tensors if name.rpartition(".")[0] not in layers and name.split(".")[0] not in head)
     return next(names, None)
 
@@ -72,13 +72,13 @@ def _array(tensor: Tensor, order: tuple[int, ...] | None = None) -> NDArray[np.f
 
 
 def _convolution(tensors: Mapping[str, Tensor], name: str) -> list[NDArray[np.float32]]:
-    """OIHW to HWIO, with the bias where there is one."""
+    """Converts OIHW to HWIO, and adds the bias if there is one."""
     kernel = [_array(tensors[f"{name}.weight"], (2, 3, 1, 0))]
     return kernel + ([_array(tensors[f"{name}.bias"])] if f"{name}.bias" in tensors else [])
 
 
 def _depthwise(tensors: Mapping[str, Tensor], name: str) -> list[NDArray[np.float32]]:
-    """[channels, 1, h, w] to [h, w, channels, 1]."""
+    """Converts [channels, 1, h, w] to [h, w, channels, 1]."""
     return [_array(tensors[f"{name}.weight"], (2, 3, 0, 1))]
 
 

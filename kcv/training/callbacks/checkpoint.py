@@ -95,9 +95,8 @@ class Checkpoint(keras.callbacks.Callback):
         self._steps_to_skip = state.step
         self._batches.set_epoch(epoch, state.step)
         restore_metrics(state, self.model)
-        self._user.load_from(
-            state
-        )  # only now: the state already includes what they do when training or an epoch begins
+        # Only now: the state already includes what they do when training or an epoch begins.
+        self._user.load_from(state)
         restore_generators(state)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:

@@ -25,6 +25,7 @@ from kcv.config import Config
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+PYTHON = ROOT / "docs" / "guides" / "python.md"
 PAGES = [README, *GUIDES]
 DOCUMENTS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DOCUMENTS = [path for path in dict.fromkeys(DOCUMENTS) if "node_modules" not in path.parts]
@@ -95,10 +96,16 @@ def folder(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_commands_of_the_pages_do_what_they_say(folder: Path, warm: WarmPython) -> None:
+ALL_OR_FIRST = pytest.mark.parametrize(
+    "pages", [pytest.param([README], id="README"), pytest.param(PAGES, id="all pages", marks=pytest.mark.full)]
+)
+
+
+@ALL_OR_FIRST
+def test_the_commands_of_the_pages_do_what_they_say(pages: list[Path], folder: Path, warm: WarmPython) -> None:
     """In one folder, as a reader would who goes through them all; what stands on several pages runs once."""
     ran: set[tuple[str, ...]] = set()
-    for page in PAGES:
+    for page in pages:
         for command in commands(page):
             words = words_of(command)
             if words is None or tuple(words) in ran:
@@ -112,11 +119,14 @@ def test_the_commands_of_the_pages_do_what_they_say(folder: Path, warm: WarmPyth
             ran.add(tuple(words))
 
 
-def test_the_lines_of_python_of_the_pages_run(folder: Path, warm: WarmPython) -> None:
+@pytest.mark.parametrize(
+    "pages", [pytest.param([PYTHON], id="python"), pytest.param(PAGES, id="all pages", marks=pytest.mark.full)]
+)
+def test_the_lines_of_python_of_the_pages_run(pages: list[Path], folder: Path, warm: WarmPython) -> None:
     if not (folder / "runs" / "photos").exists():
         words = ["train", "configs/photos.yaml", "--data=photos", "--output_dir=runs/photos"]
         assert warm.start("kcv", words, folder=folder).finished().returncode == 0
-    for page in PAGES:
+    for page in pages:
         (folder / "lines.py").write_text(code(page))
         done = warm.start(str(folder / "lines.py"), [], folder=folder).finished()
         assert done.returncode == 0, f"{page.name}: {done.stderr}"

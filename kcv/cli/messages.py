@@ -23,9 +23,8 @@ def show_own_only() -> None:
     handler.setFormatter(_Plain("%(message)s"))
     log = logging.getLogger("kcv")
     log.handlers[:] = [handler]
-    log.setLevel(
-        logging.INFO if Launch.current().is_main_process else logging.CRITICAL
-    )  # of several processes one speaks
+    # Of several processes, the main process alone reports.
+    log.setLevel(logging.INFO if Launch.current().is_main_process else logging.CRITICAL)
     log.propagate = False
     logging.getLogger().setLevel(logging.ERROR)
     if logging.lastResort is not None:  # errors of packages that have no handler of their own

@@ -84,7 +84,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["one stage", pytest.param("two stages", marks=pytest.mark.full)])
 def test_a_stateful_callback_and_a_metric_go_on_to_the_bit(kind: str, configure: Configure, tmp_path: Path) -> None:
     common = {"train.checkpoint_seconds": 0, "augment.crop_padding": 1, "train.monitor": "val_top2", **KINDS[kind]}
     undisturbed = Recorder()

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kcv.artifact.allowed import check_classes
+from kcv.artifact.allowed_layers import check_classes
 from kcv.artifact.archive import CONFIG_MEMBER, INFO_MEMBER, open_archive
 from kcv.artifact.info import ArtifactInfo, parse_info
 from kcv.common.files import atomic

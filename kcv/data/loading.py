@@ -19,7 +19,7 @@ from kcv.data import sources
 from kcv.data import split as splitting
 from kcv.data.classes import relabel
 from kcv.data.dataset import SPLITS, Dataset, Encoded, Images, Labels, Pixels, Samples, Source
-from kcv.data.decoding import decode
+from kcv.data.in_memory import decode
 from kcv.data.parquet.row_images import RowImages
 from kcv.data.places import place_of
 from kcv.errors import DataError, ImageError

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kcv.artifact.allowed import check_classes, check_top
+from kcv.artifact.allowed_layers import check_classes, check_top
 from kcv.artifact.archive import CONFIG_MEMBER, WEIGHTS_MEMBER, Archive, open_archive
 from kcv.artifact.bounds import check_fixed, check_size
 from kcv.artifact.file import read_info

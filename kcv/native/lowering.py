@@ -14,15 +14,7 @@ from keras import layers
 from keras.src.models.functional import Functional  # no public name; a subclass may compute something else
 
 from kcv.native.layers import LOWERINGS
-from kcv.native.layers.lowered import (
-    Lowered,
-    Target,
-    Unsupported,
-    Value,
-    to_keras_order,
-    to_torch_order,
-    torch_dtype,
-)
+from kcv.native.layers.lowered import Lowered, Target, Unsupported, Value, to_keras_order, to_torch_order, torch_dtype
 from kcv.native.program import Program, Step
 
 _log = logging.getLogger(__name__)

@@ -4,14 +4,7 @@ from kcv.tracking.buffered import BufferedTracker
 from kcv.tracking.mlflow import MlflowTracker
 from kcv.tracking.mlflow_database import stays_inside
 from kcv.tracking.store import RunInfo, Store, StoreRejected, StoreUnavailable
-from kcv.tracking.tracker import (
-    NoTracker,
-    Status,
-    Tracker,
-    config_without_credentials,
-    open_tracker,
-    register_tracker,
-)
+from kcv.tracking.tracker import NoTracker, Status, Tracker, config_without_credentials, open_tracker, register_tracker
 
 __all__ = [
     "BufferedTracker",

@@ -10,7 +10,7 @@ import keras
 import torch
 from keras.src.models.functional import Functional
 
-from kcv.artifact.allowed import check_classes
+from kcv.artifact.allowed_layers import check_classes
 from kcv.artifact.bounds import check_fixed
 from kcv.artifact.structure import check_structure
 from kcv.common.text import plain, shortened

@@ -26,9 +26,9 @@ from kcv.inference.choice import signed_choice
 from kcv.native.memory import enough_memory
 from kcv.tracking import NoTracker, Status, Tracker, config_without_credentials, open_tracker
 from kcv.training.callbacks.control import Diverged
+from kcv.training.resume.checkpoint_store import CheckpointStore
 from kcv.training.resume.lock import lock
 from kcv.training.resume.record import Record
-from kcv.training.resume.store import CheckpointStore
 from kcv.training.resume.writer import Writer
 from kcv.training.run_folder import RunFolder
 

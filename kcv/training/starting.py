@@ -19,12 +19,12 @@ from kcv.errors import ConfigError, DataError
 from kcv.inference import splits
 from kcv.reporting.records import read_history
 from kcv.training.extensions import Extensions
+from kcv.training.resume.checkpoint_store import CheckpointStore
 from kcv.training.resume.consent import TRACKING, require_named
 from kcv.training.resume.content import Plan
 from kcv.training.resume.lock import lock
 from kcv.training.resume.record import Record, differences
 from kcv.training.resume.state import State
-from kcv.training.resume.store import CheckpointStore
 from kcv.training.run_folder import Run, RunFolder
 from kcv.training.run_setup import find_interrupted
 

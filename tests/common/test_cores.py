@@ -69,7 +69,7 @@ def test_workers_leave_a_core_to_the_training(bind: Bind) -> None:
 def test_every_pool_of_threads_is_as_large(
     bind: Bind, images: Path, monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, threads: int
 ) -> None:
-    from kcv.data import decoding
+    from kcv.data import in_memory
     from kcv.data.loading import open_source
     from kcv.inference import prediction
     from kcv.quality import scan, similarity
@@ -84,12 +84,12 @@ def test_every_pool_of_threads_is_as_large(
         monkeypatch.setattr(module, "ThreadPoolExecutor", pool)
 
     bind(cores, processes)
-    modules = (similarity, scan, decoding, prediction)
+    modules = (similarity, scan, in_memory, prediction)
     for module in modules:
         watch(module)
     source = open_source(str(images))
     similarity.near_pairs(scan.read(source).thumbnails)
-    decoding.decode(source.splits["test"], 16, "squash")
+    in_memory.decode(source.splits["test"], 16, "squash")
     idle: Any = prediction.Job(SimpleNamespace(concurrent=False), top_k=1, batch_size=4, threshold=None)  # type: ignore[arg-type]
     assert list(prediction.classified(idle, iter([]))) == []
     assert found == {module.__name__: threads for module in modules}

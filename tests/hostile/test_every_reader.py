@@ -72,9 +72,9 @@ from kcv.reporting.material import gather
 from kcv.reporting.page import page
 from kcv.training import feature_files
 from kcv.training.commit import commit_of
+from kcv.training.resume.checkpoint_store import CheckpointStore
 from kcv.training.resume.consent import require_named
 from kcv.training.resume.record import Record
-from kcv.training.resume.store import CheckpointStore
 from kcv.training.run_folder import RunFolder
 from kcv.training.starting import finished
 

@@ -23,8 +23,8 @@ from kcv.reporting.records import read_history
 from kcv.tracking import NoTracker
 from kcv.training.callbacks.logging import COLUMNS
 from kcv.training.own_model import digest_of
+from kcv.training.resume.checkpoint_store import CheckpointStore
 from kcv.training.resume.record import Record
-from kcv.training.resume.store import CheckpointStore
 
 train = kcv.train
 

@@ -14,16 +14,7 @@ from keras import layers
 from torch import Tensor
 
 from kcv.native.layers.activations import native_activation, then
-from kcv.native.layers.lowered import (
-    Lowered,
-    Target,
-    Value,
-    compute_dtype,
-    is_moved,
-    left_to_keras,
-    lowers,
-    require,
-)
+from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype, is_moved, left_to_keras, lowers, require
 from kcv.native.storage import restride
 
 left_to_keras(layers.Conv2DTranspose, layers.SeparableConv2D, convolution=True)

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 
 from kcv.errors import OutputError
+from kcv.training.resume.checkpoint_store import CheckpointStore
 from kcv.training.resume.state import State
-from kcv.training.resume.store import CheckpointStore
 
 _log = logging.getLogger(__name__)
 

@@ -22,10 +22,10 @@ from kcv.errors import DataError
 from kcv.tasks.train import train
 from kcv.training.callbacks.checkpoint import Checkpoint
 from kcv.training.loop import Stage
+from kcv.training.resume.checkpoint_store import CheckpointStore
 from kcv.training.resume.content import Plan
 from kcv.training.resume.record import Record
 from kcv.training.resume.state import State
-from kcv.training.resume.store import CheckpointStore
 
 Plain = dict[str, Any]
 Tensors = dict[str, torch.Tensor]

@@ -22,9 +22,9 @@ from kcv.data.parquet import source as parquet
 from kcv.errors import ConfigError, DataError, DeviceError, KcvError, OutputError, UsageError
 from kcv.tasks.train import train
 from kcv.training.callbacks.checkpoint import Checkpoint
+from kcv.training.resume.checkpoint_store import CheckpointStore
 from kcv.training.resume.lock import lock
 from kcv.training.resume.record import Record
-from kcv.training.resume.store import CheckpointStore
 from kcv.training.run_folder import Run
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -6,7 +6,7 @@ import zipfile
 import keras
 import pytest
 
-from kcv.artifact.allowed import LAYERS, check_classes
+from kcv.artifact.allowed_layers import LAYERS, check_classes
 from kcv.errors import ArtifactError
 from kcv.native.layers import LOWERINGS
 

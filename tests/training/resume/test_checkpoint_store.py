@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from kcv.errors import DataError, OutputError
+from kcv.training.resume.checkpoint_store import CheckpointStore
 from kcv.training.resume.state import State
-from kcv.training.resume.store import CheckpointStore
 from kcv.training.resume.writer import Writer
 
 

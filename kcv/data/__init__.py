@@ -1,1 +1,1 @@
-"""From the name of a source to labelled, split images at the size of a model, and batches of them."""
+"""Loads a source by name into labelled, split images at a model's size, and makes batches of them."""

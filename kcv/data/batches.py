@@ -1,7 +1,7 @@
-"""Batches of images for training, as tensors on the device, and what they share with those for inference.
+"""Batches of images for training and for inference, as tensors on the device.
 
-A small set lives on the device as one uint8 tensor, and a batch is one `index_select` from it; a large one streams from
-disk (`kcv.data.streaming`). Both give the same batches bit for bit.
+A small data set stays on the device as one uint8 tensor, and a batch is one `index_select` from it; a large one streams
+from disk (`kcv.data.streaming`). Both give the same batches bit for bit.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 
 
 class SplitBatches(IterableDataset[Batch]):
-    """What training and inference batches share: the images, on the device, and the way to Keras.
+    """The common base of training and inference batches: images on the device, and a loader for Keras.
 
     Attributes:
-        images: what the batches are made of.
+        images: the images that the batches are made of.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SplitBatches(IterableDataset[Batch]):
         return self._steps
 
     def loader(self) -> DataLoader[Batch]:
-        """Returns these batches as Keras' `fit(..., shuffle=False)` and `evaluate` take them."""
+        """Returns these batches as a loader for Keras' `fit(..., shuffle=False)` and `evaluate`."""
         return as_loader(self)
 
     def close(self) -> None:
@@ -70,7 +70,7 @@ class SplitBatches(IterableDataset[Batch]):
         self._pixels.close()
 
     def _images(self, parts: Sequence[Indices], places: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Yields the images of each part; `places` are the same positions on the device."""
+        """Yields the images of each part; `places` holds the same positions on the device."""
         if isinstance(self._pixels, StreamedPixels):
             return self._pixels.stream(parts) if parts else iter(())
         return map(self._pixels.take, places)
@@ -85,33 +85,34 @@ class SplitBatches(IterableDataset[Batch]):
 class TrainingBatches(SplitBatches):
     """A training split in random order, augmented, with smoothed labels.
 
-    An epoch is one seeded permutation cut into `len(self)` nearly equal parts: each image comes exactly once, and no
-    tiny last batch disturbs the batch statistics. All that is random in a batch follows from (seed, epoch, step) on a
-    given kind of device, never from the global generators, so that a resumed run repeats what it would have seen.
+    An epoch is one seeded permutation divided into `len(self)` nearly equal parts: each image occurs exactly once, and
+    no tiny last batch disturbs the batch statistics. On a given kind of device, all randomness in a batch follows from
+    (seed, epoch, step) and never from the global generators, so that a resumed run gets the batches that an
+    uninterrupted one would get.
 
-    Of several processes each has its share of every batch, and together they see what one process would see: the same
-    images, changed in the same way (only the partners in mixup and CutMix are found within the share, and keras-cv's
-    layers draw anew for each share).
+    Each of several processes gets its shard of every batch, and together they see what a single process would see: the
+    same images with the same augmentation. There are two exceptions: mixup and CutMix find partners within the shard,
+    and keras-cv's layers draw separately for each shard.
 
-    Iteration gives the epoch that was last set (at first 0), again and again: call `set_epoch` when an epoch begins,
-    e.g. `keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.set_epoch(epoch))`.
+    Iteration repeats the epoch that was last set (initially 0): call `set_epoch` when an epoch begins, e.g.
+    `keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.set_epoch(epoch))`.
 
     Args:
         images: the training split.
         num_classes: width of the targets.
-        batch_size: the most images in a batch, of all processes together.
-        augment: the random changes.
-        label_smoothing: part of each target spread evenly over all classes, 0 to 1.
-        seed: of order and augmentation, 0 or more.
-        device: where the batches are made.
-        workers: processes that decode streamed images; None = all cores but one. Unused for images in memory.
-        share: the process's part of each batch.
-        shuffle_buffer: bytes of encoded images that are held and mixed where they come from Parquet files too large
-            for memory; those are read from beginning to end, in random order of their row groups.
+        batch_size: the maximum number of images per batch, over all processes.
+        augment: the augmentation.
+        label_smoothing: fraction of each target that is spread evenly over all classes, 0 to 1.
+        seed: seed of order and augmentation, 0 or more.
+        device: the device of the batches.
+        workers: processes that decode streamed images; None for all cores but one. Unused for images in memory.
+        share: the process's shard of each batch.
+        shuffle_buffer: bytes of encoded images that are held and shuffled if they come from Parquet files too large
+            for memory; those are read sequentially, with their row groups in random order.
 
     Raises:
-        DataError: no images, or batches with fewer images than there are processes.
-        ConfigError: an augmentation that does not fit the images' size, or that the extra is needed for.
+        DataError: there are no images, or a batch has fewer images than there are processes.
+        ConfigError: an augmentation does not fit the images' size, or needs an extra that is not installed.
     """
 
     def __init__(
@@ -148,17 +149,17 @@ class TrainingBatches(SplitBatches):
         self._places: tuple[int, tuple[Tensor, ...]] = (-1, ())
 
     def set_epoch(self, epoch: int, start: int = 0, end: int | None = None) -> None:
-        """Chooses the epoch (counted from 0) that the next iteration gives; one under way stays in its own.
+        """Sets the epoch of the next iteration; an iteration in progress keeps its own epoch.
 
         Args:
-            epoch: from 0.
-            start: the first step that is wanted; None stands for each one before it, which is not made.
-            end: one past the last step that is wanted; None: all to the last.
+            epoch: counted from 0.
+            start: the first step to make; the iteration yields None for each step before it.
+            end: one past the last step to make; None for all remaining steps.
         """
         self._epoch, self._start, self._end = epoch, start, end
 
     def batch(self, epoch: int, step: int) -> Batch:
-        """Returns one batch without the ones before it; streamed images are decoded in this process.
+        """Returns one batch without making those before it; streamed images are decoded in this process.
 
         Raises:
             IndexError: `step` is not in [0, len(self)).
@@ -169,7 +170,7 @@ class TrainingBatches(SplitBatches):
         return self._finish(epoch, step, self._pixels.take(self.order(epoch)[step].indices))
 
     def order(self, epoch: int) -> list[BatchSlice]:
-        """Returns this process's part of each batch; those of all processes together are a permutation of the split."""
+        """Returns this process's slice of each batch; over all processes, slices form a permutation of the split."""
         if self._parts[0] != epoch:
             self._parts = (epoch, self._order(epoch))
         return self._parts[1]
@@ -182,25 +183,26 @@ class TrainingBatches(SplitBatches):
         return window_shuffle(rows.groups.of(rows.rows), self._steps, self._seed, epoch, self._share, window)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yields the batches of the epoch that is set when the first one is taken; None for a step before its start.
+        """Yields the batches of the epoch that is set when iteration starts; None for steps before the start step.
 
-        Of several processes, each gets a third item with its part of a batch: see `weighed`.
+        With several processes, each batch has a third item, its weight: see `weighed`.
         """
         epoch, start, end = self._epoch, self._start, self._end
         yield from itertools.repeat(None, start)
         parts, places = self.order(epoch)[start:end], self._order_on_device(epoch)[start:end]
         images = enumerate(self._images([part.indices for part in parts], places), start)
         changed: Iterator[Batch] = (self._finish(epoch, step, taken) for step, taken in images)
-        if self._pipeline is not None:  # pulls from another thread, which may not look at what `set_epoch` changes
+        if self._pipeline is not None:  # another thread pulls from it, which must not read what `set_epoch` changes
             plain = (self._plain(epoch, i, taken, parts[i - start], places[i - start]) for i, taken in images)
             changed = self._pipeline.stream(plain)
         for step, batch in enumerate(changed, start):
             yield self.weighed(epoch, step, batch)
 
     def weighed(self, epoch: int, step: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-        """Returns a batch with, where there are several processes, how much it weighs.
+        """Returns a batch; with several processes, followed by its weight.
 
-        That is the images of this part over those of the average part, a float32 scalar on the host.
+        The weight is the number of images in this slice divided by the mean over the processes, a float32 scalar on
+        the host.
         """
         if self._share.size == 1:
             return batch
@@ -208,22 +210,22 @@ class TrainingBatches(SplitBatches):
         return *batch, torch.tensor(len(part.indices) * self._share.size / part.total)
 
     def seen(self, epoch: int) -> int:
-        """Returns how many images of an epoch are this process's."""
+        """Returns the number of images that this process sees in an epoch."""
         return sum(len(part.indices) for part in self.order(epoch))
 
     def shared(self, share: ProcessShard) -> TrainingBatches:
-        """Returns the same batches for another division of the work; only one of the two may be iterated at a time."""
+        """Returns the same batches for another shard; only one of the two may be iterated at a time."""
         other = copy.copy(self)
         other._share, other._parts, other._places = share, (-1, []), (-1, ())
         return other
 
     def without_images(self) -> Iterator[tuple[Indices, Tensor]]:
-        """Yields positions in the split and targets of each batch of the epoch that is set."""
+        """Yields the positions in the split and the targets of each batch of the current epoch."""
         for part, where in zip(self.order(self._epoch), self._order_on_device(self._epoch), strict=True):
             yield part.indices, self._targets(where, self._smoothing)
 
     def _order_on_device(self, epoch: int) -> tuple[Tensor, ...]:
-        """Returns `order(epoch)` as tensors: one copy an epoch, because each makes the host wait for the device."""
+        """Returns `order(epoch)` as tensors: one copy per epoch, because each copy makes the host wait."""
         if self._places[0] != epoch:
             parts = [part.indices for part in self.order(epoch)]
             whole = torch.from_numpy(np.concatenate(parts)).to(self._device)
@@ -251,12 +253,12 @@ Item = TypeVar("Item")
 
 
 def as_loader(batches: IterableDataset[Item]) -> DataLoader[Item]:
-    """Returns finished batches as Keras' `fit(..., shuffle=False)` and `evaluate` take them.
+    """Returns a loader of finished batches for Keras' `fit(..., shuffle=False)` and `evaluate`.
 
-    The loader passes them on as they are, in this process. A new pass over it starts work only when its first batch is
-    asked for: Keras makes an iterator at the end of each epoch that it then throws away.
+    The loader passes them on unchanged, in this process. A pass starts work only when its first batch is requested,
+    because Keras creates an iterator at the end of each epoch and discards it.
     """
-    # Without a generator of its own, each pass would draw a number from the global one.
+    # With its own generator, a pass does not draw a number from the global one.
     return DataLoader(batches, batch_size=None, collate_fn=_as_it_is, generator=torch.Generator())
 
 
@@ -269,14 +271,15 @@ class InferenceBatches(SplitBatches):
 
     Args:
         images: any split.
-        batch_size: the most images in a batch; all are nearly equal in size.
-        device: where the batches are made.
+        batch_size: the maximum number of images per batch; all batches are nearly equal in size.
+        device: the device of the batches.
         workers: as for `TrainingBatches`.
         num_classes: width of the targets.
-        share: of the batches, that are the same whoever makes them; together the processes give each once.
+        share: the process's shard of the batches. The batches do not depend on it; the processes together yield each
+            batch once.
 
     Raises:
-        DataError: no images.
+        DataError: there are no images.
     """
 
     def __init__(
@@ -302,28 +305,28 @@ class InferenceBatches(SplitBatches):
             yield images, self._targets(where, 0.0)
 
     def without_images(self) -> Iterator[tuple[Indices, Tensor]]:
-        """Yields positions in the split and targets of each batch."""
+        """Yields the positions in the split and the targets of each batch."""
         for part, where in zip(self._parts, self._places, strict=True):
             yield part, self._targets(where, 0.0)
 
 
 class InMemoryImages:
-    """Batches of one split that lives on the device.
+    """Batches of one split that is stored on the device.
 
     Args:
         pixels: uint8 [n, size, size, 3].
-        device: where they are to live; on the CPU they are shared, not copied.
+        device: the device to store them on; on the CPU they are shared, not copied.
     """
 
     def __init__(self, pixels: NDArray[np.uint8], device: torch.device) -> None:
-        # torch warns of arrays that it could write to but must not; a copy is the quiet way.
+        # torch warns about read-only arrays; a copy avoids the warning.
         self._pixels = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).to(device)
 
     def take(self, indices: Indices | Tensor) -> Tensor:
-        """Returns the images at `indices` (a tensor is on the device already), uint8 [b, size, size, 3], a copy."""
+        """Returns a copy of the images at `indices` (if a tensor, on the device), uint8 [b, size, size, 3]."""
         if not isinstance(indices, Tensor):
             indices = torch.from_numpy(indices).to(self._pixels.device)
         return self._pixels.index_select(0, indices)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing, because nothing is open."""

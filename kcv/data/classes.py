@@ -1,4 +1,4 @@
-"""Class names of several splits brought to one order, by name and never by position."""
+"""Brings the class names of several splits into one order, matched by name and never by position."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _log = logging.getLogger(__name__)
 
 
 def listed(names: Sequence[str], limit: int = 5) -> str:
-    """Returns names for an error message: quoted, the first `limit` of them."""
+    """Returns the first `limit` names, quoted, for an error message."""
     return ", ".join(repr(name) for name in names[:limit]) + (", ..." if len(names) > limit else "")
 
 
 def relabel(labels: Labels, old: Sequence[str], new: Sequence[str], where: str, holder: str) -> Labels:
-    """Returns labels that point into `old` as labels that point into `new`, int64 [n].
+    """Converts labels that point into `old` to labels that point into `new`, int64 [n].
 
     Args:
         labels: int64 [n].
-        old: the class names that `labels` point into; those without an image may be missing from `new`.
-        new: the class names wanted. Forms of Unicode make no difference.
-        where: what the error names as the place of the images.
-        holder: what the error names as the one that knows the classes `new`.
+        old: the class names that `labels` point into; classes without an image may be missing from `new`.
+        new: the wanted class names. Names that differ only in their Unicode form match.
+        where: the place of the images, for the error message.
+        holder: the owner of the classes `new`, for the error message.
 
     Raises:
         DataError: a class that has images is not in `new`.
     """
-    # Disks of macOS store names in another Unicode form: which form it is, nobody sees or means.
+    # macOS file systems store names in another Unicode form; the form is invisible and carries no meaning.
     forms = {unicodedata.normalize("NFC", name): i for i, name in enumerate(new)}
     position = {**forms, **{name: i for i, name in enumerate(new)}}
     positions = [position.get(name, position.get(unicodedata.normalize("NFC", name), -1)) for name in old]
@@ -51,7 +51,7 @@ def relabel(labels: Labels, old: Sequence[str], new: Sequence[str], where: str, 
 
 
 def _alike(unknown: Sequence[str], known: Sequence[str]) -> str:
-    """Returns a hint where an unknown name looks like a known one."""
+    """Returns a hint if an unknown name looks like a known one."""
     looks = {look(name): name for name in known}
     found = next(((name, looks[look(name)]) for name in unknown if look(name) in looks), None)
     return f" {found[0]!a} and {found[1]!a} look alike, but are two names." if found else ""
@@ -64,19 +64,20 @@ def align(
     flat: bool = False,
     root: Path | None = None,
 ) -> Source:
-    """Makes one source of splits that each have class names of their own; those of train (else of the first) stand.
+    """Combines splits with separate class names into one source, with the class names of train (or of the first split).
 
-    Classes without an image in any split are left out, with a line: names stay declared when a set is filtered.
+    Classes without an image in any split are left out with a warning, because filtering a data set leaves their names
+    declared.
 
     Args:
-        name: of the source.
-        parts: under `train`, `val`, `test`: the class names and the samples whose labels point into them.
+        name: the name of the source.
+        parts: by split (`train`, `val`, `test`), the class names and the samples whose labels point into them.
         flat: see `Source.flat`.
         root: see `Source.root`.
 
     Raises:
-        DataError: a split has a class that train does not have, or a class name stands twice; or there are more
-            classes, or longer names, than anybody has.
+        DataError: a split has a class that train does not have, a class name is repeated, or there are more classes or
+            longer names than allowed.
     """
     first = "train" if "train" in parts else next(iter(parts))
     class_names = tuple(parts[first][0])
@@ -109,7 +110,7 @@ def _check_names(class_names: Sequence[str], name: str) -> None:
 def _used(
     class_names: tuple[str, ...], splits: dict[str, Samples], name: str
 ) -> tuple[tuple[str, ...], dict[str, Samples]]:
-    """Leaves out, with a line, the classes that no split has an image of; nothing can be learned of them."""
+    """Leaves out, with a warning, the classes without an image in any split; nothing can be learned about them."""
     occur = np.zeros(len(class_names), bool)
     for samples in splits.values():
         occur[samples.labels] = True
@@ -126,4 +127,4 @@ def _used(
 
 MOST_CLASSES = 100_000
 MOST_NAME = 1_000
-"""Characters."""
+"""In characters."""

@@ -1,4 +1,4 @@
-"""What a source gives and what training gets: labelled images, split, with names and a fingerprint."""
+"""The data of a source and of training: labelled, split images with names and a fingerprint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Labels: TypeAlias = NDArray[np.int64]
 Pixels: TypeAlias = NDArray[np.uint8]
 
 Encoded: TypeAlias = Path | bytes | Pixels
-"""One image as a source holds it: a file, the bytes of a file, or an RGB array [height, width, 3]."""
+"""One image as stored by a source: a file, the bytes of a file, or an RGB array [height, width, 3]."""
 
 T = TypeVar("T")
 
@@ -33,12 +33,12 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Samples:
-    """Labelled images that nothing has decoded yet.
+    """Labelled images that are not decoded yet.
 
     Attributes:
-        images: one `Encoded` each.
-        labels: int64 [n], positions in the class names of the source that holds them.
-        names: what a person calls each image: the path below the source's root, or `train/17`.
+        images: one `Encoded` per image.
+        labels: int64 [n], positions in the class names of their source.
+        names: a readable name per image: the path below the source's root, or `train/17`.
     """
 
     images: Sequence[Encoded]
@@ -61,16 +61,16 @@ def _taken(sequence: Sequence[T], indices: NDArray[np.int64]) -> Any:
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from, with the splits that it brings itself.
+    """A source of images, with its own splits.
 
     Attributes:
         name: the name or path that it was opened by.
-        class_names: what the labels of every split point into.
-        splits: `Samples` under the names `train`, `val`, `test`, as far as the source has them.
-        image_size: the side of its images (pixels) where all are that one square, else None.
-        flat: the source knows no splits; all of it stands under `train`.
-        root: the folder whose files it lists, where it is one.
-        understood: what that folder was taken for.
+        class_names: the class names that the labels of every split point into.
+        splits: `Samples` by name, for those of `train`, `val` and `test` that the source has.
+        image_size: the side of its images in pixels, if all are squares of this size; otherwise None.
+        flat: whether the source has no splits; all its images are then under `train`.
+        root: the folder whose files it lists, if it is a folder.
+        understood: how that folder was interpreted.
     """
 
     name: str
@@ -85,8 +85,8 @@ class Source:
     def fingerprint(self) -> str:
         """SHA-256 (hex) over class names and, per split, names, labels and contents.
 
-        Bytes and arrays are hashed; files count by relative path and size, so that a million of them stay cheap, and so
-        do Parquet files whose images are not held, by name and row groups.
+        Bytes and arrays are hashed. Files contribute only their relative path and size, so that a million of them stay
+        cheap; Parquet files whose images are not in memory contribute their names and row groups.
         """
         digest = hashlib.sha256()
 
@@ -129,10 +129,10 @@ class Images:
     """One split, at the size of the model.
 
     Attributes:
-        samples: the images as the source holds them.
-        size: side of the decoded images, pixels.
-        resize: how they come to that size, one of `kcv.images.RESIZE_MODES`.
-        pixels: uint8 [n, size, size, 3], or None where the images are decoded one by one as they are needed.
+        samples: the images as stored by the source.
+        size: side of the decoded images, in pixels.
+        resize: how they are resized, one of `kcv.images.RESIZE_MODES`.
+        pixels: uint8 [n, size, size, 3], or None if the images are decoded one by one when they are needed.
     """
 
     samples: Samples
@@ -145,7 +145,7 @@ class Images:
 
     @property
     def by_row_group(self) -> bool:
-        """Whether they are read from Parquet files from beginning to end, in an order that suits that."""
+        """Whether the images are read sequentially from Parquet files, in an order that suits that."""
         return self.pixels is None and isinstance(self.samples.images, RowImages)
 
     @property
@@ -155,7 +155,7 @@ class Images:
 
     @property
     def names(self) -> Sequence[str]:
-        """What a person calls each image."""
+        """A readable name per image."""
         return self.samples.names
 
     def read(self, index: int) -> Pixels:
@@ -172,19 +172,19 @@ class Images:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All that training needs to know of its images.
+    """The data of a training run.
 
     Attributes:
         name: the source, as the user named it.
-        class_names: what the labels of every split point into.
-        image_size: side of the images, pixels.
+        class_names: the class names that the labels of every split point into.
+        image_size: side of the images, in pixels.
         resize: one of `kcv.images.RESIZE_MODES`.
-        fingerprint: of the source, see `Source.fingerprint`.
-        train: what the weights are fitted to.
-        val: what choices (best epoch, early stop) are made on.
-        test: what is measured once, at the end; None where the user asked for none.
-        in_memory: whether the pixels of all splits are held.
-        understood: what the folder of the source was taken for, in lines for a person.
+        fingerprint: the fingerprint of the source, see `Source.fingerprint`.
+        train: the images that the weights are fitted to.
+        val: the images for choices (best epoch, early stopping).
+        test: the images for the final measurement; None if the user wants no test split.
+        in_memory: whether the pixels of all splits are in memory.
+        understood: how the folder of the source was interpreted, in readable lines.
     """
 
     name: str

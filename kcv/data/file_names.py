@@ -1,4 +1,4 @@
-"""Names of very many files in one piece: as Python objects, a million of them would take hundreds of megabytes."""
+"""Stores very many file names in one buffer: as Python objects, a million would take hundreds of megabytes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from kcv.data.order import Indices
 
 
 class FileNames(Sequence[str]):
-    """Paths below some folder, as text with `/`.
+    """Paths below a folder, as text with `/`.
 
     Args:
-        text: all names one after the other.
-        ends: int64 [m], where each ends.
-        rows: which of them, int64 [n]; by default all.
+        text: all names, concatenated.
+        ends: int64 [m], the end of each name in `text`.
+        rows: the selected names, int64 [n]; by default all.
     """
 
     def __init__(self, text: bytes, ends: NDArray[np.int64], rows: Indices | None = None) -> None:
@@ -29,7 +29,7 @@ class FileNames(Sequence[str]):
 
     @classmethod
     def of(cls, names: Iterable[str]) -> FileNames:
-        """Takes names over."""
+        """Creates a sequence of the given names."""
         text, ends = bytearray(), []
         for name in names:
             text += os.fsencode(name)
@@ -51,16 +51,16 @@ class FileNames(Sequence[str]):
         return os.fsdecode(self._text[begin : int(self._ends[row])])
 
     def take(self, indices: Indices) -> FileNames:
-        """Returns those at `indices`."""
+        """Returns the names at `indices`."""
         return FileNames(self._text, self._ends, self._rows[indices])
 
 
 class FilePaths(Sequence[Path]):
-    """The files of some names.
+    """The paths of named files.
 
     Args:
-        root: the folder that they lie below.
-        names: theirs.
+        root: the folder that contains them.
+        names: their names below the folder.
     """
 
     def __init__(self, root: Path, names: FileNames) -> None:
@@ -80,5 +80,5 @@ class FilePaths(Sequence[Path]):
         return self._root / self._names[index]
 
     def take(self, indices: Indices) -> FilePaths:
-        """Returns those at `indices`."""
+        """Returns the paths at `indices`."""
         return FilePaths(self._root, self._names.take(indices))

@@ -1,4 +1,4 @@
-"""All images of a split at once, decoded into memory."""
+"""Decodes all images of a split into memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kcv.data.parquet.row_images import RowImages
 from kcv.errors import DataError, ImageError
 
 CHUNK = 256
-"""Images that a thread decodes at a time."""
+"""The number of images that a thread decodes at a time."""
 
 
 def _chunks(samples: Samples) -> Iterator[Sequence[Encoded]]:
@@ -31,7 +31,7 @@ def decode(samples: Samples, size: int, resize: str) -> Pixels:
     """Decodes all images into one array, uint8 [n, size, size, 3].
 
     Raises:
-        DataError: images cannot be read; the message names the first three. Or they do not fit into the memory.
+        DataError: images cannot be read (the message names the first three), or they do not fit into memory.
     """
     try:
         return _decode(samples, size, resize)
@@ -64,7 +64,7 @@ def _decode(samples: Samples, size: int, resize: str) -> Pixels:
         for encoded in _chunks(samples):
             waiting.append(pool.submit(decode_from, start, encoded))
             start += len(encoded)
-            if len(waiting) > 2 * cores:  # encoded images are not to pile up
+            if len(waiting) > 2 * cores:  # so that encoded images do not pile up
                 failures += waiting.popleft().result()
         failures += [line for future in waiting for line in future.result()]
     if failures:

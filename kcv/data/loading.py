@@ -1,6 +1,6 @@
-"""From the name of a source to labelled, split images at the size of a model.
+"""Loads a source by name into labelled, split images at a model's size.
 
-source name -> Source (encoded images) -> split -> Images (decoded in memory, or read as they are needed)
+source name -> Source (encoded images) -> split -> Images (decoded in memory, or read when needed)
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 DEFAULT_SIZE = 224
-_SMALL = 64  # images that all are one square of at most this side (pixels) keep their own size
+_SMALL = 64  # if all images are squares of one size, of at most this side in pixels, they keep that size
 _PEEK = 16
 _SPREAD = 64  # row groups that a sample is taken from
 
@@ -55,14 +55,14 @@ _SPREAD = 64  # row groups that a sample is taken from
 def open_source(name: str, *, began_in: Path | None = None) -> Source:
     """Opens a source by its name, a path (a folder of class folders, or Parquet), or a URL of Parquet.
 
-    A path that does not exist here is looked for under KCV_DATA_DIR.
+    A path that does not exist here is searched under KCV_DATA_DIR.
 
     Args:
-        name: of the source.
-        began_in: the working folder of the run that the name comes from; there it is looked for first.
+        name: the name, path or URL.
+        began_in: the working folder of the run that the name comes from; it is searched first.
 
     Raises:
-        DataError: no such source, or nothing usable in it.
+        DataError: there is no such source, or it contains nothing usable.
     """
     if (known := sources.find(name)) is not None:
         return known.open()
@@ -78,14 +78,14 @@ def open_source(name: str, *, began_in: Path | None = None) -> Source:
 
 
 def load(data: DataConfig, *, began_in: Path | None = None) -> Dataset:
-    """Opens, splits and decodes what `data` describes.
+    """Opens, splits and decodes the data that `data` describes.
 
     Args:
         data: the source and its options.
         began_in: see `open_source`.
 
     Raises:
-        DataError: the source cannot be used for training, or holds images that cannot be read.
+        DataError: the source cannot be used for training, or contains images that cannot be read.
     """
     source = open_source(data.source, began_in=began_in)
     train, val, test = split_source(source, data)
@@ -120,28 +120,29 @@ def load_split(
     changed: bool = False,
     warn: bool = True,
 ) -> Images:
-    """Loads one split for a finished model, its labels as positions in the model's `class_names`, matched by name.
+    """Loads one split for a trained model, with labels as positions in the model's `class_names`, matched by name.
 
-    A split that the source brings is taken as it is. One that training carved is carved again, the same way, if the
-    source still is what the model was trained on. A foreign source without splits is the asked split as a whole.
+    A split that the source provides is used unchanged. A split that training derived is derived again in the same way
+    if the source is unchanged. Any other source without splits is used as a whole for the requested split.
 
     Args:
         data: the source and its options; `image_size` must be set.
         split: train, val or test.
-        class_names: the model's; the source may have fewer.
-        trained_on: fingerprint of the source the model was trained on.
-        same_source: whether `data.source` is meant to be what the model was trained on. Then a split that training
-            carved is not replaced by the whole source, training images included, when the source has changed; and a
-            folder or file of this machine must still be what it was: a file of somebody else, which names one of mine,
-            cannot know what is in it.
-        most: take no more images than this, evenly spread.
+        class_names: the class names of the model; the source may have fewer.
+        trained_on: fingerprint of the source that the model was trained on.
+        same_source: whether `data.source` stands for the training data. If so, and the source has changed, a split that
+            training derived is not replaced by the whole source, which includes training images. Moreover, a local
+            folder or file must be unchanged: a model file from someone else that names a local path cannot know its
+            content.
+        most: the maximum number of images, evenly spread.
         began_in: see `open_source`.
-        tell: whether to log what a folder was taken for.
-        changed: whether a folder or file may have changed since: the user has chosen it, not only the model's file.
-        warn: whether to say that the source has changed; the caller may have said it before.
+        tell: whether to log how a folder was interpreted.
+        changed: whether a folder or file may have changed since training, because the user chose it and not only the
+            model file names it.
+        warn: whether to warn that the source has changed; False if the caller has already warned.
 
     Raises:
-        DataError: the source has no such split, has changed, or has a class that the model does not know.
+        DataError: the source has no such split, has changed, or has a class that the model does not have.
     """
     if split not in SPLITS:
         raise DataError(f"split {split!r} is not one of {', '.join(SPLITS)}.")
@@ -173,15 +174,15 @@ def load_split(
 
 
 def evenly(n: int, most: int) -> NDArray[np.int64]:
-    """Returns up to `most` of the positions 0 to n - 1, evenly spread: sources are often in the order of classes."""
+    """Returns up to `most` of the positions 0 to n - 1, evenly spread, because sources are often ordered by class."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
 
 def representative(images: Images, most: int) -> NDArray[np.int64]:
     """Returns up to `most` positions spread over a split, ascending, that are cheap to read.
 
-    Of images that stay in Parquet files they are the first ones of evenly spread row groups: to spread them evenly
-    would mean to read everything.
+    For images that stay in Parquet files, these are the first images of evenly spread row groups, because an even
+    spread over all images would mean reading everything.
     """
     rows = images.samples.images
     if images.pixels is not None or not isinstance(rows, RowImages):
@@ -195,10 +196,10 @@ def representative(images: Images, most: int) -> NDArray[np.int64]:
 
 
 def split_source(source: Source, data: DataConfig) -> tuple[Samples, Samples, Samples | None]:
-    """Returns train, val and test as training sees them; evaluation repeats the same call.
+    """Returns train, val and test as training uses them; evaluation makes the same call.
 
     Raises:
-        DataError: training would refuse the source.
+        DataError: the source cannot be used for training.
     """
     return splitting.three_way(
         source, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=data.split_seed
@@ -219,7 +220,7 @@ def _choose(source: Source, data: DataConfig, split: str, trained_on: str | None
 
 
 def _own_size(source: Source) -> int:
-    """The side of the source's images where the first of them are one small square, else `DEFAULT_SIZE`."""
+    """Returns the images' own size if a sample of them are all equal small squares, otherwise `DEFAULT_SIZE`."""
     if source.image_size is not None:
         return source.image_size
     train = source.splits["train"]
@@ -228,7 +229,7 @@ def _own_size(source: Source) -> int:
     for i in range(0, len(train), step):
         try:
             shapes.add(dimensions(train.images[i], name=train.names[i]))
-        except ImageError:  # decoding reports it, with all others like it
+        except ImageError:  # decoding reports it together with all others
             continue
     if len(shapes) == 1:
         height, width = shapes.pop()

@@ -1,4 +1,4 @@
-"""Which images come when: an epoch's order, cut into batches, and each batch into the parts of several processes."""
+"""The order of an epoch: divides the images into batches, and each batch into slices for several processes."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ Indices: TypeAlias = NDArray[np.int64]
 """Positions in a split, int64 [n]."""
 
 ORDER, STEP = 0, 1
-"""Keep the random streams of an epoch's order and of its steps apart."""
+"""Separate the random streams of an epoch's order and of its steps."""
 
 
 @dataclass(frozen=True)
 class ProcessShard:
-    """The part of a common work that is this process's.
+    """This process's shard of the work.
 
     Attributes:
-        rank: the process's number, from 0.
-        size: of how many.
+        rank: the rank of the process, from 0.
+        size: the number of processes (world size).
     """
 
     rank: int = 0
     size: int = 1
 
     def bounds(self, count: int) -> tuple[int, int]:
-        """Returns where this process's part of `count` things begins and ends; parts are nearly equal, in order."""
+        """Returns the begin and end of this process's shard of `count` items; shards are nearly equal and in order."""
         return count * self.rank // self.size, count * (self.rank + 1) // self.size
 
 
 @dataclass(frozen=True)
 class BatchSlice:
-    """This process's part of one batch.
+    """This process's slice of one batch.
 
     Attributes:
-        indices: its images.
-        begin: how many images of the batch come before, in other processes.
-        total: images of the whole batch.
+        indices: the positions of its images in the split.
+        begin: the number of images of the batch in the processes before this one.
+        total: the number of images in the whole batch.
     """
 
     indices: Indices
@@ -49,16 +49,16 @@ class BatchSlice:
 
 
 def shuffled(count: int, steps: int, seed: int, epoch: int, share: ProcessShard) -> list[BatchSlice]:
-    """Returns an epoch in random order: one permutation, cut into `steps` nearly equal batches.
+    """Returns an epoch in random order: one permutation, divided into `steps` nearly equal batches.
 
-    The batches are the same whatever the number of processes.
+    The batches do not depend on the number of processes.
 
     Args:
-        count: images of the split.
-        steps: batches of the epoch.
+        count: the number of images in the split.
+        steps: the number of batches in the epoch.
         seed: 0 or more.
-        epoch: from 0.
-        share: the process's.
+        epoch: counted from 0.
+        share: the process's shard.
     """
     permutation = np.random.default_rng((seed, epoch, ORDER)).permutation(count)
     return _parts(np.array_split(permutation, steps), share)
@@ -67,24 +67,24 @@ def shuffled(count: int, steps: int, seed: int, epoch: int, share: ProcessShard)
 def window_shuffle(
     groups: Indices, steps: int, seed: int, epoch: int, share: ProcessShard, window: int
 ) -> list[BatchSlice]:
-    """Returns an epoch in an order in which files can be read from beginning to end.
+    """Returns an epoch in an order in which files can be read sequentially.
 
-    Row groups come in random order, each process has its stretch of them, and within it no image moves by much more
-    than a window: a reader that holds that many gives them all, reading once. The result depends on the number of
-    processes.
+    Row groups are in random order, and each process has a contiguous range of them. Within the range, no image moves by
+    much more than a window, so a reader that holds that many images reads each row group only once. The result depends
+    on the number of processes.
 
     Args:
         groups: the row group of each image of the split, ascending; int64 [n].
-        steps: batches of the epoch.
+        steps: the number of batches in the epoch.
         seed: 0 or more.
-        epoch: from 0.
-        share: the process's.
-        window: images, 1 or more; 1 leaves them in the order of their group.
+        epoch: counted from 0.
+        share: the process's shard.
+        window: in images, 1 or more; 1 keeps the order within a group.
     """
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     lengths = np.diff(starts, append=len(groups))
     drawn = np.random.default_rng((seed, epoch, ORDER)).permutation(len(starts))
-    # Positions of the drawn groups one after the other, without a loop over them.
+    # Concatenated positions of the drawn groups, without a loop over them.
     offsets = np.repeat(starts[drawn] - np.cumsum(lengths[drawn]) + lengths[drawn], lengths[drawn])
     arrival = offsets + np.arange(len(groups))
     begin, end = share.bounds(len(groups))
@@ -94,7 +94,7 @@ def window_shuffle(
     own = own[np.argsort(np.arange(end - begin) + chance.uniform(0, window, end - begin))]
     parts = np.array_split(own, steps)
     stretches = [ProcessShard(rank, share.size).bounds(len(groups)) for rank in range(share.size)]
-    # As array_split cuts: the first ones have one more where it does not come out even.
+    # Like array_split: the first parts have one more if the division has a remainder.
     sizes = [[(last - first) // steps + (step < (last - first) % steps) for step in range(steps)]
              for first, last in stretches]  # fmt: skip
     return [

@@ -1,4 +1,4 @@
-"""Where the path of a data source leads, from here or from where a run began."""
+"""Resolves the path of a data source, from here or from the folder in which a run was started."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from kcv.errors import DataError, nearest
 
 
 def place_of(name: str, known: Sequence[str], began_in: Path | None = None) -> Path:
-    """Returns the file or folder that a source is named by.
+    """Returns the file or folder that a source name stands for.
 
     Args:
-        name: a path. A relative one is looked for where a run began, in the working folder, and under KCV_DATA_DIR.
-        known: sources that have a name of their own, for a suggestion.
-        began_in: the working folder of the run that the name comes from, empty where it is not known; None where the
-            user has named the source.
+        name: a path. A relative path is searched in `began_in`, in the working folder, and under KCV_DATA_DIR.
+        known: the names of named sources, for a suggestion.
+        began_in: the working folder of the run that the name comes from, empty if it is unknown; None if the user named
+            the source.
 
     Raises:
-        DataError: nothing is there; the message says where it was looked for.
+        DataError: nothing was found; the message names the places searched.
     """
     path = expand_user(name)
     root = os.environ.get("KCV_DATA_DIR")
     folders = [began_in, Path(), *([expand_user(root)] if root else [])]
     for place in (folder / path for folder in folders if folder is not None):
-        if os.path.exists(place):  # unlike a Path's, it is False for a name that no file can have
+        if os.path.exists(place):  # unlike Path.exists, it is False for invalid file names
             return place
     if began_in is None:
         raise DataError(

@@ -1,4 +1,4 @@
-"""An iterator whose next items are made by a thread while the last ones are used."""
+"""An iterator whose next items a thread computes while the current ones are used."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 AHEAD = 2
-"""Items that may wait."""
+"""The number of items that may wait."""
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """Yields the items, of which up to `AHEAD` are made before they are asked for.
+    """Yields the items; up to `AHEAD` of them are computed before they are requested.
 
-    An error of the iterator is raised here, in its place. The thread ends soon after the result is closed.
+    An error of the iterator is raised here, at its position. The thread ends soon after the result is closed.
     """
     waiting: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(AHEAD)
     left = threading.Event()
@@ -36,7 +36,7 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
 
 
 def _fill(items: Iterator[Any], waiting: queue.Queue[tuple[Any, BaseException | None]], left: threading.Event) -> None:
-    """Puts items into the queue, and after the last one what ended them, until nobody waits any more."""
+    """Puts items into the queue, then the exception that ended them; stops early if the consumer has left."""
 
     def put(item: Any, error: BaseException | None) -> bool:
         while not left.is_set():

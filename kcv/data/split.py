@@ -1,4 +1,4 @@
-"""Train, validation and test: what a source brings is used as it is, what it lacks is carved, stratified by class."""
+"""Train, validation and test splits: those of the source are used; missing ones are taken from train, stratified."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def three_way(
     """Splits a source for training.
 
     Args:
-        source: must have a `train` split.
-        val_fraction: share of the training images (what is left after the test split) that validates, 0-1.
-        test_fraction: share of the training images set apart as test where the source has none; 0 for no test.
+        source: the source; must have a `train` split.
+        val_fraction: fraction (0-1) of the training images, after the test split is taken, used for validation.
+        test_fraction: fraction of the training images used for testing if the source has no test split; 0 for none.
         seed: the same seed and images give the same split.
 
     Returns:
-        train, val, test; test is None where the source has none and `test_fraction` is 0.
+        train, val, test; test is None if the source has none and `test_fraction` is 0.
 
     Raises:
-        DataError: there is no train split, fewer than two classes, or a class that is not in every split.
+        DataError: there is no train split, fewer than two classes, or a class is missing from a split.
     """
     if "train" not in source.splits:
         raise DataError(f"{source.name}: has no train split, only {_listed(source)}.")
@@ -56,9 +56,9 @@ def three_way(
 def _carve(
     source: Source, samples: Samples, wanted: Mapping[str, float], seed: int
 ) -> tuple[dict[str, Samples], Samples]:
-    """Takes stratified parts out of `samples`, one after the other; returns them and the rest, all in source order.
+    """Takes stratified parts out of `samples` in turn; returns them and the rest, all in source order.
 
-    Where scikit-learn can do it, it is its split, which runs of earlier versions have; else each class gives at least
+    If possible, scikit-learn makes the split, as in runs of earlier versions; otherwise each class contributes at least
     one image to each part.
     """
     parts = _proportional(samples.labels, wanted, seed)
@@ -72,7 +72,7 @@ def _carve(
 
 
 def _proportional(labels: Labels, wanted: Mapping[str, float], seed: int) -> dict[str, Labels] | None:
-    """Returns the positions that scikit-learn takes for each part, ascending; None where a class would miss one."""
+    """Returns the positions that scikit-learn takes for each part, ascending; None if a class would miss a part."""
     from sklearn.model_selection import train_test_split
 
     classes = len(np.unique(labels))
@@ -93,8 +93,8 @@ def _proportional(labels: Labels, wanted: Mapping[str, float], seed: int) -> dic
 
 
 def _at_least_one(labels: Labels, wanted: Mapping[str, float], seed: int) -> dict[str, Labels]:
-    """Returns the positions of each part, ascending: of each class its share, at least one, and one stays at least."""
-    # NumPy promises that these numbers never change, unlike those of its newer generators.
+    """Returns the positions of each part, ascending: a fraction of each class, at least one image; train keeps one."""
+    # NumPy guarantees that these numbers never change, unlike those of its newer generators.
     order = np.random.RandomState(seed).permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     left = np.bincount(labels)

@@ -1,12 +1,12 @@
-"""Images that do not fit in memory: worker processes decode and resize them, just ahead of their use.
+"""Streams images that do not fit in memory: worker processes decode and resize them just before they are needed.
 
-Workers do nothing random and know no epoch: the parent hands them the positions of each batch, so what they send is the
-same bit for bit as from memory, whatever their number.
+Workers do nothing random and do not know the epoch: the parent sends them the positions of each batch, so their batches
+equal those from memory bit for bit, for any number of workers.
 
-They start from a fork server, not by fork. By now the parent has OpenMP threads, perhaps a CUDA context and a tracking
-thread, and a forked child inherits locks that no thread of its own will ever release. The price is paid once, since
-workers live as long as the object here: 2 s for the server's import of torch, and the main script must be importable
-(`if __name__ == "__main__":`).
+They start from a fork server, not by fork: by now the parent has OpenMP threads and perhaps a CUDA context and a
+tracking thread, and a forked child would inherit locks that none of its threads will ever release. The cost is 2 s for
+the server's import of torch, only once because the workers live as long as the object here, and the main script must be
+importable (`if __name__ == "__main__":`).
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from kcv.data.workers import MOST_SILENCE, begin_pass, end_workers, leave_signal
 from kcv.errors import DataError, ImageError
 
 PREFETCH = 2
-"""Batches that each worker may be ahead."""
+"""The number of batches that each worker may be ahead."""
 
 
 @dataclass(frozen=True)
 class _Unreadable:
-    """What a worker sends instead of a batch; an exception would arrive with the worker's traceback as its text."""
+    """Sent by a worker instead of a batch; an exception would arrive with the worker's traceback as its message."""
 
     message: str
 
 
 Sent: TypeAlias = Indices | tuple[Sequence[str], Sequence[bytes]]
-"""What a worker gets for a batch: positions in the split; or, of rows in Parquet files, which one process alone reads,
-names and encoded images."""
+"""What a worker receives per batch: positions in the split; or names and encoded images for rows of Parquet files,
+which only the parent process reads."""
 
 
 class _Reader(TorchDataset[Any]):
-    """What runs in a worker: positions or encoded images in, one batch of images out."""
+    """Runs in a worker: takes positions or encoded images and returns one batch of images."""
 
     def __init__(self, images: Images, as_array: bool) -> None:
         rows = isinstance(images.samples.images, RowImages)
@@ -72,7 +72,7 @@ class _Reader(TorchDataset[Any]):
 
 @dataclass
 class _Plan(Sampler[Sent]):
-    """The batches of the pass at hand, set by the parent before each pass."""
+    """The batches of the current pass, set by the parent before each pass."""
 
     count: int = 0
     items: Callable[[], Iterator[Sent]] = field(default=lambda: iter(()))
@@ -85,12 +85,12 @@ class _Plan(Sampler[Sent]):
 
 
 class StreamedPixels:
-    """Batches of one split, decoded as they are needed.
+    """Batches of one split, decoded when they are needed.
 
     Args:
         images: a split whose `pixels` are None.
-        device: where the batches are wanted.
-        workers: processes that decode; 0 decodes in this one.
+        device: the device of the batches.
+        workers: the number of decoding processes; 0 decodes in this one.
     """
 
     def __init__(self, images: Images, device: torch.device, workers: int) -> None:
@@ -131,8 +131,8 @@ class StreamedPixels:
         loader = self._loader = self._open(parts) if self._loader is None else self._loader
         batches: Any = self._told(lambda: begin_pass(loader))
         if self._end_workers is None:
-            # Left to the garbage collector, the queues may die before the workers hear that it is over, and their end
-            # takes 5 s at an odd moment. A finalizer keeps the queues alive until then.
+            # The garbage collector may destroy the queues before the workers get the signal to stop; stopping them then
+            # takes 5 s at an arbitrary moment. A finalizer keeps the queues alive until the workers have ended.
             self._end_workers = weakref.finalize(self, end_workers, batches)
         for _ in parts:
             if self._passes != this_pass:
@@ -165,7 +165,7 @@ class StreamedPixels:
             timeout=MOST_SILENCE,
             worker_init_fn=leave_signals_to_parent,
             multiprocessing_context=worker_context(__name__),
-            # Else each pass draws its (unused) base seed from the global generator and so changes the run.
+            # Otherwise each pass would draw its (unused) base seed from the global generator and so change the run.
             generator=torch.Generator(),
         )
 
@@ -173,7 +173,7 @@ class StreamedPixels:
         return self._told(lambda: next_batch(batches))
 
     def _told(self, work: Callable[[], Any]) -> Any:
-        """Returns what the workers give; where they fail, they are of no more use."""
+        """Returns the workers' result; closes them if they fail."""
         try:
             return work()
         except Exception:
@@ -207,19 +207,19 @@ def read_batch(images: Images, indices: Indices) -> NDArray[np.uint8]:
 
 
 def default_workers() -> int:
-    """Returns the number of decoding processes of this one: all usable cores but one, at least 1."""
+    """Returns the default number of decoding processes: all usable cores but one, at least 1."""
     return max(1, usable_cores() - 1)
 
 
 def _fits_shared_memory(need: int) -> bool:
-    """Whether tensors can pass through shared memory. A container often has 64 MB: beyond it a worker dies of SIGBUS.
+    """Returns whether tensors fit in shared memory. Containers often have 64 MB; beyond it a worker dies of SIGBUS.
 
-    Arrays go through a pipe instead, at about 1 GB/s, which is still far faster than decoding.
+    Otherwise, arrays go through a pipe at about 1 GB/s, which is still far faster than decoding.
     """
     try:
         status = os.statvfs("/dev/shm")
     except (AttributeError, OSError):
-        return True  # not Linux: shared memory is no file system of its own
+        return True  # not Linux: shared memory has no file system of its own
     return 2 * need < status.f_bavail * status.f_frsize  # 2: training and validation have workers at the same time
 
 

@@ -1,6 +1,6 @@
-"""Worker processes that read images: waiting for them, and their end, whatever they do.
+"""Waits for worker processes that read images, and ends them in any state.
 
-They may die, be stopped, or wait for a disk that is gone. None of that may hold a training for ever, nor its end.
+They may die, be stopped, or wait for a lost disk. None of that may block a training run, or its end, forever.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from kcv.errors import DataError
 _log = logging.getLogger(__name__)
 
 WORTH_A_WORD: Final = 60.0
-"""Seconds without a batch after which the user is told."""
+"""Seconds without a batch after which the user is warned."""
 MOST_SILENCE: Final = 900.0
-"""Seconds without a batch after which none is expected any more."""
-_ASKING: Final = 5.0  # seconds in one of torch's own waits: so a process that was suspended meanwhile loses no more
-_ORDERLY_SECONDS: Final = 3.0  # in which workers may end by themselves
+"""Seconds without a batch after which waiting ends with an error."""
+_ASKING: Final = 5.0  # seconds per wait in torch, so that a process suspended meanwhile loses no more than that
+_ORDERLY_SECONDS: Final = 3.0  # for workers to end by themselves
 _KILLED_SECONDS: Final = 1.0
 
 _LOST = (
@@ -41,17 +41,17 @@ _SILENT = (
 
 
 def begin_pass(loader: DataLoader[Any]) -> Any:
-    """Returns the iterator of a new pass; the first one starts the workers.
+    """Returns the iterator of a new pass; the first pass starts the workers.
 
     Args:
-        loader: with workers that stay, and `MOST_SILENCE` as its timeout.
+        loader: a loader with persistent workers and `MOST_SILENCE` as its timeout.
 
     Raises:
-        DataError: they cannot be started, or do not answer.
+        DataError: the workers cannot be started, or do not answer.
     """
     kept: Any = loader._iterator
     if kept is not None:
-        kept._timeout = MOST_SILENCE  # torch cannot be asked again whether they have all heard of the new pass
+        kept._timeout = MOST_SILENCE  # torch waits only once for all workers to confirm the new pass
     else:
         _require_room(loader)
     try:
@@ -66,10 +66,10 @@ def begin_pass(loader: DataLoader[Any]) -> Any:
 
 
 def next_batch(batches: Iterator[Any]) -> Any:
-    """Returns the next batch; while none comes, says so, and gives up after `MOST_SILENCE`.
+    """Returns the next batch; warns if none arrives, and gives up after `MOST_SILENCE`.
 
     Raises:
-        DataError: a worker died, or none answers.
+        DataError: a worker died, or no worker answers.
     """
     silence = 0.0
     while True:
@@ -86,7 +86,7 @@ def next_batch(batches: Iterator[Any]) -> Any:
 
 
 def leave_signals_to_parent(number: int) -> None:
-    """Lets a worker (by its number) live on at Ctrl-C, which the terminal sends to all: the step needs its images."""
+    """Makes a worker ignore Ctrl-C, which the terminal sends to all processes: the current step needs its images."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -94,12 +94,12 @@ def end_workers(batches: Any) -> None:
     """Ends workers within seconds.
 
     Args:
-        batches: an iterator of `begin_pass`; torch has no public call.
+        batches: an iterator from `begin_pass`; torch has no public function for this.
     """
     orderly = threading.Thread(target=_shut_down, args=(batches,), name="kcv-end-workers", daemon=True)
     try:
         orderly.start()
-    except RuntimeError:  # Python itself ends, and starts no threads any more
+    except RuntimeError:  # the interpreter is shutting down and starts no more threads
         _shut_down(batches)
         return
     orderly.join(_ORDERLY_SECONDS)
@@ -107,21 +107,21 @@ def end_workers(batches: Any) -> None:
         return
     for worker in batches._workers:
         with contextlib.suppress(OSError, ValueError):
-            worker.kill()  # SIGTERM would wait in a process that is stopped
-    orderly.join(_KILLED_SECONDS)  # what waits for a lost disk not even the system can end now
+            worker.kill()  # in a stopped process, SIGTERM would stay pending
+    orderly.join(_KILLED_SECONDS)  # limited: not even the system can end a process that waits for a lost disk
 
 
 def _shut_down(batches: Any) -> None:
-    # A worker that was killed meanwhile, or a queue that broke, is no reason to complain at the end.
+    # At the end, a worker that was killed meanwhile or a broken queue does not matter.
     with contextlib.suppress(RuntimeError, OSError, ValueError, EOFError, AssertionError):
         batches._shutdown_workers()
 
 
 def _require_room(loader: DataLoader[Any]) -> None:
-    """Tries whether there is shared memory for what the workers talk with: torch would complain of a half-made loader.
+    """Checks that there is shared memory for the workers' queues; otherwise torch would leave a half-made loader.
 
     Raises:
-        DataError: there is not.
+        DataError: there is not enough.
     """
     context = loader.multiprocessing_context
     try:
@@ -144,26 +144,26 @@ def _timed_out(error: Exception) -> bool:
 
 
 def _tell(error: Exception) -> None:
-    """Raises DataError for a worker that died or is silent; what else went wrong is for the caller to raise."""
+    """Raises DataError if a worker died or does not answer; the caller raises any other error."""
     if _timed_out(error):
         raise DataError(_SILENT) from error
-    # A death shows as torch's message, or as a broken connection where a tensor was on its way.
+    # A dead worker causes torch's message, or a broken connection if a tensor was in transit.
     if not isinstance(error, RuntimeError) or "DataLoader worker (pid" in str(error):
         raise DataError(_LOST) from error
 
 
 def worker_context(preload: str) -> BaseContext:
-    """Returns what starts processes here.
+    """Returns the multiprocessing context for workers.
 
     Args:
-        preload: a module that the fork server imports once, for all of them.
+        preload: a module that the fork server imports once for all workers.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     from multiprocessing import forkserver
 
     context = multiprocessing.get_context("forkserver")
-    # It takes the list only before it starts.
+    # The server accepts the list only before it starts.
     context.set_forkserver_preload([preload])
     with _without_working_folder():
         forkserver.ensure_running()
@@ -172,7 +172,7 @@ def worker_context(preload: str) -> BaseContext:
 
 @contextmanager
 def _without_working_folder() -> Iterator[None]:
-    """Keeps Python processes that start meanwhile from modules of the working folder, which may be a stranger's."""
+    """Stops Python processes started in the block from importing modules of the (untrusted) working folder."""
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:

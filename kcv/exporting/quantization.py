@@ -1,4 +1,4 @@
-"""Static int8 quantization of weights and activations, kept only if it is faster on this machine."""
+"""Static int8 quantisation of weights and activations, kept only if it is faster on this machine."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def compare_int8(float32: Path, int8: Path, samples: Samples) -> Int8Tradeoff:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Stops onnxruntime's quantizer from logging hints through the root logger."""
+    """Stops onnxruntime's quantiser from logging hints through the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -69,7 +69,7 @@ def to_check(model: LoadedModel, given: str | None) -> Samples:
 
 
 def to_calibrate(model: LoadedModel, given: str | None, checked: Samples) -> tuple[Samples, Samples]:
-    """Returns the images to calibrate a quantized model on, and those to check it with.
+    """Returns the images to calibrate a quantised model on, and those to check it with.
 
     Calibration uses training images. If the user named images, only those are used: half for calibration, half for
     the check.

@@ -86,7 +86,7 @@ def load_keras(path: str | Path, *, device: str = "auto") -> keras.Model:
     other = f" (written with keras {written_with}, here is keras {version('keras')})"
     # Keras raises different errors for different damage (KeyError, OSError, TypeError ...); all mean the same here.
     with refusing(path, ArtifactError, _FAILED + (other if written_with not in (None, version("keras")) else "")):
-        kept = json.dumps(config).encode()  # serialized first, because Keras modifies a configuration
+        kept = json.dumps(config).encode()  # serialised first, because Keras modifies a configuration
         check_size(config, stored, origin)
         with device_scope(where):
             return _built(kept, weights)

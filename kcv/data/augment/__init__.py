@@ -1,1 +1,1 @@
-"""Random changes to whole batches of training images."""
+"""Random augmentation of whole batches of training images."""

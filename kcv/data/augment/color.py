@@ -1,8 +1,8 @@
-"""Random brightness, contrast, saturation and hue of a batch of images: one small matrix an image.
+"""Random brightness, contrast, saturation and hue of a batch of images: one small matrix per image.
 
 Each of the four is linear in a pixel's colour, so together they are `matrix @ rgb + offset`, with one rounding and one
-clamp at the end where torchvision's ColorJitter has four. Hue is a rotation of the chroma plane of YIQ, as in NVIDIA
-DALI's `color_twist`, instead of a detour through HSV: brightness as the eye sees it (luma) stays the same.
+clamp at the end, while torchvision's ColorJitter has four. Hue is a rotation of the chroma plane of YIQ, as in NVIDIA
+DALI's `color_twist`, not a conversion through HSV: perceived brightness (luma) stays the same.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def jitter(images: Tensor, strength: float, hue: float, chance: BatchRng) -> Ten
     Args:
         images: uint8 [b, h, w, 3], RGB.
         strength: brightness, contrast and saturation factors come from [max(0, 1 - strength), 1 + strength].
-        hue: turns of the colour circle, from [-hue, hue].
-        chance: of this batch, on the device of `images`.
+        hue: the hue shift, in turns of the colour circle, comes from [-hue, hue].
+        chance: the random numbers of this batch, on the device of `images`.
 
     Returns:
         uint8 [b, h, w, 3].
@@ -44,7 +44,7 @@ def adjust(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Ten
         brightness: float32 [b], a factor on all values.
         contrast: float32 [b], a factor on the distance from the image's mean luma.
         saturation: float32 [b], a factor on the distance from the pixel's own luma.
-        turns: float32 [b], hue shift as a part of the colour circle; positive from red to green.
+        turns: float32 [b], hue shift as a fraction of the colour circle; positive from red to green.
 
     Returns:
         uint8 [b, h, w, 3], rounded once and clamped to 0 to 255.

@@ -1,10 +1,10 @@
-"""keras-cv, an extra: the one place that imports it and tensorflow, in the one order that works, and builds its layers.
+"""The only module that imports the extra keras-cv, and tensorflow, in the one order that works; builds its layers.
 
-torch and tensorflow bring a copy of LLVM each: torch in triton, which Keras' torch backend imports, tensorflow in its
-own libraries. Where tensorflow's is loaded first, loading triton's ends the process, with no exception to catch
-("Option ... registered more than once"). `import torch` alone does not load triton: torch, then tensorflow, then Keras
-ends the process too.
-Hence Keras, on its torch backend, comes before tensorflow (docs/decisions/014-keras-cv.md).
+torch and tensorflow each contain a copy of LLVM: torch in triton, which Keras' torch backend imports, and tensorflow in
+its own libraries. If tensorflow's copy is loaded first, loading triton's aborts the process, with no exception to catch
+("Option ... registered more than once"). `import torch` alone does not load triton, so the order torch, tensorflow,
+Keras aborts the process, too.
+Therefore Keras, on its torch backend, is imported before tensorflow (docs/decisions/014-keras-cv.md).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, Final
 from kcv.errors import ConfigError, first_line, nearest
 
 RANGE: Final = (0, 255)
-"""What every image's values lie in."""
+"""The value range of all images."""
 
 _REFUSED: Final[Mapping[str, str]] = {
     "RandomJpegQuality": "takes values of 0 to 1, and kcv's images have 0 to 255",
@@ -31,15 +31,15 @@ _REFUSED: Final[Mapping[str, str]] = {
     "RandomAspectRatio": "gives images of another size",
     "Resizing": "is not random; data.image_size and data.resize decide the size",
 }
-"""Layers that no training of kcv can have, and why."""
+"""Layers that kcv cannot use in training, and why."""
 
 _UNSEEN: Final = ("self", "kwargs", "seed", "bounding_box_format", "segmentation_classes")
-"""Arguments that are not for a configuration: the run's seed decides, and there are no boxes and no masks."""
+"""Arguments that a configuration cannot set: the run provides the seed, and there are no boxes or masks."""
 
 
 @dataclass(frozen=True)
 class KerasCv:
-    """The two libraries, imported.
+    """The two imported libraries.
 
     Attributes:
         cv: the module `keras_cv`.
@@ -51,15 +51,15 @@ class KerasCv:
 
 
 def installed() -> bool:
-    """Whether the extra is there; imports nothing."""
+    """Returns whether the extra is installed, without importing it."""
     return all(find_spec(name) is not None for name in ("keras_cv", "tensorflow"))
 
 
 def open_kerascv() -> KerasCv:
-    """Imports keras-cv and tensorflow after Keras; tensorflow is kept quiet and off the GPUs.
+    """Imports keras-cv and tensorflow after Keras; silences tensorflow and keeps it off the GPUs.
 
     Raises:
-        ConfigError: the extra is not installed, or tensorflow was imported in an order that would end the process.
+        ConfigError: the extra is not installed, or tensorflow was imported in an order that would abort the process.
     """
     if not installed():
         raise ConfigError(["augment.library=keras_cv needs the extra: pip install 'kcv[kerascv]'"])
@@ -70,16 +70,16 @@ def open_kerascv() -> KerasCv:
                 "would end the process; import kcv and keras first"
             ]
         )
-    # tensorflow's C++ side reads it once, when it is loaded.
+    # tensorflow's C++ code reads it once, on loading.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras  # noqa: F401 (loads triton's LLVM, before tensorflow's)
 
     with _generators_untouched():
         import tensorflow as tf
 
-        # Without converters of their own, some operations are vectorised by loops; that is told for each, each time.
+        # tensorflow would warn, every time, about each operation that it can only vectorise by a loop.
         tf.get_logger().setLevel(logging.ERROR)
-        with suppress(RuntimeError):  # somebody else uses tensorflow here, and has decided
+        with suppress(RuntimeError):  # tensorflow is already in use in this process, so its devices are fixed
             tf.config.set_visible_devices([], "GPU")
         import keras_cv
     return KerasCv(keras_cv, tf)
@@ -87,7 +87,7 @@ def open_kerascv() -> KerasCv:
 
 @contextmanager
 def _generators_untouched() -> Iterator[None]:
-    """Gives the block, and takes back what importing drew from the global generators."""
+    """Restores the global random generators after the block, because importing draws from them."""
     import random
 
     import numpy as np
@@ -99,7 +99,7 @@ def _generators_untouched() -> Iterator[None]:
 
 
 def layer_names(library: KerasCv) -> list[str]:
-    """Returns the layers that a configuration can name, in alphabetical order."""
+    """Returns the names of the layers that a configuration can use, in alphabetical order."""
     layers = library.cv.layers
     bases = (layers.BaseImageAugmentationLayer, layers.VectorizedBaseImageAugmentationLayer)
     return [
@@ -110,22 +110,22 @@ def layer_names(library: KerasCv) -> list[str]:
 
 
 def build_layers(library: KerasCv, entries: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Builds layers from a configuration's list.
+    """Builds the layers that a configuration lists.
 
     Args:
         library: see `open_kerascv`.
-        entries: `augment.layers` of a configuration that was validated.
+        entries: `augment.layers` of a validated configuration.
 
     Returns:
-        A keras-cv layer for each entry, computing in float32, for values of 0 to 255.
+        One keras-cv layer per entry, computing in float32, for values of 0 to 255.
 
     Raises:
-        ConfigError: a name or an argument that keras-cv does not have, a value that it does not take; all of them.
+        ConfigError: keras-cv does not have a name or an argument, or rejects a value; the message lists all problems.
     """
     import keras
 
     problems: list[str] = []
-    # Layers within layers take the policy of the process, which a training in half precision sets.
+    # Nested layers use the global dtype policy, which training in half precision sets.
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
@@ -163,7 +163,7 @@ def _build(library: KerasCv, entry: Mapping[str, Any], where: str, problems: lis
 def _arguments(
     library: KerasCv, entry: Mapping[str, Any], taken: Mapping[str, Any], where: str, problems: list[str]
 ) -> dict[str, Any]:
-    """Returns what a layer is called with; what it cannot be called with goes to the problems."""
+    """Returns the arguments of a layer; adds a problem for each one that it does not accept."""
     name = entry["name"]
     values: dict[str, Any] = {}
     for key, value in entry.items():

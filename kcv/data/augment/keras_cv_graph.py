@@ -1,8 +1,8 @@
-"""keras-cv's layers as one tensorflow graph without state: a batch and its key in, the changed batch out.
+"""Traces keras-cv's layers into one stateless tensorflow graph that takes a batch with its key and augments it.
 
-A batch's randomness is a pure function of its key, so that order, threads and what came before decide nothing. keras-cv
-draws from generators with a state of their own instead: `tf.random.Generator` in each layer, and functions of
-`tf.random` whose state is hidden in the operations. While the layers are traced, both are replaced by `Draws`.
+A batch's randomness is a pure function of its key, so that the order, the threads and earlier batches do not matter.
+keras-cv itself draws from stateful generators: `tf.random.Generator` in each layer, and functions of `tf.random` whose
+state is hidden in the operations. While the layers are traced, both are replaced by `Draws`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from kcv.data.augment.keras_cv import RANGE, KerasCv, build_layers
 from kcv.errors import ConfigError
 
 _STATEFUL: Final = ("TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial")
-"""Operations that draw from a state of their own, besides those whose names begin with Random, Rng or Stateful."""
+"""Operations with their own random state, besides those whose names begin with Random, Rng or Stateful."""
 
 
 class Draws:
-    """Random numbers of one traced graph: each call site has a stream of its own, keyed by the batch or the image.
+    """Random numbers of one traced graph: each call site has its own stream, keyed by the batch or the image.
 
-    It stands in for `tf.random.Generator` in layers, and for the functions of `tf.random` that keep a hidden state.
+    It replaces `tf.random.Generator` in layers, and the functions of `tf.random` that keep a hidden state.
     """
 
     def __init__(self, tf: Any) -> None:
@@ -32,7 +32,7 @@ class Draws:
 
     @contextmanager
     def keyed(self, key: Any) -> Iterator[None]:
-        """Draws from a key, an int64 tensor [2], within the block."""
+        """Draws with a key, an int64 tensor [2], within the block."""
         self._keys.append(key)
         try:
             yield
@@ -62,7 +62,7 @@ class Draws:
     def gamma(
         self, shape: Any, alpha: Any, beta: Any = None, dtype: Any = None, seed: Any = None, name: Any = None
     ) -> Any:
-        """As `tf.random.gamma`: a number for each of `shape` and each element of `alpha`."""
+        """As `tf.random.gamma`: one number per element of `shape` and of `alpha`."""
         tf = self._tf
         dtype = tf.float32 if dtype is None else dtype
         alpha = tf.convert_to_tensor(alpha, dtype)
@@ -83,7 +83,7 @@ class Draws:
 
     @contextmanager
     def in_place_of_hidden_state(self) -> Iterator[None]:
-        """Makes the functions of `tf.random` that keep a state draw from here within the block."""
+        """Replaces the stateful functions of `tf.random` by these methods within the block."""
         names = ("uniform", "normal", "gamma", "shuffle")
         before = {name: getattr(self._tf.random, name) for name in names}
         try:
@@ -96,7 +96,7 @@ class Draws:
 
 
 def trace(library: KerasCv, entries: Sequence[Mapping[str, Any]], signature: tuple[Any, ...]) -> Callable[..., Any]:
-    """Returns the graph of all layers: key, images, targets in, images and targets out."""
+    """Returns the graph of all layers; it maps key, images and targets to images and targets."""
     tf = library.tf
     layers = build_layers(library, entries)
     draws = Draws(tf)
@@ -127,9 +127,9 @@ def _applied(tf: Any, layer: Any, images: Mapping[str, Any], where: str) -> dict
         return layer(inputs)
 
     try:
-        # Some layers have Python's `if` on tensors, which only AutoGraph understands.
+        # Some layers use Python's `if` on tensors, which only AutoGraph supports.
         changed = tf.autograph.to_graph(call)(dict(images))
-    except Exception as error:  # whatever a layer of a foreign library raises while it is traced
+    except Exception as error:  # a third-party layer may raise anything while it is traced
         raise ConfigError([f"{where} cannot run here: {_reason(error)}"]) from error
     for key, tensor in images.items():
         got, wanted = changed[key].shape[1:], tensor.shape[1:]
@@ -140,7 +140,7 @@ def _applied(tf: Any, layer: Any, images: Mapping[str, Any], where: str) -> dict
 
 
 def _reason(error: Exception) -> str:
-    """Returns why a layer failed, from between the lines that Keras and AutoGraph put around it."""
+    """Returns the reason why a layer failed, without the lines that Keras and AutoGraph add around it."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [
@@ -150,7 +150,7 @@ def _reason(error: Exception) -> str:
 
 
 def _take_over(layer: Any, draws: Draws, tf: Any) -> None:
-    """Makes a layer, and the layers within it, draw from `draws`, and for each image apart."""
+    """Makes a layer and its nested layers draw from `draws`, separately for each image."""
     for inner in layer._flatten_layers():
         if hasattr(inner, "_random_generator"):
             inner._random_generator = draws
@@ -159,9 +159,9 @@ def _take_over(layer: Any, draws: Draws, tf: Any) -> None:
 
 
 def _for_each_image(layer: Any, draws: Draws, tf: Any) -> Callable[..., Any]:
-    """Returns the layer's way to change images one by one, with a key for each of them.
+    """Returns the layer's function to augment images one by one, with a separate key per image.
 
-    One graph is traced for all images of a batch: with the batch's key all would be changed alike.
+    One graph is traced for all images of a batch, so with the batch's key all images would be augmented identically.
     """
 
     def map_fn(function: Callable[[Any], Any], inputs: Mapping[str, Any]) -> Any:
@@ -178,7 +178,7 @@ def _for_each_image(layer: Any, draws: Draws, tf: Any) -> Callable[..., Any]:
 
 
 def _operations(graph: Any) -> list[str]:
-    """Returns the kinds of operations of a graph, those in its functions included."""
+    """Returns the operation types of a graph, including those in its functions."""
     definition = graph.graph.as_graph_def()
     nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
     return sorted({node.op for node in nodes})

@@ -1,8 +1,8 @@
-"""Mixup and CutMix: training images, and with them their labels, blended in pairs.
+"""Mixup and CutMix: blend training images, and their labels, in pairs.
 
-Every image has its own proportion (all others of a batch share one in most code): the average gradient is the same
-and varies less. Its partner is the image before it (of those that the process has), which is as good as any, since
-batches are cut from a new random order each epoch.
+Every image has its own proportion, while most implementations share one across a batch: the expected gradient is the
+same and varies less. The partner of an image is the one before it in this process's slice, which is as good as any,
+because batches come from a new random order each epoch.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from kcv.data.augment.rng import BatchRng
 def mix(
     images: Tensor, targets: Tensor, mixup_alpha: float, cutmix_alpha: float, chance: BatchRng
 ) -> tuple[Tensor, Tensor]:
-    """Applies one of the two to a batch; where both are on, each batch takes either with even chance.
+    """Applies mixup or CutMix to a batch; if both are on, each batch gets either one with equal probability.
 
     Args:
         images: uint8 [b, size, size, 3].
         targets: float32 [b, classes].
         mixup_alpha: parameter of the Beta distribution of mixup's proportion; 0 = off.
-        cutmix_alpha: the same for cutmix; 0 = off.
-        chance: of this batch, on the device of `images`.
+        cutmix_alpha: the same for CutMix; 0 = off.
+        chance: the random numbers of this batch, on the device of `images`.
 
     Returns:
-        Images (mixup: float32, cutmix: as given) and targets.
+        Images (mixup: float32, CutMix: as given) and targets.
     """
-    # torch has no public Beta that takes a generator. These few numbers are drawn on the host, from the same seed,
-    # which also lets the host choose between the two without waiting for the device.
+    # torch has no public Beta distribution that takes a generator. These few numbers are drawn on the host from the
+    # same seed, so that the host can also choose between the two without waiting for the device.
     host = np.random.default_rng(chance.seed)
     take_mixup = bool(mixup_alpha) and (not cutmix_alpha or host.random() < 0.5)
     alpha = mixup_alpha if take_mixup else cutmix_alpha
@@ -48,7 +48,7 @@ def mixup(images: Tensor, targets: Tensor, keep: Tensor) -> tuple[Tensor, Tensor
     Args:
         images: [b, h, w, 3] in 0 to 255.
         targets: float32 [b, classes].
-        keep: float32 [b] in 0 to 1, each image's own part.
+        keep: float32 [b] in 0 to 1, the fraction kept of each image.
 
     Returns:
         float32 [b, h, w, 3] in 0 to 255, and targets mixed in the same proportion.
@@ -64,12 +64,12 @@ def cutmix(images: Tensor, targets: Tensor, keep: Tensor, row: Tensor, column: T
     Args:
         images: [b, size, size, 3].
         targets: float32 [b, classes].
-        keep: float32 [b] in 0 to 1: the box is square, with an area of `1 - keep` of the image where it fits.
-        row: int64 [b], the box's centre.
-        column: int64 [b].
+        keep: float32 [b] in 0 to 1: the box is a square with an area of `1 - keep` of the image, if it fits.
+        row: int64 [b], the row of the box's centre.
+        column: int64 [b], its column.
 
     Returns:
-        Images of the same type; targets mixed by the area that was really replaced after the box was cut at the border.
+        Images of the same dtype; targets mixed by the area actually replaced after the box was clipped at the border.
     """
     size = images.shape[1]
     side = (size * (1.0 - keep).clamp(0, 1).sqrt()).long()
@@ -82,14 +82,14 @@ def cutmix(images: Tensor, targets: Tensor, keep: Tensor, row: Tensor, column: T
 
 
 def inside(top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, size: int) -> Tensor:
-    """Returns a mask, bool [b, size, size, 1], of the pixels in each image's box; what hangs over is cut.
+    """Returns a mask, bool [b, size, size, 1], of the pixels in each image's box, clipped to the image.
 
     Args:
         top: int64 [b], the first row.
-        bottom: int64 [b], the first row below.
+        bottom: int64 [b], one past the last row.
         left: int64 [b], the first column.
-        right: int64 [b], the first column beyond.
-        size: side of the images, px.
+        right: int64 [b], one past the last column.
+        size: side of the images, in pixels.
     """
     axis = torch.arange(size, device=top.device)
     rows = (axis >= top[:, None]) & (axis < bottom[:, None])

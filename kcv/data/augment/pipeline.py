@@ -1,8 +1,8 @@
-"""Random changes to whole batches of training images, on the device they are on, drawn for each image apart.
+"""Augments whole batches of training images on their device, with separate random parameters per image.
 
-torchvision.transforms.v2 draws one set of parameters a call: on a batch all images would share one crop. Called for
-each image apart it is slow (crop, flip and a blanked square at 32 px, batch 256, one core: 7,000 images/s against
-100,000 here). So these are written as index arithmetic and masks, without a loop over images.
+torchvision.transforms.v2 draws one set of parameters per call: on a batch, all images would share one crop. Called per
+image, it is slow (crop, flip and a blanked square at 32 px, batch 256, one core: 7,000 images/s versus 100,000 here).
+The augmentations here are therefore index arithmetic and masks, without a loop over images.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from kcv.data.augment.rng import BatchRng
 from kcv.errors import ConfigError
 
 GREY = 128
-"""What blanked pixels become: mid-grey, which the model's normalisation maps to about zero."""
+"""The value of blanked pixels: mid-grey, which the model's normalisation maps to about zero."""
 
 ERASED_AREA = (0.02, 0.33)
-"""Part of the image that random erasing blanks (Zhong et al. 2017, arXiv 1708.04896; as in torchvision)."""
+"""Fraction of the image that random erasing blanks (Zhong et al. 2017, arXiv 1708.04896; as in torchvision)."""
 ERASED_RATIO = (0.3, 3.3)
 """Height over width of the erased rectangle, log-uniform (same source)."""
-_ERASING_TRIES = 10  # as in torchvision: of so many rectangles, the first that fits is taken
+_ERASING_TRIES = 10  # as in torchvision: rectangles drawn per image; the first that fits is used
 
 
 class Augment:
@@ -35,18 +35,18 @@ class Augment:
     Order: crop and flip (one gather), colour, cutout and random erasing (one fill), then mixup or cutmix.
 
     Args:
-        config: what to do; the defaults do nothing.
-        image_size: side of the images, px.
-        seed: decides which way an image faces first where `flip` is `alternating`.
+        config: the augmentation settings; the defaults do nothing.
+        image_size: side of the images, in pixels.
+        seed: determines the first orientation of each image if `flip` is `alternating`.
 
     Raises:
-        ConfigError: a padding or square that does not fit images of this size.
+        ConfigError: a padding or square does not fit images of this size.
     """
 
     def __init__(self, config: AugmentConfig, *, image_size: int, seed: int) -> None:
         problems = []
         if config.crop_padding >= image_size:
-            # Reflection repeats no edge pixel: beyond size - 1 there is nothing left to mirror.
+            # Reflection does not repeat the edge pixel, so at most size - 1 pixels can be mirrored.
             problems.append(
                 f"augment.crop_padding={config.crop_padding} is too much for images of {image_size} px: "
                 f"use 0 to {image_size - 1}"
@@ -63,17 +63,17 @@ class Augment:
     def __call__(
         self, images: Tensor, targets: Tensor, *, chance: BatchRng, indices: Tensor, epoch: int
     ) -> tuple[Tensor, Tensor]:
-        """Augments one batch; the arguments stay untouched.
+        """Augments one batch without modifying the arguments.
 
         Args:
             images: uint8 [b, size, size, 3].
             targets: float32 [b, classes].
-            chance: of this batch, on the device of `images`.
+            chance: the random numbers of this batch, on the device of `images`.
             indices: int64 [b], each image's position in the training set.
             epoch: counted from 0.
 
         Returns:
-            Images of the same shape, uint8 or, after mixup, float32 in 0 to 255; targets, mixed where the images are.
+            Images of the same shape, uint8 or, after mixup, float32 in 0 to 255; targets, mixed if the images are.
         """
         config = self._config
         if config.crop_padding or config.flip != "none":
@@ -101,8 +101,8 @@ class Augment:
         config, size = self._config, images.shape[1]
         blank = torch.zeros((), dtype=torch.bool, device=images.device)
         if config.cutout:
-            # The centre lies anywhere, so a square may hang over the border (DeVries & Taylor 2017, arXiv 1708.04552:
-            # better than always whole squares).
+            # The centre may be anywhere, so a square may extend beyond the border (DeVries & Taylor 2017, arXiv
+            # 1708.04552: better than squares that are always complete).
             centre = chance.integers(0, size, 2)
             top, left = centre - config.cutout // 2
             blank = blank | inside(top, top + config.cutout, left, left + config.cutout, size)
@@ -112,16 +112,16 @@ class Augment:
 
 
 def shift_and_flip(images: Tensor, down: Tensor, right: Tensor, mirrored: Tensor) -> Tensor:
-    """Moves each image's window over its mirror-padded surroundings, then flips it left to right: one gather.
+    """Shifts each image's window over its mirror-padded surroundings, then flips it left to right, in one gather.
 
     Args:
         images: [b, size, size, c].
-        down: int64 [b, 1], rows that the window moves down (-size < down < size).
-        right: int64 [b, 1], columns that it moves right.
+        down: int64 [b, 1], rows to move the window down (-size < down < size).
+        right: int64 [b, 1], columns to move it right.
         mirrored: bool [b, 1].
 
     Returns:
-        A tensor like `images`; equal to cutting from `reflect`-padded images.
+        A tensor like `images`; equal to crops of `reflect`-padded images.
     """
     count, size, _, channels = images.shape
     last = size - 1
@@ -129,8 +129,8 @@ def shift_and_flip(images: Tensor, down: Tensor, right: Tensor, mirrored: Tensor
     rows = last - (last - (axis + down).abs()).abs()
     columns = last - (last - (torch.where(mirrored, last - axis, axis) + right).abs()).abs()
     rows = rows + size * torch.arange(count, device=images.device)[:, None]
-    # Whole pixels of 3 bytes by index_select: on CPU 4 times as fast as images[b, rows, columns].
-    # 32-bit positions, where they suffice, save half the traffic: 1.2 times as fast at 32 px, 1.3 to 1.7 at 224 px.
+    # index_select on whole pixels of 3 bytes is 4 times as fast on CPU as images[b, rows, columns].
+    # 32-bit positions, if they suffice, halve the traffic: 1.2 times as fast at 32 px, 1.3 to 1.7 at 224 px.
     kind = torch.int32 if images.numel() < 2**31 else torch.int64
     pixels = (rows * size).to(kind)[:, :, None] + columns.to(kind)[:, None, :]
     return images.reshape(-1, channels).index_select(0, pixels.flatten()).view(images.shape)
@@ -139,13 +139,13 @@ def shift_and_flip(images: Tensor, down: Tensor, right: Tensor, mirrored: Tensor
 def first_flip(indices: Tensor, seed: int) -> Tensor:
     """Returns bool [b]: whether each image is mirrored in epoch 0, a fixed coin flip of its index and the seed.
 
-    Alternating from there on shows both sides of every image in every two epochs, which random flips do not (Jordan
+    Alternating after that shows both orientations of every image in any two epochs, which random flips do not (Jordan
     2024, "94% on CIFAR-10 in 3.29 seconds", arXiv 2404.00498). The hash is splitmix64's finaliser.
     """
     start = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    value = (indices + start) * -7046029254386353131  # 0x9E3779B97F4A7C15 as int64; products wrap, as they should
+    value = (indices + start) * -7046029254386353131  # 0x9E3779B97F4A7C15 as int64; products wrap as intended
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        # The arithmetic shift brings in sign bits where splitmix64 has zeros.
+        # The mask clears the sign bits of the arithmetic shift, because splitmix64 shifts in zeros.
         value = (value ^ ((value >> shift) & ((1 << (64 - shift)) - 1))) * factor
     return (value >> 33) & 1 == 1
 
@@ -154,7 +154,7 @@ def erasing_boxes(size: int, probability: float, chance: BatchRng) -> tuple[Tens
     """Draws the rectangles of random erasing.
 
     Returns:
-        int64 [count] each: top, bottom, left, right (bottom and right not included); empty where nothing is erased.
+        int64 [count] each: top, bottom, left, right (bottom and right exclusive); an empty box if nothing is erased.
     """
     drawn = chance.uniform(5, _ERASING_TRIES)
     area = size * size * (ERASED_AREA[0] + (ERASED_AREA[1] - ERASED_AREA[0]) * drawn[0])
@@ -162,7 +162,7 @@ def erasing_boxes(size: int, probability: float, chance: BatchRng) -> tuple[Tens
     ratio = torch.exp(low + (high - low) * drawn[1])
     height, width = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
     fits = (height < size) & (width < size)
-    # argmax gives the first of equal values, on CPU and CUDA alike, only for distinct scores: make them so.
+    # Distinct scores, because argmax need not return the first of equal values on every device.
     score = fits * torch.arange(_ERASING_TRIES, 0, -1, device=chance.device)
     pick = score.argmax(dim=1, keepdim=True)
     erase = fits.any(dim=1) & (drawn[2, :, 0] < probability)

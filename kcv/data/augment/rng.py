@@ -1,4 +1,4 @@
-"""The random numbers of one batch, drawn alike by all processes that have a part of it."""
+"""The random numbers of one batch, drawn identically by all processes that share it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from torch import Tensor
 
 
 class BatchRng:
-    """Draws a number for each image of a whole batch and gives those of this process's images.
+    """Draws a number for each image of a whole batch and returns those of this process's images.
 
-    So an image is changed in the same way whoever has it, and no two images of a batch get the same numbers.
+    An image is therefore augmented in the same way in any process, and each image of a batch gets its own numbers.
 
     Args:
-        generator: freshly seeded for this batch, on the device where the numbers are wanted.
-        count: images that this process has.
-        begin: images of the batch before them.
-        total: images of the batch; by default there are no others.
+        generator: a generator freshly seeded for this batch, on the device of the numbers.
+        count: the number of images of this process.
+        begin: the number of images of the batch before them.
+        total: the number of images in the batch; by default `count`.
 
     Attributes:
         count: as given.
-        device: of the generator.
-        seed: that the generator began with.
+        device: the device of the generator.
+        seed: the initial seed of the generator.
     """
 
     def __init__(self, generator: torch.Generator, count: int, begin: int = 0, total: int | None = None) -> None:
@@ -32,15 +32,15 @@ class BatchRng:
         self.total = count if total is None else total
 
     def uniform(self, groups: int, each: int = 1) -> Tensor:
-        """Returns float32 [groups, count, each] in 0 to 1 (not included)."""
+        """Returns float32 [groups, count, each] in 0 to 1 (exclusive)."""
         numbers = torch.rand((groups, self.total, each), generator=self._generator, device=self.device)
         return self.own(numbers, dim=1)
 
     def integers(self, low: int, high: int, groups: int) -> Tensor:
-        """Returns int64 [groups, count] in `low` to `high` (not included)."""
+        """Returns int64 [groups, count] in `low` to `high` (exclusive)."""
         numbers = torch.randint(low, high, (groups, self.total), generator=self._generator, device=self.device)
         return self.own(numbers, dim=1)
 
     def own(self, numbers: Tensor, dim: int) -> Tensor:
-        """Returns those of this process among numbers of the whole batch."""
+        """Returns this process's slice of the numbers of the whole batch."""
         return numbers.narrow(dim, self._begin, self.count)

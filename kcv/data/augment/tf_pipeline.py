@@ -1,7 +1,7 @@
-"""keras-cv's layers in a tf.data pipeline: batches in, changed batches out, ahead of their use, in graph mode.
+"""Runs keras-cv's layers in a tf.data pipeline that augments batches ahead of their use, in graph mode.
 
-The graph keeps no state (`kcv.data.augment.keras_cv_graph`), so several batches are changed at a time, in any order of
-threads, and come out in their own order, the same to the bit each time.
+The graph keeps no state (`kcv.data.augment.keras_cv_graph`), so threads can process several batches at a time. The
+batches are yielded in their own order and are reproducible bit for bit.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Plain: TypeAlias = tuple[tuple[int, int], Tensor, Tensor]
 """Key of a batch (two numbers below 2**63); images, uint8 [b, size, size, 3]; targets, float32 [b, classes]."""
 
 _AHEAD: Final = 2
-"""Finished batches that wait for their use."""
+"""The number of finished batches that wait for use."""
 
 _THREADS: Final = 2
-"""Batches that are changed at the same time; each has tensorflow's threads within."""
+"""The number of batches processed at the same time; each also uses tensorflow's threads."""
 
 
 class Pipeline:
@@ -33,12 +33,12 @@ class Pipeline:
 
     Args:
         layers: `augment.layers`, validated.
-        image_size: side of the images, px.
+        image_size: side of the images, in pixels.
         num_classes: width of the targets.
-        device: where the results are wanted; the layers run on the CPU.
+        device: the device of the results; the layers run on the CPU.
 
     Raises:
-        ConfigError: the extra is missing, or a layer is unknown, wrongly called, or cannot run here.
+        ConfigError: the extra is missing, or a layer is unknown, has wrong arguments, or cannot run here.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Pipeline:
             self._tf.TensorSpec([None, num_classes], self._tf.float32),
         )
         self._changed = trace(library, layers, self._signature)
-        # What only shows when it runs: better now than in the first step of a run.
+        # Some errors appear only when the graph runs: better now than in the first step of a run.
         noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, image_size, image_size, 3), np.uint8))
         try:
             images, targets = self(((0, 0), noise, torch.full((4, num_classes), 1 / num_classes)))
@@ -65,21 +65,21 @@ class Pipeline:
             raise ConfigError(["augment.layers: give values that are no numbers; change their arguments"])
 
     def __call__(self, batch: Plain) -> tuple[Tensor, Tensor]:
-        """Returns one batch as `stream` would give it."""
+        """Returns one batch as `stream` would yield it."""
         (changed,) = self.stream(iter([batch]))
         return changed
 
     def stream(self, batches: Iterator[Plain]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields the changed batches, in order, computed ahead in tensorflow's threads.
+        """Yields the augmented batches, in order, computed ahead in tensorflow's threads.
 
         Args:
-            batches: pulled from one other thread, ahead of what is yielded; never again once this generator is closed.
+            batches: one other thread pulls from it, ahead of what is yielded, until this generator is closed.
 
         Returns:
-            Images, float32 in 0 to 255, and targets, float32, mixed where images are; both on the device.
+            Images, float32 in 0 to 255, and targets, float32, mixed if the images are; both on the device.
 
         Raises:
-            Exception: what `batches` raises, after the batches before it.
+            Exception: an error of `batches`, after the batches before it have been yielded.
         """
         source = _Source(batches)
         tf = self._tf
@@ -101,10 +101,10 @@ class Pipeline:
 
 
 class _Source:
-    """An iterator that tensorflow pulls from a thread of its own, and that its owner can stop.
+    """An iterator that tensorflow pulls from in its own thread, and that its owner can stop.
 
     Attributes:
-        error: what the iterator raised; tensorflow would wrap it in one of its own.
+        error: the iterator's exception, kept because tensorflow would wrap it in its own.
     """
 
     def __init__(self, batches: Iterator[Plain]) -> None:
@@ -128,6 +128,6 @@ class _Source:
             yield np.array(key, np.int64), images.cpu().numpy(), targets.cpu().numpy()
 
     def close(self) -> None:
-        """Stops it, after the batch that is being pulled, if any."""
+        """Stops the iterator, after the batch in progress, if any."""
         with self._lock:
             self._closed = True

@@ -1,1 +1,1 @@
-"""Which folders of a tree are splits and which are classes."""
+"""Reads a folder tree: which folders are splits and which are classes."""

@@ -1,17 +1,17 @@
-"""Which folders of a tree are splits and which are classes; what could be read two ways is refused.
+"""Decides which folders of a tree are splits and which are classes; ambiguous trees are refused.
 
-The rules, in their order:
+The rules, in order:
 
-1. A folder called train, training, val, valid, validation, dev, test, testing, eval or evaluation, in any case, is a
-   split where class folders lie in it. Images beside these are left out.
-2. So is one whose name holds such a word (seg_train, test1) where all folders beside it are splits as well, or all of
-   them have a class in common.
-3. Folders that only hold the folder with the splits are passed through (archive/dataset/train), and so is a folder in
-   a split that bears its name (train/train).
-4. A folder called train with nothing but images, beside other folders of images, is a class. A tree that could be
-   both is refused, and so are splits without class folders; only a test split without them is left out, as its labels
-   are often kept back.
-5. Everything else is class folders.
+1. A folder named train, training, val, valid, validation, dev, test, testing, eval or evaluation, in any case, is a
+   split if it contains class folders. Images next to the class folders are left out.
+2. A folder whose name contains such a word (seg_train, test1) is also a split if all folders next to it are splits as
+   well, or if they all have a class in common.
+3. Folders that only contain the folder with the splits are skipped (archive/dataset/train), and so is a folder in a
+   split that has the same name (train/train).
+4. A folder named train that contains only images, next to other folders of images, is a class. A tree that could be
+   read both ways is refused, and so are splits without class folders; only a test split without class folders is left
+   out, because its labels are often withheld.
+5. All other folders are class folders.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ EXPECTED: Final = (
 
 @dataclass
 class Layout:
-    """What is what in a tree.
+    """The layout of a tree.
 
     Attributes:
-        splits: under each split, the place of the folder that holds its class folders; one under `train` where the tree
-            has no splits.
-        flat: whether it has none.
-        without_classes: places of test splits that hold images but no classes.
-        notes: what a person should know, in words.
+        splits: by split, the place of the folder that contains its class folders; only `train` if the tree has no
+            splits.
+        flat: whether the tree has no splits.
+        without_classes: places of test splits that contain images but no classes.
+        notes: readable remarks for the user.
     """
 
     splits: Mapping[str, str]
@@ -49,14 +49,14 @@ class Layout:
 
 
 def understand(tree: Tree, name: str) -> Layout:
-    """Says which folders of a tree are what.
+    """Returns the layout of a tree.
 
     Args:
-        tree: of the whole source.
-        name: of the source, for messages.
+        tree: the tree of the whole source.
+        name: the name of the source, for messages.
 
     Raises:
-        DataError: the tree can be read two ways, or not at all; the message says how to make it clear.
+        DataError: the tree is ambiguous or has no usable layout; the message says how to fix it.
     """
     tree.require("")
     place = ""
@@ -96,7 +96,7 @@ def _class_folders(tree: Tree, name: str) -> Layout:
 
 
 def _require_no_splits(tree: Tree, place: str, name: str) -> None:
-    """Refuses class folders that hold splits: what lies in them would be mixed."""
+    """Refuses class folders that contain splits, because the splits would be mixed."""
     class_folders = [join(place, folder) for folder in tree.holding(place)]
     for folder in (each for class_folder in class_folders for each in tree.below(class_folder) if each.inner):
         holding = tree.holding(folder.place)
@@ -114,13 +114,13 @@ def _require_no_splits(tree: Tree, place: str, name: str) -> None:
 
 
 class _Reading:
-    """A level of a tree on which folders are called like splits.
+    """A level of a tree with folders that are named like splits.
 
     Args:
-        tree: of the whole source.
-        name: of the source.
-        place: of the level.
-        named: its folders that are called like splits, and which ones.
+        tree: the tree of the whole source.
+        name: the name of the source.
+        place: the folder of this level.
+        named: its folders that are named like splits, with their splits.
     """
 
     def __init__(self, tree: Tree, name: str, place: str, named: Mapping[str, str]) -> None:
@@ -128,12 +128,12 @@ class _Reading:
         self._name = name
         self._place = place
         self._named = named
-        self._classes: dict[str, str] = {}  # split folder -> the folder that holds its class folders
-        self._flat: list[str] = []  # images and no class folders
+        self._classes: dict[str, str] = {}  # split folder -> the folder that contains its class folders
+        self._flat: list[str] = []  # split folders with images but no class folders
         self._empty: list[str] = []
 
     def layout(self) -> Layout:
-        """Returns what is what. Raises DataError as `understand`."""
+        """Returns the layout; raises DataError as `understand` does."""
         for folder in self._named:
             self._look_into(folder)
         others = [folder for folder in self._tree.holding(self._place) if folder not in self._named]
@@ -158,7 +158,7 @@ class _Reading:
         )
 
     def _look_into(self, folder: str) -> None:
-        """Sorts a folder that is called like a split by what it holds."""
+        """Classifies a folder that is named like a split by its content."""
         self._tree.require(join(self._place, folder))
         place = unwrapped(self._tree, self._place, folder, self._named[folder])
         holding = self._tree.holding(place)
@@ -186,7 +186,7 @@ class _Reading:
             found[split] = folder
 
     def _without_classes(self, others: Sequence[str]) -> Layout:
-        """Returns class folders where a folder that is called like a split can only be one of them."""
+        """Returns a layout of class folders if a folder named like a split can only be a class; otherwise refuses."""
         if not self._flat and not others:
             if self._place == "" and self._empty:
                 self._refuse(f"no images; {EXPECTED}")

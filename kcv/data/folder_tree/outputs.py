@@ -1,4 +1,4 @@
-"""Folders that kcv and MLflow make: where they lie among the images of a user, they are no classes."""
+"""Recognises folders written by kcv and MLflow: among a user's images, they are not classes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence, Set
 from typing import Final
 
 _FOLDERS: Final = frozenset({"mlruns", "mlartifacts"})
-"""Names that nobody else gives."""
+"""Folder names that only MLflow uses."""
 
 FILES: Final = frozenset({"mlflow.db", "mlflow.db-journal", "mlflow.db-shm", "mlflow.db-wal"})
-"""Names of files that they leave in the working folder."""
+"""Names of files that MLflow leaves in the working folder."""
 
 _RUN: Final = ({"config.yaml", "environment.json"}, {"config.yaml", "resume"}, {"model.keras"}, {"model.onnx"})
 _FIGURES: Final = ({"metrics.json", "per_class.csv"}, {"comparison.json", "comparison.csv"})
@@ -17,13 +17,13 @@ _OVERLAY, _HEATMAP = "_overlay.png", "_heatmap.npy"
 
 
 def is_output(name: str, others: Set[str], images: Sequence[str]) -> bool:
-    """Whether a folder was made by kcv or MLflow.
+    """Returns whether a folder was written by kcv or MLflow.
 
     Args:
-        name: of the folder.
-        others: names of the folders in it, and of its files that are no images.
-        images: names of its images. A run has none beside its files: where there are some, it was written into a
-            folder of the user, which stays one.
+        name: the name of the folder.
+        others: names of its folders and of its files that are not images.
+        images: names of its images. A run folder has none next to its files: if there are some, the run was written
+            into a folder of the user, which does not count as an output.
     """
     if name in _FOLDERS or any(files <= others for files in _FIGURES):
         return True

@@ -21,19 +21,18 @@ from kcv.errors import DataError
 
 
 def open_source(path: Path, name: str | None = None) -> Source:
-    """Lists the images below the class folders of `path`; none is opened.
+    """Lists the images below the class folders of `path` without opening them.
 
-    Which folders are splits and which are classes is said in `kcv.data.folder_tree.layout`. Folders inside a class
-    folder belong to the class. Left out are hidden files and those of `kcv.images.clutter`, what kcv made
-    (`kcv.data.folder_tree.outputs`), and, as the `Source` tells, files in other formats and images outside the class
-    folders.
+    `kcv.data.folder_tree.layout` decides which folders are splits and which are classes. Folders inside a class folder
+    belong to the class. Hidden files, clutter (`kcv.images.clutter`) and outputs (`kcv.data.folder_tree.outputs`) are
+    left out. So are files in other formats and images outside the class folders, which the `Source` reports.
 
     Args:
         path: the folder.
-        name: what the source is called; by default the path.
+        name: the name of the source; by default the path.
 
     Raises:
-        DataError: no class folders, or no images in them; or the tree can be read two ways.
+        DataError: there are no class folders, or no images in them, or the tree is ambiguous.
     """
     name = name or str(path)
     tree = Tree(path)
@@ -51,7 +50,7 @@ def open_source(path: Path, name: str | None = None) -> Source:
 
 
 def _read(tree: Tree, place: str, name: str) -> tuple[list[str], Samples]:
-    """Returns the class names of one split, sorted, and its images. Classes may be empty, the split may not."""
+    """Returns the class names of one split, sorted, and its images. Classes may be empty, but not the split."""
     class_names = tree.folders(place)
     _require_different(class_names, name)
     counts: list[int] = []
@@ -69,7 +68,7 @@ def _read(tree: Tree, place: str, name: str) -> tuple[list[str], Samples]:
 
 
 def _require_different(class_names: list[str], name: str) -> None:
-    """Refuses folders whose names are one text in two Unicode forms: what looks like one class would be two."""
+    """Refuses folders whose names differ only in their Unicode form: one visible class would become two."""
     forms: dict[str, str] = {}
     for class_name in class_names:
         form = unicodedata.normalize("NFC", class_name)
@@ -81,7 +80,7 @@ def _require_different(class_names: list[str], name: str) -> None:
 
 @dataclass
 class _Leftovers:
-    """Finds what of a tree is not used, and why."""
+    """Finds the unused files of a tree, and why they are not used."""
 
     tree: Tree
     layout: Layout
@@ -89,7 +88,7 @@ class _Leftovers:
     outputs: list[str] = field(default_factory=list)
 
     def found(self) -> tuple[list[LeftOut], list[str]]:
-        """Returns the files, those of the most numerous kind first, and the folders that kcv made."""
+        """Returns the files, the most numerous kind first, and the folders written by kcv or MLflow."""
         class_folders = {
             join(place, name) for place in self.layout.splits.values() for name in self.tree.folders(place)
         }
@@ -106,7 +105,7 @@ class _Leftovers:
             for name in folder.images if folder.count else ():
                 self._add(os.path.splitext(name)[1].lower(), 1, why, join(place, name))
             self.outputs += [join(place, name) for name in self.tree.outputs(place)]
-            # Links out of the data are not followed where only leftovers are counted.
+            # Links are not followed where only unused files are counted, because they may lead out of the data.
             inner = [join(place, name) for name in self.tree.folders(place) if name not in folder.links]
             pending += [each for each in reversed(inner) if each not in class_folders]
         left_out = [LeftOut(suffix, count, why, example) for (suffix, why), (count, example) in self.files.items()]

@@ -1,4 +1,4 @@
-"""Which folders of a level are called like splits, and where in them the class folders begin."""
+"""Finds folders named like splits on a level of a tree, and the class folders in them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 from kcv.data.folder_tree.tree import Tree, join
 
 MOST_WRAPPED: Final = 8
-"""Folders in folders that are passed through to find splits; what is deeper is no wrapping."""
+"""The maximum depth of wrapping folders that are skipped to find splits."""
 
 
 def named_splits(tree: Tree, place: str) -> dict[str, str]:
-    """Returns the folders in a folder that are called like splits, and which ones."""
+    """Returns the subfolders of a folder that are named like splits, with their splits."""
     exact = {folder: split for folder in tree.folders(place) if (split := split_of(folder))}
     if len(set(exact.values())) > 1:
         return exact
@@ -28,7 +28,7 @@ def named_splits(tree: Tree, place: str) -> dict[str, str]:
 
 
 def unwrapped(tree: Tree, place: str, folder: str, split: str) -> str:
-    """Returns the place of a split's class folders: in `train/train` they are in the inner folder."""
+    """Returns the folder that contains a split's class folders: for `train/train`, the inner one."""
     place = join(place, folder)
     for _ in range(MOST_WRAPPED):
         holding = tree.holding(place)
@@ -45,14 +45,14 @@ WORDS: Final = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
-"""What people call splits, in lower case. As Hugging Face datasets has it."""
+"""Common names of splits, in lower case, as in Hugging Face datasets."""
 
 _TOKEN: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SETS: Final = re.compile(rf"({'|'.join(sorted(WORDS, key=len, reverse=True))})(?:set|data|images?|imgs?|pics?)?")
 
 
 def split_of(name: str) -> str | None:
-    """Returns the split that a folder of this name is, in any case of its letters; None where it may be anything.
+    """Returns the split that a folder name stands for, ignoring case; None if it is not the name of a split.
 
     Example:
         >>> split_of("Training"), split_of("DEV"), split_of("seg_train")
@@ -62,6 +62,6 @@ def split_of(name: str) -> str | None:
 
 
 def split_within(name: str) -> str | None:
-    """Returns the one split that a word of a name speaks of, as in `seg_train`, `test1` or `TrainImages`; else None."""
+    """Returns the only split that words in a name refer to, as in `seg_train`, `test1` or `TrainImages`; else None."""
     found = {WORDS[match[1]] for token in _TOKEN.findall(name) if (match := _SETS.fullmatch(token.lower()))}
     return found.pop() if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""What a folder tree was taken for, and what of it was left out: the same words for `train` and `check`."""
+"""Describes how a folder tree was interpreted and what was left out, in the same words for `train` and `check`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, Final
 from kcv.common.text import plain, shortened
 
 NOT_READ: Final = "not a format that is read"
-"""Why most files are left out."""
+"""The most common reason why files are left out."""
 
-_CLASSES = 8  # named in the summary
-_SUFFIXES = 4  # named of what is left out
-_NAME = 60  # characters of a name
+_CLASSES = 8  # class names in the summary
+_SUFFIXES = 4  # suffixes of left-out files in the summary
+_NAME = 60  # characters per name
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class LeftOut:
     """Files that are not used.
 
     Attributes:
-        suffix: of their names, lower case.
-        count: how many there are.
-        why: in words.
-        example: the path of the first, below the root.
+        suffix: the suffix of their names, in lower case.
+        count: the number of files.
+        why: the reason, in words.
+        example: the path of the first one, below the root.
     """
 
     suffix: str
@@ -35,7 +35,7 @@ class LeftOut:
 
     @property
     def message(self) -> str:
-        """All of it in a line."""
+        """The files and the reason in one line."""
         kind = f"{self.suffix} file" if self.suffix else "file without a suffix"
         plural = "" if self.count == 1 else "s"
         return f"{self.count:,} {kind}{plural}, {self.why}: {self.example}{' ...' if self.count > 1 else ''}"
@@ -43,15 +43,15 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Understood:
-    """What a folder tree was taken for.
+    """How a folder tree was interpreted.
 
     Attributes:
-        class_names: the classes.
-        folders: under each split, the folder that it was read from, below the root. Empty where there are no splits.
-        counts: images under each split; of a tree without splits under `train`.
+        class_names: the class names.
+        folders: by split, the folder that it was read from, below the root; empty if there are no splits.
+        counts: the number of images by split; under `train` for a tree without splits.
         left_out: files that are not used.
-        outputs: folders that kcv or MLflow made, which are not looked at.
-        notes: what else a person should know, a sentence each.
+        outputs: folders written by kcv or MLflow, which are ignored.
+        notes: further remarks for the user, one sentence each.
     """
 
     class_names: Sequence[str]
@@ -62,7 +62,7 @@ class Understood:
     notes: Sequence[str] = ()
 
     def lines(self) -> list[str]:
-        """Returns a few short lines for a person; what a terminal would obey in names is escaped."""
+        """Returns a few short readable lines; terminal control characters in names are escaped."""
         names = [shortened(name, _NAME) for name in self.class_names[:_CLASSES]]
         more = f" and {len(self.class_names) - _CLASSES:,} more" if len(self.class_names) > _CLASSES else ""
         classes = f"{len(self.class_names):,} class{'' if len(self.class_names) == 1 else 'es'}"
@@ -84,7 +84,7 @@ class Understood:
         return [plain(line) for line in found]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns all of it as plain values."""
+        """Returns the interpretation as plain values."""
         return {
             "splits": dict(self.folders),
             "left_out": [
@@ -97,7 +97,7 @@ class Understood:
 
 
 def _left_out(why: str, files: Sequence[LeftOut]) -> str:
-    """Returns the line for all files that are left out for one reason."""
+    """Returns the line about all files that are left out for one reason."""
     total = sum(one.count for one in files)
     kinds = [f"{one.count:,} {one.suffix or 'without a suffix'}" for one in files]
     shown = ", ".join(kinds[:_SUFFIXES]) + (", ..." if len(kinds) > _SUFFIXES else "")

@@ -1,4 +1,4 @@
-"""A folder tree, read as far as somebody asks and each folder once: names only, no file is opened."""
+"""A folder tree, read lazily and each folder once; it reads names only and opens no file."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from kcv.images.folders import each_once, is_folder, is_linked
 
 @dataclass(frozen=True)
 class Folder:
-    """What lies in one folder; hidden names and clutter are not there (`kcv.images.clutter`).
+    """The content of one folder, without hidden names and clutter (`kcv.images.clutter`).
 
     Attributes:
         place: its path below the root of the tree, with `/`; empty for the root itself.
-        packed: names of its images, sorted, one after the other with a NUL between: a million take little.
-        count: how many these are.
-        others: of its other files, under each suffix (lower case) how many there are, and the first name.
-        inner: names of the folders in it, sorted.
-        links: those of them that are links.
+        packed: names of its images, sorted and joined by NUL, so that a million take little memory.
+        count: the number of its images.
+        others: for its other files, the number and the first name by suffix (lower case).
+        inner: names of its subfolders, sorted.
+        links: the subfolders that are links.
         made: whether it is an output of kcv or MLflow.
-        error: why it cannot be listed; then it seems empty.
+        error: the reason why it cannot be listed; it then appears empty.
     """
 
     place: str
@@ -46,7 +46,7 @@ class Folder:
 
 
 class Tree:
-    """Folders below a root. What kcv made among them is not seen, except by `outputs`.
+    """The folders below a root. Outputs of kcv and MLflow among them are hidden, except from `outputs`.
 
     Args:
         root: the folder; all places are paths below it.
@@ -60,19 +60,19 @@ class Tree:
         self._real: dict[str, str] = {}
 
     def folder(self, place: str) -> Folder:
-        """Returns what lies in a folder."""
+        """Returns the content of a folder."""
         if place not in self._read:
             self._read[place] = _listed(self.root, place)
         return self._read[place]
 
     def below(self, place: str, *, links: bool = True) -> Iterator[Folder]:
-        """Yields a folder and those below it, each before those in it, in the order of their names.
+        """Yields a folder and those below it, parents first, in the order of their names.
 
-        Each folder comes once, so a link back to a parent makes no loop.
+        Each folder is yielded once, so a link back to a parent causes no loop.
 
         Args:
-            place: of the first folder.
-            links: whether to follow them.
+            place: the first folder.
+            links: whether to follow links.
         """
 
         def made(folder: Folder) -> bool:
@@ -87,36 +87,36 @@ class Tree:
         return (folder for folder in found if not made(folder))
 
     def folders(self, place: str) -> list[str]:
-        """Returns the names of the folders in a folder, sorted, without those that hold nothing but outputs."""
+        """Returns the names of the subfolders of a folder, sorted, without those that contain only outputs."""
         return [name for name in self.folder(place).inner if not self._is_output(join(place, name))]
 
     def outputs(self, place: str) -> list[str]:
-        """Returns the names of the folders in a folder that hold nothing but what kcv or MLflow made."""
+        """Returns the names of the subfolders of a folder that contain only outputs of kcv or MLflow."""
         return [name for name in self.folder(place).inner if self._is_output(join(place, name))]
 
     def holding(self, place: str) -> list[str]:
-        """Returns the names of the folders in a folder that there are images below."""
+        """Returns the names of the subfolders of a folder that contain images, at any depth."""
         return [name for name in self.folders(place) if self.holds(join(place, name))]
 
     def holds(self, place: str) -> bool:
-        """Whether there are images below a folder."""
+        """Returns whether there are images below a folder."""
         return self._any(place, self._holding, lambda folder: folder.count > 0)
 
     def count(self, place: str) -> int:
-        """Returns how many images there are below a folder."""
+        """Returns the number of images below a folder."""
         return sum(folder.count for folder in self.below(place))
 
     def require(self, place: str) -> None:
         """Checks that a folder can be listed.
 
         Raises:
-            DataError: it cannot.
+            DataError: it cannot be listed.
         """
         if error := self.folder(place).error:
             raise DataError(f"{shortened(self.root / place)}: cannot be listed ({error}).")
 
     def images(self, place: str) -> list[str]:
-        """Returns the paths below the root of all images below a folder, in the order of their parts.
+        """Returns the paths, relative to the root, of all images below a folder, sorted by path components.
 
         Raises:
             DataError: a folder cannot be listed.
@@ -144,7 +144,7 @@ class Tree:
         return any(self.folder(join(folder.place, name)).made for name in folder.inner)
 
     def _any(self, place: str, known: dict[str, bool], test: Callable[[Folder], bool]) -> bool:
-        """Whether a test holds for a folder or one below it; what is found out of those below is kept in `known`."""
+        """Returns whether a test is true for a folder or one below it; caches the results for those in `known`."""
         if place in known:
             return known[place]
         passed: list[str] = []
@@ -162,7 +162,7 @@ class Tree:
 
 
 def join(place: str, name: str) -> str:
-    """Returns the path of a name in a folder, both below the root of a tree."""
+    """Returns the path of a name in a folder, relative to the root of a tree."""
     return f"{place}/{name}" if place else name
 
 

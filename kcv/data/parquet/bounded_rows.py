@@ -1,8 +1,8 @@
-"""Values of a Parquet column, a few rows at a time: what a file of a few kilobytes may unpack to is bounded.
+"""Reads the values of a Parquet column a few rows at a time, with a bound on what a small file may decompress to.
 
-One value can stand for all rows (a dictionary, shared beginnings), and zeros are packed a thousand times smaller. So no
-file is believed about how much memory its rows will need: what it says of itself is compared with its size first, and
-then only so many rows are unpacked at once as fit, however large their values turn out to be.
+One value can stand for all rows (a dictionary, shared prefixes), and zeros compress a thousandfold. A file is therefore
+not trusted about the memory that its rows need: first its metadata is compared with its size, and then only as many
+rows are decompressed at once as fit into memory, however large their values are.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
 NOT_PARQUET = "cannot be read as Parquet"
 
 MOST_VALUE_BYTES = 2**27
-"""Of one encoded image."""
+"""The maximum size of one encoded image."""
 
-_BATCH_BYTES = 2**27  # that rows unpacked together should have
-_MOST_ROWS = 64  # of them
-_FEW_ROWS = 8  # from here on the cost of a batch is small beside that of its images
-_SLACK_BYTES = 2**28  # that a column of a row group may unpack to, however small it is packed
-_MOST_PACKED = 2  # and so many times its packed size more: images are packed already
-_MOST_REPEATED_BYTES = 2**28  # that the rows of a row group may come to, however often they repeat the same
-_MOST_REPEATED = 16  # or so many times its packed size
-_FREE_ROWS = 1_000_000  # that a file of any size may have
-_ROW_BYTES = 16  # that each row has at least where there are more
-_LABEL_ROWS = 65536  # at a time
+_BATCH_BYTES = 2**27  # target size of the rows decompressed together
+_MOST_ROWS = 64  # the maximum number of these rows
+_FEW_ROWS = 8  # from this many rows on, the overhead of a batch is small compared with its images
+_SLACK_BYTES = 2**28  # a column of a row group may decompress to this much, regardless of its compressed size,
+_MOST_PACKED = 2  # plus this many times its compressed size: images are already compressed
+_MOST_REPEATED_BYTES = 2**28  # the rows of a row group may total this much, however often they repeat values,
+_MOST_REPEATED = 16  # or this many times its compressed size
+_FREE_ROWS = 1_000_000  # a file of any size may have this many rows;
+_ROW_BYTES = 16  # beyond that, each row must take at least this much
+_LABEL_ROWS = 65536  # read at a time
 
 
 def check_rows(shard: Shard, metadata: pq.FileMetaData, leaves: list[int]) -> None:
-    """Compares what a file says of the columns that are wanted with its size.
+    """Compares the metadata of the requested columns with the size of the file.
 
     Args:
         shard: the file.
         metadata: its footer.
-        leaves: the numbers of the columns.
+        leaves: the indices of the leaf columns.
 
     Raises:
-        DataError: they would unpack to more than belongs to such a file.
+        DataError: the columns would decompress to more than is plausible for such a file.
     """
     packed = 0
     for number in range(metadata.num_row_groups):
@@ -68,16 +68,16 @@ def check_rows(shard: Shard, metadata: pq.FileMetaData, leaves: list[int]) -> No
 
 
 def images(shard: Shard, file: pq.ParquetFile, group: int, path: str) -> Iterator[list[bytes | None]]:
-    """Yields the encoded images of a row group, in order, so many at a time as need no more than some 128 MB.
+    """Yields the encoded images of a row group, in order, in batches of at most about 128 MB.
 
     Args:
-        shard: where the file is.
-        file: opened.
-        group: the number of the row group.
-        path: of the leaf column, such as `image.bytes`.
+        shard: the location of the file.
+        file: the opened file.
+        group: the index of the row group.
+        path: the path of the leaf column, such as `image.bytes`.
 
     Raises:
-        DataError: the file is damaged, an image is too large, or far more comes out of it than is in it.
+        DataError: the file is damaged, an image is too large, or the file decompresses to far more than its size.
     """
     import pyarrow.compute as pc
 
@@ -105,12 +105,12 @@ def images(shard: Shard, file: pq.ParquetFile, group: int, path: str) -> Iterato
 
 
 def labels(shard: Shard, file: pq.ParquetFile, path: str) -> Iterator[pa.Array]:
-    """Yields a column of labels, in order, at most `_LABEL_ROWS` at a time; texts as dictionaries of distinct ones.
+    """Yields a column of labels, in order, at most `_LABEL_ROWS` at a time; texts as dictionaries of distinct values.
 
     Args:
-        shard: where the file is.
-        file: opened; `check_rows` has passed it.
-        path: of the leaf column.
+        shard: the location of the file.
+        file: the opened file, accepted by `check_rows`.
+        path: the path of the leaf column.
 
     Raises:
         DataError: the file is damaged.
@@ -121,7 +121,7 @@ def labels(shard: Shard, file: pq.ParquetFile, path: str) -> Iterator[pa.Array]:
     with refusing(shard.name, DataError, NOT_PARQUET):
         for group in range(len(chunks)):
             pages.check(shard, file, group, leaf)
-    # A text that stands for many rows is unpacked once, where pyarrow can do that.
+    # If pyarrow supports it, a text that stands for many rows is decompressed once.
     by_dictionary = texts and all(map(_by_dictionary, chunks))
     source = shard.open(again=file, by_dictionary=path) if by_dictionary else file
     try:
@@ -138,10 +138,10 @@ def labels(shard: Shard, file: pq.ParquetFile, path: str) -> Iterator[pa.Array]:
 
 
 def leaf_of(shard: Shard, file: pq.ParquetFile, path: str) -> int:
-    """Returns the number of the column that has a path.
+    """Returns the index of the leaf column with a path.
 
     Raises:
-        DataError: not exactly one has.
+        DataError: there is not exactly one such column.
     """
     found = [leaf for leaf in range(len(file.schema)) if file.schema.column(leaf).path == path]
     if len(found) != 1:
@@ -150,7 +150,7 @@ def leaf_of(shard: Shard, file: pq.ParquetFile, path: str) -> int:
 
 
 def _rows_at_once(shard: Shard, file: pq.ParquetFile, group: int, leaf: int, path: str) -> int:
-    """Returns how many rows of a row group surely fit into about `_BATCH_BYTES`."""
+    """Returns the number of rows of a row group that certainly fit into about `_BATCH_BYTES`."""
     import pyarrow.compute as pc
 
     chunk = file.metadata.row_group(group).column(leaf)
@@ -161,11 +161,11 @@ def _rows_at_once(shard: Shard, file: pq.ParquetFile, group: int, leaf: int, pat
     if _BATCH_BYTES // unpacked < _FEW_ROWS and _by_dictionary(chunk):
         once = shard.open(again=file, by_dictionary=path, piecewise=True)
         try:
-            # Reads the dictionary, which is at the beginning of the row group, and not much more.
+            # Reads little more than the dictionary, which is at the beginning of the row group.
             first = next(once.iter_batches(1, row_groups=[group], columns=[path]), None)
             if first is not None:
                 values = _flat(first.column(0)).dictionary
-                mean = unpacked // max(int(chunk.num_values), 1)  # of those that are not in it
+                mean = unpacked // max(int(chunk.num_values), 1)  # of the values outside the dictionary
                 largest = max(int(pc.max(pc.binary_length(values)).as_py() or 0), mean, 1)
         finally:
             once.close()
@@ -173,18 +173,18 @@ def _rows_at_once(shard: Shard, file: pq.ParquetFile, group: int, leaf: int, pat
 
 
 def _repeats(chunk: pq.ColumnChunkMetaData) -> bool:
-    """Whether values may be far larger together than what is in the file: some share bytes with others."""
+    """Returns whether values may be far larger in total than their data in the file, because some share bytes."""
     return bool(chunk.has_dictionary_page) or "DELTA_BYTE_ARRAY" in chunk.encodings
 
 
 def _by_dictionary(chunk: pq.ColumnChunkMetaData) -> bool:
-    """Whether pyarrow can give the distinct values, and which of them each row has."""
+    """Returns whether pyarrow can return the distinct values and their index per row."""
     return not any(encoding.startswith("DELTA") for encoding in chunk.encodings)
 
 
 def _flat(column: pa.Array) -> pa.Array:
-    """Returns the only field of a struct, or a column that is none as it is."""
+    """Returns the only field of a struct column; any other column unchanged."""
     import pyarrow as pa
 
-    # `flatten` puts nulls of the struct into the field, which `field` does not.
+    # `flatten` applies nulls of the struct to the field; `field` does not.
     return column.flatten()[0] if pa.types.is_struct(column.type) else column

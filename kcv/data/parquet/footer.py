@@ -1,7 +1,7 @@
-"""What a Parquet file says of itself, before pyarrow sees it: what is needed, checked, and nothing else.
+"""Checks the footer of a Parquet file before pyarrow reads it, and reduces it to the needed fields.
 
-pyarrow believes a footer, and some that are wrong end the whole process. So it is given one of our own making, which
-holds what the file's has but for statistics, indices and the like, of which kcv uses none.
+pyarrow trusts a footer, and some invalid ones abort the whole process. It therefore gets a rewritten footer with the
+same content except statistics, indices and the like, which kcv does not use.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ MAGIC: Final = b"PAR1"
 
 
 class _Field(NamedTuple):
-    """A field that is kept."""
+    """A field to keep."""
 
     kind: int
     required: bool = False
     least: int | None = None
     inner: Mapping[int, _Field] | None = None
-    """Of a struct, or of those in a list; `_ANY` where all is kept as it is."""
+    """The known fields of a struct, or of the structs in a list; `_ANY` keeps all fields unchanged."""
 
 
 _Known: TypeAlias = Mapping[int, _Field]
@@ -33,7 +33,7 @@ _SCHEMA: Final[_Known] = {
     1: _Field(I32), 2: _Field(I32), 3: _Field(I32), 4: _Field(BINARY, True), 5: _Field(I32, least=0), 6: _Field(I32),
     7: _Field(I32), 8: _Field(I32), 9: _Field(I32), 10: _Field(STRUCT, inner=_ANY),
 }  # fmt: skip
-_COLUMN_DATA: Final[_Known] = {  # type, encodings, path, codec, values, bytes unpacked and packed, places of pages
+_COLUMN_DATA: Final[_Known] = {  # type, encodings, path, codec, values, uncompressed and compressed bytes, page offsets
     1: _Field(I32, True), 2: _Field(LIST, True), 3: _Field(LIST, True), 4: _Field(I32, True), 5: _Field(I64, True, 0),
     6: _Field(I64, True, 0), 7: _Field(I64, True, 0), 9: _Field(I64, True, 0), 11: _Field(I64, least=0),
 }  # fmt: skip
@@ -46,21 +46,21 @@ _FILE: Final[_Known] = {
     4: _Field(LIST, True, inner=_GROUP), 5: _Field(LIST, inner=_KEY_VALUE), 6: _Field(BINARY),
 }  # fmt: skip
 
-_ENCRYPTED: Final = 8  # of a file, and of a column
+_ENCRYPTED: Final = 8  # field number, in a file and in a column
 
 
 def footer(stream: BinaryIO, size: int, most: int) -> bytes:
-    """Returns a file without any rows that has the footer of a file, as far as it is needed.
+    """Returns the content of a file without rows that has the needed parts of a file's footer.
 
     Args:
         stream: the file.
-        size: its bytes.
-        most: bytes that its footer may have; it grows some ten times when it is read.
+        size: its size in bytes.
+        most: the maximum size of its footer in bytes; in memory, a footer takes about ten times as much.
 
     Raises:
-        ValueError: it is no Parquet, or its footer is damaged or does not fit it.
+        ValueError: it is not a Parquet file, or its footer is damaged or contradicts the file.
     """
-    tail = 8  # bytes: the length of the footer, and the magic word
+    tail = 8  # bytes: the length of the footer and the magic word
     stream.seek(max(size - tail, 0))
     told = stream.read(tail)
     length = int.from_bytes(told[:4], "little")
@@ -84,7 +84,7 @@ def _kept(fields: Fields, known: _Known) -> Fields:
     """Returns the known fields of a struct.
 
     Raises:
-        Damaged: one is missing, of another kind, or too small.
+        Damaged: a field is missing, has another kind, or is too small.
     """
     kept: Fields = {}
     for number, field in known.items():
@@ -112,14 +112,14 @@ def _inner(value: Value, known: _Known) -> Value:
 
 
 def _check(fields: Fields, end: int) -> None:
-    """Compares the parts of a footer with each other and with the file.
+    """Checks that the parts of a footer are consistent with each other and with the file.
 
     Args:
-        fields: that are kept.
-        end: of the pages, at most.
+        fields: the kept fields.
+        end: the upper bound of the end of the pages.
 
     Raises:
-        Damaged: they do not fit.
+        Damaged: they are inconsistent.
     """
     leaves = _leaves(fields[2].content)
     groups = [group.content for group in fields[4].content]
@@ -144,8 +144,8 @@ def _check(fields: Fields, end: int) -> None:
 
 
 def begin_of(data: int, dictionary: int | None) -> int:
-    """Returns where the pages of a column begin: with those of its dictionary, where it has one before the others."""
-    # A column of no rows may have an empty dictionary, and no page behind it.
+    """Returns the offset of the first page of a column: that of its dictionary page, if it comes before the others."""
+    # A column without rows may have an empty dictionary and no page after it.
     return dictionary if dictionary and (not data or dictionary < data) else data
 
 
@@ -153,9 +153,9 @@ def _leaves(elements: Iterable[Value]) -> list[int]:
     """Returns the physical types of the columns that hold values, in order.
 
     Raises:
-        Damaged: the schema is no tree.
+        Damaged: the schema is not a tree.
     """
-    waiting = [1]  # how many elements are still to come on each level
+    waiting = [1]  # the number of elements still missing on each level
     leaves: list[int] = []
     for fields in _contents(elements):
         if not waiting:

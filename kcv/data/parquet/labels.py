@@ -1,4 +1,4 @@
-"""The labels of a Parquet file: numbers or texts, with or without declared names, some of them perhaps missing."""
+"""Reads the labels of a Parquet file: numbers or texts, with or without declared names, possibly with gaps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 UNLABELLED = -1
-"""As Hugging Face writes it in the splits whose labels are kept secret."""
+"""The value that Hugging Face uses in splits with withheld labels."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Labels:
     """The labels of one file.
 
     Attributes:
-        codes: int64 [n], positions in `names`; `UNLABELLED` where there is none.
-        names: the classes that the file has, or declares.
-        declared: whether the schema declares them, in an order that stands.
-        numeric: whether they are numbers.
+        codes: int64 [n], positions in `names`; `UNLABELLED` for rows without a label.
+        names: the class names that occur in the file, or that it declares.
+        declared: whether the schema declares them, in a fixed order.
+        numeric: whether the names are numbers.
     """
 
     codes: NDArray[np.int64]
@@ -41,23 +41,23 @@ class Labels:
 
 
 Row = Callable[[int], str]
-"""Gives what messages call a row."""
+"""Returns the name of a row for messages."""
 
 
 def read(shard: Shard, file: pq.ParquetFile, columns: Columns, row: Row, *, required: bool) -> Labels:
     """Reads the labels of a file.
 
     Args:
-        shard: where the file is.
-        file: opened; `bounded_rows.check_rows` has passed it.
-        columns: which of its columns are read.
-        row: gives what messages call a row of the file.
-        required: whether each row must have a label. Else nulls and, where the schema declares names, -1 stand for
-            none.
+        shard: the location of the file.
+        file: the opened file, accepted by `bounded_rows.check_rows`.
+        columns: the columns to read.
+        row: returns the name of a row of the file for messages.
+        required: whether each row must have a label. If not, nulls and, if the schema declares names, -1 mean that a
+            row has no label.
 
     Raises:
-        DataError: a label is missing, or none of the declared classes; the file is damaged; or it has too many classes,
-            or too long names.
+        DataError: a label is missing or is not one of the declared classes; the file is damaged; or it has too many
+            classes or too long names.
     """
     if columns.labels is None:
         return Labels(np.full(file.metadata.num_rows, UNLABELLED), (), False, True)
@@ -75,7 +75,7 @@ def _declared(parts: Iterator[pa.Array], names: tuple[str, ...], row: Row, *, re
     for values, missing in map(_values, parts):
         if required and missing.any():
             raise DataError(f"{row(begin + int(missing.argmax()))}: the label is null.")
-        # Before they become int64, in which the largest numbers of uint64 are negative.
+        # Compared before the conversion to int64, which would make the largest uint64 values negative.
         lost = missing | (np.zeros_like(missing) if required else values == UNLABELLED)
         wrong = ~lost & ((values < 0) | (values >= len(names)))
         if wrong.any():
@@ -90,7 +90,7 @@ def _declared(parts: Iterator[pa.Array], names: tuple[str, ...], row: Row, *, re
 
 
 def _numbers(parts: Iterator[pa.Array], file: str, row: Row, *, required: bool) -> Labels:
-    """Numbers without names are their own names."""
+    """Reads numbers without declared names; each number is its own class name."""
     position: dict[int, int] = {}
     codes: list[NDArray[np.int64]] = []
     begin = 0
@@ -117,12 +117,12 @@ def _texts(parts: Iterator[pa.Array], file: str, row: Row, *, required: bool) ->
     for part in parts:
         array = part if pa.types.is_dictionary(part.type) else part.dictionary_encode()
         indices = array.indices
-        missing = pc.is_null(array).to_numpy(zero_copy_only=False)  # a null may stand in the dictionary as well
+        missing = pc.is_null(array).to_numpy(zero_copy_only=False)  # the dictionary may contain a null as well
         if required and missing.any():
             raise DataError(f"{row(begin + int(missing.argmax()))}: the label is null.")
         _check_count(len(array.dictionary), file)
         longest = pc.max(pc.binary_length(array.dictionary)).as_py() or 0
-        if longest > 4 * MOST_NAME:  # bytes of a character, at most
+        if longest > 4 * MOST_NAME:  # a character has at most 4 bytes
             raise DataError(f"{file}: holds a label of {longest:,} bytes; {MOST_NAME:,} characters are allowed.")
         names = [str(value) for value in array.dictionary.to_pylist()]
         places = indices.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -136,7 +136,7 @@ def _texts(parts: Iterator[pa.Array], file: str, row: Row, *, required: bool) ->
 
 
 def _values(part: pa.Array) -> tuple[NDArray[np.integer[Any]], NDArray[np.bool_]]:
-    """Returns the numbers of a column, in their own type, and where there are none."""
+    """Returns the numbers of a column, in their own dtype, and a mask of the missing ones."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,7 +1,7 @@
-"""What the pages of a Parquet column unpack to, by their own headers: a footer may say that it is less.
+"""Checks the decompressed size of the pages of a Parquet column by their headers; the footer may understate it.
 
-A page is unpacked whole into as much memory as its header says, and not more. So with the headers read beforehand,
-nothing in the file decides about memory that has not been looked at.
+A page is always decompressed in full, into exactly as much memory as its header says. Once the headers are checked, no
+unchecked part of the file determines how much memory is used.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 _HEADER_BYTES: Final = 2**12
-"""Most headers have 30 to 100; those with statistics of long values more, which are then read in a larger piece."""
+"""Most headers have 30 to 100 bytes; headers with statistics of long values have more and are read in larger pieces."""
 _MOST_HEADER_BYTES: Final = 2**24
 _FREE_PAGES: Final = 1_000
 _PAGE_BYTES: Final = 256
-"""That each page has on average where there are more."""
+"""The least average size of a page if there are more."""
 _SLACK_BYTES: Final = 2**20
 
 _LITTLE: Final = ("UNCOMPRESSED", "SNAPPY")
-"""Ways of packing that make nothing more than 22 times smaller. Elsewhere than here, these pages are not looked at:
-all of them would be fetched a second time."""
+"""Codecs that compress by a factor of at most 22. In remote files, such pages are not checked, because that would fetch
+all of them a second time."""
 
 
 def check(shard: Shard, file: pq.ParquetFile, group: int, leaf: int) -> None:
-    """Compares what the pages of a column of a row group unpack to with what the footer says of it.
+    """Compares the decompressed size of the pages of a column in a row group with that in the footer.
 
     Args:
-        shard: where the file is.
-        file: opened.
-        group: the number of the row group.
-        leaf: that of the column.
+        shard: the location of the file.
+        file: the opened file.
+        group: the index of the row group.
+        leaf: the index of the leaf column.
 
     Raises:
-        DataError: they unpack to more.
+        DataError: the pages decompress to more.
         ValueError: a page is damaged.
     """
     chunk = file.metadata.row_group(group).column(leaf)
@@ -79,7 +79,7 @@ def _unpacked(stream: BinaryIO, chunk: Any) -> int:
 
 
 def _page(stream: BinaryIO, at: int, left: int) -> tuple[int, int, int]:
-    """Returns the bytes of a page's header, and those of the page unpacked and packed."""
+    """Returns the size of a page's header, and the uncompressed and compressed sizes of the page, in bytes."""
     size = _HEADER_BYTES
     while True:
         stream.seek(at, os.SEEK_SET)

@@ -1,4 +1,4 @@
-"""Images that stay in Parquet files: read a few rows at a time, one after the other where possible."""
+"""Images that stay in Parquet files and are read a few rows at a time, sequentially if possible."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from kcv.errors import DataError
 
 _ITERATED_ROWS = 8  # at a time
 _CURSORS = 8
-_MOST_HELD = 2**30  # bytes of encoded images that are read before they are needed
-_MOST_ABOVE_MEAN = 8  # or so many times as much as their files let expect
+_MOST_HELD = 2**30  # the maximum of encoded images, in bytes, that are read before they are needed,
+_MOST_ABOVE_MEAN = 8  # or this many times what the metadata of their files suggests
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class RowGroups:
 
     Attributes:
         shards: the files.
-        shard: int64 [g], the file of each group.
-        number: int64 [g], its number within the file.
-        ends: int64 [g], rows of the split up to and with it.
-        column: the path of the leaf column with the images, of each file.
-        encoded_bytes: of all images together, as the files say.
+        shard: int64 [g], the position in `shards` of each group's file.
+        number: int64 [g], the index of each group within its file.
+        ends: int64 [g], the number of rows of the split up to and including each group.
+        column: the path of the leaf column with the images, per file.
+        encoded_bytes: the total size of all images, according to the files.
     """
 
     shards: Sequence[Shard]
@@ -53,7 +53,7 @@ class RowGroups:
         """Yields the images of a group, as many at a time as `kcv.data.parquet.bounded_rows` allows.
 
         Raises:
-            DataError: the file is missing or damaged, or asks for too much memory.
+            DataError: the file is missing or damaged, or needs too much memory.
         """
         shard = self.shards[int(self.shard[group])]
         column = self.column[int(self.shard[group])]
@@ -67,7 +67,7 @@ class RowGroups:
         """Yields the images of all groups, in order; each file is opened once.
 
         Raises:
-            DataError: as `read`.
+            DataError: as for `read`.
         """
         for number, shard in enumerate(self.shards):
             file = shard.open()
@@ -78,7 +78,7 @@ class RowGroups:
                 file.close()
 
     def identity(self) -> Iterator[bytes]:
-        """Yields what tells these rows from others without reading them: names of files, sizes of row groups."""
+        """Yields values that identify these rows without reading them: file names and sizes of row groups."""
         for shard in self.shards:
             yield shard.names[0].encode(errors="surrogateescape")
         for sizes in (self.shard, self.ends):
@@ -86,7 +86,7 @@ class RowGroups:
         yield str(self.encoded_bytes).encode()
 
     def describe(self, row: int) -> str:
-        """Returns what a message calls a row: its file, and its number in it."""
+        """Returns the name of a row for messages: its file and its number in the file."""
         group = int(self.of(np.array([row]))[0])
         shard = int(self.shard[group])
         first = int(np.searchsorted(self.shard, shard))
@@ -94,14 +94,14 @@ class RowGroups:
 
 
 class RowImages(Sequence[bytes]):
-    """The encoded images of some rows, read when they are asked for.
+    """The encoded images of some rows, read when they are requested.
 
-    Safe to use from several threads. Reading one row after the other is fast; far jumps read a row group from its
+    It may be used from several threads. Sequential reading is fast; a distant jump reads a row group from its
     beginning.
 
     Args:
-        groups: where all rows lie.
-        rows: which of them, ascending for speed; int64 [n].
+        groups: the row groups of the split.
+        rows: the selected rows, int64 [n]; ascending for speed.
 
     Attributes:
         groups: as given.
@@ -133,7 +133,7 @@ class RowImages(Sequence[bytes]):
             yield from encoded
 
     def take(self, indices: Indices) -> RowImages:
-        """Returns those at `indices`."""
+        """Returns the images at `indices`."""
         return RowImages(self.groups, self.rows[indices])
 
     @property
@@ -142,15 +142,15 @@ class RowImages(Sequence[bytes]):
         return self.groups.encoded_bytes / max(1, int(self.groups.ends[-1]))
 
     def batches(self, parts: Sequence[Indices]) -> Iterator[list[bytes]]:
-        """Yields the images at each part's positions, every row group read at most once, from first to last.
+        """Yields the images at each part's positions; reads every row group at most once, sequentially.
 
-        Groups are read in the order in which they are first needed, and what is read too early is held: in the order of
-        `kcv.data.order.window_shuffle` that is about one window, in ascending order nothing.
+        Groups are read in the order in which they are first needed. Images that are read too early are held in memory:
+        about one window in the order of `kcv.data.order.window_shuffle`, none in ascending order.
 
         Raises:
-            DataError: a file cannot be read, or holds no image at a row.
+            DataError: a file cannot be read, or has no image in a row.
         """
-        # Half as wide as positions are elsewhere: these are the largest things that grow with the set.
+        # Half the width of other positions, because these are the largest arrays that grow with the data set.
         wanted: Any = (
             self.rows[np.concatenate(parts)].astype(_kind(self.groups)) if len(parts) else np.zeros(0, np.int32)
         )
@@ -159,7 +159,7 @@ class RowImages(Sequence[bytes]):
         order: Any = group_of[np.sort(first_need)]
         rank = np.empty(int(order.max(initial=-1)) + 1, np.int32)
         rank[order] = np.arange(len(order), dtype=np.int32)
-        # The order in which rows come out of the files, and how far one has to read for each batch.
+        # The order in which rows are read from the files, and how far to read for each batch.
         arrival = np.lexsort((wanted, rank[group_of])).astype(wanted.dtype)
         del group_of
         arrives = np.empty_like(arrival)
@@ -188,7 +188,7 @@ class RowImages(Sequence[bytes]):
             done += len(part)
 
     def _rows_of(self, order: Indices, wanted: Indices) -> Iterator[tuple[int, bytes]]:
-        """Yields the wanted rows, which lie in the groups of `order` one after the other."""
+        """Yields the wanted rows, which are sorted by the groups of `order`."""
         at = 0
         for group in map(int, order):
             begin, end = self.groups.begin(group), int(self.groups.ends[group])
@@ -202,7 +202,7 @@ class RowImages(Sequence[bytes]):
                     break
 
     def _cursor(self, row: int) -> _Cursor:
-        """Returns the cursor that is nearest before a row, or a new one."""
+        """Returns the cursor closest before a row, or a new one."""
         group = int(self.groups.of(np.array([row]))[0])
         usable = [cursor for cursor in self._cursors if cursor.group == group and cursor.begin <= row]
         if usable:
@@ -218,7 +218,7 @@ class RowImages(Sequence[bytes]):
 
 
 class _Cursor:
-    """A place in a row group that moves forward."""
+    """A position in a row group that moves forward."""
 
     def __init__(self, groups: RowGroups, group: int) -> None:
         self.group = group
@@ -241,7 +241,7 @@ def checked(groups: RowGroups, row: int, value: Any) -> bytes:
     """Returns the bytes of an image.
 
     Raises:
-        DataError: there are none.
+        DataError: the image is null.
     """
     if value is None:
         raise DataError(f"{groups.describe(row)}: the image is null; its bytes must be in the file.")
@@ -269,5 +269,5 @@ class RowNames(Sequence[str]):
         return f"{self._split}/{int(self._rows[index])}"
 
     def take(self, indices: Indices) -> RowNames:
-        """Returns those at `indices`."""
+        """Returns the names at `indices`."""
         return RowNames(self._split, self._rows[indices])

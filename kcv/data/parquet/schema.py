@@ -1,4 +1,4 @@
-"""Which column of a Parquet file holds the images, which the labels, and how the classes are called."""
+"""Finds the columns of a Parquet file with the images and the labels, and the class names."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LABEL_COLUMNS = ("label", "labels")
 
 @dataclass(frozen=True)
 class Columns:
-    """What of a file is read.
+    """The columns of a file to read.
 
     Attributes:
         images: path of the leaf column with the encoded images, such as `image.bytes`.
-        labels: name of the column with the labels; None where there is none.
+        labels: name of the column with the labels; None if there is none.
         numeric: whether the labels are numbers.
-        class_names: that the schema declares for them; None where it declares none.
+        class_names: the class names that the schema declares; None if it declares none.
     """
 
     images: str
@@ -37,17 +37,17 @@ class Columns:
 def columns_of(schema: pa.Schema, file: str, *, labelled: bool = True) -> Columns:
     """Finds the columns of images and labels.
 
-    Images are in `image` or `img`, or in the only column that the schema calls an image; labels in `label` or
-    `labels`, or in the only column that it calls labels of classes (Hugging Face `Image` and `ClassLabel`).
+    Images are in `image` or `img`, or in the only column that the schema declares as an image; labels in `label` or
+    `labels`, or in the only column that it declares as class labels (Hugging Face `Image` and `ClassLabel`).
 
     Args:
-        schema: of the file.
+        schema: the schema of the file.
         file: its name, for messages.
         labelled: whether it must have labels.
 
     Raises:
-        DataError: a column is missing, stands twice or has another type, or the names of the classes are beyond all
-            bounds.
+        DataError: a column is missing, duplicated or has another type, or there are too many class names or too long
+            ones.
     """
     features = _features(schema, file)
     image = _column(schema, IMAGE_COLUMNS, [name for name, kind in features.items() if _is(kind, "Image")])
@@ -79,7 +79,7 @@ def _column(schema: pa.Schema, usual: Sequence[str], declared: Sequence[str]) ->
 
 
 def _images(schema: pa.Schema, name: str, file: str) -> str:
-    """Returns the path of the leaf that holds the bytes of the images."""
+    """Returns the path of the leaf column with the bytes of the images."""
     import pyarrow as pa
 
     kind = inner = schema.field(name).type
@@ -94,7 +94,7 @@ def _images(schema: pa.Schema, name: str, file: str) -> str:
 
 
 def _numeric(kind: pa.DataType, name: str, file: str) -> bool:
-    """Returns whether labels are numbers, and not texts; a column of nothing but nulls counts as numbers."""
+    """Returns whether labels are numbers rather than texts; a column of type null counts as numbers."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(kind):
@@ -107,7 +107,7 @@ def _numeric(kind: pa.DataType, name: str, file: str) -> bool:
 
 
 def _features(schema: pa.Schema, file: str) -> dict[str, Any]:
-    """Returns what the metadata that Hugging Face datasets writes says of each column; nothing where there is none."""
+    """Returns the description of each column in the metadata of Hugging Face datasets; empty if there is none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except RecursionError:
@@ -138,7 +138,7 @@ def _names(names: Sequence[str], most: int = 12) -> str:
 
 
 def _kind(kind: pa.DataType) -> str:
-    """Returns the name of a type, without those inside it, which could fill pages."""
+    """Returns the name of a type without its nested types, which could fill pages."""
     import pyarrow as pa
 
     if pa.types.is_nested(kind):

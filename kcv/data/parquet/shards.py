@@ -1,4 +1,4 @@
-"""Parquet files, here or behind any URL that fsspec knows."""
+"""Parquet files, local or behind any URL that fsspec supports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 MOST_FOOTER_BYTES = 2**24
-"""Of what a Parquet file says about itself; it grows some ten times when it is read."""
+"""The maximum size of a Parquet footer; in memory, it takes about ten times as much."""
 
 SPLIT_PREFIXES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -34,10 +34,10 @@ class Shard:
     """One Parquet file.
 
     Attributes:
-        name: what messages call it.
+        name: its name in messages.
         place: its path within its file system.
-        system: fsspec's; None for files of this machine.
-        below: its folders below the one that was named.
+        system: the fsspec file system; None for local files.
+        below: the folders between the named folder and the file.
     """
 
     name: str
@@ -47,31 +47,31 @@ class Shard:
 
     @property
     def names(self) -> tuple[str, str]:
-        """Names of the file and of the folder that holds it."""
+        """Names of the file and of its folder."""
         path = PurePosixPath(data_without_credentials(self.place).replace("\\", "/"))
         return path.name, path.parent.name
 
     @property
     def local(self) -> bool:
-        """Whether it lies on this machine."""
+        """Whether the file is on this machine."""
         return self.system is None
 
     @property
     def path(self) -> Path:
-        """Where it lies on this machine."""
+        """The path of a local file."""
         return Path(self.place)
 
     @property
     def size(self) -> int:
-        """Its bytes, where it lies on this machine; 0 where they cannot be told."""
+        """The size of a local file in bytes; 0 if it cannot be determined."""
         try:
             return os.stat(self.place).st_size
-        except OSError:  # told when it is opened
+        except OSError:  # reported when the file is opened
             return 0
 
     @property
     def split(self) -> str | None:
-        """The split that its name, or else that of its folder, begins with."""
+        """The split that its name, or otherwise that of its folder, begins with."""
         for text in [self.names[0], *self.below[-1:]]:
             if match := _SPLIT.match(text):
                 return SPLIT_PREFIXES[match.group(1)]
@@ -79,22 +79,22 @@ class Shard:
 
     @property
     def configuration(self) -> str:
-        """The folders that it lies in, but for one that is called as a split: one set of images, as a rule."""
+        """The folders that contain it, without a folder named like a split; usually one data set."""
         below = self.below[:-1] if self.below and _SPLIT.match(self.below[-1]) else self.below
         return "/".join(below)
 
     def open(
         self, *, again: pq.ParquetFile | None = None, by_dictionary: str | None = None, piecewise: bool = False
     ) -> pq.ParquetFile:
-        """Opens it; only what is read of it is fetched.
+        """Opens the file; only the parts that are read are fetched.
 
         Args:
-            again: the same, opened before: its footer is not read a second time.
-            by_dictionary: the path of a column whose distinct values are wanted, and which of them each row has.
-            piecewise: whether row groups are fetched bit by bit, where only their beginnings are wanted.
+            again: the same file, opened before, whose footer is used instead of reading it again.
+            by_dictionary: the path of a column to read as distinct values and an index per row.
+            piecewise: whether to fetch row groups in small pieces, if only their beginnings are needed.
 
         Raises:
-            DataError: it is missing, cannot be reached, is no Parquet, or its footer is beyond all bounds.
+            DataError: the file is missing, cannot be reached, is not a Parquet file, or its footer is too large.
         """
         import pyarrow.parquet as pq
 
@@ -129,9 +129,9 @@ def _metadata(stream: BinaryIO) -> pq.FileMetaData:
 
 
 def local_shards(path: Path) -> list[Shard]:
-    """Lists a Parquet file, or those in a folder and one level below it, by name.
+    """Lists a Parquet file, or those in a folder and one level below it, sorted by name.
 
-    Where there are none, those two levels below it, in folders called as splits: `default/train/0000.parquet`.
+    If there are none, lists those two levels below it in folders named like splits: `default/train/0000.parquet`.
     """
     if not os.path.isdir(path):
         return [Shard(str(path), str(path))]
@@ -153,7 +153,7 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError:  # told by the reader of folders, if there is nothing else
+    except OSError:  # reported by the reader of folders, if there is nothing else
         return []
 
 
@@ -165,7 +165,8 @@ def remote_shards(url: str) -> list[Shard]:
     """Lists the Parquet file, folder or pattern behind a URL such as s3://bucket/folder or hf://datasets/owner/name.
 
     Raises:
-        DataError: the URL holds a password, nobody here knows its kind, it cannot be reached, or there is nothing.
+        DataError: the URL contains a password, its scheme is not supported here, it cannot be reached, or there are no
+            files.
     """
     import fsspec
 
@@ -182,7 +183,7 @@ def remote_shards(url: str) -> list[Shard]:
             places = _glob(system, folder, _PATTERNS) or _glob(system, folder, _DEEP_PATTERNS)
     except ImportError as error:
         raise DataError(f"{shown}: needs a package that is not installed ({first_line(error)})") from None
-    except Exception as error:  # each service raises its own
+    except Exception as error:  # each service raises its own errors
         reason = hide_credentials(f"{type(error).__name__}: {first_line(error)}")
         raise DataError(f"{shown}: cannot be reached ({reason}){_way_on(url)}") from error
     if not places:
@@ -203,7 +204,7 @@ def _name(kind: str, place: str) -> str:
 
 
 def _way_on(url: str) -> str:
-    """Returns what may be missing from a URL that was read back from a run."""
+    """Returns a hint about what may be missing from a URL that was read back from a run."""
     if url.startswith("http") and data_without_credentials(url) == url:
         return "; if the URL had a user or a query, such as a token, it was not kept: name it whole again (--data=URL)"
     return ""
@@ -214,7 +215,7 @@ def _glob(system: Any, root: str, patterns: Sequence[str]) -> list[str]:
 
 
 def _below(found: str, asked: str) -> tuple[str, ...]:
-    """Returns the folders of a file below what was asked for: a folder, the file itself, or a pattern."""
+    """Returns the folders of a file below the requested place: a folder, the file itself, or a pattern."""
     folders = PurePosixPath(found).parts[:-1]
     if found == asked:
         return ()

@@ -1,4 +1,4 @@
-"""Parquet in the Hugging Face layout: a column of images (struct of bytes and path, or binary), one of labels."""
+"""Opens Parquet in the Hugging Face layout: a column of images (struct of bytes and path, or binary), one of labels."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from kcv.data.parquet.shards import Shard, local_shards, remote_shards
 from kcv.errors import DataError
 
 EAGER_BYTES = 2**28
-"""Files of this machine up to so many bytes are read at once; larger sets, and those of other machines, stay there."""
+"""Local files up to this total size are read at once; the images of larger and of remote ones stay in their files."""
 
-_MOST_HELD = 2**29  # bytes that the images of such files may come to
+_MOST_HELD = 2**29  # the maximum total size, in bytes, of the images of such files
 
 _log = logging.getLogger(__name__)
 
@@ -35,13 +35,13 @@ _Part: TypeAlias = tuple[tuple[str, ...], Samples]
 
 @dataclass(frozen=True)
 class _File:
-    """What of a file is read when it is opened.
+    """The data that is read when a file is opened.
 
     Attributes:
-        labels: of its rows.
+        labels: the labels of its rows.
         column: path of the leaf column of the images.
-        group_rows: the rows of each row group.
-        encoded_bytes: of the images, about.
+        group_rows: the number of rows of each row group.
+        encoded_bytes: the approximate total size of the images.
     """
 
     labels: Labels
@@ -51,26 +51,26 @@ class _File:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether `path` is a Parquet file, or a folder with Parquet files in it or below it, see `local_shards`."""
+    """Returns whether `path` is a Parquet file, or a folder with Parquet files in or below it; see `local_shards`."""
     return bool(local_shards(path)) if os.path.isdir(path) else path.suffix.lower() == ".parquet"
 
 
 def open_source(path: Path, name: str | None = None) -> Source:
     """Opens a Parquet file, or the Parquet files in a folder and below it.
 
-    Files whose name (or else folder) begins with train, val, valid, validation or test are that split; without any
-    such name all rows are one source without splits. Integer labels take the class names from the schema's metadata
-    (Hugging Face `ClassLabel`) and are their own names where it has none; text labels are the names. Rows of
-    validation and test that have no label (null, or -1 where names are declared) are left out. Up to `EAGER_BYTES` of
-    encoded images are held in memory; larger sets stay on disk (`kcv.data.parquet.row_images`).
+    Files whose name (or otherwise folder) begins with train, val, valid, validation or test form that split; if there
+    is no such name, all rows form one source without splits. Integer labels get class names from the schema's metadata
+    (Hugging Face `ClassLabel`), or are their own names if it has none; text labels are the names. Validation and test
+    rows without a label (null, or -1 if names are declared) are left out. Up to `EAGER_BYTES` of encoded images are
+    held in memory; larger sets stay on disk (`kcv.data.parquet.row_images`).
 
     Args:
         path: a file or folder.
-        name: what the source is called; by default the path.
+        name: the name of the source; by default the path.
 
     Raises:
-        DataError: no Parquet; a column is missing or has another type; a null, or a label out of range; several sets of
-            images; or a file that asks for far more memory than its size.
+        DataError: there is no Parquet file; a column is missing or has another type; a value is null, or a label out of
+            range; there are several sets of images; or a file needs far more memory than its size.
     """
     name = name or str(path)
     shards = local_shards(path)
@@ -80,10 +80,10 @@ def open_source(path: Path, name: str | None = None) -> Source:
 
 
 def open_url(url: str) -> Source:
-    """Opens the Parquet files behind a URL, as `open_source` does; their images stay there until they are needed.
+    """Opens the Parquet files behind a URL like `open_source`; the images stay there until they are needed.
 
     Raises:
-        DataError: as `open_source`; or the URL cannot be reached, see `kcv.data.parquet.shards.remote_shards`.
+        DataError: as for `open_source`, or the URL cannot be reached, see `kcv.data.parquet.shards.remote_shards`.
     """
     return _open(remote_shards(url), data_without_credentials(url))
 
@@ -105,7 +105,7 @@ def _open(shards: Sequence[Shard], name: str) -> Source:
 
 
 def _require_one_set(by_split: Mapping[str | None, Sequence[Shard]], name: str) -> None:
-    """Raises DataError where a split lies in several folders: they are several sets, and not to be mixed."""
+    """Raises DataError if a split is in several folders: those are separate data sets and must not be mixed."""
     for split, shards in by_split.items():
         sets = sorted({shard.configuration for shard in shards if shard.configuration})
         if len(sets) > 1:
@@ -117,13 +117,13 @@ def _require_one_set(by_split: Mapping[str | None, Sequence[Shard]], name: str) 
 
 
 def _labelled(parts: dict[str, _Part], name: str) -> dict[str, _Part]:
-    """Leaves out what has no label, with a line for each split; only rows of train must have one."""
+    """Leaves out rows without a label, with one warning per split; only rows of train must have a label."""
     kept: dict[str, _Part] = {}
     numbers = parts["train"][0] if "train" in parts else ()
     for split, (names, samples) in parts.items():
         labels = samples.labels
         if split != "train" and names == (str(UNLABELLED),) and names[0] not in numbers:
-            labels = np.full_like(labels, UNLABELLED)  # numbers without names: -1 is a class only where train has it
+            labels = np.full_like(labels, UNLABELLED)  # numbers without names: -1 is a class only if train has it
         known = np.flatnonzero(labels != UNLABELLED)
         if not len(known):
             _log.warning("%s: the %s split has no labels and is left out", name, split)
@@ -141,7 +141,7 @@ def _labelled(parts: dict[str, _Part], name: str) -> dict[str, _Part]:
 
 
 def _held(parts: Mapping[str, _Part]) -> Mapping[str, _Part]:
-    """Reads all images into memory; returns the parts as they are where they turn out to be too large for that.
+    """Reads all images into memory; returns the parts unchanged if the images are too large.
 
     Raises:
         DataError: a file is damaged, or an image is null.
@@ -169,7 +169,7 @@ def _held(parts: Mapping[str, _Part]) -> Mapping[str, _Part]:
 
 
 def _merge(shards: Sequence[Shard], split: str, name: str) -> _Part:
-    """Returns the class names of a split, and its rows, whose images are still in the files."""
+    """Returns the class names and the rows of a split; the images stay in the files."""
     files: list[_File] = []
     for shard in shards:
         files.append(_read(shard, split, sum(len(file.labels.codes) for file in files)))
@@ -182,7 +182,7 @@ def _merge(shards: Sequence[Shard], split: str, name: str) -> _Part:
     position = {class_name: i for i, class_name in enumerate(order)}
     if not present <= position.keys():
         raise DataError(f"{name}: the files of the {split} split declare different class names.")
-    # The last place is that of UNLABELLED, which is -1.
+    # The last entry is for UNLABELLED, which is -1.
     tables = [np.array([*(position.get(text, UNLABELLED) for text in f.labels.names), UNLABELLED]) for f in files]
     labels = np.concatenate([table[file.labels.codes] for table, file in zip(tables, files, strict=True)])
     counts = [len(file.group_rows) for file in files]
@@ -199,7 +199,7 @@ def _merge(shards: Sequence[Shard], split: str, name: str) -> _Part:
 
 
 def _read(shard: Shard, split: str, offset: int) -> _File:
-    """Reads the labels of a file, the `offset` rows before which are in other files of its split."""
+    """Reads the labels of a file; `offset` rows of its split are in the files before it."""
     file = shard.open()
     try:
         required = split == "train"
@@ -217,6 +217,6 @@ def _read(shard: Shard, split: str, offset: int) -> _File:
                                 f"{sum(group.num_rows for group in groups):,} rows.")  # fmt: skip
     finally:
         file.close()
-    # Nearly all bytes of a row group are its images'.
+    # Nearly all bytes of a row group belong to its images.
     rows, sizes = tuple(group.num_rows for group in groups), sum(group.total_byte_size for group in groups)
     return _File(labels, columns.images, rows, sizes)

@@ -1,4 +1,4 @@
-"""Thrift's compact protocol, in which Parquet files describe themselves: read within bounds, and written again.
+"""Reads, within bounds, and writes Thrift's compact protocol, the format of Parquet metadata.
 
 Encoding: github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md.
 """
@@ -23,20 +23,20 @@ MAP: Final = 11
 STRUCT: Final = 12
 
 MOST_VALUES: Final = 300_000
-"""Of one content; a column of a row group has some 30, so that 2,000 row groups of five columns are read."""
+"""Per content; a column of a row group has about 30, so that 2,000 row groups of five columns can be read."""
 _MOST_DEPTH: Final = 16
 _INTEGERS: Final = {I16: 16, I32: 32, I64: 64}
 
 
 class Damaged(ValueError):
-    """What is none of what it should be."""
+    """The content is not what it should be."""
 
 
 class Value(NamedTuple):
     """A value.
 
     Attributes:
-        kind: such as `I32` or `STRUCT`.
+        kind: the type, such as `I32` or `STRUCT`.
         content: a bool, an int, a float, bytes, a list of values, or the fields of a struct by number.
     """
 
@@ -48,14 +48,14 @@ Fields: TypeAlias = "dict[int, Value]"
 
 
 class Reader:
-    """Reads values one after the other.
+    """Reads values sequentially.
 
     Args:
-        content: holds them.
-        at: where they begin.
+        content: the bytes to read.
+        at: the offset of the first value.
 
     Attributes:
-        at: where the next one begins.
+        at: the offset of the next value.
     """
 
     def __init__(self, content: bytes, at: int = 0) -> None:
@@ -64,10 +64,10 @@ class Reader:
         self._values = 0
 
     def struct(self, depth: int = 0) -> Fields:
-        """Returns the fields of a struct; of one that comes twice the last, as other readers do.
+        """Returns the fields of a struct; the last one of repeated fields, like other readers.
 
         Raises:
-            Damaged: it is none, is cut off, or beyond all bounds.
+            Damaged: it is not a struct, is truncated, or exceeds the bounds.
         """
         if depth > _MOST_DEPTH:
             raise Damaged("it is nested too deeply")
@@ -77,7 +77,7 @@ class Reader:
             step = head >> 4
             number = number + step if step else self._integer(16)
             kind = head & 15
-            # The value of a field that is true or false is its kind.
+            # A boolean field encodes its value as its kind.
             value = Value(TRUE, kind == TRUE) if kind in (TRUE, FALSE) else Value(kind, self._value(kind, depth + 1))
             fields[number] = value
         return fields
@@ -109,7 +109,7 @@ class Reader:
         count, kind = head >> 4, head & 15
         if count == 15:
             count = self._varint()
-        if count > len(self._content) - self.at:  # each has a byte at least
+        if count > len(self._content) - self.at:  # each value has at least one byte
             raise Damaged("it is cut off")
         return [Value(kind, self._value(kind, depth + 1)) for _ in range(count)]
 
@@ -141,13 +141,13 @@ class Reader:
 
 
 def written(fields: Mapping[int, Value]) -> bytes:
-    """Returns a struct in bytes."""
+    """Returns the encoded bytes of a struct."""
     out = bytearray()
     for number, value in fields.items():
         kind = value.kind
         if kind in (TRUE, FALSE):
             kind = TRUE if value.content else FALSE
-        out.append(kind)  # and its number in full, which is allowed
+        out.append(kind)  # followed by the full field number, which the protocol allows
         out += _varint(number << 1 ^ number >> 63)
         if kind not in (TRUE, FALSE):
             out += _bytes(value)

@@ -1,7 +1,7 @@
-"""Where labelled images come from: each file in this folder registers one source, and nothing else names it.
+"""The sources of labelled images: each file in this folder registers one source, and no other code refers to it.
 
-A source has a name of its own (`NamedSource`), or stands for a kind of path (`PathSource`). The files import nothing
-heavy before they open something, so that a configuration and help can name them.
+A source either has a name (`NamedSource`) or is a kind of path (`PathSource`). The files import nothing heavy until
+they open something, so that the configuration and the help can list the sources.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NamedSource:
-    """A data set that a name stands for.
+    """A data set with a name.
 
     Attributes:
-        name: as in `data.source`.
-        description: in a few words.
-        open: returns its images.
-        default: whether it is the source of a configuration that names none.
+        name: the name in `data.source`.
+        description: a few words for help.
+        open: opens the source.
+        default: whether it is used if a configuration names no source.
     """
 
     name: str
@@ -40,11 +40,11 @@ class PathSource:
     """A kind of files or folders that images are read from.
 
     Attributes:
-        description: what such a path is, for messages: "a folder of images".
-        recognises: whether an existing path is of this kind.
-        open: takes the path, and what the source is called.
-        open_url: takes a URL, where files of this kind are read from other machines.
-        last: whether it is asked after all others, because it recognises what they do, too.
+        description: what such a path is, for messages, such as "a folder of images".
+        recognises: returns whether an existing path is of this kind.
+        open: opens a path; takes the path and the name of the source.
+        open_url: opens a URL, if files of this kind can be read from other machines.
+        last: whether it is tried after all others, because it also recognises their paths.
     """
 
     description: str
@@ -59,7 +59,7 @@ _PATHS: list[PathSource] = []
 
 
 def register(source: NamedSource | PathSource) -> None:
-    """Makes a source known.
+    """Registers a source.
 
     Example:
         register(NamedSource("mnist", "handwritten digits, 28x28", open_source))
@@ -82,7 +82,7 @@ def _discover() -> None:
 
 
 def named() -> tuple[NamedSource, ...]:
-    """Returns the sources that have a name of their own, by name."""
+    """Returns the named sources, sorted by name."""
     _discover()
     return tuple(sorted(_NAMED.values(), key=lambda source: source.name))
 
@@ -93,26 +93,26 @@ def names() -> tuple[str, ...]:
 
 
 def default() -> str:
-    """Returns the name of the source of a configuration that names none."""
+    """Returns the name of the source that is used if a configuration names none."""
     return next(source.name for source in named() if source.default)
 
 
 def described(path: str = "the path of images") -> str:
-    """Returns what a source may be, for help: the names, and what else.
+    """Returns a description of all possible sources, for help: the names, then `path`.
 
     Args:
-        path: what is said of sources without a name.
+        path: the description of sources without a name.
     """
     return ", ".join((*names(), f"or {path}"))
 
 
 def find(name: str) -> NamedSource | None:
-    """Returns the source of a name, or None where it is a path or a URL."""
+    """Returns the source with a name, or None if the name is a path or a URL."""
     _discover()
     return _NAMED.get(name)
 
 
 def paths() -> tuple[PathSource, ...]:
-    """Returns the kinds of paths, in the order in which they are asked whether they recognise one."""
+    """Returns the kinds of paths, in the order in which they are tried."""
     _discover()
     return tuple(sorted(_PATHS, key=lambda source: (source.last, source.description)))

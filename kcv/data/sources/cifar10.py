@@ -33,7 +33,7 @@ _BATCHES: Final = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test
 _META: Final = "batches.meta"
 
 _MOST_BYTES: Final = 128 * 2**20
-"""Of a batch: a true one has 31 MB; written again as text by an old Python, three times as many."""
+"""Per batch: an original one has 31 MB; one that an old Python rewrote as text has three times as many."""
 _MOST_IMAGES: Final = 10_000
 _MOST_CLASSES: Final = 1_000
 
@@ -43,17 +43,17 @@ def open_source(
 ) -> Source:
     """Finds CIFAR-10, or downloads it, and reads its 50,000 train and 10,000 test images.
 
-    Looked for in this order: `cifar10/*.parquet`, the folder `cifar-10-batches-py` and the archive of it under
+    The places are searched in this order: `cifar10/*.parquet`, the folder `cifar-10-batches-py` and its archive under
     KCV_DATA_DIR (the latter two also under its `cifar10/`), the cache, the network.
 
     Args:
-        open_bar: makes the progress bar of a download; None shows nothing.
-        url: where the archive is.
-        checksum: of the archive, as for `kcv.common.download.download`.
-        size: of the archive, bytes.
+        open_bar: creates the progress bar of a download; None shows nothing.
+        url: the URL of the archive.
+        checksum: the checksum of the archive, as for `kcv.common.download.download`.
+        size: the size of the archive, in bytes.
 
     Raises:
-        DataError: it is nowhere and cannot be downloaded (the message says which file to put where), or is damaged.
+        DataError: it was not found and cannot be downloaded (the message says which file to put where), or is damaged.
     """
     from kcv.common.download import cache_dir, download, has_checksum, writable
     from kcv.data.dataset import Source
@@ -109,7 +109,7 @@ def _roots() -> list[Path]:
 
 
 def _unpack(archive: Path, cache: Path) -> Path:
-    """Unpacks the batches, and nothing else, into a cache; the folder appears there whole or not at all."""
+    """Unpacks the batches, and nothing else, into a cache; the folder appears there atomically."""
     import shutil
     import tarfile
     import tempfile
@@ -123,7 +123,7 @@ def _unpack(archive: Path, cache: Path) -> Path:
     try:
         with tarfile.open(archive) as tar:
             for name in (*_BATCHES["train"], *_BATCHES["test"], _META):
-                # Only these names are ever written, whatever paths the archive holds.
+                # Only these names are written, regardless of the paths in the archive.
                 stream = tar.extractfile(f"{FOLDER}/{name}")
                 if stream is None:
                     raise DataError(f"{archive}: {name} in it is not a file.")
@@ -133,7 +133,7 @@ def _unpack(archive: Path, cache: Path) -> Path:
         try:
             temporary.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else another process has unpacked it meanwhile
+            if not folder.is_dir():  # otherwise another process has unpacked it meanwhile
                 raise
     except (tarfile.TarError, KeyError, EOFError, OSError) as error:
         raise DataError(f"{archive}: cannot be unpacked into {folder.parent} ({first_line(error)}).") from error
@@ -189,7 +189,7 @@ def _read_split(folder: Path, split: str, files: tuple[str, ...], classes: int) 
 
 
 def _unpickle(path: Path) -> dict[str, Any]:
-    """Reads a dict of plain values and arrays of uint8; Python 2 wrote the originals, whose texts are bytes here."""
+    """Reads a dict of plain values and uint8 arrays; texts in the originals, written by Python 2, arrive as bytes."""
     from kcv.common.pickles import plain
 
     content = untrusted.read_bytes(path, _MOST_BYTES, DataError)

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits as 32x32 RGB: real data that is always there."""
+"""scikit-learn's handwritten digits as 32x32 RGB: real data that is always available."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 _NAME = "digits"
 SIZE = 32
-_SEED = 0  # of the train/test split; part of what `digits` means, so that every run has the same test images
+_SEED = 0  # seed of the train/test split; a fixed part of `digits`, so that every run has the same test images
 _TEST_FRACTION = 0.2
 
 
 def open_source() -> Source:
-    """Returns the 1,797 digits, split 80/20 into train and test, stratified, always the same way.
+    """Returns the 1,797 digits with a fixed, stratified 80/20 split into train and test.
 
     The originals are 8x8 with 17 grey levels (0 paper, 16 ink; Alpaydin and Kaynak, UCI 1998). They are scaled to
     0-255, enlarged to 32x32 by Pillow's bicubic interpolation and repeated over three channels.

@@ -1,7 +1,7 @@
-"""ONNX files of any origin, read and bounded before onnxruntime opens them; without onnx, Keras and torch.
+"""Reads ONNX files of any origin and bounds their cost before onnxruntime opens them; without onnx, Keras and torch.
 
-`wire` reads protocol buffers, `messages` says what they may hold, `reading` makes a graph of them, and `bounds` works
-out what it takes, by the rules of `elementwise`, `moving` and `windows`, which read their `calls`.
+`wire` reads protocol buffers, `messages` defines what they may contain, `reading` builds a graph from them, and
+`bounds` computes its cost by the rules in `elementwise`, `moving` and `windows`, which read `calls`.
 """
 
 from kcv.inference.onnx_graph.bounds import check

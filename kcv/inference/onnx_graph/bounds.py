@@ -1,8 +1,8 @@
-"""How much an ONNX file may ask for, found out before onnxruntime sees it.
+"""Bounds the memory and time that an ONNX file needs, before onnxruntime opens it.
 
-onnxruntime computes what depends on no image when it opens a file, and has no bound for it, nor for what it computes
-later. So each operator must be one that is known (`elementwise`, `moving`, `windows`), what it gives and how long it
-takes is worked out for a batch, and a file that wants more than classifiers do is refused.
+When onnxruntime opens a file, it computes everything that does not depend on an image, without a bound; nor does it
+bound later computation. Therefore each operator must be known (`elementwise`, `moving`, `windows`), the size of its
+outputs and its work are computed for a batch, and a file that needs more than classifiers do is refused.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from kcv.inference.onnx_graph.windows import WINDOW_RULES
 from kcv.inference.onnx_graph.wire import Damaged
 
 OPSETS: Final = (18, 21)
-"""The first and the last version of ONNX's operators that is opened: those that kcv has ever written."""
+"""The first and the last supported version of ONNX's operators: the range that kcv has written so far."""
 MOST_NODES: Final = 20_000
 
 _RULES: Final = {**ELEMENTWISE_RULES, **MOVING_RULES, **WINDOW_RULES}
 _BATCHES: Final = (2, 3)
-"""What is wanted is worked out for both: it has to grow as the batch does."""
+"""The cost is computed for both batch sizes: it must grow in proportion to the batch."""
 _MOST_NUMBERS: Final = 2**40
-"""Of one value, while others are worked out."""
+"""The maximum size of a single value during this computation."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The most that one image may take.
+    """The maximum cost of one image.
 
     Attributes:
-        least: what an image of any size may take.
-        pixel: what a larger one may, for each of its pixels.
-        unit: of both, for people.
+        least: the limit for an image of any size.
+        pixel: the limit per pixel, for larger images.
+        unit: the unit of both, for messages.
     """
 
     least: int
@@ -45,32 +45,32 @@ class Limit:
     unit: str
 
     def check(self, wanted: int, pixels: int) -> None:
-        """Raises Damaged where an image of so many pixels wants more."""
+        """Raises Damaged if an image of this many pixels needs more."""
         if wanted > max(self.least, self.pixel * pixels):
             raise Damaged(f"wants {wanted:,} {self.unit} for one image, more than a classifier does")
 
 
 AT_ONCE: Final = Limit(2**22, 2**10, "numbers in memory")
-"""The custom CNN at its widest keeps 800 for a pixel, at full size; VGG 130, ResNet-50 40."""
+"""The widest custom CNN needs 800 per pixel, at full resolution; VGG needs 130, ResNet-50 needs 40."""
 IN_ALL: Final = Limit(2**26, 2**13, "numbers")
-"""The same networks give 2,500, 700 and 500; in int8 three times as many, as each is converted."""
+"""The same networks compute 2,500, 700 and 500 per pixel; three times as many in int8, because of conversions."""
 PRODUCTS: Final = Limit(2**36, 2**20, "multiplications")
-"""The custom CNN at its widest takes 5 million for a pixel, up to 64 x 64 pixels; ResNet-50 0.1 million."""
+"""The widest custom CNN needs 5 million per pixel, up to 64 x 64 pixels; ResNet-50 needs 0.1 million."""
 _MOST_FOLDED: Final = 2**20
-"""Numbers that depend on no image, beyond four times those in the file."""
+"""The maximum of computed numbers that depend on no image, beyond four times the numbers stored in the file."""
 _MOST_FOLDING: Final = 2**28
-"""Products for those: a tenth of a second."""
+"""The maximum of products to compute them: a tenth of a second."""
 
 
 @dataclass
 class Demand:
-    """What is computed, for a batch, or for no image at all.
+    """The cost of a computation, either for a batch or of the part that depends on no image.
 
     Attributes:
         tensors: all values so far, by name.
-        made: numbers of those that are computed.
+        made: the total size of the computed values, in numbers.
         products: multiplications and additions for them.
-        at_once: the most numbers of a batch that wait to be read, one operator after the other.
+        at_once: the peak size of the values of a batch that are still needed, if operators run sequentially.
     """
 
     tensors: dict[str, Tensor]
@@ -79,7 +79,7 @@ class Demand:
     at_once: int = 0
 
     def add(self, node: Node, constant: bool) -> int:
-        """Adds what an operator gives and takes; returns how many numbers it gives."""
+        """Adds the outputs and the work of an operator; returns the total size of its outputs."""
         tensors = self.tensors
         inputs = [tensors[name] if name else None for name in node.inputs]
         call = Call(node, inputs)
@@ -98,14 +98,14 @@ class Demand:
 
 
 def check(graph: Graph, pixels: int) -> None:
-    """Checks that a graph is one of a classifier, and bounded in memory and time.
+    """Checks that a graph is that of a classifier and bounded in memory and time.
 
     Args:
-        graph: with one input, of uint8 [batch, height, width, 3].
+        graph: a graph with one input, uint8 [batch, height, width, 3].
         pixels: height x width.
 
     Raises:
-        Damaged: it is not.
+        Damaged: the graph fails the check.
     """
     if not OPSETS[0] <= graph.opset <= OPSETS[1]:
         raise Damaged(f"is written in opset {graph.opset}; those from {OPSETS[0]} to {OPSETS[1]} are opened")
@@ -124,7 +124,7 @@ def check(graph: Graph, pixels: int) -> None:
 
 
 def _check_values(graph: Graph, some: Demand, more: Demand) -> None:
-    """Checks that values grow as a classifier's do from a small batch to a larger one, and are as the file says."""
+    """Checks that values grow in proportion to the batch, as in a classifier, and have the shapes the file declares."""
     for name, tensor in some.tensors.items():
         if not tensor.constant and tensor.value is None:
             _check_growth(name, tensor.size, more.tensors[name].size)
@@ -141,17 +141,17 @@ def _check_values(graph: Graph, some: Demand, more: Demand) -> None:
 def _demand(
     graph: Graph, nodes: Sequence[Node], ended: Sequence[Sequence[str]], known: Mapping[str, Tensor], batch: int
 ) -> Demand:
-    """Works out what a batch takes.
+    """Computes the cost of a batch.
 
     Args:
-        graph: whose operators are known.
-        nodes: those that depend on the images, each after those it needs.
-        ended: names of values that nobody reads after a node, for each.
-        known: values that depend on none.
-        batch: number of images.
+        graph: a graph of known operators.
+        nodes: the nodes that depend on the images, in topological order.
+        ended: for each node, the names of the values that no later node reads.
+        known: the values that depend on no image.
+        batch: the number of images.
 
     Raises:
-        Damaged: an operator cannot take what it is given, or the size of a value is not known beforehand.
+        Damaged: an operator does not accept its inputs, or the size of a value cannot be determined in advance.
     """
     found = Demand(dict(known))
     tensors = found.tensors
@@ -167,7 +167,7 @@ def _demand(
 
 
 def _ended(graph: Graph, nodes: Sequence[Node], known: Container[str]) -> list[list[str]]:
-    """Returns which values nobody reads after a node, for each; those that depend on no image stay."""
+    """Returns, for each node, the values that no later node reads, except those that depend on no image."""
     last = {name: number for number, node in enumerate(nodes) for name in (*node.outputs, *node.inputs)}
     ended: list[list[str]] = [[] for _ in nodes]
     for name in last.keys() - {"", *(value.name for value in graph.outputs)}:
@@ -177,7 +177,7 @@ def _ended(graph: Graph, nodes: Sequence[Node], known: Container[str]) -> list[l
 
 
 def _folded(graph: Graph, nodes: Sequence[Node]) -> tuple[Demand, list[Node]]:
-    """Returns what depends on no image, and is the same for all batches; and the nodes that are left."""
+    """Computes the values that depend on no image, the same for all batches; returns them and the remaining nodes."""
     found = Demand({name: Tensor(weight.shape, True, weight.value) for name, weight in graph.weights.items()})
     stored = sum(tensor.size for tensor in found.tensors.values())
     left = []
@@ -192,7 +192,7 @@ def _folded(graph: Graph, nodes: Sequence[Node]) -> tuple[Demand, list[Node]]:
 
 
 def _in_order(graph: Graph) -> list[Node]:
-    """Returns the nodes, each after those it needs; each value is made once."""
+    """Returns the nodes in topological order, after checking that each value is computed once."""
     made = {*graph.weights, *(value.name for value in graph.inputs)}
     if len(made) != len(graph.weights) + len(graph.inputs):
         raise Damaged("holds weights that are inputs as well")
@@ -228,13 +228,13 @@ def _freed(graph: Graph, ready: deque[int], lacking: list[int], readers: dict[st
 
 
 def _check_growth(name: str, some: int, more: int) -> None:
-    """Checks that a value grows as the batch does: one that grows faster has no bound."""
+    """Checks that a value grows in proportion to the batch; otherwise it would be unbounded."""
     if some * _BATCHES[1] != more * _BATCHES[0]:
         raise Damaged(f"mixes images in {name[:60]!r}, which no classifier does")
 
 
 def _agrees(said: Sequence[int | None], computed: Shape) -> bool:
-    """Whether what a file says of a value is what it is for a batch of the first size."""
-    if not said:  # nothing is said, or it is a single number
+    """Returns whether the declared shape of a value agrees with the one computed for the first batch size."""
+    if not said:  # no shape is declared, or it is a scalar
         return True
     return len(said) == len(computed) and all(a is None or a == b for a, b in zip(said, computed, strict=True))

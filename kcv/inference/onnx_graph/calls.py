@@ -1,8 +1,8 @@
-"""A call of an operator, and how its rule reads what goes in.
+"""A call of an operator, and the methods by which its rule reads the inputs.
 
-There is a rule for each operator that classifiers need: how large what it gives is, and how much work it takes. They
-follow the definitions of opsets 18 to 21 (onnx.ai/onnx/operators). Sizes that are computed from others, as for a
-reshape, are followed as numbers; sizes that come from the images are refused.
+Each operator that classifiers need has a rule for the sizes of its outputs and its work. The rules follow the
+definitions of opsets 18 to 21 (onnx.ai/onnx/operators). Sizes computed from other sizes, as for a reshape, are tracked
+as numbers; sizes that depend on the images are refused.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Rule: TypeAlias = "Callable[[Call], Result]"
 
 
 class Tensor:
-    """A value of a graph, for a batch of some size.
+    """A value of a graph, for a given batch size.
 
     Attributes:
-        shape: of it.
+        shape: its shape.
         constant: whether it depends on no image.
-        value: its numbers, int64 or float32, where they are few and known.
-        size: how many numbers it has.
+        value: its numbers, int64 or float32, if they are few and known.
+        size: the number of its elements.
     """
 
     __slots__ = ("constant", "shape", "size", "value")
@@ -43,12 +43,12 @@ class Tensor:
 
 @dataclass(slots=True, eq=False)
 class Result:
-    """What a call gives.
+    """The result of a call.
 
     Attributes:
-        shapes: of its outputs.
-        products: multiplications and additions; 0 for as many as it takes and gives numbers.
-        value: of its output, where it is known.
+        shapes: the shapes of its outputs.
+        products: multiplications and additions; 0 stands for the size of its inputs or outputs, whichever is larger.
+        value: the numbers of its output, if known.
     """
 
     shapes: Sequence[Shape]
@@ -57,11 +57,11 @@ class Result:
 
 
 class Call:
-    """One call of an operator, with what goes in.
+    """One call of an operator, with its inputs.
 
     Args:
-        node: the call.
-        inputs: what goes in; None for what is left out.
+        node: the node of the call.
+        inputs: the inputs; None for an omitted one.
     """
 
     def __init__(self, node: Node, inputs: Sequence[Tensor | None]) -> None:
@@ -69,20 +69,20 @@ class Call:
         self.inputs = inputs
 
     def tensor(self, place: int) -> Tensor:
-        """Returns an input that must be there."""
+        """Returns a required input."""
         if place >= len(self.inputs) or (found := self.inputs[place]) is None:
             raise Damaged(f"its {self.node.operator} lacks an input")
         return found
 
     def shape(self, place: int, axes: int | None = None) -> Shape:
-        """Returns the shape of an input, which has so many axes."""
+        """Returns the shape of an input, after checking its number of axes if given."""
         shape = self.tensor(place).shape
         if axes is not None and len(shape) != axes:
             raise self.wrong()
         return shape
 
     def numbers(self, place: int, name: str = "") -> list[int] | None:
-        """Returns whole numbers from an input, or from an attribute as older opsets have it; None without either."""
+        """Returns integers from an input, or from an attribute as in older opsets; None without either."""
         if name in self.node.attributes:
             return self.listed(name)
         if place >= len(self.inputs) or (found := self.inputs[place]) is None:
@@ -92,46 +92,46 @@ class Call:
         return [int(number) for number in found.value.reshape(-1)]
 
     def listed(self, name: str, default: Sequence[int] | None = None) -> list[int]:
-        """Returns an attribute that is a list of whole numbers."""
+        """Returns an attribute that is a list of integers."""
         found = self.node.attributes.get(name, default)
         if not isinstance(found, list | tuple) or len(found) > MOST_KNOWN:
             raise self.wrong()
         return list(found)
 
     def single(self, name: str, default: int | None = None) -> int:
-        """Returns an attribute that is a whole number."""
+        """Returns an attribute that is an integer."""
         found = self.node.attributes.get(name, default)
         if not isinstance(found, int):
             raise self.wrong()
         return found
 
     def word(self, name: str, default: str) -> str:
-        """Returns an attribute that is a text."""
+        """Returns an attribute that is a string."""
         found = self.node.attributes.get(name, default)
         if not isinstance(found, str):
             raise self.wrong()
         return found
 
     def axis(self, axis: int, axes: int) -> int:
-        """Returns the number of an axis, which may be counted from the end."""
+        """Returns the index of an axis, which may be counted from the end."""
         if not -axes <= axis < axes:
             raise self.wrong()
         return axis % axes
 
     def axes(self, listed: Sequence[int], axes: int) -> list[int]:
-        """Returns the numbers of axes, each named once."""
+        """Returns the indices of distinct axes."""
         found = [self.axis(axis, axes) for axis in listed]
         if len(set(found)) != len(found):
             raise self.wrong()
         return found
 
     def wrong(self) -> Damaged:
-        """Returns the error that what goes in does not fit the operator."""
+        """Returns the error for inputs or attributes that do not fit the operator."""
         return Damaged(f"its {self.node.operator} cannot take what it is given")
 
 
 def broadcast(call: Call, *shapes: Shape) -> Shape:
-    """Returns the shape that several become together."""
+    """Returns the shape that several shapes broadcast to."""
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The operators that compute number by number, and those that sum up."""
+"""Rules of the elementwise operators and the reductions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kcv.inference.onnx_graph.reading import MOST_KNOWN, Weight
 def _same(call: Call) -> Result:
     first = call.tensor(0)
     for extra in call.inputs[1:]:
-        # Those of one axis are parameters of channels, which are not always the last axis.
+        # Inputs with one axis are parameters per channel, and channels are not always the last axis.
         if extra is not None and len(extra.shape) > 1 and broadcast(call, first.shape, extra.shape) != first.shape:
             raise call.wrong()
     whole = first.value is not None and first.value.dtype.kind == "i"
@@ -30,7 +30,7 @@ def _together(call: Call) -> Result:
     value, compute = None, _ARITHMETIC.get(call.node.operator)
     known = [tensor.value for tensor in tensors if tensor.value is not None and tensor.value.dtype.kind == "i"]
     if compute is not None and len(known) == len(tensors) == 2 and math.prod(shape) <= MOST_KNOWN:
-        with np.errstate(all="ignore"):  # what overflows is no size that is taken
+        with np.errstate(all="ignore"):  # an overflowed number is not a valid size, and is refused later
             value = compute(*known)
     return Result([shape], value=value)
 
@@ -99,4 +99,4 @@ ELEMENTWISE_RULES: Final[dict[str, Rule]] = {
     "Shape": _shape,
     "Constant": _constant,
 }
-"""Each does about as much work as it takes and gives numbers."""
+"""The work of each is about the size of its inputs or outputs."""

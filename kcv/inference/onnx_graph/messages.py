@@ -1,7 +1,7 @@
-"""What an ONNX file of a classifier may hold, field by field (onnx.proto3, IR version 10).
+"""The permitted content of a classifier's ONNX file, field by field (onnx.proto3, IR version 10).
 
-What a classifier never has is refused by name: weights in other files, sparse ones, functions, graphs within graphs
-(conditions and loops), values that are no tensors.
+Content that a classifier never has is refused by name: weights in other files, sparse weights, functions, nested graphs
+(conditions and loops), values that are not tensors.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ TENSOR = Message(
         16: _NOTES,
     },
 )
-"""`place` is 0, or the tensor is in another file."""
+"""If `place` is not 0, the tensor is in another file."""
 
 ATTRIBUTE = Message(
     "attribute",

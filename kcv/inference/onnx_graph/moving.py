@@ -1,4 +1,4 @@
-"""The operators that only move numbers: to another shape, into another order, together or apart."""
+"""Rules of the operators that only move numbers: reshape, reorder, join and split."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _reshape(call: Call) -> Result:
     if wanted is None or len(wanted) > MOST_AXES:
         raise call.wrong()
     try:
-        kept = not call.single("allowzero", 0)  # a size of 0 stands for that of the same axis
+        kept = not call.single("allowzero", 0)  # a size of 0 keeps that of the same axis
         sizes = [tensor.shape[axis] if size == 0 and kept else size for axis, size in enumerate(wanted)]
     except IndexError:
         raise call.wrong() from None
@@ -87,7 +87,7 @@ def _slice(call: Call) -> Result:
         raise call.wrong()
     cut = [slice(None)] * len(tensor.shape)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        # Backwards to the very start is told by a number far below it, which for Python would be counted from the end.
+        # A very negative end of a backward slice means "up to the start"; Python would count it from the end.
         cut[axis] = slice(start, None if step < 0 and end < -tensor.shape[axis] else end, step)
     shape = tuple(len(range(*piece.indices(size))) for piece, size in zip(cut, tensor.shape, strict=True))
     return Result([shape], value=tensor.value[tuple(cut)] if tensor.value is not None else None)
@@ -150,4 +150,4 @@ MOVING_RULES: Final[dict[str, Rule]] = {
     "Expand": _expand,
     "Pad": _pad,
 }
-"""Each does about as much work as it takes and gives numbers."""
+"""The work of each is about the size of its inputs or outputs."""

@@ -1,4 +1,4 @@
-"""An ONNX file as plain values, read without onnx and without onnxruntime."""
+"""Reads an ONNX file into plain values, without onnx and onnxruntime."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from kcv.inference.onnx_graph.messages import MODEL, OTHER_FILES
 from kcv.inference.onnx_graph.wire import Damaged, Walker
 
 FLOAT, UINT8, INT64 = 1, 2, 7
-"""Kinds of numbers, as ONNX counts them."""
+"""Element types, by ONNX's numbers."""
 
 _SIZES: Final = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
-"""Bytes of a number, by its kind: of 8 to 64 bits, and truth values."""
+"""Bytes per number, by element type: numbers of 8 to 64 bits, and booleans."""
 _FIELDS: Final[dict[str, tuple[tuple[int, ...], bool]]] = {
     "floats": ((1,), False),
     "doubles": ((11,), False),
@@ -31,21 +31,21 @@ _FIELDS: Final[dict[str, tuple[tuple[int, ...], bool]]] = {
     "int64s": ((7,), True),
     "uint64s": ((12, 13), True),
 }
-"""Which kinds may stand in a field of numbers, and whether these come one by one or are pieces of bytes."""
+"""The element types permitted in each field of numbers, and whether the field holds single numbers or byte spans."""
 _READ: Final = {FLOAT: "<f4", 6: "<i4", INT64: "<i8"}
-"""Kinds that sizes are told in."""
+"""Element types that sizes are given in."""
 MOST_AXES: Final = 8
 MOST_KNOWN: Final = 64
-"""Numbers of a tensor that is read: shapes and axes are short."""
+"""The maximum size of a tensor whose values are read: shapes and axes are short."""
 
 
 @dataclass(slots=True, eq=False)
 class Weight:
-    """A tensor that the file holds.
+    """A tensor stored in the file.
 
     Attributes:
-        shape: of it.
-        value: its numbers, int64 or float32, where they are few and may be sizes; None otherwise.
+        shape: its shape.
+        value: its numbers, int64 or float32, if they are few and may be sizes; None otherwise.
     """
 
     shape: tuple[int, ...]
@@ -57,10 +57,10 @@ class Node:
     """One call of an operator.
 
     Attributes:
-        operator: its name, with its domain before it where it is not of ONNX itself.
-        inputs: names of values; an empty one for what is left out.
+        operator: the operator's name, prefixed with its domain if it is not an ONNX operator.
+        inputs: names of values; empty for an omitted input.
         outputs: names of values.
-        attributes: ints, lists of ints, texts and `Weight`; None for those that say nothing of shapes.
+        attributes: ints, floats, lists of ints, texts and `Weight`; None for those that do not affect shapes.
     """
 
     operator: str
@@ -71,7 +71,7 @@ class Node:
 
 @dataclass(slots=True, eq=False)
 class Value:
-    """An input or output: its name, the kind of its numbers, and its sizes, None for those that are open."""
+    """An input or output: its name, its element type, and its shape, with None for unknown sizes."""
 
     name: str
     element: int
@@ -80,16 +80,16 @@ class Value:
 
 @dataclass(frozen=True)
 class Graph:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
         opset: version of ONNX's operators.
         metadata: texts by key.
-        inputs: of the graph.
-        outputs: of the graph.
-        weights: by name.
-        nodes: in the order of the file.
-        values: what the file says of others in between.
+        inputs: inputs of the graph.
+        outputs: outputs of the graph.
+        weights: weights by name.
+        nodes: nodes in the order of the file.
+        values: the declared types and shapes of intermediate values.
     """
 
     opset: int
@@ -105,7 +105,7 @@ def read_graph(path: Path) -> Graph:
     """Reads an ONNX file.
 
     Raises:
-        ArtifactError: it is missing, damaged, or holds what the graph of a classifier does not.
+        ArtifactError: it is missing, damaged, or contains something that the graph of a classifier does not.
     """
     with (
         untrusted.opened(path, ArtifactError, "model.onnx") as stream,
@@ -123,7 +123,7 @@ def read_graph(path: Path) -> Graph:
 
 
 class _Reading:
-    """Makes a `Graph` of one content."""
+    """Builds a `Graph` from the content of a file."""
 
     def __init__(self, content: mmap.mmap) -> None:
         self._content = content

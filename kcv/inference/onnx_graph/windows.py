@@ -1,4 +1,4 @@
-"""The operators that do more work than they give numbers: windows over images, and products of matrices."""
+"""Rules of the operators whose work exceeds the size of their outputs: sliding windows and matrix products."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kcv.inference.onnx_graph.calls import Call, Result, Rule, Shape, broadcast
 
 
 def _geometry(call: Call, sizes: Shape, kernel: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
-    """Returns strides, dilations and the padding of both sides together, an entry an axis."""
+    """Returns strides, dilations and the total padding of both sides, one entry per axis."""
     axes = len(sizes)
     strides, dilations = call.listed("strides", [1] * axes), call.listed("dilations", [1] * axes)
     pads, auto = call.listed("pads", [0] * 2 * axes), call.word("auto_pad", "NOTSET")
@@ -27,7 +27,7 @@ def _geometry(call: Call, sizes: Shape, kernel: Sequence[int]) -> tuple[list[int
 
 
 def _slide(call: Call, sizes: Shape, kernel: Sequence[int], ceil: bool = False) -> list[int]:
-    """Returns how often a window fits, by axis."""
+    """Returns the number of window positions per axis."""
     strides, dilations, pads = _geometry(call, sizes, kernel)
     rounded = [s - 1 if ceil else 0 for s in strides]
     windows = zip(sizes, kernel, strides, dilations, pads, rounded, strict=True)
@@ -101,7 +101,7 @@ def _resize(call: Call) -> Result:
         sizes = [math.floor(size * float(factor)) for size, factor in zip(shape, factors, strict=True)]
     if len(sizes) != len(shape) or "axes" in call.node.attributes:
         raise call.wrong()
-    return Result([tuple(sizes)], products=16 * math.prod(sizes))  # bicubic looks at 16 pixels
+    return Result([tuple(sizes)], products=16 * math.prod(sizes))  # bicubic interpolation reads 16 pixels
 
 
 WINDOW_RULES: Final[dict[str, Rule]] = {
@@ -113,4 +113,4 @@ WINDOW_RULES: Final[dict[str, Rule]] = {
     "Gemm": _gemm,
     "Resize": _resize,
 }
-"""They say how many products they take."""
+"""Each rule returns its number of products."""

@@ -1,7 +1,7 @@
-"""Protocol buffers, read by what they may hold: each field is known by number and kind, or the file is refused.
+"""Reads protocol buffers strictly: a file is refused unless the number and kind of each field are known.
 
-A length may be spelled in several ways, a field may come twice and be joined, and what is unknown is skipped by other
-readers. Here nothing is skipped, so that no other reader finds more in a file than this one.
+The format allows several encodings of a length and repeated fields that are merged, and other readers skip unknown
+fields. This reader skips nothing, so that no other reader finds more in a file than this one.
 Encoding: protobuf.dev/programming-guides/encoding.
 """
 
@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 MOST_FIELDS: Final = 400_000
-"""Of a file, those of messages in it counted; a large network has 20,000."""
+"""Per file, including the fields of nested messages; a large network has 20,000."""
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _BITS: Final = 64
 _MOST_BYTES: Final = 10
-"""Of a number: seven bits each."""
+"""Per number, with seven bits each."""
 _SHORT: Final = 96
-"""Bytes of a message that is kept, for when it comes again."""
+"""The maximum size, in bytes, of messages that are cached because they often repeat."""
 _SIZES: Final = {("float", _FIXED32): 4, ("floats", _FIXED32): 4, ("doubles", _FIXED64): 8}
 
 
@@ -28,20 +28,20 @@ _IN_NUMBER: Final = "ends within a number"
 
 
 class Damaged(ValueError):
-    """What is no such file, or one that holds what it should not."""
+    """The content is not an ONNX file, or contains something that is not allowed."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """What a field may be.
+    """The definition of a field.
 
     Attributes:
-        name: under which its value is found.
-        kind: `int` (signed, 64 bits), `float`, `floats` and `doubles` (one by one or many in a piece), `text`, `bytes`,
-            `message`, or `refused`.
-        message: the fields of a message; None for other kinds.
-        many: whether it may come more than once; its value is a list then.
-        reason: why a refused one is refused, as the end of a sentence about the file.
+        name: the key of its value in the result.
+        kind: `int` (signed, 64 bits), `float`, `floats` and `doubles` (single or packed), `text`, `bytes`, `message`,
+            or `refused`.
+        message: the definition of a nested message; None for other kinds.
+        many: whether it may be repeated; its value is then a list.
+        reason: why a `refused` field is refused, as the end of a sentence about the file.
     """
 
     name: str
@@ -51,13 +51,13 @@ class Field:
     reason: str = ""
 
 
-@dataclass(eq=False)  # one is told from another by what it is, not by what it says
+@dataclass(eq=False)  # compared by identity, not by content
 class Message:
-    """The fields of a message, by number.
+    """The definition of a message.
 
     Attributes:
-        name: for people.
-        fields: those that it may have.
+        name: its name in error messages.
+        fields: its permitted fields, by number.
     """
 
     name: str
@@ -65,10 +65,10 @@ class Message:
 
 
 class Walker:
-    """Reads the messages of one content.
+    """Reads the messages in a content.
 
     Args:
-        content: bytes, or a file that is mapped to memory.
+        content: bytes, or a memory-mapped file.
     """
 
     def __init__(self, content: Any) -> None:
@@ -76,26 +76,26 @@ class Walker:
         self._left = MOST_FIELDS
         self._seen: dict[tuple[Message, bytes], tuple[dict[str, Any], int]] = {}
 
-    # One loop on purpose: a call per field would double the time that opening a large file takes.
+    # Deliberately one loop: a call per field would double the time to open a large file.
     def read(self, message: Message, start: int, end: int) -> dict[str, Any]:  # noqa: C901, PLR0912
         """Reads a message.
 
         Args:
-            message: what it may hold.
-            start: where it begins.
-            end: where it ends.
+            message: the definition of the message.
+            start: the offset of its first byte.
+            end: the offset after its last byte.
 
         Returns:
-            Values by name: what is not there is absent; a list for what may come more than once. Bytes and
-            floats are told as (start, end), and read by whoever needs them. They are not to be changed: equal short
-            messages are one.
+            Values by name, without absent fields; a list for fields that may be repeated. Bytes and floats are given
+            as (start, end), for the caller to read. The result must not be modified, because equal short messages
+            share one object.
 
         Raises:
-            Damaged: it holds something else.
+            Damaged: it contains anything else.
         """
         values: dict[str, Any] = {}
         content, fields, at = self._content, message.fields, start
-        # Thousands of fields, of some bytes each: what nearly all have, a tag and a length of one byte, calls nothing.
+        # There are thousands of short fields, so the common case, a tag and a length of one byte, makes no call.
         while at < end:
             self._left -= 1
             if self._left < 0:
@@ -140,7 +140,7 @@ class Walker:
         return values
 
     def _message(self, message: Message, start: int, end: int) -> dict[str, Any]:
-        """Reads a message, or finds one with the same bytes: attributes and sizes come again and again."""
+        """Reads a message, or returns a cached one with the same bytes: attributes and sizes often repeat."""
         if end - start > _SHORT:
             return self.read(message, start, end)
         key, left = (message, self._content[start:end]), self._left
@@ -150,7 +150,7 @@ class Walker:
             self._seen[key] = values, left - self._left
             return values
         values, fields = found
-        self._left -= fields  # each counts, however often it comes
+        self._left -= fields  # cached fields count every time
         if self._left < 0:
             raise Damaged(_TOO_MANY)
         return values
@@ -169,11 +169,11 @@ class Walker:
         return (at, at + size), at + size
 
     def _packed(self, at: int, stop: int) -> list[int]:
-        """Returns numbers that stand one after the other; each counts as a field."""
-        if stop - at > _MOST_BYTES * self._left:  # before any of them is made
+        """Returns packed numbers; each counts as a field."""
+        if stop - at > _MOST_BYTES * self._left:  # checked before any number is created
             raise Damaged(_TOO_MANY)
         piece = self._content[at:stop]
-        if piece.isascii():  # a byte a number: the zeros of quantised weights
+        if piece.isascii():  # one byte per number, such as the zeros of quantised weights
             numbers = list(piece)
         else:
             numbers = []

@@ -137,5 +137,5 @@ def _run(words: list[str]) -> int:
     def run() -> int:
         return render.run(call)
 
-    # All arguments are already checked. Fire gets no words, because it would parse them again, and a class 7 as a number.
+    # All arguments are checked. Fire gets no words, because it would parse them again, and a class 7 as a number.
     return int(fire.Fire({verb.name: run}, command=[verb.name], name="kcv", serialize=lambda _: None))

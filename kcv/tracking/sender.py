@@ -148,7 +148,7 @@ class Sender:
             self._changed.notify_all()
 
     def finish(self, large: int) -> None:
-        """Waits until the outbox has been sent, or a timeout that grows with `large`, the bytes of files; then stops."""
+        """Waits until the outbox has been sent, or a timeout that grows with `large` (bytes of files); then stops."""
         began = time.monotonic()
         latest = began + FINISH_SECONDS + large / SLOWEST_BYTES
         with self._changed:

@@ -1,4 +1,4 @@
-"""Explanations: one line per image as they are made, and the path of the grid of all images."""
+"""Explanations: one line per image, printed immediately, and the path of the grid of all images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kcv.common.text import plain
 
 
 def show(rows: Iterable[Mapping[str, Any]], call: Call) -> int:
-    """Prints explanations as they are made."""
+    """Prints each explanation immediately."""
     failed = 0
     drawn: list[str] = []
     for row in rows:

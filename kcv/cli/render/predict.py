@@ -1,4 +1,4 @@
-"""Predictions: one line per image as they are made, and the ranking of a single image."""
+"""Predictions: one line per image, printed immediately, and the ranking of a single image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def python_arguments(call: Call) -> dict[str, Any]:
 
 
 def show(rows: Iterable[Mapping[str, Any]], call: Call) -> int:
-    """Prints predictions as they are made; predictions written to a file are not printed as text."""
+    """Prints each prediction immediately; predictions written to a file are not printed as text."""
     output = call.arguments.get("output")
     failed = total = 0
     held: Mapping[str, Any] | None = None  # the first row: a single image is shown with its ranking

@@ -1,13 +1,13 @@
-"""kcv trains, evaluates, exports and runs image classifiers: Keras 3 on PyTorch, at PyTorch's speed.
+"""kcv trains, evaluates, exports and runs image classifiers with Keras 3 on PyTorch, at the speed of PyTorch.
 
     from kcv import Config, train, load_model, evaluate, predict, export, explain,
         gradcam, report
 
-Importing kcv loads none of Keras, torch and MLflow; they come with the first name that needs them.
+Importing kcv does not import Keras, torch or MLflow; the first name that needs them does.
 """
 
-# `python -m kcv` begins here, with the working folder as the first place that modules come from (see __main__.py). So
-# nothing is imported that is not loaded already; type checkers know the name.
+# `python -m kcv` starts here, with the working folder first in the module search path (see __main__.py). So this file
+# imports only modules that are already loaded; type checkers know `TYPE_CHECKING` by name.
 import sys
 
 from kcv.common.backend import settle
@@ -54,7 +54,7 @@ _PUBLIC = {
 
 
 def __getattr__(name: str) -> object:
-    """Imports a public name when it is first used."""
+    """Imports a public name on first use."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'kcv' has no attribute {name!r}")
     keras = sys.modules.get("keras")

@@ -1,7 +1,7 @@
-"""The errors that a user can cause and mend.
+"""Errors that a user can fix.
 
-Every one ends, at the command line, in one clear line on stderr and exit code 2. Anything else that escapes a verb is
-a bug in kcv and exits with code 1 and a traceback.
+On the command line, each is reported on stderr with exit code 2 (a ParityError with 1). Any other exception of a verb
+is a bug in kcv and exits with code 1 and a traceback.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections.abc import Iterable
 
 
 class KcvError(Exception):
-    """Something the user can fix; the message says what, where and how."""
+    """An error that the user can fix; the message says what is wrong, where, and how to fix it."""
 
     exit_code = 2
 
 
 class UsageError(KcvError):
-    """A verb was called with arguments that it does not have."""
+    """A verb was called with invalid arguments."""
 
 
 class ConfigError(KcvError):
-    """A configuration that cannot be run. Holds every problem found, not only the first.
+    """An invalid configuration. Contains all problems found, not only the first.
 
     Args:
-        problems: one line for each problem.
-        origin: the file the values came from, where there is one.
+        problems: one line per problem.
+        origin: the file of the values, if there is one.
     """
 
     def __init__(self, problems: Iterable[str], origin: str | None = None) -> None:
@@ -36,7 +36,7 @@ class ConfigError(KcvError):
 
 
 class DataError(KcvError):
-    """Images, labels or splits that cannot be used for what was asked."""
+    """Images, labels or splits that are not usable for the requested task."""
 
 
 class ImageError(KcvError):
@@ -44,19 +44,19 @@ class ImageError(KcvError):
 
 
 class ArtifactError(KcvError):
-    """A model file that is missing, damaged, foreign or unsafe to open."""
+    """A model file that is missing, damaged, unsafe to open, or not written by kcv."""
 
 
 class WeightsError(KcvError):
-    """Pretrained weights that are missing, damaged, unsafe to open, or of another network."""
+    """Pretrained weights that are missing, damaged, unsafe to open, or those of another network."""
 
 
 class ExportError(KcvError):
-    """A model that cannot be exported as asked."""
+    """A model that cannot be exported as requested."""
 
 
 class ParityError(KcvError):
-    """An exported file that does not compute what its model computes; it is not kept."""
+    """An exported file whose results differ from those of its model; the file is not kept."""
 
     exit_code = 1
 
@@ -70,25 +70,25 @@ class TrackingError(KcvError):
 
 
 class OutputError(KcvError):
-    """A place that results cannot be written to."""
+    """A location that results cannot be written to."""
 
 
 LONGEST_MEANT = 200
-"""Characters of a name that may have been meant for another one: to compare longer ones would take too long."""
+"""The longest name, in characters, for which similar names are searched; longer ones would take too long."""
 
 
 def first_line(error: BaseException, most: int = 150) -> str:
-    """Returns the first line of what an error says, or its class where it says nothing; at most `most` characters."""
+    """Returns the first line of an error's message, cut to `most` characters, or its class if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
 
 
 def one_line(error: BaseException) -> str:
-    """Returns all that an error says, its lines made one, or its class where it says nothing."""
+    """Returns the message of an error joined to one line, or its class if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Returns `" Did you mean 'x'?"` for the nearest allowed name, or an empty string when none is near."""
+    """Returns `" Did you mean 'x'?"` for the most similar allowed name, or an empty string if none is similar."""
     if len(name) > LONGEST_MEANT:
         return ""
     matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)

@@ -104,7 +104,7 @@ def _sides_of(layer: Any, node: Any) -> tuple[int | None, ...]:
 def _within(layer: Any, node: Any) -> int:
     """Returns the most intermediate numbers of a convolution or pooling layer; 0 for other layers.
 
-    With padding "same", the input is padded first, whatever the size of the output. A transposed convolution computes
+    With padding "same", the input is padded first, regardless of the output size. A transposed convolution computes
     the full output and then crops it. A separable convolution has more channels between its two steps.
     """
     extents = _extents(layer)

@@ -1,4 +1,4 @@
-"""The command line: Fire's verbs, their options and help, and how results look on a terminal."""
+"""The command line: the verbs, their options and help, and the output on a terminal."""
 
 from kcv.cli.main import main
 

@@ -1,6 +1,6 @@
-"""Completion in shells: scripts that know the verbs, their flags and the choices, made from the specification.
+"""Shell completion scripts for verbs, flags and choices, generated from the specification.
 
-A script is made once (`kcv completion bash`) and asks nothing while you type.
+A script is generated once (`kcv completion bash`) and runs no command during completion.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _BOOLEAN = ("true", "false")
 
 @dataclass(frozen=True)
 class _Option:
-    """One flag: what it means, and what may follow its `=`; where nothing is listed, files may."""
+    """A flag with its meaning and the choices for its value; without choices, file names are completed."""
 
     name: str
     meaning: str
@@ -101,7 +101,7 @@ def _bash(verbs: list[Verb]) -> str:
     values, flags, operands = [], [], []
     for verb in verbs:
         options = _options(verb)
-        # A switch is complete without a value; all others wait for one.
+        # A switch needs no value; all other flags do.
         words = [f"--{option.name}" + ("" if option.switch else "=") for option in options]
         flags.append(f"                    {verb.name}) words=({' '.join([*words, '--help'])}) ;;")
         for option in options:

@@ -1,4 +1,4 @@
-"""Text for the terminal: colours, columns and numbers. Builds strings; terminal.py prints them."""
+"""Formats text for the terminal: colours, columns and numbers. `terminal` prints the strings."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from kcv.common.text import plain
 
 _CODES = {"bold": "1", "dim": "2", "green": "32", "red": "31"}
 _MARK = f"\x1b{secrets.token_hex(8)}"
-"""Stands before a style until a text is written; nobody else can know it, so that all other escapes are strangers'."""
+"""A random marker for the start of a style, so that `shown` can tell kcv's own escapes from those in untrusted text."""
 
 
 def paint(text: str, style: str, stream: TextIO | None = None) -> str:
-    """Returns text in a style where the stream (stdout) is a terminal and NO_COLOR is not set; `shown` makes it one."""
+    """Marks text with a style if the stream (stdout) is a terminal and NO_COLOR is not set; see `shown`."""
     stream = stream or sys.stdout
     bare = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
     return text if bare else f"{_MARK}[{_CODES[style]}m{text}{_MARK}[0m"
 
 
 def shown(text: str) -> str:
-    """Returns a text as it is written: with escapes for what a terminal would obey, line feeds and `paint` apart."""
+    """Returns text safe to print: control characters are escaped, except line feeds and the styles of `paint`."""
     parts = ("\n".join(map(plain, part.split("\n"))) for part in text.split(_MARK))
     return "\033".join(parts)
 
 
 def program(name: str = "kcv") -> str:
-    """Returns a program (kcv) as it is called here, so that the commands that kcv suggests can be pasted."""
+    """Returns how a program (kcv) was called, so that suggested commands can be pasted."""
     if name == "kcv" and Path(sys.argv[0]).name == "__main__.py":
         name = "python -m kcv"
     return f"uv run {name}" if os.environ.get("UV_RUN_RECURSION_DEPTH") else name
@@ -43,7 +43,7 @@ def table(
     indent: int = 2,
     words: Container[int] = (0,),
 ) -> str:
-    """Returns rows as columns: those of `words` to the left, the others, numbers, to the right."""
+    """Formats rows as a table: the columns in `words` are left-aligned, the others (numbers) right-aligned."""
     body = [list(row) for row in rows]
     everything = [list(header), *body] if header else body
     if not everything:
@@ -63,17 +63,17 @@ def table(
 
 
 def pairs(values: Mapping[str, Any]) -> str:
-    """Returns names and values as two columns to the left, each pair on a line of its own."""
+    """Formats names and values as two left-aligned columns, one pair per line."""
     width = max(map(len, values))
     lines = ((paint(name.ljust(width), "dim"), str(value).replace("\n", "\\n")) for name, value in values.items())
     return "\n".join(f"  {name}  {value}" for name, value in lines)
 
 
 def percent(value: float | None) -> str:
-    """Returns 0.98765 as `98.77%`, None as `-`."""
+    """Formats 0.98765 as `98.77%`, and None as `-`."""
     return "-" if value is None else f"{100 * value:.2f}%"
 
 
 def number(value: float | None) -> str:
-    """Returns a number with four digits behind the point, None as `-`."""
+    """Formats a number with four decimals, and None as `-`."""
     return "-" if value is None else f"{value:.4f}"

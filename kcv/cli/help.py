@@ -1,4 +1,4 @@
-"""Help pages, made from the specification of the verbs and the schema of the configuration."""
+"""Help pages, generated from the specification of the verbs and the schema of the configuration."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _configuration(key: Key) -> tuple[str, str]:
 
 
 def _columns(rows: Sequence[tuple[str, str]]) -> str:
-    """Returns names beside meanings that wrap within the terminal's width."""
+    """Formats names and meanings as two columns; the meanings wrap at the width of the terminal."""
     width = max(60, min(shutil.get_terminal_size((110, 24)).columns, 120))
     left = min(max(len(name) for name, _ in rows), 46)
     lines = []

@@ -1,4 +1,4 @@
-"""The command line: words -> verb -> checked arguments -> Fire calls its function -> the answer, shown."""
+"""The command line: words -> verb -> checked arguments -> Fire calls the function -> the result is shown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kcv.common.launch import Launch, SilentExit
 from kcv.errors import ConfigError, KcvError, UsageError
 
 _TO_SAY_SECONDS = 5.0
-"""How long a process whose error another one tells stays: torchrun ends them all when the first has gone."""
+"""Seconds that a silent failed process waits, because torchrun ends all processes when the first one exits."""
 
 _TO_DIE_SECONDS = 1.0
 
@@ -32,12 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        argv: the words after the program's name; those of the process by default.
+        argv: the words after the program name; by default those of the process.
 
     Returns:
-        The exit code: 0 done, 2 something the user can fix, 130 interrupted, 1 a bug.
+        The exit code: 0 for success, 2 for an error that the user can fix, 130 for an interrupt, 1 for a bug.
     """
-    if argv is None:  # this process is ours: those that it starts look for no modules in the working folder
+    if argv is None:  # a process of kcv's own: its child processes must not import modules from the working folder
         os.environ["PYTHONSAFEPATH"] = "1"
     code = _main(list(sys.argv[1:] if argv is None else argv))
     if argv is None and code:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _leave_stuck_workers(code: int) -> None:
-    """Ends the process here where Python would wait at its end for others that cannot end: those of a lost disk."""
+    """Ends the process if Python would wait at exit for workers that cannot end, such as those on a lost disk."""
     multiprocessing = sys.modules.get("multiprocessing")
     if multiprocessing is None:
         return
@@ -64,7 +64,7 @@ def _leave_stuck_workers(code: int) -> None:
 def _main(words: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a class name must not fail on a terminal's old encoding
+            stream.reconfigure(errors="replace")  # class names must not fail on a terminal's old encoding
     try:
         with _terminable():
             code = _run(words)
@@ -82,7 +82,7 @@ def _main(words: list[str]) -> int:
             terminal.complain("interrupted.")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        terminal.let_go()  # whoever read the output has left
+        terminal.let_go()  # the reader of the output has exited
         return EXIT_PIPE
     except Exception:
         terminal.bug()
@@ -90,7 +90,7 @@ def _main(words: list[str]) -> int:
 
 
 def _said_elsewhere(error: KcvError) -> bool:
-    """Whether another process says it: all of a machine read the same command line."""
+    """Returns whether another process reports the error: all processes of a machine read the same command line."""
     if isinstance(error, SilentExit):
         return True
     return isinstance(error, UsageError | ConfigError) and os.environ.get("LOCAL_RANK", "0") != "0"
@@ -98,7 +98,7 @@ def _said_elsewhere(error: KcvError) -> bool:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Lets SIGTERM end the work as an exception does, so that no temporary file stays; `train` has a way of its own."""
+    """Turns SIGTERM into an exception, so that temporary files are removed; `train` handles SIGTERM itself."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -137,5 +137,5 @@ def _run(words: list[str]) -> int:
     def run() -> int:
         return render.run(call)
 
-    # All that was typed has been checked; as words, Fire would read it once more, and a class called 7 as a number.
+    # All arguments are checked. Fire gets no words, because it would parse them again, and a class 7 as a number.
     return int(fire.Fire({verb.name: run}, command=[verb.name], name="kcv", serialize=lambda _: None))

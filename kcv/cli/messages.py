@@ -1,4 +1,4 @@
-"""Which log messages and warnings reach the terminal, and how."""
+"""Decides which log messages and warnings are shown on the terminal, and how."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kcv.common.text import plain
 
 
 class _Plain(logging.Formatter):
-    """Shows names of files and classes, and does not obey them."""
+    """Escapes control characters in the names of files and classes."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(map(plain, super().format(record).split("\n")))
 
 
 def show_own_only() -> None:
-    """Shows kcv's own messages on stderr, bare, and keeps other packages' warnings from the terminal."""
+    """Shows kcv's own messages on stderr without decoration, and hides the warnings of other packages."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Plain("%(message)s"))
     log = logging.getLogger("kcv")
@@ -27,7 +27,7 @@ def show_own_only() -> None:
     log.setLevel(logging.INFO if Launch.current().is_main_process else logging.CRITICAL)
     log.propagate = False
     logging.getLogger().setLevel(logging.ERROR)
-    if logging.lastResort is not None:  # errors of packages that have no handler of their own
+    if logging.lastResort is not None:  # errors of packages without their own handler
         logging.lastResort.setFormatter(_Plain("%(message)s"))
     for name in ("mlflow", "alembic", "matplotlib", "PIL", "torch"):
         logging.getLogger(name).setLevel(logging.ERROR)

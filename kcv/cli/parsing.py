@@ -1,4 +1,4 @@
-"""From the words that were typed to the arguments of a verb's function. Here, and once, everything typed is checked."""
+"""Parses and checks the words of a command line into the arguments of a verb's function."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _FLAG = re.compile(r"--?[A-Za-z]")
 
 @dataclass(frozen=True)
 class Call:
-    """A verb and what was typed for it.
+    """A verb and its typed arguments.
 
     Attributes:
-        verb: what it takes.
-        arguments: of its function, by name: what was typed, and no defaults.
-        as_json: whether the answer is shown as JSON.
-        warnings: lines for the user, about old names.
+        verb: specification of the verb.
+        arguments: typed arguments of its function by name, without defaults.
+        as_json: whether the result is shown as JSON.
+        warnings: lines for the user about renamed flags.
     """
 
     verb: Verb
@@ -34,7 +34,7 @@ class Call:
 
 @dataclass
 class _Typed:
-    """The words of a command, told apart: flags and their texts, operands."""
+    """The words of a command, split into flags with their texts, and operands."""
 
     flags: dict[str, str] = field(default_factory=dict)
     operands: list[str] = field(default_factory=list)
@@ -45,7 +45,7 @@ def parse(verb: Verb, words: Sequence[str]) -> Call:
     """Checks the words after a verb.
 
     Raises:
-        UsageError: one line.
+        UsageError: the words are not valid; the message is one line.
     """
     typed = _tell_apart(verb, words)
     arguments: dict[str, Any] = {}
@@ -57,7 +57,7 @@ def parse(verb: Verb, words: Sequence[str]) -> Call:
     for flag in verb.flags.values():
         if flag.name in typed.flags:
             arguments[flag.name] = flag.parse(typed.flags.pop(flag.name))
-    arguments |= typed.flags  # what is left are keys of the configuration
+    arguments |= typed.flags  # the remaining flags are keys of the configuration
     for flag in verb.flags.values():
         if flag.required and flag.name not in arguments:
             raise UsageError(f"{verb.name} needs --{flag.name}={flag.name.upper()}: {flag.meaning}.")
@@ -84,7 +84,7 @@ def _tell_apart(verb: Verb, words: Sequence[str]) -> _Typed:
 
 
 def _take_flag(verb: Verb, word: str, rest: list[str], typed: _Typed) -> None:
-    """Takes a flag and its value, which may be the next word, from the words."""
+    """Parses a flag and its value, which may be the next word."""
     shown, equals, text = word.partition("=")
     name = shown.lstrip("-").replace("-", "_")
     if (verb.name, name) in RENAMED:
@@ -111,7 +111,7 @@ def _not_understood(word: str) -> UsageError:
 
 
 def _operand(verb: Verb, operand: Flag, typed: _Typed) -> Any:
-    """Returns what was given for the operand: a list where it may be many, None where it may be and is left out."""
+    """Returns the operand: a list if several values are allowed, None if it is optional and missing."""
     given = typed.operands
     named = None if operand.many else typed.flags.pop(operand.name, None)
     if named is not None:
@@ -134,7 +134,7 @@ def _operand(verb: Verb, operand: Flag, typed: _Typed) -> Any:
 
 
 def _listed(verb: Verb, paths: list[str]) -> Any:
-    """Returns paths, or those that standard input lists where `-` stands for them."""
+    """Returns the paths, or the paths listed on standard input if `-` was given."""
     if "-" not in paths:
         return paths
     if len(paths) > 1:
@@ -147,7 +147,7 @@ def _listed(verb: Verb, paths: list[str]) -> Any:
 
 
 def _is_switch(verb: Verb, name: str) -> bool:
-    """Whether a flag needs no value: a verb's switch, or a configuration key that is true or false."""
+    """Returns whether a flag needs no value: a switch of the verb, or a boolean key of the configuration."""
     if name in verb.flags:
         return verb.flags[name].switch
     if verb.configured and (key := config_keys().resolve(name)):
@@ -156,7 +156,7 @@ def _is_switch(verb: Verb, name: str) -> bool:
 
 
 def _know(verb: Verb, name: str, shown: str) -> None:
-    """Raises UsageError, with the nearest right name, for a flag that the verb does not have."""
+    """Raises UsageError with the most similar valid name if the verb does not have this flag."""
     operand = verb.operand is not None and not verb.operand.many and name == verb.operand.name
     if operand or name in verb.flags or (verb.configured and config_keys().resolve(name)):
         return
@@ -170,7 +170,7 @@ def _know(verb: Verb, name: str, shown: str) -> None:
     if suggestion is not None:
         hint = f"Did you mean --{suggestion}?"
     else:
-        # Always a name: even a far one shows what names look like here.
+        # Always suggest a name: even a dissimilar one shows what valid names look like.
         names = [*verb.flags, *config_keys().shorts, *config_keys().keys] if verb.configured else list(verb.flags)
         hint = f"The nearest is --{closest(name, names, cutoff=0.0)}; see kcv {verb.name} --help."
     raise UsageError(f"unknown option {shown} for {verb.name}. {hint}")

@@ -1,13 +1,13 @@
-"""What a verb takes, read from its function: flags and checks from the signature, help from the docstring.
+"""The specification of a verb, derived from its function: flags and checks from the signature, help from the docstring.
 
-There is no other place that says it. The rules:
+There is no other definition. The rules:
 
-- The first parameter is what is typed without a flag, if it can be given by position; it may be given more than once if
-  its type is a collection. All other parameters are flags; those without a default must be given.
+- The first parameter is typed without a flag if it can be passed by position; it may be given several times if its type
+  is a collection. All other parameters are flags; those without a default are required.
 - `bool` is a switch, `Literal` and `OneOf` list the choices, and other marks of `kcv.common.parameters` limit numbers.
-- The docstring's first line is the summary. The first sentence of an entry of `Args:` is the meaning of the flag; what
-  follows is for those who call the function from Python. Lines of `Example:` that begin with `$` are commands to try.
-- `**overrides` makes each key of the configuration a flag.
+- The first line of the docstring is the summary. The first sentence of an entry in `Args:` is the meaning of the flag;
+  the rest is for Python users. Lines in `Example:` that begin with `$` are commands to try.
+- `**overrides` turns each key of the configuration into a flag.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ _SENTENCE = re.compile(r"\.(?= [A-Z]| *$)")
 
 @dataclass(frozen=True)
 class Flag:
-    """One parameter of a verb, as it is typed.
+    """A parameter of a verb on the command line.
 
     Attributes:
-        name: of the parameter; with two dashes before it, of the flag.
-        meaning: for the help.
-        default: of the parameter; None where `meaning` says what happens without it.
+        name: name of the parameter, and of the flag after two dashes.
+        meaning: description for the help.
+        default: default of the parameter; None if `meaning` describes what happens without a value.
         required: whether there is no default.
-        listed: the values allowed, where they are listed, or what returns them.
-        limit: where it is a number, what is allowed.
+        listed: the allowed values if they are listed, or a function that returns them.
+        limit: the allowed range of a number.
         switch: whether it needs no value: `--force` is short for `--force=true`.
-        many: whether it may be given more than once.
+        many: whether it may be given several times.
         stdin: whether `-` stands for a list on standard input.
     """
 
@@ -64,7 +64,7 @@ class Flag:
 
     @property
     def choices(self) -> tuple[Any, ...]:
-        """The values allowed, where they are listed; else empty."""
+        """The allowed values if they are listed; otherwise empty."""
         return self.listed() if callable(self.listed) else self.listed
 
     @property
@@ -78,7 +78,7 @@ class Flag:
         return (self.word if self.required else f"[{self.word}]") + ("..." if self.many else "")
 
     def parse(self, text: str) -> Any:
-        """Returns the value that was typed. Raises UsageError where it is not allowed."""
+        """Parses a typed value. Raises UsageError if it is not allowed."""
         if self.switch:
             return self._chosen(text.lower(), {"true": True, "false": False}, text)
         if self.choices:
@@ -108,20 +108,20 @@ class Flag:
 
 
 FORMAT = Flag("format", "how results are printed", "text", listed=("text", "json"))
-"""The one flag that no function has: the command line adds it to all verbs."""
+"""The only flag that is not a parameter: the command line adds it to all verbs."""
 
 
 @dataclass(frozen=True)
 class Verb:
-    """What a verb takes.
+    """The specification of a verb.
 
     Attributes:
-        name: as typed.
+        name: name of the verb.
         summary: one line for the help.
-        operand: what is given without a flag; None where nothing is.
-        flags: by name; `format` is the last.
-        examples: commands to try, without the program's name.
-        configured: whether every key of the configuration is a flag, too.
+        operand: the parameter without a flag; None if there is none.
+        flags: flags by name; `format` is the last.
+        examples: commands to try, without the program name.
+        configured: whether every key of the configuration is a flag too.
     """
 
     name: str
@@ -133,7 +133,7 @@ class Verb:
 
     @property
     def usage(self) -> str:
-        """The operand as a help page shows it, or an empty text."""
+        """The operand in the usage line, or an empty string."""
         return self.operand.typed if self.operand else ""
 
 
@@ -141,7 +141,7 @@ def find_verb(typed: str) -> Verb:
     """Returns a verb by its name.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is no verb of that name.
     """
     if typed not in VERBS:
         hint = nearest(typed, VERBS)
@@ -150,7 +150,7 @@ def find_verb(typed: str) -> Verb:
 
 
 def function_of(name: str) -> Callable[..., Any]:
-    """Returns the function of a verb. Its module is imported, but nothing heavy with it."""
+    """Returns the function of a verb. Importing its module imports no heavy library."""
     function: Callable[..., Any] = getattr(importlib.import_module(VERBS[name].module), name)
     return function
 
@@ -169,10 +169,10 @@ def _verb(name: str) -> Verb:
 
 
 def read_verb(name: str, function: Callable[..., Any]) -> Verb:
-    """Reads what a verb takes from its function.
+    """Derives the specification of a verb from its function.
 
     Raises:
-        TypeError: the function says too little; the message says what is missing.
+        TypeError: the signature or the docstring is incomplete; the message says what is missing.
     """
     documented = _Docstring.of(function)
     hints = _parameter_types(function)
@@ -216,7 +216,7 @@ def _flag(parameter: inspect.Parameter, hint: _Hint, meaning: str) -> Flag:
 
 @dataclass(frozen=True)
 class _Hint:
-    """An annotation, taken apart: the types that a value may have, the choices, and the marks."""
+    """The parts of an annotation: the types of a value, the choices, and the marks."""
 
     types: tuple[Any, ...]
     choices: tuple[Any, ...]
@@ -257,9 +257,9 @@ class _Hint:
 
 
 def _parameter_types(function: Callable[..., Any]) -> dict[str, Any]:
-    """Returns the types of the parameters. A name that only type checkers import (a model's class) stands for any type.
+    """Returns the types of the parameters. A name imported only for type checkers (a model class) stands for any type.
 
-    Nothing can be typed that is of such a type, so the command line does not have to know it.
+    No typed value has such a type, so the command line does not need to know it.
     """
     function = inspect.unwrap(function)
     annotations = {name: text for name, text in function.__annotations__.items() if name != "return"}
@@ -272,7 +272,7 @@ def _parameter_types(function: Callable[..., Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Docstring:
-    """What a Google docstring says that a command line can use."""
+    """The parts of a Google docstring that the command line uses."""
 
     summary: str
     meanings: Mapping[str, str] = field(default_factory=dict)

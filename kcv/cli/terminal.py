@@ -1,4 +1,4 @@
-"""The only place that prints: results to stdout, complaints to stderr."""
+"""Prints results to stdout, and errors and warnings to stderr. No other module prints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kcv.errors import OutputError
 
 
 def show(text: str) -> None:
-    """Prints a result; of several processes, the first does. Raises OutputError where the output has no room for it."""
+    """Prints a result in the main process. Raises OutputError if it cannot be written, as on a full disk."""
     if not Launch.current().is_main_process:
         return
     with _told():
@@ -25,13 +25,13 @@ def show(text: str) -> None:
 
 
 def flush() -> None:
-    """Writes what is held back. Raises OutputError where the output has no room for it."""
+    """Flushes stdout. Raises OutputError if it cannot be written, as on a full disk."""
     with _told():
         sys.stdout.flush()
 
 
 def let_go() -> None:
-    """Turns to nowhere what can no longer be written: Python would fail once more when it flushes at exit."""
+    """Redirects stdout to the null device, because Python's flush at exit would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -47,30 +47,30 @@ def _told() -> Iterator[None]:
 
 
 def json_of(values: Any, *, indent: int | None = 2) -> None:
-    """Prints a result as JSON; without `indent` on one line, as one of many."""
+    """Prints a result as JSON; without `indent` on one line, for a result of many rows."""
     show(_json(values, indent))
 
 
 def _json(values: Any, indent: int | None = None) -> str:
     text = json.dumps(values, indent=indent, ensure_ascii=False)
-    # Bytes of a name that are not UTF-8 become \udc80, what a terminal would obey \u009b: read back, they are the same.
+    # Non-UTF-8 bytes of a name become escapes like \udc80, control characters like \u009b; both read back unchanged.
     if text.isprintable():
         return text
     return "".join(char if is_plain(char) or char == "\n" else f"\\u{ord(char):04x}" for char in text)
 
 
 def complain(text: str) -> None:
-    """Prints what went wrong."""
+    """Prints an error."""
     line = f"{console.paint('kcv: error:', 'red', sys.stderr)} {plain(text)}"
     print(console.shown(line), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
-    """Prints what the user should know; of several processes, the first does."""
+    """Prints a warning in the main process."""
     if Launch.current().is_main_process:
         print(console.shown(f"kcv: warning: {plain(text)}"), file=sys.stderr, flush=True)
 
 
 def bug() -> None:
-    """Prints the traceback of the exception that is being handled."""
+    """Prints the traceback of the current exception."""
     print(console.shown(traceback.format_exc()), file=sys.stderr, end="", flush=True)

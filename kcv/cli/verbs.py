@@ -1,4 +1,4 @@
-"""The verbs, in the order of the help: where the function of each is. What it takes, its function says."""
+"""The verbs in the order of the help, and the modules of their functions, which define the parameters."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Listed:
-    """Where the function of a verb is, which has the name of the verb.
+    """The location of a verb's function, which has the name of the verb.
 
     Attributes:
-        module: that has it; it imports nothing heavy.
-        together: whether several processes (torchrun) do it together.
+        module: the module of the function; it imports no heavy library.
+        together: whether several processes (torchrun) can run the verb together.
     """
 
     module: str
@@ -29,10 +29,10 @@ VERBS = {
     "check": Listed("kcv.tasks.check"),
     "info": Listed("kcv.tasks.info"),
     "models": Listed("kcv.tasks.models"),
-    "benchmark": Listed("kcv.tasks.benchmark", together=True),  # scaling alone
+    "benchmark": Listed("kcv.tasks.benchmark", together=True),  # only scaling
     "completion": Listed("kcv.cli.completion"),
 }
-"""A new verb is a line here, its function in `kcv/tasks`, and how its answer is shown in `kcv/cli/render`."""
+"""A new verb needs a line here, its function in `kcv/tasks`, and a module in `kcv/cli/render` that shows its result."""
 
 RENAMED = {("benchmark", "pictures"): "images"}
-"""The new names of flags by verb and old name. The old ones are accepted with a warning."""
+"""New names of flags by verb and old name. The old names are accepted with a warning."""

@@ -1,1 +1,1 @@
-"""Small things that every room needs: files, text, downloads, progress, and the boundary for untrusted bytes."""
+"""Helpers for all packages: files, text, downloads, progress, and reading untrusted files."""

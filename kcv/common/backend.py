@@ -1,10 +1,10 @@
-"""Keras as kcv needs it: on torch, in float32, channels last, whatever else this machine has it for.
+"""Configures Keras for kcv: the torch backend, float32, channels last, independent of the user's Keras settings.
 
-Keras reads such things from `keras.json` in `~/.keras`, or, where a user has no home, in `/tmp`, where anybody may have
-put it. What is in there would change what kcv computes.
+Keras reads its settings from `keras.json` in `~/.keras` or, if the user has no home, in `/tmp`, where any user may have
+put the file. These settings would change the results of kcv.
 """
 
-# Imported with kcv itself: see there why nothing else may be imported yet.
+# This module is imported with kcv itself; `kcv/__init__.py` explains why nothing else may be imported yet.
 import os
 import sys
 
@@ -19,7 +19,7 @@ _SETTINGS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channel
 
 
 def settle() -> None:
-    """Makes Keras, now or when it is imported, what kcv needs; the backend is settled before its import alone."""
+    """Configures Keras now or at its import. The backend can only be set before Keras is imported."""
     # A KERAS_BACKEND set for other programs on this machine must not break kcv.
     os.environ["KERAS_BACKEND"] = "torch"
     keras = sys.modules.get("keras")
@@ -35,12 +35,12 @@ def _set(keras: "ModuleType") -> None:
 
 
 class _Finder:
-    """Finds Keras where Python does, and has it imported without its file of settings."""
+    """Finds Keras in the usual places, and makes Python import it without its settings file."""
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        """Returns the module of Keras; of all others nothing, for the other finders to find them."""
+        """Returns the spec of Keras; None for all other modules, which the other finders find."""
         if name != "keras":
             return None
         import importlib.util
@@ -61,7 +61,7 @@ class _Finder:
 
 def _without_settings(execute: "Callable[[ModuleType], None]", module: "ModuleType") -> None:
     own = os.environ.get("KERAS_HOME")
-    os.environ["KERAS_HOME"] = os.devnull  # no folder: nothing is read, and nothing written
+    os.environ["KERAS_HOME"] = os.devnull  # not a folder, so nothing is read or written
     try:
         execute(module)
     finally:
@@ -71,6 +71,6 @@ def _without_settings(execute: "Callable[[ModuleType], None]", module: "ModuleTy
             os.environ["KERAS_HOME"] = own
     _set(module)
     config = sys.modules.get("keras.src.backend.config")
-    if hasattr(config, "_KERAS_DIR"):  # for programs that use Keras beside kcv: its downloads have their usual place
+    if hasattr(config, "_KERAS_DIR"):  # other users of Keras in this process find its downloads as usual
         home = own or os.path.join(os.path.expanduser("~"), ".keras")
         vars(config)["_KERAS_DIR"] = home if own or os.access(os.path.dirname(home), os.W_OK) else "/tmp/.keras"

@@ -1,4 +1,4 @@
-"""How many cores this process may use."""
+"""The number of cores that this process may use."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from kcv.common.launch import Launch
 
 
 def usable_cores() -> int:
-    """Returns how many cores this process may use, at least 1.
+    """Returns the number of cores that this process may use, at least 1.
 
-    Those of a machine are shared by its processes of the job. A process may be bound to some cores, as in a batch
-    system or by `taskset`; the others are not its own.
+    The processes of a job on one machine share its cores. Only the cores that the process is bound to count, as in a
+    batch system or with `taskset`.
     """
     known = hasattr(os, "sched_getaffinity")  # not on macOS and Windows
     cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""One file from the network into a cache: whole, checked, or not there at all."""
+"""Downloads files into a cache, verified and atomically."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ _MOST_BYTES = 2**31
 
 
 class Bar(Protocol):
-    """Where progress is shown; `kcv.common.progress.Progress` is one."""
+    """A progress bar; `kcv.common.progress.Progress` implements it."""
 
     def advance(self, n: int = ...) -> None:
-        """Counts n more units."""
+        """Adds n units."""
 
 
 OpenBar: TypeAlias = Callable[[int, str, str], AbstractContextManager[Bar]]
-"""Makes a bar from (total, label, unit)."""
+"""Creates a bar from (total, label, unit)."""
 
 
 def cache_dir() -> Path:
-    """Returns KCV_CACHE_DIR, else kcv below XDG_CACHE_HOME, else ~/.cache/kcv, which need not exist.
+    """Returns KCV_CACHE_DIR, otherwise XDG_CACHE_HOME/kcv, otherwise ~/.cache/kcv. The folder need not exist.
 
     Raises:
-        OutputError: there is no home folder, and no temporary one can be made in its place.
+        OutputError: there is no home folder, and no temporary folder can be created instead.
     """
     if own := os.environ.get("KCV_CACHE_DIR"):
         return expand_user(own)
@@ -59,7 +59,7 @@ def cache_dir() -> Path:
 
 @functools.cache
 def _temporary_cache() -> Path:
-    """Returns the cache of a user without a home, who may share the folder of temporary files with others."""
+    """Returns the cache of a user without a home folder, who may share the temporary folder with other users."""
     folder = Path(tempfile.gettempdir(), f"kcv-cache-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700)
@@ -70,7 +70,7 @@ def _temporary_cache() -> Path:
     except (OSError, AttributeError):
         pass
     try:
-        folder = Path(tempfile.mkdtemp(prefix="kcv-cache-"))  # another user has taken the name
+        folder = Path(tempfile.mkdtemp(prefix="kcv-cache-"))  # another user owns a folder of that name
     except OSError as error:
         raise OutputError(
             f"there is no home folder, and no temporary one can be made: {error.strerror}; set KCV_CACHE_DIR"
@@ -79,18 +79,18 @@ def _temporary_cache() -> Path:
 
 
 def is_url(named: str | Path) -> bool:
-    """Whether the user named something by a URL."""
+    """Returns whether the user gave a URL."""
     return isinstance(named, str) and "://" in named
 
 
 def writable(folder: Path) -> Path:
-    """Returns a folder for files that only save time, made if need be; another one for this process where it must be.
+    """Returns a folder for cached files and creates it if needed; a temporary folder if it is not writable.
 
-    A cache that cannot be written to is no reason to stop: what would go there goes to a temporary folder, which is
-    removed when the process ends, and one line says so.
+    An unwritable cache is no reason to stop: the files go to a temporary folder, which is removed when the process
+    ends, and one line reports it.
 
     Raises:
-        OutputError: nothing can be written anywhere.
+        OutputError: no folder is writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,24 +108,24 @@ def writable(folder: Path) -> Path:
 
 
 def has_checksum(path: Path, checksum: str) -> bool:
-    """Tells whether a file has a checksum (`sha256:...` or `md5:...`, hex)."""
+    """Returns whether a file has the given checksum (`sha256:...` or `md5:...`, hex)."""
     algorithm, _, expected = checksum.partition(":")
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest() == expected
 
 
 def download(url: str, path: Path, *, checksum: str, size: int | None = None, open_bar: OpenBar | None = None) -> None:
-    """Downloads `url` to `path` if its checksum is right; otherwise `path` is as it was before.
+    """Downloads `url` to `path` if its checksum is right; otherwise `path` stays unchanged.
 
     Args:
-        url: what to get.
-        path: the file to make; its folder is made where it is missing.
-        checksum: of the file: `sha256:` or, where its publisher gives no other, `md5:`, and hex digits.
-        size: of the file, bytes; None: as the server says.
-        open_bar: makes the bar that counts bytes; None shows nothing.
+        url: the URL to download.
+        path: the file to write; a missing folder is created.
+        checksum: checksum of the file: hex digits after `sha256:` or, if the publisher gives no other, `md5:`.
+        size: size of the file in bytes; None: as reported by the server.
+        open_bar: creates the progress bar for the bytes; None: no bar.
 
     Raises:
-        DataError: no connection, the server says no, the transfer breaks off, or another file came.
+        DataError: there is no connection, the server reports an error, the transfer is cut short, or the file differs.
         OutputError: `path` cannot be written.
     """
     algorithm, _, expected = checksum.partition(":")
@@ -153,16 +153,16 @@ def download(url: str, path: Path, *, checksum: str, size: int | None = None, op
 
 
 def fetch(url: str, *, most: int, seconds: float) -> bytes:
-    """Returns a small file that the user names, of which no checksum is known.
+    """Downloads a small file at a URL that the user gave, without a known checksum.
 
     Args:
-        url: http or https; what begins as https stays it.
-        most: bytes that it may have.
-        seconds: that it may take in all.
+        url: an http or https URL; redirects from https to http are not followed.
+        most: largest allowed size, in bytes.
+        seconds: longest allowed total time, in seconds.
 
     Raises:
-        DataError: another kind of URL, or one with a password; no connection, the server says no, or sends too much or
-            too slowly.
+        DataError: the URL has another scheme or contains credentials, there is no connection, or the server reports an
+            error, sends too much, or is too slow.
     """
     try:
         parts = urllib.parse.urlsplit(url)
@@ -174,7 +174,7 @@ def fetch(url: str, *, most: int, seconds: float) -> bytes:
     if secret:
         raise DataError("a URL holds a name or a password; download the file first.")
     end, content = time.monotonic() + seconds, bytearray()
-    plain = urllib.parse.quote(url, safe=":/?#[]@!$&'()*+,;=%")  # a name as a browser shows it
+    plain = urllib.parse.quote(url, safe=":/?#[]@!$&'()*+,;=%")  # quotes the characters of a URL as shown by a browser
     with refusing(url, DataError, "cannot be downloaded"), _telling_of(url):
         response = _OPENER.open(plain, timeout=min(seconds, _TIMEOUT))
     with response, refusing(url, DataError, "cannot be downloaded"), _telling_of(url):
@@ -190,7 +190,7 @@ def fetch(url: str, *, most: int, seconds: float) -> bytes:
 
 
 class _StaysEncrypted(urllib.request.HTTPRedirectHandler):
-    """Follows no redirection from https to anything else: what is asked for would be sent in clear."""
+    """Rejects redirects from https to another scheme, with which the request would not be encrypted."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         kind = urllib.parse.urlsplit(newurl).scheme
@@ -211,7 +211,7 @@ def _answer(url: str) -> Iterator[Any]:
 
 
 def _chunks(response: Any, size: int, url: str) -> Iterator[bytes]:
-    """Yields what the server sends, at most `size` + 1 bytes: an endless answer must not fill the disk."""
+    """Yields the response in chunks, at most `size` + 1 bytes, so that an endless response cannot fill the disk."""
     left = size + 1
     while left:
         with _telling_of(url):
@@ -224,11 +224,11 @@ def _chunks(response: Any, size: int, url: str) -> Iterator[bytes]:
 
 @contextmanager
 def _telling_of(url: str) -> Iterator[None]:
-    """Turns the network's errors into a DataError; those of writing are none of its business."""
+    """Turns network errors into a DataError. The block must not write files, whose errors would be converted too."""
     try:
         yield
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         reason = getattr(error, "reason", None) or error
         if isinstance(error, urllib.error.HTTPError):
-            error.close()  # it holds the connection
+            error.close()  # it keeps the connection open
         raise DataError(f"{url} cannot be downloaded ({' '.join(str(reason).split())}).") from error

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written to a temporary name, flushed to disk, then renamed."""
+"""Writes files atomically: to a temporary name first, then flushed to disk and renamed."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path` to write to, and renames it to `path` when the block ends well.
+    """Yields a temporary path in the folder of `path`, and renames it to `path` when the block succeeds.
 
-    The temporary name keeps the suffix, because Keras and others choose the format by it. If the block raises, or the
-    process is killed, `path` is as it was before. What killed processes have left in the folder is removed.
+    The temporary name has the same suffix, because Keras and other libraries choose the format by it. If the block
+    raises or the process is killed, `path` stays unchanged. Temporary files of killed processes are removed.
 
     Raises:
-        OutputError: when the folder cannot be made or written to, or the disk is full.
+        OutputError: the folder cannot be created or written to, or the disk is full.
     """
     path = Path(path)
-    if os.path.isdir(path):  # found out now, not when the work is done; unlike Path.is_dir, it never raises
+    if os.path.isdir(path):  # fails before the work, not after it; unlike Path.is_dir, isdir never raises
         raise OutputError(f"cannot write {path}: Is a directory")
     temporary: Path | None = None
     try:
@@ -44,7 +44,7 @@ def atomic(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        # mkstemp makes files that only their owner can read; give back what the user's umask says.
+        # mkstemp creates files that only the owner can read; apply the user's umask instead.
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
         _sync_folder(path.parent)
@@ -56,36 +56,36 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path, *, exist_ok: bool = True) -> None:
-    """Makes a folder, and those above it.
+    """Creates a folder and its parents.
 
     Args:
-        path: of the folder.
-        exist_ok: whether it may be there.
+        path: path of the folder.
+        exist_ok: whether the folder may already exist.
 
     Raises:
-        OSError: it cannot be made, whatever is wrong with its name.
+        OSError: the folder cannot be created; this includes invalid names.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=exist_ok)
-    except ValueError as error:  # a NUL in it
+    except ValueError as error:  # the path contains a NUL
         raise OSError(errno.EINVAL, str(error)) from None
-    except RecursionError:  # thousands of folders in each other
+    except RecursionError:  # thousands of nested folders
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)) from None
 
 
 def expand_user(named: str | Path) -> Path:
-    """Returns a path that a user named; `~` is the home folder, and a name like `~draft.png` stays as it is."""
-    return Path(os.path.expanduser(named))  # Path.expanduser raises where there is no such user
+    """Returns the path that a user gave, with `~` as the home folder; a name like `~draft.png` stays unchanged."""
+    return Path(os.path.expanduser(named))  # Path.expanduser raises if there is no such user
 
 
 def home() -> Path | None:
-    """Returns the home folder; None where the user has none, as in a container that runs under a bare number."""
+    """Returns the home folder; None if the user has none, as in a container with a numeric user ID."""
     folder = Path(os.path.expanduser("~"))
     return folder if folder.is_absolute() else None
 
 
 def remove(path: Path) -> None:
-    """Removes a file, if it is there. Raises OutputError when that is not possible."""
+    """Removes a file if it exists. Raises OutputError if it cannot be removed."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -93,24 +93,24 @@ def remove(path: Path) -> None:
 
 
 def model_file(named: str | Path) -> Path:
-    """Returns the model file that a user named, perhaps by the run folder that holds it."""
+    """Returns the model file that a user gave, either directly or by its run folder."""
     path = expand_user(named)
     inside = path / "model.keras"
     return inside if os.path.isfile(inside) else path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text, atomically. Raises OutputError when that is not possible."""
+    """Writes UTF-8 text atomically. Raises OutputError if that is not possible."""
     with atomic(path) as temporary:
-        # A file name that is not UTF-8 is kept as \udc80 and the like, which JSON reads back as the same name.
+        # A file name that is not UTF-8 becomes escapes such as \udc80, which JSON reads back as the same name.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes plain values as indented JSON, atomically.
+    """Writes plain values as indented JSON atomically.
 
     Raises:
-        OutputError: that is not possible, or one of the values is infinite or no number, which JSON cannot say.
+        OutputError: the file cannot be written, or a value is infinite or NaN, which JSON cannot represent.
     """
     try:
         text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
@@ -120,7 +120,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Writes a table as CSV, atomically, row by row; None becomes an empty cell, and no text a formula (see `cell`)."""
+    """Writes a table as CSV atomically, row by row. None becomes an empty cell; formulas are escaped (see `cell`)."""
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as to:
         write = csv_writer(to)
         write(header)
@@ -129,18 +129,18 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def csv_writer(stream: TextIO) -> Callable[[Iterable[Any]], None]:
-    """Returns a function that writes a row of cells (see `cell`) to a CSV file, ended by a line feed.
+    """Returns a function that writes a row of cells (see `cell`) to a CSV file, terminated by a line feed.
 
     Args:
-        stream: a text file that leaves line ends as they are (`newline=""`).
+        stream: a text file that does not translate line ends (`newline=""`).
     """
-    # Python's writer quotes the line ends that are its own, and no others; readers take each of them for one.
+    # Python's writer quotes only the characters of its own line terminator, but readers accept both as line ends.
     writer = csv.writer(_LineFeeds(stream), lineterminator=_CRLF)
     return lambda row: writer.writerow(map(cell, row))
 
 
 class _LineFeeds:
-    """Takes lines that end with `_CRLF` and writes them with a line feed."""
+    """Replaces the `_CRLF` at the end of each line with a line feed."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -150,9 +150,10 @@ class _LineFeeds:
 
 
 def cell(value: Any) -> Any:
-    """Returns a value for CSV: a text that a spreadsheet would compute, run or look up gets an apostrophe before it.
+    """Returns a value for CSV. A text that a spreadsheet would treat as a formula gets a leading apostrophe.
 
-    A text that is a plain number, such as the class `-1`, stays: nothing is computed, and it can be joined with others.
+    A text that is a plain number, such as the class `-1`, stays unchanged: it is no formula, and can be joined with
+    other tables.
 
     Source: OWASP, CSV injection.
     """
@@ -162,14 +163,14 @@ def cell(value: Any) -> Any:
 
 
 def _umask() -> int:
-    # There is no call that reads the mask without setting it.
+    # No function reads the umask without setting it.
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes the rename itself durable, where the system can open folders."""
+    """Makes the rename durable, on systems that can open folders."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""How this process was started: alone, or by torchrun as one of several that do one job together."""
+"""How this process was started: alone, or by torchrun as one of several processes of a job."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from kcv.errors import KcvError, UsageError
 
 
 class SilentExit(KcvError):
-    """What is wrong has been said by another process of the job; this one ends without a word."""
+    """Another process of the job has reported the error; this one exits silently."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What torchrun tells its processes, see https://docs.pytorch.org/docs/stable/elastic/run.html.
+    """The environment that torchrun sets, see https://docs.pytorch.org/docs/stable/elastic/run.html.
 
     Attributes:
-        rank: the process's number, from 0.
-        world_size: of how many.
-        local_rank: its number on this machine, from 0.
-        local_world_size: how many there are on this machine.
-        restarts: how often torchrun has started the group anew.
-        job: what is the same for all starts of one job, and no other's; None where nothing is.
+        rank: rank of this process, from 0.
+        world_size: number of processes.
+        local_rank: rank on this machine, from 0.
+        local_world_size: number of processes on this machine.
+        restarts: number of times that torchrun has restarted the group.
+        job: identifies the job across restarts; None for a process that runs alone.
     """
 
     rank: int = 0
@@ -35,10 +35,10 @@ class Launch:
 
     @classmethod
     def current(cls, environment: Mapping[str, str] | None = None) -> Launch:
-        """Reads it from the environment; without `WORLD_SIZE` the process is alone.
+        """Reads the values from the environment. Without `WORLD_SIZE`, the process runs alone.
 
         Raises:
-            UsageError: the variables do not fit together.
+            UsageError: the variables are incomplete or inconsistent.
         """
         values = os.environ if environment is None else environment
         if values.get("WORLD_SIZE", "1") == "1" and "TORCHELASTIC_RUN_ID" not in values:
@@ -56,15 +56,15 @@ class Launch:
         if values.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes"):
             raise UsageError("FSDP is not supported: with Keras' variables it runs and trains wrongly; use torchrun")
         job = values.get("TORCHELASTIC_RUN_ID", "none")
-        # Without a rendezvous id, torchrun gives all its jobs the same; its own process is then what tells them apart.
+        # Without a rendezvous id, torchrun gives all jobs the same one; its process ID then distinguishes them.
         return cls(rank, size, local_rank, local_size, restarts, job if job != "none" else f"torchrun-{os.getppid()}")
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this is the process that speaks and writes for all."""
+        """Whether this is the main process, which prints and writes for all."""
         return self.rank == 0
 
     @property
     def is_distributed(self) -> bool:
-        """Whether there are others."""
+        """Whether there are other processes."""
         return self.world_size > 1

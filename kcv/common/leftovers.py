@@ -1,7 +1,7 @@
-"""Temporary files that killed processes have left: how they are told from those that are being written.
+"""Removes temporary files of killed processes, but not those that are being written.
 
-The name of a temporary file says which process makes it, and on which system, as several may share a disk. Where that
-process is gone, so is whoever would have removed the file.
+The name of a temporary file contains its process and the system, because several systems may share a disk. If the
+process no longer exists, nothing else will remove the file.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Final
 
 A_DAY: Final = 86_400.0
-"""Seconds without a change after which also a file of another system is taken for left."""
+"""Seconds without a change after which a file of another system is removed too."""
 
 _NAME = re.compile(r"\..*\.kcv-([0-9a-f]{8})-(\d{1,10})-\w{8}(\..*)?", re.DOTALL)
-_MOST_BYTES: Final = 255  # of a file's name
-_looked: set[Path] = set()  # folders that this process has been through; listing a large one for each file takes long
+_MOST_BYTES: Final = 255  # of a file name
+_looked: set[Path] = set()  # folders that this process has searched; listing a large one for each file is slow
 _looking = threading.Lock()
 
 
 def prefix(path: Path) -> str:
-    """Returns what the name of a temporary file for `path` begins with; eight random characters and a suffix follow."""
+    """Returns the prefix of the name of a temporary file for `path`; eight random characters and a suffix follow."""
     own = f".kcv-{_system()}-{os.getpid()}-"
     room = _MOST_BYTES - len(os.fsencode(path.suffix)) - len(own) - 9
     stem = path.stem
@@ -37,7 +37,7 @@ def prefix(path: Path) -> str:
 
 
 def remove_from(folder: Path) -> None:
-    """Removes what processes that are gone have left in a folder; looks there once a process."""
+    """Removes the temporary files of ended processes from a folder; searches each folder once per process."""
     folder = folder.absolute()
     with _looking:
         if folder in _looked:
@@ -59,17 +59,17 @@ def _is_left(system: str, process: int, entry: os.DirEntry[str]) -> bool:
 
 def _lives(process: int) -> bool:
     try:
-        os.kill(process, 0)  # asks, and sends nothing
+        os.kill(process, 0)  # signal 0 only checks whether the process exists
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):
-        return True  # it is somebody else's
+        return True  # it belongs to another user
     return True
 
 
 @functools.cache
 def _system() -> str:
-    """Returns what all processes share that see each other's numbers: those of a machine since its start."""
+    """Returns an identifier shared by all processes in one process ID namespace since the start of the machine."""
     marks = [platform.node()]
     with contextlib.suppress(OSError):
         marks.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())

@@ -1,6 +1,6 @@
-"""What the signature of a verb says beyond a type: marks and choices, which the command line reads.
+"""Annotations and choices in the signature of a verb, which the command line reads.
 
-A verb is a typed function. Its annotations are the one place where the limits of a parameter stand:
+A verb is a typed function. The limits of a parameter are defined only in its annotations:
 
     top_k: Annotated[int, AtLeast(1)] | None = None
     split: Split = "test"
@@ -24,14 +24,14 @@ Split: TypeAlias = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class AtLeast:
-    """A whole number from `low` on."""
+    """An integer of at least `low`."""
 
     low: int
 
 
 @dataclass(frozen=True)
 class Between:
-    """A number from `low` to `high`, both included."""
+    """A number from `low` to `high`, both inclusive."""
 
     low: float
     high: float
@@ -39,26 +39,26 @@ class Between:
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of what `names` returns: choices that are only known when the program runs, unlike those of a Literal."""
+    """One of the values that `names` returns. Unlike those of a Literal, they are known only at run time."""
 
     names: Callable[[], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class PythonOnly:
-    """A parameter that is no flag, because nothing that can be typed is a value of it."""
+    """A parameter without a flag, because its values cannot be typed."""
 
 
 @dataclass(frozen=True)
 class ListedOnStdin:
-    """Paths that may come from standard input: there `-` stands for a list of them."""
+    """Paths that may come from standard input: `-` stands for a list of paths there."""
 
 
 def renamed(**new_names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Lets a function be called by the old names of its parameters, with a DeprecationWarning.
+    """Accepts the old names of a function's parameters, with a DeprecationWarning.
 
     Args:
-        **new_names: the new name by each old one.
+        **new_names: new name by old name.
 
     Example:
         >>> @renamed(pictures="images")

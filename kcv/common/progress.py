@@ -1,4 +1,4 @@
-"""A progress bar: one line on the terminal, redrawn in place; silent where stderr is a file or a pipe."""
+"""A progress bar: one line on the terminal, redrawn in place; silent if stderr is a file or a pipe."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _GAP = "  "
 
 
 class Progress:
-    """Shows how far a long job is, how fast it goes and when it ends.
+    """Shows the progress, speed and remaining time of a long job.
 
-    On a terminal, one line is redrawn at most ten times a second and never grows wider than the terminal: what does
-    not fit is left out, least important last. Elsewhere nothing is written, so that logs stay readable; whoever uses
-    the bar prints results in their own words. `advance` may be called from several threads.
+    On a terminal, one line is redrawn at most ten times per second. It is never wider than the terminal: parts that do
+    not fit are left out, least important first. Elsewhere nothing is written, so that logs stay readable; the caller
+    prints the results. `advance` may be called from several threads.
 
         with Progress(len(images), "predict") as progress:
             for batch in batches:
@@ -36,12 +36,12 @@ class Progress:
                 progress.advance(len(batch))
 
     Args:
-        total: how many units make the whole job; None or 0 where that is not known (then no bar, no ETA).
-        label: what is going on.
-        unit: what is counted. `bytes` is shown as kB, MB or GB.
-        stream: where to; stderr by default.
-        keep: leave the last state on the terminal when the job ends. By default the line is wiped.
-        clock: seconds that only grow; tests pass their own.
+        total: number of units of the whole job; None or 0 if unknown (then there is no bar and no ETA).
+        label: name of the job.
+        unit: the unit that is counted. `bytes` is shown as kB, MB or GB.
+        stream: the output stream; stderr by default.
+        keep: whether to leave the last state on the terminal when the job ends. By default the line is erased.
+        clock: a monotonic clock in seconds; tests pass their own.
     """
 
     def __init__(
@@ -64,24 +64,24 @@ class Progress:
         self._metrics: Callable[[], Mapping[str, float]] = dict
         self._done = 0
         self._start = clock()
-        # The rate is that of the last seconds: the first step of a training run is no measure for the others.
+        # The rate is measured over the last seconds: the first step of a training run is not representative.
         self._history: deque[tuple[float, int]] = deque([(self._start, 0)])
         self._drawn_at = -float("inf")
-        # Of several processes one speaks.
+        # Only the main process writes.
         self._visible = self._stream.isatty() and os.environ.get("TERM") != "dumb" and Launch.current().is_main_process
         self._fill, self._rest = ("━", "─") if _can_print(self._stream, "━─") else ("#", "-")
 
     @property
     def done(self) -> int:
-        """Units done so far."""
+        """The number of units done so far."""
         return self._done
 
     def advance(self, n: int = 1, metrics: Callable[[], Mapping[str, float]] | None = None) -> None:
         """Counts `n` more units.
 
         Args:
-            n: how many.
-            metrics: returns what is shown behind the bar, by name; called only when the line is drawn.
+            n: number of units.
+            metrics: returns the values shown after the bar, by name; called only when the line is drawn.
         """
         with self._lock:
             self._done += n
@@ -91,16 +91,16 @@ class Progress:
                 self._draw(now)
 
     def close(self) -> None:
-        """Ends the line. More calls, and `advance` after it, write nothing."""
+        """Ends the line. Further calls of `close` or `advance` write nothing."""
         with self._lock:
             if not self._visible:
                 return
             if self._keep:
-                # The figures that stay are those of the whole job, not of its last seconds.
+                # The final rate is that of the whole job, not of its last seconds.
                 self._history = deque([(self._start, 0)])
                 self._draw(self._clock())
                 self._write("\n")
-            elif self._drawn_at > -float("inf"):  # a line that is not ours must not be wiped
+            elif self._drawn_at > -float("inf"):  # do not erase a line that the bar did not draw
                 self._write("\r\x1b[K")
             self._visible = False
 
@@ -123,11 +123,11 @@ class Progress:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except (OSError, ValueError):  # the terminal is gone; that must not end the job it was watching
+        except (OSError, ValueError):  # the terminal was closed, which must not stop the job
             self._visible = False
 
     def _line(self, width: int) -> str:
-        """The line at most `width` columns wide (one short of the terminal's: a full last column wraps on some)."""
+        """Returns the line, at most `width` columns wide (one below the terminal's: some wrap a full last column)."""
         since, before = self._history[0]
         elapsed = self._history[-1][0] - since
         rate = (self._done - before) / elapsed if elapsed > 0 else 0.0
@@ -157,7 +157,7 @@ class Progress:
 
 
 def _columns(stream: TextIO) -> int:
-    """Width of the terminal behind `stream`; stdout's may be another one, or none."""
+    """Returns the width of the terminal of `stream`; stdout may be another terminal, or none."""
     try:
         columns = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
@@ -174,7 +174,7 @@ def _can_print(stream: TextIO, text: str) -> bool:
 
 
 def _cells(text: str) -> int:
-    """Columns that `text` takes: East Asian wide characters take two, combining marks none."""
+    """Returns the number of columns of `text`: East Asian wide characters take two, combining marks none."""
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
@@ -199,7 +199,7 @@ def _figure(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Writes seconds as `m:ss`, from an hour on as `h:mm:ss`."""
+    """Formats seconds as `m:ss`, or as `h:mm:ss` from one hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,4 +1,4 @@
-"""Rows of predictions written to a file as they come: CSV, JSON lines or Parquet, chosen by the suffix."""
+"""Writes rows of predictions one by one to a CSV, JSON lines or Parquet file, chosen by the suffix."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _PARQUET_ROWS = 4096  # rows of one row group
 
 
 class RowWriter(Protocol):
-    """Takes rows one at a time."""
+    """Writes rows one at a time."""
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Adds a row."""
 
 
 def check_suffix(path: Path) -> None:
-    """Raises UsageError where the file's suffix is of no known format."""
+    """Raises UsageError if the file's suffix is not that of a supported format."""
     if path.suffix.lower() not in SUFFIXES:
         hint = nearest(path.suffix.lower(), SUFFIXES)
         raise UsageError(f"--output: received {str(path)!r}, allowed: a name that ends in {', '.join(SUFFIXES)}.{hint}")
@@ -34,15 +34,15 @@ def check_suffix(path: Path) -> None:
 
 @contextmanager
 def open_rows(path: Path, columns: Sequence[str]) -> Iterator[RowWriter]:
-    """Opens a file for rows; it appears under its name when the block ends well, and not at all otherwise.
+    """Opens a file for rows. The file appears under its name only if the block succeeds.
 
     Args:
-        path: its suffix chooses the format.
-        columns: of the table. JSON lines hold the key `probabilities` as well, where a row has it.
+        path: path of the file; its suffix determines the format.
+        columns: columns of the table. JSON lines also contain the key `probabilities` if a row has it.
 
     Raises:
         UsageError: the suffix is unknown.
-        OutputError: the place cannot be written to.
+        OutputError: the file cannot be written.
     """
     check_suffix(path)
     suffix = path.suffix.lower()
@@ -51,8 +51,8 @@ def open_rows(path: Path, columns: Sequence[str]) -> Iterator[RowWriter]:
             with _parquet(temporary, columns) as parquet:
                 yield parquet
         else:
-            # A file name that is not UTF-8 arrives as lone surrogates. CSV gets its bytes back as they are on disk; in
-            # JSON the backslash escape of a surrogate reads back as the same name.
+            # A file name that is not UTF-8 contains lone surrogates. CSV gets the original bytes; in JSON, the
+            # backslash escape of a surrogate reads back as the same name.
             errors = "surrogateescape" if suffix == ".csv" else "backslashreplace"
             with temporary.open("w", encoding="utf-8", errors=errors, newline="") as stream:
                 yield _CsvRows(stream, columns) if suffix == ".csv" else _JsonRows(stream, columns)
@@ -107,5 +107,5 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[RowWriter]:
 
 
 def _utf8(value: Any) -> Any:
-    """Marks what is not UTF-8 in a text: Parquet has no way to hold it."""
+    """Replaces bytes in a text that are not UTF-8, because Parquet cannot store them."""
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if isinstance(value, str) else value

@@ -1,7 +1,7 @@
-"""What shows that a record of ours is as it was written, and that this user wrote it.
+"""Checksums and signatures, which show that a record is unchanged and that this user wrote it.
 
-A checksum finds damage, and anybody can compute it. A signature is made with a key that lies in the user's cache folder
-and nowhere else: what a stranger wrote, or changed, does not have it.
+A checksum detects damage, but anyone can compute it. A signature uses a key that is stored only in the user's cache
+folder, so a record that another user wrote or changed has no valid signature.
 """
 
 from __future__ import annotations
@@ -25,22 +25,24 @@ _OWNER_ALONE: Final = 0o600
 
 
 def checksum(values: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 (hex) of plain values, whatever the order of their keys."""
+    """Returns the SHA-256 (hex) of plain values, independent of the order of their keys."""
     return hashlib.sha256(_canonical(values)).hexdigest()
 
 
 def signature(values: Mapping[str, Any]) -> str | None:
-    """Returns what shows later that this user wrote these values; None where no key can be kept."""
+    """Returns this user's signature of the values; None if no key can be stored."""
     key = _key() or _new_key()
     return None if key is None else _signed(values, key)
 
 
 def is_own(values: Mapping[str, Any], signed: str | None) -> bool:
-    """Tells whether this user signed these values, on this machine."""
+    """Returns whether this user signed these values on this machine."""
     key = None if signed is None else _key()
     if key is None or signed is None:
         return False
-    return hmac.compare_digest(_signed(values, key).encode(), signed.lower().encode())  # of texts, it takes ASCII alone
+    return hmac.compare_digest(
+        _signed(values, key).encode(), signed.lower().encode()
+    )  # of texts, only ASCII is accepted
 
 
 def _canonical(values: Mapping[str, Any]) -> bytes:
@@ -52,13 +54,13 @@ def _signed(values: Mapping[str, Any], key: bytes) -> str:
 
 
 def _place() -> Path:
-    # Several users may share a cache folder, and none is to have the key of another.
+    # Several users may share a cache folder, but must not use each other's key.
     user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
     return cache_dir() / f"runs{user}.key"
 
 
 def _key() -> bytes | None:
-    """Returns the user's key; None where there is none, or what is there is not the user's own."""
+    """Returns the user's key; None if there is none, or if the file belongs to another user."""
     place = _place()
     try:
         if hasattr(os, "getuid") and os.stat(place).st_uid != os.getuid():
@@ -70,7 +72,7 @@ def _key() -> bytes | None:
 
 
 def _new_key() -> bytes | None:
-    """Makes the user's key, whole or not at all; None where the cache folder cannot be written to."""
+    """Creates the user's key atomically; returns None if the cache folder is not writable."""
     place = _place()
     temporary = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
     try:
@@ -86,4 +88,4 @@ def _new_key() -> bytes | None:
     finally:
         with contextlib.suppress(OSError, ValueError):
             temporary.unlink(missing_ok=True)
-    return _key()  # that of another process, where both made one
+    return _key()  # the stored key, in case another process created one too

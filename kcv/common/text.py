@@ -1,4 +1,4 @@
-"""Names that come from files and folders of others: what in them a terminal would obey instead of showing it."""
+"""Makes names from untrusted files safe to print: escapes characters that a terminal would interpret."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import os
 import unicodedata
 
 _CATEGORIES = ("Cc", "Zl", "Zp", "Cs")
-"""Unicode's control characters, separators of lines and paragraphs, and bytes that are not UTF-8."""
+"""Unicode categories of control characters, line and paragraph separators, and bytes that are not UTF-8."""
 
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""They turn the direction of writing, with which a name can look like another."""
+"""Characters that change the writing direction, with which one name can look like another."""
 
 
 def is_plain(name: str) -> bool:
-    """Whether all characters of a name are there to be seen."""
+    """Returns whether a name contains no characters that a terminal would interpret."""
     return name.isprintable() or not any(map(_obeyed, name))
 
 
 def plain(text: object) -> str:
-    """Returns a text with escapes in place of what a terminal would obey, a line feed among it."""
+    """Escapes the characters in a text that a terminal would interpret, including line feeds."""
     text = str(text)
-    if text.isprintable():  # as good as all texts; then nothing in it is obeyed
+    if text.isprintable():  # a fast path for nearly all texts
         return text
     return "".join(char.encode("unicode_escape").decode() if _obeyed(char) else char for char in text)
 
 
 def look(name: str) -> str:
-    """Returns what is left of a name without case, spaces at its ends, invisible characters and forms of Unicode.
+    """Returns a name without differences in case, outer spaces, invisible characters and Unicode forms.
 
-    Names for which it is the same are taken for one by people, and some also by disks.
+    Users, and some file systems, cannot distinguish names with the same result.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return " ".join("".join(char for char in folded if unicodedata.category(char) != "Cf").split())
 
 
 def shortened(text: object, most: int = 200) -> str:
-    """Returns a text for an error message: of a longer one the beginning and the end."""
+    """Returns a text for an error message; keeps only the beginning and the end of a long one."""
     whole = str(text)
     return whole if len(whole) <= most else f"{whole[: most // 2]}...{whole[-most // 2 :]}"
 
@@ -45,7 +45,7 @@ def _obeyed(char: str) -> bool:
 
 
 def cut_to_bytes(name: str, most: int) -> str:
-    """Returns as much of a name as `most` bytes of a file name hold; file systems count bytes, not characters."""
+    """Returns the beginning of a name that fits into `most` bytes; file systems count bytes, not characters."""
     kept = 0
     for number, character in enumerate(name):
         kept += len(os.fsencode(character))

@@ -1,4 +1,4 @@
-"""Timing several ways to do the same thing, in turns, so that the noise of a machine meets all of them alike."""
+"""Times several alternatives in turns, so that noise on the machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TypeVar
 Name = TypeVar("Name", bound=Hashable)
 
 _TURN_SECONDS = 0.05
-"""How long a turn lasts at least: a shorter one is several runs, because clocks and waits cost too."""
+"""The least duration of a turn: short runs are repeated within a turn, because clocks and waits take time too."""
 _WARM_UPS = 2
 PAUSE = 0.1
-"""Seconds after which onnxruntime's threads rest."""
+"""Seconds after which onnxruntime's threads stop spinning."""
 
 
 def interleave(
@@ -28,16 +28,16 @@ def interleave(
     """Times contestants in turns.
 
     Args:
-        contestants: what is timed, by name.
-        repeats: turns of each that count; before them each is run until it is warm.
-        settle: waits until what was begun is done, where runs only begin it (CUDA).
-        each: whether every run is timed for itself; by default a turn gives the mean of its runs.
-        pause: seconds of rest before every turn. Thread pools spin for a while when they have nothing to do, which
-            takes a core away from whoever comes next.
+        contestants: the functions to time, by name.
+        repeats: number of measured turns per contestant, after a warm-up.
+        settle: waits for asynchronous work (CUDA) to finish.
+        each: whether to time every run separately; by default, a turn gives the mean of its runs.
+        pause: seconds of rest before every turn. Idle thread pools spin for a while, which takes a core from the next
+            contestant.
         advance: called after every round of turns.
 
     Returns:
-        Seconds of one run, by name, in the order in which they were taken.
+        Seconds per run, by name, in the order of measurement.
     """
 
     def timed(work: Callable[[], object], count: int) -> float:

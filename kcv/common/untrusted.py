@@ -1,7 +1,7 @@
-"""Files that anybody may have written: opened as regular files, bounded, checked against a schema, refused in one line.
+"""Reads untrusted files: only regular files, with limits, checked against a schema, and rejected with one line.
 
-A reader of such a file checks what its author thought of. What nobody thought of ends here: whatever the library below
-raises becomes one line that names the file. The bounds of each reader are listed in docs/security.md.
+Each reader of such files makes its own checks. This module handles all other errors: any exception of a library becomes
+one line that names the file. The limits of each reader are listed in docs/security.md.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from kcv.common.text import plain
 from kcv.errors import KcvError, first_line
 
 MOST_JSON_BYTES = 16 * 2**20
-"""Of a JSON file or a member of an archive."""
+"""The most bytes of a JSON file, or of a JSON member of an archive."""
 MOST_JSON_DEPTH = 64
-"""Lists and objects inside each other."""
+"""The deepest nesting of lists and objects."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 @contextmanager
 def refusing(origin: str | Path, error: type[KcvError], otherwise: str = "is damaged") -> Iterator[None]:
-    """Makes one line of whatever goes wrong in the block.
+    """Turns any error in the block into one line.
 
     Args:
         origin: the file's name, for the message.
-        error: the kind that is raised.
-        otherwise: what is said of the file where a library gives up; its own words follow.
+        error: the class of the error that is raised.
+        otherwise: the message about the file if a library fails; the library's own message follows.
 
     Raises:
-        KcvError: those of the block pass as they are; all else is raised as `error`.
+        KcvError: a KcvError of the block passes unchanged; all other errors are raised as `error`.
 
     Example:
         >>> with refusing("model.onnx", ArtifactError, "is no ONNX model"):
@@ -56,7 +56,7 @@ def refusing(origin: str | Path, error: type[KcvError], otherwise: str = "is dam
     except RecursionError:
         raise error(f"{origin}: {otherwise} (nested too deeply)") from None
     except OSError as caught:
-        if caught.errno is None:  # made by a library, not by the system
+        if caught.errno is None:  # raised by a library, not by the system
             raise error(f"{origin}: {otherwise} ({hide_credentials(first_line(caught))})") from caught
         raise error(f"{origin}: cannot be read: {caught.strerror}") from None
     except Exception as caught:
@@ -65,21 +65,21 @@ def refusing(origin: str | Path, error: type[KcvError], otherwise: str = "is dam
 
 @contextmanager
 def opened(path: Path, error: type[KcvError], model: str = "") -> Iterator[BinaryIO]:
-    """Opens a regular file for reading; a pipe or a device would block, or never end.
+    """Opens a regular file for reading; a pipe or a device could block or never end.
 
-    Where it is to be a model file, `model` is the name of one, for the message.
+    If a model file is expected, `model` is an example name for the message.
 
     Raises:
-        KcvError: as `error`; there is no such file, it is something else, or it may not be read.
+        KcvError: of class `error`; the file is missing, not a regular file, or not readable.
     """
-    if os.path.isdir(path):  # unlike a Path's, it never raises; asked first, as Windows opens no folder
+    if os.path.isdir(path):  # unlike Path.is_dir, it never raises; checked first, because Windows cannot open folders
         raise error(f"{path}: is a folder{model and f'; expected a model file such as {path / model}'}")
     try:
-        # Not blocking: else a pipe that nobody writes to would hold us in this very call.
+        # Non-blocking, because opening a pipe without a writer would block here.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
         raise error(f"{path}: no such {model and 'model '}file") from None
-    except (OSError, ValueError) as caught:  # ValueError: a name with a NUL in it
+    except (OSError, ValueError) as caught:  # ValueError: the name contains a NUL
         raise error(f"{path}: cannot be read: {getattr(caught, 'strerror', None) or caught}") from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
@@ -92,12 +92,12 @@ def read_bytes(path: Path, most: int, error: type[KcvError]) -> bytes:
     """Reads a whole regular file.
 
     Args:
-        path: of the file.
-        most: bytes that it may have.
-        error: the kind that is raised.
+        path: path of the file.
+        most: largest allowed size, in bytes.
+        error: the class of the error that is raised.
 
     Raises:
-        KcvError: as `error`; it is missing, larger, no regular file, or cannot be read.
+        KcvError: of class `error`; the file is missing, too large, not a regular file, or not readable.
     """
     with opened(path, error) as stream, refusing(path, error):
         content = stream.read(most + 1)
@@ -114,17 +114,17 @@ def parse_json(
     most_depth: int = MOST_JSON_DEPTH,
     otherwise: str = "is no JSON, or damaged",
 ) -> Any:
-    """Reads JSON as its standard has it: UTF-8, finite numbers, each key once, and not nested beyond reason.
+    """Parses standard JSON: UTF-8, finite numbers, no duplicate keys, limited nesting.
 
     Args:
         content: at most `MOST_JSON_BYTES`.
         origin: the file's name, for the message.
-        error: the kind that is raised.
-        most_depth: lists and objects inside each other.
-        otherwise: what is said of it where it is none, as in `refusing`.
+        error: the class of the error that is raised.
+        most_depth: deepest allowed nesting of lists and objects.
+        otherwise: the message if it is not JSON, as in `refusing`.
 
     Raises:
-        KcvError: as `error`.
+        KcvError: of class `error`; the content is too large or not valid.
     """
 
     def no_number(word: str) -> NoReturn:
@@ -152,17 +152,17 @@ def parse_json(
 
 
 def parse(content: bytes, schema: type[Model], origin: str | Path, error: type[KcvError]) -> Model:
-    """Reads JSON as a model of pydantic.
+    """Parses JSON into a pydantic model.
 
     Args:
         content: the JSON.
-        schema: what it must be. Its own configuration says whether unknown keys are refused; numbers that are infinite
-            or no numbers are refused here.
+        schema: the model. Its configuration decides whether unknown keys are rejected; infinite numbers and NaN are
+            always rejected.
         origin: the file's name, for the message.
-        error: the kind that is raised.
+        error: the class of the error that is raised.
 
     Raises:
-        KcvError: as `error`; the message names the first key that is wrong.
+        KcvError: of class `error`; the message names the first invalid key.
     """
     values = parse_json(content, origin, error)
     if not isinstance(values, dict):
@@ -175,35 +175,35 @@ def parse(content: bytes, schema: type[Model], origin: str | Path, error: type[K
 
 
 def first_problem(error: ValidationError) -> str:
-    """Returns the first thing that does not fit a schema, and where it stands, as one short line."""
+    """Returns the first violation of a schema and its location, as one short line."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     key = plain(".".join(str(part) for part in first["loc"])[:100])
     return f"{key}: {first['msg']}" if key else first["msg"]
 
 
 def read_json(path: Path, error: type[KcvError]) -> Any:
-    """Reads a file of JSON (`read_bytes` and `parse_json`)."""
+    """Reads a JSON file (`read_bytes` and `parse_json`)."""
     return parse_json(read_bytes(path, MOST_JSON_BYTES, error), path, error)
 
 
 def read(path: Path, schema: type[Model], error: type[KcvError]) -> Model:
-    """Reads a file of JSON as a model of pydantic (`read_bytes` and `parse`)."""
+    """Reads a JSON file into a pydantic model (`read_bytes` and `parse`)."""
     return parse(read_bytes(path, MOST_JSON_BYTES, error), schema, path, error)
 
 
 def inside(folder: Path, *names: str, error: type[KcvError]) -> Path:
-    """Returns a path inside a folder that leads nowhere else: no part of it is a link, or goes up.
+    """Returns a path inside a folder that cannot leave the folder: no part of it is a link or `..`.
 
-    A stranger's folder may hold links to files of the user: what is read would be sent or shown, what is written lost.
-    The folder itself may be reached by links, as it is the user who names it.
+    An untrusted folder may contain links to the user's files, which could then be sent, shown or overwritten. The path
+    of the folder itself may contain links, because the user gave it.
 
     Args:
-        folder: the one to stay in.
-        names: below it, one after the other; each may have several parts.
-        error: the kind that is raised.
+        folder: the folder to stay in.
+        names: relative paths to append; each may have several parts.
+        error: the class of the error that is raised.
 
     Raises:
-        KcvError: as `error`; the message names the link.
+        KcvError: of class `error`; the message names the link.
     """
     place = Path(folder)
     for part in (part for name in names for part in Path(name).parts):
@@ -216,7 +216,7 @@ def inside(folder: Path, *names: str, error: type[KcvError]) -> Path:
 
 
 def is_link(path: Path) -> bool:
-    """Tells whether a path is a link: a symbolic one, or a junction of Windows."""
+    """Returns whether a path is a symbolic link or a Windows junction."""
     try:
         found = os.lstat(path)
     except (OSError, ValueError):
@@ -226,7 +226,7 @@ def is_link(path: Path) -> bool:
 
 
 def files_inside(folder: Path) -> Iterator[Path]:
-    """Yields the regular files of a folder and of those below it, sorted; what is a link is left out.
+    """Yields the regular files in a folder and its subfolders, sorted, without links.
 
     Raises:
         OSError: the folder itself cannot be listed.
@@ -245,6 +245,6 @@ _TEXT_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTAL
 
 
 def _depth(content: bytes) -> int:
-    """Returns how deep lists and objects of a JSON text are nested; brackets in texts do not count."""
+    """Returns the nesting depth of lists and objects in a JSON text; brackets in strings do not count."""
     steps = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
     return max(accumulate(steps.get(found[0], 0) for found in _TEXT_OR_BRACKET.finditer(content)), default=0)

@@ -1,4 +1,4 @@
-"""From untrusted files to pixels: the one decoder and the one resize that every verb uses."""
+"""Finds, decodes and resizes untrusted image files, in the same way for all verbs."""
 
 from kcv.images.batch import stack
 from kcv.images.decoding import RESIZE_MODES, decode, dimensions, examine, load, resize

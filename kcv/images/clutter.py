@@ -1,4 +1,4 @@
-"""What systems leave among the files of people: thumbnails, waste bins, notes of file managers."""
+"""Files that systems leave among user files: thumbnails, recycle bins, metadata of file managers."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ _NAMES: Final = frozenset({
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or was made by a system and not by a person."""
+    """Returns whether a file or folder of this name is hidden, or was created by a system and not by a user."""
     return name.startswith(".") or name.lower() in _NAMES

@@ -1,6 +1,6 @@
-"""Untrusted images to RGB uint8 arrays: the one decoder and the one resize that every verb uses.
+"""Decodes and resizes untrusted images to RGB uint8 arrays, in the same way for all verbs.
 
-Training, evaluation, prediction and export all read images here, so a model sees the same pixels everywhere.
+Training, evaluation, prediction and export all read images here, so a model always gets the same pixels.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ RESIZE_MODES: Final = ("squash", "crop", "letterbox")
 LETTERBOX_GREY: Final = 128
 
 _LEAST_GAP: Final = 3
-"""How many times larger than its target a JPEG stays when its decoder reduces it: the antialiased resize has the last
-word then. Photographs differ by 0.1 to 0.3 of 255 levels on average from a full decode."""
+"""The least ratio of a JPEG's size after reduction by its decoder to the target size; the antialiased resize does the
+rest. Photographs differ by 0.1 to 0.3 of 255 levels on average from a full decode."""
 
 _ORIENTATION_TAG: Final = 0x0112
 
 
 def decode(source: Path | bytes | NDArray[np.uint8], *, name: str | None = None) -> NDArray[np.uint8]:
-    """Decodes one image to RGB, upright.
+    """Decodes one image to upright RGB.
 
-    EXIF orientation is applied, transparency is composited on white, 16-bit grey is scaled to 8 bits, of an animation
-    the first frame is taken. 32-bit integers are read as 16-bit values; floats as 0-1 where none is above 1, else as
-    0-255.
+    EXIF orientation is applied, transparency is composited on white, 16-bit grey is scaled to 8 bits, and only the
+    first frame of an animation is used. 32-bit integers are read as 16-bit values; floats as 0-1 if none is above 1,
+    otherwise as 0-255.
 
     Args:
         source: a file, the bytes of a file, or uint8 pixels [h, w], [h, w, 1], [h, w, 3] or [h, w, 4].
-        name: what errors call the image; by default its path.
+        name: name of the image in error messages; by default its path.
 
     Returns:
-        uint8 [h, w, 3], writable unless `source` was an RGB array, which is returned as it is.
+        uint8 [h, w, 3], writable unless `source` was an RGB array, which is returned unchanged.
 
     Raises:
-        ImageError: it is missing, truncated, in no known format, or larger than `MAX_PIXELS`.
+        ImageError: the image is missing, truncated, in an unknown format, or larger than `MAX_PIXELS`.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, name or "image")
@@ -54,13 +54,13 @@ def decode(source: Path | bytes | NDArray[np.uint8], *, name: str | None = None)
 
 @dataclass(frozen=True)
 class Examined:
-    """An image, and what of it is not in its pixels.
+    """A decoded image with facts about its file.
 
     Attributes:
-        pixels: as `decode` returns them.
-        format: what the bytes are, one of `FORMATS`; None for an array.
-        numbers: `16-bit` or `float` where its numbers had more than 8 bits, else None.
-        extent: the least and the greatest of them.
+        pixels: the pixels that `decode` returns.
+        format: the file format, one of `FORMATS`; None for an array.
+        numbers: `16-bit` or `float` if its values had more than 8 bits, otherwise None.
+        extent: the smallest and the largest of these values.
     """
 
     pixels: NDArray[np.uint8]
@@ -70,11 +70,11 @@ class Examined:
 
 
 def examine(source: Path | bytes | NDArray[np.uint8], *, name: str | None = None) -> Examined:
-    """Decodes as `decode` does, and says what there was."""
+    """Decodes an image like `decode`, and returns its format and value range too."""
     if isinstance(source, np.ndarray):
         return Examined(_from_array(source, name or "image"), None)
     with opened(source, name) as image:
-        # A JPEG with more images behind the first calls itself MPO.
+        # Pillow reports a JPEG with several images as MPO.
         pixels, kind = _pixels(_upright(image)), "JPEG" if image.format == "MPO" else image.format
         if not is_deep(image):
             return Examined(pixels, kind)
@@ -82,10 +82,10 @@ def examine(source: Path | bytes | NDArray[np.uint8], *, name: str | None = None
 
 
 def dimensions(source: Path | bytes | NDArray[np.uint8], *, name: str | None = None) -> tuple[int, int]:
-    """Returns (height, width) from the header alone, before any EXIF rotation.
+    """Returns (height, width) from the header only, before any EXIF rotation.
 
     Raises:
-        ImageError: as `decode`, as far as the header shows it.
+        ImageError: in the same cases as `decode`, as far as the header shows them.
     """
     if isinstance(source, np.ndarray):
         return source.shape[0], source.shape[1]
@@ -94,11 +94,11 @@ def dimensions(source: Path | bytes | NDArray[np.uint8], *, name: str | None = N
 
 
 def resize(pixels: NDArray[np.uint8], size: int, mode: str) -> NDArray[np.uint8]:
-    """Brings RGB pixels to a square by antialiased bilinear interpolation (Pillow).
+    """Resizes RGB pixels to a square by antialiased bilinear interpolation (Pillow).
 
     Args:
-        pixels: uint8 [h, w, 3]; returned as they are when h = w = `size`.
-        size: the side of the result, pixels.
+        pixels: uint8 [h, w, 3]; returned unchanged if h = w = `size`.
+        size: side of the result, in pixels.
         mode: one of `RESIZE_MODES`.
 
     Returns:
@@ -115,10 +115,10 @@ def resize(pixels: NDArray[np.uint8], size: int, mode: str) -> NDArray[np.uint8]
 def load(
     source: Path | bytes | NDArray[np.uint8], size: int, mode: str, *, name: str | None = None
 ) -> NDArray[np.uint8]:
-    """Decodes and resizes one image: uint8 [size, size, 3]. Errors as `decode`.
+    """Decodes and resizes one image to uint8 [size, size, 3]. Raises the errors of `decode`.
 
-    A JPEG that is much larger is reduced by its decoder first, which is several times faster and makes a difference of
-    the order of rounding.
+    A JPEG that is much larger is first reduced by its decoder, which is several times faster and changes the result
+    only by about a rounding error.
     """
     if isinstance(source, np.ndarray):
         return resize(decode(source, name=name), size, mode)
@@ -135,14 +135,14 @@ def load(
 
 
 def _reduction(image: Image.Image, size: int, mode: str) -> int:
-    """Returns by how much (1, 2, 4 or 8) a JPEG decoder may reduce an image that is to be `size` px."""
+    """Returns the factor (1, 2, 4 or 8) by which a JPEG decoder may reduce an image with the target size `size` px."""
     if image.format != "JPEG":
         return 1
     largest = (max if mode == "letterbox" else min)(image.size) // (_LEAST_GAP * size)
     turned = _orientation(image) != 1
     for scale in (8, 4, 2):
-        # The last row and column of a reduced image may stand for a part of a pixel only. `_resize` knows how large
-        # a part, but not at which side it is after a turn.
+        # The last row and column of a reduced image may cover only a fraction of a pixel. `_resize` knows the
+        # fraction, but not the side where it is after a rotation.
         whole = image.width % scale == image.height % scale == 0
         if scale <= largest and (whole or not turned):
             return scale
@@ -150,7 +150,7 @@ def _reduction(image: Image.Image, size: int, mode: str) -> int:
 
 
 def _resize(image: Image.Image, extent: tuple[float, float], size: int, mode: str) -> NDArray[np.uint8]:
-    """Resizes the part of an RGB or grey image that goes from its upper left corner to `extent` (width, height)."""
+    """Resizes the part of an RGB or grey image between its upper left corner and `extent` (width, height)."""
     bilinear = Image.Resampling.BILINEAR
     width, height = extent
     if mode == "letterbox":
@@ -162,27 +162,27 @@ def _resize(image: Image.Image, extent: tuple[float, float], size: int, mode: st
         return _pixels(canvas)
     left = top = 0.0
     if mode == "crop":
-        # Resampling only the middle square is the same as resizing all and cutting the square out, and cheaper.
+        # Resampling only the middle square is equivalent to resizing the whole image and cropping, and cheaper.
         shorter = min(width, height)
         left, top, width, height = (width - shorter) / 2, (height - shorter) / 2, shorter, shorter
     return _pixels(image.resize((size, size), bilinear, box=(left, top, left + width, top + height)))
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Returns an image as RGB or grey (`L`), turned as its EXIF orientation says."""
+    """Returns an image as RGB or grey (`L`), rotated by its EXIF orientation."""
     image.load()
     return turned(to_eight_bits(image), _orientation(image))
 
 
 def _pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """Returns RGB pixels of an RGB or grey image."""
+    """Returns the RGB pixels of an RGB or grey image."""
     return np.array(image) if image.mode == "RGB" else np.repeat(np.asarray(image)[:, :, None], 3, axis=2)
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # damaged EXIF: the pixels are still good
+    except Exception:  # damaged EXIF: the pixels are still usable
         return 1
 
 

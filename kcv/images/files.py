@@ -1,4 +1,4 @@
-"""Which image files a path, a folder, a pattern or a list stands for; none of them is opened."""
+"""Finds the image files of a path, a folder, a pattern or a list, without opening them."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ SUFFIXES: Final = {
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
-"""What the file names of each format end in, lower case."""
+"""File name suffixes of each format, in lower case."""
 
 EXTENSIONS: Final = frozenset(chain.from_iterable(SUFFIXES.values()))
-"""What an image's file name ends in when a folder is searched."""
+"""Suffixes of the images that are found in a folder."""
 
-_READ = 65536  # bytes of a list that are read at a time
+_READ = 65536  # bytes of a list per read
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image: not hidden, and a known extension."""
+    """Returns whether a file of this name counts as an image: not hidden, and with a known extension."""
     return not is_clutter(name) and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
 def walk(folder: Path, *, recursive: bool = True, lenient: bool = False) -> Iterator[Path]:
-    """Yields the images of a folder: its own by name, then those of each folder in it, in the order of their names.
+    """Yields the images of a folder, sorted by name, then those of each subfolder, in the order of their names.
 
     Args:
-        folder: where to look.
-        recursive: whether to look into the folders in it.
-        lenient: whether a folder in it that cannot be read is yielded itself, for whoever reads images to say so.
+        folder: the folder to search.
+        recursive: whether to search subfolders.
+        lenient: whether to yield an unreadable subfolder itself, so that the code that reads the images reports it.
 
     Raises:
         DataError: a folder cannot be read.
 
-    Only the names of some folders at a time are held, so a million images cost little. Hidden files and folders, and
-    what systems leave there (`kcv.images.clutter`), are skipped. Links to folders are followed, each folder once, so a
-    link back to a parent makes no loop.
+    Only the names of a few folders are in memory at a time, so a million images cost little. Hidden files and folders
+    and system files (`kcv.images.clutter`) are skipped. Links to folders are followed, but each folder is visited only
+    once, so a link back to a parent causes no loop.
     """
     folders: list[tuple[str, bool]] = []
     for here in each_once(str(folder), lambda _: sorted(folders)):
@@ -79,23 +79,23 @@ def walk(folder: Path, *, recursive: bool = True, lenient: bool = False) -> Iter
 
 
 def find(paths: Sequence[str | Path], *, recursive: bool = False) -> Iterator[Path]:
-    """Yields the images that files, folders and glob patterns stand for, in the order given.
+    """Yields the images of files, folders and glob patterns, in the given order.
 
-    A file given by its own name is taken whatever its extension. What is given twice comes twice.
+    A file given by name is included regardless of its extension. A path given twice is yielded twice.
 
     Args:
-        paths: what to look at. All of it is checked when this is called; images are found as they are taken.
-        recursive: whether a folder stands for all below it, too.
+        paths: files, folders and patterns. All are checked at the call; images are searched for lazily.
+        recursive: whether a folder includes its subfolders.
 
     Raises:
-        DataError: a path does not exist, a pattern matches no image, or a folder holds none.
+        DataError: a path does not exist, a pattern matches no image, or a folder contains none.
     """
     return chain.from_iterable([_find(given, recursive) for given in paths])
 
 
 def _find(given: str | Path, recursive: bool) -> Iterable[Path]:
     path = expand_user(given)
-    if os.path.isdir(path):  # unlike a Path's, it is False for a name that no file can have
+    if os.path.isdir(path):  # unlike Path.is_dir, it returns False for an invalid name
         images = walk(path, recursive=recursive, lenient=True)
     elif os.path.exists(path):
         return [path]
@@ -113,23 +113,23 @@ def _find(given: str | Path, recursive: bool) -> Iterable[Path]:
 
 def _match(pattern: str, recursive: bool) -> Iterator[Path]:
     for match in map(Path, matches(pattern)):
-        if os.path.isdir(match):  # a Path's raises where a folder is closed
+        if os.path.isdir(match):  # Path.is_dir raises if a folder is not accessible
             yield from walk(match, recursive=recursive, lenient=True)
         elif is_image_name(match.name):
             yield match
 
 
 def read_list(stream: IO[bytes]) -> Iterator[Path]:
-    """Yields the paths that a stream lists, as they arrive: one a line, or ended by NUL bytes as by `find -print0`.
+    """Yields the paths in a stream as they arrive: one per line, or terminated by NUL bytes, as from `find -print0`.
 
-    Nothing is checked: whether there is an image shows when it is read.
+    The paths are not checked; a missing image is noticed when it is read.
     """
     rest, end, begun = b"", b"\n", False
-    read = getattr(stream, "read1", stream.read)  # what is there already, where the stream can tell
+    read = getattr(stream, "read1", stream.read)  # read1 does not wait for more bytes
     while block := read(_READ):
         rest += block
         if not begun and len(rest) >= len(codecs.BOM_UTF8):
-            rest, begun = rest.removeprefix(codecs.BOM_UTF8), True  # as editors of Windows begin a text
+            rest, begun = rest.removeprefix(codecs.BOM_UTF8), True  # a byte order mark, which Windows editors write
         if b"\0" in rest:
             end = b"\0"
         *names, rest = rest.split(end)

@@ -1,4 +1,4 @@
-"""Folders in folders: what an entry of one is, and all of them below one, each once however many links lead to it."""
+"""Walks through nested folders, visiting each folder once even if several links lead to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeAlias
 from kcv.common.untrusted import is_link
 
 Inner: TypeAlias = Callable[[str], Sequence[tuple[str, bool]]]
-"""Gives the names of the folders in a folder, in their order, and whether each is a link."""
+"""Returns the names of the subfolders of a folder, in order, and whether each is a link."""
 
 
 def each_once(
@@ -20,16 +20,16 @@ def each_once(
     join: Callable[[str, str], str] = os.path.join,
     real: Callable[[str], str] = os.path.realpath,
 ) -> Iterator[str]:
-    """Yields a folder and those below it, each before those in it.
+    """Yields a folder and all folders below it, parents first.
 
-    A link to a folder that holds the first one is not followed: it would lead through the whole disk, and back.
+    A link to a folder that contains the first one is not followed, because it could lead through the whole disk.
 
     Args:
         start: the first folder.
-        inner: asked about a folder when the next one is wanted.
-        join: makes a path of that of a folder and a name in it.
-        real: gives the path of a folder without links. It is asked for the first and for links only: for all folders it
-            would take time that grows with the depth.
+        inner: called for a folder when the next one is requested.
+        join: joins the path of a folder and a name in it.
+        real: resolves the links in the path of a folder. It is called only for the first folder and for links, because
+            its time grows with the depth.
     """
     seen: set[str] = set()
     root = real(start)
@@ -52,7 +52,7 @@ def _holds(outer: str, inner: str) -> bool:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; a link that leads nowhere is none."""
+    """Returns whether an entry is a folder or a link to one; False for a broken link."""
     try:
         return entry.is_dir()
     except OSError:
@@ -60,5 +60,5 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def is_linked(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a link, or a junction of Windows; where the system tells it with the name, none is asked."""
+    """Returns whether an entry is a link or a Windows junction; needs an additional system call only on Windows."""
     return entry.is_symlink() or (os.name == "nt" and is_link(Path(entry.path)))

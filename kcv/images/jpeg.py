@@ -1,4 +1,4 @@
-"""What a JPEG file is made of, marker by marker: how many scans it has, and whether only its end is missing.
+"""Parses the markers of a JPEG file, to count its scans and to repair a missing end marker.
 
 Source: ITU-T T.81, annexes B (markers) and G (progressive scans).
 """
@@ -17,9 +17,9 @@ from PIL import JpegImagePlugin
 from kcv.errors import ImageError
 
 MOST_SCANS: Final = 500
-"""Encoders write about ten."""
+"""The most scans of an image; encoders write about ten."""
 MOST_SCANNED: Final = 3_000_000_000
-"""Pixels times scans. Each scan goes over the whole image again, however few bytes it has."""
+"""The most pixels times scans. Each scan processes the whole image again, even if it has only a few bytes."""
 
 _END, _SCAN, _START = 0xD9, 0xDA, 0xD8
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
@@ -33,17 +33,17 @@ _TAILS = (
     bytes(range(0xFE, 0x80, -1)) * 8,
     b"\x36\xdb\x6d" * 300,
 )
-"""What may stand in the place of missing data."""
+"""Test data to put in place of possibly missing data; see `mended`."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A marker and what belongs to it.
+    """A marker and its segment.
 
     Attributes:
-        marker: its second byte.
-        data: of the segment, without its length.
-        end: where the file goes on.
+        marker: second byte of the marker.
+        data: content of the segment, without its length.
+        end: offset at which the segment ends.
     """
 
     marker: int
@@ -52,7 +52,7 @@ class Segment:
 
 
 def segments(content: bytes, start: int = 0) -> Iterator[Segment]:
-    """Yields the segments from a place in a file on, to the end marker; skips the coded data of scans."""
+    """Yields the segments from an offset to the end marker; skips the coded data of scans."""
     while found := _MARKER.search(content, start):
         marker, start = found[1][0], found.end()
         if marker == _START:
@@ -65,20 +65,20 @@ def segments(content: bytes, start: int = 0) -> Iterator[Segment]:
 
 
 def check_scans(stream: Any, image: JpegImagePlugin.JpegImageFile) -> None:
-    """Refuses an image of more scans than a decoder should be asked for.
+    """Rejects an image with too many scans to decode.
 
     Args:
-        stream: of the file, where `image` has left it, behind the header of the first scan.
+        stream: the file, positioned where `image` left it, after the header of the first scan.
         image: the opened image.
 
     Raises:
-        ImageError: there are too many.
+        ImageError: there are too many scans.
     """
     begin = stream.tell()
     length = 8 + 2 * image.layers
     stream.seek(max(0, begin - length))
     header = stream.read(length)
-    # One scan of all components: nearly all files. Nothing behind it is decoded.
+    # One scan of all components, as in nearly all files. Nothing after it is decoded.
     single = header.rfind(b"\xff\xda") == 0 and header[4] == image.layers and "progressive" not in image.info
     if not single:
         stream.seek(0)
@@ -89,7 +89,7 @@ def check_scans(stream: Any, image: JpegImagePlugin.JpegImageFile) -> None:
 
 
 def lacks_end(stream: Any) -> bool:
-    """Tells whether a file may lack the end marker: it stands not at its end, and the stream is back where it was."""
+    """Returns whether a file does not end with the end marker; restores the position of the stream."""
     place = stream.tell()
     stream.seek(-2, io.SEEK_END)
     tail = stream.read(2)
@@ -98,12 +98,12 @@ def lacks_end(stream: Any) -> bool:
 
 
 def mended(content: bytes) -> bytes | None:
-    """Returns a file with the end marker that it lacks; None where it has one, or where more is missing.
+    """Returns a file with its missing end marker added; None if it has one, or if more is missing.
 
-    All of the image is there if the decoder does the same whatever stands in the place of the end: where it still
-    wants data, it makes pixels of what it gets. Scans that are missing as a whole are known from their headers.
+    The image is complete if the decoded pixels do not depend on the data appended to it: a decoder that still needs
+    data turns it into pixels. Scans that are missing completely are detected from the headers.
     """
-    content = content.rstrip(b"\xff")  # half of a marker, or of a stuffed byte
+    content = content.rstrip(b"\xff")  # half of a marker or of a stuffed byte
     if not _has_all_scans(content):
         return None
     pixels = None
@@ -118,7 +118,7 @@ def mended(content: bytes) -> bytes | None:
 
 
 def _has_all_scans(content: bytes) -> bool:
-    """Tells whether a file has no end marker, but scans for all bits of all coefficients of all components."""
+    """Returns whether a file has no end marker, but scans for all bits of all coefficients of all components."""
     missing: dict[int, set[int]] = {}  # coefficients by component
     for segment in segments(content):
         data = segment.data
@@ -129,7 +129,7 @@ def _has_all_scans(content: bytes) -> bool:
         elif segment.marker == _SCAN:
             count = data[0]
             first, last, bits = data[-3:]
-            if not bits & 0x0F:  # the lowest bit is in it
+            if not bits & 0x0F:  # the scan includes the lowest bit
                 for component in data[1 : 1 + 2 * count : 2]:
                     missing.get(component, set()).difference_update(range(first, last + 1))
     return bool(missing) and not any(missing.values())

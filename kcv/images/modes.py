@@ -1,4 +1,4 @@
-"""Pillow's modes to 8 bits, grey or RGB, band by band: what is in between takes many bytes a pixel."""
+"""Converts Pillow's modes to 8-bit grey or RGB, band by band: the conversion needs many bytes per pixel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _BAND_PIXELS: Final = 2**21
-"""Of a band: some tens of MB on the way."""
+"""Pixels of a band, which need some tens of MB during conversion."""
 
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -24,18 +24,18 @@ _TURNS: Final = {
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:
-    """Returns an image as its EXIF orientation (1-8) says it is to be seen."""
+    """Returns an image transformed by its EXIF orientation (1-8)."""
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether a pixel is a number of more than 8 bits."""
+    """Returns whether pixel values have more than 8 bits."""
     return image.mode.startswith("I") or image.mode == "F"
 
 
 def extent(image: Image.Image) -> tuple[float, float]:
-    """Returns the least and the greatest number of a deep image, those that are no numbers left out; (0, 0) of none."""
+    """Returns the smallest and largest finite value of a deep image; (0, 0) if there is none."""
     least, greatest = np.inf, -np.inf
     for _, band in _bands(image):
         values = np.asarray(band)
@@ -49,12 +49,12 @@ def extent(image: Image.Image) -> tuple[float, float]:
 def to_eight_bits(image: Image.Image) -> Image.Image:
     """Returns a loaded image as `L` or `RGB`.
 
-    Transparency is composited on white, 16-bit grey scaled to 8 bits. 32-bit integers are read as 16-bit values; floats
-    as 0-1 where none is above 1, else as 0-255.
+    Transparency is composited on white, and 16-bit grey is scaled to 8 bits. 32-bit integers are read as 16-bit values;
+    floats as 0-1 if none is above 1, otherwise as 0-255.
     """
     if image.mode in ("RGB", "L") and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I"):  # "I", "I;16", "I;16B": 16-bit grey, in one way or another
+    if image.mode.startswith("I"):  # "I", "I;16", "I;16B": variants of 16-bit grey
         return _grey(image, _of_integers)
     if image.mode == "F":
         scale = 255.0 if _brightest(image) <= 1.0 else 1.0
@@ -65,7 +65,7 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """Yields parts of a loaded image from top to bottom, with the row that each begins at."""
+    """Yields the bands of a loaded image from top to bottom, each with its first row."""
     rows = max(1, _BAND_PIXELS // image.width)
     if rows >= image.height:
         yield 0, image
@@ -89,13 +89,13 @@ def _of_integers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 def _of_floats(values: NDArray[np.generic], scale: float) -> NDArray[np.uint8]:
     known = np.nan_to_num(values, nan=0.0, posinf=255.0, neginf=0.0)
-    with np.errstate(over="ignore"):  # the largest floats are white, too
+    with np.errstate(over="ignore"):  # the largest floats become white too
         levels: NDArray[np.uint8] = np.clip(known * scale + 0.5, 0, 255).astype(np.uint8)
     return levels
 
 
 def _brightest(image: Image.Image) -> float:
-    """Returns the greatest value, infinity as 255 and what is no number as 0; at least 0."""
+    """Returns the largest value, at least 0; infinity counts as 255 and NaN as 0."""
     bands = (np.nan_to_num(np.asarray(band), nan=0.0, posinf=255.0, neginf=0.0) for _, band in _bands(image))
     return max(float(values.max(initial=0.0)) for values in bands)
 

@@ -1,4 +1,4 @@
-"""From untrusted bytes to an opened image: only known formats, bounded sizes, one line for whatever is wrong."""
+"""Opens untrusted image files: only known formats, bounded sizes, and one line per error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from PIL import (  # the plugins register themselves in Image.OPEN when they are imported
+from PIL import (  # importing a plugin registers it in Image.OPEN
     BmpImagePlugin,  # noqa: F401
     GifImagePlugin,  # noqa: F401
     Image,
@@ -26,31 +26,31 @@ from kcv.images import jpeg, png
 from kcv.images.room import room
 
 FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
-"""The formats that are opened; Pillow's others (EPS runs Ghostscript, ...) are not for untrusted files."""
+"""The supported formats; Pillow's other formats are not safe for untrusted files (EPS runs Ghostscript, ...)."""
 
 MAX_PIXELS: Final = 178_956_970
-"""More pixels than this (half a GiB as RGB) is taken for a decompression bomb; where Pillow's own error starts."""
+"""An image with more pixels (half a GiB as RGB) counts as a decompression bomb; Pillow's error has the same limit."""
 
-_MOST_TILE_BYTES = 64 * 2**20  # of a tile of a small TIFF
-_PIXEL_BYTES = 4  # of most modes
-_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # of others
+_MOST_TILE_BYTES = 64 * 2**20  # of a tile in a small TIFF
+_PIXEL_BYTES = 4  # in most modes
+_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # in other modes
 
-# Broken metadata beside sound pixels is no reason to talk to stderr. Set once: `catch_warnings` is not safe in threads.
+# Damaged metadata of valid pixels needs no warning. Set once, because `catch_warnings` is not thread-safe.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-# A TIFF of half of our own limit is still no bomb.
+# Pillow already warns at half of the limit, which is still an acceptable size.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module=r"PIL\.")
 
 
 @contextmanager
 def opened(source: Path | bytes, name: str | None = None) -> Iterator[Image.Image]:
-    """Opens an image for as long as the block runs; whatever a decoder raises in it becomes one line.
+    """Opens an image for the duration of the block, and turns any error of a decoder in it into one line.
 
     Args:
         source: a file, or the bytes of a file.
-        name: what errors call the image; by default its path.
+        name: name of the image in error messages; by default its path.
 
     Raises:
-        ImageError: it cannot be opened, or not be decoded in the block.
+        ImageError: the image cannot be opened, or decoding it in the block fails.
     """
     label = name or (str(source) if isinstance(source, Path) else "image")
     try:
@@ -60,7 +60,7 @@ def opened(source: Path | bytes, name: str | None = None) -> Iterator[Image.Imag
                 yield image
     except ImageError as error:
         raise ImageError(f"{label}: {error}") from None
-    except Exception as error:  # decoders raise nearly everything (struct.error, SyntaxError, ...) on damaged bytes
+    except Exception as error:  # on damaged bytes, decoders raise many kinds of errors (struct.error, SyntaxError, ...)
         raise ImageError(f"{label}: cannot be read as an image ({one_line(error)}).") from error
 
 
@@ -69,7 +69,7 @@ def _stream(source: Path | bytes) -> Iterator[Any]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
         return
-    if not source.is_file():  # also keeps a named pipe from blocking the open
+    if not source.is_file():  # this check also prevents `open` from blocking on a named pipe
         if not source.is_dir():
             raise ImageError("no such file.")
         readable = os.access(source, os.R_OK | os.X_OK)
@@ -79,10 +79,10 @@ def _stream(source: Path | bytes) -> Iterator[Any]:
 
 
 def _open(stream: Any) -> Image.Image:
-    """`Image.open` for `FORMATS` only, with our own size limit.
+    """Opens an image like `Image.open`, but only in `FORMATS` and with kcv's size limit.
 
-    Pillow's own check warns between half its limit and the limit; a warning in a thread can neither be caught nor
-    silenced safely, so the plugins are called directly.
+    Pillow's own check warns between half of its limit and the limit. Warnings cannot be caught or silenced safely in a
+    thread, so the plugins are called directly.
     """
     prefix = stream.read(16)
     if not prefix:
@@ -101,19 +101,19 @@ def _open(stream: Any) -> Image.Image:
 
 
 def _made(factory: Any, stream: Any, format_name: str) -> Any:
-    """Returns the image that a plugin makes of a stream."""
+    """Returns the image that a plugin opens from a stream."""
     try:
         return factory(stream, "")
     except ValueError:
         if format_name != "PNG":
             raise
-        # Large texts before the pixels are no reason to refuse these.
+        # Large texts before the pixels are no reason to reject the image.
         stream.seek(0)
         return factory(io.BytesIO(png.without_large_texts(stream.read())), "")
 
 
 def _looked_at(image: Image.Image, stream: Any) -> Image.Image:
-    """Checks what an image would cost to decode, and mends what is known not to matter; returns the one to take."""
+    """Checks the cost of decoding an image, repairs harmless damage, and returns the image to use."""
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         jpeg.check_scans(stream, image)
         if jpeg.lacks_end(stream):
@@ -132,7 +132,7 @@ def _looked_at(image: Image.Image, stream: Any) -> Image.Image:
 
 
 def _check_tiles(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Refuses a TIFF whose tiles are far larger than the image: each is unpacked whole."""
+    """Rejects a TIFF with tiles far larger than the image, because each tile is unpacked completely."""
     sides = [image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)]
     if not all(isinstance(side, int) for side in sides):
         raise ImageError("its tiles have no size.")
@@ -142,6 +142,6 @@ def _check_tiles(image: TiffImagePlugin.TiffImageFile) -> None:
 
 
 def _bytes_of(image: Image.Image) -> int:
-    """Returns about how many bytes it takes to decode an image: as it is, and as RGB."""
+    """Returns the approximate number of bytes for decoding an image: in its own mode and as RGB."""
     progressive = 6 if "progressive" in image.info else 0  # its coefficients
     return image.width * image.height * (_BYTES.get(image.mode, _PIXEL_BYTES) + _PIXEL_BYTES + progressive)

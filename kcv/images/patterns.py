@@ -1,7 +1,7 @@
-"""What a pattern with `*`, `?`, `[...]` and `**` matches; as `glob`, but without end nowhere.
+"""Matches patterns with `*`, `?`, `[...]` and `**` like `glob`, but always terminates.
 
-`glob.glob` follows each link that it meets below `**`: with two links of a folder to itself there are 2^40 ways through
-them. Here `**` stands for each folder once, however many ways lead to it.
+`glob.glob` follows every link below `**`: two links from a folder to itself give 2^40 paths. Here, `**` matches each
+folder once, even if several paths lead to it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Literal, TypeAlias
 from kcv.images.folders import each_once, is_folder, is_linked
 
 Kind: TypeAlias = Literal["file", "folder", "link"]
-"""Of an entry; a link is one to a folder."""
+"""The kind of an entry; a link is a link to a folder."""
 
 
 def matches(pattern: str) -> list[str]:
-    """Returns the paths of files and folders that match a pattern, sorted; hidden ones only where it begins with a dot.
+    """Returns the matching files and folders, sorted; hidden ones match only a part that begins with a dot.
 
     Args:
-        pattern: as `glob.glob` takes it, with `recursive=True`.
+        pattern: a pattern as for `glob.glob` with `recursive=True`.
     """
     drive, rest = os.path.splitdrive(pattern)
     root = drive + rest[: len(rest) - len(rest.lstrip(os.sep))]
@@ -38,7 +38,7 @@ def matches(pattern: str) -> list[str]:
 
 
 def _step(place: str, part: str, *, files: bool) -> Iterator[str]:
-    """Yields what one part of a pattern stands for, in a folder."""
+    """Yields the matches of one part of a pattern in a folder."""
     if part == "**":
         for folder in _folders(place):
             if folder or not files:
@@ -57,7 +57,7 @@ def _step(place: str, part: str, *, files: bool) -> Iterator[str]:
 
 
 def _folders(place: str) -> Iterator[str]:
-    """Yields a folder and all below it, each once."""
+    """Yields a folder and all folders below it, each once."""
     return each_once(
         place,
         lambda here: [(name, kind == "link") for name, kind in _entries(here) if kind != "file"],
@@ -66,7 +66,7 @@ def _folders(place: str) -> Iterator[str]:
 
 
 def _entries(place: str, *, hidden: bool = False) -> list[tuple[str, Kind]]:
-    """Returns the names in a folder, sorted, and what each is; none where it cannot be read, as `glob`."""
+    """Returns the sorted names and kinds of a folder's entries; an empty list if it cannot be read, like `glob`."""
     try:
         with os.scandir(place or os.curdir) as entries:
             return sorted((entry.name, _kind(entry)) for entry in entries if hidden == entry.name.startswith("."))

@@ -1,4 +1,4 @@
-"""PNG files whose texts or colour profiles are larger than Pillow unpacks: their pixels are sound, and all we want."""
+"""Reads PNG files with texts or colour profiles larger than Pillow's limit, because only the pixels are needed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from PIL import PngImagePlugin
 from kcv.errors import ImageError
 
 MOST_UNPACKED: Final = 64 * 2**20
-"""Bytes that the texts and profiles of a file may unpack to."""
+"""The most bytes that the texts and profiles of a file may unpack to."""
 
 _PACKED = (b"zTXt", b"iTXt", b"iCCP")
 _SIGNATURE = 8  # bytes
 
 
 def without_large_texts(content: bytes) -> bytes:
-    """Returns a file without the chunks that hold more than Pillow unpacks.
+    """Returns a file without the text and profile chunks that exceed Pillow's limit.
 
     Raises:
-        ImageError: they unpack to more than `MOST_UNPACKED`.
+        ImageError: the texts and profiles unpack to more than `MOST_UNPACKED`.
     """
     kept, left = [content[:_SIGNATURE]], MOST_UNPACKED
     start = _SIGNATURE
@@ -42,7 +42,7 @@ def without_large_texts(content: bytes) -> bytes:
 
 
 def ignore_large_texts(image: PngImagePlugin.PngImageFile) -> None:
-    """Makes an opened image pass over texts behind its pixels that are larger than Pillow unpacks."""
+    """Makes an opened image skip texts after its pixels that exceed Pillow's limit."""
     if image.png is not None:
         for kind in _PACKED:
             name = f"chunk_{kind.decode()}"
@@ -53,14 +53,14 @@ def _lenient(read: Callable[[int, int], bytes]) -> Callable[[int, int], bytes]:
     def read_or_pass(position: int, length: int) -> bytes:
         try:
             return read(position, length)
-        except ValueError:  # it was read, but is too large to be unpacked
+        except ValueError:  # the chunk was read, but is too large to unpack
             return b""
 
     return read_or_pass
 
 
 def _unpacked(data: bytes, most: int) -> int:
-    """Returns the size of a packed text or profile; more than `most` where it is larger, 0 where it is not packed."""
+    """Returns the unpacked size of a text or profile: above `most` if it is larger, 0 if it is not compressed."""
     start = data.find(b"\0")
     for begin in (start + 2, *_after_languages(data, start)):
         size, unpacker, rest = 0, zlib.decompressobj(), data[begin:]
@@ -75,7 +75,7 @@ def _unpacked(data: bytes, most: int) -> int:
 
 
 def _after_languages(data: bytes, start: int) -> tuple[int, ...]:
-    """Returns where the text of an iTXt chunk begins: behind two flags, a language and a translated keyword."""
+    """Returns the offset of the text in an iTXt chunk: after two flags, a language and a translated keyword."""
     language = data.find(b"\0", start + 3)
     keyword = data.find(b"\0", language + 1) if language >= 0 else -1
     return (keyword + 1,) if keyword >= 0 else ()

@@ -1,4 +1,4 @@
-"""Memory for decoded images: large ones wait for each other, where several threads decode."""
+"""Limits the memory of decoded images: when several threads decode, large images wait for each other."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Final
 
 MOST_BYTES: Final = 2**30
-"""Of large images that are decoded at the same time; a larger one is decoded alone."""
+"""The most bytes of large images decoded at the same time; a larger image is decoded alone."""
 SMALL: Final = 32 * 2**20
-"""Bytes up to which an image need not wait: as many as there are threads do no harm."""
+"""Bytes up to which an image need not wait; one such image per thread is harmless."""
 
 _changed = threading.Condition()
 _held = 0
@@ -20,10 +20,10 @@ _own = threading.local()
 
 @contextmanager
 def room(size: int) -> Iterator[None]:
-    """Waits until the images that other threads decode leave room for another one, for as long as the block runs.
+    """Waits until the images in other threads leave enough memory, and reserves it for the duration of the block.
 
     Args:
-        size: bytes that it will take.
+        size: bytes that the image will need.
     """
     global _held
     if size <= SMALL or getattr(_own, "waits", False):  # a thread must not wait for itself
@@ -44,7 +44,7 @@ def room(size: int) -> Iterator[None]:
 
 
 def _forget() -> None:
-    """What other threads held is none of a forked process's business: they are not in it."""
+    """Resets the reservations in a forked process, which does not contain the other threads."""
     global _changed, _held
     _changed, _held = threading.Condition(), 0
 

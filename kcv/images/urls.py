@@ -1,4 +1,4 @@
-"""Images behind URLs that the user names: fetched when it is their turn, and never kept."""
+"""Images at URLs that the user gives: fetched when they are needed, and never stored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Url:
     """An image on a server.
 
     Attributes:
-        text: as it was named.
+        text: the URL as given.
     """
 
     text: str
@@ -34,7 +34,7 @@ class Url:
         """Fetches the file.
 
         Raises:
-            ImageError: it cannot be had.
+            ImageError: the file cannot be downloaded.
         """
         try:
             return fetch(self.text, most=MOST_BYTES, seconds=MOST_SECONDS)
@@ -43,16 +43,16 @@ class Url:
 
 
 Image: TypeAlias = Path | Url
-"""What a row is about."""
+"""An image on disk or at a URL."""
 
 Find: TypeAlias = Callable[[], Iterator[Image]]
 
 
 def found(named: Sequence[str | Path], *, recursive: bool) -> Iterator[Image]:
-    """Yields what files, folders, patterns and URLs stand for, in the order given; see `kcv.images.find`.
+    """Yields the images of files, folders, patterns and URLs, in the given order; see `kcv.images.find`.
 
     Raises:
-        DataError: a path does not exist, or stands for no image.
+        DataError: a path does not exist, or contains no image.
     """
     parts: list[Iterable[Image]] = [
         [Url(str(given))] if is_url(given) else images.find([given], recursive=recursive) for given in named

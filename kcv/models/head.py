@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import keras
 
 FEATURES = "pool"
-"""The layer whose output, float [batch, features], is the backbone's features."""
+"""The layer that outputs the backbone's features, float [batch, features]."""
 LOGITS = "logits"
 HEAD = (FEATURES, "dropout", LOGITS)
 

@@ -133,7 +133,7 @@ class Network:
         blocks: pattern at the start of a layer's name that the layers of one block share.
         variants: names of its graphs, by the weights that fit; the first one is built for random weights.
         imagenet: the file of its ImageNet weights, if there is one.
-        keras_file: how to read files of keras.applications, if it is part of them.
+        keras_file: how to read files of keras.applications, if it is one of its networks.
         torch_file: how to read state dicts, if it exists in PyTorch.
         torch: the same network in PyTorch, if it is benchmarked.
     """

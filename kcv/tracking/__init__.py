@@ -1,4 +1,4 @@
-"""Where a run is recorded: MLflow, nowhere, or a tracker of one's own (decision 011)."""
+"""Experiment tracking: MLflow, none, or a custom tracker (decision 011)."""
 
 from kcv.tracking.buffered import BufferedTracker
 from kcv.tracking.mlflow import MlflowTracker

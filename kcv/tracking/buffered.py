@@ -1,4 +1,4 @@
-"""A tracker whose service may come and go: no training waits for it, or ends for it."""
+"""A tracker for a service that may be unavailable, without delaying or stopping the training."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from kcv.tracking.tracker import State, Status, Tracker
 _log = logging.getLogger(__name__)
 
 START_SECONDS = 5.0
-"""How long a start waits for a server, which may refuse the run."""
+"""Seconds that `start` waits for a server, which may reject the run."""
 _STOP_SECONDS = 2.0
-_LONGEST_VALUE = 5000  # characters of a parameter or tag; every service takes as many
+_LONGEST_VALUE = 5000  # characters of a parameter or tag; every service accepts this many
 _RUN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class BufferedTracker(Tracker):
-    """Records a run at a service, by way of an outbox on disk (decision 011).
+    """Records a run at a service through an outbox on disk (decision 011).
 
-    A server that does not answer costs nothing: entries wait in the outbox, which this run or the next one with this
-    service sends. What it refuses at the start is an error, and so is a database that cannot be used then.
+    A server that does not answer causes no delay: entries wait in the outbox, which this run or the next run with this
+    service sends. A rejection at the start is an error, and so is an unusable database.
 
     Args:
         store: the service.
-        experiment: that the run belongs to.
+        experiment: the experiment that the run belongs to.
     """
 
     def __init__(self, store: Store, experiment: str) -> None:
@@ -53,22 +53,22 @@ class BufferedTracker(Tracker):
         self.location = store.location
 
     def state_dict(self) -> State:
-        """Returns where the run is, and its id; as long as that is not known, the name of the outbox it is made of."""
+        """Returns the location and the ID of the run; while the ID is unknown, the name of its outbox instead."""
         outbox = self._outbox
         run = outbox.run_id or outbox.header["continues"] or outbox.name if outbox else self._resumes
         return {"location": self.location, "run": run}
 
     def load_state_dict(self, state: Mapping[str, str | None]) -> None:
-        """Makes `start` go on with a run of this service; see `Tracker.load_state_dict`."""
+        """Makes `start` resume a run of this service; see `Tracker.load_state_dict`."""
         run = state.get("run")
         if run is not None and _RUN.fullmatch(run) and state.get("location") == self.location:
             self._resumes = run
 
     def start(self, run_name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Opens the run, or goes on with one; see `Tracker.start`.
+        """Opens or resumes the run; see `Tracker.start`.
 
         Raises:
-            TrackingError: the service refuses the run, or is a database that cannot be used.
+            TrackingError: the service rejects the run, or is an unusable database.
         """
         self._store.prepare()
         by_outbox = self._resumes is not None and self._resumes.startswith("spool-")
@@ -91,7 +91,7 @@ class BufferedTracker(Tracker):
                     f"tracking.uri: cannot use {self.location} as a tracking store: {fault}. "
                     "Give another one, or --tracking=none."
                 ) from fault
-        except BaseException:  # nobody wants this run, or waits for it; the next one must not send it
+        except BaseException:  # the run has failed or was interrupted; the next one must not send it
             self._ended = True
             self._discard(self._outbox)
             self._sender.stop(_STOP_SECONDS)
@@ -101,25 +101,25 @@ class BufferedTracker(Tracker):
             _log.warning("tracking: %s: %s; the training goes on, and its entries wait in %s", where, fault, path)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Adds numbers of one step."""
+        """Logs metrics of one step."""
         values = {name: float(value) for name, value in metrics.items()}
         self._append({"kind": "metrics", "values": values, "step": int(step), "time": _now()})
 
     def log_artifacts(self, path: Path) -> None:
-        """Adds a file, or all files of a folder, as they are when they are sent."""
+        """Logs a file, or all files of a folder, with their content at the time of sending."""
         path = Path(path).absolute()
         for file, folder in _files(path):
-            with contextlib.suppress(OSError):  # what is not there by now is left out when its turn comes
+            with contextlib.suppress(OSError):  # a missing file is skipped when it is to be sent
                 self._bytes += file.stat().st_size
             self._append({"kind": "artifact", "path": str(file), "folder": folder})
 
     def finish(self, status: Status = "FINISHED") -> None:
-        """Closes the run, and waits a bounded time for what is still on its way."""
+        """Closes the run, and waits a limited time for the remaining entries."""
         if self._outbox is None or self._sender is None or self._ended:
             return
         self._append({"kind": "end", "status": status, "time": _now()})
         self._ended = True
-        self._outbox.sync()  # the thread may be in a call that takes its time
+        self._outbox.sync()  # the thread may be in a slow call
         self._sender.finish(self._bytes)
         count = self._outbox.waiting
         if self._temporary is not None:
@@ -159,10 +159,9 @@ class BufferedTracker(Tracker):
 
 
 def _files(path: Path) -> list[tuple[Path, str | None]]:
-    """Returns a file, or all below a folder, each with the folder that it is in there.
+    """Returns a file, or all files below a folder, each with its relative folder.
 
-    Of a folder neither links, which may lead to files that are no part of it, nor what is hidden: pieces that a killed
-    process has left.
+    Links in a folder are skipped, because they may lead out of it; so are hidden files, which killed processes leave.
     """
     if not os.path.isdir(path):
         return [(path, None)]

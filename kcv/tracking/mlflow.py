@@ -1,7 +1,7 @@
-"""Runs in MLflow: a server, or a database, which without a name is `mlflow.db` in the working folder.
+"""Records runs in MLflow: on a server, or in a database, by default `mlflow.db` in the working folder.
 
-MLflow's client is used and neither its fluent API (global state, a subprocess for git) nor its autologging (24 s for
-two epochs, measured).
+It uses MLflow's client, not its fluent API (global state, a subprocess for git) or its autologging (24 s for two
+epochs, measured).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", *_SERVERS, "databricks", "
 _FORM = "sqlite:///FILE, another database's uri, http(s)://HOST:PORT of an MLflow server"
 _KEY_TAG = "kcv.spool"
 _MAY_CHANGE = (401, 403, 407, 408, 429)
-"""Refusals that another time, or other credentials, may end."""
+"""Status codes of rejections that may end later, or with other credentials."""
 
 
 @register_tracker("", *_SCHEMES, form=_FORM)
@@ -47,13 +47,13 @@ class MlflowTracker(BufferedTracker):
     """Records a run in MLflow.
 
     Args:
-        uri: of the store; a `sqlite` path is made absolute.
-        experiment: is created where it does not exist.
-        named: a person has named the store. Else it is what lies in the working folder, which may be a stranger's:
-            then files of a run go nowhere but beside it.
+        uri: URI of the store; a `sqlite` path is made absolute.
+        experiment: name of the experiment, which is created if it does not exist.
+        named: whether the user named the store. Otherwise it is a file in the working folder, which may be untrusted;
+            the files of a run are then stored only next to it.
 
     Raises:
-        TrackingError: the uri is of no kind that MLflow keeps runs in.
+        TrackingError: MLflow does not support stores with this URI.
     """
 
     def __init__(self, uri: str, experiment: str, *, named: bool = True) -> None:
@@ -61,7 +61,7 @@ class MlflowTracker(BufferedTracker):
 
 
 class MlflowStore(Store):
-    """MLflow, as `Store` has it; arguments as those of `MlflowTracker`."""
+    """Implements `Store` for MLflow; the arguments are those of `MlflowTracker`."""
 
     def __init__(self, uri: str, *, named: bool = True) -> None:
         shown, scheme = without_credentials(uri), uri.partition(":")[0].partition("+")[0].lower()
@@ -76,16 +76,16 @@ class MlflowStore(Store):
         self.location = self._database.location if self._database else shown
         self._uri = self._database.uri if self._database else uri
         self._client: MlflowClient | None = None
-        self._places: dict[str, str] = {}  # of the files of runs
+        self._places: dict[str, str] = {}  # artifact URIs by run ID
 
     def prepare(self) -> None:
-        """Checks an SQLite file, and imports MLflow, which takes seconds and changes the process' warning filters."""
+        """Checks an SQLite file, and imports MLflow, which takes seconds and changes the process's warning filters."""
         if self._database and (problem := self._database.problem()):
             raise TrackingError(f"tracking.uri: {problem}.")
         import_mlflow()
 
     def open_run(self, run: RunInfo, key: str, run_id: str | None) -> str:
-        """Makes a run with its experiment, or finds it by a tag, and describes it; see `Store.open_run`."""
+        """Creates a run and its experiment, or finds the run by a tag, and describes it; see `Store.open_run`."""
         with self._asking() as client:
             if run_id is None:
                 experiment = self._find_experiment(client, run.experiment)
@@ -101,12 +101,12 @@ class MlflowStore(Store):
         return run_id
 
     def logged_steps(self, run_id: str, metric: str) -> set[int]:
-        """Returns the steps of a metric that a run holds."""
+        """Returns the logged steps of a run's metric."""
         with self._asking() as client:
             return {point.step for point in client.get_metric_history(run_id, metric)}
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int, timestamp: int) -> None:
-        """Adds numbers of one step; those that it has, with this time, stay as they are."""
+        """Logs metrics of one step; metrics already logged with this timestamp stay unchanged."""
         from mlflow.entities import Metric
 
         with self._asking() as client:
@@ -114,7 +114,7 @@ class MlflowStore(Store):
                 client.log_batch(run_id, batch)
 
     def log_artifact(self, run_id: str, path: Path, folder: str | None) -> None:
-        """Adds a file, in a folder of the run's artifacts."""
+        """Logs a file to a folder of the run's artifacts."""
         with self._asking() as client:
             if self._database is not None and not self._database.named:
                 if run_id not in self._places:
@@ -134,23 +134,23 @@ class MlflowStore(Store):
             if self._client is None:
                 client_class = import_mlflow()
                 with self._database.alone() if self._database else contextlib.nullcontext():
-                    self._client = client_class(tracking_uri=self._uri)  # makes the tables
+                    self._client = client_class(tracking_uri=self._uri)  # creates the tables
             yield self._client
         except (StoreUnavailable, StoreRejected):
             raise
         except Exception as error:
-            # MLflow lets through whatever SQLAlchemy, requests or alembic raise.
+            # MLflow does not catch the errors of SQLAlchemy, requests and alembic.
             raise classify_error(error, remote=self.remote) from error
 
     def _find_experiment(self, client: MlflowClient, name: str) -> str:
         found = client.get_experiment_by_name(name)
         if found is None:
-            # Beside the database, not in whatever folder the next command happens to run.
+            # Next to the database, not in the working folder of the next command.
             place = (self._database.path.parent / "mlartifacts").as_uri() if self._database else None
             try:
                 return str(client.create_experiment(name, artifact_location=place))
             except Exception:
-                found = client.get_experiment_by_name(name)  # another process may have been faster
+                found = client.get_experiment_by_name(name)  # another process may have created it first
                 if found is None:
                     raise
         if found.lifecycle_stage != "active":
@@ -170,11 +170,11 @@ class MlflowStore(Store):
 
 
 def classify_error(error: Exception, *, remote: bool) -> StoreUnavailable | StoreRejected:
-    """Returns what an error of MLflow's client says: that the store does not answer, or that it refuses.
+    """Classifies an error of MLflow's client: the store is unavailable, or it rejects the call.
 
     Args:
-        error: of MLflow's client.
-        remote: it was an MLflow server that was asked, not a database.
+        error: the error of MLflow's client.
+        remote: whether the store is an MLflow server and not a database.
     """
     import requests
     from mlflow.exceptions import MlflowException, RestException
@@ -196,9 +196,9 @@ def classify_error(error: Exception, *, remote: bool) -> StoreUnavailable | Stor
     if isinstance(error, RestException) or (isinstance(error, MlflowException) and not remote):
         return _classify_status(int(error.get_http_status_code()), text)  # type: ignore[no-untyped-call]
     if isinstance(error, MlflowException):
-        return StoreRejected(text, of_entry=False)  # not in MLflow's words: a proxy, or another server
+        return StoreRejected(text, of_entry=False)  # not an MLflow response: a proxy, or another server
     if remote or isinstance(error, (ImportError, TypeError, ValueError)):
-        return StoreRejected(text, of_entry=True)  # nothing that the store does can change it
+        return StoreRejected(text, of_entry=True)  # the store cannot change it
     return StoreUnavailable(text)
 
 
@@ -209,7 +209,7 @@ def _classify_status(status: int, text: str) -> StoreUnavailable | StoreRejected
 
 
 def _told(error: BaseException) -> str:
-    """Returns what an error says, in one line without credentials."""
+    """Returns the message of an error, in one line without credentials."""
     text = hide_credentials(one_line(error))
     return (text if len(text) <= 300 else f"{text[:297]}...").rstrip(".")
 
@@ -224,10 +224,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _has_host(uri: str) -> bool:
     try:
         return bool(urlsplit(uri).hostname)
-    except ValueError:  # brackets that hold no address
+    except ValueError:  # brackets without an address
         return False
 
 
 def _batches(values: Iterator[_T]) -> Iterator[list[_T]]:
-    while batch := list(islice(values, 100)):  # the most parameters or tags that one call may hold
+    while batch := list(islice(values, 100)):  # the most parameters or tags per call
         yield batch

@@ -1,6 +1,6 @@
-"""MLflow's client, imported as kcv wants it: quiet, without retries, and with bounds on what a server may answer.
+"""Imports MLflow's client quietly, without retries, and with limits on the responses of a server.
 
-A server whose answer has no end would take all memory.
+A server with an endless response would use up all memory.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MOST_BYTES = 64 * 2**20
-"""Of one answer, unpacked; the longest of MLflow's that kcv asks for, a metric's history, has some megabytes."""
+"""The most bytes of one response, unpacked; the longest that kcv requests, a metric's history, has some megabytes."""
 MOST_SECONDS = 120.0
-"""For all of one answer; the wait for its next byte is bounded apart from that."""
+"""The most seconds for one response; the wait for its next byte has a separate limit."""
 
 
 class EndlessAnswer(Exception):
-    """A server's answer is longer than any that MLflow gives."""
+    """A server's response is longer than any response of MLflow."""
 
 
 def import_mlflow() -> type[MlflowClient]:
-    """Imports MLflow: no telemetry, no retries of its own, no chatter on the terminal."""
+    """Imports MLflow without telemetry, retries or messages on the terminal."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # its default waits for minutes, and kcv asks again
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the default waits for minutes; kcv retries itself
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for results
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is reserved for results
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     with warnings.catch_warnings(), _with_home():
-        warnings.simplefilter("ignore")  # of MLflow's own dependencies: a user can do nothing about them
+        warnings.simplefilter("ignore")  # warnings about MLflow's dependencies, which a user cannot fix
         from mlflow import MlflowClient
 
     _bound_answers()
-    # Later ones come on another thread, where `catch_warnings` would undo what other threads do to the filters.
+    # Later warnings occur on another thread, where `catch_warnings` would undo changes of other threads to the filters.
     warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic)\b")
-    for name in ("mlflow", "alembic"):  # both announce each table of a new database
+    for name in ("mlflow", "alembic"):  # both report every table of a new database
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient
 
 
 def _bound_answers() -> None:
-    """Bounds the answers that MLflow's client reads whole; files that it streams to a disk stay as they are."""
+    """Limits the responses that MLflow's client reads into memory; files that it streams to disk are not limited."""
     from mlflow.utils import request_utils
 
     adapter: Any = request_utils.TCPKeepAliveHTTPAdapter
@@ -71,7 +71,7 @@ def _bound_answers() -> None:
 
 
 def _bounded(raw: Any, stream: Any, amount: int = 2**16, decode_content: bool | None = None) -> Iterator[bytes]:
-    """Yields an answer in pieces, as urllib3 does, and no more of it than it may have."""
+    """Yields a response in pieces, as urllib3 does, up to the limits."""
     received, end = 0, time.monotonic() + MOST_SECONDS
     for piece in stream(min(amount, 2**16), decode_content=decode_content):
         received += len(piece)
@@ -83,7 +83,7 @@ def _bounded(raw: Any, stream: Any, amount: int = 2**16, decode_content: bool | 
 
 @contextlib.contextmanager
 def _with_home() -> Iterator[None]:
-    """Gives a user without a home one while MLflow is imported, which asks where it would keep things there."""
+    """Sets a home folder for a user without one while MLflow is imported, because the import needs it for paths."""
     if home() is not None:
         yield
         return

@@ -1,4 +1,4 @@
-"""The file of MLflow's SQLite store: where it is, whether it can be one, and where it has a run's files put."""
+"""The file of MLflow's SQLite store: its path, its validity, and the allowed locations of a run's files."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ except ImportError:  # Windows
 
 _URI = re.compile(r"(sqlite(?:\+\w+)?):///([^?]+)(\?.*)?", re.DOTALL)
 _SAFE = "/\\:~!$&'()*+,;=@#[]{}|^` "
-"""Characters that stay as they are: nothing but `?` and `%` has a meaning in the path of a database's uri."""
+"""Characters that are not quoted: only `?` and `%` have a meaning in the path of a database URI."""
 _FOLDERS = ("mlartifacts", "mlruns")
-"""Where kcv and MLflow put files, beside the database."""
+"""Folders next to the database in which kcv and MLflow store files."""
 
-_LOCK_SECONDS = 120.0  # MLflow takes some ten for the tables of a new file
+_LOCK_SECONDS = 120.0  # MLflow needs about ten to create the tables of a new file
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Database:
     """An SQLite store.
 
     Attributes:
-        path: of the file, absolute.
-        location: its uri, absolute, as it is shown and written down.
-        uri: the same for MLflow.
-        named: a person has named it; else it is the one that happens to lie in the working folder.
+        path: absolute path of the file.
+        location: absolute URI of the file, as shown and stored.
+        uri: the URI for MLflow.
+        named: whether the user named it; otherwise it is the file in the working folder.
     """
 
     path: Path
@@ -49,28 +49,28 @@ class Database:
 
     @classmethod
     def of(cls, uri: str, *, named: bool) -> Database | None:
-        """Reads a uri; None where it names no file.
+        """Parses a URI; returns None if it names no file.
 
         Raises:
-            TrackingError: the file cannot be named to MLflow.
+            TrackingError: the file cannot be expressed as a URI for MLflow.
         """
         match = _URI.fullmatch(uri)
         if match is None:
             return None
         written, options = match[2], match[3] or ""
-        if not os.path.isabs(written):  # the folder's own characters mean nothing, those that were typed may
+        if not os.path.isabs(written):  # quote only the working folder, not what the user typed
             try:
                 written = os.path.join(_quoted(os.getcwd()), written)
             except OSError:
                 raise TrackingError("tracking.uri: the working folder is gone; name another database.") from None
         path = Path(unquote(written) if "%" in written and _decodes() else written)
         location = f"{match[1]}:///{written}{options}"
-        # For a path with escapes in it, MLflow would make the folder of that very name; not where a driver is named.
+        # For a path with escapes, MLflow would create a folder with the escaped name; it does not if a driver is named.
         uri = location.replace("sqlite:", "sqlite+pysqlite:", 1) if "%" in written else location
         return cls(path, location, uri, named)
 
     def problem(self) -> str | None:
-        """Returns why this can be no store, or None."""
+        """Returns why the file cannot be a store, or None."""
         if not os.path.isdir(self.path.parent):
             return f"the folder of {self.location} does not exist"
         if not os.path.lexists(self.path):
@@ -80,7 +80,7 @@ class Database:
         if not self.named and not _below(self.path.parent, self.path):
             return f"{self.path} is a link out of its folder; name it (--tracking=sqlite:///FILE) if it is yours"
         try:
-            if not os.path.exists(self.path):  # a link to a file that is to be made
+            if not os.path.exists(self.path):  # a link to a file that does not exist yet
                 return None
             with opened(self.path, TrackingError) as stream:
                 content = stream.read(16)
@@ -88,20 +88,20 @@ class Database:
             return str(error)
         except OSError as error:
             return f"{self.path} cannot be read: {error.strerror}"
-        # SQLite takes some small files of other kinds for an empty database, and overwrites them.
+        # SQLite treats some small files of other kinds as an empty database and overwrites them.
         if content and not content.startswith(b"SQLite format 3"):
             return f"{self.path} is not an SQLite database"
         tables = self._tables() if content else set()
-        if tables - {"alembic_version"} and "experiments" not in tables:  # MLflow would add its own to it
+        if tables - {"alembic_version"} and "experiments" not in tables:  # MLflow would add its tables to it
             return f"{self.path} is a database of another program"
         return None
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Lets one process at a time make the tables: MLflow fails where two of them begin with the same new file.
+        """Lets only one process at a time create the tables, because MLflow fails if two start with the same new file.
 
-        It locks the folder, so that there is nothing to clean up; where that cannot be, it goes on without, and so it
-        does after a while: whoever holds the lock for so long is no run that begins.
+        It locks the folder, so that no lock file has to be removed. It continues without a lock if locking is not
+        possible, and after a timeout, because a starting run does not hold the lock for that long.
         """
         with contextlib.ExitStack() as held:
             with contextlib.suppress(OSError):
@@ -116,13 +116,13 @@ class Database:
             yield
 
     def refusal(self, place: str, *names: str) -> str | None:
-        """Returns why a run's files are not put into a place that the database names, or None.
+        """Returns why a run's files must not be stored in the location given by the database, or None.
 
-        Whoever made the database says where they go. Where nobody has named it, it may be a stranger's.
+        The creator of the database chooses the location. If the user has not named the database, it may be untrusted.
 
         Args:
-            place: a path, or a `file:` uri.
-            names: of folders and a file in it.
+            place: a path, or a `file:` URI.
+            names: names of folders and a file in it.
         """
         if self.named:
             return None
@@ -137,7 +137,7 @@ class Database:
         )
 
     def _tables(self) -> set[str]:
-        with contextlib.suppress(sqlite3.Error, ValueError):  # MLflow says what is wrong with it
+        with contextlib.suppress(sqlite3.Error, ValueError):  # MLflow will report what is wrong
             uri = f"file:{quote(str(self.path))}?mode=ro"
             with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=1.0)) as connection:
                 rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 1000")
@@ -146,9 +146,9 @@ class Database:
 
 
 def stays_inside(uri: str, folder: Path) -> bool:
-    """Tells whether a store keeps everything in a plain file below a folder, or keeps nothing.
+    """Returns whether a store is a plain file below a folder, or is `none`.
 
-    Not so where the way there has hidden folders or links, or the uri has options, which may lead elsewhere.
+    False if the path has hidden folders or links out of the folder, or if the URI has options, which may lead out too.
     """
     if uri.lower() == "none":
         return True
@@ -159,17 +159,17 @@ def stays_inside(uri: str, folder: Path) -> bool:
     try:
         path = (root / match[1]).resolve().relative_to(root)
         return not any(part.startswith(".") for part in path.parts)
-    except (OSError, ValueError, RuntimeError):  # it lies elsewhere, or the links go in a circle
+    except (OSError, ValueError, RuntimeError):  # it is outside the folder, or the links are circular
         return False
 
 
 def _below(folder: Path, path: Path, real: Path | None = None) -> bool:
-    """Tells whether a path is a folder or in it, links followed.
+    """Returns whether a path is a folder or inside it, with links resolved.
 
     Args:
-        folder: the one; itself no link to a place out of `real`.
-        path: need not exist.
-        real: what `folder` must be in; itself by default.
+        folder: the folder; it must not be a link out of `real`.
+        path: the path; it need not exist.
+        real: the folder that must contain `folder`; by default `folder` itself.
     """
     top = os.path.realpath(real or folder)
     inside = os.path.realpath(folder)
@@ -177,7 +177,7 @@ def _below(folder: Path, path: Path, real: Path | None = None) -> bool:
         return (
             os.path.commonpath([top, inside]) == top and os.path.commonpath([inside, os.path.realpath(path)]) == inside
         )
-    except (OSError, ValueError):  # another drive, or no path at all
+    except (OSError, ValueError):  # another drive, or an invalid path
         return False
 
 
@@ -196,7 +196,7 @@ def _quoted(path: str) -> str:
 
 @functools.cache
 def _decodes() -> bool:
-    """Tells whether SQLAlchemy reads escapes in the path of a database: it does from 2.1 on."""
+    """Returns whether SQLAlchemy decodes escapes in the path of a database; it does from version 2.1."""
     from sqlalchemy.engine import make_url
 
     return make_url("sqlite:///%41").database == "A"

@@ -1,8 +1,8 @@
-"""Entries on their way to a tracking service, in a file: an outage of the service, or a killed process, loses nothing.
+"""Stores entries for a tracking service in a file, so that no outage of the service or killed process loses any.
 
-An outbox is a file of JSON lines that only grows, and beside it a cursor: how far it has been sent. Its first line
-describes the run. Whoever writes or sends it holds a lock on it, which the system releases when the process ends; so an
-outbox that can be locked is left over.
+An outbox is an append-only file of JSON lines with a cursor file, which records how much has been sent. Its first line
+describes the run. The process that writes or sends it holds a lock, which the system releases when the process ends; so
+an outbox that can be locked is a leftover.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kcv.errors import OutputError
 
 try:
     import fcntl
-except ImportError:  # Windows: outboxes are written and sent by their own run, but never taken over
+except ImportError:  # Windows: outboxes are written and sent by their own run, but never by another one
     fcntl = None  # type: ignore[assignment]
 
 Entry: TypeAlias = dict[str, Any]
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 _VERSION = 1
 _LONGEST_LINE = 2**26
-"""Bytes that are read as one; the line of a run, with all its parameters and tags, has less than a million."""
+"""The most bytes of a line; the line of a run, with all its parameters and tags, has less than a million."""
 
 
 class _Cursor(BaseModel, strict=True):
@@ -45,15 +45,15 @@ class _Cursor(BaseModel, strict=True):
 
 
 class Outbox:
-    """Entries of one run, in order. One thread may append while another one sends.
+    """The entries of one run, in order. One thread may append while another sends.
 
-    `create` and `leftovers` make outboxes. After `close` or `remove`, all other methods do nothing.
+    `create` and `leftovers` return outboxes. After `close` or `remove`, all other methods do nothing.
 
     Attributes:
-        path: of the file.
-        name: of the outbox; unique.
+        path: path of the file.
+        name: unique name of the outbox.
         header: the first line, which describes the run.
-        run_id: of the run at the service, once that is known.
+        run_id: ID of the run at the service, once it is known.
     """
 
     def __init__(self, path: Path, handle: int, header: Entry) -> None:
@@ -61,14 +61,14 @@ class Outbox:
         self.name = path.stem
         self.header = header
         self.run_id: str | None = header.get("run_id")
-        self._handle: int | None = handle  # to append with; it holds the lock
-        self._lines = path.open("rb")  # with a position of its own
+        self._handle: int | None = handle  # for appending; it holds the lock
+        self._lines = path.open("rb")  # for reading, with its own position
         self._lock = threading.RLock()
         self._offset = self._next = self._delivered = 0
 
     @classmethod
     def create(cls, folder: Path, header: Mapping[str, Any]) -> Outbox:
-        """Makes an outbox that no other process can take while this one lives.
+        """Creates an outbox that no other process can take over during the life of this process.
 
         Raises:
             OSError: the file cannot be written.
@@ -78,7 +78,7 @@ class Outbox:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         outbox = cls(path, handle, {"version": _VERSION, **header})
         try:
-            if fcntl is not None:  # it waits: somebody who looks for leftovers lets go of a file without a header
+            if fcntl is not None:  # blocks: a process that looks for leftovers releases a file without a header
                 fcntl.flock(handle, fcntl.LOCK_EX)
             outbox.append(outbox.header)
         except BaseException:
@@ -89,7 +89,7 @@ class Outbox:
 
     @classmethod
     def leftovers(cls, folder: Path, location: str) -> list[Outbox]:
-        """Returns, locked, the outboxes for a service whose processes are gone, the oldest run first."""
+        """Returns and locks the outboxes of ended processes for a service, oldest run first."""
         found = []
         for path in folder.glob("spool-*.jsonl") if fcntl is not None else ():
             with contextlib.suppress(OSError):
@@ -103,21 +103,21 @@ class Outbox:
 
     @property
     def waiting(self) -> int:
-        """Entries that have not been sent."""
+        """The number of entries that have not been sent."""
         with contextlib.suppress(OSError), self.path.open("rb") as stream:
             stream.seek(self._offset)
             return sum(piece.count(b"\n") for piece in iter(lambda: stream.read(2**20), b""))
         return 0
 
     def is_in_use(self, name: str) -> bool:
-        """Tells whether another outbox is still there, in hands that will send it."""
+        """Returns whether another outbox still exists, so that another process will send it."""
         return fcntl is not None and self.path.with_name(f"{name}.jsonl").exists()
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Adds an entry. It survives this process at once, and a power cut after the next `sync`.
+        """Appends an entry. It survives the end of the process at once, and a power failure after the next `sync`.
 
         Raises:
-            OSError: it cannot be written; then the file is as it was.
+            OSError: the entry cannot be written; the file is then unchanged.
         """
         line = json.dumps(entry).encode() + b"\n"
         with self._lock:
@@ -129,20 +129,20 @@ class Outbox:
                     raise OSError("the disk is full")
             except OSError:
                 with contextlib.suppress(OSError):
-                    os.ftruncate(self._handle, before)  # or the next entry would be glued to half a line
+                    os.ftruncate(self._handle, before)  # otherwise the next entry would be appended to half a line
                 raise
 
     def sync(self) -> None:
-        """Flushes to disk what has been appended."""
+        """Flushes the appended entries to disk."""
         if (handle := self._handle) is not None:
             with contextlib.suppress(OSError):
                 os.fsync(handle)
 
     def peek(self) -> Entry | None:
-        """Returns the first entry that has not been sent; an empty one for a damaged line; None where there is none.
+        """Returns the first unsent entry, an empty entry for a damaged line, or None if there is none.
 
         Raises:
-            ValueError: a line is longer than any that is written.
+            ValueError: a line is longer than any line that is written.
         """
         with self._lock:
             if self._handle is None:
@@ -151,25 +151,25 @@ class Outbox:
             line = self._lines.readline(_LONGEST_LINE)
         if len(line) == _LONGEST_LINE:
             raise ValueError("a line without an end")
-        if not line.endswith(b"\n"):  # nothing, or torn: it will never be whole, or is not yet
+        if not line.endswith(b"\n"):  # at the end, or at a line that is incomplete
             return None
         self._next = self._offset + len(line)
         return _parse(line)
 
     def advance(self) -> None:
-        """Marks the entry of the last `peek` as sent, also for whoever sends this outbox next."""
+        """Marks the entry of the last `peek` as sent, also for the next process that sends this outbox."""
         self._offset = self._next
         self._delivered += 1
         state = {"offset": self._offset, "delivered": self._delivered, "run_id": self.run_id}
-        # Without it a line is sent twice, which a service hardly notices: no reason to stop. No `append` waits for it.
+        # Without the cursor, an entry is sent twice, which is harmless: no reason to stop. No `append` waits for this.
         with contextlib.suppress(OutputError, OSError):
             if self._handle is not None:
                 write_json(self._cursor, state)
-            if not self.path.exists():  # another thread has removed both just now
+            if not self.path.exists():  # another thread has just removed both files
                 self._cursor.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Lets go of the file; it stays for a later run."""
+        """Releases the file, which stays for a later run."""
         self.sync()
         with self._lock:
             handle, self._handle = self._handle, None
@@ -178,20 +178,20 @@ class Outbox:
             os.close(handle)
 
     def remove(self) -> None:
-        """Removes the file: all of it has been sent, or nobody wants it."""
+        """Removes the file, because all entries have been sent or are not needed."""
         with self._lock:
             if self._handle is None:
                 return
             if fcntl is None:
-                self.close()  # Windows removes no open file
-            # The lines go first: without a cursor they would be sent again.
+                self.close()  # Windows cannot remove an open file
+            # Remove the entries first: without a cursor, they would be sent again.
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
                 self._cursor.unlink(missing_ok=True)
             self.close()
 
     def set_aside(self) -> None:
-        """Puts away an outbox that is damaged: it stays for a person to look at, and no run takes it again."""
+        """Renames a damaged outbox, so that it stays for inspection and no run takes it over again."""
         aside = self.path.with_suffix(".damaged")
         with contextlib.suppress(OSError):
             self.path.replace(aside)
@@ -212,11 +212,11 @@ class Outbox:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with path.open("rb") as lines:
                 header = _parse(lines.readline(_LONGEST_LINE))
-            # Between opening and locking, its owner may have sent and removed it.
+            # Its owner may have sent and removed it between opening and locking.
             gone = os.fstat(handle).st_nlink == 0
             if not gone and header.get("version") == _VERSION and header.get("location") == location:
                 outbox = cls(path, handle, header)
-                with contextlib.suppress(OutputError):  # nothing was sent, or nobody knows how much: from the beginning
+                with contextlib.suppress(OutputError):  # without a valid cursor, start from the beginning
                     state = read(outbox._cursor, _Cursor, OutputError)
                     if state.offset <= os.fstat(handle).st_size:
                         outbox._offset, outbox._delivered, outbox.run_id = state.offset, state.delivered, state.run_id
@@ -227,7 +227,7 @@ class Outbox:
 
 
 def _parse(line: bytes) -> Entry:
-    """Returns the entry of a line; an empty one where it is damaged."""
+    """Returns the entry of a line; an empty one if the line is damaged."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):

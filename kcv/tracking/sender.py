@@ -1,7 +1,7 @@
-"""The thread that sends outboxes to a tracking service, so that no training waits for one.
+"""The thread that sends outboxes to a tracking service, so that the training does not wait for the service.
 
-Each entry may be sent more than once, when an answer or this process is lost in between. So entries are such that a
-service takes them twice without a trace: figures carry their own time, and a run is found by the outbox it is made of.
+An entry may be sent twice if a response is lost or the process ends in between. Therefore sending is idempotent:
+metrics have their own timestamps, and a run is found by the name of its outbox.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from kcv.tracking.store import RunInfo, Store, StoreRejected, StoreUnavailable
 _log = logging.getLogger(__name__)
 
 FINISH_SECONDS = 30.0
-"""How long an end waits while the service takes entries; longer for large files, at `SLOWEST_BYTES` per second."""
+"""Seconds that `finish` waits while the service accepts entries, plus one per `SLOWEST_BYTES` of files."""
 SILENT_SECONDS = 5.0
-"""How long an end waits for a service that does not answer."""
+"""Seconds that `finish` waits for a service that does not answer."""
 SLOWEST_BYTES = 1e6
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds between two attempts at a service that does not answer: at first, and at most."""
-_PATIENCE = 8  # attempts at a leftover, before it is left to another run
+"""Seconds between two attempts if a service does not answer: the first pause and the longest one."""
+_PATIENCE = 8  # attempts to send a leftover before it is left to another run
 
 
 class _Delivery:
-    """One outbox on its way, an entry at a time; `is_resumed` where its run is being continued, and must stay open."""
+    """Sends one outbox entry by entry; `is_resumed` if its run is being continued and must stay open."""
 
     def __init__(self, store: Store, outbox: Outbox, run: RunInfo, *, is_resumed: bool = False) -> None:
         self.outbox = outbox
@@ -43,7 +43,7 @@ class _Delivery:
         self._warned = False
 
     def send_next(self) -> bool:
-        """Sends the next entry, which stays the next one where this raises. Returns whether there was one."""
+        """Sends the next entry; it stays the next one if this raises. Returns whether there was one."""
         entry = self.outbox.peek()
         if entry is None:
             return False
@@ -52,7 +52,7 @@ class _Delivery:
         return True
 
     def finalize(self) -> None:
-        """Removes the outbox, all of which has been sent; a run whose process died before its end is closed."""
+        """Removes the outbox after all entries have been sent; closes a run whose process was killed."""
         if not self._ended and self.outbox.run_id is not None:
             died = int(os.stat(self.outbox.path).st_mtime * 1000)
             self._send_or_leave_out({"kind": "end", "status": "KILLED", "time": died})
@@ -77,14 +77,14 @@ class _Delivery:
             self.outbox.run_id = self._open_run()
             return
         run_id = self.outbox.run_id
-        if run_id is None:  # the first line, which makes the run, is damaged
+        if run_id is None:  # the first line, which describes the run, is damaged
             raise StoreRejected(f"{self.outbox.path} names no run", of_entry=True)
         match entry:
             case {"kind": "metrics", "values": dict() as values, "step": int() as step, "time": int() as timestamp}:
                 if not self._is_logged(run_id, values, step):
                     self._store.log_metrics(run_id, values, step, timestamp)
             case {"kind": "artifact", "path": str() as path, "folder": (None | str()) as folder}:
-                # By now a link may have its name, or that of its folder in the run.
+                # A link may have replaced the file, or its folder in the run, in the meantime.
                 if _is_own_file(Path(path), folder) and os.access(path, os.R_OK):
                     self._store.log_artifact(run_id, Path(path), folder)
                 else:
@@ -103,7 +103,7 @@ class _Delivery:
         return self._store.open_run(self.run, continues or self.outbox.name, self.outbox.run_id)
 
     def _is_logged(self, run_id: str, values: dict[str, float], step: int) -> bool:
-        """Tells whether a run that is continued has this step; one figure stands for all that are logged with it."""
+        """Returns whether a resumed run already has this step; checks one metric for all that are logged together."""
         if not values or not self.run.is_resumed:
             return False
         metric = next(iter(values))
@@ -113,7 +113,7 @@ class _Delivery:
 
 
 class Sender:
-    """Sends the outbox of a run while it grows, and beside it those that earlier runs have left over."""
+    """Sends the outbox of a run while it grows, and the leftovers of earlier runs."""
 
     def __init__(self, store: Store, outbox: Outbox, run: RunInfo) -> None:
         self._store = store
@@ -121,12 +121,12 @@ class Sender:
         self._own = _Delivery(store, outbox, run)
         self._queue = [self._own]
         self._changed = threading.Condition()
-        self._fault: StoreUnavailable | StoreRejected | None = None  # of the last attempt
-        self._answered = False  # `wait_for_answer` has returned; what comes later is logged here
+        self._fault: StoreUnavailable | StoreRejected | None = None  # error of the last attempt
+        self._answered = False  # `wait_for_answer` has returned; later errors are logged here
         self._opened = self._closing = self._stopped = self._done = False
         self._failures = 0
         self._sent_at = 0.0
-        # A daemon: a process never waits for a service in order to end.
+        # A daemon thread, so that the end of the process never waits for a service.
         self._thread = threading.Thread(target=self._work, name="kcv-tracking", daemon=True)
 
     def start(self) -> None:
@@ -134,7 +134,7 @@ class Sender:
         self._thread.start()
 
     def wait_for_answer(self, seconds: float | None) -> StoreUnavailable | StoreRejected | None:
-        """Waits until the run is open, or the first attempt has failed, and returns what it failed of."""
+        """Waits until the run is open or the first attempt has failed; returns the error, or None."""
         with self._changed:
             known = self._changed.wait_for(lambda: self._opened or self._fault or self._done, seconds)
             self._answered = True
@@ -143,12 +143,12 @@ class Sender:
             return None if self._opened else self._fault
 
     def notify(self) -> None:
-        """Says that the outbox has grown."""
+        """Notifies the thread that the outbox has grown."""
         with self._changed:
             self._changed.notify_all()
 
     def finish(self, large: int) -> None:
-        """Waits until the outbox, with so many bytes of files, has been sent, or that takes too long; then stops."""
+        """Waits until the outbox has been sent, or a timeout that grows with `large` (bytes of files); then stops."""
         began = time.monotonic()
         latest = began + FINISH_SECONDS + large / SLOWEST_BYTES
         with self._changed:
@@ -162,7 +162,7 @@ class Sender:
         self.stop()
 
     def stop(self, wait: float = 0.0) -> None:
-        """Ends the thread after the call to the service that it is in; waits at most so many seconds for that."""
+        """Ends the thread after its current call to the service; waits at most `wait` seconds for that."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -175,7 +175,7 @@ class Sender:
                 delivery = self._next_or_wait()
                 if delivery is not None and not self._sends(delivery):
                     self._queue.remove(delivery)
-        except Exception as error:  # a fault of kcv's own must not look like one of the training
+        except Exception as error:  # a bug in kcv's tracking must not look like an error of the training
             _log.warning("tracking stopped, the training goes on: %s: %s", type(error).__name__, first_line(error))
         finally:
             for delivery in (*self._queue, self._own):
@@ -185,7 +185,7 @@ class Sender:
                 self._changed.notify_all()
 
     def _collect_leftovers(self) -> None:
-        """Queues the outboxes of other runs; those of the run that is continued first, for the order of its steps."""
+        """Queues the outboxes of other runs; those of the resumed run come first, to keep its steps in order."""
         continued = {self._own.run.run_id, self._own.run.continues} - {None}
         for outbox in Outbox.leftovers(self._outbox.path.parent, self._store.location):
             run = RunInfo.parse(outbox.header)
@@ -197,7 +197,7 @@ class Sender:
             self._queue.insert(place, _Delivery(self._store, outbox, run, is_resumed=is_resumed))
 
     def _next_or_wait(self) -> _Delivery | None:
-        """Returns the first that has an entry, or has ended; else waits for an entry of this run."""
+        """Returns the first delivery that has an entry or has ended; otherwise waits for an entry of this run."""
         for delivery in self._queue:
             if delivery is not self._own or self._closing or self._outbox.peek() is not None:
                 return delivery
@@ -208,7 +208,7 @@ class Sender:
         return None
 
     def _sends(self, delivery: _Delivery) -> bool:
-        """Sends one entry, or what ends a run. Returns whether there is more to send."""
+        """Sends one entry, or finalizes the run. Returns whether there is more to send."""
         own = delivery is self._own
         try:
             if delivery.send_next():
@@ -220,14 +220,14 @@ class Sender:
             patient = isinstance(fault, StoreUnavailable) and delivery.failures < _PATIENCE
             if own or not self._opened or patient:
                 self._back_off(fault)
-                if not self._opened:  # another process may have let go of the run to continue
+                if not self._opened:  # another process may have released the run to continue
                     self._collect_leftovers()
                 return True
-            # It must not hold up this run, whose entries the service may well take.
+            # A leftover must not block this run, whose entries the service may accept.
             where, path = self._store.location, delivery.outbox.path
             _log.warning("tracking: %s does not take the run of %s, which stays there: %s", where, path, fault)
             delivery.outbox.close()
-        except Exception:  # what an earlier run has left is not what an outbox holds
+        except Exception:  # the leftover of an earlier run is not a valid outbox
             if own:
                 raise
             delivery.outbox.set_aside()
@@ -244,10 +244,10 @@ class Sender:
             self._changed.notify_all()
 
     def _back_off(self, fault: StoreUnavailable | StoreRejected) -> None:
-        """Waits, the longer the more often the service has failed; an end is in more of a hurry."""
+        """Waits longer after each failure of the service; the pauses are short during `finish`."""
         self._outbox.sync()
         with self._changed:
-            if self._answered and type(fault) is not type(self._fault):  # once for each turn for the worse
+            if self._answered and type(fault) is not type(self._fault):  # once per change of the error
                 where, path = self._store.location, self._outbox.path
                 _log.warning("tracking: %s: %s; the training goes on, and its entries wait in %s", where, fault, path)
             self._fault = fault
@@ -260,6 +260,6 @@ class Sender:
 
 
 def _is_own_file(path: Path, folder: str | None) -> bool:
-    """Tells whether a file that is to be sent is a regular one, reached by no link within its run."""
+    """Returns whether a file to send is a regular file that is not reached by a link within its run."""
     within = len(Path(folder).parts) if folder else 0
     return os.path.isfile(path) and not any(is_link(place) for place in (path, *list(path.parents)[:within]))

@@ -1,4 +1,4 @@
-"""A tracking service as its sender sees it. Whoever writes one gets outbox, sender and resumption for nothing."""
+"""The interface of a tracking service. Outbox, sender and resumption work with every implementation."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from kcv.tracking.outbox import Entry
 
 
 class StoreUnavailable(Exception):
-    """The service cannot be reached or used now; it may be later."""
+    """The service is unavailable now, but may be available later."""
 
 
 class StoreRejected(Exception):
-    """The service has said no.
+    """The service has rejected a call.
 
     Attributes:
-        of_entry: to what it was sent, and will do so again; else it may take the same another time.
+        of_entry: whether it rejects this entry and will always do so; otherwise it may accept the same entry later.
     """
 
     def __init__(self, message: str, *, of_entry: bool) -> None:
@@ -29,16 +29,16 @@ class StoreRejected(Exception):
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a run is made of: the first line of an outbox.
+    """The description of a run: the first line of an outbox.
 
     Attributes:
-        experiment: that it belongs to.
-        name: for people.
-        time: when it began, in milliseconds.
-        params: of the run.
-        tags: of the run.
-        run_id: of the run to continue.
-        continues: the name of the outbox that the run to continue is made of.
+        experiment: name of its experiment.
+        name: display name.
+        time: start time in milliseconds.
+        params: parameters of the run.
+        tags: tags of the run.
+        run_id: ID of the run to continue.
+        continues: name of the outbox of the run to continue.
     """
 
     experiment: str
@@ -51,7 +51,7 @@ class RunInfo:
 
     @classmethod
     def parse(cls, entry: Entry) -> RunInfo | None:
-        """Returns what an entry says; None where it describes no run."""
+        """Returns the description in an entry; None if the entry describes no run."""
         match entry:
             case {
                 "kind": "run", "experiment": str(), "name": str(), "time": int(), "params": dict() as params,
@@ -69,19 +69,19 @@ class RunInfo:
 class Store(ABC):
     """A tracking service.
 
-    All methods but `prepare` are called on the sender's thread, and may be called again after a lost answer: the second
-    call must change nothing. They raise StoreUnavailable or StoreRejected, and no other error that can be foreseen.
+    All methods except `prepare` are called on the sender's thread, and may be called again after a lost response; the
+    second call must change nothing. They raise StoreUnavailable or StoreRejected, and no other foreseeable error.
 
     Attributes:
-        location: where a person finds the runs, without credentials.
-        remote: a server, which may come and go; at its start, a run waits for it a few seconds only.
+        location: location of the runs for users, without credentials.
+        remote: whether it is a server, which may be unavailable; a starting run waits only a few seconds for it.
     """
 
     location: str
     remote: bool = True
 
     def prepare(self) -> None:  # noqa: B027
-        """Imports and checks what is needed; on the main thread, before anything is sent.
+        """Imports libraries and checks the service; called on the main thread before anything is sent.
 
         Raises:
             TrackingError: the service cannot be used.
@@ -89,29 +89,29 @@ class Store(ABC):
 
     @abstractmethod
     def open_run(self, run: RunInfo, key: str, run_id: str | None) -> str:
-        """Makes a run, or finds it, and describes it.
+        """Creates or finds a run, and describes it.
 
         Args:
-            run: what it is made of. Parameters that it has stay as they are; a run that is resumed runs again.
-            key: what the run is found by, where it has been made but its id is not known.
-            run_id: of the run, where that is known.
+            run: description of the run. Its existing parameters stay unchanged; a resumed run is set to running again.
+            key: key by which to find the run if it was created but its ID is unknown.
+            run_id: ID of the run, if known.
 
         Returns:
-            The id of the run.
+            The ID of the run.
         """
 
     @abstractmethod
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int, timestamp: int) -> None:
-        """Adds numbers of one step; `timestamp` is in milliseconds."""
+        """Logs metrics of one step; `timestamp` is in milliseconds."""
 
     @abstractmethod
     def log_artifact(self, run_id: str, path: Path, folder: str | None) -> None:
-        """Adds a file, in a folder of the run's files."""
+        """Logs a file to a folder of the run's files."""
 
     @abstractmethod
     def end_run(self, run_id: str, status: str, timestamp: int) -> None:
         """Closes a run."""
 
     def logged_steps(self, run_id: str, metric: str) -> set[int]:
-        """Returns the steps of a metric that a run holds; where it is resumed, these are not sent again."""
+        """Returns the logged steps of a run's metric; they are not sent again if the run is resumed."""
         return set()

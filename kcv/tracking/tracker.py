@@ -1,4 +1,4 @@
-"""The interface of experiment trackers, and which of them a configuration asks for."""
+"""The interface of experiment trackers, and the choice of one by a configuration."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ State: TypeAlias = dict[str, str | None]
 
 
 class Tracker:
-    """Records one run, and keeps nothing: a tracker overrides what it records.
+    """Base class of trackers, which records nothing. A subclass overrides the methods that it needs.
 
-    None of its methods may make a training wait, or raise once `start` has returned: a tracker of a service is best a
-    `BufferedTracker`, which sees to that.
+    No method may delay a training, or raise after `start` has returned. A tracker for a service should be a
+    `BufferedTracker`, which ensures this.
 
     Attributes:
-        location: where a person finds the run, without credentials; None where nothing is kept.
+        location: location of the run for users, without credentials; None if nothing is recorded.
     """
 
     location: str | None = None
 
     def start(self, run_name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Opens a run, or goes on with the one of `load_state_dict`.
+        """Opens a run, or resumes the run of `load_state_dict`.
 
         Args:
-            run_name: of a new run.
-            params: of the run; where it has values already, those stay.
-            tags: of the run; new values replace old ones.
+            run_name: name of a new run.
+            params: parameters of the run; existing values stay unchanged.
+            tags: tags of the run; new values replace existing ones.
 
         Raises:
             TrackingError: the run cannot be recorded as asked.
         """
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Adds numbers of one step (an epoch)."""
+        """Logs metrics of one step (an epoch)."""
 
     def log_artifacts(self, path: Path) -> None:
-        """Adds a file, or all files of a folder."""
+        """Logs a file, or all files of a folder."""
 
     def finish(self, status: Status = "FINISHED") -> None:
-        """Closes the run; doing so twice is harmless."""
+        """Closes the run; calling it twice is harmless."""
 
     def state_dict(self) -> State:
-        """Returns what another process needs to go on with the run; asked once `start` has returned."""
+        """Returns the state with which another process can resume the run; called after `start` has returned."""
         return {"location": self.location, "run": None}
 
     def load_state_dict(self, state: Mapping[str, str | None]) -> None:
-        """Makes `start` go on with the run of a `state_dict`, so that steps that it holds are not recorded twice.
+        """Makes `start` resume the run of a `state_dict`, so that its steps are not recorded twice.
 
-        The state comes from a run folder, which may be a stranger's: what does not belong to this tracker is ignored.
+        The state comes from a run folder, which may be untrusted. A state of another tracker is ignored.
         """
 
 
 class NoTracker(Tracker):
-    """Keeps nothing (`--tracking=none`)."""
+    """Records nothing (`--tracking=none`)."""
 
 
 Factory: TypeAlias = Callable[[TrackingConfig], Tracker]
@@ -71,11 +71,11 @@ _forms: list[str] = []
 
 
 def register_tracker(*schemes: str, form: str) -> Callable[[Factory], Factory]:
-    """Has a function make the trackers of some uris. A file of `kcv/tracking` that does so needs no other mention.
+    """Registers a function as the factory of trackers for some URIs. All files in `kcv/tracking` are imported for it.
 
     Args:
-        schemes: what stands before the colon (or the plus) of `tracking.uri`; "" where a configuration has none.
-        form: how such a uri is written, for messages.
+        schemes: the part of `tracking.uri` before the colon (or the plus); "" for a configuration without a URI.
+        form: the format of such a URI, for messages.
 
     Example:
         >>> @register_tracker("wandb", form="wandb:PROJECT")
@@ -92,16 +92,16 @@ def register_tracker(*schemes: str, form: str) -> Callable[[Factory], Factory]:
 
 
 def open_tracker(config: TrackingConfig) -> Tracker:
-    """Returns the tracker that a configuration asks for. Nothing is recorded before its `start`.
+    """Returns the tracker of a configuration. Nothing is recorded before its `start`.
 
     Raises:
-        TrackingError: its uri is of no kind that is known.
+        TrackingError: no tracker supports its URI.
     """
     uri = config.uri or ""
     if uri.lower() == "none":
         return NoTracker()
     package = sys.modules[__name__.rpartition(".")[0]]
-    for module in pkgutil.iter_modules(package.__path__):  # each registers what it has
+    for module in pkgutil.iter_modules(package.__path__):  # each module registers its trackers
         importlib.import_module(f"{package.__name__}.{module.name}")
     factory = _factories.get(uri.partition(":")[0].partition("+")[0].lower())
     if factory is None:
@@ -111,7 +111,7 @@ def open_tracker(config: TrackingConfig) -> Tracker:
 
 
 def config_without_credentials(config: Config) -> Config:
-    """Returns a configuration as it may be written down: no user, password or token in its store and its data."""
+    """Returns a configuration without users, passwords and tokens in its store and data, so that it can be stored."""
     source, uri = config.data.source, config.tracking.uri
     changed = {
         "data": config.data.model_copy(update={"source": data_without_credentials(source)}),

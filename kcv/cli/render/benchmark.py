@@ -1,4 +1,4 @@
-"""The tables of measurements."""
+"""Tables of benchmark results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kcv.cli.parsing import Call
 
 
 def show(rows: Sequence[Mapping[str, Any]], call: Call) -> int:
-    """Shows the rows of a measurement."""
+    """Shows the rows of a benchmark."""
     if call.as_json:
         terminal.json_of(rows)
     else:
@@ -20,7 +20,7 @@ def show(rows: Sequence[Mapping[str, Any]], call: Call) -> int:
 
 
 def training_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the table of training steps: images/s of each contestant, the ratios, the distance to the hardware."""
+    """Returns the table of training steps: images/s per contestant, the ratios, and the fraction of the peak rate."""
     header = ("model", "px", "batch", "precision", "PyTorch/s", "Keras/s", "kcv/s", "kcv:PyTorch", "kcv:Keras", "peak")
     body = []
     for row in rows:
@@ -44,7 +44,7 @@ def _share(row: Mapping[str, Any]) -> str:
 
 
 def data_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the table of decoding and augmentation: a line for each step and each way to do it."""
+    """Returns the table of decoding and augmentation: one line per step and library."""
     header = ("step", "px", "batch", "by", "device", "images/s", "kcv over it")
     body = []
     for row in rows:
@@ -60,7 +60,7 @@ def data_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def memory_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the table of memory by the number of images."""
+    """Returns the table of memory by number of images."""
     header = ("images", "encoded MB", "row groups", "peak MB", "worker MB", "images/s")
     body = [
         (
@@ -82,7 +82,7 @@ def memory_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def scaling_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the table of steps of several processes, with what the cost model predicts."""
+    """Returns the table of training steps in several processes, with the predictions of the cost model."""
     header = ("model", "px", "batch", "alone ms", "together ms", "predicted", "waiting", "predicted", "images/s")
     body = [
         (
@@ -106,7 +106,7 @@ def scaling_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def prediction_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the table of predictions: latency, throughput, cold start and size of each way to run a model."""
+    """Returns the table of predictions: latency, throughput, cold start and size per runtime."""
     header = ("model", "px", "runtime", "precision", "batch", "p50 ms", "p95 ms", "images/s", "cold start s", "MB")
     body = [
         (

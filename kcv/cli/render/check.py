@@ -1,4 +1,4 @@
-"""The findings of a check of data."""
+"""The findings of a data check."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from kcv.quality.findings import Finding
     from kcv.tasks.check import DataCheck
 
-_SHOWN = 3  # findings of a kind
+_SHOWN = 3  # findings per kind
 _WIDTH = 150
 
 
 def python_arguments(call: Call) -> dict[str, Any]:
-    """Returns that there is a bar."""
+    """Requests a progress bar."""
     return {"progress": True}
 
 
 def show(found: DataCheck, call: Call) -> int:
-    """Shows the findings; errors among them are an exit code of 2."""
+    """Shows the findings; the exit code is 2 if there are errors among them."""
     if call.as_json:
         terminal.json_of(found.to_dict())
     else:
@@ -35,11 +35,11 @@ def show(found: DataCheck, call: Call) -> int:
 
 
 def data_check(found: DataCheck, written: str | None) -> str:
-    """Returns the findings by kind, the first of each, and their number.
+    """Returns the first findings of each kind, and their number.
 
     Args:
         found: the findings.
-        written: the file that holds all of them, where there is one.
+        written: the file that contains all of them, if there is one.
     """
     from kcv.quality.findings import KINDS
 

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def python_arguments(call: Call) -> dict[str, Any]:
-    """Returns that there is a bar."""
+    """Requests a progress bar."""
     return {"progress": True}
 
 
 def show(found: Comparison, call: Call) -> int:
-    """Shows how runs compare."""
+    """Shows the comparison of runs."""
     if call.as_json:
         terminal.json_of(found.to_dict())
     else:
@@ -27,7 +27,7 @@ def show(found: Comparison, call: Call) -> int:
 
 
 def comparison(found: Comparison) -> str:
-    """Returns the table of runs, and which of them really differ."""
+    """Returns the table of runs, and the pairs that differ significantly."""
     header = ("run", "model", "accuracy", "95% interval", "macro F1", "parameters", "MB", "ms an image", "minutes")
     rows = [
         (

@@ -1,4 +1,4 @@
-"""A completion script, as it is."""
+"""A completion script, printed unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a split."""
+"""The metrics of a split."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def python_arguments(call: Call) -> dict[str, Any]:
-    """Returns what the command line decides: a bar."""
+    """Requests a progress bar."""
     return {"progress": True}
 
 
 def show(result: Evaluation, call: Call) -> int:
-    """Shows the figures of a split."""
+    """Shows the metrics of a split."""
     if call.as_json:
         more = {"explanations": result.explanations} if result.explanations else {}
         terminal.json_of({**result.metrics, **more, "directory": str(result.directory)})
@@ -42,7 +42,7 @@ def per_class(metrics: Mapping[str, Any]) -> str:
 
 
 def evaluation(metrics: Mapping[str, Any], directory: Path) -> str:
-    """Returns the table of classes and the figures of a whole split."""
+    """Returns the table of classes and the metrics of the whole split."""
     rows: dict[str, Any] = {
         f"{metrics['split']} accuracy": with_interval(metrics),
         "macro F1": f"{number(metrics['macro_f1'])} (95% interval {_ends(metrics['macro_f1_ci95'])})",
@@ -62,7 +62,7 @@ def evaluation(metrics: Mapping[str, Any], directory: Path) -> str:
 
 
 def explanations(found: Mapping[str, Any]) -> str:
-    """Returns the table of how far heat maps can be trusted."""
+    """Returns the table of the faithfulness of heat maps."""
     rows = [
         (
             name,
@@ -81,7 +81,7 @@ def _ends(interval: Sequence[float]) -> str:
 
 
 def _answers(abstention: Mapping[str, Any]) -> str:
-    """Returns coverage and precision of a model that reports unsure below its threshold."""
+    """Returns coverage and precision of a model that abstains below its threshold."""
     low, high = abstention["precision_ci95"]
     covered = f"{percent(abstention['coverage'])} of the images, at confidence {abstention['threshold']:.4f} and above"
     if abstention["precision"] is None:

@@ -1,4 +1,4 @@
-"""Explanations: a line per image as they come, and where the grid of all is."""
+"""Explanations: one line per image, printed immediately, and the path of the grid of all images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kcv.common.text import plain
 
 
 def show(rows: Iterable[Mapping[str, Any]], call: Call) -> int:
-    """Prints explanations as they come."""
+    """Prints each explanation immediately."""
     failed = 0
     drawn: list[str] = []
     for row in rows:
@@ -30,7 +30,7 @@ def show(rows: Iterable[Mapping[str, Any]], call: Call) -> int:
 
 
 def explanation(row: Mapping[str, Any]) -> str:
-    """Returns an explanation as one line: the explained class and the files, of which the folder is named once."""
+    """Returns an explanation as one line: the explained class and the files, with their folder only once."""
     if row["error"]:
         return failed_row(row)
     beside, heatmap = (Path(row[key]).name for key in ("side_by_side", "heatmap"))
@@ -40,5 +40,5 @@ def explanation(row: Mapping[str, Any]) -> str:
 
 
 def grid_line(overlay: str) -> str:
-    """Returns where the grid of all images is, which lies beside each one's overlay."""
+    """Returns the line with the path of the grid of all images, which is in the folder of the overlays."""
     return f"side by side: {Path(overlay).with_name('grid.png')}"

@@ -1,4 +1,4 @@
-"""An exported file, and how it compares with its model."""
+"""An exported file and its comparison with the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def show(made: Export, call: Call) -> int:
 
 
 def export(made: Export) -> str:
-    """Returns how the file compares with the model, and whether int8 was worth it."""
+    """Returns the comparison of the file with the model, and the gains and losses of int8."""
     parity, trade = made.parity, made.trade
     rows: dict[str, Any] = {
         "file": f"{made.path}, {made.bytes / 1e6:.1f} MB, {made.precision}, opset {made.opset}",

@@ -1,4 +1,4 @@
-"""Figures that several verbs show."""
+"""Output that several verbs share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def failed_row(row: Mapping[str, Any]) -> str:
 
 
 def exit_code(failed: int) -> int:
-    """Returns the exit code of rows of which some have an error, and complains about them."""
+    """Returns the exit code for a number of failed rows, and reports them."""
     if failed:
         complain(f"{failed} image{'s' if failed > 1 else ''} could not be read; see the rows with an error.")
     return KcvError.exit_code if failed else 0

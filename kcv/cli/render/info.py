@@ -30,7 +30,7 @@ def show(card: ModelCard, call: Call) -> int:
 
 
 def model_card(content: ArtifactInfo, path: Path) -> str:
-    """Returns what a model file says about itself."""
+    """Returns the description in a model file."""
     rows: dict[str, Any] = {
         "model": f"{content.model_name}, {_parameters(content)}, trained in {content.precision}",
         "classes": _classes(content.class_names),
@@ -50,7 +50,7 @@ def model_card(content: ArtifactInfo, path: Path) -> str:
 
 
 def onnx_card(content: OnnxInfo, path: Path) -> str:
-    """Returns what an ONNX file says about itself."""
+    """Returns the description in an ONNX file."""
     return pairs(
         {
             "model": f"{content.model_name}, ONNX, {content.precision}",

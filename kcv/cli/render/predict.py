@@ -1,4 +1,4 @@
-"""Predictions: a line per image as they come, and the ranking of a single one."""
+"""Predictions: one line per image, printed immediately, and the ranking of a single image."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from kcv.common.text import plain
 
 
 def python_arguments(call: Call) -> dict[str, Any]:
-    """Returns whether there is a bar; rows on the terminal show the progress, and it would be in their way."""
+    """Requests a progress bar, unless rows are printed to the terminal, where it would interfere with them."""
     on_terminal = sys.stdout.isatty() and ("output" not in call.arguments or call.as_json)
     return {"progress": not on_terminal}
 
 
 def show(rows: Iterable[Mapping[str, Any]], call: Call) -> int:
-    """Prints predictions as they come; those that go to a file are not printed as text."""
+    """Prints each prediction immediately; predictions written to a file are not printed as text."""
     output = call.arguments.get("output")
     failed = total = 0
-    held: Mapping[str, Any] | None = None  # one row is kept back: a single image is shown with its ranking
+    held: Mapping[str, Any] | None = None  # the first row: a single image is shown with its ranking
     for row in rows:
         total += 1
         failed += bool(row["error"])
@@ -60,7 +60,7 @@ def row_line(row: Mapping[str, Any]) -> str:
 
 
 def ranking(row: Mapping[str, Any]) -> str:
-    """Returns the classes that a prediction ranks, with a bar each."""
+    """Returns the ranked classes of a prediction, each with a bar."""
     names, probabilities = _ranked(row)
     width = max(map(len, names))
     return "\n".join(
@@ -70,7 +70,7 @@ def ranking(row: Mapping[str, Any]) -> str:
 
 
 def _ranked(row: Mapping[str, Any]) -> tuple[list[str], list[float]]:
-    """Returns the classes that a row ranks, the likeliest first."""
+    """Returns the ranked classes of a row and their probabilities, most likely first."""
     names, probabilities = [str(row.get("likeliest") or row["label"])], [float(row["confidence"])]
     rank = 2
     while row.get(f"label_{rank}"):

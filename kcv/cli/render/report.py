@@ -1,4 +1,4 @@
-"""Where a report lies."""
+"""The location of a report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def show(report: Report, call: Call) -> int:
-    """Shows where the page and the model card lie."""
+    """Shows the paths of the page and the model card."""
     if call.as_json:
         terminal.json_of({"page": str(report.page), "card": str(report.card)})
     else:

@@ -34,7 +34,7 @@ def show(run: Run, call: Call) -> int:
 
 
 def run_summary(run: Run) -> str:
-    """Returns the results of a training run, and what to do next."""
+    """Returns the results of a training run, and the next commands."""
     metrics = run.metrics
     rows = {
         f"{metrics['split']} accuracy": paint(with_interval(metrics), "bold"),

@@ -1,5 +1,4 @@
-"""Pickles of any origin, read without `pickle`: nothing is looked up, called or made that a file names.
+"""Reads untrusted pickles without `pickle`: no name in a file is looked up, called or instantiated.
 
-`machine` carries out the `operations` that a pickle is written with. What names stand for, if anything, is for those
-who use it to say: `plain` knows arrays of bytes.
+`machine` executes the `operations` of a pickle. Its subclasses decide what names mean: `plain` supports byte arrays.
 """

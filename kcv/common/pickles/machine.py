@@ -1,4 +1,4 @@
-"""A machine that carries out the operations of a pickle, and makes nothing of what it names by itself."""
+"""A machine that executes the operations of a pickle, without resolving the names in it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any, Final
 from kcv.common.pickles.operations import STOP, Forbidden, Operation, Refused
 
 _MOST_MARKS: Final = 100
-"""Rows of values that are begun inside each other."""
+"""The deepest nesting of rows of values."""
 
 
 class Machine:
-    """Carries out the operations of one pickle.
+    """Executes the operations of one pickle.
 
-    Nothing looks into a value deeper than one level: a few bytes can stand for a tuple that is nested without end, and
-    to hash, compare or print it would take for ever. So keys are plain, and what is called is for a subclass to know.
+    No method looks into a value deeper than one level: a few bytes can encode a tuple of enormous nesting, and hashing,
+    comparing or printing it would take forever. So keys must be plain, and only subclasses handle calls.
 
     Args:
-        content: what holds the pickle.
-        operations: those that it may have.
-        most: how many of them.
-        start: where the pickle begins.
+        content: the bytes that contain the pickle.
+        operations: the allowed operations.
+        most: largest number of operations.
+        start: offset at which the pickle begins.
     """
 
     keys: tuple[type, ...] = (str, bytes)
-    """Types of keys; none may hold others."""
+    """Types of keys; none may be a container."""
 
     def __init__(
         self, content: bytes | mmap.mmap, operations: Mapping[int, Operation], most: int, start: int = 0
@@ -41,12 +41,12 @@ class Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """Returns the value that the pickle ends with; `at` is where it ends.
+        """Runs the pickle and returns its value; `at` is then the offset of its end.
 
         Raises:
-            Refused: it holds something that is not read.
-            ValueError: it is damaged.
-            LookupError: it is damaged.
+            Refused: the pickle contains something that is not supported.
+            ValueError: the pickle is damaged.
+            LookupError: the pickle is damaged.
         """
         content, known = self.content, self._operations.get
         for _ in range(self._most):
@@ -69,16 +69,16 @@ class Machine:
         return self.content[start:end]
 
     def piece(self, count: int) -> bytes | memoryview:
-        """Returns the next bytes, for a value."""
+        """Returns the next bytes, to be used as a value."""
         return self.take(count)
 
     def byte(self) -> int:
-        """Returns the next byte; LookupError where there is none."""
+        """Returns the next byte; raises LookupError at the end."""
         self.at += 1
         return self.content[self.at - 1]
 
     def number(self, count: int) -> int:
-        """Returns the next unsigned number of so many bytes."""
+        """Returns the next unsigned number of `count` bytes."""
         return int.from_bytes(self.take(count), "little")
 
     def line(self) -> bytes:
@@ -111,27 +111,27 @@ class Machine:
         target.extend(row)
 
     def update(self, row: list[Any]) -> None:
-        """Puts keys and values, one after the other, into the dict on the stack."""
+        """Adds alternating keys and values to the dict on the stack."""
         target = self.stack[-1]
         if type(target) is not dict or len(row) % 2:
             raise Refused("keys are put into what is no dict")
         keys = row[::2]
-        if not all(type(key) in self.keys for key in keys):  # to hash a tuple may take for ever
+        if not all(type(key) in self.keys for key in keys):  # hashing a tuple may take forever
             raise Refused("it has a key that is no plain value")
         target.update(zip(keys, row[1::2], strict=True))
 
     def named(self, module: str, name: str) -> None:
-        """Puts what a name stands for on the stack."""
+        """Pushes the object of a name on the stack."""
         raise Forbidden(f"{module[:50]}.{name[:50]} is not allowed")
 
     def call(self) -> None:
-        """Puts what a call gives in the place of what is called and its arguments."""
+        """Replaces a function and its arguments on the stack with the result of the call."""
         raise Forbidden("it calls something")
 
     def build(self) -> None:
-        """Gives what is on the stack the state that lies on top of it."""
+        """Pops a state and applies it to the object below."""
         raise Forbidden("it gives something a state")
 
     def persistent(self) -> None:
-        """Puts what lies outside of the pickle in the place of its name."""
+        """Replaces the ID of an object outside the pickle with the object."""
         raise Forbidden("it names something outside of it")

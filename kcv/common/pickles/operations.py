@@ -1,4 +1,4 @@
-"""The operations that pickles of plain values are written with, a function each; `machine` carries them out."""
+"""The operations of pickles of plain values, one function each; `machine` executes them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Operation: TypeAlias = "Callable[[Machine], object]"
 
 STOP: Final = ord(".")
 _MOST_DIGITS: Final = 20
-"""Of a number in decimals: all of 64 bits."""
+"""The most digits of a decimal number; enough for 64 bits."""
 _MOST_BYTES: Final = 16
-"""Of a number in binary; the one that PyTorch's older files begin with has 10."""
+"""The most bytes of a binary number; the one at the start of PyTorch's older files has 10."""
 
 
 class Refused(ValueError):
-    """Something in a pickle that is not read."""
+    """The pickle contains something that is not supported."""
 
 
 class Forbidden(Refused):
-    """Something in a pickle that would be called or made, and that only a program needs."""
+    """The pickle contains a call or an object, which only a program needs."""
 
 
 def _line_number(machine: Machine) -> None:
-    """INT: a number in decimals, or a truth value."""
+    """INT: a decimal number, or a boolean."""
     text = machine.line()
     truth = {b"00": False, b"01": True}
     machine.stack.append(truth[text] if text in truth else _decimal(text))
@@ -42,7 +42,7 @@ def _decimal(text: bytes) -> int:
 
 
 def _line_bytes(machine: Machine) -> None:
-    """STRING: a text of Python 2 in quotes, with escapes."""
+    """STRING: a quoted Python 2 string with escapes."""
     text = machine.line()
     if len(text) < 2 or text[:1] != text[-1:] or text[:1] not in (b"'", b'"'):
         raise Refused("it holds a text without quotes")
@@ -60,7 +60,7 @@ def _long(machine: Machine) -> None:
     machine.stack.append(int.from_bytes(machine.take(size), "little", signed=True))
 
 
-# Small numbers, short texts and what is kept come by the ten thousand: theirs call as little as can be.
+# Small numbers, short texts and memo operations occur by the ten thousand, so their functions call few others.
 def _byte(machine: Machine) -> None:
     machine.stack.append(machine.content[machine.at])
     machine.at += 1
@@ -79,7 +79,7 @@ def _short_bytes(machine: Machine) -> None:
 
 
 def _bytes(size: int) -> Operation:
-    """Bytes after their length, which has so many bytes."""
+    """Returns the operation for bytes preceded by their length, which has `size` bytes."""
     return lambda machine: machine.stack.append(machine.piece(machine.number(size)))
 
 
@@ -106,7 +106,7 @@ def _tuple(size: int) -> Operation:
 
 
 def _made_of_row(make: Callable[[list[Any]], Any]) -> Operation:
-    """A value made of the row that ends here."""
+    """Returns the operation that ends a row and makes a value of it."""
 
     def end(machine: Machine) -> None:
         row = machine.row()
@@ -183,7 +183,7 @@ OPERATIONS: Final[dict[int, Operation]] = {
         b"C": _short_bytes,
         b"B": _bytes(4),
         b"\x8e": _bytes(8),
-        b"\x96": _bytes(8),  # a bytearray, which nothing changes here
+        b"\x96": _bytes(8),  # a bytearray; read as bytes, because nothing modifies it
         b"V": _line_text,
         b"\x8c": _short_text,
         b"X": _text(4),
@@ -203,7 +203,7 @@ OPERATIONS: Final[dict[int, Operation]] = {
         b"e": lambda machine: machine.extend(machine.row()),
         b"s": _set_item,
         b"u": lambda machine: machine.update(machine.row()),
-        # The stack, and what is used again
+        # Stack and memo
         b"0": lambda machine: machine.stack.pop(),
         b"1": lambda machine: machine.row(),
         b"2": lambda machine: machine.stack.append(machine.stack[-1]),
@@ -214,17 +214,17 @@ OPERATIONS: Final[dict[int, Operation]] = {
         b"g": lambda machine: _again(machine, _decimal(machine.line())),
         b"h": _again_short,
         b"j": lambda machine: _again(machine, machine.number(4)),
-        # What is named
+        # Names and calls
         b"c": _global,
         b"\x93": _stack_global,
         b"R": lambda machine: machine.call(),
         b"b": lambda machine: machine.build(),
-        # The protocol, and how much follows in one piece
+        # Protocol and frame size
         b"\x80": lambda machine: machine.take(1),
         b"\x95": lambda machine: machine.take(8),
     }.items()
 }
-"""What to do, by the byte that stands for it. All others make objects, call something, or look outside of the file."""
+"""Operations by opcode. All other opcodes create objects, call something, or refer to something outside the file."""
 
 
 def _float(machine: Machine) -> None:
@@ -237,6 +237,6 @@ CHECKPOINT_OPERATIONS: Final[dict[int, Operation]] = {
     ord("F"): lambda machine: machine.stack.append(float(machine.line()[:50])),
     ord("Q"): lambda machine: machine.persistent(),
     ord("\x81"): lambda machine: machine.call(),
-    ord("\x8f"): lambda machine: machine.stack.append([]),  # a set, which is only looked at
+    ord("\x8f"): lambda machine: machine.stack.append([]),  # a set, which is only inspected
 }
-"""Those of PyTorch's files as well."""
+"""`OPERATIONS`, and the additional ones in PyTorch's files."""

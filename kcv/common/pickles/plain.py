@@ -1,11 +1,10 @@
-"""Pickles of plain values, read without `pickle`: nothing is looked up or called that a file names.
+"""Reads pickles of plain values without `pickle`: no name in a file is looked up or called.
 
-Python's own reader calls what a file names, and so does numpy's: an array of objects is made of pointers in the file.
-This one knows the operations that dicts, lists, texts, whole numbers and arrays of uint8 are written with (protocols 0
-to 5, of Python 2 as well; `operations`) and refuses all others. What a file names is one of a few marks; what
-they stand for is done here. An array is bytes with a shape, never more. Nothing looks into a value deeper than one
-level: a few bytes can stand for a tuple that is nested without end, and to hash, compare or print it would take for
-ever.
+Python's own reader calls the functions that a file names, and so does NumPy's: an array of objects is made of pointers
+in the file. This reader supports the operations of dicts, lists, texts, integers and uint8 arrays (protocols 0 to 5,
+also of Python 2; see `operations`) and rejects all others. Only a few names are accepted, and their effect is
+implemented here. An array is only ever bytes with a shape. No code looks into a value deeper than one level: a few
+bytes can encode a tuple of enormous nesting, and hashing, comparing or printing it would take forever.
 """
 
 from __future__ import annotations
@@ -21,26 +20,26 @@ from kcv.common.pickles.machine import Machine
 from kcv.common.pickles.operations import OPERATIONS, Forbidden, Refused
 
 MOST_OPERATIONS: Final = 200_000
-"""Of a pickle; a batch of CIFAR-10 has 30,000 to 60,000."""
+"""The most operations of a pickle; a batch of CIFAR-10 has 30,000 to 60,000."""
 
 _LARGE: Final = 2**16
-"""Bytes in a piece that are not copied."""
+"""Pieces of at least this many bytes are not copied."""
 
 
 @dataclass(frozen=True)
 class _Named:
-    """What a pickle says by name: one of `_NAMES`."""
+    """A name in a pickle: one of `_NAMES`."""
 
     does: str
 
 
 @dataclass(eq=False)
 class _Array:
-    """An array of uint8 in the making.
+    """An unfinished uint8 array.
 
     Attributes:
-        shape: of it; None before its state was read.
-        content: its bytes, row by row.
+        shape: its shape; None until its state has been read.
+        content: its bytes in row-major order.
     """
 
     shape: tuple[int, ...] | None = None
@@ -48,12 +47,12 @@ class _Array:
 
 
 class _Dtype:
-    """Stands for uint8, the only type of numbers that is read."""
+    """Represents uint8, the only supported dtype."""
 
 
 _NAMES: Final = {
-    "_codecs encode": _Named("encode"),  # how Python 3 writes bytes in the protocols of Python 2
-    "__builtin__ bytes": _Named("empty"),  # and no bytes at all
+    "_codecs encode": _Named("encode"),  # bytes, as Python 3 writes them in the protocols of Python 2
+    "__builtin__ bytes": _Named("empty"),  # empty bytes
     "builtins bytes": _Named("empty"),
     "numpy ndarray": _Named("ndarray"),
     "numpy dtype": _Named("dtype"),
@@ -68,18 +67,17 @@ def loads(content: bytes) -> Any:
     """Reads a pickle.
 
     Args:
-        content: the whole of it.
+        content: the whole pickle.
 
     Returns:
-        None, a bool, an int of at most 128 bits, a str, bytes (also for the texts of Python 2; a view of `content`
-        where they are 64 KiB or more), a list, a tuple, a dict whose keys are texts, or an array of uint8. Lists,
-        tuples and dicts may hold whatever is listed here, arrays excepted where they are not values of the outermost
-        dict; they may hold themselves.
+        None, a bool, an int of at most 128 bits, a str, bytes (also for Python 2 strings; a view of `content` if they
+        have 64 KiB or more), a list, a tuple, a dict with text keys, or a uint8 array. Lists, tuples and dicts may
+        contain any of these, and themselves; an array is returned only as a value of the outermost dict.
 
     Raises:
-        Refused: it holds something else.
-        ValueError: it is damaged.
-        LookupError: it is damaged.
+        Refused: the pickle contains something else.
+        ValueError: the pickle is damaged.
+        LookupError: the pickle is damaged.
 
     Example:
         >>> loads(pickle.dumps({"labels": [1, 2]}))
@@ -98,14 +96,14 @@ def _made(array: _Array) -> NDArray[np.uint8]:
 
 
 class _Plain(Machine):
-    """Makes plain values and arrays of one pickle."""
+    """Reads plain values and arrays from one pickle."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(content, OPERATIONS, MOST_OPERATIONS)
-        self._spare = len(content)  # bytes that may be made from texts: one text can be named again and again
+        self._spare = len(content)  # bytes that may still be made from texts, since one text can be reused often
 
     def piece(self, count: int) -> bytes | memoryview:
-        """Returns the next bytes, for a value: no copy of what is large, such as all images of a batch."""
+        """Returns the next bytes, to be used as a value, without copying large ones such as all images of a batch."""
         if count < _LARGE:
             return self.take(count)
         start, self.at = self.at, self.at + count
@@ -114,14 +112,14 @@ class _Plain(Machine):
         return memoryview(self.content)[start : self.at]
 
     def named(self, module: str, name: str) -> None:
-        """Puts what a name stands for on the stack."""
+        """Pushes the meaning of a name on the stack."""
         known = _NAMES.get(f"{module} {name}")
         if known is None:
             raise Forbidden(f"{module[:50]}.{name[:50]} is not allowed")
         self.stack.append(known)
 
     def call(self) -> None:
-        """Does what stands under a name."""
+        """Executes the call of a name."""
         arguments, function = self.stack.pop(), self.stack.pop()
         if type(function) is not _Named or type(arguments) is not tuple:
             raise Refused("it calls something")
@@ -147,7 +145,7 @@ class _Plain(Machine):
                 raise Refused("it makes an array of another kind")
 
     def build(self) -> None:
-        """Gives an array its content; what more is said of uint8 says nothing new."""
+        """Sets the shape and content of an array; ignores the state of a dtype, which adds nothing to uint8."""
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) is _Dtype:
             return

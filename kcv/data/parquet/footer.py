@@ -6,7 +6,9 @@ same content except statistics, indices and the like, which kcv does not use.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import BinaryIO, Final, NamedTuple, TypeAlias
 
 from kcv.data.parquet import thrift
@@ -71,13 +73,26 @@ def footer(stream: BinaryIO, size: int, most: int) -> bytes:
     if length > most:
         raise Damaged(f"it says {length:,} bytes about itself; {most:,} are allowed")
     stream.seek(size - tail - length)
-    fields = thrift.Reader(stream.read(length)).struct()
+    with _without_collections():
+        fields = thrift.Reader(stream.read(length)).struct()
     if _ENCRYPTED in fields:
         raise Damaged("it is encrypted")
     kept = _kept(fields, _FILE)
     _check(kept, size - tail - length)
     made = thrift.written(kept)
     return MAGIC + made + len(made).to_bytes(4, "little") + MAGIC
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Pauses the search for cycles: a footer has none, and 300,000 new values would start it again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _kept(fields: Fields, known: _Known) -> Fields:

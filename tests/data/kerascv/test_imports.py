@@ -38,7 +38,7 @@ def test_training_without_it_imports_none_of_it() -> None:
     code = """
 import sys, numpy as np
 import kcv, keras
-from kcv.data.loading import tf_pipeline
+from kcv.data.augment import tf_pipeline
 from kcv.data.batches import TrainingBatches
 assert not {"tensorflow", "keras_cv"} & sys.modules.keys()
 """

@@ -13,8 +13,30 @@ class SilentExit(KcvError):
     """Another process of the job has reported the error; this one exits silently."""
 
 
+class Ranked:
+    """The position of this process among others.
+
+    Attributes:
+        rank: rank of this process, from 0.
+        world_size: number of processes.
+    """
+
+    rank: int
+    world_size: int
+
+    @property
+    def is_main_process(self) -> bool:
+        """Whether this is the main process, which prints and writes for all."""
+        return self.rank == 0
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether there are other processes."""
+        return self.world_size > 1
+
+
 @dataclass(frozen=True)
-class Launch:
+class Launch(Ranked):
     """The environment that torchrun sets, see https://docs.pytorch.org/docs/stable/elastic/run.html.
 
     Attributes:
@@ -58,13 +80,3 @@ class Launch:
         job = values.get("TORCHELASTIC_RUN_ID", "none")
         # Without a rendezvous id, torchrun gives all jobs the same one; its process ID then distinguishes them.
         return cls(rank, size, local_rank, local_size, restarts, job if job != "none" else f"torchrun-{os.getppid()}")
-
-    @property
-    def is_main_process(self) -> bool:
-        """Whether this is the main process, which prints and writes for all."""
-        return self.rank == 0
-
-    @property
-    def is_distributed(self) -> bool:
-        """Whether there are other processes."""
-        return self.world_size > 1

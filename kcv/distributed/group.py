@@ -13,7 +13,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kcv.common.launch import SilentExit
+from kcv.common.launch import Ranked, SilentExit
 from kcv.data.order import ProcessShard
 from kcv.errors import KcvError, first_line
 
@@ -51,7 +51,7 @@ def translate_peer_errors() -> Iterator[None]:
         raise
 
 
-class Group:
+class Group(Ranked):
     """The processes of a job, or those of one machine. All of them must make the same calls in the same order.
 
     Args:
@@ -80,16 +80,6 @@ class Group:
         self.local = local or self
         self._tensors = tensors
         self._control = control
-
-    @property
-    def is_main_process(self) -> bool:
-        """Whether this is the main process, which writes files and logs for all."""
-        return self.rank == 0
-
-    @property
-    def is_distributed(self) -> bool:
-        """Whether there is more than one process."""
-        return self.world_size > 1
 
     @property
     def share(self) -> ProcessShard:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kcv.cli import terminal
 from kcv.cli.console import paint
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 3  # findings per kind
 _WIDTH = 150
-
-
-def python_arguments(call: Call) -> dict[str, Any]:
-    """Requests a progress bar."""
-    return {"progress": True}
 
 
 def show(found: DataCheck, call: Call) -> int:

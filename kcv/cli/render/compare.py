@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kcv.cli import terminal
 from kcv.cli.console import number, paint, percent, table
@@ -10,11 +10,6 @@ from kcv.cli.parsing import Call
 
 if TYPE_CHECKING:
     from kcv.tasks.compare import Comparison
-
-
-def python_arguments(call: Call) -> dict[str, Any]:
-    """Requests a progress bar."""
-    return {"progress": True}
 
 
 def show(found: Comparison, call: Call) -> int:

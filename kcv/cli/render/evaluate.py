@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from kcv.tasks.evaluate import Evaluation
 
 
-def python_arguments(call: Call) -> dict[str, Any]:
-    """Requests a progress bar."""
-    return {"progress": True}
-
-
 def show(result: Evaluation, call: Call) -> int:
     """Shows the metrics of a split."""
     if call.as_json:

@@ -14,10 +14,10 @@ from kcv.cli.render.figures import exit_code, failed_row
 from kcv.common.text import plain
 
 
-def python_arguments(call: Call) -> dict[str, Any]:
-    """Requests a progress bar, unless rows are printed to the terminal, where it would interfere with them."""
+def shows_progress(call: Call) -> bool:
+    """Returns False if rows are printed to the terminal, where a progress bar would interfere with them."""
     on_terminal = sys.stdout.isatty() and ("output" not in call.arguments or call.as_json)
-    return {"progress": not on_terminal}
+    return not on_terminal
 
 
 def show(rows: Iterable[Mapping[str, Any]], call: Call) -> int:

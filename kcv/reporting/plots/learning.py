@@ -8,8 +8,7 @@ from pathlib import Path
 
 from kcv.common.text import plain, shortened
 from kcv.metrics.standing import standing
-from kcv.reporting.plots import library
-from kcv.reporting.plots.style import COLOURS, PALE, new_figure
+from kcv.reporting.plots.style import COLOURS, PALE, epochs_below, marker_of, new_figure
 
 _NOT_DRAWN = ("epoch", "learning_rate", "seconds", "images_per_second")
 _MOST_FURTHER = 4
@@ -29,11 +28,8 @@ def learning_curves(rows: Sequence[Mapping[str, float]], path: Path) -> Path:
     Raises:
         OutputError: the file cannot be written.
     """
-    library.load()
-    from matplotlib.ticker import MaxNLocator
-
     epochs = [row["epoch"] for row in rows]
-    marker = "o" if len(rows) <= 15 else ""
+    marker = marker_of(len(rows))
     names = ["loss", "accuracy", *_further(rows)]
     lines = -(-len(names) // 2)
     with new_figure((9.6, 3.9 * lines), path) as figure:
@@ -45,10 +41,9 @@ def learning_curves(rows: Sequence[Mapping[str, float]], path: Path) -> Path:
                 values = [row.get(key, math.nan) for row in rows]
                 if any(map(math.isfinite, values)):
                     axes.plot(epochs, values, color=COLOURS[colour], label=label, marker=marker, markersize=4)
-            axes.set(xlabel="epoch")
             # The name may come from an untrusted file, and is not a formula.
             axes.set_title(shortened(plain(figure_name), _LONGEST_TITLE), parse_math=False)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            epochs_below(axes)
             if axes.lines:
                 axes.legend(loc="upper right" if figure_name == "loss" else "lower right")
             if figure_name == "accuracy" and (best := _best(rows)) is not None:

@@ -16,6 +16,7 @@ from kcv.reporting.plots import library
 from kcv.reporting.plots.scripts import MISSING, show_all
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
@@ -34,6 +35,7 @@ _STYLE: dict[str, Any] = {
 }  # fmt: skip
 _FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "Hiragino Sans", "Arial Unicode MS")
 _LONGEST_NAME = 18
+_MOST_DOTS = 15
 _MARGIN = 0.15  # inches around the content
 _QUICK_PNG = {"compress_level": 2}  # a third of the default's time, files a fifth larger
 
@@ -80,6 +82,19 @@ def new_figure(size: tuple[float, float], path: Path) -> Iterator[Figure]:
                 how: Any = {"pil_kwargs": _QUICK_PNG} if kind == "png" else {}
                 with atomic(target) as temporary:
                     figure.savefig(temporary, format=kind, bbox_inches=box, metadata={nothing: None}, **how)
+
+
+def epochs_below(axes: Axes) -> None:
+    """Labels the horizontal axis as epochs, with ticks at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def marker_of(epochs: int) -> str:
+    """Returns the marker of a curve: a dot per epoch if they are few, otherwise none."""
+    return "o" if epochs <= _MOST_DOTS else ""
 
 
 def short(name: str) -> str:

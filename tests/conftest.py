@@ -60,13 +60,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # Workers take whole files: with the longest first, none is left alone with one at the end.
     items.sort(key=lambda item: next((n for n, name in enumerate(LONGEST) if name in str(item.path)), len(LONGEST)))
-    marks = {"long"} if config.getoption("--full") else {"full", "long"}
-    if os.environ.get("KCV_LONG") == "1" and config.getoption("--full"):
-        return
-    left_out = [item for item in items if marks & {mark.name for mark in item.iter_markers()}]
+    skipped = {"full", "long"}
+    if config.getoption("--full"):
+        skipped = set() if os.environ.get("KCV_LONG") == "1" else {"long"}
+    left_out = [item for item in items if any(mark.name in skipped for mark in item.iter_markers())]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not marks & {mark.name for mark in item.iter_markers()}]
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,11 +6,10 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from web import serving
+from web import QuietHandler, serving
 
 from kcv.common.download import cache_dir, download, has_checksum, writable
 from kcv.errors import DataError, OutputError
@@ -19,7 +18,7 @@ CONTENT = bytes(range(256)) * 10_000
 CHECKSUM = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     def do_GET(self) -> None:
         if self.path == "/missing":
             self.send_error(404)
@@ -36,9 +35,6 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
         self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")

@@ -124,7 +124,7 @@ def test_zeros_around_what_is_never_negative_are_the_poolings_own(
         (0, [2, -1], ["GlobalAveragePool", "Flatten", "Reshape", "Relu"]),
     ],
 )
-def test_means_over_a_image_are_global_poolings(keepdims: int, reshape: list[int] | None, expected: list[str]) -> None:
+def test_means_over_an_image_are_global_poolings(keepdims: int, reshape: list[int] | None, expected: list[str]) -> None:
     nodes = [helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=keepdims)]
     weights: Arrays = {"axes": np.array([2, 3])}
     if reshape is not None:

@@ -48,7 +48,7 @@ from mutated_trees import tree_mutants
 from onnx_by_hand import SIZE, network
 from PIL import Image
 from spoiling import Members
-from web import serving
+from web import QuietHandler, serving
 
 from kcv import artifact, images, predict
 from kcv.cli import console
@@ -181,16 +181,13 @@ def answers(body: bytes) -> Iterator[tuple[str, bytes]]:
 def sending(answer: Callable[[BaseHTTPRequestHandler], bytes]) -> Iterator[str]:
     """Gives the address of a server that sends these bytes, and nothing else."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def send(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             with contextlib.suppress(OSError):  # who asked may have gone
                 self.wfile.write(answer(self))
 
         do_GET = do_POST = do_PUT = send
-
-        def log_message(self, *_: Any) -> None:
-            pass
 
     with serving(Handler) as address:
         yield address

@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from counting import Brightness
 from PIL import Image
-from web import serving
+from web import QuietHandler, serving
 
 from kcv import predict
 from kcv.common.download import fetch
@@ -24,7 +23,7 @@ def png() -> bytes:
     return stream.getvalue()
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     def do_GET(self) -> None:
         if self.path == "/missing.png":
             self.send_error(404)
@@ -46,9 +45,6 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(0.05)
             return
         self.wfile.write(png())
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")

@@ -164,7 +164,7 @@ def test_a_record_that_is_gone_does_not_let_in_parts_of_another_prediction(
     assert model.seen == 10
 
 
-def test_a_image_that_was_replaced_is_read_again(few: list[Path], cut_short: Path, tmp_path: Path) -> None:
+def test_an_image_that_was_replaced_is_read_again(few: list[Path], cut_short: Path, tmp_path: Path) -> None:
     before = few[1].stat()
     drawn(few[1], 255)
     os.utime(few[1], ns=(before.st_atime_ns, before.st_mtime_ns))  # its time does not show it

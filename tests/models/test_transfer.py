@@ -224,7 +224,7 @@ def test_the_graph_is_flat_named_and_keeps_the_contract(name: str, policy: str, 
     assert logits.shape == (3, 5) and logits.dtype == np.float32
 
 
-def test_a_image_may_be_too_small() -> None:
+def test_an_image_may_be_too_small() -> None:
     from kcv.errors import ConfigError
 
     with pytest.raises(ConfigError, match="resnet50 takes images of 32 px or more, not 24"):

@@ -66,7 +66,7 @@ def test_the_folder_is_beside_the_model_and_one_image_has_no_grid(
     ]  # fmt: skip
 
 
-def test_a_image_that_cannot_be_read_is_a_row(model: Any, images: Path, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_a_row(model: Any, images: Path, tmp_path: Path) -> None:
     shutil.copytree(images / "test" / "left", tmp_path / "in")
     (tmp_path / "in" / "003.png").write_bytes(b"\x89PNG no")
     rows = list(explain(tmp_path / "in", model, output=tmp_path / "out", batch_size=4))

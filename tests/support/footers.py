@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
+from mutants import varint
+
 Field: TypeAlias = "tuple[int, int, Any]"
 """Number, kind (`TRUE` to `STRUCT`), and value: of a list `(kind, values)`, of a struct its fields."""
 
@@ -60,29 +62,20 @@ class _Reader:
         return fields
 
 
-def _varint(number: int) -> bytes:
-    number &= 2**64 - 1
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*out, number])
-
-
 def _written(kind: int, value: Any, *, alone: bool) -> bytes:
     if kind in (TRUE, FALSE):
         return b"" if alone else bytes([1 if value else 2])
     if kind == 3:
         return bytes([value & 255])
     if kind in (4, 5, I64):
-        return _varint(value << 1 ^ value >> 63)
+        return varint(value << 1 ^ value >> 63)
     if kind == DOUBLE:
         return bytes(value)
     if kind == BINARY:
-        return _varint(len(value)) + value
+        return varint(len(value)) + value
     if kind == LIST:
         of, values = value
-        head = bytes([len(values) << 4 | of]) if len(values) < 15 else bytes([240 | of]) + _varint(len(values))
+        head = bytes([len(values) << 4 | of]) if len(values) < 15 else bytes([240 | of]) + varint(len(values))
         return head + b"".join(_written(of, one, alone=False) for one in values)
     return _struct(value)
 
@@ -90,7 +83,7 @@ def _written(kind: int, value: Any, *, alone: bool) -> bytes:
 def _struct(fields: list[Field]) -> bytes:
     out = b""
     for number, kind, value in fields:  # the number in full, which is allowed and needs no order
-        out += bytes([kind]) + _varint(number << 1) + _written(kind, value, alone=True)
+        out += bytes([kind]) + varint(number << 1) + _written(kind, value, alone=True)
     return out + b"\0"
 
 

@@ -8,6 +8,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
+class QuietHandler(BaseHTTPRequestHandler):
+    """Answers without a line on stderr for each request."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     """Gives the address of a server for as long as the block runs.

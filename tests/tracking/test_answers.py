@@ -6,10 +6,9 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
+from web import QuietHandler, serving
 
 from kcv.errors import TrackingError
 from kcv.tracking import MlflowTracker
@@ -17,7 +16,7 @@ from kcv.tracking import MlflowTracker
 Messages = Callable[[], list[str]]
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     status, body = 200, b""
     seconds = threading.Event()
     seconds.set()
@@ -33,16 +32,11 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = answer
 
-    def log_message(self, *_: Any) -> None:
-        pass
-
 
 @pytest.fixture
 def uri() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://anna:secret@127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving(Handler) as address:
+        yield address.replace("http://", "http://anna:secret@")
 
 
 def error(code: str) -> bytes:

@@ -59,7 +59,7 @@ STREAMED: dict[str, Any] = {"data.memory_budget_mb": 0, "data.workers": 1, "trai
 @pytest.mark.parametrize(
     "damage", ["cut", *(pytest.param(damage, marks=pytest.mark.full) for damage in ("deleted", "replaced by a folder"))]
 )
-def test_a_image_that_breaks_while_training(
+def test_an_image_that_breaks_while_training(
     damage: str, configure: Configure, images: Path, tmp_path: Path, during: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = tmp_path / "own"

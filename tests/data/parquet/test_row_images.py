@@ -152,7 +152,7 @@ def test_processes_have_stretches_of_their_own(processes: int) -> None:
     )
 
 
-def test_a_window_bounds_how_far_a_image_moves() -> None:
+def test_a_window_bounds_how_far_an_image_moves() -> None:
     groups = np.repeat(np.arange(40), 25)
     (whole,) = (np.concatenate([p.indices for p in window_shuffle(groups, 10, 0, 0, ProcessShard(), w)]) for w in (1,))
     moved = np.concatenate([p.indices for p in window_shuffle(groups, 10, 0, 0, ProcessShard(), 100)])

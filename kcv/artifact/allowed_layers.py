@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from kcv.artifact.structure import nodes
-from kcv.common.text import plain
+from kcv.common.text import printable
 from kcv.errors import ArtifactError
 
 LAYERS = frozenset(
@@ -97,7 +97,7 @@ def check_top(config: dict[str, Any], origin: str) -> None:
 
 def _shown(value: Any) -> str:
     """Returns a name from a file, safe to show in a message."""
-    return plain(str(value)[:60]) if value else ""
+    return printable(str(value)[:60]) if value else ""
 
 
 def _is_allowed(node: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-from kcv.common.text import plain
+from kcv.common.text import printable
 from kcv.common.untrusted import opened, refusing
 from kcv.errors import ArtifactError
 
@@ -114,7 +114,7 @@ def _checked(found: list[zipfile.ZipInfo], size: int, origin: str) -> dict[str, 
     members: dict[str, zipfile.ZipInfo] = {}
     for member in found:
         name = member.filename
-        shown = repr(plain(name[:100]))
+        shown = repr(printable(name[:100]))
         if name not in _MEMBERS and not (name.startswith(_ASSETS) and ".." not in name.split("/")):
             raise ArtifactError(f"{origin}: holds {shown}, which no model file has")
         if name in members:

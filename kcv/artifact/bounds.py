@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kcv.artifact.archive import SLACK
-from kcv.common.text import plain
+from kcv.common.text import printable
 from kcv.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def check_size(config: dict[str, Any], stored: int, origin: str) -> None:
         raise ArtifactError(f"{origin}: holds a model that was never built")
     for tensor in model.inputs:
         if not str(tensor.dtype).startswith(_NUMBERS):
-            raise ArtifactError(f"{origin}: takes {plain(tensor.dtype)}, not images")
+            raise ArtifactError(f"{origin}: takes {printable(tensor.dtype)}, not images")
     wanted = sum(variable.value.numel() * variable.value.element_size() for variable in model.variables)
     if wanted > stored + SLACK:
         raise ArtifactError(f"{origin}: wants {wanted:,} bytes of weights, of which the file has {stored:,}")
@@ -81,7 +81,7 @@ def _calls(model: keras.Model) -> Iterator[tuple[Any, Any]]:
 
 
 def _name(layer: Any) -> str:
-    return plain(layer.name[:100])
+    return printable(layer.name[:100])
 
 
 def _check_window(layer: Any, node: Any, origin: str) -> None:

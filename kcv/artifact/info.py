@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from kcv.artifact.figures import MOST_CLASSES, Figures
-from kcv.common.text import is_plain
+from kcv.common.text import is_printable
 from kcv.common.untrusted import first_problem, parse_json
 from kcv.errors import ArtifactError
 from kcv.metrics.temperature import Calibration
@@ -71,7 +71,7 @@ class ArtifactInfo(BaseModel):
     def _shown(cls, value: Any) -> Any:
         """Rejects control characters, which a terminal would interpret."""
         texts = [value] if isinstance(value, str) else [*value, *value.values()] if isinstance(value, dict) else value
-        if not all(map(is_plain, texts or ())):
+        if not all(map(is_printable, texts or ())):
             raise ValueError("holds control characters")
         return value
 
@@ -105,7 +105,7 @@ class ArtifactInfo(BaseModel):
         """Validates the metrics and keeps them as written."""
         if value is not None:
             figures = Figures.model_validate(value)
-            if not is_plain(figures.split):
+            if not is_printable(figures.split):
                 raise ValueError("split holds control characters")
         return value
 

@@ -8,7 +8,7 @@ import math
 import h5py
 
 from kcv.artifact.archive import MOST_RATIO, SLACK
-from kcv.common.text import plain
+from kcv.common.text import printable
 from kcv.common.untrusted import refusing
 from kcv.errors import ArtifactError
 
@@ -58,7 +58,7 @@ def _checked(file: h5py.File, origin: str) -> int:
         path, group = pending.pop()
         for name in group:
             where = f"{path}/{name}"
-            shown = repr(plain(where[-100:]))
+            shown = repr(printable(where[-100:]))
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise ArtifactError(f"{origin}: its weights hold a link, {shown}")
             item = group[name]

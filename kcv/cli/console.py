@@ -9,7 +9,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from kcv.common.text import plain
+from kcv.common.text import printable
 
 _CODES = {"bold": "1", "dim": "2", "green": "32", "red": "31"}
 _MARK = f"\x1b{secrets.token_hex(8)}"
@@ -25,7 +25,7 @@ def paint(text: str, style: str, stream: TextIO | None = None) -> str:
 
 def shown(text: str) -> str:
     """Returns text safe to print: control characters are escaped, except line feeds and the styles of `paint`."""
-    parts = ("\n".join(map(plain, part.split("\n"))) for part in text.split(_MARK))
+    parts = ("\n".join(map(printable, part.split("\n"))) for part in text.split(_MARK))
     return "\033".join(parts)
 
 

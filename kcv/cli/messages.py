@@ -7,14 +7,14 @@ import sys
 import warnings
 
 from kcv.common.launch import Launch
-from kcv.common.text import plain
+from kcv.common.text import printable
 
 
 class _Plain(logging.Formatter):
     """Escapes control characters in the names of files and classes."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(map(plain, super().format(record).split("\n")))
+        return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 def show_own_only() -> None:

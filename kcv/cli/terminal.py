@@ -12,7 +12,7 @@ from typing import Any
 
 from kcv.cli import console
 from kcv.common.launch import Launch
-from kcv.common.text import is_plain, plain
+from kcv.common.text import is_printable, printable
 from kcv.errors import OutputError
 
 
@@ -56,19 +56,19 @@ def _json(values: Any, indent: int | None = None) -> str:
     # Non-UTF-8 bytes of a name become escapes like \udc80, control characters like \u009b; both read back unchanged.
     if text.isprintable():
         return text
-    return "".join(char if is_plain(char) or char == "\n" else f"\\u{ord(char):04x}" for char in text)
+    return "".join(char if is_printable(char) or char == "\n" else f"\\u{ord(char):04x}" for char in text)
 
 
 def complain(text: str) -> None:
     """Prints an error."""
-    line = f"{console.paint('kcv: error:', 'red', sys.stderr)} {plain(text)}"
+    line = f"{console.paint('kcv: error:', 'red', sys.stderr)} {printable(text)}"
     print(console.shown(line), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
     """Prints a warning in the main process."""
     if Launch.current().is_main_process:
-        print(console.shown(f"kcv: warning: {plain(text)}"), file=sys.stderr, flush=True)
+        print(console.shown(f"kcv: warning: {printable(text)}"), file=sys.stderr, flush=True)
 
 
 def bug() -> None:

@@ -120,7 +120,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Writes a table as CSV atomically, row by row. None becomes an empty cell; formulas are escaped (see `cell`)."""
+    """Writes a table as CSV atomically, row by row. None becomes an empty cell; see `escape_formula` for texts."""
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as to:
         write = csv_writer(to)
         write(header)
@@ -129,14 +129,14 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def csv_writer(stream: TextIO) -> Callable[[Iterable[Any]], None]:
-    """Returns a function that writes a row of cells (see `cell`) to a CSV file, terminated by a line feed.
+    """Returns a function that writes a row of cells (see `escape_formula`) to a CSV file, terminated by a line feed.
 
     Args:
         stream: a text file that does not translate line ends (`newline=""`).
     """
     # Python's writer quotes only the characters of its own line terminator, but readers accept both as line ends.
     writer = csv.writer(_LineFeeds(stream), lineterminator=_CRLF)
-    return lambda row: writer.writerow(map(cell, row))
+    return lambda row: writer.writerow(map(escape_formula, row))
 
 
 class _LineFeeds:
@@ -149,7 +149,7 @@ class _LineFeeds:
         self._stream.write(line.removesuffix(_CRLF) + "\n")
 
 
-def cell(value: Any) -> Any:
+def escape_formula(value: Any) -> Any:
     """Returns a value for CSV. A text that a spreadsheet would treat as a formula gets a leading apostrophe.
 
     A text that is a plain number, such as the class `-1`, stays unchanged: it is no formula, and can be joined with

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from kcv.common.launch import Launch
-from kcv.common.text import plain
+from kcv.common.text import printable
 
 _REDRAW_SECONDS = 0.1
 _RATE_WINDOW_SECONDS = 10.0
@@ -55,7 +55,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total = total or 0
-        self._label = plain(label)
+        self._label = printable(label)
         self._unit = unit
         self._stream = sys.stderr if stream is None else stream
         self._keep = keep

@@ -12,17 +12,17 @@ _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\
 """Characters that change the writing direction, with which one name can look like another."""
 
 
-def is_plain(name: str) -> bool:
+def is_printable(name: str) -> bool:
     """Returns whether a name contains no characters that a terminal would interpret."""
-    return name.isprintable() or not any(map(_obeyed, name))
+    return name.isprintable() or not any(map(_is_interpreted, name))
 
 
-def plain(text: object) -> str:
+def printable(text: object) -> str:
     """Escapes the characters in a text that a terminal would interpret, including line feeds."""
     text = str(text)
     if text.isprintable():  # a fast path for nearly all texts
         return text
-    return "".join(char.encode("unicode_escape").decode() if _obeyed(char) else char for char in text)
+    return "".join(char.encode("unicode_escape").decode() if _is_interpreted(char) else char for char in text)
 
 
 def look(name: str) -> str:
@@ -40,7 +40,7 @@ def shortened(text: object, most: int = 200) -> str:
     return whole if len(whole) <= most else f"{whole[: most // 2]}...{whole[-most // 2 :]}"
 
 
-def _obeyed(char: str) -> bool:
+def _is_interpreted(char: str) -> bool:
     return unicodedata.category(char) in _CATEGORIES or char in _DIRECTIONS
 
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NoReturn, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kcv.common.redaction import hide_credentials
-from kcv.common.text import plain
+from kcv.common.text import printable
 from kcv.errors import KcvError, first_line
 
 MOST_JSON_BYTES = 16 * 2**20
@@ -177,7 +177,7 @@ def parse(content: bytes, schema: type[Model], origin: str | Path, error: type[K
 def first_problem(error: ValidationError) -> str:
     """Returns the first violation of a schema and its location, as one short line."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    key = plain(".".join(str(part) for part in first["loc"])[:100])
+    key = printable(".".join(str(part) for part in first["loc"])[:100])
     return f"{key}: {first['msg']}" if key else first["msg"]
 
 

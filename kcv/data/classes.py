@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kcv.common.text import is_plain, look
+from kcv.common.text import is_printable, look
 from kcv.data.dataset import Labels, Samples, Source
 from kcv.errors import DataError
 
@@ -83,7 +83,7 @@ def align(
     class_names = tuple(parts[first][0])
     _check_names(class_names, name)
     twice = sorted(class_name for class_name, count in Counter(class_names).items() if count > 1)
-    if odd := [name for name in class_names if not is_plain(name)]:
+    if odd := [name for name in class_names if not is_printable(name)]:
         raise DataError(
             f"{name}: the class names {listed(odd)} hold control characters or bytes that are not UTF-8; rename them."
         )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcv.common import untrusted
-from kcv.common.text import is_plain
+from kcv.common.text import is_printable
 from kcv.errors import ArtifactError
 from kcv.images import RESIZE_MODES
 from kcv.inference import onnx_graph
@@ -98,7 +98,7 @@ class OnnxInfo:
         threshold = float(values["threshold"]) if "threshold" in values else None
         sound = isinstance(names, list) and len(names) >= 2 and all(isinstance(name, str) for name in names)
         sound = sound and len(set(names)) == len(names) and 1 <= size <= 4096
-        sound = sound and all(map(is_plain, [*names, *values.values()]))
+        sound = sound and all(map(is_printable, [*names, *values.values()]))
         # Written so that NaN fails each comparison.
         sound = sound and 0 < temperature < math.inf and (threshold is None or 0 <= threshold <= 1)
         if not sound or values.get("resize") not in RESIZE_MODES:

@@ -15,7 +15,7 @@ from kcv.artifact.bounds import check_fixed, check_size
 from kcv.artifact.file import read_info
 from kcv.artifact.structure import check_structure
 from kcv.artifact.weights import check_weights
-from kcv.common.text import plain
+from kcv.common.text import printable
 from kcv.common.untrusted import MOST_JSON_BYTES, parse_json, refusing
 from kcv.errors import ArtifactError
 
@@ -101,7 +101,7 @@ def _keras_of(archive: Archive, path: Path) -> str | None:
     except ArtifactError:
         return None
     found = metadata.get("keras_version") if isinstance(metadata, dict) else None
-    return plain(found)[:30] if isinstance(found, str) else None
+    return printable(found)[:30] if isinstance(found, str) else None
 
 
 def _built(config: bytes, weights: bytes) -> Any:

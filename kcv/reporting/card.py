@@ -7,7 +7,7 @@ import shlex
 from itertools import islice
 from typing import Any
 
-from kcv.common.text import plain
+from kcv.common.text import printable
 from kcv.reporting.material import Material
 
 _MOST_CLASSES = 200
@@ -58,7 +58,7 @@ def card(material: Material) -> str:
         "## Use",
         "",
         "```sh",
-        f"python -m kcv predict IMAGE --model={shlex.quote(plain(material.model.name))}",
+        f"python -m kcv predict IMAGE --model={shlex.quote(printable(material.model.name))}",
         "```",
         "",
     ]
@@ -95,5 +95,5 @@ def _items(values: dict[str, Any]) -> list[str]:
 
 def _plain(value: Any) -> str:
     """Returns one line of text that Markdown shows verbatim: without markup, entities, formulas or links."""
-    line = plain(" ".join(str(value).split()))
+    line = printable(" ".join(str(value).split()))
     return _LINK.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", line))

@@ -13,7 +13,7 @@ from typing import Any, Final
 import keras
 import numpy as np
 
-from kcv.common.text import plain, shortened
+from kcv.common.text import printable, shortened
 from kcv.config import Config
 from kcv.errors import ConfigError, UsageError, first_line, nearest
 from kcv.metrics.standing import higher_is_better
@@ -107,7 +107,7 @@ class Extensions:
                 raise UsageError(f"metrics: received {_kind(metric)}, allowed: a keras.metrics.Metric, not its name")
             name = metric.name
             if not is_figure_name(name) or name.startswith("val_"):
-                shown = shortened(plain(repr(name)), 60)
+                shown = shortened(printable(repr(name)), 60)
                 allowed = "letters, digits, spaces and . _ - / after a letter, without val_ before them"
                 raise UsageError(f"metrics: the name {shown} is not allowed, but {allowed}")
             if {name, f"val_{name}"} & taken:
@@ -162,7 +162,7 @@ class Extensions:
                 size = int(keras.ops.size(metric.result()))
                 metric.reset_state()
             except Exception as error:  # the caller's code may raise anything
-                reason = plain(first_line(error))
+                reason = printable(first_line(error))
                 raise UsageError(
                     f"metrics: {metric.name} cannot be computed from one-hot targets and logits: {reason}"
                 ) from error
@@ -172,7 +172,7 @@ class Extensions:
 
 def _kind(value: Any) -> str:
     what = value if isinstance(value, type) else type(value)
-    return f"the class {plain(what.__name__)}" if isinstance(value, type) else f"a {plain(what.__name__)}"
+    return f"the class {printable(what.__name__)}" if isinstance(value, type) else f"a {printable(what.__name__)}"
 
 
 def _members(protocol: type) -> list[str]:

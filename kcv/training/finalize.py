@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kcv import artifact, metrics
 from kcv.common.files import write_json
-from kcv.common.text import plain
+from kcv.common.text import printable
 from kcv.config import Config
 from kcv.data.dataset import Dataset, Images
 from kcv.distributed.group import SINGLE_PROCESS, Group
@@ -77,7 +77,7 @@ class Result:
 
     def _model_name(self) -> str:
         """Returns the architecture name for the files: for the caller's own model, the model's name and `(own)`."""
-        return f"{plain(self.model.name)[:_MOST_NAME]} (own)" if self.own_model else self.config.model.name
+        return f"{printable(self.model.name)[:_MOST_NAME]} (own)" if self.own_model else self.config.model.name
 
     def recall(self) -> None:
         """Reads the parameter counts of the best epoch from the model file when a run is resumed."""

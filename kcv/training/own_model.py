@@ -13,7 +13,7 @@ from keras.src.models.functional import Functional
 from kcv.artifact.allowed_layers import check_classes
 from kcv.artifact.bounds import check_fixed
 from kcv.artifact.structure import check_structure
-from kcv.common.text import plain, shortened
+from kcv.common.text import printable, shortened
 from kcv.config import Config, ModelConfig
 from kcv.distributed.group import Group
 from kcv.errors import ArtifactError, ConfigError, DeviceError, UsageError, first_line
@@ -30,11 +30,11 @@ def check_model(model: Any) -> keras.Model:
         UsageError: kcv cannot train, save and reload the model; the message says why.
     """
     if not isinstance(model, keras.Model):
-        raise UsageError(f"model: received a {plain(type(model).__name__)}, allowed: a functional keras.Model")
+        raise UsageError(f"model: received a {printable(type(model).__name__)}, allowed: a functional keras.Model")
     if not isinstance(model, Functional):
         name = type(model).__name__
         rest = "; keras.Model(model.inputs, model.outputs) is one" if isinstance(model, keras.Sequential) else ""
-        raise UsageError(f"model: is a {plain(name)}, allowed: a functional keras.Model{rest}")
+        raise UsageError(f"model: is a {printable(name)}, allowed: a functional keras.Model{rest}")
     if model.compiled:
         raise UsageError("model: is compiled, allowed: one that is not; kcv brings optimizer, loss and metrics")
     _check_shapes(model)
@@ -128,7 +128,7 @@ def _renamed(node: Any, names: dict[str, str]) -> Any:
 def _check_shapes(model: Functional) -> None:
     shapes = (model.input_shape, model.output_shape)
     if not (_is_images(shapes[0]) and _is_rows(shapes[1])):
-        shown = " to ".join(shortened(plain(shape), 100) for shape in shapes)
+        shown = " to ".join(shortened(printable(shape), 100) for shape in shapes)
         raise UsageError(f"model: maps {shown}, allowed: (None, size, size, 3) to (None, classes), one tensor each")
     if shapes[1][1] < 2:
         raise UsageError("model: gives one logit, allowed: one for each of two classes or more")
@@ -162,7 +162,9 @@ def _check_logits(model: Functional) -> None:
     last = output._keras_history.operation
     activation = getattr(getattr(last, "activation", None), "__name__", "")
     if isinstance(last, keras.layers.Softmax) or activation in _NOT_LOGITS:
-        raise UsageError(f"model: its last layer {plain(last.name)} gives probabilities, allowed: logits (no softmax)")
+        raise UsageError(
+            f"model: its last layer {printable(last.name)} gives probabilities, allowed: logits (no softmax)"
+        )
     if output.dtype != "float32":
         raise UsageError(f"model: gives logits in {output.dtype}; build its last layer with dtype='float32'")
 
@@ -179,7 +181,7 @@ def _check_gradients(model: Functional) -> None:
             logits = model(image, training=False)
             found = torch.autograd.grad(logits.square().sum(), [w.value for w in weights], allow_unused=True)
     except Exception as error:  # the layers may raise anything
-        raise UsageError(f"model: cannot be run: {plain(first_line(error))}") from error
+        raise UsageError(f"model: cannot be run: {printable(first_line(error))}") from error
     for weight, gradient in zip(weights, found, strict=True):
         if gradient is None:
-            raise UsageError(f"model: its weight {plain(weight.path)} gets no gradient")
+            raise UsageError(f"model: its weight {printable(weight.path)} gets no gradient")

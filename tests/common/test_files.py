@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kcv.common import leftovers
-from kcv.common.files import atomic, cell, write_csv, write_json, write_text
+from kcv.common.files import atomic, escape_formula, write_csv, write_json, write_text
 from kcv.errors import OutputError
 
 
@@ -85,7 +85,7 @@ def test_no_text_is_a_formula_in_a_table(text, tmp_path):
 
 @pytest.mark.parametrize("text", ["-1", "+1", "-0.5", "+1e3", "-.5", "-1.", "-1E-7", "0"])
 def test_a_text_that_is_a_number_stays_as_it_is(text, tmp_path):
-    assert cell(text) == text
+    assert escape_formula(text) == text
     write_csv(tmp_path / "a.csv", [text], [[text]])
     assert (tmp_path / "a.csv").read_text() == f"{text}\n{text}\n"
 

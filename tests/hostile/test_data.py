@@ -25,8 +25,8 @@ from PIL import Image, PngImagePlugin
 
 from kcv import predict
 from kcv.cli import main
-from kcv.common.files import cell
-from kcv.common.text import plain
+from kcv.common.files import escape_formula
+from kcv.common.text import printable
 from kcv.config import Config
 from kcv.data.loading import open_source
 from kcv.errors import ConfigError, DataError, ImageError
@@ -240,13 +240,13 @@ def test_names_of_images_are_shown_and_never_obeyed(
 
 
 def test_cells_of_a_table_are_no_formulas() -> None:
-    assert [cell(text) for text in ("=1+1", "+1+1", "-x", "@x", "\tx", "plain", "", "-1", 1.5, -2, None)] == [
+    assert [escape_formula(text) for text in ("=1+1", "+1+1", "-x", "@x", "\tx", "plain", "", "-1", 1.5, -2, None)] == [
         "'=1+1", "'+1+1", "'-x", "'@x", "'\tx", "plain", "", "-1", 1.5, -2, None,
     ]  # fmt: skip
 
 
 def test_plain_shows_what_a_terminal_would_obey() -> None:
-    assert plain("a\r\n\x1b]0;x\x07\u2028\u202e猫 é \U0001f468\u200d\U0001f469") == (
+    assert printable("a\r\n\x1b]0;x\x07\u2028\u202e猫 é \U0001f468\u200d\U0001f469") == (
         "a\\r\\n\\x1b]0;x\\x07\\u2028\\u202e猫 é \U0001f468\u200d\U0001f469"
     )
 

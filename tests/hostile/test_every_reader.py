@@ -57,7 +57,7 @@ from kcv.cli.render.train import run_summary
 from kcv.common import redaction, seal
 from kcv.common.download import download, fetch
 from kcv.common.files import csv_writer
-from kcv.common.text import is_plain
+from kcv.common.text import is_printable
 from kcv.config import Config
 from kcv.data import loading
 from kcv.data.parquet import source as parquet
@@ -662,7 +662,7 @@ def _(bench: Bench) -> Iterator[Case]:
     def use(value: Any) -> None:
         path = bench.write("m.keras", zipped({**bench.tiny, "kcv.json": text(value)}.items()))
         said = console.shown(model_card(artifact.read_info(path), path))
-        assert all(map(is_plain, said.split("\n")))
+        assert all(map(is_printable, said.split("\n")))
         material = gather(path, bench.folder / "evaluation")
         assert "<script" not in page(material)
         assert not re.search(r"(?<!\\)<script", card(material))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kcv.cli import terminal
 from kcv.cli.console import paint
 from kcv.cli.parsing import Call
-from kcv.common.text import plain
+from kcv.common.text import printable
 from kcv.errors import KcvError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def data_check(found: DataCheck, written: str | None) -> str:
         title = f"{severity}: {len(findings):,} x {meaning}"
         lines += ["", "  " + (paint(title, "red") if severity == "error" else paint(title, "bold"))]
         findings = sorted(findings, key=lambda finding: -(finding.similarity or 0))
-        lines += [f"    {textwrap.shorten(plain(finding.message), _WIDTH)}" for finding in findings[:_SHOWN]]
+        lines += [f"    {textwrap.shorten(printable(finding.message), _WIDTH)}" for finding in findings[:_SHOWN]]
         if len(findings) > _SHOWN:
             lines.append(paint(f"    ... and {len(findings) - _SHOWN:,} more", "dim"))
     lines += ["", *_summary(found)]

@@ -10,7 +10,7 @@ from kcv.cli import terminal
 from kcv.cli.console import paint, percent
 from kcv.cli.parsing import Call
 from kcv.cli.render.figures import exit_code, failed_row
-from kcv.common.text import plain
+from kcv.common.text import printable
 
 
 def show(rows: Iterable[Mapping[str, Any]], call: Call) -> int:
@@ -34,8 +34,8 @@ def explanation(row: Mapping[str, Any]) -> str:
     if row["error"]:
         return failed_row(row)
     beside, heatmap = (Path(row[key]).name for key in ("side_by_side", "heatmap"))
-    line = f"{plain(row['path'])}  {paint(str(row['label']), 'bold')}  {percent(row['probability'])}"
-    line += plain(f"  {row['overlay']}, {beside}, {heatmap}")
+    line = f"{printable(row['path'])}  {paint(str(row['label']), 'bold')}  {percent(row['probability'])}"
+    line += printable(f"  {row['overlay']}, {beside}, {heatmap}")
     return line + (f"  {paint('warning: ' + str(row['warning']), 'red')}" if row["warning"] else "")
 
 

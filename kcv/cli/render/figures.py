@@ -7,7 +7,7 @@ from typing import Any
 
 from kcv.cli.console import paint, percent
 from kcv.cli.terminal import complain
-from kcv.common.text import plain
+from kcv.common.text import printable
 from kcv.errors import KcvError
 
 
@@ -19,7 +19,7 @@ def with_interval(metrics: Mapping[str, Any]) -> str:
 
 def failed_row(row: Mapping[str, Any]) -> str:
     """Returns the line of an image that could not be read."""
-    return f"{plain(row['path'])}  {paint('error: ' + plain(row['error']), 'red')}"
+    return f"{printable(row['path'])}  {paint('error: ' + printable(row['error']), 'red')}"
 
 
 def exit_code(failed: int) -> int:

@@ -11,7 +11,7 @@ from kcv.cli import terminal
 from kcv.cli.console import paint, percent
 from kcv.cli.parsing import Call
 from kcv.cli.render.figures import exit_code, failed_row
-from kcv.common.text import plain
+from kcv.common.text import printable
 
 
 def shows_progress(call: Call) -> bool:
@@ -50,7 +50,7 @@ def row_line(row: Mapping[str, Any]) -> str:
     """Returns a prediction as one line."""
     if row["error"]:
         return failed_row(row)
-    path = plain(row["path"])
+    path = printable(row["path"])
     line = f"{path}  {paint(str(row['label']), 'bold')}  {percent(row['confidence'])}"
     names, probabilities = _ranked(row)
     if row["label"] != names[0]:  # unsure

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kcv.common.text import plain, shortened
+from kcv.common.text import printable, shortened
 
 NOT_READ: Final = "not a format that is read"
 """The most common reason why files are left out."""
@@ -81,7 +81,7 @@ class Understood:
         if self.outputs:
             shown = ", ".join(self.outputs[:_SUFFIXES]) + (", ..." if len(self.outputs) > _SUFFIXES else "")
             found.append(f"not looked at: {shown}, made by kcv or MLflow")
-        return [plain(line) for line in found]
+        return [printable(line) for line in found]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the interpretation as plain values."""

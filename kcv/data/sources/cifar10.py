@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kcv.common import untrusted
 from kcv.common.files import expand_user
-from kcv.common.text import is_plain
+from kcv.common.text import is_printable
 from kcv.common.untrusted import refusing
 from kcv.data.sources import NamedSource, register
 from kcv.errors import DataError, OutputError, first_line
@@ -158,7 +158,7 @@ def _names(path: Path) -> tuple[str, ...]:
     if type(stored) not in (list, tuple) or len(stored) > _MOST_CLASSES:
         raise DataError(f"{path}: its label_names are no list of at most {_MOST_CLASSES} names.")
     names = tuple(name.decode("utf-8", "replace") if type(name) is bytes else name for name in stored)
-    if not all(type(name) is str and name and is_plain(name) for name in names) or len(set(names)) != len(names):
+    if not all(type(name) is str and name and is_printable(name) for name in names) or len(set(names)) != len(names):
         raise DataError(f"{path}: its label_names are no names that differ.")
     return names
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kcv.common.text import plain
+from kcv.common.text import printable
 from kcv.errors import WeightsError, first_line
 from kcv.models.head import LOGITS
 from kcv.models.network import Network
@@ -50,7 +50,7 @@ def read(path: Path, network: Network) -> Pretrained:
             raise WeightsError(f"{path}: its {torch_name} is no plain tensor of floats: {first_line(error)}.") from None
     more = _more_than({torch_name for _, torch_name, _ in wanted}, tensors)
     if more is not None:
-        raise WeightsError(f"{path}: has {plain(more)[:100]} as well: it does not hold {torch_file.origin}.")
+        raise WeightsError(f"{path}: has {printable(more)[:100]} as well: it does not hold {torch_file.origin}.")
     return Pretrained(str(path), torch_file.variant, layers)
 
 

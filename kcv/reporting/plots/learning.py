@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kcv.common.text import plain, shortened
+from kcv.common.text import printable, shortened
 from kcv.metrics.standing import standing
 from kcv.reporting.plots.style import COLOURS, PALE, epochs_below, marker_of, new_figure
 
@@ -42,7 +42,7 @@ def learning_curves(rows: Sequence[Mapping[str, float]], path: Path) -> Path:
                 if any(map(math.isfinite, values)):
                     axes.plot(epochs, values, color=COLOURS[colour], label=label, marker=marker, markersize=4)
             # The name may come from an untrusted file, and is not a formula.
-            axes.set_title(shortened(plain(figure_name), _LONGEST_TITLE), parse_math=False)
+            axes.set_title(shortened(printable(figure_name), _LONGEST_TITLE), parse_math=False)
             epochs_below(axes)
             if axes.lines:
                 axes.legend(loc="upper right" if figure_name == "loss" else "lower right")

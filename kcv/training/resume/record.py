@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kcv.common import seal
 from kcv.common.files import write_json
-from kcv.common.text import plain, shortened
+from kcv.common.text import printable, shortened
 from kcv.common.untrusted import read
 from kcv.config import Config
 from kcv.data.dataset import Dataset
@@ -171,7 +171,7 @@ class Record(BaseModel):
         for key in ("callbacks", "metrics"):
             then = getattr(self, key)
             if then != extensions[key]:
-                names = shortened(plain(", ".join(then)), _MOST_SHOWN)
+                names = shortened(printable(", ".join(then)), _MOST_SHOWN)
                 what = f"with {key}=[{names}]; pass the same to kcv.train" if then else f"without {key}; pass none"
                 raise UsageError(f"--resume: the run began {what}")
         if extensions["resumable"]:

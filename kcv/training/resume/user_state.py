@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kcv.common.text import plain, shortened
+from kcv.common.text import printable, shortened
 from kcv.errors import DataError, UsageError
 from kcv.training.resume.state import State
 
@@ -169,7 +169,7 @@ class _Encoder:
         if isinstance(value, Mapping):
             for key in value:
                 if not isinstance(key, str) or key == _ARRAY:
-                    self._refuse(where, f"the key {shortened(plain(repr(key)), 60)}", "text keys")
+                    self._refuse(where, f"the key {shortened(printable(repr(key)), 60)}", "text keys")
             return {key: self._encoded(child, f"{where}[{key!r}]", depth + 1) for key, child in value.items()}
         if isinstance(value, list | tuple):
             return [self._encoded(child, f"{where}[{place}]", depth + 1) for place, child in enumerate(value)]
@@ -204,5 +204,5 @@ class _Encoder:
             raise UsageError(f"callbacks: {self._name} keeps more than {MOST_BYTES // 2**20} MB")
 
     def _refuse(self, where: str, found: str, allowed: str) -> None:
-        place = f" at {shortened(plain(where), 100)}" if where else ""
+        place = f" at {shortened(printable(where), 100)}" if where else ""
         raise UsageError(f"callbacks: the state of {self._name} holds {found}{place}, allowed: {allowed}")

@@ -35,7 +35,7 @@ def models(
 
     Example:
         $ kcv models
-        $ kcv models --measure --model=resnet18
+        $ kcv models --measure --image_size=96
     """
     from kcv.models import registry
 

@@ -15,7 +15,7 @@ def test_the_table_has_a_line_a_model(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1 : len(MODEL_NAMES) + 1]] == list(MODEL_NAMES)
-    (resnet,) = (line for line in lines if line.startswith("resnet50 "))
+    (resnet,) = (line for line in lines if line.split()[:1] == ["resnet50"])
     assert resnet.split()[1:5] == ["23.6M", "4.09", "224", "32"]
     assert max(map(len, lines)) <= 110
 

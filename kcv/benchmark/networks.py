@@ -59,8 +59,13 @@ def _beside(name: str) -> TorchNetwork:
 
 
 def in_keras(name: str, image_size: int, classes: int, pixels: NDArray[np.uint8]) -> keras.Model:
-    """Returns kcv's model, under Keras' current dtype policy and device, with random weights."""
-    config = ModelConfig.model_validate({"name": name, "weights": "none", "dropout": _beside(name).dropout})
+    """Returns kcv's model, under Keras' current dtype policy and device, with random weights.
+
+    Its dropout is that of its counterpart in PyTorch, if it has one.
+    """
+    network = registry.get(name)
+    dropout = network.torch.dropout if network.torch else network.dropout
+    config = ModelConfig.model_validate({"name": name, "weights": "none", "dropout": dropout})
     return registry.build(config, image_size, classes, pixels)
 
 
@@ -70,3 +75,6 @@ def sizes(name: str) -> tuple[int, int]:
 
 
 NAMES: Sequence[str] = tuple(network.name for network in registry.networks() if network.torch)
+"""The networks that can be measured."""
+USUAL: Sequence[str] = tuple(network.name for network in registry.networks() if network.torch and network.torch.usual)
+"""Those that are measured where no network is named."""

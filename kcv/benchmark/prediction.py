@@ -71,7 +71,7 @@ def benchmark_prediction(
     torchvision's; their own export takes normalised float images, as usual, while kcv's takes bytes.
 
     Args:
-        model: one of the benchmarked networks; None for all of them.
+        model: one of the benchmarked networks; None for the usual ones (`networks.USUAL`).
         image_size: in pixels; by default 32 for the custom CNN, 224 for the others.
         repeats: timed turns per contestant.
 
@@ -79,7 +79,7 @@ def benchmark_prediction(
         One row per model, contestant and batch size.
     """
     rows = []
-    for name in [model] if model else networks.NAMES:
+    for name in [model] if model else networks.USUAL:
         setting = Setting(name, image_size or registry.get(name).image_size or _SMALL, max(BATCHES), "float32", "cpu")
         with tempfile.TemporaryDirectory() as folder:
             rows += _rows(setting, Path(folder), repeats)

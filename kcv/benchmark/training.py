@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from kcv.benchmark.contestants import Setting, StepFunction, kcv_step, keras_step, torch_network, torch_step
-from kcv.benchmark.networks import NAMES, sizes
+from kcv.benchmark.networks import NAMES, USUAL, sizes
 from kcv.benchmark.peak import flops_of_step, matrix_rate
 from kcv.common.progress import Progress
 from kcv.common.timing import interleave
@@ -39,7 +39,7 @@ def benchmark_training(
     """Measures training steps.
 
     Args:
-        model: one of `BENCHMARKED`; None for all of them.
+        model: one of `BENCHMARKED`; None for the usual ones (`networks.USUAL`).
         image_size: in pixels; by default 32 for the custom CNN, 64 for the others.
         batch_size: images per step; by default 128 for the custom CNN, 32 for the others.
         precision: as in the configuration.
@@ -57,7 +57,7 @@ def benchmark_training(
     if where == "cpu":
         keep_freed_memory()  # of the whole process, so it helps all three equally
     rows = []
-    for name in [model] if model else BENCHMARKED:
+    for name in [model] if model else USUAL:
         default_size, default_batch = sizes(name)
         policy, _ = resolve_precision(precision, where, trains_depthwise=registry.get(name).depthwise)
         setting = Setting(name, image_size or default_size, batch_size or default_batch, policy, where)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kcv.models.head import classify
 from kcv.models.inputs import Normalisation, network_input
-from kcv.models.network import BuildOptions
+from kcv.models.network import Arrays, BuildOptions
 
 if TYPE_CHECKING:
     import keras
@@ -50,6 +50,22 @@ def same(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 def changed(layer: keras.layers.Layer, **config: Any) -> keras.layers.Layer:
     """Returns a new layer with the configuration of this one, except for the given entries."""
     return type(layer).from_config({**layer.get_config(), **config})
+
+
+def padded_as_in_torch(layer: keras.layers.Layer) -> Sequence[keras.layers.Layer]:
+    """Pads a strided convolution equally on both sides, as torch does; Keras' "same" depends on the image's size."""
+    from keras import layers
+
+    strided = isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D) and max(layer.strides) > 1
+    if not strided or max(layer.kernel_size) == 1:
+        return same(layer)
+    sides = max(layer.kernel_size) // 2
+    pad = layers.ZeroPadding2D(sides, data_format=layer.data_format, name=f"{layer.name}_pad")
+    return [pad, changed(layer, padding="valid")]
+
+
+def unconverted(weights: dict[str, Arrays], layers: Sequence[keras.layers.Layer]) -> None:
+    """Leaves the weights of a file as they are; serves as `KerasFile.convert`."""
 
 
 @dataclass(frozen=True)

@@ -61,10 +61,16 @@ def _folders(file: ImageNetFile) -> list[Path]:
     if own := os.environ.get("KCV_WEIGHTS_DIR"):
         folders.append(expand_user(own))
     if file.url is not None:
-        # keras.applications keeps the same files there.
-        keras = os.environ.get("KERAS_HOME")
-        there = expand_user(keras) if keras else (home() or cache_dir()) / ".keras"
-        folders.append(there / "models")
+        folders.append(_folder_of_its_publisher(file))
     elif file.package and (package := importlib.util.find_spec(file.package)) is not None:
         folders += [Path(place) / "models" for place in package.submodule_search_locations or ()]
     return folders
+
+
+def _folder_of_its_publisher(file: ImageNetFile) -> Path:
+    """Returns the folder where keras.applications or torchvision keep the same file, which may be there already."""
+    user = home() or cache_dir()
+    if file.name.endswith(".pth"):
+        cache = expand_user(os.environ.get("XDG_CACHE_HOME") or str(user / ".cache"))
+        return expand_user(os.environ.get("TORCH_HOME") or str(cache / "torch")) / "hub" / "checkpoints"
+    return expand_user(os.environ.get("KERAS_HOME") or str(user / ".keras")) / "models"

@@ -19,7 +19,7 @@ Arrays: TypeAlias = "Sequence[NDArray[np.float32]]"
 """The weights of one layer, as its `get_weights` returns them."""
 
 TorchLayer: TypeAlias = tuple[str, str, str]
-"""Name in Keras, name in torch, and kind: conv, depthwise, norm or dense."""
+"""Name in Keras, name in torch, and kind: one of those that `kcv.models.weights.torch_files` converts."""
 
 BLOCKS = r"(conv\d+_block\d+|block\d+[a-z]?)(?=_)"
 """Matches the common prefix of the layer names of a block, in keras.applications and in kcv's own network."""
@@ -77,11 +77,13 @@ class TorchFile:
         origin: the name of the network in PyTorch, for messages.
         variant: the variant that its weights fit.
         layers: returns all layers with weights, and their names in the state dict.
+        renamed: changes a name in a published file to the one that `layers` has.
     """
 
     origin: str
     variant: str
     layers: Callable[[], Iterable[TorchLayer]]
+    renamed: Callable[[str], str] = str
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,14 @@ class KerasFile:
         rescales: whether the network rescales its pixels itself; if not, a model that contains it must not either.
         convert: takes the weights by layer and the layers of the loaded network; converts the weights in place to kcv's
             conventions, and returns the normalisation of the pixels if the file has its own.
+        classifier_rank: number of dimensions of the classifier's kernel: 2 for Dense, 4 for a 1x1 convolution.
     """
 
     make: Callable[..., keras.Model]
     variant: str
     rescales: bool
     convert: Callable[[dict[str, Arrays], Sequence[keras.layers.Layer]], Normalisation | None]
+    classifier_rank: int = 2
 
 
 @dataclass(frozen=True)
@@ -109,10 +113,24 @@ class TorchNetwork:
     Attributes:
         build: takes the Keras model and the number of classes; returns a module from normalised images to logits.
         dropout: dropout before its logits.
+        usual: whether it is measured where no network is named.
     """
 
     build: Callable[[keras.Model, int], nn.Module]
     dropout: float = 0.0
+    usual: bool = False
+
+
+def torchvision_network(name: str, dropout: float = 0.0, *, usual: bool = False) -> TorchNetwork:
+    """Returns the network of this name in torchvision, for comparison; see `TorchNetwork` for the arguments."""
+
+    def build(model: keras.Model, classes: int) -> nn.Module:
+        import torchvision
+
+        network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
+        return network
+
+    return TorchNetwork(build, dropout, usual)
 
 
 @dataclass(frozen=True)
@@ -126,6 +144,8 @@ class Network:
         features: number of features that the logits are computed from.
         min_image_size: the smallest image side, in pixels.
         best_for: its use, in a few words.
+        multiply_adds: multiply-adds for one image without the logits, counted by `kcv.models.flops` at `image_size` or,
+            without ImageNet weights, 32 px.
         default: whether it is used when a configuration names no network.
         scalable: whether `model.width` changes its channels.
         dropout: dropout before the logits, if the configuration gives none.
@@ -144,6 +164,7 @@ class Network:
     features: int
     min_image_size: int
     best_for: str
+    multiply_adds: int | None = None
     default: bool = False
     scalable: bool = False
     dropout: float = 0.3
@@ -188,6 +209,7 @@ class Network:
         return {
             "name": self.name,
             "parameters": self.parameters,
+            "multiply_adds": self.multiply_adds,
             "features": self.features,
             "min_image_size": self.min_image_size,
             "image_size": self.image_size,

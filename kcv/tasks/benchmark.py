@@ -45,7 +45,7 @@ def benchmark(
     Args:
         what: train (training steps), predict (trained models), data (reading and augmenting images), memory (memory for
             streaming) or scaling (several processes, under torchrun).
-        model: train, predict, scaling: the network; default: each in turn.
+        model: train, predict, scaling: the network; default: the custom CNN and two larger ones.
         image_size: px; default: 32, for the larger networks 64 (train, scaling), 224 (predict).
         batch_size: train, data, memory, scaling: images per batch; default: 128, for the larger networks 32, else 256.
         precision: train, scaling: precision of the computation.

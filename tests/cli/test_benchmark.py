@@ -41,7 +41,7 @@ def test_images_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["benchmark"], "benchmark needs WHAT"),
         (["benchmark", "trian"], "allowed: train, predict, data, memory, scaling. Did you mean 'train'?"),
         (["benchmark", "train", "data"], "but not 'data' as well"),
-        (["benchmark", "train", "--model=resnet"], "allowed: custom_cnn, resnet50, efficientnet_b0"),
+        (["benchmark", "train", "--model=resnet"], "allowed: custom_cnn, convnext_small, resnet101, "),
         (["benchmark", "train", "--precision=int8"], "allowed: auto, float32, mixed_bfloat16, mixed_float16"),
         (["benchmark", "train", "--image_size=8"], "a whole number from 16"),
         (["benchmark", "train", "--repeats=0"], "a whole number from 1"),

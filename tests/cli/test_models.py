@@ -14,9 +14,43 @@ from kcv.config import MODEL_NAMES
 def test_the_table_has_a_line_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:5]] == list(MODEL_NAMES)
-    assert "23.6M" in lines[2]
+    assert [line.split()[0] for line in lines[1 : len(MODEL_NAMES) + 1]] == list(MODEL_NAMES)
+    (resnet,) = (line for line in lines if line.split()[:1] == ["resnet50"])
+    assert resnet.split()[1:5] == ["23.6M", "4.09", "224", "32"]
     assert max(map(len, lines)) <= 110
+
+
+def test_one_network_can_be_picked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--model=resnet18", "--format=json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["name"], row["multiply_adds"], "measured" in row) == ("resnet18", 1_813_561_344, False)
+
+
+def test_speeds_are_measured_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from kcv.benchmark import speed
+
+    monkeypatch.setattr(speed, "_SECONDS", 0.0)
+    assert main(["models", "--measure", "--model=custom_cnn", "--image_size=16"]) == 0
+    header, line, *_ = capsys.readouterr().out.splitlines()
+    assert header.split()[-2:] == ["trained/s", "predicted/s"]
+    name, _, px, batch, _, trained, predicted = line.split()
+    assert (name, px, batch) == ("custom_cnn", "16", "16")
+    assert float(trained.replace(",", "")) > 0 and float(predicted.replace(",", "")) > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model=resnet19"], "Did you mean 'resnet18'?"),
+        (["--image_size=64"], "--image_size without --measure"),
+        (["--measure", "--image_size=24", "--model=resnet18"], "resnet18 takes images of 32 px or more, not 24"),
+    ],
+)
+def test_bad_input_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said in captured.err and captured.err.count("\n") == 1
 
 
 def test_rows_name_the_files_that_are_here(

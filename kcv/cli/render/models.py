@@ -2,39 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from kcv.cli import terminal
 from kcv.cli.console import program, table
 from kcv.cli.parsing import Call
 
-if TYPE_CHECKING:
-    from kcv.models.network import Network
 
-
-def show(networks: Sequence[Network], call: Call) -> int:
-    """Shows the networks that can be trained."""
+def show(rows: Sequence[Mapping[str, Any]], call: Call) -> int:
+    """Shows the networks that can be trained, or how fast they are here."""
     if call.as_json:
-        terminal.json_of([network.row() for network in networks])
+        terminal.json_of(rows)
+    elif call.arguments.get("measure"):
+        terminal.show(speed_list(rows))
     else:
-        terminal.show(model_list(networks))
+        terminal.show(model_list(rows))
     return 0
 
 
-def model_list(networks: Sequence[Network]) -> str:
+def model_list(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table of networks."""
-    header = ("model", "parameters", "smallest px", "ImageNet px", "ImageNet weights", "for")
-    rows = [
+    header = ("model", "params", "GFLOPs", "px", "min px", "ImageNet weights", "for")
+    body = [
         (
-            network.name,
-            f"{network.parameters / 1e6:.1f}M",
-            str(network.min_image_size),
-            str(network.image_size or "-"),
-            network.weights_here,
-            network.best_for,
+            row["name"],
+            _millions(row["parameters"]),
+            _billions(row["multiply_adds"]),
+            str(row["image_size"] or "-"),
+            str(row["min_image_size"]),
+            row["imagenet_weights_from"],
+            row["best_for"],
         )
-        for network in networks
+        for row in rows
     ]
     train = f"{program()} train --model=NAME --data=path/to/images"
-    return f"{table(rows, header=header, words=(0, 4, 5))}\n\n  parameters without those of the logits\n  {train}"
+    notes = (
+        "px: of the ImageNet weights; params and GFLOPs: without the logits",
+        "GFLOPs: multiply-adds for one image at px (or 32 px), in thousands of millions",
+        train,
+    )
+    return "\n  ".join([f"{table(body, header=header, words=(0, 5, 6))}\n", *notes])
+
+
+def speed_list(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the table of measured speeds."""
+    header = ("model", "params", "px", "batch", "precision", "trained/s", "predicted/s")
+    body = []
+    for row in rows:
+        measured = row["measured"]
+        rates = measured["images_per_second"]
+        setting = (str(measured["image_size"]), str(measured["batch_size"]), measured["precision"]["training"])
+        speeds = (f"{rates['training']:,.0f}", f"{rates['prediction']:,.0f}")
+        body.append((row["name"], _millions(row["parameters"]), *setting, *speeds))
+    first = rows[0]["measured"]
+    return (
+        f"{table(body, header=header, words=(0, 4))}\n\n"
+        f"  {first['device']}: {first['hardware']}, {first['threads']} threads; images/s; predictions in float32"
+    )
+
+
+def _millions(number: int) -> str:
+    return f"{number / 1e6:.1f}M"
+
+
+def _billions(number: int | None) -> str:
+    return "-" if number is None else f"{number / 1e9:.2f}"

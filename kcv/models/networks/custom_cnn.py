@@ -142,6 +142,7 @@ register(
         name=_NAME,
         build=_build,
         parameters=3_152_544,
+        multiply_adds=128_761_632,
         features=256,
         min_image_size=16,  # in smaller images, pooling leaves nothing
         best_for="small images, from scratch",
@@ -149,6 +150,6 @@ register(
         scalable=True,
         dropout=0.0,
         blocks=r"block\d+(?=_)",
-        torch=TorchNetwork(_in_torch),
+        torch=TorchNetwork(_in_torch, usual=True),
     )
 )

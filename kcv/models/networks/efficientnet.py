@@ -18,19 +18,19 @@ from kcv.models.applications import (
 )
 from kcv.models.head import LOGITS
 from kcv.models.inputs import IMAGENET, Normalisation
-from kcv.models.network import Arrays, ImageNetFile, KerasFile, Network, TorchFile, TorchLayer, TorchNetwork
+from kcv.models.network import Arrays, ImageNetFile, KerasFile, Network, TorchFile, TorchLayer, torchvision_network
 from kcv.models.registry import register
 
 if TYPE_CHECKING:
     import keras
-    from torch import nn
 
 _NAME = "efficientnet_b0"
-_STAGES = (1, 2, 2, 3, 3, 4, 1)
+STAGES = (1, 2, 2, 3, 3, 4, 1)
+"""Blocks per stage."""
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 BLOCKS = r"block\d+[a-z](?=_)"
-"""Matches the common prefix of the layer names of a block; Lite0 uses it too."""
+"""Matches the common prefix of the layer names of a block; all EfficientNets use it."""
 
 
 def without_preprocessing(layer: keras.layers.Layer) -> Sequence[keras.layers.Layer]:
@@ -67,9 +67,13 @@ def _convert(weights: dict[str, Arrays], layers: Sequence[keras.layers.Layer]) -
     return normalisation
 
 
-def blocks() -> Iterator[tuple[int, int, str]]:
-    """Yields the stage (from 1), the block in it (from 0), and the block's name in Keras; Lite0 has the same blocks."""
-    for stage, count in enumerate(_STAGES, start=1):
+def blocks(stages: Sequence[int] = STAGES) -> Iterator[tuple[int, int, str]]:
+    """Yields the stage (from 1), the block in it (from 0), and the block's name in Keras.
+
+    Args:
+        stages: blocks per stage.
+    """
+    for stage, count in enumerate(stages, start=1):
         for block in range(count):
             yield stage, block, f"block{stage}{chr(ord('a') + block)}"
 
@@ -95,13 +99,6 @@ def _torch_layers() -> Iterator[TorchLayer]:
     yield LOGITS, "classifier.1", "dense"
 
 
-def _in_torch(model: keras.Model, classes: int) -> nn.Module:
-    import torchvision
-
-    network: nn.Module = torchvision.models.efficientnet_b0(weights=None, num_classes=classes)
-    return network
-
-
 MAKE = keras_application("EfficientNetB0")
 _BUILD = Application(
     _NAME,
@@ -114,6 +111,7 @@ register(
         name=_NAME,
         build=_BUILD,
         parameters=4_049_564,
+        multiply_adds=384_534_752,
         features=1280,
         min_image_size=MIN_SIZE,
         best_for="own images, small and accurate",
@@ -129,6 +127,6 @@ register(
         ),
         keras_file=KerasFile(MAKE, KERAS, rescales=True, convert=_convert),
         torch_file=TorchFile("torchvision's efficientnet_b0", TORCHVISION, _torch_layers),
-        torch=TorchNetwork(_in_torch, dropout=0.2),
+        torch=torchvision_network(_NAME, dropout=0.2, usual=True),
     )
 )

@@ -85,7 +85,7 @@ def _foreign(path: Path, network: Network) -> Pretrained:
 def _application(path: Path, network: Network) -> Pretrained:
     """Reads weights of a network of keras.applications by loading them into it, with or without its classifier."""
     application = _application_of(network, path)
-    classes = _classes_of(path, network.features)
+    classes = _classes_of(path, network.features, application.classifier_rank)
     attempts: list[dict[str, Any]] = [{"include_top": True, "classes": classes}] if classes else []
     reason = ""
     for arguments in [*attempts, {"include_top": False}]:
@@ -106,8 +106,10 @@ def _application_of(network: Network, path: Path) -> KerasFile:
     return network.keras_file
 
 
-def _classes_of(path: Path, features: int) -> int | None:
+def _classes_of(path: Path, features: int, rank: int) -> int | None:
     """Returns the number of classes of the classifier in an HDF5 file, or None if there is no classifier.
+
+    The classifier is the kernel of this rank that takes this number of features.
 
     Layers are created with the declared shapes, so the file is first checked to contain the declared data.
 
@@ -123,8 +125,8 @@ def _classes_of(path: Path, features: int) -> int | None:
             raise WeightsError(f"{path}: its {name[:100]!r} holds {item.dtype}, not numbers.")
         if item.nbytes > _SLACK + _MOST_RATIO * item.id.get_storage_size():
             raise WeightsError(f"{path}: its {name[:100]!r} would unpack to {item.nbytes:,} bytes.")
-        if item.ndim == 2 and item.shape[0] == features:
-            widths.append(int(item.shape[1]))
+        if item.ndim == rank and item.shape[-2] == features:
+            widths.append(int(item.shape[-1]))
 
     damaged = "is not a file of Keras weights, or is damaged"
     with untrusted.opened(path, WeightsError) as stream, untrusted.refusing(path, WeightsError, damaged):

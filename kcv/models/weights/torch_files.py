@@ -31,7 +31,7 @@ def read(path: Path, network: Network) -> Pretrained:
     torch_file = network.torch_file
     if torch_file is None:
         raise WeightsError(f"{path}: weights of {network.name} are not read from files of PyTorch.")
-    tensors = state_dict.read(path)
+    tensors = {torch_file.renamed(name): tensor for name, tensor in state_dict.read(path).items()}
     wanted = list(torch_file.layers())
     layers = {}
     for keras_name, torch_name, kind in wanted:
@@ -42,10 +42,9 @@ def read(path: Path, network: Network) -> Pretrained:
                 continue  # a backbone alone is enough
             raise WeightsError(f"{path}: has no {error.args[0]}: it does not hold {torch_file.origin}.") from None
         except ValueError:
-            shape = "x".join(map(str, tensors[f"{torch_name}.weight"].shape))
-            raise WeightsError(
-                f"{path}: its {torch_name}.weight is {shape}: it does not hold {torch_file.origin}."
-            ) from None
+            name = torch_name if torch_name in tensors else f"{torch_name}.weight"
+            shape = "x".join(map(str, tensors[name].shape))
+            raise WeightsError(f"{path}: its {name} is {shape}: it does not hold {torch_file.origin}.") from None
         except TypeError as error:
             raise WeightsError(f"{path}: its {torch_name} is no plain tensor of floats: {first_line(error)}.") from None
     more = _more_than({torch_name for _, torch_name, _ in wanted}, tensors)
@@ -58,7 +57,7 @@ def _more_than(layers: Container[str], tensors: Iterable[str]) -> str | None:
     """Returns a tensor that no layer uses, or None: a deeper network contains all layers of this one, and others."""
     head = {"fc", "classifier", "_fc"}  # a classifier of any shape is allowed
     names = (name for name in tensors if name.rpartition(".")[0] not in layers and name.split(".")[0] not in head)
-    return next(names, None)
+    return next((name for name in names if name not in layers), None)
 
 
 def _array(tensor: Tensor, order: tuple[int, ...] | None = None) -> NDArray[np.float32]:
@@ -86,6 +85,21 @@ def _normalisation(tensors: Mapping[str, Tensor], name: str) -> list[NDArray[np.
     return [_array(tensors[f"{name}.{part}"]) for part in ("weight", "bias", "running_mean", "running_var")]
 
 
+def _layer_normalisation(tensors: Mapping[str, Tensor], name: str) -> list[NDArray[np.float32]]:
+    return [_array(tensors[f"{name}.{part}"]) for part in ("weight", "bias")]
+
+
+def _scale(tensors: Mapping[str, Tensor], name: str) -> list[NDArray[np.float32]]:
+    """Converts a scale per channel, [channels, 1, 1], to the kernel of a depthwise 1x1 convolution."""
+    return [_array(tensors[name], (1, 2, 0))[..., None]]
+
+
+def _pointwise(tensors: Mapping[str, Tensor], name: str) -> list[NDArray[np.float32]]:
+    """Converts a linear layer, [out, in], to a 1x1 convolution."""
+    kernel, bias = _dense(tensors, name)
+    return [kernel[None, None], bias]
+
+
 def _dense(tensors: Mapping[str, Tensor], name: str) -> list[NDArray[np.float32]]:
     return [_array(tensors[f"{name}.weight"], (1, 0)), _array(tensors[f"{name}.bias"])]
 
@@ -95,4 +109,7 @@ _CONVERTERS: dict[str, Callable[[Mapping[str, Tensor], str], list[NDArray[np.flo
     "depthwise": _depthwise,
     "norm": _normalisation,
     "dense": _dense,
+    "layer_norm": _layer_normalisation,
+    "pointwise": _pointwise,
+    "scale": _scale,
 }

@@ -1,4 +1,4 @@
-"""Batch normalisation with Keras' moving statistics, optionally synchronised; rescaling and input normalisation."""
+"""Batch normalisation with Keras' moving statistics, optionally synchronised; layer normalisation; fixed rescaling."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import torch
+import torch.nn.functional as F
 from keras import layers
 from torch import Tensor
 
@@ -55,6 +56,25 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
         return y
 
     return Lowered(run, wants_moved=moved, gives_moved=moved, spares=True)
+
+
+@lowers(layers.LayerNormalization)
+def lower_layer_normalization(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
+    """Lowers `LayerNormalization` over the last axis."""
+    (value,) = inputs
+    rank = len(value.shape)
+    axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
+    require([axis % rank for axis in axes] == [rank - 1], f"axis {layer.axis} of a tensor of rank {rank}")
+    require(not layer.rms_scaling, "a scale by the variance")
+    gamma = layer.gamma.value if layer.scale else None
+    beta = layer.beta.value if layer.center else None
+    dtype, epsilon = compute_dtype(layer), layer.epsilon
+
+    def run(training: bool, x: Tensor) -> Tensor:
+        weight, bias = (None if part is None else part.to(dtype) for part in (gamma, beta))
+        return F.layer_norm(x.to(dtype), x.shape[-1:], weight, bias, epsilon)
+
+    return Lowered(run, spares=True)
 
 
 @lowers(layers.Rescaling)

@@ -33,14 +33,26 @@ def lower_conv2d(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered
 
 @lowers(layers.DepthwiseConv2D, convolution=True)
 def lower_depthwise_conv2d(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
-    """Lowers `DepthwiseConv2D`."""
+    """Lowers `DepthwiseConv2D`; with a window of one pixel it is a scale for each channel."""
     kernel = _kernel(layer, layer.kernel)
     channels, multiplier = kernel.shape[2:]
+    if kernel.numel() == channels and max(layer.strides) == 1 and not layer.use_bias:
+        return _scale(layer, kernel)
     restride(kernel, (2, 3, 0, 1), target.memory_format)
     if multiplier == 1:
         return _convolution(layer, kernel, lambda k: k.permute(2, 3, 0, 1), channels, target)
     size = (channels * multiplier, 1, *kernel.shape[:2])
     return _convolution(layer, kernel, lambda k: k.permute(2, 3, 0, 1).reshape(size), channels, target)
+
+
+def _scale(layer: Any, kernel: Tensor) -> Lowered:
+    moved, dtype = is_moved(layer), compute_dtype(layer)
+
+    def run(training: bool, x: Tensor) -> Tensor:
+        return x.to(dtype) * kernel.view(-1, 1, 1).to(dtype)
+
+    spares = native_activation(layer.activation) is None
+    return Lowered(then(run, layer.activation), wants_moved=moved, gives_moved=moved, spares=spares)
 
 
 @lowers(layers.Dense)

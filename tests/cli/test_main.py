@@ -50,7 +50,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Stands in for training, which other tests run; holds the configurations it was called with."""
     seen: list[Config] = []
 
-    def train(config: Config, resume: object = None) -> SimpleNamespace:
+    def train(config: Config, resume: object = None, began: float | None = None) -> SimpleNamespace:
         seen.append(config)
         return SimpleNamespace(
             directory=Path("runs/a"),

@@ -296,11 +296,12 @@ def _timed_epochs(config: Config, source: Source, facts: Facts, clock: Clock) ->
     Raises:
         ConfigError: not even the fewest that the configuration allows.
     """
-    least = max(config.model.unfreeze_after + 1, math.floor(config.optim.warmup_epochs) + 1)
+    warmup = config.optim.warmup_epochs if "optim.warmup_epochs" in config.given() else 0
+    least = max(config.model.unfreeze_after, math.floor(warmup)) + 1
     seconds = Probe(config, source, facts.device).rates().seconds(config, facts.counts)
     epochs = seconds.epochs_in(clock.left())
     if epochs < least:
-        needed = (clock.passed() + seconds.fixed + least * seconds.epoch) / 60
+        needed = clock.whole(seconds.fixed + least * seconds.epoch) / 60
         what = "one epoch" if least == 1 else f"{least} epochs, the fewest that the configuration allows,"
         end = f"{what} would end after about {needed:.1f} minutes"
         raise ConfigError([f"train.minutes: received {config.train.minutes:g}, but {end}."])

@@ -74,9 +74,13 @@ class Clock:
         """Returns the seconds that have passed."""
         return time.perf_counter() - self._began
 
+    def whole(self, training: float) -> float:
+        """Returns the seconds of the whole command if training takes so many seconds from now on."""
+        return training + self.passed() * (1 + _ENDING)
+
     def left(self) -> float:
         """Returns the seconds that are left for training, without what the end of the command takes."""
-        return self._seconds - self.passed() * (1 + _ENDING)
+        return self._seconds - self.whole(0.0)
 
 
 @dataclass(frozen=True)

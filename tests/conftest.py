@@ -244,6 +244,7 @@ def configure(images: Path, tmp_path: Path) -> Callable[..., Config]:
 def _quick_config(images: Path, directory: Path, **overrides: object) -> Config:
     values = {
         "data": str(images),
+        "model": "custom_cnn",
         "epochs": 2,
         "batch_size": 16,
         "lr": 3e-3,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kcv.cli.specification import FORMAT, Flag, Verb, config_keys
-from kcv.cli.verbs import RENAMED
+from kcv.cli.verbs import FORMATS, RENAMED
 from kcv.errors import UsageError
 
 _FLAG = re.compile(r"--?[A-Za-z]")
@@ -22,14 +22,19 @@ class Call:
     Attributes:
         verb: specification of the verb.
         arguments: typed arguments of its function by name, without defaults.
-        as_json: whether the result is shown as JSON.
+        format: how the result is shown: one of the verb's formats.
         warnings: lines for the user about renamed flags.
     """
 
     verb: Verb
     arguments: Mapping[str, Any]
-    as_json: bool = False
+    format: str = FORMATS[0]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def as_json(self) -> bool:
+        """Whether the result is shown as JSON."""
+        return self.format == "json"
 
 
 @dataclass
@@ -63,8 +68,7 @@ def parse(verb: Verb, words: Sequence[str]) -> Call:
             raise UsageError(f"{verb.name} needs --{flag.name}={flag.name.upper()}: {flag.meaning}.")
     if verb.operand is not None and verb.operand.stdin:
         arguments[verb.operand.name] = _listed(verb, arguments[verb.operand.name])
-    as_json = arguments.pop(FORMAT.name, FORMAT.default) == "json"
-    return Call(verb, arguments, as_json, tuple(typed.warnings))
+    return Call(verb, arguments, arguments.pop(FORMAT.name, FORMAT.default), tuple(typed.warnings))
 
 
 def _tell_apart(verb: Verb, words: Sequence[str]) -> _Typed:

@@ -19,11 +19,11 @@ import math
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from kcv.cli.verbs import VERBS
+from kcv.cli.verbs import FORMATS, VERBS
 from kcv.common.parameters import AtLeast, Between, ListedOnStdin, OneOf, PythonOnly
 from kcv.errors import UsageError, nearest
 
@@ -107,7 +107,7 @@ class Flag:
         return UsageError(f"--{self.name}: received {text!r}, allowed: {allowed}.{hint}")
 
 
-FORMAT = Flag("format", "how results are printed", "text", listed=("text", "json"))
+FORMAT = Flag("format", "how results are printed", FORMATS[0], listed=FORMATS)
 """The only flag that is not a parameter: the command line adds it to all verbs."""
 
 
@@ -165,10 +165,10 @@ def config_keys() -> Specification:
 
 @cache
 def _verb(name: str) -> Verb:
-    return read_verb(name, function_of(name))
+    return read_verb(name, function_of(name), VERBS[name].formats)
 
 
-def read_verb(name: str, function: Callable[..., Any]) -> Verb:
+def read_verb(name: str, function: Callable[..., Any], formats: Sequence[str] = FORMATS) -> Verb:
     """Derives the specification of a verb from its function.
 
     Raises:
@@ -193,7 +193,7 @@ def read_verb(name: str, function: Callable[..., Any]) -> Verb:
             operand = flag
         else:
             flags[flag.name] = flag
-    flags[FORMAT.name] = FORMAT
+    flags[FORMAT.name] = replace(FORMAT, listed=tuple(formats))
     return Verb(name, documented.summary, operand, flags, documented.examples, configured)
 
 

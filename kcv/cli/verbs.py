@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FORMATS = ("text", "json")
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -12,10 +14,12 @@ class Listed:
     Attributes:
         module: the module of the function; it imports no heavy library.
         together: whether several processes (torchrun) can run the verb together.
+        formats: the values of `--format`, the default first.
     """
 
     module: str
     together: bool = False
+    formats: tuple[str, ...] = FORMATS
 
 
 VERBS = {
@@ -24,7 +28,7 @@ VERBS = {
     "predict": Listed("kcv.tasks.predict", together=True),
     "explain": Listed("kcv.tasks.explain"),
     "export": Listed("kcv.tasks.export"),
-    "compare": Listed("kcv.tasks.compare"),
+    "compare": Listed("kcv.tasks.compare", formats=(*FORMATS, "markdown")),
     "report": Listed("kcv.tasks.report"),
     "check": Listed("kcv.tasks.check"),
     "info": Listed("kcv.tasks.info"),

@@ -3,6 +3,7 @@
 from kcv.common.parameters import Device, Precision
 from kcv.config.schema import SHORT_FLAGS, Config
 from kcv.config.sections import (
+    AUTO,
     DEVICES,
     MIN_IMAGE_SIZE,
     MODEL_NAMES,
@@ -17,6 +18,7 @@ from kcv.config.sections import (
 )
 
 __all__ = [
+    "AUTO",
     "DEVICES",
     "MIN_IMAGE_SIZE",
     "MODEL_NAMES",

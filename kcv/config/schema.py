@@ -18,6 +18,7 @@ from kcv.config import yaml12
 from kcv.config.keys import specify
 from kcv.config.layers import layer_problems, mixes
 from kcv.config.sections import (
+    AUTO,
     MAX_SEED,
     SCALABLE,
     AugmentConfig,
@@ -36,6 +37,7 @@ SHORT_FLAGS: Mapping[str, str] = {
     "model": "model.name",
     "data": "data.source",
     "epochs": "train.epochs",
+    "minutes": "train.minutes",
     "lr": "optim.lr",
     "batch_size": "data.batch_size",
     "tracking": "tracking.uri",
@@ -123,6 +125,7 @@ class Config(Section):
         spec = specify(cls, SHORT_FLAGS)
         try:
             merged, problems, overridden = _overrides.merge(spec, values, overrides)
+            problems += _one_length(merged, overridden)
             try:
                 config = cls.model_validate(merged)
             except ValidationError as error:
@@ -136,6 +139,24 @@ class Config(Section):
         if problems:
             raise ConfigError(_overrides.told(problems))
         return config
+
+    def given(self) -> dict[str, Any]:
+        """Returns what a file or the caller gave, by dotted key: no defaults, and not a `model.name` of `auto`."""
+        given = _overrides.flatten(self.model_dump(exclude_unset=True))
+        return {key: value for key, value in given.items() if (key, value) != ("model.name", AUTO)}
+
+    def completed(self, values: Mapping[str, Any]) -> Config:
+        """Returns this configuration with values, by dotted key, for keys that were not given.
+
+        Raises:
+            ConfigError: a value is not valid, or contradicts one that was given.
+        """
+        given = self.given()
+        nested: dict[str, Any] = {}
+        for key, value in {**values, **given}.items():
+            section, _, leaf = key.rpartition(".")
+            (nested.setdefault(section, {}) if section else nested)[leaf] = value
+        return self._build(nested, {}, None)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns nested plain values (text, numbers, None) that JSON and YAML can store."""
@@ -161,6 +182,25 @@ def _cross_problems(flat: Mapping[str, Any]) -> list[str]:
     return problems + _model_problems(flat) + layer_problems(flat, defaults)
 
 
+def _one_length(merged: dict[Any, Any], overridden: set[str]) -> list[str]:
+    """Lets an overriding `train.minutes` replace the `train.epochs` of a file, and the other way round.
+
+    In one file, such as the `config.yaml` of a finished run, both may stand: `train.epochs` is then what the minutes
+    led to, and holds.
+
+    Returns:
+        One line if both override the file.
+    """
+    both = {"train.minutes", "train.epochs"}
+    if both <= overridden:
+        return ["train.minutes: given beside train.epochs; give one of them: epochs follow from the minutes."]
+    for key in both & overridden:
+        (other,) = both - {key}
+        if isinstance(train := merged.get("train"), dict):
+            train.pop(other.partition(".")[2], None)
+    return []
+
+
 def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -173,7 +213,7 @@ def _number(value: float) -> str:
 def _network_problems(flat: Mapping[str, Any], freezes: bool) -> list[str]:
     """Like `_cross_problems`, for the features of the chosen network (ImageNet weights, width)."""
     problems = []
-    network = registry.find(flat.get("model.name", registry.default()))
+    network = registry.find(flat.get("model.name"))
     if network is not None and network.imagenet is None:
         if flat.get("model.weights") == "imagenet":
             problems.append(f"model.weights: received 'imagenet', allowed: auto, none, or a file, for {network.name}.")
@@ -182,7 +222,7 @@ def _network_problems(flat: Mapping[str, Any], freezes: bool) -> list[str]:
                 f"model.weights: received 'auto', allowed: a file (or none), to freeze {network.name}, "
                 "which has no ImageNet weights."
             )
-    if network is None or not network.scalable:
+    if network is not None and not network.scalable:
         width = flat.get("model.width", 1.0)
         if isinstance(width, int | float) and width != 1:
             problems.append(f"model.width: received {_number(width)}, allowed: 1, except for {SCALABLE}.")

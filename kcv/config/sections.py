@@ -13,11 +13,14 @@ from kcv.config.layers import as_entries
 from kcv.data import sources
 from kcv.models import registry
 
+AUTO = "auto"
+"""The `model.name` that leaves the choice of the network, and of what suits it, to kcv."""
+
 MODEL_NAMES: tuple[str, ...] = registry.names()
 if TYPE_CHECKING:
     ModelName: TypeAlias = str
 else:  # a Literal of all registered names, so that any other name is rejected like an invalid choice
-    ModelName = Literal[MODEL_NAMES]
+    ModelName = Literal[(AUTO, *MODEL_NAMES)]
 
 SCALABLE = ", ".join(network.name for network in registry.networks() if network.scalable)
 
@@ -107,7 +110,11 @@ class AugmentConfig(Section):
 class ModelConfig(Section):
     """The network, its initial weights, and which layers are trained."""
 
-    name: ModelName = Field(registry.default(), description="the network")
+    name: ModelName = Field(
+        AUTO,
+        description="the network; auto: chosen by the images, the device and the weights on this machine, with image "
+        "size, stages, batches and epochs where they are not set",
+    )
     width: float = Field(1.0, ge=0.125, le=4, description=f"channels, relative to the default; {SCALABLE} only")
     dropout: float | None = Field(
         None, ge=0, lt=1, description="dropout rate before the logits; null: the network's own"
@@ -165,6 +172,13 @@ class TrainConfig(Section):
     """The length of the training, the choice of the best weights, checkpoints and error handling."""
 
     epochs: int = Field(20, ge=1, le=1_000_000, description="passes over the training images")
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        le=100_000,
+        description="time for the whole command: after timing the first steps, it sets train.epochs, and under "
+        "model.name: auto the image size; null: any",
+    )
     monitor: str = Field(
         "val_accuracy",
         max_length=200,

@@ -40,6 +40,7 @@ __all__ = [
     "load",
     "load_split",
     "open_source",
+    "own_size",
     "representative",
     "split_source",
 ]  # fmt: skip
@@ -77,19 +78,20 @@ def open_source(name: str, *, began_in: Path | None = None) -> Source:
     raise DataError(f"{name}: is neither {' nor '.join(kind.description for kind in reversed(kinds))}.")
 
 
-def load(data: DataConfig, *, began_in: Path | None = None) -> Dataset:
+def load(data: DataConfig, *, began_in: Path | None = None, source: Source | None = None) -> Dataset:
     """Opens, splits and decodes the data that `data` describes.
 
     Args:
         data: the source and its options.
         began_in: see `open_source`.
+        source: the source, if it is open already.
 
     Raises:
         DataError: the source cannot be used for training, or contains images that cannot be read.
     """
-    source = open_source(data.source, began_in=began_in)
+    source = source or open_source(data.source, began_in=began_in)
     train, val, test = split_source(source, data)
-    size = data.image_size or _own_size(source)
+    size = data.image_size or own_size(source)
     parts = [train, val] + ([test] if test is not None else [])
     in_memory = _fits(sum(map(len, parts)), size, data.memory_budget_mb)
     images = [_images(part, size, data.resize, in_memory) for part in parts]
@@ -219,7 +221,7 @@ def _choose(source: Source, data: DataConfig, split: str, trained_on: str | None
     return chosen
 
 
-def _own_size(source: Source) -> int:
+def own_size(source: Source) -> int:
     """Returns the images' own size if a sample of them are all equal small squares, otherwise `DEFAULT_SIZE`."""
     if source.image_size is not None:
         return source.image_size

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -59,6 +59,7 @@ class ImageNetFile:
         url: URL of its folder; None if a Python package contains it.
         package: name of that package.
         extra: the extra of kcv that installs the package.
+        top1: accuracy of the published network on the validation images of ImageNet, 0 to 1; None if not known.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ImageNetFile:
     url: str | None = None
     package: str | None = None
     extra: str | None = None
+    top1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,10 @@ class Network:
         best_for: its use, in a few words.
         multiply_adds: multiply-adds for one image without the logits, counted by `kcv.models.flops` at `image_size` or,
             without ImageNet weights, 32 px.
-        default: whether it is used when a configuration names no network.
+        default: whether `model.name: auto` falls back to it, because it needs no pretrained weights.
+        automatic: device types on which `model.name: auto` may choose it, if its weights are on the machine.
+        recipe: values by dotted key that suit training it from random weights on tens of thousands of small images;
+            `model.name: auto` uses them.
         scalable: whether `model.width` changes its channels.
         dropout: dropout before the logits, if the configuration gives none.
         depthwise: whether it consists of depthwise convolutions.
@@ -166,6 +171,8 @@ class Network:
     best_for: str
     multiply_adds: int | None = None
     default: bool = False
+    automatic: Sequence[str] = ()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     scalable: bool = False
     dropout: float = 0.3
     depthwise: bool = False

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from itertools import islice
 from typing import Any
 
 from kcv.common.text import printable
+from kcv.reporting.markdown import literal
 from kcv.reporting.material import Material
 
 _MOST_CLASSES = 200
-_MARKUP = re.compile(r"([\\`*_\[\]<>|#&~!$])")
-_LINK = re.compile(r"(\w)(:(?=//)|\.(?<=www\.)|@)")
-"""Text that GitHub turns into links and mentions without any markup."""
 
 
 def card(material: Material) -> str:
     """Returns the whole card. Sections that only people can fill in are left open and marked as such."""
     info, metrics = material.info, material.metrics
     lines = [
-        f"# {_plain(material.name)}",
+        f"# {literal(material.name)}",
         "",
-        f"{_plain(info.model_name)}, an image classifier of {len(info.class_names)} classes, trained with kcv on "
-        f"{_plain(info.data_name)}.",
+        f"{literal(info.model_name)}, an image classifier of {len(info.class_names)} classes, trained with kcv on "
+        f"{literal(info.data_name)}.",
         "",
         "## Model",
         "",
@@ -68,7 +65,7 @@ def card(material: Material) -> str:
 def _results(metrics: dict[str, Any]) -> list[str]:
     low, high = metrics["accuracy_ci95"]
     lines = [
-        f"On {metrics['n']:,} {_plain(metrics['split'])} images: accuracy {metrics['accuracy']:.2%} "
+        f"On {metrics['n']:,} {literal(metrics['split'])} images: accuracy {metrics['accuracy']:.2%} "
         f"(95% interval {low:.2%} to {high:.2%})"
         + (f", macro F1 {metrics['macro_f1']:.4f}" if metrics.get("macro_f1") is not None else "")
         + (f", expected calibration error {metrics['ece']:.2%}" if metrics.get("ece") is not None else "")
@@ -79,7 +76,7 @@ def _results(metrics: dict[str, Any]) -> list[str]:
     ]
     for name, scores in islice(metrics["per_class"].items(), _MOST_CLASSES):
         cells = ["–" if scores[key] is None else f"{scores[key]:.4f}" for key in ("precision", "recall", "f1")]
-        lines.append(f"| {_plain(name)} | {' | '.join(cells)} | {scores['support']:,} |")
+        lines.append(f"| {literal(name)} | {' | '.join(cells)} | {scores['support']:,} |")
     if more := _more(len(metrics["per_class"])):
         lines += ["", f"The table goes on{more}: `metrics.json` has all."]
     return lines
@@ -90,10 +87,4 @@ def _more(classes: int) -> str:
 
 
 def _items(values: dict[str, Any]) -> list[str]:
-    return [f"- {name}: {_plain(value)}" for name, value in values.items()]
-
-
-def _plain(value: Any) -> str:
-    """Returns one line of text that Markdown shows verbatim: without markup, entities, formulas or links."""
-    line = printable(" ".join(str(value).split()))
-    return _LINK.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", line))
+    return [f"- {name}: {literal(value)}" for name, value in values.items()]

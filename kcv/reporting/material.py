@@ -118,7 +118,7 @@ def gather(model: Path, evaluation: Path) -> Material:
         info=info,
         metrics=metrics,
         history=known_history(folder),
-        environment=_record(folder, "environment.json", Environment),
+        environment=known_environment(folder),
         config=_read(folder, "config.yaml", _text),
         mistakes=mistakes.mistakes if mistakes else [],
         explanations=_record(evaluation, "explanations.json", Explanations),
@@ -129,6 +129,11 @@ def gather(model: Path, evaluation: Path) -> Material:
 def known_history(folder: Path) -> list[dict[str, float]]:
     """Returns the rows of a run's `history.csv`; empty if there is none or, with a warning, if it is damaged."""
     return _read(folder, "history.csv", read_history) or []
+
+
+def known_environment(folder: Path) -> Environment | None:
+    """Returns a run's `environment.json`; None if there is none or, with a warning, if it is damaged."""
+    return _record(folder, "environment.json", Environment)
 
 
 def model_in(run: Path) -> Path:

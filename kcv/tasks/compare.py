@@ -32,7 +32,7 @@ __all__ = ["Comparison", "compare"]
 
 COLUMNS = (
     "name", "model", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "parameters", "bytes", "latency_ms",
-    "minutes",
+    "minutes", "trained_parameters", "ece", "images_per_second", "command",
 )  # fmt: skip
 _TURNS = 15
 
@@ -43,8 +43,9 @@ class Comparison:
 
     Attributes:
         images: what they were measured on, in words.
-        rows: a row a run, see `COLUMNS`: accuracies 0-1, latency of one image in milliseconds (median, in turns, on
-            this machine), minutes of training (None where the run has no history).
+        rows: a row per run, see `COLUMNS`: accuracies and expected calibration error 0-1, latency of one image in
+            milliseconds (median, in turns, on this machine), minutes of training and images per second of the median
+            epoch (None if the run has no history), and the command that trained it (None if it is not known).
         pairs: each run with each other one.
         warnings: why the comparison may not be fair.
         directory: where the files lie; None where none were asked for.
@@ -99,6 +100,7 @@ def compare(
     Example:
         $ kcv compare runs/first runs/second
         $ kcv compare runs/* --output=comparison
+        $ kcv compare runs/* --format=markdown
         >>> kcv.compare(["runs/first", "runs/second"]).rows
     """
     if len(runs) < 2:
@@ -182,12 +184,14 @@ def _images(first: LoadedModel, model: LoadedModel, split: str, source: str | No
 
 def _row(name: str, model: LoadedModel, images: Images, logits: NDArray[np.float32]) -> dict[str, Any]:
     from kcv import metrics
-    from kcv.reporting.material import known_history
+    from kcv.reporting.material import known_environment, known_history
 
     probabilities = model.calibration.probabilities(logits)
     figures = metrics.summarize(images.labels, probabilities, model.class_names, "test")
     low, high = figures["accuracy_ci95"]
-    seconds = [row["seconds"] for row in known_history(model.path.parent) if "seconds" in row]
+    history, environment = known_history(model.path.parent), known_environment(model.path.parent)
+    seconds = [row["seconds"] for row in history if "seconds" in row]
+    speeds = [row["images_per_second"] for row in history if "images_per_second" in row]
     return {
         "name": name,
         "model": model.info.model_name,
@@ -199,6 +203,10 @@ def _row(name: str, model: LoadedModel, images: Images, logits: NDArray[np.float
         "bytes": model.path.stat().st_size,
         "latency_ms": None,
         "minutes": sum(seconds) / 60 if seconds else None,
+        "trained_parameters": model.info.parameters["trainable"],
+        "ece": figures["ece"],
+        "images_per_second": statistics.median(speeds) if speeds else None,
+        "command": environment.command if environment else None,
     }
 
 

@@ -17,9 +17,10 @@ import torch
 from kcv.common.launch import Launch
 from kcv.config import Config
 from kcv.data import loading
-from kcv.data.dataset import Dataset, Images, Pixels
+from kcv.data.dataset import Dataset, Images, Pixels, Source
 from kcv.distributed.connecting import connect
 from kcv.distributed.group import Group
+from kcv.errors import ConfigError
 from kcv.models import registry
 from kcv.models.pretrained import Pretrained
 from kcv.models.weights.loading import load as load_weights
@@ -28,7 +29,7 @@ from kcv.native.memory import enough_memory, keep_freed_memory
 from kcv.native.precision import precision_scope, resolve_precision
 from kcv.tasks.report import report
 from kcv.tracking import Tracker
-from kcv.training import environment
+from kcv.training import automatic, environment
 from kcv.training.extensions import Extensions
 from kcv.training.finalize import Result
 from kcv.training.loop import TrainingContext, fit, open_batches, plan, syncs_batchnorm
@@ -37,6 +38,7 @@ from kcv.training.resume.stop_request import StopRequest
 from kcv.training.run_folder import Run
 from kcv.training.run_setup import ActiveRun, open_on_main_process, open_run, require_space
 from kcv.training.starting import Start, start
+from kcv.training.time_budget import Clock
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ def train(
     metrics: Sequence[keras.metrics.Metric] = (),
     tracker: Tracker | None = None,
     named: Collection[str] | None = None,
+    began: float | None = None,
 ) -> Run:
     """Trains a model and leaves a run folder, or continues a run that was cut short.
 
@@ -121,6 +124,8 @@ def train(
             of them. A run that somebody else may have begun is continued with a tracking store or data elsewhere only
             where `tracking.uri` and `data.source` are among them.
 
+        began: when the command began, as `time.perf_counter()` counts, for `train.minutes`; None: now.
+
     Returns:
         The finished run: its folder, model file and metrics.
 
@@ -134,19 +139,33 @@ def train(
     stop_request = StopRequest(ignore_repeats=Launch.current().is_distributed)
     with stop_request.listening(), connect() as group, ExitStack() as held, enough_memory():
         begin = group.run_on_main_process(lambda: start(config, resume, named, held, extensions))
-        return begin if isinstance(begin, Run) else _train(begin, extensions, stop_request, held, group)
+        if isinstance(begin, Run):
+            return begin
+        return _train(begin, extensions, stop_request, held, group, Clock(begin.config.train.minutes, began))
 
 
-def _train(begin: Start, extensions: Extensions, stop_request: StopRequest, held: ExitStack, group: Group) -> Run:
+def _train(
+    begin: Start, extensions: Extensions, stop_request: StopRequest, held: ExitStack, group: Group, clock: Clock
+) -> Run:
     began = time.perf_counter()
-    config, folder, record = begin.config, begin.folder, begin.record
-    device, policy = _choose_device(config)
+    folder, record = begin.folder, begin.record
+    device = resolve_device(begin.config.device)
+    if device == "cpu":
+        keep_freed_memory()
     resume_from = begin.state.of_process(group.rank, group.world_size) if begin.state else None
     with group.local_main_process_first():
+        source = loading.open_source(begin.config.data.source, began_in=begin.began_in)
+    config, chosen = _complete(begin, source, device, extensions, clock, group)
+    policy = _choose_precision(config, device)
+    with group.local_main_process_first():
         pretrained = None if extensions.model is not None else load_weights(config.model)
-        dataset = loading.load(config.data, began_in=begin.began_in)
+        dataset = loading.load(config.data, source=source)
+    if chosen:
+        _log.info("auto       %s", chosen)
     _say(config, dataset, device, policy, group)
     described = _environment(config, dataset, device, policy[0], pretrained, extensions)
+    if chosen:
+        described["automatic"] = chosen
     if record is not None:
         record.require_data(dataset)
         record.require_machine(described)
@@ -203,14 +222,28 @@ def _train(begin: Start, extensions: Extensions, stop_request: StopRequest, held
     )
 
 
-def _choose_device(config: Config) -> tuple[str, tuple[str, str]]:
-    """Returns the device, and the precision with the reason for it."""
-    device = resolve_device(config.device)
-    if device == "cpu":
-        keep_freed_memory()
-    learns = config.model.mode == "fine_tuning"
-    depthwise = learns and registry.get(config.model.name).depthwise
-    return device, resolve_precision(config.precision, device, trains_depthwise=depthwise)
+def _complete(
+    begin: Start, source: Source, device: str, extensions: Extensions, clock: Clock, group: Group
+) -> tuple[Config, str | None]:
+    """Returns the configuration with what it left open, and one line about the choice; the same in all processes.
+
+    Raises:
+        ConfigError: `train.minutes` under torchrun.
+        KcvError: as `automatic.resolve`.
+    """
+    config = begin.config
+    if begin.record is not None or (extensions.model is not None and config.train.minutes is None):
+        return config, None
+    if group.is_distributed and config.train.minutes is not None:
+        raise ConfigError(["train.minutes: allowed without torchrun only, as speeds are measured in one process."])
+    return group.run_on_main_process(lambda: automatic.resolve(config, source, device, clock))
+
+
+def _choose_precision(config: Config, device: str) -> tuple[str, str]:
+    """Returns the precision with the reason for it."""
+    network = registry.find(config.model.name)
+    depthwise = config.model.mode == "fine_tuning" and network is not None and network.depthwise
+    return resolve_precision(config.precision, device, trains_depthwise=depthwise)
 
 
 def _say(config: Config, dataset: Dataset, device: str, policy: tuple[str, str], group: Group) -> None:
@@ -268,7 +301,7 @@ def _build(
         pretrained,
         class_names=dataset.class_names,
     )
-    if registry.get(config.model.name).imagenet or pretrained or plan(config)[0].frozen:
+    if registry.get(model.name).imagenet or pretrained or plan(config)[0].frozen:
         _log.info("weights    %s", pretrained.source if pretrained else "random")
     return model
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ def train(config: str | Path | None = None, *, resume: str | Path | None = None,
     from kcv.config import SHORT_FLAGS, Config
     from kcv.config.keys import specify
 
+    began = time.perf_counter()
     folder = expand_user(resume) if resume is not None else None
     configuration: Config | None = None
     chosen: dict[str, Any] = {}
@@ -48,4 +50,4 @@ def train(config: str | Path | None = None, *, resume: str | Path | None = None,
         chosen = {"named": {keys.resolve(name) or name for name in overrides}}
     from kcv.tasks import train as training
 
-    return training.train(configuration, resume=folder, **chosen)
+    return training.train(configuration, resume=folder, began=began, **chosen)

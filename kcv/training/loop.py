@@ -207,22 +207,21 @@ def fit(
     stages = [stage for stage in plan(config) if resume_from is None or resume_from.epoch < stage.end]
     divergences = 0
     try:
-        with context.stop_request.between_steps():
-            while stages:
-                if resume_from is not None:
-                    best.weights = resume_from.best
-                try:
-                    stage_fit.run(stages[0], resume_from)
-                except Diverged as error:
-                    divergences += 1
-                    if stage_fit.last_good is None or divergences > _MOST_ROLLBACKS:
-                        raise
-                    resume_from = stage_fit.last_good.with_lr_factor(_ROLLBACK_LR_FACTOR)
-                    epoch, factor = resume_from.epoch + 1, resume_from.lr_factor
-                    _log.warning("%s; back to epoch %d, at %g of the learning rate", error, epoch, factor)
-                else:
-                    resume_from = None
-                    stages.pop(0)
+        while stages:
+            if resume_from is not None:
+                best.weights = resume_from.best
+            try:
+                stage_fit.run(stages[0], resume_from)
+            except Diverged as error:
+                divergences += 1
+                if stage_fit.last_good is None or divergences > _MOST_ROLLBACKS:
+                    raise
+                resume_from = stage_fit.last_good.with_lr_factor(_ROLLBACK_LR_FACTOR)
+                epoch, factor = resume_from.epoch + 1, resume_from.lr_factor
+                _log.warning("%s; back to epoch %d, at %g of the learning rate", error, epoch, factor)
+            else:
+                resume_from = None
+                stages.pop(0)
     finally:
         progress.close()
     best.restore()
@@ -285,21 +284,23 @@ class StageFit:
         )
         train.set_epoch(stage.first)  # Keras draws a first batch when it builds the model
         try:
-            train_model.fit(
-                train.loader(),
-                validation_data=val.loader(),
-                epochs=stage.end,
-                initial_epoch=resume_from.epoch if resume_from else stage.first,
-                callbacks=ResumingCallbackList(
-                    [*callbacks, checkpoint],
-                    model=train_model,
+            # Not around all of this: features can take half an hour, and a signal must end that at once.
+            with self.context.stop_request.between_steps():
+                train_model.fit(
+                    train.loader(),
+                    validation_data=val.loader(),
                     epochs=stage.end,
-                    steps=len(train),
-                    skip=resume_from.step if resume_from else 0,
-                ),
-                shuffle=False,  # the batches shuffle themselves, and Keras warns about the default
-                verbose=0,
-            )
+                    initial_epoch=resume_from.epoch if resume_from else stage.first,
+                    callbacks=ResumingCallbackList(
+                        [*callbacks, checkpoint],
+                        model=train_model,
+                        epochs=stage.end,
+                        steps=len(train),
+                        skip=resume_from.step if resume_from else 0,
+                    ),
+                    shuffle=False,  # the batches shuffle themselves, and Keras warns about the default
+                    verbose=0,
+                )
         finally:
             self.last_good = checkpoint.last_good
 

@@ -18,6 +18,7 @@ from kcv.config import Config
 from kcv.errors import ConfigError, DataError
 from kcv.inference import splits
 from kcv.reporting.records import read_history
+from kcv.training import automatic
 from kcv.training.extensions import Extensions
 from kcv.training.resume.checkpoint_store import CheckpointStore
 from kcv.training.resume.consent import TRACKING, require_named
@@ -98,13 +99,13 @@ def start(
     own = Config.load(folder.config)
     if folder.finished:
         if config is not None:
-            _require_same(config, own, folder)
+            _require_same(automatic.as_begun(config, own.flatten()), own, folder)
         _log.info("finished   %s has come to its end before; there is nothing to go on with", folder.path)
         return finished(folder)
     held.enter_context(lock(folder.lock))
     record = Record.read(folder.record)
     record.require_extensions(extensions.described())
-    config = extensions.fit_into(config or own)
+    config = automatic.as_begun(extensions.fit_into(config or own), record.config)
     record.require(config)
     require_named(config, record, named, folder.path)
     folder.sweep()

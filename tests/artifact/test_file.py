@@ -43,7 +43,7 @@ def pixels() -> np.ndarray:
 def model(pixels):
     from kcv.models import registry
 
-    built = registry.build(ModelConfig(dropout=0.2), SIZE, len(CLASSES), pixels)
+    built = registry.build(ModelConfig(name="custom_cnn", dropout=0.2), SIZE, len(CLASSES), pixels)
     built(pixels, training=True)  # moves the normalisation statistics off their start
     return built
 

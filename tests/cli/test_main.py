@@ -50,7 +50,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Stands in for training, which other tests run; holds the configurations it was called with."""
     seen: list[Config] = []
 
-    def train(config: Config, resume: object = None) -> SimpleNamespace:
+    def train(config: Config, resume: object = None, began: float | None = None) -> SimpleNamespace:
         seen.append(config)
         return SimpleNamespace(
             directory=Path("runs/a"),
@@ -305,7 +305,7 @@ def test_predict_ranks_one_image_and_lists_many(
 def test_exit_codes(
     error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def train(_: Config, resume: object = None) -> None:
+    def train(_: Config, resume: object = None, began: float | None = None) -> None:
         raise error
 
     _training(monkeypatch, train)
@@ -314,7 +314,7 @@ def test_exit_codes(
 
 
 def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def train(_: Config, resume: object = None) -> None:
+    def train(_: Config, resume: object = None, began: float | None = None) -> None:
         raise ZeroDivisionError("a bug")
 
     _training(monkeypatch, train)

@@ -39,7 +39,7 @@ def parameters_of(name: str) -> dict[str, inspect.Parameter]:
 @pytest.mark.parametrize("name", VERBS)
 def test_flags_are_the_parameters_of_the_function_with_their_defaults_and_a_meaning(name: str) -> None:
     verb, parameters = find_verb(name), parameters_of(name)
-    flags = [flag for flag in (verb.operand, *verb.flags.values()) if flag is not None and flag is not FORMAT]
+    flags = [flag for flag in (verb.operand, *verb.flags.values()) if flag is not None and flag.name != FORMAT.name]
     assert [flag.name for flag in flags] == list(parameters)
     for flag in flags:
         default = parameters[flag.name].default
@@ -141,7 +141,7 @@ def test_what_is_typed_becomes_values_of_the_types_and_defaults_stay_the_functio
     }  # fmt: skip
     assert not call.as_json
     assert parse(verb, ["a", "--model", "-1", "--format=json", "--force=FALSE"]) == Call(
-        verb, {"paths": ["a"], "model": "-1", "force": False}, as_json=True
+        verb, {"paths": ["a"], "model": "-1", "force": False}, format="json"
     )
 
 

@@ -29,7 +29,7 @@ def test_defaults_need_no_file() -> None:
     config = Config.load()
     assert (config.data.source, config.model.name, config.optim.lr, config.train.epochs) == (
         "digits",
-        "custom_cnn",
+        "auto",
         2e-3,
         20,
     )
@@ -136,7 +136,7 @@ def test_rules_between_keys_are_checked_beside_other_problems() -> None:
             "model.unfreeze_after: received 2, allowed: 0, because model.mode never unfreezes.",
         ),
         (
-            {"model.weights": "imagenet"},
+            {"model": "custom_cnn", "model.weights": "imagenet"},
             "model.weights: received 'imagenet', allowed: auto, none, or a file, for custom_cnn.",
         ),
         (
@@ -152,7 +152,7 @@ def test_rules_between_keys_are_checked_beside_other_problems() -> None:
             "model.feature_views: received 2, allowed: null, because nothing is frozen.",
         ),
         (
-            {"model.mode": "feature_extraction"},
+            {"model": "custom_cnn", "model.mode": "feature_extraction"},
             "model.weights: received 'auto', allowed: a file (or none), to freeze custom_cnn, "
             "which has no ImageNet weights.",
         ),

@@ -12,7 +12,7 @@ def _build(size: int = 32, classes: int = 10, policy: str = "float32", dropout: 
 
     pixels = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), dtype=np.uint8)
     with precision_scope(policy):
-        return registry.build(ModelConfig(dropout=dropout), size, classes, pixels), pixels
+        return registry.build(ModelConfig(name="custom_cnn", dropout=dropout), size, classes, pixels), pixels
 
 
 def test_it_has_five_blocks_and_at_most_9_8_million_parameters():
@@ -74,8 +74,8 @@ def test_width_scales_the_channels():
     from kcv.models import registry
 
     pixels = np.zeros((4, 32, 32, 3), np.uint8)
-    model = registry.build(ModelConfig(width=1.5), 32, 10, pixels)
+    model = registry.build(ModelConfig(name="custom_cnn", width=1.5), 32, 10, pixels)
     assert [model.get_layer(f"block{number}_conv1").filters for number in range(2, 6)] == [96, 384, 384, 384]
-    narrow = registry.build(ModelConfig(width=0.125), 32, 10, pixels)
+    narrow = registry.build(ModelConfig(name="custom_cnn", width=0.125), 32, 10, pixels)
     assert narrow.get_layer("block2_conv1").filters == 16
-    assert registry.build(ModelConfig(width=1.75), 32, 10, pixels).count_params() <= 9_800_000
+    assert registry.build(ModelConfig(name="custom_cnn", width=1.75), 32, 10, pixels).count_params() <= 9_800_000

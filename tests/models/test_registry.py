@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from kcv.config import MODEL_NAMES, ModelConfig
+from kcv.config import AUTO, MODEL_NAMES, ModelConfig
 from kcv.models import registry
 from kcv.models.network import Network
 
@@ -21,7 +21,7 @@ NETWORKS = registry.networks()
 
 def test_every_network_that_is_registered_can_be_configured() -> None:
     assert registry.names() == MODEL_NAMES
-    assert ModelConfig().name == registry.default() == "custom_cnn"
+    assert ModelConfig().name == AUTO and registry.default() == "custom_cnn"
 
 
 def test_the_default_comes_first_and_then_the_largest() -> None:

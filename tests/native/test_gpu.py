@@ -35,7 +35,7 @@ def build(policy: str) -> keras.Model:
     keras.utils.set_random_seed(0)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
     with keras.device("cuda"), precision_scope(policy):
-        return registry.build(Config.load().model, 32, 10, pixels)
+        return registry.build(Config.load(model="custom_cnn").model, 32, 10, pixels)
 
 
 def fitted(model: keras.Model, batches: TrainingBatches, check: Callable[[], None] = lambda: None) -> NativeModel:

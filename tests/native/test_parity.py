@@ -33,7 +33,10 @@ def build(name: str, *, dropout: bool = True) -> keras.Model:
         width = 0.25 if name.startswith("small") else 1.0
         pixels = np.random.default_rng(0).integers(0, 256, (50, SIZE, SIZE, 3), dtype=np.uint8)
         return registry.build(
-            Config.load(**{"model.dropout": 0.2 if dropout else 0.0, "model.width": width}).model, SIZE, 10, pixels
+            Config.load(model="custom_cnn", **{"model.dropout": 0.2 if dropout else 0.0, "model.width": width}).model,
+            SIZE,
+            10,
+            pixels,
         )
     makers = {"resnet50": keras.applications.ResNet50, "efficientnet_b0": keras.applications.EfficientNetB0}
     makers |= {f"small {name}": MAKERS[name] for name in LARGE}

@@ -13,8 +13,10 @@ import pytest
 
 from kcv import artifact, compare
 from kcv.cli import main
+from kcv.cli.render.compare import markdown_of
 from kcv.errors import ArtifactError, DataError, UsageError
 from kcv.inference import opening
+from kcv.tasks.compare import Comparison
 
 if TYPE_CHECKING:
     from kcv.training.run_folder import Run
@@ -103,3 +105,19 @@ def test_what_cannot_be_compared_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="do not know the same classes; only one of them knows: centre, dog"):
         compare([run, tmp_path / "dogs.keras"], output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_comparison_as_markdown_holds_the_commands_and_shows_names_as_they_are() -> None:
+    row = {
+        "name": "a|b", "model": "custom_cnn", "accuracy": 0.915, "accuracy_low": 0.9, "accuracy_high": 0.93,
+        "macro_f1": 0.91, "parameters": 3_155_114, "bytes": 12_700_000, "latency_ms": 1.25, "minutes": 17.7,
+        "trained_parameters": 3_151_498, "ece": 0.0123, "images_per_second": 925.4, "command": "kcv train a|b.yaml",
+    }  # fmt: skip
+    unknown = {**row, "name": "other", "minutes": None, "images_per_second": None, "command": None}
+    text = markdown_of(Comparison("100 test images of *digits*", [row, unknown], [], ["not fair"]))
+    header, rule, first, second, *rest = text.splitlines()
+    assert len({line.replace("\\|", "").count("|") for line in (header, rule, first, second)}) == 1
+    assert "a\\|b" in first and "`kcv train a\\|b.yaml`" in first
+    assert "91.50% (90.00% to 93.00%)" in first and "3.16M (3,151,498)" in first and "| 925 |" in first
+    assert second.count("| - |") >= 1
+    assert "On 100 test images of \\*digits\\*" in text and "- not fair" in rest

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+import kcv
 from kcv.common import leftovers
 from kcv.config import Config
 from kcv.data import loading
@@ -42,7 +44,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
-    return Backbone.of(registry.build(Config.load(**{"model.width": 0.125}).model, 16, 3, pixels))
+    return Backbone.of(registry.build(Config.load(model="custom_cnn", **{"model.width": 0.125}).model, 16, 3, pixels))
 
 
 class Case:
@@ -330,6 +332,21 @@ def test_an_interrupted_computation_leaves_nothing(case: Callable[..., Case], ca
     with pytest.raises(KeyboardInterrupt):
         mine.epoch(0)
     assert list(cache.iterdir()) == []
+
+
+def test_ctrl_c_ends_the_computation_of_features_at_once(
+    configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    went_on = []
+
+    def signalled(self: FeatureStore, batches: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        went_on.append(True)
+
+    monkeypatch.setattr(FeatureStore, "training", signalled)
+    with pytest.raises(KeyboardInterrupt):
+        kcv.train(configure(**{"model.mode": "feature_extraction", "model.weights": "none"}))
+    assert not went_on
 
 
 def test_what_was_not_used_for_longest_goes_first(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from kcv.cli import terminal
 from kcv.cli.console import number, paint, percent, table
 from kcv.cli.parsing import Call
+from kcv.reporting.markdown import code, literal
+from kcv.reporting.markdown import table as markdown_table
 
 if TYPE_CHECKING:
     from kcv.tasks.compare import Comparison
@@ -16,6 +18,8 @@ def show(found: Comparison, call: Call) -> int:
     """Shows the comparison of runs."""
     if call.as_json:
         terminal.json_of(found.to_dict())
+    elif call.format == "markdown":
+        terminal.show(markdown_of(found))
     else:
         terminal.show(comparison(found))
     return 0
@@ -44,4 +48,30 @@ def comparison(found: Comparison) -> str:
     lines += [f"  warning: {warning}" for warning in found.warnings]
     if found.directory is not None:
         lines.append(f"  written to {found.directory}")
+    return "\n".join(lines)
+
+
+def markdown_of(found: Comparison) -> str:
+    """Returns the same in Markdown, with the command, the calibration and the speed of each run."""
+    header = ("run", "model", "parameters (trained)", "command", "accuracy (95% interval)", "macro F1", "ECE", "MB",
+              "ms per image", "minutes", "images/s")  # fmt: skip
+    rows = [
+        (
+            literal(row["name"]),
+            literal(row["model"]),
+            f"{row['parameters'] / 1e6:.2f}M ({row['trained_parameters']:,})",
+            "-" if row["command"] is None else code(row["command"]),
+            f"{percent(row['accuracy'])} ({percent(row['accuracy_low'])} to {percent(row['accuracy_high'])})",
+            number(row["macro_f1"]),
+            number(row["ece"]),
+            f"{row['bytes'] / 1e6:.1f}",
+            f"{row['latency_ms']:.1f}",
+            "-" if row["minutes"] is None else f"{row['minutes']:.1f}",
+            "-" if row["images_per_second"] is None else f"{row['images_per_second']:,.0f}",
+        )
+        for row in found.rows
+    ]
+    corrected = ", p corrected for the number of pairs (Holm)" if len(found.pairs) > 1 else ""
+    lines = [markdown_table(header, rows), "", f"On {literal(found.images)}; McNemar's exact test{corrected}:", ""]
+    lines += [f"- {literal(line)}" for line in (*(pair.words() for pair in found.pairs), *found.warnings)]
     return "\n".join(lines)

@@ -147,6 +147,18 @@ register(
         min_image_size=16,  # in smaller images, pooling leaves nothing
         best_for="small images, from scratch",
         default=True,
+        recipe={
+            "data.batch_size": 256,
+            "augment.crop_padding": 4,
+            "augment.flip": "random",
+            "augment.cutout": 8,
+            "optim.name": "sgd",
+            "optim.lr": 0.375,
+            "optim.momentum": 0.85,
+            "optim.weight_decay": 9.0e-3,
+            "optim.bias_lr_scale": 16.0,
+            "optim.label_smoothing": 0.2,
+        },
         scalable=True,
         dropout=0.0,
         blocks=r"block\d+(?=_)",

@@ -116,6 +116,7 @@ register(
         min_image_size=MIN_SIZE,
         best_for="own images, small and accurate",
         depthwise=True,
+        automatic=("cuda", "mps"),  # squeeze-and-excitation and swish are slow on a CPU
         blocks=BLOCKS,
         variants=tuple(_BUILD.variants),
         # Keras publishes only MD5 checksums (keras/src/applications, WEIGHTS_HASHES).
@@ -124,6 +125,7 @@ register(
             "md5:50bc09e76180e00e4465e1a485ddc09d",
             image_size=224,
             url="https://storage.googleapis.com/keras-applications/",
+            top1=0.771,
         ),
         keras_file=KerasFile(MAKE, KERAS, rescales=True, convert=_convert),
         torch_file=TorchFile("torchvision's efficientnet_b0", TORCHVISION, _torch_layers),

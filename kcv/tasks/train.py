@@ -18,6 +18,7 @@ from kcv.common.launch import Launch
 from kcv.config import Config
 from kcv.data import loading
 from kcv.data.dataset import Dataset, Images, Pixels
+from kcv.data.rarity import ADVICE, find_rare
 from kcv.distributed.connecting import connect
 from kcv.distributed.group import Group
 from kcv.models import registry
@@ -28,11 +29,13 @@ from kcv.native.memory import enough_memory, keep_freed_memory
 from kcv.native.precision import precision_scope, resolve_precision
 from kcv.tasks.report import report
 from kcv.tracking import Tracker
-from kcv.training import environment
+from kcv.training import environment, own_weights
 from kcv.training.extensions import Extensions
 from kcv.training.finalize import Result
 from kcv.training.loop import TrainingContext, fit, open_batches, plan, syncs_batchnorm
-from kcv.training.own_model import check_place, share_weights
+from kcv.training.own_function import OwnFunction
+from kcv.training.own_model import check_place, digest_of, share_weights
+from kcv.training.resume.record import OwnSource
 from kcv.training.resume.stop_request import StopRequest
 from kcv.training.run_folder import Run
 from kcv.training.run_setup import ActiveRun, open_on_main_process, open_run, require_space
@@ -143,7 +146,11 @@ def _train(begin: Start, extensions: Extensions, stop_request: StopRequest, held
     device, policy = _choose_device(config)
     resume_from = begin.state.of_process(group.rank, group.world_size) if begin.state else None
     with group.local_main_process_first():
-        pretrained = None if extensions.model is not None else load_weights(config.model)
+        function = begin.own_function()
+        kcv_network = function is None and extensions.model is None
+        pretrained = load_weights(config.model) if kcv_network else None
+        if function is not None:
+            pretrained = own_weights.read(config.model.weights)
         dataset = loading.load(config.data, began_in=begin.began_in)
     _say(config, dataset, device, policy, group)
     described = _environment(config, dataset, device, policy[0], pretrained, extensions)
@@ -151,7 +158,9 @@ def _train(begin: Start, extensions: Extensions, stop_request: StopRequest, held
         record.require_data(dataset)
         record.require_machine(described)
     with open_batches(config, dataset, device, group) as batches, device_scope(device), precision_scope(policy[0]):
-        model = _build(config, dataset, pretrained, extensions.model, device, group)
+        model = _build(config, dataset, pretrained, function or extensions.model, policy[0], device, group)
+        if record is not None and function is not None:
+            record.require_structure(digest_of(model))
         extensions.try_metrics(len(dataset.class_names), device)
         # So far all have drawn the same numbers; what layers drop must not be the same.
         if group.is_distributed:
@@ -161,15 +170,17 @@ def _train(begin: Start, extensions: Extensions, stop_request: StopRequest, held
             require_space(folder.path if folder else Path(config.output_dir or "runs"), model, config)
             # From here on there is a run: all that a wrong configuration can break has been tried.
             given = extensions.described()
+            if function is not None:
+                given["own_source"] = OwnSource(sha256=function.sha256, structure=digest_of(model))
             return open_run(
                 config, dataset, described, held, folder, record, tracker=extensions.tracker, extensions=given
             )
 
         active = open_on_main_process(group, begin_run, config)
         with active.recorded():
-            own = extensions.model is not None
-            variant = None if own else registry.variant_of(config.model, pretrained)
-            result = Result(config, dataset, model, variant, policy[0], active.folder, group, own)
+            variant = registry.variant_of(config.model, pretrained) if kcv_network else None
+            result = Result(config, dataset, model, variant, policy[0], active.folder, group, not kcv_network)
+            result.source = function.source if function is not None else None
             if resume_from is not None:
                 result.recall()
                 _log.info("resume     epoch %d, step %d", resume_from.epoch + 1, resume_from.step)
@@ -209,7 +220,8 @@ def _choose_device(config: Config) -> tuple[str, tuple[str, str]]:
     if device == "cpu":
         keep_freed_memory()
     learns = config.model.mode == "fine_tuning"
-    depthwise = learns and registry.get(config.model.name).depthwise
+    network = registry.find(config.model.name)  # None for a model of the user's own, which is not built yet
+    depthwise = learns and network is not None and network.depthwise
     return device, resolve_precision(config.precision, device, trains_depthwise=depthwise)
 
 
@@ -218,10 +230,22 @@ def _say(config: Config, dataset: Dataset, device: str, policy: tuple[str, str],
     _log.info("data       %s", _describe_data(dataset))
     for line in dataset.understood:
         _log.info("           %s", line)
+    _say_balance(config, dataset)
     _log.info("device     %s (%s), %s: %s", device, describe_device(device), *policy)
     if group.is_distributed:
         synced = "the whole batch" if syncs_batchnorm(config, group.world_size) else "each process's part"
         _log.info("processes  %d, which share each batch; batch normalisation by %s", group.world_size, synced)
+
+
+def _say_balance(config: Config, dataset: Dataset) -> None:
+    """Logs what is done about classes of different sizes, or what could be done about a rare one."""
+    weights = config.data.class_weights if isinstance(config.data.class_weights, str) else "by name"
+    done = {"weights": weights, "sampling": config.data.sampling, "loss": config.optim.loss}
+    done = {name: how for name, how in done.items() if how not in ("none", "cross_entropy")}
+    if shown := [f"{name} {how}" for name, how in done.items()]:
+        _log.info("classes    %s", ", ".join(shown))
+    elif (rarity := find_rare(dataset.train.labels, dataset.class_names)) is not None:
+        _log.warning("classes    %s; %s", rarity.describe(), ADVICE)
 
 
 def _environment(
@@ -250,16 +274,21 @@ def _build(
     config: Config,
     dataset: Dataset,
     pretrained: Pretrained | None,
-    own_model: keras.Model | None,
+    own: keras.Model | OwnFunction | None,
+    policy: str,
     device: str,
     group: Group,
 ) -> keras.Model:
-    """Returns the model to train: the configured one, or the caller's own."""
+    """Returns the model to train: one of kcv's networks, the caller's own, or what the user's function returns."""
     keras.utils.set_random_seed(config.seed)
-    if own_model is not None:
-        check_place(own_model, len(dataset.class_names), device)
-        share_weights(own_model, group)
-        return own_model
+    if own is not None:
+        classes = len(dataset.class_names)
+        built = own.build(dataset.image_size, classes, policy) if isinstance(own, OwnFunction) else own
+        check_place(built, classes, device)
+        if pretrained is not None:
+            own_weights.assign(pretrained, built, dataset.class_names, config.model.name)
+        share_weights(built, group)
+        return built
     model = registry.build(
         config.model,
         dataset.image_size,

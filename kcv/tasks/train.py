@@ -71,7 +71,8 @@ def train(
         model: a functional Keras model in place of the configured one, uncompiled: RGB 0-255 of its own fixed size in,
             float32 logits out, one for each class; of Keras' own layers, as its file would not open otherwise. It is
             trained in place. It decides `data.image_size` and `precision`; the section `model` must be as it is by
-            default. Under torchrun the first process's weights are all processes' weights.
+            default. Under torchrun the first process's weights are all processes' weights. A function that builds such
+            a model can be named instead: `Config.load(model="my_net.py:build")`.
 
                 inputs = keras.Input((32, 32, 3))
                 x = keras.layers.Rescaling(1 / 255)(inputs)

@@ -203,8 +203,8 @@ class Record(BaseModel):
         """
         if self.own_source is not None and self.own_source.structure != digest:
             raise UsageError(
-                f"--resume: {printable(self.config.get('model.name'))} returns a model of another structure than when the "
-                "run began; what it imports, or reads, has changed"
+                f"--resume: {printable(self.config.get('model.name'))} returns a model of another structure than when "
+                "the run began; what it imports, or reads, has changed"
             )
 
     def require_machine(self, environment: Mapping[str, Any]) -> None:

@@ -82,6 +82,10 @@ def folder(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(path, folder / "new_photos")
     for name in ("a.jpg", "b.jpg", "one.png", "two.png"):
         shutil.copy(images / "test" / "top" / "000.png", folder / name)
+    for page in PAGES:  # the files of Python that they show
+        for block in blocks(page, "python"):
+            if named := re.match(r"# (\w+\.py)\n", block):
+                (folder / named[1]).write_text(block)
     (folder / "docs").mkdir()
     shutil.copy(ROOT / "docs" / "digit.png", folder / "docs")
     (folder / "configs").mkdir()

@@ -4,6 +4,6 @@
 """
 
 from kcv.artifact.file import describe_again, is_described, read_info, save
-from kcv.artifact.info import ArtifactInfo
+from kcv.artifact.info import ArtifactInfo, ModelSource
 
-__all__ = ["ArtifactInfo", "describe_again", "is_described", "read_info", "save"]
+__all__ = ["ArtifactInfo", "ModelSource", "describe_again", "is_described", "read_info", "save"]

@@ -66,6 +66,7 @@ class Figures(_Part):
     n: Annotated[int, Field(ge=1, le=_MOST_COUNT)]
     accuracy: Fraction
     accuracy_ci95: Interval
+    balanced_accuracy: Fraction | None = None
     macro_f1: Fraction | None = None
     macro_f1_ci95: Interval | None = None
     top_k_accuracy: Annotated[dict[Name, Fraction | None], Field(max_length=100)] = {}

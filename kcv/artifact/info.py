@@ -24,12 +24,36 @@ _LONGEST_CONFIG_TEXT = 10_000
 Text = Annotated[str, StringConstraints(max_length=1000)]
 
 
+class ModelSource(BaseModel):
+    """Where the function is from that built a model of the user's own. Nothing is ever imported by it.
+
+    Attributes:
+        name: `FILE.py:FUNCTION` or `MODULE:FUNCTION`, as the user typed it.
+        sha256: SHA-256 (hex) of the file of the function when the run began.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: Text
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+    @field_validator("name")
+    @classmethod
+    def _shown(cls, value: str) -> str:
+        """Rejects control characters, which a terminal would interpret."""
+        if not is_printable(value):
+            raise ValueError("holds control characters")
+        return value
+
+
 class ArtifactInfo(BaseModel):
     """The content of `kcv.json` in a model file.
 
     Attributes:
         format_version: version of this description; a version higher than this kcv supports is rejected.
         model_name: the architecture, as in `model.name`.
+        model_source: where a model of the user's own is from; None for kcv's networks, and for models that were passed
+            to `kcv.train`.
         variant: variant of the architecture, if it has several (which pretrained weights fit).
         class_names: class names in the order of the logits.
         image_size: side of the square input, in pixels.
@@ -51,6 +75,7 @@ class ArtifactInfo(BaseModel):
 
     format_version: int = Field(default=FORMAT_VERSION, ge=1, le=FORMAT_VERSION)
     model_name: Text
+    model_source: ModelSource | None = None
     variant: Text | None = None
     class_names: tuple[Text, ...] = Field(min_length=2, max_length=MOST_CLASSES)
     image_size: int = Field(ge=1, le=4096)

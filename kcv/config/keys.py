@@ -26,7 +26,7 @@ class Key:
         short: its short flag, or the dotted name if it has none.
         description: its description in the schema.
         default: its default value.
-        choices: the allowed values, if they can be listed; otherwise empty.
+        choices: the allowed values, as far as they can be listed; otherwise empty.
         allowed: the allowed values in words.
         textual: whether its values are text, so that a typed value is never parsed as a number.
         optional: whether it may be null.
@@ -86,6 +86,8 @@ _SYNONYMS = {
     "scheduler": "optim.schedule",
     "mlflow_uri": "tracking.uri",
     "img_size": "data.image_size",
+    "class_weight": "data.class_weights",
+    "sampler": "data.sampling",
 }
 """Names that other programs use for these keys."""
 
@@ -153,8 +155,9 @@ def _is_textual(field: FieldInfo) -> bool:
 
 def _key(name: str, short: str, field: FieldInfo) -> Key:
     kinds, optional = _parts(field)
-    choices = tuple(value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind))
-    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    extra: Mapping[str, Any] = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    literals = (value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind))
+    choices = tuple(extra.get("choices", literals))
     allowed = str(extra["allowed"]) if "allowed" in extra else _allowed(kinds, choices, field)
     return Key(
         name,

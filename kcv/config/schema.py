@@ -32,6 +32,7 @@ from kcv.config.sections import (
 )
 from kcv.errors import ConfigError, first_line
 from kcv.models import registry
+from kcv.models.own import OwnName
 
 SHORT_FLAGS: Mapping[str, str] = {
     "model": "model.name",
@@ -179,7 +180,26 @@ def _cross_problems(flat: Mapping[str, Any]) -> list[str]:
         limit = f"less than train.epochs, which is {_overrides.show(epochs)}"
         problems.append(f"optim.warmup_epochs: received {_number(warmup)}, allowed: {limit}.")
     defaults = {key: field.get_default(call_default_factory=True) for key, field in AugmentConfig.model_fields.items()}
-    return problems + _model_problems(flat) + layer_problems(flat, defaults)
+    return problems + _imbalance_problems(flat) + _model_problems(flat) + layer_problems(flat, defaults)
+
+
+def _imbalance_problems(flat: Mapping[str, Any]) -> list[str]:
+    """Like `_cross_problems`, for what is done about classes of different sizes."""
+    problems = []
+    weights, sampling = flat.get("data.class_weights", "none"), flat.get("data.sampling", "none")
+    both = [value for value in (weights, sampling) if value in ("balanced", "sqrt")]
+    if len(both) == 2 and "balanced" in both:
+        problems.append(
+            f"data.sampling: received {sampling!r}, allowed: none, because data.class_weights is {weights!r} and both "
+            "do the same; rare classes would count twice."
+        )
+    gamma, default = flat.get("optim.focal_gamma"), OptimConfig.model_fields["focal_gamma"].default
+    if flat.get("optim.loss", "cross_entropy") == "cross_entropy" and _is_number(gamma) and gamma != default:
+        problems.append(
+            f"optim.focal_gamma: received {_number(gamma)}, allowed: {default:g}, because optim.loss is "
+            "cross_entropy; set optim.loss to focal."
+        )
+    return problems
 
 
 def _one_length(merged: dict[Any, Any], overridden: set[str]) -> list[str]:
@@ -210,6 +230,21 @@ def _number(value: float) -> str:
     return f"{value:g}" if abs(value) <= _MOST_EPOCHS else _overrides.show(value)
 
 
+def _own_model_problems(flat: Mapping[str, Any], network: str) -> list[str]:
+    """Like `_cross_problems`, for a model of the user's own: the section `model` describes kcv's networks alone."""
+    problems = []
+    for key, field in ModelConfig.model_fields.items():
+        value = flat.get(f"model.{key}", field.default)
+        if key not in ("name", "weights") and value != field.default:
+            problems.append(f"model.{key}: is for kcv's own networks, not for {network}.")
+    if flat.get("model.weights", "auto") == "imagenet":
+        problems.append(f"model.weights: received 'imagenet', allowed: auto, none, or a .keras file, for {network}.")
+    for key in ("backbone_lr_scale", "layer_decay"):
+        if flat.get(f"optim.{key}", 1.0) != 1:
+            problems.append(f"optim.{key}: is for kcv's own networks, not for {network}.")
+    return problems
+
+
 def _network_problems(flat: Mapping[str, Any], freezes: bool) -> list[str]:
     """Like `_cross_problems`, for the features of the chosen network (ImageNet weights, width)."""
     problems = []
@@ -231,6 +266,8 @@ def _network_problems(flat: Mapping[str, Any], freezes: bool) -> list[str]:
 
 def _model_problems(flat: Mapping[str, Any]) -> list[str]:
     """Like `_cross_problems`, for the section `model`."""
+    if (own := OwnName.find(flat.get("model.name"))) is not None:
+        return _own_model_problems(flat, str(own))
     problems = []
     frozen, epochs = flat.get("model.unfreeze_after", 0), flat.get("train.epochs", 20)
     show = _overrides.show

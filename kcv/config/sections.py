@@ -5,22 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from kcv.common.parameters import Device, Precision
+from kcv.config.class_weights import ALLOWED_WEIGHTS, WEIGHTINGS, as_class_weights
 from kcv.config.keys import none_as_null
 from kcv.config.layers import as_entries
 from kcv.data import sources
 from kcv.models import registry
-
-AUTO = "auto"
-"""The `model.name` that leaves the choice of the network, and of what suits it, to kcv."""
+from kcv.models.own import AUTO, FORMS, network_or_own
 
 MODEL_NAMES: tuple[str, ...] = registry.names()
 if TYPE_CHECKING:
-    ModelName: TypeAlias = str
-else:  # a Literal of all registered names, so that any other name is rejected like an invalid choice
-    ModelName = Literal[(AUTO, *MODEL_NAMES)]
+    ClassWeights: TypeAlias = str | dict[str, float]
+else:
+    ClassWeights = Annotated[Any, BeforeValidator(as_class_weights)]
 
 SCALABLE = ", ".join(network.name for network in registry.networks() if network.scalable)
 
@@ -70,6 +69,17 @@ class DataConfig(Section):
     )
     split_seed: int = Field(42, ge=0, le=MAX_SEED, description="seed of the splits, separate from the run's seed")
     batch_size: int = Field(128, ge=1, le=65536, description="images per optimizer step")
+    sampling: Literal["none", "balanced", "sqrt"] = Field(
+        "none",
+        description="how often images of each class are drawn in training: as they are, all classes equally often, or "
+        "in proportion to the square root of their sizes",
+    )
+    class_weights: ClassWeights = Field(
+        "none",
+        description="weights of the classes in the loss: equal, inverse to their sizes, inverse to the square root of "
+        "their sizes, or by name, as in '{cat: 3, dog: 0.5}'",
+        json_schema_extra={"choices": list(WEIGHTINGS), "allowed": ALLOWED_WEIGHTS},
+    )
     workers: int | None = Field(
         None, ge=0, le=64, description="processes that decode images streamed from disk; null: cores - 1"
     )
@@ -110,10 +120,14 @@ class AugmentConfig(Section):
 class ModelConfig(Section):
     """The network, its initial weights, and which layers are trained."""
 
-    name: ModelName = Field(
+    name: Annotated[str, AfterValidator(network_or_own)] = Field(
         AUTO,
         description="the network; auto: chosen by the images, the device and the weights on this machine, with image "
-        "size, stages, batches and epochs where they are not set",
+        f"size, stages, batches and epochs where they are not set; {FORMS}: a function that returns your own model",
+        json_schema_extra={
+            "choices": [AUTO, *MODEL_NAMES],
+            "allowed": f"'{AUTO}', {', '.join(map(repr, MODEL_NAMES))}, or {FORMS} for a model of your own",
+        },
     )
     width: float = Field(1.0, ge=0.125, le=4, description=f"channels, relative to the default; {SCALABLE} only")
     dropout: float | None = Field(
@@ -166,6 +180,14 @@ class OptimConfig(Section):
         1.0, ge=0, description="warm-up epochs of the learning rate; if not given: 1, at most a quarter of the run"
     )
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability spread over the other classes")
+    loss: Literal["cross_entropy", "focal"] = Field(
+        "cross_entropy",
+        description="the training loss; focal: images that are already classified well count less (val_loss is always "
+        "cross-entropy)",
+    )
+    focal_gamma: float = Field(
+        2.0, ge=0, le=10, description="how much less such images count in the focal loss; 0: cross-entropy"
+    )
 
 
 class TrainConfig(Section):

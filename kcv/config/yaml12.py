@@ -121,7 +121,16 @@ def parse_scalar(text: str) -> Any:
 
 def parse_list(text: str) -> Any:
     """Parses text as a YAML list in brackets; returns other text unchanged."""
-    if not text.lstrip().startswith("["):
+    return _parse_collection(text, "[")
+
+
+def parse_mapping(text: str) -> Any:
+    """Parses text as a YAML mapping in braces; returns other text unchanged."""
+    return _parse_collection(text, "{")
+
+
+def _parse_collection(text: str, opening: str) -> Any:
+    if not text.lstrip().startswith(opening):
         return text
     try:
         values = yaml.load(text[:MAX_BYTES], Loader=_Loader)

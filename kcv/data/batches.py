@@ -24,8 +24,9 @@ from kcv.data.augment.tf_pipeline import Pipeline, Plain
 from kcv.data.dataset import Images
 from kcv.data.order import STEP, BatchSlice, Indices, ProcessShard, shuffled, window_shuffle
 from kcv.data.parquet.row_images import RowImages
+from kcv.data.sampling import sampled
 from kcv.data.streaming import StreamedPixels, default_workers
-from kcv.errors import DataError
+from kcv.errors import ConfigError, DataError
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 """Images [b, size, size, 3], uint8 or float32 in 0 to 255, and targets, float32 [b, classes]; both on the device."""
@@ -86,9 +87,10 @@ class TrainingBatches(SplitBatches):
     """A training split in random order, augmented, with smoothed labels.
 
     An epoch is one seeded permutation divided into `len(self)` nearly equal parts: each image occurs exactly once, and
-    no tiny last batch disturbs the batch statistics. On a given kind of device, all randomness in a batch follows from
-    (seed, epoch, step) and never from the global generators, so that a resumed run gets the batches that an
-    uninterrupted one would get.
+    no tiny last batch disturbs the batch statistics. With `sampling`, an epoch is drawn by class instead and is as
+    long (`kcv.data.sampling`): some images occur several times, and others not at all. On a given kind of device, all
+    randomness in a batch follows from (seed, epoch, step) and never from the global generators, so that a resumed run
+    gets the batches that an uninterrupted one would get.
 
     Each of several processes gets its shard of every batch, and together they see what a single process would see: the
     same images with the same augmentation. There are two exceptions: mixup and CutMix find partners within the shard,
@@ -109,10 +111,12 @@ class TrainingBatches(SplitBatches):
         share: the process's shard of each batch.
         shuffle_buffer: bytes of encoded images that are held and shuffled if they come from Parquet files too large
             for memory; those are read sequentially, with their row groups in random order.
+        sampling: `none`, `balanced` or `sqrt`: how often images of each class are drawn.
 
     Raises:
         DataError: there are no images, or a batch has fewer images than there are processes.
-        ConfigError: an augmentation does not fit the images' size, or needs an extra that is not installed.
+        ConfigError: an augmentation does not fit the images' size, or needs an extra that is not installed; or images
+            that are read sequentially should be drawn by class.
     """
 
     def __init__(
@@ -128,8 +132,17 @@ class TrainingBatches(SplitBatches):
         workers: int | None = None,
         share: ProcessShard | None = None,
         shuffle_buffer: int = 2**28,
+        sampling: str = "none",
     ) -> None:
+        if sampling != "none" and images.by_row_group:
+            raise ConfigError(
+                [
+                    f"data.sampling: received {sampling!r}, allowed: none, because the images stay in Parquet files "
+                    "that are read from beginning to end; use data.class_weights, or a larger data.memory_budget_mb."
+                ]
+            )
         super().__init__(images, num_classes, batch_size, device, workers)
+        self._sampling = sampling
         self._shuffle_buffer = shuffle_buffer
         self._share = share or ProcessShard()
         if len(images) // self._steps < self._share.size:
@@ -170,13 +183,18 @@ class TrainingBatches(SplitBatches):
         return self._finish(epoch, step, self._pixels.take(self.order(epoch)[step].indices))
 
     def order(self, epoch: int) -> list[BatchSlice]:
-        """Returns this process's slice of each batch; over all processes, slices form a permutation of the split."""
+        """Returns this process's slice of each batch.
+
+        Over all processes, slices form a permutation of the split, unless they are sampled by class.
+        """
         if self._parts[0] != epoch:
             self._parts = (epoch, self._order(epoch))
         return self._parts[1]
 
     def _order(self, epoch: int) -> list[BatchSlice]:
         rows = self.images.samples.images
+        if self._sampling != "none":
+            return sampled(self.images.labels, self._sampling, self._steps, self._seed, epoch, self._share)
         if self.images.pixels is not None or not isinstance(rows, RowImages):
             return shuffled(len(self._labels), self._steps, self._seed, epoch, self._share)
         window = max(1, int(self._shuffle_buffer / rows.mean_bytes))
@@ -214,9 +232,9 @@ class TrainingBatches(SplitBatches):
         return sum(len(part.indices) for part in self.order(epoch))
 
     def shared(self, share: ProcessShard) -> TrainingBatches:
-        """Returns the same batches for another shard; only one of the two may be iterated at a time."""
+        """Returns batches of each image once, for another shard; only one of the two may be iterated at a time."""
         other = copy.copy(self)
-        other._share, other._parts, other._places = share, (-1, []), (-1, ())
+        other._share, other._parts, other._places, other._sampling = share, (-1, []), (-1, ()), "none"
         return other
 
     def without_images(self) -> Iterator[tuple[Indices, Tensor]]:

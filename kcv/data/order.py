@@ -61,7 +61,7 @@ def shuffled(count: int, steps: int, seed: int, epoch: int, share: ProcessShard)
         share: the process's shard.
     """
     permutation = np.random.default_rng((seed, epoch, ORDER)).permutation(count)
-    return _parts(np.array_split(permutation, steps), share)
+    return parts_of(np.array_split(permutation, steps), share)
 
 
 def window_shuffle(
@@ -103,7 +103,8 @@ def window_shuffle(
     ]
 
 
-def _parts(batches: Sequence[Indices], share: ProcessShard) -> list[BatchSlice]:
+def parts_of(batches: Sequence[Indices], share: ProcessShard) -> list[BatchSlice]:
+    """Returns this process's slice of each batch."""
     parts = []
     for batch in batches:
         begin, end = share.bounds(len(batch))

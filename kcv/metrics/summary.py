@@ -36,7 +36,8 @@ def summarize(
 
     Returns:
         The content of `metrics.json`, as plain Python values:
-        `split`; `n`, the number of images; `accuracy` and `accuracy_ci95`, [low, high]; `macro_f1`, over the classes
+        `split`; `n`, the number of images; `accuracy` and `accuracy_ci95`, [low, high]; `balanced_accuracy`, the mean
+        recall of the classes that occur (scikit-learn's `balanced_accuracy_score`); `macro_f1`, over the classes
         that occur in labels or predictions, and `macro_f1_ci95`; `top_k_accuracy`, {k: fraction of images}, for those
         of 2, 3 and 5 that are below the number of classes; `roc_auc_macro` and `average_precision_macro`, one class
         against the rest, over the classes for which they are defined; `log_loss`, in nats; `brier`, 0 to 2; `ece`, and
@@ -60,6 +61,7 @@ def summarize(
         "n": n,
         "accuracy": correct / n,
         "accuracy_ci95": list(wilson_interval(correct, n)),
+        "balanced_accuracy": _mean([row["recall"] for row in scores]),
         "macro_f1": _mean([row["f1"] for row in scores]),
         "macro_f1_ci95": list(macro_f1_interval(cells)),
         "top_k_accuracy": {str(k): top_k_accuracy(labels, probabilities, k) for k in _TOP_K if k < classes},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -42,7 +42,11 @@ class NativeModel(keras.Model):
         program: the native program, or None if Keras runs the steps.
         lazy_logs: whether step logs are computed only on access.
         parts: the number of parts a batch is computed in.
+        training_loss: what training minimises in place of the compiled loss, from targets and outputs; None: the
+            compiled loss, which validation always measures.
     """
+
+    training_loss: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __init__(
         self,
@@ -141,6 +145,15 @@ class NativeModel(keras.Model):
             share = len(_first(x)) / count
             self._differentiate(loss if share == 1 else loss * share)
         return batch, _detached(outputs), loss.detach()
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """Computes the loss of training or of validation; penalties on weights are part of both, as in Keras."""
+        if not training or self.training_loss is None:
+            return super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+        loss = self.training_loss(y, y_pred)
+        return sum((self._aggregate_additional_loss(penalty) for penalty in self.losses), start=loss)
 
     def _training_pass(self, x: Any) -> Any:
         return self.forward_pass(x, training=True)

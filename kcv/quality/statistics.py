@@ -13,12 +13,10 @@ from kcv.common.text import look
 from kcv.config import MIN_IMAGE_SIZE, DataConfig
 from kcv.data import loading
 from kcv.data.dataset import Source
+from kcv.data.rarity import ADVICE, find_rare
 from kcv.errors import DataError
 from kcv.quality.findings import Finding, SampleRef
 from kcv.quality.scan import ImageRecord, Read
-
-IMBALANCED: Final = 10
-"""The least ratio of the largest to the smallest class that causes a warning."""
 
 ELONGATED: Final = 4
 """The least ratio of the longer to the shorter side at which squaring an image leaves little of it."""
@@ -36,18 +34,11 @@ def splits(source: Source) -> Iterator[Finding]:
 
 
 def imbalance(source: Source) -> Iterator[Finding]:
-    """Yields a finding for each split whose classes are of very different sizes."""
+    """Yields a finding for each split in which a class is rare; that of train says what to set."""
     for split, samples in source.splits.items():
-        counts = np.bincount(samples.labels, minlength=len(source.class_names))
-        if not counts.size or counts.min() == 0:
-            continue  # a missing class is worse, and `splits` reports it
-        most, least = int(counts.argmax()), int(counts.argmin())
-        if counts[most] >= IMBALANCED * counts[least]:
-            yield Finding(
-                "imbalance",
-                f"{split} has {counts[most]:,} images of {source.class_names[most]!r} and {counts[least]:,} of "
-                f"{source.class_names[least]!r}, {counts[most] / counts[least]:.0f} times fewer",
-            )
+        if (rarity := find_rare(samples.labels, source.class_names)) is not None:
+            advice = f"; {ADVICE}" if split == "train" else ""
+            yield Finding("imbalance", f"{split} has {rarity.describe()}{advice}")
 
 
 def formats(read: Read) -> Iterator[Finding]:

@@ -27,6 +27,7 @@ def card(material: Material) -> str:
         *_items(
             {
                 "file": material.model.name,
+                **({"built by": f"{source.name}, SHA-256 {source.sha256}"} if (source := info.model_source) else {}),
                 "input": f"{info.image_size}x{info.image_size} RGB; other sizes: {info.resize}",
                 "classes": ", ".join(info.class_names[:_MOST_CLASSES]) + _more(len(info.class_names)),
                 "parameters": f"{info.parameters['total']:,}",
@@ -67,6 +68,7 @@ def _results(metrics: dict[str, Any]) -> list[str]:
     lines = [
         f"On {metrics['n']:,} {literal(metrics['split'])} images: accuracy {metrics['accuracy']:.2%} "
         f"(95% interval {low:.2%} to {high:.2%})"
+        + (f", balanced accuracy {metrics['balanced_accuracy']:.2%}" if "balanced_accuracy" in metrics else "")
         + (f", macro F1 {metrics['macro_f1']:.4f}" if metrics.get("macro_f1") is not None else "")
         + (f", expected calibration error {metrics['ece']:.2%}" if metrics.get("ece") is not None else "")
         + ".",

@@ -57,6 +57,8 @@ def _figures(material: Material) -> str:
     cards = [
         (f"{metrics['split']} accuracy", _percent(metrics["accuracy"]), f"{_percent(low)} to {_percent(high)}, 95%")
     ]
+    if metrics.get("balanced_accuracy") is not None:
+        cards.append(("balanced accuracy", _percent(metrics["balanced_accuracy"]), "mean recall of the classes"))
     if metrics.get("macro_f1") is not None:
         ends = metrics.get("macro_f1_ci95")
         cards.append(("macro F1", f"{metrics['macro_f1']:.4f}", f"{ends[0]:.4f} to {ends[1]:.4f}, 95%" if ends else ""))
@@ -76,6 +78,7 @@ def _training(material: Material) -> dict[str, Any]:
     info, environment = material.info, material.environment
     return {
         "model": info.model_name + (f" ({info.variant})" if info.variant else ""),
+        "built by": _source(material),
         "starting weights": material.weights,
         "data": info.data_name,
         "data fingerprint": info.data_fingerprint[:16],
@@ -220,6 +223,11 @@ def _answers(answers: Mapping[str, Any]) -> str:
     told = f"{_percent(answers['coverage'])} of the images, at confidence {answers['threshold']:.4f} and above"
     right = answers["precision"]
     return told if right is None else f"{told}; {_percent(right)} of them right"
+
+
+def _source(material: Material) -> str | None:
+    source = material.info.model_source
+    return f"{source.name}, SHA-256 {source.sha256[:16]}" if source else None
 
 
 def _trained(material: Material) -> str:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kcv.common.launch import Launch
 from kcv.config import Config
 from kcv.data import loading
 from kcv.data.dataset import Dataset, Images, Pixels, Source
+from kcv.data.rarity import ADVICE, find_rare
 from kcv.distributed.connecting import connect
 from kcv.distributed.group import Group
 from kcv.errors import ConfigError
@@ -29,11 +31,13 @@ from kcv.native.memory import enough_memory, keep_freed_memory
 from kcv.native.precision import precision_scope, resolve_precision
 from kcv.tasks.report import report
 from kcv.tracking import Tracker
-from kcv.training import automatic, environment
+from kcv.training import automatic, environment, own_weights
 from kcv.training.extensions import Extensions
 from kcv.training.finalize import Result
 from kcv.training.loop import TrainingContext, fit, open_batches, plan, syncs_batchnorm
-from kcv.training.own_model import check_place, share_weights
+from kcv.training.own_function import OwnFunction
+from kcv.training.own_model import check_place, digest_of, share_weights
+from kcv.training.resume.record import OwnSource
 from kcv.training.resume.stop_request import StopRequest
 from kcv.training.run_folder import Run
 from kcv.training.run_setup import ActiveRun, open_on_main_process, open_run, require_space
@@ -71,7 +75,8 @@ def train(
         model: a functional Keras model in place of the configured one, uncompiled: RGB 0-255 of its own fixed size in,
             float32 logits out, one for each class; of Keras' own layers, as its file would not open otherwise. It is
             trained in place. It decides `data.image_size` and `precision`; the section `model` must be as it is by
-            default. Under torchrun the first process's weights are all processes' weights.
+            default. Under torchrun the first process's weights are all processes' weights. A function that builds such
+            a model can be named instead: `Config.load(model="my_net.py:build")`.
 
                 inputs = keras.Input((32, 32, 3))
                 x = keras.layers.Rescaling(1 / 255)(inputs)
@@ -144,33 +149,52 @@ def train(
         return _train(begin, extensions, stop_request, held, group, Clock(begin.config.train.minutes, began))
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """What a run is made of, gathered before it has a folder.
+
+    Attributes:
+        config: the configuration, complete.
+        dataset: the images.
+        device: the device type.
+        policy: the dtype policy.
+        pretrained: initial weights, if there are some.
+        own: the user's own model, or the function that returns it; None for one of kcv's networks.
+        environment: the content of `environment.json`.
+    """
+
+    config: Config
+    dataset: Dataset
+    device: str
+    policy: str
+    pretrained: Pretrained | None
+    own: keras.Model | OwnFunction | None
+    environment: dict[str, Any]
+
+    @property
+    def function(self) -> OwnFunction | None:
+        """The function that returns the user's own model, if there is one."""
+        return self.own if isinstance(self.own, OwnFunction) else None
+
+    @property
+    def variant(self) -> str | None:
+        """The variant of kcv's network; None if it has none, and for the user's own model."""
+        return registry.variant_of(self.config.model, self.pretrained) if self.own is None else None
+
+
 def _train(
     begin: Start, extensions: Extensions, stop_request: StopRequest, held: ExitStack, group: Group, clock: Clock
 ) -> Run:
     began = time.perf_counter()
+    inputs = _gather(begin, extensions, group, clock)
+    config, dataset, function = inputs.config, inputs.dataset, inputs.function
     folder, record = begin.folder, begin.record
-    device = resolve_device(begin.config.device)
-    if device == "cpu":
-        keep_freed_memory()
     resume_from = begin.state.of_process(group.rank, group.world_size) if begin.state else None
-    with group.local_main_process_first():
-        source = loading.open_source(begin.config.data.source, began_in=begin.began_in)
-    config, chosen = _complete(begin, source, device, extensions, clock, group)
-    policy = _choose_precision(config, device)
-    with group.local_main_process_first():
-        pretrained = None if extensions.model is not None else load_weights(config.model)
-        dataset = loading.load(config.data, source=source)
-    if chosen:
-        _log.info("auto       %s", chosen)
-    _say(config, dataset, device, policy, group)
-    described = _environment(config, dataset, device, policy[0], pretrained, extensions)
-    if chosen:
-        described["automatic"] = chosen
-    if record is not None:
-        record.require_data(dataset)
-        record.require_machine(described)
-    with open_batches(config, dataset, device, group) as batches, device_scope(device), precision_scope(policy[0]):
-        model = _build(config, dataset, pretrained, extensions.model, device, group)
+    device, policy = inputs.device, inputs.policy
+    with open_batches(config, dataset, device, group) as batches, device_scope(device), precision_scope(policy):
+        model = _build(inputs, group)
+        if record is not None and function is not None:
+            record.require_structure(digest_of(model))
         extensions.try_metrics(len(dataset.class_names), device)
         # So far all have drawn the same numbers; what layers drop must not be the same.
         if group.is_distributed:
@@ -180,15 +204,17 @@ def _train(
             require_space(folder.path if folder else Path(config.output_dir or "runs"), model, config)
             # From here on there is a run: all that a wrong configuration can break has been tried.
             given = extensions.described()
+            if function is not None:
+                given["own_source"] = OwnSource(sha256=function.sha256, structure=digest_of(model))
             return open_run(
-                config, dataset, described, held, folder, record, tracker=extensions.tracker, extensions=given
+                config, dataset, inputs.environment, held, folder, record, tracker=extensions.tracker, extensions=given
             )
 
         active = open_on_main_process(group, begin_run, config)
         with active.recorded():
-            own = extensions.model is not None
-            variant = None if own else registry.variant_of(config.model, pretrained)
-            result = Result(config, dataset, model, variant, policy[0], active.folder, group, own)
+            source = function.source if function is not None else None
+            is_own = inputs.own is not None
+            result = Result(config, dataset, model, inputs.variant, policy, active.folder, group, is_own, source)
             if resume_from is not None:
                 result.recall()
                 _log.info("resume     epoch %d, step %d", resume_from.epoch + 1, resume_from.step)
@@ -202,8 +228,7 @@ def _train(
                 metrics=extensions.metrics,
                 higher=extensions.higher_is_better(config.train.monitor),
             )
-            identity = _identity(config, dataset, result.variant, policy[0], device)
-            fitted = fit(model, batches, config, context, identity=identity, resume_from=resume_from)
+            fitted = fit(model, batches, config, context, identity=_identity(inputs), resume_from=resume_from)
             figures = result.finish(fitted)
             if group.is_main_process:
                 report(active.folder.path)
@@ -218,23 +243,54 @@ def _train(
         best_epoch=fitted.best_epoch,
         seconds=time.perf_counter() - began,
         tracking=active.tracker.location,
-        environment=described,
+        environment=inputs.environment,
     )
 
 
+def _gather(begin: Start, extensions: Extensions, group: Group, clock: Clock) -> _Inputs:
+    """Opens the data, completes the configuration and reads the weights, and says what is trained on what."""
+    device = resolve_device(begin.config.device)
+    if device == "cpu":
+        keep_freed_memory()
+    with group.local_main_process_first():
+        source = loading.open_source(begin.config.data.source, began_in=begin.began_in)
+        own = begin.own_function() or extensions.model
+    config, chosen = _complete(begin, source, device, clock, group, own=own is not None)
+    policy, why = _choose_precision(config, device)
+    with group.local_main_process_first():
+        if own is None:
+            pretrained = load_weights(config.model)
+        else:
+            pretrained = own_weights.read(config.model.weights) if isinstance(own, OwnFunction) else None
+        dataset = loading.load(config.data, source=source)
+    if chosen:
+        _log.info("auto       %s", chosen)
+    _say(config, dataset, device, (policy, why), group)
+    described = _environment(config, dataset, device, policy, pretrained, extensions)
+    if chosen:
+        described["automatic"] = chosen
+    if begin.record is not None:
+        begin.record.require_data(dataset)
+        begin.record.require_machine(described)
+    return _Inputs(config, dataset, device, policy, pretrained, own, described)
+
+
 def _complete(
-    begin: Start, source: Source, device: str, extensions: Extensions, clock: Clock, group: Group
+    begin: Start, source: Source, device: str, clock: Clock, group: Group, *, own: bool
 ) -> tuple[Config, str | None]:
     """Returns the configuration with what it left open, and one line about the choice; the same in all processes.
 
     Raises:
-        ConfigError: `train.minutes` under torchrun.
+        ConfigError: `train.minutes` under torchrun, or with a model of the user's own.
         KcvError: as `automatic.resolve`.
     """
     config = begin.config
-    if begin.record is not None or (extensions.model is not None and config.train.minutes is None):
+    timed = automatic.is_timed(config)
+    if begin.record is not None or (own and not timed):
         return config, None
-    if group.is_distributed and config.train.minutes is not None:
+    if timed and own:
+        raise ConfigError(["train.minutes: allowed with kcv's own networks only; set train.epochs."])
+    if timed and group.is_distributed:
         raise ConfigError(["train.minutes: allowed without torchrun only, as speeds are measured in one process."])
     return group.run_on_main_process(lambda: automatic.resolve(config, source, device, clock))
 
@@ -251,10 +307,22 @@ def _say(config: Config, dataset: Dataset, device: str, policy: tuple[str, str],
     _log.info("data       %s", _describe_data(dataset))
     for line in dataset.understood:
         _log.info("           %s", line)
+    _say_balance(config, dataset)
     _log.info("device     %s (%s), %s: %s", device, describe_device(device), *policy)
     if group.is_distributed:
         synced = "the whole batch" if syncs_batchnorm(config, group.world_size) else "each process's part"
         _log.info("processes  %d, which share each batch; batch normalisation by %s", group.world_size, synced)
+
+
+def _say_balance(config: Config, dataset: Dataset) -> None:
+    """Logs what is done about classes of different sizes, or what could be done about a rare one."""
+    weights = config.data.class_weights if isinstance(config.data.class_weights, str) else "by name"
+    done = {"weights": weights, "sampling": config.data.sampling, "loss": config.optim.loss}
+    done = {name: how for name, how in done.items() if how not in ("none", "cross_entropy")}
+    if shown := [f"{name} {how}" for name, how in done.items()]:
+        _log.info("classes    %s", ", ".join(shown))
+    elif (rarity := find_rare(dataset.train.labels, dataset.class_names)) is not None:
+        _log.warning("classes    %s; %s", rarity.describe(), ADVICE)
 
 
 def _environment(
@@ -279,20 +347,18 @@ def _environment(
     return described
 
 
-def _build(
-    config: Config,
-    dataset: Dataset,
-    pretrained: Pretrained | None,
-    own_model: keras.Model | None,
-    device: str,
-    group: Group,
-) -> keras.Model:
-    """Returns the model to train: the configured one, or the caller's own."""
+def _build(inputs: _Inputs, group: Group) -> keras.Model:
+    """Returns the model to train: one of kcv's networks, the caller's own, or what the user's function returns."""
+    config, dataset, pretrained, own = inputs.config, inputs.dataset, inputs.pretrained, inputs.own
     keras.utils.set_random_seed(config.seed)
-    if own_model is not None:
-        check_place(own_model, len(dataset.class_names), device)
-        share_weights(own_model, group)
-        return own_model
+    if own is not None:
+        classes = len(dataset.class_names)
+        built = own.build(dataset.image_size, classes, inputs.policy) if isinstance(own, OwnFunction) else own
+        check_place(built, classes, inputs.device)
+        if pretrained is not None:
+            own_weights.assign(pretrained, built, dataset.class_names, config.model.name)
+        share_weights(built, group)
+        return built
     model = registry.build(
         config.model,
         dataset.image_size,
@@ -306,12 +372,13 @@ def _build(
     return model
 
 
-def _identity(config: Config, dataset: Dataset, variant: str | None, policy: str, device: str) -> tuple[str, ...]:
+def _identity(inputs: _Inputs) -> tuple[str, ...]:
     """Returns what decides frozen features, beside the backbone and which images there are."""
-    versions = environment.versions()
-    computation = (policy, device, *(versions[name] for name in ("kcv", "torch", "keras")), version("pillow"))
+    versions, dataset = environment.versions(), inputs.dataset
+    packages = (versions[name] for name in ("kcv", "torch", "keras"))
+    computation = (inputs.policy, inputs.device, *packages, version("pillow"))
     pixels = (dataset.fingerprint, dataset.image_size, dataset.resize)
-    return tuple(map(str, (config.model.name, variant, *pixels, *computation)))
+    return tuple(map(str, (inputs.config.model.name, inputs.variant, *pixels, *computation)))
 
 
 def _sample(images: Images) -> Pixels:

@@ -76,9 +76,14 @@ class Facts:
         return "cpu" if self.device == "cpu" else "gpu"
 
 
+def is_timed(config: Config) -> bool:
+    """Whether the number of epochs follows from `train.minutes`."""
+    return config.train.minutes is not None and "train.epochs" not in config.given()
+
+
 def is_open(config: Config) -> bool:
     """Whether `resolve` has anything to choose."""
-    return config.model.name == AUTO or (config.train.minutes is not None and "train.epochs" not in config.given())
+    return config.model.name == AUTO or is_timed(config)
 
 
 def resolve(config: Config, source: Source, device: str, clock: Clock) -> tuple[Config, str | None]:
@@ -153,7 +158,7 @@ def _are_grey(samples: Samples) -> bool:
 def _choose(config: Config, source: Source, facts: Facts, clock: Clock) -> tuple[Config, str]:
     network, why = _network(config, facts)
     transfers = network.imagenet is not None and config.model.weights != "none"
-    timed = config.train.minutes is not None and "train.epochs" not in config.given()
+    timed = is_timed(config)
     if not transfers:
         values = _from_scratch(network, facts)
     elif timed:

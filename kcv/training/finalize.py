@@ -45,7 +45,8 @@ class Result:
     policy: str
     folder: RunFolder
     group: Group = SINGLE_PROCESS
-    own_model: bool = False  # the model was passed by the caller, not named in the configuration
+    own_model: bool = False  # the model is the user's own, and not one of kcv's networks
+    source: artifact.ModelSource | None = None  # the function that built it, if there is one
     counts: tuple[int, int] = (0, 0)  # total and trainable parameters at the best epoch
     calibration: Calibration | None = None
     _exact: keras.Model | None = None
@@ -59,6 +60,7 @@ class Result:
         total, trained = self.counts
         info = artifact.ArtifactInfo(
             model_name=self._model_name(),
+            model_source=self.source,
             variant=self.variant,
             class_names=self.dataset.class_names,
             image_size=self.dataset.image_size,
@@ -76,7 +78,7 @@ class Result:
         artifact.save(self.folder.model, self.model, info)
 
     def _model_name(self) -> str:
-        """Returns the architecture name for the files: for the caller's own model, the model's name and `(own)`."""
+        """Returns the architecture name for the files: for the user's own model, the model's name and `(own)`."""
         return f"{printable(self.model.name)[:_MOST_NAME]} (own)" if self.own_model else self.config.model.name
 
     def recall(self) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from kcv.config import Config
 from kcv.data.batches import InferenceBatches, TrainingBatches
@@ -26,6 +27,7 @@ from kcv.training.callbacks.control import BestModel, Diverged, EarlyStopping, F
 from kcv.training.callbacks.logging import AverageMetrics, CSVLogger, EpochTimer, ProgressLogger, TrackerCallback
 from kcv.training.feature_batches import FeatureBatches
 from kcv.training.features import FeatureStore
+from kcv.training.loss import build_loss, class_weights
 from kcv.training.optimizer import build_optimizer
 from kcv.training.resume.state import State, Stateful
 from kcv.training.resume.stop_request import StopRequest
@@ -91,11 +93,13 @@ class Batches:
         train: shuffled, augmented, with smoothed labels.
         val: in order, not augmented; with several processes, each has its own part.
         group: the processes that share the work.
+        class_weights: weights of the classes in the training loss, float64 [classes]; None if they are equal.
     """
 
     train: TrainingBatches
     val: InferenceBatches
     group: Group = SINGLE_PROCESS
+    class_weights: NDArray[np.float64] | None = None
 
 
 @contextmanager
@@ -103,10 +107,11 @@ def open_batches(config: Config, dataset: Dataset, device: str, group: Group = S
     """Yields the training and validation batches, and ends their worker processes on exit.
 
     Raises:
-        ConfigError: an augmentation does not fit the size of the images.
+        ConfigError: an augmentation does not fit the size of the images, or classes are weighted that there are not.
         DataError: a batch has fewer images than there are processes.
     """
     classes, workers = len(dataset.class_names), config.data.workers
+    weights = class_weights(config.data.class_weights, dataset.train.labels, dataset.class_names)
     train = TrainingBatches(
         dataset.train,
         num_classes=classes,
@@ -118,13 +123,14 @@ def open_batches(config: Config, dataset: Dataset, device: str, group: Group = S
         workers=workers,
         share=group.share,
         shuffle_buffer=config.data.shuffle_buffer_mb * 2**20,
+        sampling=config.data.sampling,
     )
     size = outputs.batch_size_for(dataset.val.size)
     val = InferenceBatches(
         _own_part(dataset.val, group), num_classes=classes, batch_size=size, device=device, workers=workers
     )
     try:
-        yield Batches(train, val, group)
+        yield Batches(train, val, group, weights)
     finally:
         train.close()
         val.close()
@@ -323,9 +329,12 @@ class StageFit:
         if not group.is_distributed:
             # The head alone is too small to benefit from compilation.
             split = config.train.on_out_of_memory == "split"
-            return NativeModel(fitted, target=target, compile_on_gpu=compile_on_gpu, split=split)
-        target = parallel_target(target, group, sync_batchnorm=syncs_batchnorm(config, group.world_size))
-        return ParallelModel(fitted, group, target=target, compile_on_gpu=compile_on_gpu)
+            train_model = NativeModel(fitted, target=target, compile_on_gpu=compile_on_gpu, split=split)
+        else:
+            target = parallel_target(target, group, sync_batchnorm=syncs_batchnorm(config, group.world_size))
+            train_model = ParallelModel(fitted, group, target=target, compile_on_gpu=compile_on_gpu)
+        train_model.training_loss = build_loss(config.optim, self.batches.class_weights, outputs.model_device(fitted))
+        return train_model
 
     def _compile(self, train_model: NativeModel, stage: Stage, steps: int, lr_factor: float) -> None:
         train_model.compile(

@@ -1,17 +1,18 @@
-"""Checks a model built by the caller of `kcv.train` before a run folder is created."""
+"""Checks a model of the user's own before a run folder is created: one that was passed, or that a function built."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any, Final
 
 import keras
 import torch
 from keras.src.models.functional import Functional
 
-from kcv.artifact.allowed_layers import check_classes
-from kcv.artifact.bounds import check_fixed
+from kcv.artifact.allowed_layers import LAYERS, check_classes
+from kcv.artifact.bounds import check_fixed, check_size
 from kcv.artifact.structure import check_structure
 from kcv.common.text import printable, shortened
 from kcv.config import Config, ModelConfig
@@ -20,6 +21,7 @@ from kcv.errors import ArtifactError, ConfigError, DeviceError, UsageError, firs
 from kcv.native.device import device_scope
 
 _PRECISIONS: Final = ("float32", "mixed_bfloat16", "mixed_float16")
+_MOST_NAME: Final = 100  # characters of a layer's name in a message
 _NOT_LOGITS: Final = ("softmax", "sigmoid", "log_softmax")
 
 
@@ -148,13 +150,46 @@ def _is_rows(shape: Any) -> bool:
 
 
 def _check_layers(model: Functional) -> None:
-    config = json.loads(model.to_json())
+    """Checks that a file of the model could be opened: classes, structure and size, as they are checked then."""
     try:
+        config = json.loads(model.to_json())
         check_structure(config, "model")
         check_classes(config, "model")
         check_fixed(model, "model")
+        check_size(config, sum(v.value.numel() * v.value.element_size() for v in model.variables), "model")
     except ArtifactError as error:
-        raise UsageError(f"{error}; its file could not be opened") from None
+        raise UsageError(f"{error}; its file could not be opened{_instead(model)}") from None
+    except Exception as error:  # a class of the user's own may raise anything when it is described or rebuilt
+        reason = printable(first_line(error))
+        raise UsageError(f"model: its file could not be opened: {reason}{_instead(model)}") from error
+
+
+def _instead(model: Functional) -> str:
+    """Returns what to do about the first operation that no model file may hold, or an empty string."""
+    for operation in _operations(model):
+        kind, module = type(operation).__name__, type(operation).__module__
+        if isinstance(operation, keras.Layer) and (kind in LAYERS and module.startswith("keras.src.")):
+            continue
+        what = f"; {printable(operation.name)[:_MOST_NAME]} is"
+        if kind == "Lambda":
+            return f"{what} a Lambda: use layers without code, such as Rescaling, Activation or Multiply"
+        if not isinstance(operation, keras.Layer):
+            return f"{what} an operation of keras.ops: use a layer, such as Add, Multiply, Activation or Reshape"
+        if not module.startswith("keras.src."):
+            return f"{what} a class of your own: build it of the layers that docs/guides/own_model.md lists"
+        return f"{what} of the class {kind}: use the layers that docs/guides/own_model.md lists"
+    return ""
+
+
+def _operations(model: Functional) -> Iterator[keras.Operation]:
+    """Yields the layers and other operations of a model and of the models in it."""
+    for operation in model.operations:
+        if isinstance(operation, Functional):
+            yield from _operations(operation)
+        elif isinstance(operation, keras.Sequential):
+            yield from operation.layers
+        else:
+            yield operation
 
 
 def _check_logits(model: Functional) -> None:

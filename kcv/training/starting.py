@@ -15,13 +15,15 @@ from kcv import artifact
 from kcv.common.launch import Launch
 from kcv.common.untrusted import read, read_json, refusing
 from kcv.config import Config
-from kcv.errors import ConfigError, DataError
+from kcv.errors import ConfigError, DataError, UsageError
 from kcv.inference import splits
+from kcv.models.own import OwnName
 from kcv.reporting.records import read_history
 from kcv.training import automatic
 from kcv.training.extensions import Extensions
+from kcv.training.own_function import OwnFunction, load
 from kcv.training.resume.checkpoint_store import CheckpointStore
-from kcv.training.resume.consent import TRACKING, require_named
+from kcv.training.resume.consent import MODEL, TRACKING, require_named
 from kcv.training.resume.content import Plan
 from kcv.training.resume.lock import lock
 from kcv.training.resume.record import Record, differences
@@ -42,6 +44,7 @@ class Start:
         record: the record of how that run began.
         state: its last checkpoint; None if it has none.
         began_in: the folder that the data path is relative to; None for the working folder.
+        own_folder: the folder that the path of the user's own model is relative to; empty for the working folder.
     """
 
     config: Config
@@ -49,6 +52,22 @@ class Start:
     record: Record | None = None
     state: State | None = None
     began_in: Path | None = None
+    own_folder: Path = Path()
+
+    def own_function(self) -> OwnFunction | None:
+        """Imports the function that builds the user's own model; None if the configuration names none.
+
+        Raises:
+            UsageError: it cannot be imported, or has changed since the run began.
+        """
+        name = OwnName.find(self.config.model.name)
+        if name is None:
+            return None
+        if self.record is None:
+            return load(name, self.own_folder)
+        if self.record.own_source is None:
+            raise UsageError("--resume: the run does not say which code its model was built by, so it is not imported")
+        return load(name, self.own_folder, self.record.own_source.sha256)
 
 
 class _Figures(BaseModel):
@@ -112,7 +131,8 @@ def start(
     state = CheckpointStore(folder.resume).newest(Plan.of(config, record).check)
     named_anew = config.data.source != record.config.get("data.source")
     began_in = None if named_anew else splits.working_folder(folder.path)
-    return Start(config, folder, record, state, began_in)
+    own_folder = Path() if named is None or MODEL in named else splits.working_folder(folder.path)
+    return Start(config, folder, record, state, began_in, own_folder)
 
 
 def finished(folder: RunFolder) -> Run:

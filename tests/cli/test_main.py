@@ -27,6 +27,7 @@ METRICS: dict[str, Any] = {
     "n": 1000,
     "accuracy": 0.9765,
     "accuracy_ci95": [0.96, 0.99],
+    "balanced_accuracy": 0.96,
     "macro_f1": 0.97,
     "macro_f1_ci95": [0.95, 0.98],
     "top_k_accuracy": {"2": 0.99},

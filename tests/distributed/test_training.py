@@ -82,6 +82,29 @@ def test_two_processes_train_what_one_trains(size: dict[str, Any], warm: WarmPyt
         assert [float(x) for x in one.split(",")[:6]] == pytest.approx([float(x) for x in other.split(",")[:6]], 1e-5)
 
 
+def test_two_processes_weigh_and_draw_classes_as_one_does(warm: WarmPython, tmp_path: Path) -> None:
+    uneven = {"data.sampling": "sqrt", "data.class_weights": "{0: 4, 1: 0.5}", "optim.loss": "focal"}
+    for processes in (1, 2):
+        options = {"train.sync_batchnorm": True, "train.epochs": 1, **uneven}
+        launch(warm, tmp_path / str(processes), processes, double=True, **options)
+    alone, together = weights(tmp_path / "1"), weights(tmp_path / "2")
+    assert max(float(np.abs(a - b).max()) for a, b in zip(alone, together, strict=True)) < 1e-5
+
+
+@pytest.mark.full
+def test_processes_train_a_model_that_a_function_builds(warm: WarmPython, tmp_path: Path) -> None:
+    """Its weights are drawn without the run's seed: those of the first process are all processes'."""
+    (tmp_path / "net.py").write_text(
+        "import secrets, keras\nfrom keras import layers\n\ndef build(image_size, num_classes):\n"
+        "    keras.utils.set_random_seed(secrets.randbelow(2**31))\n"
+        "    inputs = keras.Input((image_size, image_size, 3))\n"
+        "    x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(layers.Rescaling(1 / 255)(inputs)))\n"
+        "    return keras.Model(inputs, layers.Dense(num_classes)(x))\n"
+    )
+    launch(warm, tmp_path, 2, **{"model.name": "net.py:build", "model.width": 1.0, "precision": "float32"})
+    assert len(digests(tmp_path)) == 2 and len(set(digests(tmp_path))) == 1
+
+
 def test_processes_agree_to_the_bit_with_statistics_of_their_own(two: Path) -> None:
     assert len(digests(two)) == 2
     assert len(set(digests(two))) == 1

@@ -4,6 +4,7 @@ import json
 import math
 import time
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from kcv import metrics
 from kcv.metrics import confusion
 
 KEYS = {
-    "split", "n", "accuracy", "accuracy_ci95", "macro_f1", "macro_f1_ci95", "top_k_accuracy", "roc_auc_macro",
-    "average_precision_macro", "log_loss", "brier", "ece", "reliability", "confused_pairs", "per_class",
+    "split", "n", "accuracy", "accuracy_ci95", "balanced_accuracy", "macro_f1", "macro_f1_ci95", "top_k_accuracy",
+    "roc_auc_macro", "average_precision_macro", "log_loss", "brier", "ece", "reliability", "confused_pairs",
+    "per_class",
 }  # fmt: skip
 
 
@@ -43,6 +45,10 @@ def test_agrees_with_scikit_learn(case: int) -> None:
     assert set(result) == KEYS
     assert (result["split"], result["n"]) == ("test", n)
     assert result["accuracy"] == reference.accuracy_score(labels, predicted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of predicted classes without images
+        balanced = reference.balanced_accuracy_score(labels, predicted)
+    assert result["balanced_accuracy"] == pytest.approx(balanced, abs=1e-15)
     assert result["macro_f1"] == pytest.approx(reference.f1_score(labels, predicted, average="macro"), abs=1e-15)
     assert result["log_loss"] == pytest.approx(reference.log_loss(labels, probabilities, labels=every), rel=1e-12)
     brier = np.mean([np.sum((p - np.eye(classes)[label]) ** 2) for p, label in zip(probabilities, labels, strict=True)])
@@ -80,6 +86,7 @@ def test_by_hand_with_a_class_that_never_occurs() -> None:
         "never": dict.fromkeys(("precision", "recall", "f1", "roc_auc", "average_precision")) | {"support": 0},
     }
     assert result["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2, abs=1e-15)
+    assert result["balanced_accuracy"] == pytest.approx((1 + 2 / 3) / 2, abs=1e-15)
     assert result["roc_auc_macro"] == 1.0
     assert result["log_loss"] == pytest.approx(-sum(map(math.log, [0.7, 0.3, 0.9, 0.8])) / 4, abs=1e-15)
     # Four bins of one image each: |1 - 0.7|, |0 - 0.5|, |1 - 0.9|, |1 - 0.8|.

@@ -16,6 +16,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy.ndimage import gaussian_filter
 
 from kcv.cli import main
+from kcv.data.rarity import ADVICE
 from kcv.errors import DataError, OutputError, UsageError
 from kcv.tasks.check import KINDS, DataCheck, check
 
@@ -205,7 +206,7 @@ def test_imbalance(tmp_path: Path) -> None:
         for i in range(count):
             scene(i + 1000 * (name == "dog")).save(tmp_path / name / f"{i}.png")
     found = [finding.message for finding in check(tmp_path).findings if finding.kind == "imbalance"]
-    assert found == ["train has 60 images of 'cat' and 6 of 'dog', 10 times fewer"]
+    assert found == [f"train has 60 images of 'cat' and 6 of 'dog', 10 times fewer; {ADVICE}"]
 
 
 def test_files_hold_every_finding(photos: Path, tmp_path: Path) -> None:

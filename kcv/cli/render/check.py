@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kcv.tasks.check import DataCheck
 
 _SHOWN = 3  # findings per kind
-_WIDTH = 150
+_WIDTH = 220
 
 
 def show(found: DataCheck, call: Call) -> int:

@@ -40,6 +40,7 @@ def evaluation(metrics: Mapping[str, Any], directory: Path) -> str:
     """Returns the table of classes and the metrics of the whole split."""
     rows: dict[str, Any] = {
         f"{metrics['split']} accuracy": with_interval(metrics),
+        "balanced accuracy": percent(metrics["balanced_accuracy"]),
         "macro F1": f"{number(metrics['macro_f1'])} (95% interval {_ends(metrics['macro_f1_ci95'])})",
         **{f"top-{k} accuracy": percent(value) for k, value in metrics["top_k_accuracy"].items()},
         "ROC AUC (macro)": number(metrics["roc_auc_macro"]),

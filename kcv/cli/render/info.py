@@ -38,6 +38,8 @@ def model_card(content: ArtifactInfo, path: Path) -> str:
         "data": f"{content.data_name} (fingerprint {content.data_fingerprint[:12]})",
         "best epoch": content.best_epoch if content.best_epoch is not None else "-",
     }
+    if content.model_source:
+        rows["built by"] = f"{content.model_source.name} (SHA-256 {content.model_source.sha256[:12]})"
     if content.calibration:
         rows["calibration"] = content.calibration.describe()
     if content.metrics:

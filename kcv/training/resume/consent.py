@@ -1,7 +1,8 @@
 """What a run folder may use by itself, and what the user must name again to resume it.
 
 A run folder names data and a tracking store. If this user began the run, both are the user's own choice. If someone
-else did, or that is unknown, anything that would reach another machine is used only if the user names it again.
+else did, or that is unknown, anything that would reach another machine is used only if the user names it again. The
+same holds for code: a function that the folder names as `model.name` is imported only then.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from kcv.common.download import is_url
 from kcv.common.text import printable
 from kcv.config import Config
 from kcv.errors import UsageError
+from kcv.models.own import OwnName
 from kcv.tracking import config_without_credentials, stays_inside
 from kcv.training.resume.record import Record
 
 TRACKING = "tracking.uri"
+MODEL = "model.name"
 _DATA = "data.source"
 
 
 def require_named(config: Config, record: Record, named: Collection[str] | None, folder: Path) -> None:
-    """Refuses to contact anything that neither this user nor this machine has chosen.
+    """Refuses to contact or import anything that neither this user nor this machine has chosen.
 
     Args:
         config: configuration of the run to resume.
@@ -42,6 +45,8 @@ def require_named(config: Config, record: Record, named: Collection[str] | None,
         flags.append(("--tracking=", f"the tracking store {printable(uri)}", "--tracking=none"))
     if _DATA not in named and is_url(config.data.source) and not record.own:
         flags.append(("--data=", f"the data {printable(config.data.source)}", "--data=URL"))
+    if MODEL not in named and OwnName.find(config.model.name) is not None and not record.own:
+        flags.append(("--model=", f"the code {printable(config.model.name)}", "--model=FILE.py:FUNCTION"))
     if flags:
         asked = " and ".join(what for _, what, _ in flags)
         ways = " ".join(example for _, _, example in flags)

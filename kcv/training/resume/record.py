@@ -16,6 +16,7 @@ from kcv.common.untrusted import read
 from kcv.config import Config
 from kcv.data.dataset import Dataset
 from kcv.errors import ConfigError, DataError, DeviceError, KcvError, UsageError, first_line
+from kcv.models.own import OwnName
 from kcv.tracking import Tracker, config_without_credentials
 
 _log = logging.getLogger(__name__)
@@ -30,10 +31,24 @@ _MOST_SHOWN = 100  # characters shown of a value that someone else may have writ
 _COMPARED = ("kcv", "python", "packages", "threads", "processes", "device_name")
 
 
-_LATER: Mapping[str, Any] = {"own_model": None, "callbacks": [], "metrics": [], "resumable": None}
+_LATER: Mapping[str, Any] = {"own_model": None, "own_source": None, "callbacks": [], "metrics": [], "resumable": None}
 """Fields that earlier versions did not write, with defaults; checksums and signatures leave the defaults out."""
 
 _Name = Annotated[str, Field(max_length=1000)]
+
+
+class OwnSource(BaseModel):
+    """What a function that `model.name` names was, and what it built, when a run began.
+
+    Attributes:
+        sha256: SHA-256 (hex) of the file of the function.
+        structure: digest of the model, see `kcv.training.own_model.digest_of`.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    sha256: _Name
+    structure: _Name
 
 
 class Record(BaseModel):
@@ -50,6 +65,7 @@ class Record(BaseModel):
             (This is the environment; the field keeps its name in the file.)
         tracking: the tracker's state, needed to resume tracking.
         own_model: digest of the model passed to `kcv.train`; None if there was none.
+        own_source: the function that built a model of the user's own; None if there was none.
         callbacks: class names of the callbacks passed.
         metrics: names of the metrics passed.
         resumable: why the run cannot be resumed bit for bit; None if it can.
@@ -68,6 +84,7 @@ class Record(BaseModel):
     surroundings: dict[str, Any]
     tracking: dict[str, str | None] = {}
     own_model: _Name | None = None
+    own_source: OwnSource | None = None
     callbacks: Annotated[list[_Name], Field(max_length=1000)] = []
     metrics: Annotated[list[_Name], Field(max_length=1000)] = []
     resumable: _Name | None = None
@@ -90,7 +107,8 @@ class Record(BaseModel):
             dataset: the run's images.
             environment: the content of `environment.json`.
             tracker: the started tracker.
-            extensions: the fields from `own_model` to `resumable`, if anything was passed to `kcv.train`.
+            extensions: the fields from `own_model` to `resumable`, if the model is the user's own, or anything was
+                passed to `kcv.train`.
         """
         return cls(
             config=config.flatten(),
@@ -177,6 +195,18 @@ class Record(BaseModel):
         if extensions["resumable"]:
             _log.warning("the run goes on, but %s", extensions["resumable"])
 
+    def require_structure(self, digest: str) -> None:
+        """Refuses another model than the user's function built when the run began.
+
+        Raises:
+            UsageError: its structure differs; the checkpoint would not fit.
+        """
+        if self.own_source is not None and self.own_source.structure != digest:
+            raise UsageError(
+                f"--resume: {printable(self.config.get('model.name'))} returns a model of another structure than when "
+                "the run began; what it imports, or reads, has changed"
+            )
+
     def require_machine(self, environment: Mapping[str, Any]) -> None:
         """Refuses another device type or precision, and warns about other differences in the environment.
 
@@ -226,11 +256,24 @@ def differences(config: Config, before: Mapping[str, Any], then: str) -> list[st
         then: how to introduce the run's value, such as `the run began with`.
     """
     asked = config_without_credentials(config).flatten()
+    before = {**Config().flatten(), **before}  # a key that an earlier version lacked means what its default means
     return [
         f"{key}: received {asked.get(key)!r}, but {then} {before.get(key)!r}."
         for key in dict.fromkeys([*before, *asked])
-        if key not in FREE and asked.get(key) != before.get(key)
+        if key not in FREE and asked.get(key) != before.get(key) and not _has_moved(key, asked, before)
     ]
+
+
+def _has_moved(key: str, asked: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether a key names the same function in a file elsewhere; its content is compared when it is loaded."""
+    now, then = (OwnName.find(values.get(key)) if key == "model.name" else None for values in (asked, before))
+    return (
+        now is not None
+        and then is not None
+        and now.is_file
+        and then.is_file
+        and (Path(now.place).name, now.function) == (Path(then.place).name, then.function)
+    )
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,6 @@
 from kcv.common.parameters import Device, Precision
 from kcv.config.schema import SHORT_FLAGS, Config
 from kcv.config.sections import (
-    AUTO,
     DEVICES,
     MIN_IMAGE_SIZE,
     MODEL_NAMES,
@@ -16,6 +15,7 @@ from kcv.config.sections import (
     TrackingConfig,
     TrainConfig,
 )
+from kcv.models.own import AUTO
 
 __all__ = [
     "AUTO",

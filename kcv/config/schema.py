@@ -18,7 +18,6 @@ from kcv.config import yaml12
 from kcv.config.keys import specify
 from kcv.config.layers import layer_problems, mixes
 from kcv.config.sections import (
-    AUTO,
     MAX_SEED,
     SCALABLE,
     AugmentConfig,
@@ -32,7 +31,7 @@ from kcv.config.sections import (
 )
 from kcv.errors import ConfigError, first_line
 from kcv.models import registry
-from kcv.models.own import OwnName
+from kcv.models.own import AUTO, OwnName
 
 SHORT_FLAGS: Mapping[str, str] = {
     "model": "model.name",

@@ -126,7 +126,7 @@ class ModelConfig(Section):
         f"size, stages, batches and epochs where they are not set; {FORMS}: a function that returns your own model",
         json_schema_extra={
             "choices": [AUTO, *MODEL_NAMES],
-            "allowed": f"'{AUTO}', {', '.join(map(repr, MODEL_NAMES))}, or {FORMS} for a model of your own",
+            "allowed": f"'{AUTO}', a name that `kcv models` lists, or {FORMS} for a model of your own",
         },
     )
     width: float = Field(1.0, ge=0.125, le=4, description=f"channels, relative to the default; {SCALABLE} only")

@@ -18,6 +18,7 @@ from kcv.common.text import printable, shortened
 from kcv.config import Config, ModelConfig
 from kcv.distributed.group import Group
 from kcv.errors import ArtifactError, ConfigError, DeviceError, UsageError, first_line
+from kcv.models import registry
 from kcv.native.device import device_scope
 
 _PRECISIONS: Final = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -61,7 +62,10 @@ def with_model(config: Config, model: keras.Model) -> Config:
     if config.precision not in ("auto", precision):
         problems.append(f"precision: received {config.precision!r}, but the model computes in {precision}.")
     default = ModelConfig().model_dump()
-    changed = [f"model.{key}" for key, value in config.model.model_dump().items() if value != default[key]]
+    # The name of the default network, which stands in the files of earlier versions where none was given.
+    earlier = config.model.name == registry.default()
+    given = {key: value for key, value in config.model.model_dump().items() if not (key == "name" and earlier)}
+    changed = [f"model.{key}" for key, value in given.items() if value != default[key]]
     changed += [f"optim.{key}" for key in ("backbone_lr_scale", "layer_decay") if getattr(config.optim, key) != 1.0]
     problems += [f"{key}: is for kcv's own networks, not for a model that is passed." for key in changed]
     if problems:

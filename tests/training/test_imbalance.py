@@ -102,7 +102,9 @@ def test_kept_features_are_of_each_image_and_drawn_by_class(
 ) -> None:
     monkeypatch.setenv("KCV_CACHE_DIR", str(tmp_path / "cache"))
     pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
-    backbone = Backbone.of(registry.build(Config.load(**{"model.width": 0.125}).model, 16, 3, pixels))
+    backbone = Backbone.of(
+        registry.build(Config.load(model="custom_cnn", **{"model.width": 0.125}).model, 16, 3, pixels)
+    )
     for more in ({}, {"augment.crop_padding": 1, "model.feature_views": 2}):
         config = Config.load(data=str(uneven), batch_size=16, **{
             "data.sampling": "balanced", "model.mode": "feature_extraction", "model.weights": "none", **more

@@ -355,7 +355,7 @@ def test_what_cannot_be_used_is_one_line_and_leaves_no_run(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--model=resnet51"], "model.name: received 'resnet51', allowed: 'custom_cnn',"),
+        (["--model=resnet51"], "model.name: received 'resnet51', allowed: 'auto', a name that `kcv models` lists"),
         (["--model=resnet51"], "Did you mean 'resnet50'?"),
         (["--model=resnet51"], "FILE.py:FUNCTION or MODULE:FUNCTION for a model of your own"),
         (["--model=net.py"], "model.name: received 'net.py', allowed:"),

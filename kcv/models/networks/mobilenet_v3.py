@@ -247,5 +247,5 @@ _register(
     imagenet=ImageNetFile(
         "weights_mobilenet_v3_large_224_1.0_float.h5", "md5:59e551e166be033d707958cf9e29a6a7", image_size=224, url=_URL
     ),
-    best_for="own images, on small devices, more accurate",
+    best_for="own images, on larger devices",
 )

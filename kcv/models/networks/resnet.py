@@ -188,7 +188,7 @@ _register_basic(
         image_size=224,
         url=_TORCH_URL,
     ),
-    best_for="own images, a plain and quick network",
+    best_for="own images, plain and quick",
 )
 _register_basic(
     "resnet34",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kcv.common.files import expand_user
 from kcv.common.redaction import data_without_credentials
 from kcv.common.untrusted import refusing
-from kcv.data import loading
+from kcv.data import loading, sources
 from kcv.errors import DataError
 from kcv.images import find, stack, walk
 from kcv.images.clutter import is_clutter
@@ -105,7 +105,7 @@ def _holds_no_classes(path: Path) -> bool:
             # A stray image next to class folders does not make the folder one without classes.
             folders = any(child.is_dir() and not is_clutter(child.name) for child in path.iterdir())
             return not folders and next(walk(path, recursive=False), None) is not None
-        return os.path.isfile(path) and path.suffix.lower() != ".parquet"
+        return os.path.isfile(path) and not any(kind.recognises(path) for kind in sources.paths())
 
 
 def _spread(files: list[Path], most: int) -> list[Path]:

@@ -93,11 +93,10 @@ def options_of(data: DataConfig, *, firm: bool = True, began_in: Path | None = N
 
     Args:
         data: the configuration.
-        firm: see `SourceOptions.firm`. If not, the folder of the images is left out: one that was named for other data,
-            perhaps by someone else, says nothing about these.
+        firm: see `SourceOptions.firm`.
         began_in: as for `open_source`; a relative folder starts from it.
     """
-    folder = data.image_folder if firm else None
+    folder = data.image_folder
     if folder is not None and began_in is not None and os.path.isdir(began_in / expand_user(folder)):
         folder = str(began_in / expand_user(folder))
     return SourceOptions(data.image_column, data.label_column, data.config, folder, firm)

@@ -50,7 +50,7 @@ from mutated_trees import tree_mutants
 from onnx_by_hand import SIZE, network
 from PIL import Image
 from spoiling import Members
-from web import QuietHandler, serving
+from web import QuietHandler, serving, serving_files
 
 from kcv import artifact, images, predict
 from kcv.cli import console
@@ -312,6 +312,43 @@ def _(bench: Bench) -> Iterator[Case]:
         yield f"tar {words}", lambda content=content: use("x.tar", content)
     for words, content in byte_mutants(gzip.compress(whole), ((b"\x1f\x8b", 60),)):
         yield f"gz {words}", lambda content=content: use("x.tar.gz", content)
+
+
+@reader("WebDataset", some=150)
+def _(bench: Bench) -> Iterator[Case]:
+    labels = {"label": 1, "width": 8, "name": "a"}
+    members = {f"{i}.{kind}": content for i in range(2) for kind, content in {
+        "png": image(level=i), "cls": str(i).encode(), "json": text(labels),
+    }.items()}  # fmt: skip
+
+    def use(content: bytes, beside: tuple[str, bytes] = ("classes.txt", b"a\nb\n")) -> None:
+        for name in ("classes.txt", "labels.json"):
+            (bench.folder / name).unlink(missing_ok=True)
+        bench.write(*beside)
+        source = loading.open_source(str(bench.write("train-0.tar", content)))
+        for part in source.splits.values():
+            for encoded in part.images:
+                with contextlib.suppress(ImageError):
+                    images.load(encoded, 8, "crop")
+
+    yield "sound", lambda: use(tar_of(members.items()))
+    for words, entries in archive_mutants(members):
+        if all(name for name, _ in entries):
+            yield words, lambda entries=entries: use(tar_of(entries))
+    for words, value in value_mutants(labels):
+        changed = {**members, "1.json": text(value)}
+        del changed["1.cls"]
+        yield f"json {words}", lambda changed=changed: use(tar_of(changed.items()))
+    for words, content in byte_mutants(tar_of(members.items()), ((b"1.png", 512), (b"1.cls", 600))):
+        yield words, lambda content=content: use(content)
+    for words, value in value_mutants({"a": 0, "b": 1}):
+        yield f"classes {words}", lambda v=value: use(tar_of(members.items()), ("labels.json", text(v)))
+    for name in TEXTS:
+        names = name.encode(errors="surrogateescape")
+        yield (
+            f"classes {name[:20]!a}",
+            lambda names=names: use(tar_of(members.items()), ("classes.txt", names + b"\nb")),
+        )
 
 
 @reader(".keras", some=25)
@@ -637,6 +674,18 @@ def _(bench: Bench) -> Iterator[Case]:
         assert len(parquet.open_url(url).splits) == 1
 
     yield "sound", lambda: use("".join(pieces))
+    answer = {"default": {"train": ["HOST/train/0.parquet"]}, "other": {"train": ["HOST/1.parquet"], "test": []}}
+    files = {"/train/0.parquet": parquet_of([*columns().items()])}
+    hub = bench.held.enter_context(serving_files(files))
+
+    def asked(value: Any) -> None:
+        files["/api/datasets/me/pets/parquet"] = text(value).replace(b"HOST", hub.encode())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HF_ENDPOINT", hub)
+            loading.open_source("hf:me/pets/default")
+
+    for words, value in value_mutants(answer):
+        yield f"hub {words}", lambda value=value: asked(value)
     for number, piece in enumerate(pieces):
         for new in (*odd, piece * 2, piece.upper(), "file", "zip", "data", "local"):
             changed = "".join(new if place == number else other for place, other in enumerate(pieces))

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 def _recognises(path: Path) -> bool:
     from kcv.data.archives.source import is_archive
+    from kcv.data.webdataset.source import is_webdataset
 
-    return is_archive(path)
+    return is_archive(path) and not is_webdataset(path)
 
 
 def _open(path: Path, name: str, options: SourceOptions) -> Source:

@@ -24,10 +24,17 @@ def _open(path: Path, name: str, options: SourceOptions) -> Source:
     return open_source(path, name, options)
 
 
+def _recognises_url(url: str) -> bool:
+    from kcv.data.webdataset.shards import is_shard_url
+
+    return not is_shard_url(url)  # a folder too
+
+
 def _open_url(url: str, options: SourceOptions) -> Source:
+    from kcv.data.parquet.hub import open_repository
     from kcv.data.parquet.source import open_url
 
-    return open_url(url, options)
+    return open_repository(url, options) if url.startswith("hf:") and "://" not in url else open_url(url, options)
 
 
 register(
@@ -36,7 +43,7 @@ register(
         _recognises,
         _open,
         options=("image_column", "label_column", "config"),
-        recognises_url=lambda url: True,
+        recognises_url=_recognises_url,
         open_url=_open_url,
     )
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from kcv.config import DataConfig
+import kcv
+from kcv.config import Config, DataConfig
 from kcv.data import loading
 from kcv.data.dataset import Source
 from kcv.data.label_files import listing as listings
@@ -173,8 +175,6 @@ def test_images_elsewhere_are_read_where_the_user_names_their_folder(opened: Ope
         opened(f"path,label\n{folder.parent}/outside.png,a\nimg/0.png,b\n")
     source = opened("path,label\noutside.png,a\ndata/img/0.png,b\n", image_folder=str(folder.parent))
     assert list(source.splits["train"].names) == ["outside.png", "data/img/0.png"]
-    config = DataConfig(image_folder=str(folder.parent))
-    assert loading.options_of(config, firm=False).image_folder is None  # named for other data: of no use for these
 
 
 def test_columns_may_be_named(opened: Open) -> None:
@@ -335,6 +335,25 @@ def test_an_option_that_a_source_does_not_have_is_refused(images: Path, key: str
     for source in (str(images), "digits"):
         with pytest.raises(DataError, match=f"data.{key} has no meaning here"):
             loading.load(DataConfig(source=source, **{key: "x"}))
+
+
+def test_a_model_trained_on_a_label_file_is_evaluated_on_it_and_on_other_forms_of_the_same_images(
+    images: Path, tmp_path: Path, configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted(images.rglob("*.png"))
+    rows = [(file.relative_to(images).as_posix(), file.parent.name, file.parent.parent.name) for file in files]
+    (tmp_path / "labels.csv").write_text("\n".join(map(",".join, [("file", "kind", "split"), *rows])))
+    shutil.make_archive(str(tmp_path / "images"), "zip", images)
+    options = {"data.image_folder": str(images), "data.label_column": "kind", "data.image_size": 16, "epochs": 1}
+    run = kcv.train(configure(data=str(tmp_path / "labels.csv"), **options))
+    monkeypatch.chdir("/")
+    own = kcv.evaluate(run.directory, output_dir=tmp_path / "own", plots=False).metrics
+    shutil.copy(tmp_path / "labels.csv", tmp_path / "other.csv")
+    for number, data in enumerate(("labels.csv", "images.zip", str(images))):
+        target = tmp_path / str(number)
+        assert kcv.evaluate(run.directory, str(tmp_path / data), output_dir=target, plots=False).metrics == own
+    with pytest.raises(DataError, match="are not in"):  # the folder was named for other data
+        kcv.evaluate(run.directory, data=str(tmp_path / "other.csv"), output_dir=tmp_path / "c")
 
 
 def test_the_commands_take_label_files_and_refuse_bad_ones_before_a_run(kcv: Any, folder: Path) -> None:

@@ -30,7 +30,7 @@ def test_a_path_of_no_kind_is_told_all_kinds(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(
         DataError,
-        match=r"notes.txt: is neither a folder of images nor an archive .* nor a .parquet file",
+        match=r"notes.txt: is neither a folder of images nor an archive .* nor a .parquet file nor WebDataset",
     ):
         open_source(str(tmp_path / "notes.txt"))
 

@@ -105,7 +105,7 @@ def _label_by_type(schema: pa.Schema, image: str, declared: Sequence[str], file:
             kind = kind.value_type
         return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
-    found = [field.name for field in schema if field.name != image and holds_labels(field.type)]
+    found: list[str] = [field.name for field in schema if field.name != image and holds_labels(field.type)]
     if len(found) == 1:
         return found[0]
     several = f"; {_names(declared)} are labels of classes, and only one can be learned" if declared else ""

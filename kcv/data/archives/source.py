@@ -68,8 +68,8 @@ def open_source(path: Path, name: str | None = None) -> Source:
             source = read_tree(_tree(path, members), name, lambda names: MemberImages.of(path, names, members))
     if links and source.understood is not None:
         few = f"left out: {len(links):,} link{'' if len(links) == 1 else 's'} in the archive: {shortened(links[0], 60)}"
-        notes = [*source.understood.notes, few + (" ..." if len(links) > 1 else "")]
-        source = replace(source, understood=replace(source.understood, notes=notes))
+        facts = [few + (" ..." if len(links) > 1 else "")]
+        source = replace(source, understood=replace(source.understood, facts=facts))
     return source
 
 

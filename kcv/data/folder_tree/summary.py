@@ -51,8 +51,9 @@ class Understood:
         counts: the number of images by split; under `train` for a tree without splits.
         left_out: files that are not used.
         outputs: folders written by kcv or MLflow, which are ignored.
-        notes: further remarks for the user, one sentence each.
+        notes: doubts that the user should look at, one sentence each.
         listed: the label file that names the images, if there is one.
+        facts: what else was found, one sentence each.
     """
 
     class_names: Sequence[str]
@@ -62,6 +63,7 @@ class Understood:
     outputs: Sequence[str] = ()
     notes: Sequence[str] = ()
     listed: str | None = None
+    facts: Sequence[str] = ()
 
     def lines(self) -> list[str]:
         """Returns a few short readable lines; terminal control characters in names are escaped."""
@@ -79,7 +81,7 @@ class Understood:
             where = shortened(self.listed, _NAME) if self.listed else "class folders"
             found = [f"no splits: {total:,} image{'' if total == 1 else 's'} in {where}"]
         found.append(f"{classes}: {', '.join(names)}{more}")
-        found += self.notes
+        found += [*self.facts, *self.notes]
         by_reason: dict[str, list[LeftOut]] = defaultdict(list)
         for one in self.left_out:
             by_reason[one.why].append(one)

@@ -50,14 +50,14 @@ def open_source(path: Path, name: str | None = None, options: SourceOptions = NO
     root = path if folder else path.parent
     if options.image_folder is not None and not folder:
         root = _named_folder(options.image_folder)
-    listing, notes = Listing(), []
+    listing, facts = Listing(), []
     for split, file in files.items():
         table = open_table(file)
         if not table.names:
             raise DataError(f"{file}: is empty.")
         columns = columns_of(table, options)
         here = [columns.path, columns.label, *([] if columns.split is None else [columns.split])]
-        notes = [f"columns: {', '.join(table.names[column] for column in here)}"]
+        facts = [f"columns: {', '.join(table.names[column] for column in here)}"]
         listing.add(table, columns, _Below(root, split) if split else Places(root, named=root != path.parent), split)
     if not len(listing):
         raise DataError(f"{name}: {'no row has a label' if listing.unlabelled else 'has no rows'}.")
@@ -65,13 +65,13 @@ def open_source(path: Path, name: str | None = None, options: SourceOptions = NO
         listing.split_by_folder()
     source = _source(listing, root, name)
     if listing.unlabelled:
-        notes.append(f"left out: {_rows(listing.unlabelled)} without a label")
+        facts.append(f"left out: {_rows(listing.unlabelled)} without a label")
     if listing.repeated:
-        notes.append(f"left out: {_rows(listing.repeated)} that repeat{'s' * (listing.repeated == 1)} another one")
+        facts.append(f"left out: {_rows(listing.repeated)} that repeat{'s' * (listing.repeated == 1)} another one")
     listed = ", ".join(file.relative_to(path).as_posix() for file in files.values()) if folder else path.name
     counts = {split: len(samples) for split, samples in source.splits.items()}
     shown = {} if source.flat else {split: listed for split in SPLITS if split in counts}
-    understood = Understood(source.class_names, shown, counts, notes=notes, listed=listed)
+    understood = Understood(source.class_names, shown, counts, listed=listed, facts=facts)
     return replace(source, understood=understood)
 
 

@@ -12,10 +12,13 @@ import importlib.util
 import re
 import shlex
 import shutil
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from warm import Finished, WarmPython
@@ -34,7 +37,7 @@ LEFT_OUT = {
     r"^git clone|^cd ": "needs a network",
     r"^python -m venv|^pip install (?!uv && uv run python)|^npm ": "needs a package registry",
     r"mlflow ui": "is a server",
-    r"s3://|hf://": "needs a network",
+    r"s3://|hf:": "needs a network",
     r"^torchrun|^uv run torchrun": "several processes: tests/distributed",
     r"^uv run (pytest|nox)": "the tests themselves",
     r"--augment\.library=keras_cv": "needs the extra kcv[kerascv]",
@@ -70,6 +73,25 @@ def code(page: Path) -> str:
     return "\n".join(block for block in blocks(page, "python") if NEEDS_AN_EXPORT not in block)
 
 
+def pack(folder: Path) -> None:
+    """Writes the photos of a folder as a label file, as an archive, as shards, and as rows of Parquet."""
+    files = sorted((folder / "photos").rglob("*.png"))
+    rows = [(file.relative_to(folder).as_posix(), *file.parent.parts[-1:-3:-1]) for file in files]
+    (folder / "photos.csv").write_text("\n".join(map(",".join, [("path", "label", "split"), *rows])))
+    shutil.make_archive(str(folder / "photos"), "zip", folder, "photos")
+    (folder / "shards").mkdir()
+    for number in range(2):
+        with tarfile.open(folder / "shards" / f"train-{number:03}.tar", "w") as shard:
+            for i, (path, label, _) in enumerate(rows[number::2]):
+                (folder / "shards" / "key.cls").write_text(label)
+                shard.add(folder / path, f"{i:04}.png")
+                shard.add(folder / "shards" / "key.cls", f"{i:04}.cls")
+    (folder / "shards" / "key.cls").unlink()
+    images = [file.read_bytes() for file in files]
+    labels = {"fine_label": [label for _, label, _ in rows], "coarse_label": [0] * len(rows)}
+    pq.write_table(pa.table({"image": images, **labels}), folder / "rows.parquet")
+
+
 @pytest.fixture(scope="module")
 def folder(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the reader has it, but of toys."""
@@ -86,6 +108,7 @@ def folder(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for block in blocks(page, "python"):
             if named := re.match(r"# (\w+\.py)\n", block):
                 (folder / named[1]).write_text(block)
+    pack(folder)
     (folder / "docs").mkdir()
     shutil.copy(ROOT / "docs" / "digit.png", folder / "docs")
     (folder / "configs").mkdir()

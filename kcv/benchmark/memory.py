@@ -26,7 +26,7 @@ from kcv.config import AugmentConfig, DataConfig
 from kcv.data import loading
 from kcv.data.batches import TrainingBatches
 from kcv.data.parquet import source as parquet
-from kcv.data.parquet.row_images import RowImages
+from kcv.data.row_images import RowImages
 from kcv.errors import OutputError
 from kcv.native.device import describe_device
 

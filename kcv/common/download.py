@@ -9,6 +9,7 @@ import hashlib
 import http.client
 import logging
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -79,8 +80,8 @@ def _temporary_cache() -> Path:
 
 
 def is_url(named: str | Path) -> bool:
-    """Returns whether the user gave a URL."""
-    return isinstance(named, str) and "://" in named
+    """Returns whether the user gave a URL, or the short name of a repository of Hugging Face, `hf:owner/name`."""
+    return isinstance(named, str) and ("://" in named or re.match(r"hf:[\w.-]+/", named) is not None)
 
 
 def writable(folder: Path) -> Path:

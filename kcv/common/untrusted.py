@@ -126,29 +126,34 @@ def parse_json(
     Raises:
         KcvError: of class `error`; the content is too large or not valid.
     """
-
-    def no_number(word: str) -> NoReturn:
-        raise ValueError(f"{word} is no number of JSON")
-
-    def finite(word: str) -> float:
-        number = float(word)
-        if not math.isfinite(number):
-            raise ValueError(f"{word[:20]} is too large")
-        return number
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) != len(pairs):
-            raise ValueError("a key stands twice")
-        return values
-
     if len(content) > MOST_JSON_BYTES:
         raise error(f"{origin}: is larger than {MOST_JSON_BYTES:,} bytes")
     with refusing(origin, error, otherwise):
-        if _depth(content) > most_depth:
+        # The count of brackets is a bound on the depth, and found much faster.
+        if content.count(b"[") + content.count(b"{") > most_depth and _depth(content) > most_depth:
             raise RecursionError
-        text = content.decode("utf-8")
-        return json.loads(text, parse_constant=no_number, parse_float=finite, object_pairs_hook=once)
+        return _DECODER.decode(content.decode("utf-8"))
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def _finite(word: str) -> float:
+    number = float(word)
+    if not math.isfinite(number):
+        raise ValueError(f"{word[:20]} is too large")
+    return number
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a key stands twice")
+    return values
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_once)
 
 
 def parse(content: bytes, schema: type[Model], origin: str | Path, error: type[KcvError]) -> Model:

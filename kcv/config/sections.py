@@ -56,6 +56,16 @@ class DataConfig(Section):
     """The images, their size, the splits and the batches."""
 
     source: str = Field(sources.default(), min_length=1, description=sources.described("the path of your own images"))
+    image_column: str | None = Field(
+        None, min_length=1, description="column of the images, or of their paths; null: by its name or type"
+    )
+    label_column: str | None = Field(None, min_length=1, description="column of the labels; null: by its name or type")
+    config: str | None = Field(
+        None, min_length=1, description="configuration to read, where a repository or folder has several"
+    )
+    image_folder: str | None = Field(
+        None, min_length=1, description="folder that the paths in a label file start from; null: that of the file"
+    )
     image_size: int | None = Field(
         None,
         ge=MIN_IMAGE_SIZE,

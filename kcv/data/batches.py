@@ -23,7 +23,7 @@ from kcv.data.augment.rng import BatchRng
 from kcv.data.augment.tf_pipeline import Pipeline, Plain
 from kcv.data.dataset import Images
 from kcv.data.order import STEP, BatchSlice, Indices, ProcessShard, shuffled, window_shuffle
-from kcv.data.parquet.row_images import RowImages
+from kcv.data.row_images import RowImages
 from kcv.data.sampling import sampled
 from kcv.data.streaming import StreamedPixels, default_workers
 from kcv.errors import ConfigError, DataError

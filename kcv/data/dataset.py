@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcv.common.text import shortened
+from kcv.data.archives.members import MemberImages
 from kcv.data.file_names import FileNames, FilePaths
 from kcv.data.folder_tree.summary import Understood
-from kcv.data.parquet.row_images import RowImages, RowNames
+from kcv.data.row_images import RowImages, RowNames
 from kcv.errors import DataError
 from kcv.images import load as load_image
 
@@ -54,7 +55,7 @@ class Samples:
 
 
 def _taken(sequence: Sequence[T], indices: NDArray[np.int64]) -> Any:
-    if isinstance(sequence, RowImages | RowNames | FilePaths | FileNames):
+    if isinstance(sequence, RowImages | RowNames | FilePaths | FileNames | MemberImages):
         return sequence.take(indices)
     return [sequence[int(i)] for i in indices]
 
@@ -85,8 +86,9 @@ class Source:
     def fingerprint(self) -> str:
         """SHA-256 (hex) over class names and, per split, names, labels and contents.
 
-        Bytes and arrays are hashed. Files contribute only their relative path and size, so that a million of them stay
-        cheap; Parquet files whose images are not in memory contribute their names and row groups.
+        Bytes and arrays are hashed. Files, and those in an archive, contribute only their relative path and size, so
+        that a million of them stay cheap; Parquet files whose images are not in memory contribute their names and row
+        groups.
         """
         digest = hashlib.sha256()
 
@@ -102,17 +104,25 @@ class Source:
             samples = self.splits[split]
             add(split.encode())
             add(np.ascontiguousarray(samples.labels, dtype="<i8").tobytes())
-            if isinstance(samples.images, RowImages):
-                for value in samples.images.groups.identity():
-                    add(value)
-                continue
-            for name, image in zip(samples.names, samples.images, strict=True):
-                add(name.encode(errors="surrogateescape"))
-                if isinstance(image, Path):
-                    add(str(self._size(image, name)).encode())
-                else:
-                    add(image if isinstance(image, bytes) else image.tobytes())
+            for value in self._identity(samples):
+                add(value)
         return digest.hexdigest()
+
+    def _identity(self, samples: Samples) -> Iterator[bytes]:
+        """Yields values that identify the images of a split."""
+        if isinstance(samples.images, RowImages):
+            yield from samples.images.groups.identity()
+        elif isinstance(samples.images, MemberImages):
+            for name, size in zip(samples.names, samples.images.sizes.tolist(), strict=True):
+                yield name.encode(errors="surrogateescape")
+                yield str(size).encode()
+        else:
+            for name, image in zip(samples.names, samples.images, strict=True):
+                yield name.encode(errors="surrogateescape")
+                if isinstance(image, Path):
+                    yield str(self._size(image, name)).encode()
+                else:
+                    yield image if isinstance(image, bytes) else image.tobytes()
 
     def _size(self, file: Path, name: str) -> int:
         try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -11,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcv.data.order import Indices
+
+_ITERATED = 65536  # names whose places are looked up at once
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as os.fsdecode
 
 
 class FileNames(Sequence[str]):
@@ -49,6 +53,14 @@ class FileNames(Sequence[str]):
         row = int(self._rows[index])
         begin = int(self._ends[row - 1]) if row else 0
         return os.fsdecode(self._text[begin : int(self._ends[row])])
+
+    def __iter__(self) -> Iterator[str]:
+        text, ends = self._text, self._ends
+        for first in range(0, len(self._rows), _ITERATED):
+            rows = self._rows[first : first + _ITERATED]
+            begins = np.where(rows > 0, ends[rows - 1], 0).tolist()
+            for begin, end in zip(begins, ends[rows].tolist(), strict=True):
+                yield text[begin:end].decode(_ENCODING, _ERRORS)
 
     def take(self, indices: Indices) -> FileNames:
         """Returns the names at `indices`."""

@@ -12,7 +12,7 @@ from kcv import images
 from kcv.common.cores import usable_cores
 from kcv.common.progress import Progress
 from kcv.data.dataset import Encoded, Pixels, Samples
-from kcv.data.parquet.row_images import RowImages
+from kcv.data.row_images import RowImages
 from kcv.errors import DataError, ImageError
 
 CHUNK = 256
@@ -48,9 +48,9 @@ def _decode(samples: Samples, size: int, resize: str) -> Pixels:
 
     def decode_from(start: int, encoded: Sequence[Encoded]) -> list[str]:
         failures = []
-        for i, image in enumerate(encoded, start):
+        for i in range(len(encoded)):
             try:
-                pixels[i] = images.load(image, size, resize, name=samples.names[i])
+                pixels[start + i] = images.load(encoded[i], size, resize, name=samples.names[start + i])
             except ImageError as error:
                 failures.append(str(error))
         progress.advance(len(encoded))

@@ -6,6 +6,7 @@ source name -> Source (encoded images) -> split -> Images (decoded in memory, or
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcv.common.download import is_url
+from kcv.common.files import expand_user
+from kcv.common.redaction import data_without_credentials
 from kcv.config import MIN_IMAGE_SIZE
 from kcv.data import sources
 from kcv.data import split as splitting
 from kcv.data.classes import relabel
 from kcv.data.dataset import SPLITS, Dataset, Encoded, Images, Labels, Pixels, Samples, Source
 from kcv.data.in_memory import decode
-from kcv.data.parquet.row_images import RowImages
 from kcv.data.places import place_of
+from kcv.data.row_images import RowImages
+from kcv.data.sources import NO_OPTIONS, SourceOptions
 from kcv.errors import DataError, ImageError
 from kcv.images import dimensions
 
@@ -40,6 +44,7 @@ __all__ = [
     "load",
     "load_split",
     "open_source",
+    "options_of",
     "own_size",
     "representative",
     "split_source",
@@ -53,29 +58,48 @@ _PEEK = 16
 _SPREAD = 64  # row groups that a sample is taken from
 
 
-def open_source(name: str, *, began_in: Path | None = None) -> Source:
-    """Opens a source by its name, a path (a folder of class folders, or Parquet), or a URL of Parquet.
+def open_source(name: str, *, began_in: Path | None = None, options: SourceOptions = NO_OPTIONS) -> Source:
+    """Opens a source by its name, a path (such as a folder of class folders, or a label file), or a URL.
 
     A path that does not exist here is searched under KCV_DATA_DIR.
 
     Args:
         name: the name, path or URL.
         began_in: the working folder of the run that the name comes from; it is searched first.
+        options: what to read of it.
 
     Raises:
-        DataError: there is no such source, or it contains nothing usable.
+        DataError: there is no such source, it contains nothing usable, or it does not have one of the options.
     """
     if (known := sources.find(name)) is not None:
+        options.require_taken((), name, "a data set with a name")
         return known.open()
     kinds = sources.paths()
     if is_url(name):
-        remote = next(kind.open_url for kind in kinds if kind.open_url is not None)
-        return remote(name)
+        kind = next(kind for kind in kinds if kind.recognises_url(name))
+        options.require_taken(kind.options, data_without_credentials(name), kind.description)
+        assert kind.open_url is not None
+        return kind.open_url(name, options)
     path = place_of(name, sources.names(), began_in)
     for kind in kinds:
         if kind.recognises(path):
-            return kind.open(path, name)
+            options.require_taken(kind.options, name, kind.description)
+            return kind.open(path, name, options)
     raise DataError(f"{name}: is neither {' nor '.join(kind.description for kind in reversed(kinds))}.")
+
+
+def options_of(data: DataConfig, *, firm: bool = True, began_in: Path | None = None) -> SourceOptions:
+    """Returns the options of a configuration's source.
+
+    Args:
+        data: the configuration.
+        firm: see `SourceOptions.firm`.
+        began_in: as for `open_source`; a relative folder starts from it.
+    """
+    folder = data.image_folder
+    if folder is not None and began_in is not None and os.path.isdir(began_in / expand_user(folder)):
+        folder = str(began_in / expand_user(folder))
+    return SourceOptions(data.image_column, data.label_column, data.config, folder, firm)
 
 
 def load(data: DataConfig, *, began_in: Path | None = None, source: Source | None = None) -> Dataset:
@@ -89,7 +113,8 @@ def load(data: DataConfig, *, began_in: Path | None = None, source: Source | Non
     Raises:
         DataError: the source cannot be used for training, or contains images that cannot be read.
     """
-    source = source or open_source(data.source, began_in=began_in)
+    if source is None:
+        source = open_source(data.source, began_in=began_in, options=options_of(data, began_in=began_in))
     train, val, test = split_source(source, data)
     size = data.image_size or own_size(source)
     parts = [train, val] + ([test] if test is not None else [])
@@ -150,7 +175,8 @@ def load_split(
         raise DataError(f"split {split!r} is not one of {', '.join(SPLITS)}.")
     if data.image_size is None:
         raise ValueError("load_split needs data.image_size: the model's")
-    source = open_source(data.source, began_in=began_in)
+    options = options_of(data, firm=same_source, began_in=began_in)
+    source = open_source(data.source, began_in=began_in, options=options)
     for line in source.understood.lines() if tell and source.understood else ():
         _log.info("data       %s", line)
     if same_source and trained_on != source.fingerprint:

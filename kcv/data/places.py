@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kcv.common.files import expand_user
 from kcv.common.text import shortened
+from kcv.data.webdataset.shards import first_of
 from kcv.errors import DataError, nearest
 
 
@@ -15,7 +16,8 @@ def place_of(name: str, known: Sequence[str], began_in: Path | None = None) -> P
     """Returns the file or folder that a source name stands for.
 
     Args:
-        name: a path. A relative path is searched in `began_in`, in the working folder, and under KCV_DATA_DIR.
+        name: a path, or a pattern of shards. A relative path is searched in `began_in`, in the working folder, and
+            under KCV_DATA_DIR.
         known: the names of named sources, for a suggestion.
         began_in: the working folder of the run that the name comes from, empty if it is unknown; None if the user named
             the source.
@@ -27,7 +29,8 @@ def place_of(name: str, known: Sequence[str], began_in: Path | None = None) -> P
     root = os.environ.get("KCV_DATA_DIR")
     folders = [began_in, Path(), *([expand_user(root)] if root else [])]
     for place in (folder / path for folder in folders if folder is not None):
-        if os.path.exists(place):  # unlike Path.exists, it is False for invalid file names
+        # Unlike Path.exists, os.path.exists is False for invalid file names.
+        if os.path.exists(place) or os.path.exists(first_of(place)):
             return place
     if began_in is None:
         raise DataError(

@@ -27,8 +27,8 @@ from torch.utils.data import Dataset as TorchDataset
 from kcv.common.cores import usable_cores
 from kcv.data.dataset import Images, Samples
 from kcv.data.order import Indices
-from kcv.data.parquet.row_images import RowImages
 from kcv.data.prefetch import prefetch
+from kcv.data.row_images import RowImages
 from kcv.data.workers import MOST_SILENCE, begin_pass, end_workers, leave_signals_to_parent, next_batch, worker_context
 from kcv.errors import DataError, ImageError
 

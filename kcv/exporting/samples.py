@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from kcv.common.files import expand_user
 from kcv.common.redaction import data_without_credentials
 from kcv.common.untrusted import refusing
-from kcv.data import loading
+from kcv.data import loading, sources
 from kcv.errors import DataError
 from kcv.images import find, stack, walk
 from kcv.images.clutter import is_clutter
-from kcv.inference.splits import load_split
+from kcv.inference.splits import data_config, load_split
 
 if TYPE_CHECKING:
     from kcv.data.dataset import Images
@@ -63,7 +63,8 @@ def to_check(model: LoadedModel, given: str | None) -> Samples:
     if _holds_no_classes(path):
         files = _spread(list(find([path])), MOST_CHECKED)
         return Samples(given, stack(files, model.image_size, model.resize), None)
-    splits = loading.open_source(given).splits
+    options = loading.options_of(data_config(model, given), firm=False)
+    splits = loading.open_source(given, options=options).splits
     split = next(name for name in ("val", "test", "train") if name in splits)
     return _labelled(model, given, split, MOST_CHECKED)
 
@@ -105,7 +106,7 @@ def _holds_no_classes(path: Path) -> bool:
             # A stray image next to class folders does not make the folder one without classes.
             folders = any(child.is_dir() and not is_clutter(child.name) for child in path.iterdir())
             return not folders and next(walk(path, recursive=False), None) is not None
-        return os.path.isfile(path) and path.suffix.lower() != ".parquet"
+        return os.path.isfile(path) and not any(kind.recognises(path) for kind in sources.paths())
 
 
 def _spread(files: list[Path], most: int) -> list[Path]:

@@ -28,14 +28,15 @@ def signed_choice(config: Config, fingerprint: str, working_folder: Path) -> dic
         working_folder: the folder that a relative path of the data starts from.
     """
     place = str(working_folder)
-    return {"working_folder": place, _CHOICE: seal.signature(_choice(config.data.source, fingerprint, place))}
+    signed = seal.signature(_choice(config.data.source, config.data.image_folder, fingerprint, place))
+    return {"working_folder": place, _CHOICE: signed}
 
 
 def chose_data(model: LoadedModel) -> bool:
     """Returns whether this user started the run next to a model file, on this machine, on the data that the file names.
 
-    The file itself proves nothing: the signature must cover the data that it names and the folder that a relative
-    path starts from.
+    The file itself proves nothing: the signature must cover the data that it names and the folders that their
+    paths start from.
     """
     try:
         path = untrusted.inside(model.path.parent, "environment.json", error=ArtifactError)
@@ -46,8 +47,12 @@ def chose_data(model: LoadedModel) -> bool:
     if not isinstance(place, str) or not isinstance(signed, str):
         return False
     info = model.info
-    return seal.is_own(_choice(info.data_options.get("source"), info.data_fingerprint, place), signed)
+    options = info.data_options
+    choice = _choice(options.get("source"), options.get("image_folder"), info.data_fingerprint, place)
+    return seal.is_own(choice, signed)
 
 
-def _choice(source: Any, fingerprint: str | None, working_folder: str) -> dict[str, Any]:
-    return {"chosen": {"source": source, "fingerprint": fingerprint, "working_folder": working_folder}}
+def _choice(source: Any, image_folder: Any, fingerprint: str | None, working_folder: str) -> dict[str, Any]:
+    chosen = {"source": source, "fingerprint": fingerprint, "working_folder": working_folder}
+    # Earlier versions had no such folder, and their signatures stay valid.
+    return {"chosen": chosen if image_folder is None else {**chosen, "image_folder": image_folder}}

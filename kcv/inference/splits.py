@@ -82,6 +82,8 @@ def working_folder(run: Path) -> Path:
 def data_config(model: LoadedModel, source: str | None) -> DataConfig:
     """Returns the data configuration in a model file, with the source replaced if one is given.
 
+    The folder of the images of a label file counts only for the data that this user named it with.
+
     Raises:
         ArtifactError: this version of kcv cannot use the configuration.
         DataError: the file names a URL and the user does not: a file from someone else must not make kcv fetch it.
@@ -98,7 +100,10 @@ def data_config(model: LoadedModel, source: str | None) -> DataConfig:
             f"{model.path}: was trained on {named}, which is fetched only where you name it: --data={named} (with its "
             "user and query, where it had any: they are not kept)"
         )
-    return config.model_copy(update={"source": source or config.source})
+    folder = config.image_folder
+    if source is not None and not (source == config.source and chose_data(model)):
+        folder = None  # named for other data, perhaps by someone else
+    return config.model_copy(update={"source": source or config.source, "image_folder": folder})
 
 
 def is_own_data(model: LoadedModel, source: str | None) -> bool:

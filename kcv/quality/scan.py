@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from kcv.common.cores import usable_cores
 from kcv.common.progress import Progress
-from kcv.data.dataset import SPLITS, Encoded, Pixels, Source
+from kcv.data.archives.members import MemberImages
+from kcv.data.dataset import SPLITS, Encoded, Pixels, Samples, Source
+from kcv.data.row_images import RowImages
 from kcv.errors import ImageError
 from kcv.images import examine, resize
 from kcv.quality.findings import SampleRef
@@ -57,7 +59,7 @@ class Read:
         members: the name, split and class of each image.
         seen: the record of each image, or the reason why it cannot be read.
         thumbnails: uint8 [n, THUMBNAIL, THUMBNAIL], grey; black if an image cannot be read.
-        files: the path of each image that is a file, otherwise None.
+        files: the path of each image that is a file, if need be in an archive; otherwise None.
     """
 
     members: Sequence[SampleRef]
@@ -69,22 +71,29 @@ class Read:
 def read(source: Source, *, progress: bool = False) -> Read:
     """Decodes every image of a source, in threads; holds only a few decoded images at a time."""
     members: list[SampleRef] = []
-    images: list[Encoded] = []
+    parts: list[Sequence[Encoded]] = []
+    files: list[Path | None] = []
     for split in SPLITS:
         if split in source.splits:
             samples = source.splits[split]
-            images += samples.images
+            encoded = samples.images
+            # Rows of Parquet are read in one pass; files, and those in archives, when it is their turn.
+            parts.append([*encoded] if isinstance(encoded, RowImages) else encoded)
+            files += [_file(samples, i) for i in range(len(samples))]
             members += [
                 SampleRef(name, split, source.class_names[label])
                 for name, label in zip(samples.names, samples.labels.tolist(), strict=True)
             ]
-    thumbnails = np.zeros((len(images), THUMBNAIL, THUMBNAIL), np.uint8)
+    ends = np.cumsum([len(part) for part in parts])
+    thumbnails = np.zeros((len(members), THUMBNAIL, THUMBNAIL), np.uint8)
 
     def look(start: int) -> list[ImageRecord | str]:
         found: list[ImageRecord | str] = []
-        for i in range(start, min(start + _CHUNK, len(images))):
+        for i in range(start, min(start + _CHUNK, len(members))):
+            number = int(np.searchsorted(ends, i, side="right"))
             try:
-                seen, thumbnails[i] = _look(images[i], members[i].name)
+                image = parts[number][i - int(ends[number])]  # from the end of its part
+                seen, thumbnails[i] = _look(image, members[i].name)
             except ImageError as error:
                 found.append(str(error).removeprefix(f"{members[i].name}: "))
             else:
@@ -93,12 +102,19 @@ def read(source: Source, *, progress: bool = False) -> Read:
         return found
 
     with (
-        Progress(len(images) if progress else None, "reading images") as bar,
+        Progress(len(members) if progress else None, "reading images") as bar,
         ThreadPoolExecutor(usable_cores()) as pool,
     ):
-        seen = [one for chunk in pool.map(look, range(0, len(images), _CHUNK)) for one in chunk]
-    files = [image if isinstance(image, Path) else None for image in images]
+        seen = [one for chunk in pool.map(look, range(0, len(members), _CHUNK)) for one in chunk]
     return Read(members, seen, thumbnails, files)
+
+
+def _file(samples: Samples, index: int) -> Path | None:
+    """Returns the file of an image, for its suffix; None if it has no name of its own."""
+    if isinstance(samples.images, MemberImages):
+        return Path(samples.names[index])
+    image = None if isinstance(samples.images, RowImages) else samples.images[index]
+    return image if isinstance(image, Path) else None
 
 
 def _look(image: Encoded, name: str) -> tuple[ImageRecord, NDArray[np.uint8]]:

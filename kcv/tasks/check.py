@@ -124,6 +124,10 @@ def check(
     *,
     similarity: Annotated[float, Between(0.5, 1)] | None = None,
     strict: bool = False,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    config: str | None = None,
+    image_folder: str | None = None,
     progress: Annotated[bool, PythonOnly()] = False,
 ) -> DataCheck:
     """Check data before training: damaged files, duplicates, leaks between splits, odd images.
@@ -136,6 +140,10 @@ def check(
         similarity: similarity threshold for near-duplicates (1: exact only); default: 0.8, or 0.95 where that would be
             most of the images.
         strict: count warnings as errors, too (exit code 2).
+        image_column: the column of the images, or of their paths; default: by its name or type.
+        label_column: the column of the labels; default: by its name or type.
+        config: the configuration to read, where a repository or folder has several.
+        image_folder: the folder that the paths in a label file start from; default: that of the file.
         progress: show progress bars on a terminal.
 
     Raises:
@@ -153,12 +161,14 @@ def check(
         raise UsageError(f"{output}: the report must end in {' or '.join(OUTPUTS)}.")
     from kcv.data import loading
     from kcv.data.dataset import SPLITS
+    from kcv.data.sources import SourceOptions
     from kcv.quality import statistics
     from kcv.quality.duplicates import copies
     from kcv.quality.ranges import ranges
     from kcv.quality.scan import read
 
-    source = loading.open_source(str(data))
+    options = SourceOptions(image_column, label_column, config, image_folder)
+    source = loading.open_source(str(data), options=options)
     images = read(source, progress=progress)
     order = list(KINDS)
     findings = sorted(

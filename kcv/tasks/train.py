@@ -253,7 +253,8 @@ def _gather(begin: Start, extensions: Extensions, group: Group, clock: Clock) ->
     if device == "cpu":
         keep_freed_memory()
     with group.local_main_process_first():
-        source = loading.open_source(begin.config.data.source, began_in=begin.began_in)
+        options = loading.options_of(begin.config.data, began_in=begin.began_in)
+        source = loading.open_source(begin.config.data.source, began_in=begin.began_in, options=options)
         own = begin.own_function() or extensions.model
     config, chosen = _complete(begin, source, device, clock, group, own=own is not None)
     policy, why = _choose_precision(config, device)

@@ -19,6 +19,7 @@ import torch
 
 from kcv.common.progress import Progress, duration
 from kcv.config import AugmentConfig, Config
+from kcv.data.archives.members import MemberImages
 from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.dataset import Images
 from kcv.distributed.group import SINGLE_PROCESS, Group
@@ -145,7 +146,13 @@ class FeatureStore:
 def _members(images: Images) -> str:
     """Returns the SHA-256 (hex) of a split's images and their order; for files, including modification times."""
     digest = hashlib.sha256(np.ascontiguousarray(images.labels, dtype="<i8").tobytes())
-    for name, image in zip(images.names, images.samples.images, strict=True):
+    encoded = images.samples.images
+    if isinstance(encoded, MemberImages):  # one file holds them
+        changed = encoded.changed
+        for name, size in zip(images.names, encoded.sizes.tolist(), strict=True):
+            digest.update(f"{len(name)} {name} {size} {changed}".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+    for name, image in zip(images.names, encoded, strict=True):
         changed = image.stat().st_mtime_ns if isinstance(image, Path) else 0
         digest.update(f"{len(name)} {name} {changed}".encode(errors="surrogateescape"))
     return digest.hexdigest()

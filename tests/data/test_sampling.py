@@ -14,7 +14,7 @@ from kcv.data import loading
 from kcv.data.batches import TrainingBatches
 from kcv.data.dataset import Images, Samples
 from kcv.data.order import ProcessShard
-from kcv.data.parquet.row_images import RowImages
+from kcv.data.row_images import RowImages
 from kcv.data.sampling import quotas, sampled, shares
 from kcv.errors import ConfigError
 

@@ -7,6 +7,7 @@ same; the complete one, up to `MOST`.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import pickle
@@ -14,9 +15,10 @@ import random
 import re
 import shutil
 import sqlite3
+import tarfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -48,7 +50,7 @@ from mutated_trees import tree_mutants
 from onnx_by_hand import SIZE, network
 from PIL import Image
 from spoiling import Members
-from web import QuietHandler, serving
+from web import QuietHandler, serving, serving_files
 
 from kcv import artifact, images, predict
 from kcv.cli import console
@@ -62,7 +64,7 @@ from kcv.config import Config
 from kcv.data import loading
 from kcv.data.parquet import source as parquet
 from kcv.data.sources import cifar10
-from kcv.errors import ConfigError, KcvError, TrackingError
+from kcv.errors import ConfigError, ImageError, KcvError, TrackingError
 from kcv.inference import opening, splits
 from kcv.inference.onnx_graph.messages import MODEL
 from kcv.inference.onnx_model import OnnxModel
@@ -218,6 +220,135 @@ def _(bench: Bench) -> Iterator[Case]:
     yield "sound", lambda: use(bench.folder / "tree")
     for words, make in tree_mutants(bench.folder / "tree", bench.folder / "mutant"):
         yield words, lambda make=make: use(make())
+
+
+@reader("label files", some=120)
+def _(bench: Bench) -> Iterator[Case]:
+    draw(bench.folder / "tree")
+    header = ["path", "label", "split"]
+    rows = [[f"tree/{split}/{name}/0.png", name, split] for split in ("train", "test") for name in ("a", "b")]
+
+    def use(name: str, content: bytes) -> None:
+        source = loading.open_source(str(bench.write(name, content)))
+        if source.root is not None:  # else its rows were taken for images
+            assert all(name.startswith("tree/") for part in source.splits.values() for name in part.names)
+
+    def lines(value: Any) -> bytes:
+        stream = io.StringIO()
+        for row in value if isinstance(value, list) else [value]:
+            csv_writer(stream)(row if isinstance(row, list) else [row])
+        return stream.getvalue().encode(errors="replace")
+
+    yield "sound", lambda: use("l.csv", lines([header, *rows]))
+    for words, value in value_mutants([header, *rows]):
+        yield f"CSV {words}", lambda value=value: use("l.csv", lines(value))
+    objects = [dict(zip(header, row, strict=True)) for row in rows]
+    for words, value in value_mutants(objects):
+        whole = b"\n".join(map(text, value)) if isinstance(value, list) else text(value)
+        yield f"JSON {words}", lambda whole=whole: use("l.jsonl", whole)
+    for place in (
+        "../x.png",
+        "/etc/passwd",
+        "tree/../../x",
+        "C:\\x",
+        "//host/x",
+        "tree\\..\\..\\x",
+        "file:///x",
+        "~/x",
+    ):
+        changed = lines([header, [place, "a", "train"], *rows])
+        yield f"path {place}", lambda changed=changed: use("l.csv", changed)
+    import pyarrow as pa
+
+    sound = parquet_of([(name, pa.array([row[i] for row in rows])) for i, name in enumerate(header)])
+    for words, footer in footer_mutants(footer_of(sound)):
+        yield f"footer {words}", lambda footer=footer: use("l.parquet", with_footer(sound, footer))
+
+
+def tar_of(entries: Iterable[tuple[str, bytes]]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as target:
+        for name, content in entries:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            target.addfile(entry, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def byte_mutants(content: bytes, marks: Iterable[tuple[bytes, int]]) -> Iterator[tuple[str, bytes]]:
+    """Yields a file with each byte of the headers that begin with a mark changed in some ways, and cut there."""
+    for mark, length in marks:
+        place = content.find(mark)
+        while place >= 0:
+            for i in range(place, min(place + length, len(content))):
+                for new in (0, 0x20, 0x37, 0x7F, 0xFF, content[i] ^ 1):
+                    yield f"{i} = {new}", content[:i] + bytes([new]) + content[i + 1 :]
+                yield f"{i} bytes", content[:i]
+            place = content.find(mark, place + 1)
+
+
+@reader("archives", some=150)
+def _(bench: Bench) -> Iterator[Case]:
+    members = {f"{name}/{i}.png": image(level=i) for name in "ab" for i in range(2)}
+
+    def use(name: str, content: bytes) -> None:
+        source = loading.open_source(str(bench.write(name, content)))
+        for part in source.splits.values():
+            for i in range(len(part)):
+                with contextlib.suppress(ImageError):
+                    images.load(part.images[i], 8, "crop")
+
+    yield "sound", lambda: (use("x.zip", zipped(members.items())), use("x.tar", tar_of(members.items())))
+    for words, entries in archive_mutants(members):
+        yield f"zip {words}", lambda entries=entries: use("x.zip", zipped(entries))
+        if all(name for name, _ in entries):
+            yield f"tar {words}", lambda entries=entries: use("x.tar", tar_of(entries))
+            yield f"gz {words}", lambda entries=entries: use("x.tgz", gzip.compress(tar_of(entries)))
+    marks = ((b"PK\1\2", 46), (b"PK\5\6", 22), (b"PK\3\4", 30))
+    for words, content in byte_mutants(zipped(members.items()), marks):
+        yield f"zip {words}", lambda content=content: use("x.zip", content)
+    whole = tar_of([("long" * 40 + "/0.png", b"x"), *members.items()])
+    for words, content in byte_mutants(whole, ((b"././@Long", 512), (b"a/0.png", 512))):
+        yield f"tar {words}", lambda content=content: use("x.tar", content)
+    for words, content in byte_mutants(gzip.compress(whole), ((b"\x1f\x8b", 60),)):
+        yield f"gz {words}", lambda content=content: use("x.tar.gz", content)
+
+
+@reader("WebDataset", some=150)
+def _(bench: Bench) -> Iterator[Case]:
+    labels = {"label": 1, "width": 8, "name": "a"}
+    members = {f"{i}.{kind}": content for i in range(2) for kind, content in {
+        "png": image(level=i), "cls": str(i).encode(), "json": text(labels),
+    }.items()}  # fmt: skip
+
+    def use(content: bytes, beside: tuple[str, bytes] = ("classes.txt", b"a\nb\n")) -> None:
+        for name in ("classes.txt", "labels.json"):
+            (bench.folder / name).unlink(missing_ok=True)
+        bench.write(*beside)
+        source = loading.open_source(str(bench.write("train-0.tar", content)))
+        for part in source.splits.values():
+            for encoded in part.images:
+                with contextlib.suppress(ImageError):
+                    images.load(encoded, 8, "crop")
+
+    yield "sound", lambda: use(tar_of(members.items()))
+    for words, entries in archive_mutants(members):
+        if all(name for name, _ in entries):
+            yield words, lambda entries=entries: use(tar_of(entries))
+    for words, value in value_mutants(labels):
+        changed = {**members, "1.json": text(value)}
+        del changed["1.cls"]
+        yield f"json {words}", lambda changed=changed: use(tar_of(changed.items()))
+    for words, content in byte_mutants(tar_of(members.items()), ((b"1.png", 512), (b"1.cls", 600))):
+        yield words, lambda content=content: use(content)
+    for words, value in value_mutants({"a": 0, "b": 1}):
+        yield f"classes {words}", lambda v=value: use(tar_of(members.items()), ("labels.json", text(v)))
+    for name in TEXTS:
+        names = name.encode(errors="surrogateescape")
+        yield (
+            f"classes {name[:20]!a}",
+            lambda names=names: use(tar_of(members.items()), ("classes.txt", names + b"\nb")),
+        )
 
 
 @reader(".keras", some=25)
@@ -543,6 +674,18 @@ def _(bench: Bench) -> Iterator[Case]:
         assert len(parquet.open_url(url).splits) == 1
 
     yield "sound", lambda: use("".join(pieces))
+    answer = {"default": {"train": ["HOST/train/0.parquet"]}, "other": {"train": ["HOST/1.parquet"], "test": []}}
+    files = {"/train/0.parquet": parquet_of([*columns().items()])}
+    hub = bench.held.enter_context(serving_files(files))
+
+    def asked(value: Any) -> None:
+        files["/api/datasets/me/pets/parquet"] = text(value).replace(b"HOST", hub.encode())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HF_ENDPOINT", hub)
+            loading.open_source("hf:me/pets/default")
+
+    for words, value in value_mutants(answer):
+        yield f"hub {words}", lambda value=value: asked(value)
     for number, piece in enumerate(pieces):
         for new in (*odd, piece * 2, piece.upper(), "file", "zip", "data", "local"):
             changed = "".join(new if place == number else other for place, other in enumerate(pieces))

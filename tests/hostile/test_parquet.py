@@ -18,7 +18,7 @@ from footers import edited, footer_of, with_footer
 from kcv.data.classes import MOST_CLASSES
 from kcv.data.loading import open_source
 from kcv.data.parquet import source as parquet
-from kcv.data.parquet.row_images import RowImages
+from kcv.data.row_images import RowImages
 from kcv.errors import DataError
 
 MB = 1_000_000
@@ -183,7 +183,7 @@ def test_many_row_groups_of_one_image_are_read_in_little_memory(
     tmp_path: Path, peak: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet, "_MOST_HELD", 50 * MB)
-    monkeypatch.setattr("kcv.data.parquet.row_images._MOST_HELD", 150 * MB)
+    monkeypatch.setattr("kcv.data.row_images._MOST_HELD", 150 * MB)
     write(tmp_path / "data.parquet", repeated(bytes(10 * MB), 30), words(30), row_group_size=10)
     rows = open_source(str(tmp_path / "data.parquet")).splits["train"].images
     assert isinstance(rows, RowImages)

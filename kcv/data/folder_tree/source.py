@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from kcv.data.classes import align
-from kcv.data.dataset import SPLITS, Samples, Source
+from kcv.data.dataset import SPLITS, Encoded, Samples, Source
 from kcv.data.file_names import FileNames, FilePaths
 from kcv.data.folder_tree.layout import EXPECTED, Layout, understand
 from kcv.data.folder_tree.summary import NOT_READ, LeftOut, Understood
@@ -34,11 +34,26 @@ def open_source(path: Path, name: str | None = None) -> Source:
     Raises:
         DataError: there are no class folders, or no images in them, or the tree is ambiguous.
     """
-    name = name or str(path)
-    tree = Tree(path)
+    return read_tree(Tree(path), name or str(path), lambda names: FilePaths(path, names), root=path)
+
+
+def read_tree(
+    tree: Tree, name: str, images: Callable[[FileNames], Sequence[Encoded]], *, root: Path | None = None
+) -> Source:
+    """Returns the images below the class folders of a tree, as `open_source` does.
+
+    Args:
+        tree: the folders.
+        name: the name of the source.
+        images: returns the images of the given names below the root of the tree.
+        root: see `Source.root`.
+
+    Raises:
+        DataError: as for `open_source`.
+    """
     layout = understand(tree, name)
-    parts = {split: _read(tree, place, name) for split, place in layout.splits.items()}
-    source = align(name, parts, flat=layout.flat, root=path)
+    parts = {split: _read(tree, place, name, images) for split, place in layout.splits.items()}
+    source = align(name, parts, flat=layout.flat, root=root)
     understood = Understood(
         source.class_names,
         {} if layout.flat else {split: layout.splits[split] for split in SPLITS if split in layout.splits},
@@ -49,7 +64,9 @@ def open_source(path: Path, name: str | None = None) -> Source:
     return replace(source, understood=understood)
 
 
-def _read(tree: Tree, place: str, name: str) -> tuple[list[str], Samples]:
+def _read(
+    tree: Tree, place: str, name: str, images: Callable[[FileNames], Sequence[Encoded]]
+) -> tuple[list[str], Samples]:
     """Returns the class names of one split, sorted, and its images. Classes may be empty, but not the split."""
     class_names = tree.folders(place)
     _require_different(class_names, name)
@@ -64,7 +81,7 @@ def _read(tree: Tree, place: str, name: str) -> tuple[list[str], Samples]:
     names = FileNames.of(found())
     if not len(names):
         raise DataError(f"{name}: no images{f' in {place}' if place else ''}; {EXPECTED}.")
-    return class_names, Samples(FilePaths(tree.root, names), np.repeat(np.arange(len(counts)), counts), names)
+    return class_names, Samples(images(names), np.repeat(np.arange(len(counts)), counts), names)
 
 
 def _require_different(class_names: list[str], name: str) -> None:

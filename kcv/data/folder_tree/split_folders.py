@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from kcv.data.folder_tree.tree import Tree, join
@@ -13,7 +14,7 @@ MOST_WRAPPED: Final = 8
 
 def named_splits(tree: Tree, place: str) -> dict[str, str]:
     """Returns the subfolders of a folder that are named like splits, with their splits."""
-    exact = {folder: split for folder in tree.folders(place) if (split := split_of(folder))}
+    exact = splits_of(tree.folders(place))
     if len(set(exact.values())) > 1:
         return exact
     rest = [folder for folder in tree.holding(place) if folder not in exact]
@@ -25,6 +26,22 @@ def named_splits(tree: Tree, place: str) -> dict[str, str]:
         return found
     classes = [set(tree.holding(unwrapped(tree, place, folder, split))) for folder, split in found.items()]
     return found if set.intersection(*classes) else exact
+
+
+def splits_of(names: Iterable[str]) -> dict[str, str]:
+    """Returns the names that are those of splits, with their splits.
+
+    `eval` and `evaluation` mean the test split, as in Hugging Face datasets; beside another test split, and where there
+    is no other validation split, they mean that.
+
+    Example:
+        >>> splits_of(["train", "eval"])["eval"], splits_of(["train", "eval", "test"])["eval"]
+        ('test', 'val')
+    """
+    found = {name: split for name in names if (split := split_of(name))}
+    evals = [name for name in found if _folded(name) in _EITHER]
+    others = {split for name, split in found.items() if name not in evals}
+    return found | (dict.fromkeys(evals, "val") if "test" in others and "val" not in others else {})
 
 
 def unwrapped(tree: Tree, place: str, folder: str, split: str) -> str:
@@ -47,6 +64,9 @@ WORDS: Final = {
 }  # fmt: skip
 """Common names of splits, in lower case, as in Hugging Face datasets."""
 
+_EITHER: Final = ("eval", "evaluation")
+"""Words that people use for validation and for test."""
+
 _TOKEN: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SETS: Final = re.compile(rf"({'|'.join(sorted(WORDS, key=len, reverse=True))})(?:set|data|images?|imgs?|pics?)?")
 
@@ -58,7 +78,11 @@ def split_of(name: str) -> str | None:
         >>> split_of("Training"), split_of("DEV"), split_of("seg_train")
         ('train', 'val', None)
     """
-    return WORDS.get(name.strip().casefold())
+    return WORDS.get(_folded(name))
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold()
 
 
 def split_within(name: str) -> str | None:

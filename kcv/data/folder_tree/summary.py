@@ -51,7 +51,9 @@ class Understood:
         counts: the number of images by split; under `train` for a tree without splits.
         left_out: files that are not used.
         outputs: folders written by kcv or MLflow, which are ignored.
-        notes: further remarks for the user, one sentence each.
+        notes: doubts that the user should look at, one sentence each.
+        listed: the label file that names the images, if there is one.
+        facts: what else was found, one sentence each.
     """
 
     class_names: Sequence[str]
@@ -60,20 +62,26 @@ class Understood:
     left_out: Sequence[LeftOut] = ()
     outputs: Sequence[str] = ()
     notes: Sequence[str] = ()
+    listed: str | None = None
+    facts: Sequence[str] = ()
 
     def lines(self) -> list[str]:
         """Returns a few short readable lines; terminal control characters in names are escaped."""
         names = [shortened(name, _NAME) for name in self.class_names[:_CLASSES]]
         more = f" and {len(self.class_names) - _CLASSES:,} more" if len(self.class_names) > _CLASSES else ""
         classes = f"{len(self.class_names):,} class{'' if len(self.class_names) == 1 else 'es'}"
-        if self.folders:
+        if self.folders and self.listed:
+            splits = [f"{split} ({self.counts[split]:,})" for split in self.folders]
+            found = [f"splits: {', '.join(splits)} of {shortened(self.listed, _NAME)}"]
+        elif self.folders:
             splits = [f"{split} ({self.counts[split]:,}) from {place}/" for split, place in self.folders.items()]
             found = [f"splits: {', '.join(splits)}"]
         else:
             total = sum(self.counts.values())
-            found = [f"no splits: {total:,} image{'' if total == 1 else 's'} in class folders"]
+            where = shortened(self.listed, _NAME) if self.listed else "class folders"
+            found = [f"no splits: {total:,} image{'' if total == 1 else 's'} in {where}"]
         found.append(f"{classes}: {', '.join(names)}{more}")
-        found += self.notes
+        found += [*self.facts, *self.notes]
         by_reason: dict[str, list[LeftOut]] = defaultdict(list)
         for one in self.left_out:
             by_reason[one.why].append(one)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,10 +50,12 @@ class Tree:
 
     Args:
         root: the folder; all places are paths below it.
+        listed: lists a folder, from the root and its place; by default one on disk.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, listed: Callable[[Path, str], Folder] | None = None) -> None:
         self.root = root
+        self._listed = listed or _listed
         self._read: dict[str, Folder] = {}
         self._holding: dict[str, bool] = {}
         self._making: dict[str, bool] = {}
@@ -62,7 +64,7 @@ class Tree:
     def folder(self, place: str) -> Folder:
         """Returns the content of a folder."""
         if place not in self._read:
-            self._read[place] = _listed(self.root, place)
+            self._read[place] = self._listed(self.root, place)
         return self._read[place]
 
     def below(self, place: str, *, links: bool = True) -> Iterator[Folder]:
@@ -168,30 +170,48 @@ def join(place: str, name: str) -> str:
 
 def _listed(root: Path, place: str) -> Folder:
     path = os.path.join(root, place) if place else str(root)
+    try:
+        with os.scandir(path) as entries:
+            return folder_of(
+                place,
+                os.path.basename(path),
+                (
+                    (entry.name, folder, folder and is_linked(entry))
+                    for entry in entries
+                    for folder in [is_folder(entry)]
+                ),
+            )
+    except (OSError, ValueError) as error:
+        return Folder(place, b"", 0, {}, (), frozenset(), False, getattr(error, "strerror", None) or first_line(error))
+
+
+def folder_of(place: str, called: str, entries: Iterable[tuple[str, bool, bool]]) -> Folder:
+    """Returns the content of a folder.
+
+    Args:
+        place: its path below the root of its tree.
+        called: its name.
+        entries: the name of each of its entries, whether it is a folder, and whether it is a link to one.
+    """
     images: list[str] = []
     others: dict[str, tuple[int, str]] = {}
     folders: list[str] = []
     links: list[str] = []
     names: set[str] = set()
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                name = entry.name
-                if is_clutter(name) or name in FILES:
-                    continue
-                if is_folder(entry):
-                    folders.append(name)
-                    if is_linked(entry):
-                        links.append(name)
-                elif is_image_name(name):
-                    images.append(name)
-                else:
-                    suffix = os.path.splitext(name)[1].lower()
-                    count, first = others.get(suffix, (0, name))
-                    others[suffix] = (count + 1, min(first, name))
-                    names.add(name)
-    except (OSError, ValueError) as error:
-        return Folder(place, b"", 0, {}, (), frozenset(), False, getattr(error, "strerror", None) or first_line(error))
+    for name, folder, link in entries:
+        if is_clutter(name) or name in FILES:
+            continue
+        if folder:
+            folders.append(name)
+            if link:
+                links.append(name)
+        elif is_image_name(name):
+            images.append(name)
+        else:
+            suffix = os.path.splitext(name)[1].lower()
+            count, first = others.get(suffix, (0, name))
+            others[suffix] = (count + 1, min(first, name))
+            names.add(name)
     images.sort()
     return Folder(
         place,
@@ -200,5 +220,5 @@ def _listed(root: Path, place: str) -> Folder:
         others,
         tuple(sorted(folders)),
         frozenset(links),
-        is_output(os.path.basename(path), names.union(folders), images),
+        is_output(called, names.union(folders), images),
     )

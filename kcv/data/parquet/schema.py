@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kcv.data.classes import MOST_CLASSES, MOST_NAME
+from kcv.data.sources import NO_OPTIONS, SourceOptions
 from kcv.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,32 +35,39 @@ class Columns:
     class_names: tuple[str, ...] | None
 
 
-def columns_of(schema: pa.Schema, file: str, *, labelled: bool = True) -> Columns:
+def columns_of(schema: pa.Schema, file: str, *, labelled: bool = True, options: SourceOptions = NO_OPTIONS) -> Columns:
     """Finds the columns of images and labels.
 
-    Images are in `image` or `img`, or in the only column that the schema declares as an image; labels in `label` or
-    `labels`, or in the only column that it declares as class labels (Hugging Face `Image` and `ClassLabel`).
+    Columns that the user named come first. Otherwise images are in `image` or `img`, or in the only column that the
+    schema declares as an image (Hugging Face `Image`), or in the only one of a type that images have; labels in `label`
+    or `labels`, or in the only column that it declares as class labels (`ClassLabel`), or in the only one of texts or
+    whole numbers.
 
     Args:
         schema: the schema of the file.
         file: its name, for messages.
         labelled: whether it must have labels.
+        options: the columns that the user named.
 
     Raises:
         DataError: a column is missing, duplicated or has another type, or there are too many class names or too long
             ones.
     """
     features = _features(schema, file)
-    image = _column(schema, IMAGE_COLUMNS, [name for name, kind in features.items() if _is(kind, "Image")])
+    pictured = [name for name, kind in features.items() if _is(kind, "Image")]
+    image = options.column("image", schema.names, file) or _column(schema, IMAGE_COLUMNS, pictured)
     if image is None:
-        raise DataError(
-            f"{file}: needs a column 'image' or 'img' with the images; its columns: {_names(schema.names)}."
-        )
+        found = [field.name for field in schema if _holds_image(field.type)]
+        if len(found) != 1:
+            why = f"; it could be any of {_names(found)}, and data.image_column=NAME names it" if found else ""
+            raise DataError(
+                f"{file}: needs a column 'image' or 'img' with the images; its columns: {_names(schema.names)}{why}."
+            )
+        (image,) = found
     declared = [name for name, kind in features.items() if _is(kind, "ClassLabel") and name in schema.names]
-    label = _column(schema, LABEL_COLUMNS, declared)
+    label = options.column("label", schema.names, file) or _column(schema, LABEL_COLUMNS, declared)
     if label is None and labelled:
-        several = f"; {_names(declared)} are labels of classes, and only one can be learned" if declared else ""
-        raise DataError(f"{file}: needs a column 'label'; its columns: {_names(schema.names)}{several}.")
+        label = _label_by_type(schema, image, declared, file)
     for name in (image, label):
         if schema.names.count(name) > 1:
             raise DataError(f"{file}: has {schema.names.count(name)} columns that are called {name!r}.")
@@ -67,6 +75,44 @@ def columns_of(schema: pa.Schema, file: str, *, labelled: bool = True) -> Column
     numeric = label is not None and _numeric(schema.field(label).type, label, file)
     names = _class_names(features.get(label), file) if label is not None and numeric else None
     return Columns(images, label, numeric, names)
+
+
+def holds_images(schema: pa.Schema) -> bool:
+    """Returns whether a column is of a type that images have: binary, or a struct with binary `bytes`."""
+    return any(_holds_image(field.type) for field in schema)
+
+
+def _holds_image(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _label_by_type(schema: pa.Schema, image: str, declared: Sequence[str], file: str) -> str:
+    """Returns the only column of texts or whole numbers.
+
+    Raises:
+        DataError: there is none, or there are several.
+    """
+    import pyarrow as pa
+
+    def holds_labels(kind: pa.DataType) -> bool:
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+    found: list[str] = [field.name for field in schema if field.name != image and holds_labels(field.type)]
+    if len(found) == 1:
+        return found[0]
+    several = f"; {_names(declared)} are labels of classes, and only one can be learned" if declared else ""
+    if not declared and found:
+        several = f"; it could be any of {_names(found)}"
+    way_on = "; data.label_column=NAME names it" if several else ""
+    raise DataError(f"{file}: needs a column 'label'; its columns: {_names(schema.names)}{several}{way_on}.")
 
 
 def _column(schema: pa.Schema, usual: Sequence[str], declared: Sequence[str]) -> str | None:

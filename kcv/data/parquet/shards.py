@@ -170,9 +170,7 @@ def remote_shards(url: str) -> list[Shard]:
     """
     import fsspec
 
-    host = url.partition("://")[2].partition("/")[0]
-    if "@" in host and ":" in host.partition("@")[0]:
-        raise DataError("the URL of the data holds a password; give it to the service's own configuration instead")
+    require_no_password(url)
     shown = data_without_credentials(url)
     try:
         system, place = fsspec.core.url_to_fs(url)
@@ -194,6 +192,13 @@ def remote_shards(url: str) -> list[Shard]:
         for found in places
         if _visible(PurePosixPath(found))
     ]
+
+
+def require_no_password(url: str) -> None:
+    """Raises DataError if a URL contains a password, because it would be stored."""
+    host = url.partition("://")[2].partition("/")[0]
+    if "@" in host and ":" in host.partition("@")[0]:
+        raise DataError("the URL of the data holds a password; give it to the service's own configuration instead")
 
 
 def _name(kind: str, place: str) -> str:

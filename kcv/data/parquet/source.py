@@ -7,20 +7,23 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
 from kcv.common.redaction import data_without_credentials
+from kcv.common.text import shortened
 from kcv.common.untrusted import refusing
 from kcv.data.classes import align
-from kcv.data.dataset import Encoded, Samples, Source
+from kcv.data.dataset import Samples, Source
+from kcv.data.holding import Part, held
 from kcv.data.parquet import bounded_rows
 from kcv.data.parquet import labels as parquet_labels
 from kcv.data.parquet.labels import UNLABELLED, Labels
-from kcv.data.parquet.row_images import RowGroups, RowImages, RowNames
+from kcv.data.parquet.row_groups import ParquetGroups
 from kcv.data.parquet.schema import columns_of
 from kcv.data.parquet.shards import Shard, local_shards, remote_shards
+from kcv.data.row_images import RowImages, RowNames
+from kcv.data.sources import NO_OPTIONS, SourceOptions
 from kcv.errors import DataError
 
 EAGER_BYTES = 2**28
@@ -29,8 +32,6 @@ EAGER_BYTES = 2**28
 _MOST_HELD = 2**29  # the maximum total size, in bytes, of the images of such files
 
 _log = logging.getLogger(__name__)
-
-_Part: TypeAlias = tuple[tuple[str, ...], Samples]
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,19 @@ def is_parquet(path: Path) -> bool:
     return bool(local_shards(path)) if os.path.isdir(path) else path.suffix.lower() == ".parquet"
 
 
-def open_source(path: Path, name: str | None = None) -> Source:
+def open_source(path: Path, name: str | None = None, options: SourceOptions = NO_OPTIONS) -> Source:
     """Opens a Parquet file, or the Parquet files in a folder and below it.
 
     Files whose name (or otherwise folder) begins with train, val, valid, validation or test form that split; if there
     is no such name, all rows form one source without splits. Integer labels get class names from the schema's metadata
     (Hugging Face `ClassLabel`), or are their own names if it has none; text labels are the names. Validation and test
     rows without a label (null, or -1 if names are declared) are left out. Up to `EAGER_BYTES` of encoded images are
-    held in memory; larger sets stay on disk (`kcv.data.parquet.row_images`).
+    held in memory; larger sets stay on disk (`kcv.data.row_images`).
 
     Args:
         path: a file or folder.
         name: the name of the source; by default the path.
+        options: the columns, and which of several sets of images.
 
     Raises:
         DataError: there is no Parquet file; a column is missing or has another type; a value is null, or a label out of
@@ -76,19 +78,22 @@ def open_source(path: Path, name: str | None = None) -> Source:
     shards = local_shards(path)
     if not shards:
         raise DataError(f"{name}: no Parquet files there.")
-    return _open(shards, name)
+    return open_shards(shards, name, options)
 
 
-def open_url(url: str) -> Source:
+def open_url(url: str, options: SourceOptions = NO_OPTIONS) -> Source:
     """Opens the Parquet files behind a URL like `open_source`; the images stay there until they are needed.
 
     Raises:
         DataError: as for `open_source`, or the URL cannot be reached, see `kcv.data.parquet.shards.remote_shards`.
     """
-    return _open(remote_shards(url), data_without_credentials(url))
+    return open_shards(remote_shards(url), data_without_credentials(url), options)
 
 
-def _open(shards: Sequence[Shard], name: str) -> Source:
+def open_shards(shards: Sequence[Shard], name: str, options: SourceOptions = NO_OPTIONS) -> Source:
+    """Opens Parquet files like `open_source`."""
+    if options.config is not None:
+        shards = _of_configuration(shards, options, name)
     by_split: dict[str | None, list[Shard]] = {}
     for shard in shards:
         by_split.setdefault(shard.split, []).append(shard)
@@ -99,9 +104,22 @@ def _open(shards: Sequence[Shard], name: str) -> Source:
     if not flat:
         _require_one_set(by_split, name)
     eagerly = all(shard.local for shard in shards) and sum(shard.size for shard in shards) <= EAGER_BYTES
-    parts = {split or "train": _merge(files, split or "train", name) for split, files in by_split.items()}
+    parts = {split or "train": _merge(files, split or "train", name, options) for split, files in by_split.items()}
     parts = _labelled(parts, name)
-    return align(name, _held(parts) if eagerly else parts, flat=flat)
+    return align(name, held(parts, _MOST_HELD) if eagerly else parts, flat=flat)
+
+
+def _of_configuration(shards: Sequence[Shard], options: SourceOptions, name: str) -> list[Shard]:
+    """Returns the files of the configuration that the user named: the folders that hold them, or one of these."""
+    wanted = options.config
+    found = [shard for shard in shards if wanted in (shard.configuration, *shard.configuration.split("/"))]
+    if found or not options.firm:
+        return found or list(shards)
+    known = sorted({shard.configuration for shard in shards if shard.configuration})
+    raise DataError(
+        f"{name}: has no configuration {shortened(wanted)!r}; it has "
+        f"{', '.join(known[:12]) + (', ...' if len(known) > 12 else '') if known else 'only one'}."
+    )
 
 
 def _require_one_set(by_split: Mapping[str | None, Sequence[Shard]], name: str) -> None:
@@ -112,13 +130,13 @@ def _require_one_set(by_split: Mapping[str | None, Sequence[Shard]], name: str) 
             known = ", ".join(sets[:5]) + (", ..." if len(sets) > 5 else "")
             raise DataError(
                 f"{name}: the {split} split is in several folders, which are taken for several sets of images: "
-                f"{known}; name one of them: {name.rstrip('/')}/{sets[0]}."
+                f"{known}; name one of them: --data.config={sets[0]}, or {name.rstrip('/')}/{sets[0]}."
             )
 
 
-def _labelled(parts: dict[str, _Part], name: str) -> dict[str, _Part]:
+def _labelled(parts: dict[str, Part], name: str) -> dict[str, Part]:
     """Leaves out rows without a label, with one warning per split; only rows of train must have a label."""
-    kept: dict[str, _Part] = {}
+    kept: dict[str, Part] = {}
     numbers = parts["train"][0] if "train" in parts else ()
     for split, (names, samples) in parts.items():
         labels = samples.labels
@@ -140,39 +158,11 @@ def _labelled(parts: dict[str, _Part], name: str) -> dict[str, _Part]:
     return kept
 
 
-def _held(parts: Mapping[str, _Part]) -> Mapping[str, _Part]:
-    """Reads all images into memory; returns the parts unchanged if the images are too large.
-
-    Raises:
-        DataError: a file is damaged, or an image is null.
-    """
-    total = 0
-    held: dict[str, _Part] = {}
-    for split, (names, samples) in parts.items():
-        rows = samples.images
-        assert isinstance(rows, RowImages)
-        everything: list[Encoded | None] = []
-        for encoded in rows.groups.read_all():
-            total += sum(map(len, filter(None, encoded)))
-            if total > _MOST_HELD:
-                return parts
-            everything += encoded
-        images: list[Encoded] = []
-        for row in map(int, rows.rows):
-            image = everything[row]
-            if image is None:
-                raise DataError(f"{rows.groups.describe(row)} ({split}/{row}): the image is null; its bytes must be "
-                                "in the file.")  # fmt: skip
-            images.append(image)
-        held[split] = names, Samples(images, samples.labels, list(samples.names))
-    return held
-
-
-def _merge(shards: Sequence[Shard], split: str, name: str) -> _Part:
+def _merge(shards: Sequence[Shard], split: str, name: str, options: SourceOptions) -> Part:
     """Returns the class names and the rows of a split; the images stay in the files."""
     files: list[_File] = []
     for shard in shards:
-        files.append(_read(shard, split, sum(len(file.labels.codes) for file in files)))
+        files.append(_read(shard, split, sum(len(file.labels.codes) for file in files), options))
     if not sum(len(file.labels.codes) for file in files):
         raise DataError(f"{name}: the {split} split has no rows.")
     declared = next((file.labels.names for file in files if file.labels.declared), None)
@@ -186,7 +176,7 @@ def _merge(shards: Sequence[Shard], split: str, name: str) -> _Part:
     tables = [np.array([*(position.get(text, UNLABELLED) for text in f.labels.names), UNLABELLED]) for f in files]
     labels = np.concatenate([table[file.labels.codes] for table, file in zip(tables, files, strict=True)])
     counts = [len(file.group_rows) for file in files]
-    groups = RowGroups(
+    groups = ParquetGroups(
         shards,
         np.repeat(np.arange(len(files)), counts),
         np.concatenate([np.arange(count) for count in counts]),
@@ -198,13 +188,13 @@ def _merge(shards: Sequence[Shard], split: str, name: str) -> _Part:
     return order, Samples(RowImages(groups, everything), labels, RowNames(split, everything))
 
 
-def _read(shard: Shard, split: str, offset: int) -> _File:
+def _read(shard: Shard, split: str, offset: int, options: SourceOptions) -> _File:
     """Reads the labels of a file; `offset` rows of its split are in the files before it."""
     file = shard.open()
     try:
         required = split == "train"
         with refusing(shard.name, DataError, bounded_rows.NOT_PARQUET):
-            columns = columns_of(file.schema_arrow, shard.name, labelled=required)
+            columns = columns_of(file.schema_arrow, shard.name, labelled=required, options=options)
             metadata = file.metadata
             paths = [path for path in (columns.images, columns.labels) if path]
             bounded_rows.check_rows(shard, metadata, [bounded_rows.leaf_of(shard, file, path) for path in paths])

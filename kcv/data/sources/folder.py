@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kcv.data.sources import PathSource, register
+from kcv.data.sources import PathSource, SourceOptions, register
 
 if TYPE_CHECKING:
     from kcv.data.dataset import Source
 
 
-def _open(path: Path, name: str) -> Source:
+def _open(path: Path, name: str, options: SourceOptions) -> Source:
     from kcv.data.folder_tree.source import open_source
 
     return open_source(path, name)

@@ -5,28 +5,45 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kcv.data.sources import PathSource, register
+from kcv.data.sources import PathSource, SourceOptions, register
 
 if TYPE_CHECKING:
     from kcv.data.dataset import Source
 
 
 def _recognises(path: Path) -> bool:
+    from kcv.data.label_files.recognising import is_label_source
     from kcv.data.parquet.source import is_parquet
 
-    return is_parquet(path)
+    return is_parquet(path) and not is_label_source(path)
 
 
-def _open(path: Path, name: str) -> Source:
+def _open(path: Path, name: str, options: SourceOptions) -> Source:
     from kcv.data.parquet.source import open_source
 
-    return open_source(path, name)
+    return open_source(path, name, options)
 
 
-def _open_url(url: str) -> Source:
+def _recognises_url(url: str) -> bool:
+    from kcv.data.webdataset.shards import is_shard_url
+
+    return not is_shard_url(url)  # a folder too
+
+
+def _open_url(url: str, options: SourceOptions) -> Source:
+    from kcv.data.parquet.hub import open_repository
     from kcv.data.parquet.source import open_url
 
-    return open_url(url)
+    return open_repository(url, options) if url.startswith("hf:") and "://" not in url else open_url(url, options)
 
 
-register(PathSource("a .parquet file", _recognises, _open, _open_url))
+register(
+    PathSource(
+        "a .parquet file",
+        _recognises,
+        _open,
+        options=("image_column", "label_column", "config"),
+        recognises_url=_recognises_url,
+        open_url=_open_url,
+    )
+)

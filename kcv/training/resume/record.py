@@ -22,7 +22,7 @@ from kcv.tracking import Tracker, config_without_credentials
 _log = logging.getLogger(__name__)
 
 FREE = (
-    "output_dir", "device", "precision", "data.source", "data.workers", "data.memory_budget_mb",
+    "output_dir", "device", "precision", "data.source", "data.image_folder", "data.workers", "data.memory_budget_mb",
     "train.checkpoint_seconds", "train.on_divergence", "train.on_out_of_memory", "train.plots", "tracking.uri",
 )  # fmt: skip
 """Keys that do not affect what a run computes; the resolved device, precision and data are compared separately."""

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcv.data.parquet import source as parquet
+from kcv.data.sources import SourceOptions
 from kcv.errors import DataError
 
 
@@ -93,8 +94,8 @@ def test_plain_binary_images(tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "no image column": ({"labels": [0], "image": "photo"}, "needs a column 'image' or 'img'"),
-    "no label column": ({"labels": [0], "label": "klass"}, "needs a column 'label'; its columns: image, klass"),
+    "no image column": ({"labels": [0], "images": pa.array([0.5])}, "column 'image' must be binary"),
+    "no label column": ({"labels": [0.5], "label": "klass"}, "needs a column 'label'; its columns: image, klass"),
     "images as text": ({"labels": [0], "images": pa.array(["a.jpg"])}, "column 'image' must be binary"),
     "labels as floats": ({"labels": [0.5]}, "column 'label' must be integers or text, not double"),
     "label too large": ({"labels": [0, 2], "classes": ["a", "b"]}, "row 1 (train/1): label 2 is not one of 0 to 1"),
@@ -262,3 +263,51 @@ def test_declared_classes_without_images_are_left_out_with_a_line(
     assert source.splits["train"].labels.tolist() == [0, 1, 0]
     assert source.splits["test"].labels.tolist() == [1, 1]
     assert caplog.messages == ["pets: no images of the classes 'dog', 'fox', which are left out"]
+
+
+def columns_of(tmp_path: Path, **columns: Any) -> Path:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+IMAGES = pa.array([b"a", b"b"], pa.binary())
+OTHERS = pa.array([b"c", b"d"], pa.binary())
+
+
+def test_columns_are_found_by_type_where_there_is_one_candidate(tmp_path: Path) -> None:
+    source = parquet.open_source(columns_of(tmp_path, photo=IMAGES, size=[0.5, 1.5], fine_label=["x", "y"]))
+    assert source.class_names == ("x", "y")
+    assert list(source.splits["train"].images) == [b"a", b"b"]
+
+
+def test_columns_that_could_be_several_are_named_and_may_be_chosen(tmp_path: Path) -> None:
+    path = columns_of(tmp_path, front=IMAGES, back=OTHERS, fine_label=["x", "y"], coarse_label=[7, 7])
+    with pytest.raises(DataError, match=r"could be any of front, back, and data.image_column=NAME names it"):
+        parquet.open_source(path)
+    with pytest.raises(DataError, match=r"any of fine_label, coarse_label; data.label_column=NAME names it"):
+        parquet.open_source(path, options=SourceOptions(image_column="back"))
+    options = SourceOptions(image_column="back", label_column="coarse_label")
+    source = parquet.open_source(path, options=options)
+    assert source.class_names == ("7",) and list(source.splits["train"].images) == [b"c", b"d"]
+    with pytest.raises(DataError, match=r"has no column 'bck' \(data.image_column\); its columns: front, back"):
+        parquet.open_source(path, options=SourceOptions(image_column="bck"))
+    with pytest.raises(DataError, match="column 'fine_label' must be binary"):
+        parquet.open_source(path, options=SourceOptions(image_column="fine_label"))
+
+
+def test_columns_named_for_other_data_are_used_where_they_are(tmp_path: Path) -> None:
+    path = columns_of(tmp_path, image=IMAGES, label=["x", "y"], other=["p", "q"])
+    assert parquet.open_source(path, options=SourceOptions(label_column="other", firm=False)).class_names == ("p", "q")
+    assert parquet.open_source(path, options=SourceOptions(label_column="gone", firm=False)).class_names == ("x", "y")
+
+
+def test_one_of_several_configurations_may_be_chosen(tmp_path: Path) -> None:
+    for name, label in (("full", "x"), ("small", "y")):
+        write(tmp_path / f"{name}/train-0.parquet", [label])
+    with pytest.raises(DataError, match=r"full, small; name one of them: --data.config=full"):
+        parquet.open_source(tmp_path)
+    assert parquet.open_source(tmp_path, options=SourceOptions(config="small")).class_names == ("y",)
+    with pytest.raises(DataError, match=r"has no configuration 'tiny'; it has full, small\."):
+        parquet.open_source(tmp_path, options=SourceOptions(config="tiny"))
+    assert parquet.open_source(tmp_path / "small", options=SourceOptions(config="tiny", firm=False)).class_names

@@ -28,7 +28,10 @@ def test_named_sources_are_told_in_help_and_in_errors() -> None:
 
 def test_a_path_of_no_kind_is_told_all_kinds(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match=r"notes.txt: is neither a folder of images nor a .parquet file\."):
+    with pytest.raises(
+        DataError,
+        match=r"notes.txt: is neither a folder of images nor an archive .* nor a .parquet file nor WebDataset",
+    ):
         open_source(str(tmp_path / "notes.txt"))
 
 
@@ -54,7 +57,7 @@ def test_a_source_is_one_file_that_nothing_else_has_to_know(tmp_path: Path) -> N
         "    return Source('greys', ('even', 'odd'), {'train': samples}, image_size=8)\n"
         "register(NamedSource('greys', 'six grey images', open_source))\n"
         "def is_grey(path):\n    return path.suffix == '.grey'\n"
-        "register(PathSource('a .grey file', is_grey, lambda path, name: open_source()))\n"
+        "register(PathSource('a .grey file', is_grey, lambda path, name, options: open_source()))\n"
     )
     (tmp_path / "my.grey").touch()
     script = (

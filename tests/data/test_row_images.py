@@ -24,8 +24,9 @@ from kcv.data import loading
 from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.order import ProcessShard, window_shuffle
 from kcv.data.parquet import source as parquet
-from kcv.data.parquet.row_images import RowGroups, RowImages
+from kcv.data.parquet.row_groups import ParquetGroups
 from kcv.data.prefetch import prefetch
+from kcv.data.row_images import RowImages
 from kcv.errors import DataError
 
 ROWS, GROUP, SHARDS = 60, 7, 3
@@ -167,7 +168,7 @@ def test_a_window_bounds_how_far_an_image_moves() -> None:
     assert not np.array_equal(moved, other)
 
 
-class Watched(RowGroups):
+class Watched(ParquetGroups):
     """Row groups that count what is read of them."""
 
     def read(self, group: int) -> Any:
@@ -177,7 +178,7 @@ class Watched(RowGroups):
 
 def test_each_row_group_is_read_once_and_little_is_held(folder: Path) -> None:
     rows = loading.open_source(str(folder)).splits["train"].images
-    watched = Watched(**{name: getattr(rows.groups, name) for name in RowGroups.__dataclass_fields__})
+    watched = Watched(**{name: getattr(rows.groups, name) for name in ParquetGroups.__dataclass_fields__})
     images = RowImages(watched, rows.rows)
     parts = [part.indices for part in window_shuffle(watched.of(rows.rows), 8, 0, 0, ProcessShard(), 10)]
     encoded = [data for batch in images.batches(parts) for data in batch]

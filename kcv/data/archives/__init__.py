@@ -1,0 +1,1 @@
+"""Archives of class folders (.zip, .tar, .tar.gz), read in place."""

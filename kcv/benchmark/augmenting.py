@@ -15,9 +15,10 @@ from torchvision.transforms import v2
 
 from kcv.config import AugmentConfig
 from kcv.data.augment.keras_cv import installed
-from kcv.data.augment.pipeline import GREY, Augment
+from kcv.data.augment.pipeline import Augment
 from kcv.data.augment.rng import BatchRng
 from kcv.data.augment.tf_pipeline import Pipeline
+from kcv.data.augment.warp import GREY
 
 Contestant: TypeAlias = tuple[Callable[[], Any], int]
 """The function to time, and the number of images it augments per call."""

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from kcv.common.parameters import Device, Precision
 from kcv.config import overrides as _overrides
 from kcv.config import yaml12
+from kcv.config.fitting import fit_file
 from kcv.config.keys import specify
 from kcv.config.layers import layer_problems, mixes
 from kcv.config.sections import (
@@ -47,6 +48,10 @@ SHORT_FLAGS: Mapping[str, str] = {
 
 _MOST_EPOCHS = 1_000_000
 
+_AUGMENT_DEFAULTS = {
+    key: field.get_default(call_default_factory=True) for key, field in AugmentConfig.model_fields.items()
+}
+
 
 class Config(Section):
     """All settings of a training run."""
@@ -75,9 +80,13 @@ class Config(Section):
         if not isinstance(values, Mapping):
             return values
         train, optim = values.get("train", {}), values.get("optim", {})
-        if not isinstance(train, Mapping) or not isinstance(optim, Mapping) or "warmup_epochs" in optim:
+        if not isinstance(train, Mapping) or not isinstance(optim, Mapping):
             return values
-        epochs = train.get("epochs")
+        if optim.get("warmup_epochs") is not None:
+            return values
+        if optim.get("warmup_fraction") is not None:
+            return {**values, "optim": {**optim, "warmup_epochs": None}}
+        epochs = train.get("epochs", TrainConfig.model_fields["epochs"].default)
         if not isinstance(epochs, int) or isinstance(epochs, bool) or not 1 <= epochs <= _MOST_EPOCHS:
             return values
         return {**values, "optim": {**optim, "warmup_epochs": min(1.0, epochs / 4)}}
@@ -122,7 +131,9 @@ class Config(Section):
     def _build(cls, values: Mapping[str, Any], overrides: Mapping[str, Any], origin: str | None) -> Config:
         spec = specify(cls, SHORT_FLAGS)
         try:
-            merged, problems, overridden = _overrides.merge(spec, values, overrides)
+            merged, problems, overridden = _overrides.merge(
+                spec, values, overrides, lambda file, typed: fit_file(file, typed, _AUGMENT_DEFAULTS)
+            )
             try:
                 config = cls.model_validate(merged)
             except ValidationError as error:
@@ -157,8 +168,10 @@ def _cross_problems(flat: Mapping[str, Any]) -> list[str]:
     if _is_number(warmup) and _is_number(epochs) and epochs >= 1 and warmup >= epochs:
         limit = f"less than train.epochs, which is {_overrides.show(epochs)}"
         problems.append(f"optim.warmup_epochs: received {_number(warmup)}, allowed: {limit}.")
-    defaults = {key: field.get_default(call_default_factory=True) for key, field in AugmentConfig.model_fields.items()}
-    return problems + _model_problems(flat) + layer_problems(flat, defaults)
+    if warmup is not None and (fraction := flat.get("optim.warmup_fraction")) is not None:
+        given = f"received {_overrides.show(fraction)} beside optim.warmup_epochs"
+        problems.append(f"optim.warmup_fraction: {given}, allowed: one of the two.")
+    return problems + _model_problems(flat) + layer_problems(flat, _AUGMENT_DEFAULTS)
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
@@ -205,7 +218,8 @@ def _model_problems(flat: Mapping[str, Any]) -> list[str]:
     problems += _network_problems(flat, freezes)
     if (views := flat.get("model.feature_views")) and not freezes:
         problems.append(f"model.feature_views: received {show(views)}, allowed: null, because nothing is frozen.")
-    mixed = flat.get("augment.mixup") or flat.get("augment.cutmix") or mixes(flat.get("augment.layers"))
-    if flat.get("model.feature_views") and mixed:
+    # A first stage on kept features goes without mixup and cutmix, and the second has them.
+    mixed = not frozen and (flat.get("augment.mixup") or flat.get("augment.cutmix"))
+    if flat.get("model.feature_views") and (mixed or mixes(flat.get("augment.layers"))):
         problems.append("model.feature_views: features of mixed images cannot be kept; turn mixup and cutmix off.")
     return problems

@@ -219,6 +219,12 @@ class TrainingBatches(SplitBatches):
         other._share, other._parts, other._places = share, (-1, []), (-1, ())
         return other
 
+    def unmixed(self) -> TrainingBatches:
+        """Returns the same batches without mixup and CutMix; only one of the two may be iterated at a time."""
+        other = copy.copy(self)
+        other._augment = self._augment.unmixed()
+        return other
+
     def without_images(self) -> Iterator[tuple[Indices, Tensor]]:
         """Yields the positions in the split and the targets of each batch of the current epoch."""
         for part, where in zip(self.order(self._epoch), self._order_on_device(self._epoch), strict=True):
@@ -246,7 +252,7 @@ class TrainingBatches(SplitBatches):
         generator = torch.Generator(self._device).manual_seed(self._step_seed(epoch, step))
         targets = self._targets(where, self._smoothing)
         chance = BatchRng(generator, len(images), part.begin, part.total)
-        return self._augment(images, targets, chance=chance, indices=where, epoch=epoch)
+        return self._augment(images, targets, chance=chance, indices=where, epoch=epoch, places=part.indices)
 
 
 Item = TypeVar("Item")

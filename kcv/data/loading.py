@@ -89,7 +89,7 @@ def load(data: DataConfig, *, began_in: Path | None = None) -> Dataset:
     """
     source = open_source(data.source, began_in=began_in)
     train, val, test = split_source(source, data)
-    size = data.image_size or _own_size(source)
+    size = data.image_size or own_size(source)
     parts = [train, val] + ([test] if test is not None else [])
     in_memory = _fits(sum(map(len, parts)), size, data.memory_budget_mb)
     images = [_images(part, size, data.resize, in_memory) for part in parts]
@@ -219,7 +219,7 @@ def _choose(source: Source, data: DataConfig, split: str, trained_on: str | None
     return chosen
 
 
-def _own_size(source: Source) -> int:
+def own_size(source: Source) -> int:
     """Returns the images' own size if a sample of them are all equal small squares, otherwise `DEFAULT_SIZE`."""
     if source.image_size is not None:
         return source.image_size

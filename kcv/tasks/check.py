@@ -201,7 +201,10 @@ def _augmented_by(augment: str | Path) -> Config:
 
     if str(augment) in POLICIES and not Path(augment).is_file():
         return Config.load(**{"augment.policy": str(augment)})
-    return Config.load(expand_user(augment))
+    path = expand_user(augment)
+    if not path.exists():
+        raise UsageError(f"--augment: {augment} is neither a file nor a policy ({', '.join(POLICIES)}).")
+    return Config.load(path)
 
 
 def _draw(config: Config, source: Source, path: Path) -> Path:

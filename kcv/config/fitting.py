@@ -35,11 +35,10 @@ def fit_file(values: dict[Any, Any], typed: Mapping[str, Any], augment: Mapping[
 
 def _fit_stages(values: Mapping[Any, Any], typed: Mapping[str, Any]) -> None:
     """Lets a run of two stages end within the first one, where it is typed to be that short."""
-    model, epochs = values.get("model"), typed.get("train.epochs")
-    if not isinstance(model, dict) or _STAGES & typed.keys() or not _is_count(epochs):
+    model, epochs = values.get("model"), _count(typed.get("train.epochs"))
+    if not isinstance(model, dict) or _STAGES & typed.keys():
         return
-    frozen = model.get("unfreeze_after")
-    if _is_count(frozen) and 1 <= epochs <= frozen:
+    if 1 <= epochs <= _count(model.get("unfreeze_after")):
         model.pop("unfreeze_after")
         model["mode"] = "feature_extraction"
 
@@ -47,5 +46,6 @@ def _fit_stages(values: Mapping[Any, Any], typed: Mapping[str, Any]) -> None:
 _STAGES: Set[str] = {"model.unfreeze_after", "model.mode"}
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _count(value: Any) -> int:
+    """Returns a whole number; 0 for anything else, which validation reports."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0

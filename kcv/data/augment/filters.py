@@ -47,7 +47,8 @@ def gaussian_blur(planes: Tensor, sigma: Tensor, radius: int) -> Tensor:
 
 def grayscale(planes: Tensor) -> Tensor:
     """Returns uint8 [n, 3, size, size] without colour: torchvision's `rgb_to_grayscale`."""
-    return functional.rgb_to_grayscale(planes, num_output_channels=3)
+    colourless: Tensor = functional.rgb_to_grayscale(planes, num_output_channels=3)
+    return colourless
 
 
 def sharpness(planes: Tensor, factor: Tensor) -> Tensor:

@@ -78,9 +78,9 @@ def draw(config: AugmentConfig, size: int, chance: ImageRng) -> Geometry:
     """
     boxes = crop_boxes(size, config.resized_crop, chance) if config.resized_crop < 1 else None
     upright = chance.uniform("vertical_flip", 1)[:, 0] >= (0.5 if config.vertical_flip else 0.0)
-    moved = None
+    moved: Matrices | None = None
     if _deforms(config):
-        moved = np.linalg.inv(_deformations(config, chance))
+        moved = np.asarray(np.linalg.inv(_deformations(config, chance)), np.float64)
     return Geometry(boxes, upright, moved)
 
 
@@ -160,6 +160,6 @@ def crop_boxes(size: int, smallest: float, chance: ImageRng) -> NDArray[np.int64
     sides = np.stack((np.sqrt(area / ratio), np.sqrt(area * ratio)), axis=-1).round().astype(np.int64)
     fits = ((sides > 0) & (sides <= size)).all(axis=-1)
     chosen = np.take_along_axis(sides, fits.argmax(axis=1)[:, None, None], axis=1)[:, 0]
-    chosen = np.where(fits.any(axis=1)[:, None], chosen, size)
+    chosen = np.where(np.any(fits, axis=1, keepdims=True), chosen, size)
     corner = (drawn[:, -2:] * (size - chosen + 1)).astype(np.int64)
     return np.concatenate((corner, chosen), axis=1)

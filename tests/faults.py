@@ -120,7 +120,7 @@ FAULTS = (
     Fault("a download is kept whatever came", "common/download.py",
           "if digest.hexdigest() != expected:", "if False:", "common/test_download.py"),
     Fault("what was typed does not override the file", "config/overrides.py",
-          "            place[leaf] = _parse(spec.keys[key], value)", "            place.setdefault(leaf, _parse(spec.keys[key], value))",
+          "            place[leaf] = value", "            place.setdefault(leaf, value)",
           "config"),
     Fault("formulas reach a spreadsheet", "common/files.py",
           'return f"\'{value}"', "return value",

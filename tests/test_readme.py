@@ -46,7 +46,8 @@ NEEDS_AN_EXPORT = "onnxruntime.InferenceSession"  # these lines run in tests/tes
 SMALL = {"data.image_size": 16, "model.name": "custom_cnn", "model.width": 0.125, "model.unfreeze_after": 0,
          "model.mode": "fine_tuning", "model.feature_views": None, "augment.crop_padding": 1,
          "train.epochs": 6, "train.plots": False, "tracking.uri": "none",
-         "optim.warmup_epochs": 0.5, "optim.lr": 5e-3, "data.batch_size": 16}  # fmt: skip
+         "optim.warmup_epochs": 0.5, "optim.warmup_fraction": None, "optim.lr": 5e-3,
+         "data.batch_size": 16}  # fmt: skip
 
 
 def blocks(page: Path, language: str) -> list[str]:

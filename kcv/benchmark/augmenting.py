@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import v2
 
+from kcv.benchmark.policies import in_kcv
 from kcv.config import AugmentConfig
 from kcv.data.augment.keras_cv import installed
-from kcv.data.augment.pipeline import GREY, Augment
-from kcv.data.augment.rng import BatchRng
 from kcv.data.augment.tf_pipeline import Pipeline
+from kcv.data.augment.warp import GREY
 
 Contestant: TypeAlias = tuple[Callable[[], Any], int]
 """The function to time, and the number of images it augments per call."""
@@ -47,17 +46,7 @@ def contestants(pixels: NDArray[np.uint8], device: str) -> dict[str, Contestant]
 
 def _kcv(pixels: NDArray[np.uint8], device: str) -> Callable[[], Any]:
     size = pixels.shape[1]
-    augment = Augment(AugmentConfig(crop_padding=size // 8, flip="random", cutout=size // 4), image_size=size, seed=0)
-    images = torch.from_numpy(pixels).to(device)
-    targets = torch.zeros(len(pixels), 10, device=device)
-    indices = torch.arange(len(pixels), device=device)
-    chance = BatchRng(torch.Generator(device).manual_seed(0), len(images))
-
-    def work() -> Tensor:
-        changed, _ = augment(images, targets, chance=chance, indices=indices, epoch=0)
-        return changed
-
-    return work
+    return in_kcv(AugmentConfig(crop_padding=size // 8, flip="random", cutout=size // 4), pixels, device)
 
 
 def _torchvision(pixels: NDArray[np.uint8]) -> Callable[[], Any]:

@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision import transforms
 
 from kcv import images
-from kcv.benchmark import augmenting
+from kcv.benchmark import augmenting, policies
 from kcv.common.progress import Progress
 from kcv.common.timing import interleave
 from kcv.native.device import describe_device, resolve_device, synchronize
@@ -30,7 +30,8 @@ def benchmark_data(
     `decode` reads JPEG files of 256 px from memory and resizes them to `image_size`; `augment` shifts by up to an
     eighth of the image, flips and erases a square of a quarter of its side. Contestants are kcv, torchvision on one PIL
     image at a time (`torchvision`) and on whole batches (`torchvision_v2`, which draws once per batch), Keras' layers,
-    and, if its extra is installed, keras-cv in tf.data.
+    and, if its extra is installed, keras-cv in tf.data. `policy NAME` is each policy of `augment.policy` and the same
+    in torchvision's v2, applied to one uint8 tensor at a time.
 
     Args:
         image_size: in pixels.
@@ -39,7 +40,7 @@ def benchmark_data(
         repeats: timed batches per contestant.
 
     Returns:
-        One row per half: medians of images/s, and the ratio of kcv's to torchvision's.
+        One row per half and policy: medians of images/s, and the ratio of kcv's to torchvision's.
 
     Raises:
         DeviceError: the device is not available.
@@ -52,6 +53,9 @@ def benchmark_data(
         "decode": (len(files), {name: (work, len(files)) for name, work in decoding.items()}),
         "augment": (batch_size, augmenting.contestants(pixels, where)),
     }
+    smooth = np.stack([images.load(file, image_size, "squash") for file in files])
+    smooth = smooth[np.arange(batch_size) % len(smooth)]
+    halves |= {f"policy {name}": (batch_size, policies.contestants(name, smooth, where)) for name in policies.NAMES}
     rows = []
     for name, (count, contestants) in halves.items():
         rates = _take_turns(name, contestants, repeats, where)
@@ -60,8 +64,8 @@ def benchmark_data(
                 "step": name,
                 "image_size": image_size,
                 "batch_size": count,
-                "device": where if name == "augment" else "cpu",
-                "hardware": describe_device(where if name == "augment" else "cpu"),
+                "device": "cpu" if name == "decode" else where,
+                "hardware": describe_device("cpu" if name == "decode" else where),
                 "threads": torch.get_num_threads(),
                 "repeats": repeats,
                 "images_per_second": rates,

@@ -1,7 +1,8 @@
 """Checks the augmentation layers of another library in a configuration, without importing that library.
 
 The list has one entry per layer, in the order in which they run: `{name: RandAugment, magnitude: 0.3}`, or just
-`RandAugment` without arguments. `kcv.data.augment.keras_cv` knows which layers exist and which arguments they take.
+`RandAugment` without arguments. `kcv.data.augment.keras_cv` and `kcv.data.augment.keras_layers` know which layers exist
+and which arguments they take.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from kcv.config.overrides import show
 MIXING: Final = ("CutMix", "MixUp", "FourierMix", "Mosaic")
 """Layers that combine several images and their labels."""
 
-_EXAMPLE: Final = "{name: RandAugment, magnitude: 0.3}"
+LIBRARIES: Final[Mapping[str, str]] = {"keras_cv": "keras-cv", "keras": "Keras"}
+"""The other libraries by their value of `augment.library`, as they are called in messages."""
+
+_EXAMPLES: Final[Mapping[str, str]] = {
+    "keras_cv": "{name: RandAugment, magnitude: 0.3}",
+    "keras": "{name: RandomRotation, factor: 0.05}",
+}
 
 
 def _shown(value: Any) -> str:
@@ -53,40 +60,44 @@ def layer_problems(flat: Mapping[str, Any], defaults: Mapping[str, Any]) -> list
     library, layers = flat.get("augment.library", defaults["library"]), as_entries(flat.get("augment.layers", []))
     if not isinstance(layers, list):
         return []  # the schema reports it
-    if library != "keras_cv":
+    if library not in LIBRARIES:
         if not layers or library != defaults["library"]:
             return []
         return [
-            "augment.layers: are layers of keras-cv, and augment.library is 'kcv'; set augment.library to keras_cv, or "
-            "take them out."
+            "augment.layers: are layers of keras-cv, and augment.library is 'kcv'; set augment.library to keras_cv or "
+            "keras, or take them out."
         ]
     problems = []
     if not layers:
-        problems.append(f"augment.layers: received [], allowed: at least one layer of keras-cv, such as {_EXAMPLE}.")
-    for key, default in defaults.items():
+        one = f"at least one layer of {LIBRARIES[library]}, such as {_EXAMPLES[library]}"
+        problems.append(f"augment.layers: received [], allowed: {one}.")
+    own = {key: default for key, default in defaults.items() if key not in ("library", "layers")}
+    if flat.get("augment.policy", own["policy"]) != own["policy"]:
+        own = {"policy": own["policy"]}  # what follows from it need not be named, too
+    for key, default in own.items():
         value = flat.get(f"augment.{key}", default)
-        if key not in ("library", "layers") and value != default:
+        if value != default:
             problems.append(
-                f"augment.{key}: received {_shown(value)}, allowed: {default!r}, because augment.library is keras_cv, "
+                f"augment.{key}: received {_shown(value)}, allowed: {default!r}, because augment.library is {library}, "
                 "which changes the images by augment.layers alone."
             )
     for place, entry in enumerate(layers):
-        problems += _entry_problems(f"augment.layers[{place}]", entry)
+        problems += _entry_problems(library, f"augment.layers[{place}]", entry)
     return problems
 
 
-def _entry_problems(where: str, entry: Any) -> list[str]:
+def _entry_problems(library: str, where: str, entry: Any) -> list[str]:
     if not isinstance(entry, Mapping):
-        return [f"{where}: received {_shown(entry)}, allowed: the name of a layer, or a mapping such as {_EXAMPLE}."]
+        example = _EXAMPLES[library]
+        return [f"{where}: received {_shown(entry)}, allowed: the name of a layer, or a mapping such as {example}."]
     name = entry.get("name")
     if not isinstance(name, str) or not name.isidentifier():
-        return [
-            f"{where}.name: received {_shown(name)}, allowed: the name of a layer of keras-cv, such as RandAugment."
-        ]
-    return [problem for key, value in entry.items() for problem in _argument_problems(where, name, key, value)]
+        named = f"the name of a layer of {LIBRARIES[library]}, such as RandAugment"
+        return [f"{where}.name: received {_shown(name)}, allowed: {named}."]
+    return [problem for key, value in entry.items() for problem in _argument_problems(library, where, name, key, value)]
 
 
-def _argument_problems(where: str, layer: str, key: Any, value: Any) -> list[str]:
+def _argument_problems(library: str, where: str, layer: str, key: Any, value: Any) -> list[str]:
     if not isinstance(key, str) or not key.isidentifier():
         return [f"{where}: received the argument {_shown(key)}, allowed: names of arguments of {layer}."]
     received = f"{where}.{key}: received {_shown(value)}, allowed:"
@@ -95,14 +106,14 @@ def _argument_problems(where: str, layer: str, key: Any, value: Any) -> list[str
     if key == "value_range":
         return [] if value == [0, 255] else [f"{received} [0, 255], what all images have."]
     if key == "layer":
-        return _entry_problems(f"{where}.layer", value)
+        return _entry_problems(library, f"{where}.layer", value)
     if key == "layers":
         if not isinstance(value, list) or not value:
             return [f"{received} a list of layers."]
         return [
             problem
             for place, inner in enumerate(value)
-            for problem in _entry_problems(f"{where}.layers[{place}]", inner)
+            for problem in _entry_problems(library, f"{where}.layers[{place}]", inner)
         ]
     return [] if _is_argument(value) else [f"{received} a finite number, text, or a list of these."]
 

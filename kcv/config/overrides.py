@@ -5,14 +5,16 @@ Works with any pydantic model of nested sections; does not depend on the meaning
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
 from kcv.config.keys import Key, Specification
 from kcv.config.yaml12 import parse_list, parse_scalar
 from kcv.errors import nearest
+
+Fit: TypeAlias = Callable[[dict[Any, Any], Mapping[str, Any]], dict[Any, Any]]
 
 
 def flatten(values: Mapping[Any, Any]) -> dict[str, Any]:
@@ -27,9 +29,18 @@ def flatten(values: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def merge(
-    spec: Specification, values: Mapping[Any, Any], overrides: Mapping[str, Any]
+    spec: Specification,
+    values: Mapping[Any, Any],
+    overrides: Mapping[str, Any],
+    fit: Fit = lambda values, typed: values,
 ) -> tuple[dict[Any, Any], list[str], set[str]]:
     """Applies overrides to the values of a file.
+
+    Args:
+        spec: the keys.
+        values: nested values of the file.
+        overrides: values as typed, by any name of their key.
+        fit: changes the file's values to suit the overrides, which it gets by dotted key, before those are applied.
 
     Returns:
         The merged nested values, one line per override that matches no key or repeats one, and the overridden keys.
@@ -43,6 +54,7 @@ def merge(
         merged[name] = dict(value) if isinstance(value, Mapping) else value
     problems: list[str] = []
     taken: dict[str, str] = {}
+    parsed: dict[str, Any] = {}
     for typed, value in _spread(spec, overrides):
         key = spec.resolve(typed)
         if key is None:
@@ -52,10 +64,13 @@ def merge(
             problems.append(f"{key}: given twice, as {taken[key]!r} and as {typed!r}; give it once.")
             continue
         taken[key] = typed
+        parsed[key] = _parse(spec.keys[key], value)
+    merged = fit(merged, parsed)
+    for key, value in parsed.items():
         section, _, leaf = key.rpartition(".")
         place = merged.setdefault(section, {}) if section else merged
         if isinstance(place, dict):  # otherwise validation reports the mistake in the file
-            place[leaf] = _parse(spec.keys[key], value)
+            place[leaf] = value
     return merged, problems, set(taken)
 
 

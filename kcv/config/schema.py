@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from kcv.common.parameters import Device, Precision
 from kcv.config import overrides as _overrides
 from kcv.config import yaml12
+from kcv.config.fitting import fit_file
 from kcv.config.keys import specify
 from kcv.config.layers import layer_problems, mixes
 from kcv.config.sections import (
@@ -49,6 +50,10 @@ SHORT_FLAGS: Mapping[str, str] = {
 
 _MOST_EPOCHS = 1_000_000
 
+_AUGMENT_DEFAULTS = {
+    key: field.get_default(call_default_factory=True) for key, field in AugmentConfig.model_fields.items()
+}
+
 
 class Config(Section):
     """All settings of a training run."""
@@ -77,12 +82,16 @@ class Config(Section):
         if not isinstance(values, Mapping):
             return values
         train, optim = values.get("train", {}), values.get("optim", {})
-        if not isinstance(train, Mapping) or not isinstance(optim, Mapping) or "warmup_epochs" in optim:
+        if not isinstance(train, Mapping) or not isinstance(optim, Mapping):
             return values
-        epochs = train.get("epochs")
+        if optim.get("warmup_epochs") is not None:
+            return values
+        if optim.get("warmup_fraction") is not None:
+            return {**values, "optim": {**optim, "warmup_epochs": None}}
+        epochs = train.get("epochs", TrainConfig.model_fields["epochs"].default)
         if not isinstance(epochs, int) or isinstance(epochs, bool) or not 1 <= epochs <= _MOST_EPOCHS:
             return values
-        return {**values, "optim": {**optim, "warmup_epochs": min(1.0, epochs / 4)}}
+        return {**values, "optim": {**optim, "warmup_epochs": _usual_warmup(epochs)}}
 
     @model_validator(mode="after")
     def _check_choices(self) -> Config:
@@ -124,8 +133,10 @@ class Config(Section):
     def _build(cls, values: Mapping[str, Any], overrides: Mapping[str, Any], origin: str | None) -> Config:
         spec = specify(cls, SHORT_FLAGS)
         try:
-            merged, problems, overridden = _overrides.merge(spec, values, overrides)
-            problems += _one_length(merged, overridden)
+            merged, problems, overridden = _overrides.merge(
+                spec, values, overrides, lambda file, typed: fit_file(file, typed, _AUGMENT_DEFAULTS)
+            )
+            problems += _one_length(overridden)
             try:
                 config = cls.model_validate(merged)
             except ValidationError as error:
@@ -143,7 +154,10 @@ class Config(Section):
     def given(self) -> dict[str, Any]:
         """Returns what a file or the caller gave, by dotted key: no defaults, and not a `model.name` of `auto`."""
         given = _overrides.flatten(self.model_dump(exclude_unset=True))
-        return {key: value for key, value in given.items() if (key, value) != ("model.name", AUTO)}
+        left_open = [("model.name", AUTO), ("optim.warmup_epochs", _usual_warmup(self.train.epochs))]
+        if self.optim.warmup_fraction is not None:
+            left_open.append(("optim.warmup_epochs", None))
+        return {key: value for key, value in given.items() if (key, value) not in left_open}
 
     def completed(self, values: Mapping[str, Any]) -> Config:
         """Returns this configuration with values, by dotted key, for keys that were not given.
@@ -171,6 +185,11 @@ class Config(Section):
         return yaml12.dump(self.to_dict())
 
 
+def _usual_warmup(epochs: int) -> float:
+    """Returns the warm-up of a run, in epochs, if none is given."""
+    return min(1.0, epochs / 4)
+
+
 def _cross_problems(flat: Mapping[str, Any]) -> list[str]:
     """Returns one line per violated rule that involves several keys. Values may have the wrong type."""
     problems = []
@@ -178,8 +197,10 @@ def _cross_problems(flat: Mapping[str, Any]) -> list[str]:
     if _is_number(warmup) and _is_number(epochs) and epochs >= 1 and warmup >= epochs:
         limit = f"less than train.epochs, which is {_overrides.show(epochs)}"
         problems.append(f"optim.warmup_epochs: received {_number(warmup)}, allowed: {limit}.")
-    defaults = {key: field.get_default(call_default_factory=True) for key, field in AugmentConfig.model_fields.items()}
-    return problems + _imbalance_problems(flat) + _model_problems(flat) + layer_problems(flat, defaults)
+    if warmup is not None and (fraction := flat.get("optim.warmup_fraction")) is not None:
+        given = f"received {_overrides.show(fraction)} beside optim.warmup_epochs"
+        problems.append(f"optim.warmup_fraction: {given}, allowed: one of the two.")
+    return problems + _imbalance_problems(flat) + _model_problems(flat) + layer_problems(flat, _AUGMENT_DEFAULTS)
 
 
 def _imbalance_problems(flat: Mapping[str, Any]) -> list[str]:
@@ -201,22 +222,10 @@ def _imbalance_problems(flat: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _one_length(merged: dict[Any, Any], overridden: set[str]) -> list[str]:
-    """Lets an overriding `train.minutes` replace the `train.epochs` of a file, and the other way round.
-
-    In one file, such as the `config.yaml` of a finished run, both may stand: `train.epochs` is then what the minutes
-    led to, and holds.
-
-    Returns:
-        One line if both override the file.
-    """
-    both = {"train.minutes", "train.epochs"}
-    if both <= overridden:
+def _one_length(typed: set[str]) -> list[str]:
+    """Returns one line if the length of the run is typed twice; in a file, `train.epochs` holds beside the minutes."""
+    if {"train.minutes", "train.epochs"} <= typed:
         return ["train.minutes: given beside train.epochs; give one of them: epochs follow from the minutes."]
-    for key in both & overridden:
-        (other,) = both - {key}
-        if isinstance(train := merged.get("train"), dict):
-            train.pop(other.partition(".")[2], None)
     return []
 
 
@@ -281,7 +290,8 @@ def _model_problems(flat: Mapping[str, Any]) -> list[str]:
     problems += _network_problems(flat, freezes)
     if (views := flat.get("model.feature_views")) and not freezes:
         problems.append(f"model.feature_views: received {show(views)}, allowed: null, because nothing is frozen.")
-    mixed = flat.get("augment.mixup") or flat.get("augment.cutmix") or mixes(flat.get("augment.layers"))
-    if flat.get("model.feature_views") and mixed:
+    # A first stage on kept features goes without mixup and cutmix, and the second has them.
+    mixed = not frozen and (flat.get("augment.mixup") or flat.get("augment.cutmix"))
+    if flat.get("model.feature_views") and (mixed or mixes(flat.get("augment.layers"))):
         problems.append("model.feature_views: features of mixed images cannot be kept; turn mixup and cutmix off.")
     return problems

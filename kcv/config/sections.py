@@ -11,6 +11,7 @@ from kcv.common.parameters import Device, Precision
 from kcv.config.class_weights import ALLOWED_WEIGHTS, WEIGHTINGS, as_class_weights
 from kcv.config.keys import none_as_null
 from kcv.config.layers import as_entries
+from kcv.config.policies import with_policy
 from kcv.data import sources
 from kcv.models import registry
 from kcv.models.own import AUTO, FORMS, network_or_own
@@ -107,24 +108,53 @@ class DataConfig(Section):
 class AugmentConfig(Section):
     """Random changes to training images, drawn again for each image and epoch. All off by default."""
 
-    library: Literal["kcv", "keras_cv"] = Field(
-        "kcv", description="kcv's own augmentation (the keys below), or keras-cv layers (the extra kcv[kerascv])"
+    policy: Literal["none", "light", "photos", "strong", "randaugment", "trivialaugment", "augmix"] = Field(
+        "none", description="a whole set of changes in one word; the keys below that are given replace its own"
+    )
+    library: Literal["kcv", "keras", "keras_cv"] = Field(
+        "kcv",
+        description="kcv's own augmentation (the keys below), or layers of Keras or keras-cv (the extra kcv[kerascv])",
     )
     layers: Annotated[list[Any], BeforeValidator(as_entries)] = Field(
         default_factory=list,
-        description="keras-cv layers with their arguments, in order, if library is keras_cv",
+        description="layers with their arguments, in order, if library is keras or keras_cv",
         json_schema_extra={"allowed": "a list of layers, such as [{name: RandAugment, magnitude: 0.3}, CutMix]"},
+    )
+    resized_crop: float = Field(
+        1.0, gt=0, le=1, description="smallest area of a random crop that is enlarged to the whole image; 1: off"
     )
     crop_padding: int = Field(0, ge=0, le=512, description="shift by up to this many px (padded random crop)")
     flip: Literal["none", "random", "alternating"] = Field(
         "none", description="horizontal flip: never, at random, or every other epoch"
     )
+    vertical_flip: bool = Field(False, description="flip half of the images upside down, too")
+    rotation: float = Field(0.0, ge=0, le=180, description="rotate by up to this angle either way, degrees")
+    translate: float = Field(0.0, ge=0, le=1, description="shift by up to this fraction of the side; the rest mirrors")
+    scale: float = Field(0.0, ge=0, lt=1, description="zoom by a factor of 1 - scale to 1 + scale")
+    shear: float = Field(0.0, ge=0, le=60, description="shear by up to this angle along either axis, degrees")
+    perspective: float = Field(
+        0.0, ge=0, le=0.4, description="perspective: corners move inwards by up to this fraction of half the side"
+    )
+    auto_augment: Literal["none", "randaugment", "trivialaugment", "augmix"] = Field(
+        "none", description="operations chosen at random for each image"
+    )
+    num_ops: int = Field(2, ge=1, le=14, description="operations per image of randaugment")
+    magnitude: int = Field(9, ge=0, le=30, description="strength of randaugment")
     color_jitter: float = Field(0.0, ge=0, le=1, description="strength of brightness, contrast and saturation changes")
     hue: float = Field(0.0, ge=0, le=0.5, description="maximum hue shift, as a fraction of the colour circle")
+    grayscale: float = Field(0.0, ge=0, le=1, description="probability of losing all colour")
+    blur: float = Field(
+        0.0, ge=0, le=1, description="probability of Gaussian blur, with a deviation of up to 2 px in 224"
+    )
     cutout: int = Field(0, ge=0, le=1024, description="side of the square that is blanked, px")
     random_erasing: float = Field(0.0, ge=0, le=1, description="probability of erasing a random rectangle")
     mixup: float = Field(0.0, ge=0, le=10, description="Beta parameter of blending images in pairs; 0: off")
     cutmix: float = Field(0.0, ge=0, le=10, description="Beta parameter of pasting a box from another image; 0: off")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_policy(cls, values: Any) -> Any:
+        return with_policy(values)
 
 
 class ModelConfig(Section):
@@ -186,8 +216,11 @@ class OptimConfig(Section):
         0.05, ge=0, le=100, description="decoupled weight decay, multiplied by the learning rate at each step"
     )
     schedule: Literal["one_cycle", "cosine", "constant"] = Field("one_cycle", description="learning-rate schedule")
-    warmup_epochs: float = Field(
+    warmup_epochs: float | None = Field(
         1.0, ge=0, description="warm-up epochs of the learning rate; if not given: 1, at most a quarter of the run"
+    )
+    warmup_fraction: float | None = Field(
+        None, ge=0, lt=1, description="warm-up as a fraction of the run (of each stage), in place of warmup_epochs"
     )
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability spread over the other classes")
     loss: Literal["cross_entropy", "focal"] = Field(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from kcv.config import AugmentConfig
+from kcv.data.augment.keras_layers import KerasPipeline
 from kcv.data.augment.pipeline import Augment
 from kcv.data.augment.rng import BatchRng
 from kcv.data.augment.tf_pipeline import Pipeline, Plain
@@ -30,6 +31,10 @@ from kcv.errors import ConfigError, DataError
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 """Images [b, size, size, 3], uint8 or float32 in 0 to 255, and targets, float32 [b, classes]; both on the device."""
+
+
+_PIPELINES: Mapping[str, type[Pipeline | KerasPipeline]] = {"keras_cv": Pipeline, "keras": KerasPipeline}
+"""What runs the layers of other libraries, by `augment.library`."""
 
 
 class SplitBatches(IterableDataset[Batch]):
@@ -94,7 +99,7 @@ class TrainingBatches(SplitBatches):
 
     Each of several processes gets its shard of every batch, and together they see what a single process would see: the
     same images with the same augmentation. There are two exceptions: mixup and CutMix find partners within the shard,
-    and keras-cv's layers draw separately for each shard.
+    and layers of Keras and keras-cv draw separately for each shard.
 
     Iteration repeats the epoch that was last set (initially 0): call `set_epoch` when an epoch begins, e.g.
     `keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.set_epoch(epoch))`.
@@ -152,8 +157,8 @@ class TrainingBatches(SplitBatches):
             )
         augment = augment or AugmentConfig()
         self._augment = Augment(augment, image_size=images.size, seed=seed)
-        layers = augment.layers if augment.library == "keras_cv" else None
-        self._pipeline = Pipeline(layers, images.size, num_classes, self._device) if layers else None
+        pipeline = _PIPELINES.get(augment.library)
+        self._pipeline = pipeline and pipeline(augment.layers, images.size, num_classes, self._device)
         self._smoothing = label_smoothing
         self._seed = seed
         self._epoch = self._start = 0
@@ -237,6 +242,12 @@ class TrainingBatches(SplitBatches):
         other._share, other._parts, other._places, other._sampling = share, (-1, []), (-1, ()), "none"
         return other
 
+    def unmixed(self) -> TrainingBatches:
+        """Returns the same batches without mixup and CutMix; only one of the two may be iterated at a time."""
+        other = copy.copy(self)
+        other._augment = self._augment.unmixed()
+        return other
+
     def without_images(self) -> Iterator[tuple[Indices, Tensor]]:
         """Yields the positions in the split and the targets of each batch of the current epoch."""
         for part, where in zip(self.order(self._epoch), self._order_on_device(self._epoch), strict=True):
@@ -264,7 +275,7 @@ class TrainingBatches(SplitBatches):
         generator = torch.Generator(self._device).manual_seed(self._step_seed(epoch, step))
         targets = self._targets(where, self._smoothing)
         chance = BatchRng(generator, len(images), part.begin, part.total)
-        return self._augment(images, targets, chance=chance, indices=where, epoch=epoch)
+        return self._augment(images, targets, chance=chance, indices=where, epoch=epoch, places=part.indices)
 
 
 Item = TypeVar("Item")

@@ -18,6 +18,8 @@ from kcv.errors import UsageError
 from kcv.quality.findings import KINDS, Finding, SampleRef
 
 if TYPE_CHECKING:
+    from kcv.config import Config
+    from kcv.data.dataset import Source
     from kcv.data.folder_tree.summary import Understood
 
 __all__ = ["KINDS", "DataCheck", "Finding", "SampleRef", "check"]
@@ -37,6 +39,7 @@ class DataCheck:
         findings: the worst kinds first, in the order of `KINDS`.
         understood: what the folders of the source were taken for, where it has some.
         strict: whether warnings count as errors.
+        augmented: the drawing of augmented images, if there is one.
     """
 
     data: str
@@ -45,6 +48,7 @@ class DataCheck:
     findings: Sequence[Finding]
     understood: Understood | None = None
     strict: bool = False
+    augmented: Path | None = None
 
     @property
     def passed(self) -> bool:
@@ -94,6 +98,7 @@ class DataCheck:
             "by_kind": self.by_kind,
             "leaked": {"exact": self.leaked(near=False), "exact_or_near": self.leaked()},
             "findings": [finding.to_dict() for finding in self.findings],
+            "augmented": None if self.augmented is None else str(self.augmented),
         }
 
     def write(self, path: Path) -> None:
@@ -128,6 +133,7 @@ def check(
     label_column: str | None = None,
     config: str | None = None,
     image_folder: str | None = None,
+    augment: str | Path | None = None,
     progress: Annotated[bool, PythonOnly()] = False,
 ) -> DataCheck:
     """Check data before training: damaged files, duplicates, leaks between splits, odd images.
@@ -144,21 +150,26 @@ def check(
         label_column: the column of the labels; default: by its name or type.
         config: the configuration to read, where a repository or folder has several.
         image_folder: the folder that the paths in a label file start from; default: that of the file.
+        augment: draw training images as this configuration file, or this policy of augmentation, would change them:
+            augmented.png (and .svg) in the folder of `output`, or in the working folder.
         progress: show progress bars on a terminal.
 
     Raises:
         UsageError: `output` ends in something else.
+        ConfigError: `augment` is neither a policy nor a configuration that can be used.
         DataError: there is no such source, or nothing in it that could be checked.
         OutputError: `output` cannot be written.
 
     Example:
         $ kcv check path/to/images
         $ kcv check path/to/images --output=findings.csv
+        $ kcv check path/to/images --augment=photos
         >>> [finding.message for finding in kcv.check("path/to/images").findings]
     """
     path = expand_user(output) if output is not None else None
     if path is not None and path.suffix not in OUTPUTS:
         raise UsageError(f"{output}: the report must end in {' or '.join(OUTPUTS)}.")
+    changes = None if augment is None else _augmented_by(augment)
     from kcv.data import loading
     from kcv.data.dataset import SPLITS
     from kcv.data.sources import SourceOptions
@@ -186,7 +197,30 @@ def check(
         key=lambda finding: order.index(finding.kind),
     )
     counts = {split: len(source.splits[split]) for split in SPLITS if split in source.splits}
-    found = DataCheck(source.name, source.class_names, counts, findings, source.understood, strict)
+    drawing = None if changes is None else _draw(changes, source, (path or Path()).parent / "augmented.png")
+    found = DataCheck(source.name, source.class_names, counts, findings, source.understood, strict, drawing)
     if path is not None:
         found.write(path)
     return found
+
+
+def _augmented_by(augment: str | Path) -> Config:
+    """Returns the configuration of a file, or of one of the policies."""
+    from kcv.config import Config
+    from kcv.config.policies import POLICIES
+
+    if str(augment) in POLICIES and not Path(augment).is_file():
+        return Config.load(**{"augment.policy": str(augment)})
+    path = expand_user(augment)
+    if not path.exists():
+        raise UsageError(f"--augment: {augment} is neither a file nor a policy ({', '.join(POLICIES)}).")
+    return Config.load(path)
+
+
+def _draw(config: Config, source: Source, path: Path) -> Path:
+    """Draws some training images and what augmentation makes of them."""
+    from kcv.quality.augmented import augmented_views
+    from kcv.reporting.plots.augmented import save_augmented_grid
+
+    views = augmented_views(config, source)
+    return save_augmented_grid(views.images, views.titles, path, note=views.note)

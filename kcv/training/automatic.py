@@ -301,7 +301,7 @@ def _timed_epochs(config: Config, source: Source, facts: Facts, clock: Clock) ->
     Raises:
         ConfigError: not even the fewest that the configuration allows.
     """
-    warmup = config.optim.warmup_epochs if "optim.warmup_epochs" in config.given() else 0
+    warmup = config.given().get("optim.warmup_epochs", 0.0)
     least = max(config.model.unfreeze_after, math.floor(warmup)) + 1
     seconds = Probe(config, source, facts.device).rates().seconds(config, facts.counts)
     epochs = seconds.epochs_in(clock.left())

@@ -20,6 +20,7 @@ import torch
 from kcv.common.progress import Progress, duration
 from kcv.config import AugmentConfig, Config
 from kcv.data.archives.members import MemberImages
+from kcv.data.augment.pipeline import without_mixing
 from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.dataset import Images
 from kcv.distributed.group import SINGLE_PROCESS, Group
@@ -67,8 +68,11 @@ class FeatureStore:
 
     def training(self, batches: TrainingBatches) -> FeatureBatches:
         """Returns the training batches with features in place of images."""
-        augmented = self._config.augment != AugmentConfig()
-        count = self._config.model.feature_views
+        augment, count = self._config.augment, self._config.model.feature_views
+        if count is not None and (augment.mixup or augment.cutmix):
+            _log.info("features   kept without mixup and cutmix, which begin when the backbone is unfrozen")
+            augment, batches = without_mixing(augment), batches.unmixed()
+        augmented = augment != AugmentConfig()
         if augmented and count is None:
             _log.info(
                 "features   computed anew in each epoch, for each is augmented; model.feature_views=N keeps N views"
@@ -77,8 +81,7 @@ class FeatureStore:
         if not augmented:
             # All views would be identical.
             return FeatureBatches(batches, self._forward, [self._plain("train", batches.images, self._group)])
-        config = self._config
-        drawn = (config.augment.model_dump_json(), str(config.seed), str(config.data.batch_size))
+        drawn = (augment.model_dump_json(), str(self._config.seed), str(self._config.data.batch_size))
         views = []
         count = min(count or 1, self._epochs)  # epoch e uses view e: further views would never be used
         for view in range(count):

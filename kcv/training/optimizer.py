@@ -119,7 +119,11 @@ def build_schedule(config: OptimConfig, steps_per_epoch: int, epochs: int, lr_sc
 
     If the stage is not longer than the configured warm-up, a quarter of the stage is the warm-up.
     """
-    warmup_epochs = config.warmup_epochs if config.warmup_epochs < epochs else epochs / 4
+    warmup_epochs = 1.0 if config.warmup_epochs is None else config.warmup_epochs
+    if config.warmup_fraction is not None:
+        warmup_epochs = config.warmup_fraction * epochs
+    elif warmup_epochs >= epochs:
+        warmup_epochs = epochs / 4
     return WarmupDecay(
         config.lr * lr_scale,
         total_steps=steps_per_epoch * epochs,

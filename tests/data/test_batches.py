@@ -262,3 +262,27 @@ def test_processes_measure_each_batch_once_and_as_one_would() -> None:
 def test_batches_too_small_for_the_processes_are_refused() -> None:
     with pytest.raises(DataError, match="batches of 2 of 4 images cannot be shared by 3 processes"):
         training(in_memory(4), batch_size=2, share=ProcessShard(0, 3))
+
+
+SINGLE = AugmentConfig(policy="strong", auto_augment="randaugment", vertical_flip=True)
+
+
+def test_processes_and_a_resumed_run_see_the_images_of_one_process() -> None:
+    images = in_memory(30)
+    whole = training(images, batch_size=10, augment=SINGLE)
+    parts = [training(images, batch_size=10, augment=SINGLE, share=ProcessShard(rank, 2)) for rank in (0, 1)]
+    for epoch, step in ((0, 0), (4, 2)):
+        alone, targets = whole.batch(epoch, step)
+        shares = [part.batch(epoch, step) for part in parts]
+        assert torch.equal(torch.cat([share[0] for share in shares]), alone)
+        assert torch.equal(torch.cat([share[1] for share in shares]), targets)
+    whole.set_epoch(4, start=2)
+    resumed = list(whole.loader())[2:]
+    assert same(resumed, [training(images, batch_size=10, augment=SINGLE).batch(4, 2)])
+
+
+def test_batches_can_go_without_mixing() -> None:
+    images = in_memory(20)
+    mixed = training(images, augment=AugmentConfig(crop_padding=2, mixup=0.3, cutmix=1.0))
+    assert same(mixed.unmixed(), training(images, augment=AugmentConfig(crop_padding=2)))
+    assert not same(mixed, mixed.unmixed())

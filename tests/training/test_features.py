@@ -111,6 +111,18 @@ def test_kept_views_are_what_an_augmented_epoch_would_be(case: Callable[..., Cas
     assert np.array_equal(*(np.sort(np.concatenate([x.numpy() for x, _ in epoch]), axis=0) for epoch in (third, first)))
 
 
+def test_features_are_kept_without_mixing_and_one_line_says_so(
+    case: Callable[..., Case], caplog: pytest.LogCaptureFixture
+) -> None:
+    stages = {"model.mode": "fine_tuning", "model.unfreeze_after": 2, "epochs": 3, "model.feature_views": 1}
+    plain = case(**AUGMENTED, **stages).epoch(0)
+    with caplog.at_level(logging.INFO, "kcv"):
+        mixed = case(**AUGMENTED, **stages, **{"augment.mixup": 0.5, "augment.cutmix": 1.0}).epoch(0)
+    assert equal(mixed, plain)
+    lines = [record.getMessage() for record in caplog.records if "mixup" in record.getMessage()]
+    assert lines == ["features   kept without mixup and cutmix, which begin when the backbone is unfrozen"]
+
+
 def messages(caplog: pytest.LogCaptureFixture) -> str:
     return " ".join(record.getMessage() for record in caplog.records)
 

@@ -42,6 +42,12 @@ def test_a_warm_up_fits_into_its_stage() -> None:
     assert build_schedule(optim, steps_per_epoch=10, epochs=4).warmup_steps == 30
 
 
+def test_a_fraction_of_warm_up_is_one_of_each_stage() -> None:
+    optim = config(**{"optim.warmup_fraction": 0.2}).optim
+    assert build_schedule(optim, steps_per_epoch=10, epochs=20).warmup_steps == 40
+    assert build_schedule(optim, steps_per_epoch=10, epochs=1).warmup_steps == 2
+
+
 class Variable:
     def __init__(self, path: str) -> None:
         self.path, self.name = path, path.split("/")[-1]

@@ -53,6 +53,8 @@ def data_check(found: DataCheck, written: str | None) -> str:
         if len(findings) > _SHOWN:
             lines.append(paint(f"    ... and {len(findings) - _SHOWN:,} more", "dim"))
     lines += ["", *_summary(found)]
+    if found.augmented is not None:
+        lines.append(f"  augmented images: {found.augmented}")
     if written is not None:
         lines.append(f"  written to {written}")
     elif len(found.findings) > _SHOWN:

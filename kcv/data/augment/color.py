@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from kcv.data.augment.parts import parts
 from kcv.data.augment.rng import BatchRng
 
 # Rows: luma, then the two chroma axes of YIQ (FCC NTSC, 1953).
@@ -49,7 +50,6 @@ def adjust(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Ten
     Returns:
         uint8 [b, h, w, 3], rounded once and clamped to 0 to 255.
     """
-    count = len(images)
     yiq = torch.tensor(_YIQ, dtype=torch.float64)
     luma = yiq[:1]
     quarter = torch.tensor(((0.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.0, -1.0, 0.0)), dtype=torch.float64)
@@ -62,9 +62,12 @@ def adjust(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Ten
     gain = brightness * contrast
     matrix = gain[:, None, None] * torch.tensordot(weights, basis, dims=1)
 
-    pixels = images.reshape(count, -1, 3).to(torch.float32)
-    mean = pixels.mean(dim=1) @ basis[0, 0]
-    # A grey offset passes through saturation and hue unchanged, so it can be added last.
-    offset = ((1.0 - contrast) * brightness * mean)[:, None, None].expand(-1, 1, 3)
-    changed = torch.baddbmm(offset, pixels, matrix.transpose(1, 2))
-    return changed.round_().clamp_(0, 255).to(torch.uint8).view(images.shape)
+    result = torch.empty_like(images)
+    for part in parts(images):
+        pixels = images[part].reshape(len(matrix[part]), -1, 3).to(torch.float32)
+        mean = pixels.mean(dim=1) @ basis[0, 0]
+        # A grey offset passes through saturation and hue unchanged, so it can be added last.
+        offset = ((1.0 - contrast[part]) * brightness[part] * mean)[:, None, None].expand(-1, 1, 3)
+        changed = torch.baddbmm(offset, pixels, matrix[part].transpose(1, 2))
+        result[part] = changed.round_().clamp_(0, 255).to(torch.uint8).view(images[part].shape)
+    return result

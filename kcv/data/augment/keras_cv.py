@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Final
 
-from kcv.errors import ConfigError, first_line, nearest
-
-RANGE: Final = (0, 255)
-"""The value range of all images."""
+from kcv.data.augment import layer_list
+from kcv.data.augment.layer_list import Catalogue
+from kcv.errors import ConfigError
 
 _REFUSED: Final[Mapping[str, str]] = {
     "RandomJpegQuality": "takes values of 0 to 1, and kcv's images have 0 to 255",
@@ -32,9 +31,6 @@ _REFUSED: Final[Mapping[str, str]] = {
     "Resizing": "is not random; data.image_size and data.resize decide the size",
 }
 """Layers that kcv cannot use in training, and why."""
-
-_UNSEEN: Final = ("self", "kwargs", "seed", "bounding_box_format", "segmentation_classes")
-"""Arguments that a configuration cannot set: the run provides the seed, and there are no boxes or masks."""
 
 
 @dataclass(frozen=True)
@@ -110,84 +106,6 @@ def layer_names(library: KerasCv) -> list[str]:
 
 
 def build_layers(library: KerasCv, entries: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Builds the layers that a configuration lists.
-
-    Args:
-        library: see `open_kerascv`.
-        entries: `augment.layers` of a validated configuration.
-
-    Returns:
-        One keras-cv layer per entry, computing in float32, for values of 0 to 255.
-
-    Raises:
-        ConfigError: keras-cv does not have a name or an argument, or rejects a value; the message lists all problems.
-    """
-    import keras
-
-    problems: list[str] = []
-    # Nested layers use the global dtype policy, which training in half precision sets.
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
-        layers = [_build(library, entry, f"augment.layers[{place}]", problems) for place, entry in enumerate(entries)]
-    finally:
-        keras.config.set_dtype_policy(policy)
-    if problems:
-        raise ConfigError(problems)
-    return layers
-
-
-def _build(library: KerasCv, entry: Mapping[str, Any], where: str, problems: list[str]) -> Any:
-    name = entry["name"]
-    names = layer_names(library)
-    if name in _REFUSED:
-        problems.append(f"{where}: {name} cannot be used: it {_REFUSED[name]}; there are {', '.join(names)}.")
-        return None
-    if name not in names:
-        hint = nearest(name, names) or f" There are {', '.join(names)}."
-        problems.append(f"{where}: keras-cv has no layer {name!r}.{hint}")
-        return None
-    kind = getattr(library.cv.layers, name)
-    taken = {key: value for key, value in inspect.signature(kind.__init__).parameters.items() if key not in _UNSEEN}
-    found = len(problems)
-    values = _arguments(library, entry, taken, where, problems)
-    if len(problems) > found:
-        return None
-    try:
-        return kind(**values)
-    except (TypeError, ValueError, AttributeError) as error:
-        problems.append(f"{where}: {name} does not take this: {first_line(error)}")
-        return None
-
-
-def _arguments(
-    library: KerasCv, entry: Mapping[str, Any], taken: Mapping[str, Any], where: str, problems: list[str]
-) -> dict[str, Any]:
-    """Returns the arguments of a layer; adds a problem for each one that it does not accept."""
-    name = entry["name"]
-    values: dict[str, Any] = {}
-    for key, value in entry.items():
-        if key == "name":
-            continue
-        if key not in taken:
-            hint = nearest(key, taken)
-            problems.append(f"{where}: {name} has no argument {key!r}.{hint or f' It has {_listed(taken)}.'}")
-        elif key == "layer":
-            values[key] = _build(library, value, f"{where}.layer", problems)
-        elif key == "layers":
-            inner = enumerate(value)
-            values[key] = [_build(library, item, f"{where}.layers[{place}]", problems) for place, item in inner]
-        else:
-            values[key] = tuple(value) if isinstance(value, list) else value
-    if "value_range" in taken:
-        values["value_range"] = RANGE
-    missing = [
-        key for key, value in taken.items() if value.default is value.empty and key not in entry and key not in values
-    ]
-    if missing:
-        problems.append(f"{where}: {name} needs {', '.join(missing)}.")
-    return values
-
-
-def _listed(names: Mapping[str, Any]) -> str:
-    return ", ".join(names) or "none"
+    """Builds the layers that a configuration lists, see `kcv.data.augment.layer_list`."""
+    catalogue = Catalogue("keras-cv", library.cv.layers, layer_names(library), _REFUSED)
+    return layer_list.build_layers(catalogue, entries)

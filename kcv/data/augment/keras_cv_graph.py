@@ -7,12 +7,12 @@ state is hidden in the operations. While the layers are traced, both are replace
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from kcv.data.augment.keras_cv import RANGE, KerasCv, build_layers
+from kcv.data.augment.keras_cv import KerasCv, build_layers
+from kcv.data.augment.layer_list import RANGE, reason
 from kcv.errors import ConfigError
 
 _STATEFUL: Final = ("TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial")
@@ -130,23 +130,13 @@ def _applied(tf: Any, layer: Any, images: Mapping[str, Any], where: str) -> dict
         # Some layers use Python's `if` on tensors, which only AutoGraph supports.
         changed = tf.autograph.to_graph(call)(dict(images))
     except Exception as error:  # a third-party layer may raise anything while it is traced
-        raise ConfigError([f"{where} cannot run here: {_reason(error)}"]) from error
+        raise ConfigError([f"{where} cannot run here: {reason(error)}"]) from error
     for key, tensor in images.items():
         got, wanted = changed[key].shape[1:], tensor.shape[1:]
         if not got.is_compatible_with(wanted):
             sizes = [" x ".join(map(str, shape)) for shape in (got, wanted)]
             raise ConfigError([f"{where} gives {key} of {sizes[0]} instead of {sizes[1]}; change its arguments"])
     return {key: tf.ensure_shape(changed[key], tensor.shape) for key, tensor in images.items()}
-
-
-def _reason(error: Exception) -> str:
-    """Returns the reason why a layer failed, without the lines that Keras and AutoGraph add around it."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [
-        line for line in lines if not line.startswith(("Exception encountered", "in user code", "File ", "Arguments"))
-    ]
-    return told[0][:200] if told else type(error).__name__
 
 
 def _take_over(layer: Any, draws: Draws, tf: Any) -> None:

@@ -2,7 +2,8 @@
 
 torchvision.transforms.v2 draws one set of parameters per call: on a batch, all images would share one crop. Called per
 image, it is slow (crop, flip and a blanked square at 32 px, batch 256, one core: 7,000 images/s versus 100,000 here).
-The augmentations here are therefore index arithmetic and masks, without a loop over images.
+The augmentations here are therefore index arithmetic and masks, without a loop over images; what needs torchvision's
+kernels is in `kcv.data.augment.image_changes`.
 """
 
 from __future__ import annotations
@@ -11,33 +12,36 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kcv.config import AugmentConfig
 from kcv.data.augment.color import jitter
+from kcv.data.augment.image_changes import ImageChanges
+from kcv.data.augment.image_rng import ImageRng
 from kcv.data.augment.mix import inside, mix
 from kcv.data.augment.rng import BatchRng
+from kcv.data.augment.warp import GREY
 from kcv.errors import ConfigError
-
-GREY = 128
-"""The value of blanked pixels: mid-grey, which the model's normalisation maps to about zero."""
 
 ERASED_AREA = (0.02, 0.33)
 """Fraction of the image that random erasing blanks (Zhong et al. 2017, arXiv 1708.04896; as in torchvision)."""
 ERASED_RATIO = (0.3, 3.3)
 """Height over width of the erased rectangle, log-uniform (same source)."""
+_LARGE = 64  # px; below, one mask for the batch is faster than a loop over its boxes
 _ERASING_TRIES = 10  # as in torchvision: rectangles drawn per image; the first that fits is used
 
 
 class Augment:
     """The configured augmentation of one training set.
 
-    Order: crop and flip (one gather), colour, cutout and random erasing (one fill), then mixup or cutmix.
+    Order: crop and flip (one gather); the changes of single images (`ImageChanges`, which also flip where they move
+    pixels); colour; cutout and random erasing (one fill); then mixup or cutmix.
 
     Args:
         config: the augmentation settings; the defaults do nothing.
         image_size: side of the images, in pixels.
-        seed: determines the first orientation of each image if `flip` is `alternating`.
+        seed: determines the changes of single images, and their first orientation if `flip` is `alternating`.
 
     Raises:
         ConfigError: a padding or square does not fit images of this size.
@@ -58,10 +62,19 @@ class Augment:
         if problems:
             raise ConfigError(problems)
         self._config = config
+        self._size = image_size
         self._seed = seed
+        self._changes = ImageChanges(config, image_size)
 
     def __call__(
-        self, images: Tensor, targets: Tensor, *, chance: BatchRng, indices: Tensor, epoch: int
+        self,
+        images: Tensor,
+        targets: Tensor,
+        *,
+        chance: BatchRng,
+        indices: Tensor,
+        epoch: int,
+        places: NDArray[np.int64] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Augments one batch without modifying the arguments.
 
@@ -71,13 +84,20 @@ class Augment:
             chance: the random numbers of this batch, on the device of `images`.
             indices: int64 [b], each image's position in the training set.
             epoch: counted from 0.
+            places: `indices` on the host, where they are known there; otherwise they are fetched if they are needed.
 
         Returns:
             Images of the same shape, uint8 or, after mixup, float32 in 0 to 255; targets, mixed if the images are.
         """
         config = self._config
+        mirrored = None
         if config.crop_padding or config.flip != "none":
-            images = self._crop_and_flip(images, chance, indices, epoch)
+            down, right, mirrored = self._shifts_and_flips(images, chance, indices, epoch)
+            if config.crop_padding or not self._changes.flips:
+                images, mirrored = shift_and_flip(images, down, right, mirrored[:, None]), None
+        if self._changes.active:
+            own = ImageRng(self._seed, epoch, indices.cpu().numpy() if places is None else places)
+            images = self._changes(images, own, mirrored)
         if config.color_jitter or config.hue:
             images = jitter(images, config.color_jitter, config.hue, chance)
         if config.cutout or config.random_erasing:
@@ -86,7 +106,13 @@ class Augment:
             images, targets = mix(images, targets, config.mixup, config.cutmix, chance)
         return images, targets
 
-    def _crop_and_flip(self, images: Tensor, chance: BatchRng, indices: Tensor, epoch: int) -> Tensor:
+    def unmixed(self) -> Augment:
+        """Returns the same augmentation without mixup and CutMix."""
+        return Augment(without_mixing(self._config), image_size=self._size, seed=self._seed)
+
+    def _shifts_and_flips(
+        self, images: Tensor, chance: BatchRng, indices: Tensor, epoch: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         padding, flip = self._config.crop_padding, self._config.flip
         down, right = chance.integers(-padding, padding + 1, 2)[..., None]
         if flip == "alternating":
@@ -95,10 +121,12 @@ class Augment:
             mirrored = chance.integers(0, 2, 1)[0] == 1
         else:
             mirrored = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        return shift_and_flip(images, down, right, mirrored[:, None])
+        return down, right, mirrored
 
     def _blank(self, images: Tensor, chance: BatchRng) -> Tensor:
         config, size = self._config, images.shape[1]
+        if not config.cutout and size >= _LARGE and images.device.type == "cpu":
+            return fill_boxes(images, erasing_boxes(size, config.random_erasing, chance))
         blank = torch.zeros((), dtype=torch.bool, device=images.device)
         if config.cutout:
             # The centre may be anywhere, so a square may extend beyond the border (DeVries & Taylor 2017, arXiv
@@ -109,6 +137,25 @@ class Augment:
         if config.random_erasing:
             blank = blank | inside(*erasing_boxes(size, config.random_erasing, chance), size)
         return images.masked_fill(blank, GREY)
+
+
+def without_mixing(config: AugmentConfig) -> AugmentConfig:
+    """Returns the settings with mixup and CutMix off."""
+    return config.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
+
+
+def fill_boxes(images: Tensor, boxes: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+    """Returns the images with a grey box in each: box by box, which is faster than a mask where few are not empty.
+
+    Args:
+        images: uint8 [b, size, size, 3].
+        boxes: int64 [b] each: top, bottom, left, right (bottom and right exclusive).
+    """
+    images = images.clone()
+    for number, (top, bottom, left, right) in enumerate(torch.stack(boxes, dim=1).tolist()):
+        if bottom > top and right > left:
+            images[number, top:bottom, left:right] = GREY
+    return images
 
 
 def shift_and_flip(images: Tensor, down: Tensor, right: Tensor, mirrored: Tensor) -> Tensor:

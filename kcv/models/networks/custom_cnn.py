@@ -158,6 +158,7 @@ register(
             "optim.weight_decay": 9.0e-3,
             "optim.bias_lr_scale": 16.0,
             "optim.label_smoothing": 0.2,
+            "optim.warmup_fraction": 0.2,
         },
         scalable=True,
         dropout=0.0,

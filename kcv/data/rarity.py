@@ -17,7 +17,7 @@ MOST_RATIO: Final = 10
 """A class is also rare if another one has at least as many times its images. Imbalance of an order of magnitude (above
 9) is what Fernandez et al. 2009 (doi:10.1016/j.ijar.2008.11.004) call high."""
 
-ADVICE: Final = "--data.class_weights=sqrt or --data.sampling=sqrt gives rare classes more weight, balanced still more"
+ADVICE: Final = "--data.class_weights=balanced or --data.sampling=balanced makes up for it, sqrt for a part of it"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kcv import artifact
 from kcv.common.launch import Launch
 from kcv.common.untrusted import read, read_json, refusing
-from kcv.config import Config
+from kcv.config import AUTO, Config
 from kcv.errors import ConfigError, DataError, UsageError
 from kcv.inference import splits
 from kcv.models.own import OwnName
@@ -124,7 +124,10 @@ def start(
     held.enter_context(lock(folder.lock))
     record = Record.read(folder.record)
     record.require_extensions(extensions.described())
-    config = automatic.as_begun(extensions.fit_into(config or own), record.config)
+    asked = extensions.fit_into(config or own)
+    config = automatic.as_begun(asked, record.config)
+    if named is None and asked.model.name == AUTO:
+        named = asked.given().keys()  # all other keys are now those of the folder
     record.require(config)
     require_named(config, record, named, folder.path)
     folder.sweep()

@@ -106,7 +106,7 @@ def test_kept_features_are_of_each_image_and_drawn_by_class(
         registry.build(Config.load(model="custom_cnn", **{"model.width": 0.125}).model, 16, 3, pixels)
     )
     for more in ({}, {"augment.crop_padding": 1, "model.feature_views": 2}):
-        config = Config.load(data=str(uneven), batch_size=16, **{
+        config = Config.load(model="custom_cnn", data=str(uneven), batch_size=16, **{
             "data.sampling": "balanced", "model.mode": "feature_extraction", "model.weights": "none", **more
         })  # fmt: skip
         dataset = loading.load(config.data)

@@ -153,6 +153,9 @@ def test_a_strangers_run_imports_nothing_until_its_model_is_named(
         assert error.count("\n") == 1
         assert "names the code net.py:build, and nothing shows that you began it" in error
         assert "--model=FILE.py:FUNCTION" in error
+    for left_open in (make(model="auto"), make(model="auto", **{"data.class_weights": "none"})):
+        with pytest.raises(UsageError, match=r"names the code net\.py:build, and nothing shows that you began it"):
+            kcv.train(left_open, resume=tmp_path / "run")  # it takes the model's name from the folder
     assert main(["info", str(tmp_path / "run")]) == main(["report", str(tmp_path / "run")]) == 0
     assert main(["evaluate", str(tmp_path / "run"), "--plots=false"]) == 0
     assert not Path("canary").exists()

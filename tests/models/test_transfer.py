@@ -71,7 +71,7 @@ def shaken(model: keras.Model) -> keras.Model:
 
 
 def settled(model: keras.Model, images: np.ndarray) -> keras.Model:
-    """Gives the normalisations the statistics of these images, without which a deep network forgets what it is shown."""
+    """Gives normalisations the statistics of these images, without which a deep network forgets what it is shown."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0

@@ -238,7 +238,6 @@ AS_THEY_ARE: dict[str, Callable[[], Any]] = {
     "norm of columns": lambda: layers.BatchNormalization(axis=2),
     "cut ReLU": lambda: layers.ReLU(max_value=3, negative_slope=0.1, threshold=0.5),
     "transposed convolution": lambda: layers.Conv2DTranspose(4, 3),
-    "layer norm of rows": lambda: layers.LayerNormalization(axis=1),
     "layer norm of images": lambda: layers.LayerNormalization(axis=(1, 2, 3)),
     "group norm": lambda: layers.GroupNormalization(groups=2),
     "resizing": lambda: layers.UpSampling2D(2),

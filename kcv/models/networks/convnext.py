@@ -179,5 +179,5 @@ _register(
     parameters=49_454_688,
     multiply_adds=8_686_444_032,
     checksum="sha256:ce1277d8f1ee5a0ef0e171469089c18f5233860ceaf9b168049cb9263fd7483c",
-    best_for="own images, most accurate, on a GPU",
+    best_for="own images, most accurate, GPU",
 )

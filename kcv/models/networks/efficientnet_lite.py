@@ -126,7 +126,7 @@ _register(
         top1=0.767,
     ),
     automatic=("cuda", "mps"),
-    best_for="own images, between Lite0 and Lite2",
+    best_for="own images, between Lite0 and -2",
 )
 _register(
     "efficientnet_lite2",

@@ -95,7 +95,7 @@ _register(
     multiply_adds=716_806_176,
     features=1280,
     file=("efficientnetv2-b0_notop.h5", "893217f2bb855e2983157299931e43ff", 224),
-    best_for="own images, quicker than EfficientNet-B0",
+    best_for="own images, quicker than B0",
 )
 _register(
     "efficientnet_v2_b1",
@@ -104,7 +104,7 @@ _register(
     multiply_adds=1_195_539_360,
     features=1280,
     file=("efficientnetv2-b1_notop.h5", "0e80663031ca32d657f9caa404b6ec37", 240),
-    best_for="own images, between V2-B0 and V2-B2",
+    best_for="own images, between V2-B0 and -B2",
 )
 _register(
     "efficientnet_v2_b2",
@@ -113,7 +113,7 @@ _register(
     multiply_adds=1_696_134_832,
     features=1408,
     file=("efficientnetv2-b2_notop.h5", "1dfe2e7a5d45b6632553a8961ea609eb", 260),
-    best_for="own images, between V2-B1 and V2-B3",
+    best_for="own images, between V2-B1 and -B3",
 )
 _register(
     "efficientnet_v2_b3",

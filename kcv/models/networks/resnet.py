@@ -201,7 +201,7 @@ _register_basic(
         image_size=224,
         url=_TORCH_URL,
     ),
-    best_for="own images, between ResNet-18 and -50",
+    best_for="own images, a deeper ResNet-18",
 )
 # Keras publishes only MD5 checksums (keras/src/applications, WEIGHTS_HASHES).
 _register_deep(
@@ -231,5 +231,5 @@ _register_deep(
         image_size=224,
         url=_KERAS_URL,
     ),
-    best_for="own images, many of them, on a GPU",
+    best_for="many own images, on a GPU",
 )

@@ -70,9 +70,12 @@ def lower_layer_normalization(layer: Any, inputs: Sequence[Value], target: Targe
     beta = layer.beta.value if layer.center else None
     dtype, epsilon = compute_dtype(layer), layer.epsilon
 
+    # In half precision it is computed in float32, as Keras does and torch's autocast.
+    wide = torch.promote_types(dtype, torch.float32)
+
     def run(training: bool, x: Tensor) -> Tensor:
-        weight, bias = (None if part is None else part.to(dtype) for part in (gamma, beta))
-        return F.layer_norm(x.to(dtype), x.shape[-1:], weight, bias, epsilon)
+        weight, bias = (None if part is None else part.to(wide) for part in (gamma, beta))
+        return F.layer_norm(x.to(dtype).to(wide), x.shape[-1:], weight, bias, epsilon).to(dtype)
 
     return Lowered(run, spares=True)
 

@@ -19,6 +19,7 @@ from kcv.inference import onnx_graph
 from kcv.inference.classifier import Classifier
 from kcv.inference.onnx_graph import FLOAT, UINT8
 from kcv.inference.onnx_session import open_session
+from kcv.inference.reference import Reference
 
 FORMAT_VERSION = 1
 INPUT, LOGITS, PROBABILITIES = "image", "logits", "probabilities"
@@ -45,6 +46,8 @@ class OnnxInfo:
         kcv_version: the version of kcv that wrote the file.
         temperature: the divisor of the logits before the softmax; the graph itself divides.
         threshold: the confidence (0-1) below which the label is `kcv.common.rows.UNSURE`; None to always name a class.
+        weights_sha256: SHA-256 (hex) of the weights in the Keras file that it was exported from; empty if unknown.
+        reference: how the model answered on the test split; None if that is not known.
     """
 
     class_names: tuple[str, ...]
@@ -57,6 +60,8 @@ class OnnxInfo:
     kcv_version: str
     temperature: float = 1.0
     threshold: float | None = None
+    weights_sha256: str = ""
+    reference: Reference | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """Returns the metadata of the file, as text."""
@@ -72,7 +77,13 @@ class OnnxInfo:
             "kcv_version": self.kcv_version,
             "temperature": repr(self.temperature),
         }
-        return texts if self.threshold is None else {**texts, "threshold": repr(self.threshold)}
+        if self.threshold is not None:
+            texts["threshold"] = repr(self.threshold)
+        if self.weights_sha256:
+            texts["weights_sha256"] = self.weights_sha256
+        if self.reference is not None:
+            texts["reference"] = self.reference.to_text()
+        return texts
 
     @classmethod
     def from_metadata(cls, values: Mapping[str, str], origin: str) -> OnnxInfo:
@@ -110,6 +121,8 @@ class OnnxInfo:
             **{key: values.get(key, "") for key in texts},
             temperature=temperature,
             threshold=threshold,
+            weights_sha256=values.get("weights_sha256", ""),
+            reference=Reference.from_text(values["reference"], origin) if "reference" in values else None,
         )
 
 
@@ -141,6 +154,8 @@ class OnnxModel(Classifier):
         inputs, outputs = ([(v.name, v.element, v.shape) for v in side] for side in (graph.inputs, graph.outputs))
         if inputs != [(INPUT, UINT8, (None, size, size, 3))] or not all(answer in outputs for answer in answers):
             raise ArtifactError(f"{path}: its inputs and outputs are not what its description says")
+        if self.info.reference and len(self.info.reference.predicted) not in (0, len(self.class_names)):
+            raise ArtifactError(f"{path}: its description is damaged")
         with untrusted.refusing(self.path, ArtifactError, "cannot be opened as an ONNX model"):
             onnx_graph.check(graph, size * size)
         self.session = open_session(self.path, device=device, threads=threads)

@@ -106,10 +106,12 @@ def export(
     if target.suffix.lower() != ".onnx":
         raise UsageError(f"--output: received {str(target)!r}, allowed: a name that ends in .onnx.")
     with device_scope("cpu"):  # Keras would put images on a GPU where there is one
-        return _export(loaded, target, precision, opset, samples, force)
+        return _export(loaded, target, _info(loaded, from_file=loaded is not model), precision, opset, samples, force)
 
 
-def _export(loaded: LoadedModel, target: Path, precision: str, opset: int, samples: str | None, force: bool) -> Export:
+def _export(
+    loaded: LoadedModel, target: Path, info: OnnxInfo, precision: str, opset: int, samples: str | None, force: bool
+) -> Export:
     from kcv.exporting import samples as sampling
     from kcv.exporting.graph import write_graph
     from kcv.exporting.parity import compare
@@ -125,13 +127,13 @@ def _export(loaded: LoadedModel, target: Path, precision: str, opset: int, sampl
     exact = in_float32(loaded.keras_model)
     with atomic(target) as final, tempfile.TemporaryDirectory() as folder:
         float32 = Path(folder) / "float32.onnx"
-        write_graph(exact, _info(loaded, "float32"), float32, opset=opset)
+        write_graph(exact, info, float32, opset=opset)
         parity = compare(exact, OnnxModel(float32, device="cpu"), checked, loaded.calibration)
         parity.check()
         kept, trade = float32, None
         if calibrating is not None:
             int8 = Path(folder) / "int8.onnx"
-            quantize(float32, int8, _info(loaded, "int8"), calibrating.pixels)
+            quantize(float32, int8, dataclasses.replace(info, precision="int8"), calibrating.pixels)
             trade = compare_int8(float32, int8, checked)
             if force or trade.rejection_reason is None:
                 kept = int8
@@ -158,19 +160,29 @@ def _check(precision: str, opset: int) -> None:
             raise UsageError(f"--{name}: received {received!r}, allowed: {', '.join(map(str, allowed))}.")
 
 
-def _info(loaded: LoadedModel, precision: str) -> OnnxInfo:
+def _info(loaded: LoadedModel, *, from_file: bool) -> OnnxInfo:
+    """Returns the description of a float32 file.
+
+    Args:
+        loaded: the model.
+        from_file: whether its weights are those of its file; a model that was handed over may have others by now.
+    """
+    from kcv import artifact
     from kcv.inference.onnx_model import OnnxInfo
+    from kcv.inference.reference import Reference
 
     info = loaded.info
     return OnnxInfo(
         class_names=info.class_names,
         image_size=info.image_size,
         resize=info.resize,
-        precision=precision,
+        precision="float32",
         model_name=info.model_name,
         data_name=info.data_name,
         data_fingerprint=info.data_fingerprint,
         kcv_version=__version__,
         temperature=loaded.calibration.temperature,
         threshold=loaded.threshold,
+        weights_sha256=artifact.weights_digest(loaded.path) if from_file else "",
+        reference=Reference.from_metrics(info.metrics),
     )

@@ -47,9 +47,7 @@ class Exchange:
         scope[_KEY] = self
 
 
-async def read_body(
-    scope: Scope, receive: Receive, *, most: int, seconds: float, budget: Budget
-) -> bytes:  # fmt: skip
+async def read_body(scope: Scope, receive: Receive, *, most: int, seconds: float, budget: Budget) -> bytes:
     """Reads the body of a request, and stops as soon as it is too large, too slow, or too much for the server.
 
     Args:
@@ -68,23 +66,27 @@ async def read_body(
     if declared is not None and int(declared) > most:
         raise _too_large(most)
     parts: list[bytes] = []
+    more = True
     try:
         async with asyncio.timeout(seconds):
-            more = True
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise Gone
                 part = message.get("body", b"")
-                more = message.get("more_body", False)
                 exchange.size += len(part)
                 if exchange.size > most:
                     raise _too_large(most)
                 budget.take(len(part))
                 exchange.held += len(part)
                 parts.append(part)
+                more = message.get("more_body", False)
     except TimeoutError:
         raise Problem(408, f"the body did not arrive within {seconds:g} seconds.") from None
+    finally:
+        if more:  # refused: what was read is let go at once
+            budget.give_back(exchange.held)
+            exchange.held = 0
     exchange.is_read = True
     return parts[0] if len(parts) == 1 else b"".join(parts)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from onnx_by_hand import network
-from serving import Running, serving
+from serving import PATIENCE, Running, serving
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +25,25 @@ def running(network_file: Path) -> Iterator[Running]:
     """A server of that model, which most tests ask."""
     with serving(network_file) as server:
         yield server
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    """Returns what kcv has logged so far."""
+    log = logging.getLogger("kcv")
+    monkeypatch.setattr(log, "propagate", True)
+    caplog.set_level(logging.INFO, "kcv")
+    return lambda: caplog.text
+
+
+@pytest.fixture(scope="session")
+def soon() -> Callable[[Callable[[], bool]], None]:
+    """Returns a function that waits until something is so, and fails where it does not come."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.005)
+
+    return wait

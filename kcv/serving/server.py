@@ -83,10 +83,10 @@ def make_server(
         timeout_graceful_shutdown=int(settings.timeout + settings.body_seconds) + 1,
         h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
         interface="asgi3",
-        ssl_context_factory=None if certfile is None else lambda *_: _context(certfile, keyfile),
     )
     _quiet()
     config.load()
+    config.ssl = None if certfile is None else _context(certfile, keyfile)
     return Server(config, models, settings, started)
 
 
@@ -147,7 +147,7 @@ class Server(uvicorn.Server):
         for served in self._models:
             _log.info("%s", describe(served.version))
         if self._tell is not None and sockets:
-            scheme = "https" if self.config.is_ssl else "http"
+            scheme = "https" if self.config.ssl else "http"
             host, port = sockets[0].getsockname()[:2]
             self._tell(plain(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"))
 

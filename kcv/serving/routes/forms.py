@@ -21,6 +21,11 @@ class _InMemory(MultiPartParser):
 
     spool_max_size = sys.maxsize
 
+    def close(self) -> None:
+        """Closes all files, those of parts without an end as well."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
 
 async def images_of_form(body: bytes, content_type: str, most: int) -> tuple[list[str], list[bytes]]:
     """Returns the names and the contents of the files in a form.
@@ -39,25 +44,23 @@ async def images_of_form(body: bytes, content_type: str, most: int) -> tuple[lis
 
     if not content_type.lower().startswith("multipart/form-data"):
         raise Problem(415, "of the multipart types only multipart/form-data is read.")
+    headers = Headers({"content-type": content_type})
+    parser = None
     try:
-        parser = _InMemory(
-            Headers({"content-type": content_type}),
-            stream(),
-            max_files=most,
-            max_fields=_MOST_FIELDS,
-            max_part_size=_MOST_FIELD_BYTES,
-        )
+        parser = _InMemory(headers, stream(), max_files=most, max_fields=_MOST_FIELDS, max_part_size=_MOST_FIELD_BYTES)
         form: Any = await parser.parse()
+        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        names = [shortened(plain(file.filename or "")) for file in files]
+        contents = [file.file.read() for file in files]
     except MultiPartException as error:
         raise Problem(400, f"the form is damaged: {error.message}") from None
     except AssertionError:
         raise Problem(415, "forms need python-multipart: pip install 'kcv[serve]'; or send one image alone.") from None
     except Exception as error:  # the parser lets errors of headers and texts through
         raise Problem(400, f"the form is damaged ({type(error).__name__}).") from None
-    files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    finally:
+        if parser is not None:
+            parser.close()
     if not files:
         raise Problem(400, "the form holds no file.")
-    names = [shortened(plain(file.filename or "")) for file in files]
-    contents = [file.file.read() for file in files]
-    await form.close()
     return names, contents

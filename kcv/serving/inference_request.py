@@ -145,7 +145,7 @@ def _outputs(found: dict[str, Any]) -> list[Output]:
         asked = [{"name": name} for name in OUTPUTS]
     if not isinstance(asked, list) or not 1 <= len(asked) <= len(OUTPUTS):
         raise Problem(400, f"outputs: must be a list of {', '.join(OUTPUTS)}.")
-    outputs = []
+    outputs: list[Output] = []
     for number, output in enumerate(asked):
         name = output.get("name") if isinstance(output, dict) else None
         if name not in OUTPUTS or name in [other.name for other in outputs]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kcv.common.text import is_plain
+from kcv.common.text import is_printable
 from kcv.common.untrusted import parse
 from kcv.errors import ArtifactError
 
@@ -58,7 +58,7 @@ class Reference(BaseModel):
             ArtifactError: the text is damaged.
         """
         found = parse(text.encode(), cls, origin, ArtifactError)
-        if not is_plain(found.split):
+        if not is_printable(found.split):
             raise ArtifactError(f"{origin}: its description is damaged")
         return found
 

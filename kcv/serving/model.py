@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kcv.common.text import plain
+from kcv.common.text import printable
 from kcv.errors import ArtifactError, KcvError
 from kcv.inference.classifier import Classifier, is_onnx, open_classifier
 from kcv.inference.reference import Reference
@@ -161,4 +161,4 @@ class Served:
 def describe(version: Version) -> str:
     """Returns a version in one line for the operator."""
     classes = f"{len(version.class_names):,} classes"
-    return plain(f"{version.name}: {version.path}, {version.precision}, {classes}, version {version.digest}")
+    return printable(f"{version.name}: {version.path}, {version.precision}, {classes}, version {version.digest}")

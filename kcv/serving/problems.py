@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kcv.common.text import plain, shortened
+from kcv.common.text import printable, shortened
 from kcv.errors import FormatError, KcvError
 
 _LONGEST = 500
@@ -23,7 +23,7 @@ class Problem(Exception):
         super().__init__(reason)
         self.code = code
         # It may quote the request, and end in a terminal.
-        self.reason = shortened(plain(reason), _LONGEST)
+        self.reason = shortened(printable(reason), _LONGEST)
         self.headers = dict(headers or {})
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import uvicorn
 
-from kcv.common.text import plain
+from kcv.common.text import printable
 from kcv.errors import OutputError, UsageError, first_line
 from kcv.serving.app import make_app
 from kcv.serving.metrics import metrics
@@ -149,7 +149,7 @@ class Server(uvicorn.Server):
         if self._tell is not None and sockets:
             scheme = "https" if self.config.ssl else "http"
             host, port = sockets[0].getsockname()[:2]
-            self._tell(plain(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"))
+            self._tell(printable(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends after the last answer."""

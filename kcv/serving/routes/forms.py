@@ -9,7 +9,7 @@ from typing import Any
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from kcv.common.text import plain, shortened
+from kcv.common.text import printable, shortened
 from kcv.serving.problems import Problem
 
 _MOST_FIELDS = 20
@@ -50,7 +50,7 @@ async def images_of_form(body: bytes, content_type: str, most: int) -> tuple[lis
         parser = _InMemory(headers, stream(), max_files=most, max_fields=_MOST_FIELDS, max_part_size=_MOST_FIELD_BYTES)
         form: Any = await parser.parse()
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-        names = [shortened(plain(file.filename or "")) for file in files]
+        names = [shortened(printable(file.filename or "")) for file in files]
         contents = [file.file.read() for file in files]
     except MultiPartException as error:
         raise Problem(400, f"the form is damaged: {error.message}") from None

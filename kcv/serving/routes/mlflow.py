@@ -27,7 +27,9 @@ _COLUMNS = ("image", "b64", "data")
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Invocation:
+    """What a client asks for: encoded images or pixels, uint8 [height, width, channels], and the classes to rank."""
+
     images: list[bytes | NDArray[np.uint8]]
     top_k: int
 
@@ -53,7 +55,9 @@ class MlflowRoutes:
             if kind != "application/json":
                 raise Problem(415, "send application/json: images do not fit into CSV.")
             body = await self._service.body(request.scope, request.receive)
-            read = functools.partial(_read, most=self._service.queue.most, max_pixels=self._service.settings.max_pixels)
+            read = functools.partial(
+                read_invocation, most=self._service.queue.most, max_pixels=self._service.settings.max_pixels
+            )
             asked = await parsed(body, read)
             version = self._service.version()
             scores = scores_of(await self._service.classify(version, asked.images, request.receive))
@@ -65,13 +69,16 @@ class MlflowRoutes:
         return JSONResponse({"predictions": rows})
 
 
-def _read(body: bytes, *, most: int, max_pixels: int) -> _Asked:
+def read_invocation(body: bytes, *, most: int, max_pixels: int) -> Invocation:
     """Returns what a body asks for.
 
     Args:
         body: JSON with one of `_FORMS`, and perhaps `params`.
         most: the most images.
         max_pixels: the most pixels of an image.
+
+    Raises:
+        Problem: the body is not understood.
     """
     found = json_object(body)
     params = found.pop("params", None) or {}
@@ -85,7 +92,7 @@ def _read(body: bytes, *, most: int, max_pixels: int) -> _Asked:
     if not 1 <= len(rows) <= most:
         raise Problem(400, f"{forms[0]}: holds {len(rows):,} images, allowed: 1 to {most:,}.")
     images = [_image(row, f"{forms[0]}[{number}]", max_pixels) for number, row in enumerate(rows)]
-    return _Asked(images, whole_number(params.get("top_k", 5), "top_k"))
+    return Invocation(images, whole_number(params.get("top_k", 5), "top_k"))
 
 
 def _rows(value: Any, form: str) -> list[Any]:

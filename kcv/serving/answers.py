@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kcv.inference.prediction import answer, ranked
 from kcv.serving.model import Version
 from kcv.serving.problems import Problem
-from kcv.serving.queue import Result
+from kcv.serving.queue import HeatMap, Result
 
 
 def prediction(version: Version, scores: NDArray[np.float32], top_k: int) -> dict[str, Any]:
@@ -55,10 +55,11 @@ def predictions(
     if all(isinstance(result, Problem) and result.code >= 500 for result in results):
         raise_problem(results[0])
     rows = [
-        {"error": result.reason, "code": result.code}
-        if isinstance(result, Problem)
-        else prediction(version, result, top_k)
+        prediction(version, result, top_k)
+        if isinstance(result, np.ndarray)
+        else {"error": result.reason, "code": result.code}
         for result in results
+        if not isinstance(result, HeatMap)
     ]
     return rows if names is None else [{"name": name, **row} for name, row in zip(names, rows, strict=True)]
 
@@ -73,7 +74,7 @@ def scores_of(results: Sequence[Result]) -> NDArray[np.float32]:
         if isinstance(result, Problem) and len(results) > 1:
             raise Problem(result.code, f"{number} of {len(results)}: {result.reason}", result.headers)
         raise_problem(result)
-    return np.stack([result for result in results if not isinstance(result, Problem)])
+    return np.stack([result for result in results if isinstance(result, np.ndarray)])
 
 
 def raise_problem(result: Result) -> None:

@@ -78,8 +78,9 @@ class PrometheusMetrics(Metrics):
     """
 
     def __init__(self) -> None:
-        import prometheus_client as prometheus
+        import prometheus_client
 
+        prometheus: Any = prometheus_client  # typed only in part
         prometheus.disable_created_metrics()  # a second series for each, which nothing reads
         registry = self._registry = prometheus.CollectorRegistry(auto_describe=False)
         self._library = prometheus

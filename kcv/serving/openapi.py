@@ -51,16 +51,25 @@ def _own() -> dict[str, Any]:
     image = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
     files = {"type": "array", "items": {"type": "string", "contentMediaType": "application/octet-stream"}}
     form = {"schema": {"type": "object", "properties": {"file": files}, "required": ["file"]}}
-    body = {"required": True, "content": {"image/*": image, "application/octet-stream": image,
+    body: dict[str, Any] = {"required": True, "content": {"image/*": image, "application/octet-stream": image,
                                           "multipart/form-data": form}}  # fmt: skip
     top_k = _query("top_k", {"type": "integer", "minimum": 1, "default": 5}, "The number of classes to rank")
     model = _query("model", {"type": "string"}, "The model; the first one without it")
     return {
         "/predict": {"post": _operation("predict", "Classify an image, or several in a form", _ref("Predictions"),
                                         parameters=[top_k, model], body=body)},
-        "/explain": {"post": _operation("explain", "Show where the model looks", _ref("Error"), body=body,
-                                        codes={"501": "The model has no heat maps"})},
+        "/explain": {"post": _explain({"required": True, "content": dict(list(body["content"].items())[:2])}, model)},
     }  # fmt: skip
+
+
+def _explain(body: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    class_name = _query("class_name", {"type": "string"}, "The class to explain; the most probable one without it")
+    found = _operation(
+        "explain", "Show where the model looks", _ref("Explanation"), parameters=[class_name, model], body=body,
+        codes={"501": "The model has no heat maps"},
+    )  # fmt: skip
+    found["responses"]["200"]["content"]["image/png"] = {"schema": {"type": "string", "contentMediaType": "image/png"}}
+    return found
 
 
 def _protocol() -> dict[str, Any]:
@@ -167,6 +176,15 @@ def _schemas() -> dict[str, Any]:
         ),
         "Predictions": _object(
             ("model", "version", "predictions"), model=text, version=text, predictions=_list(_ref("Prediction"))
+        ),
+        "Explanation": _object(
+            ("model", "version", "class_name", "probability", "prediction", "heatmap"),
+            model=text,
+            version=text,
+            class_name={**text, "description": "The explained class"},
+            probability=fraction,
+            prediction=_ref("Prediction"),
+            heatmap={**_list(_list(fraction)), "description": "The map at the model's size, row by row"},
         ),
         "InferenceRequest": _object(
             ("inputs",),

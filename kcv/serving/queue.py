@@ -16,8 +16,26 @@ from numpy.typing import NDArray
 from kcv.serving.model import Version
 from kcv.serving.problems import Problem, busy
 
-Result: TypeAlias = NDArray[np.float32] | Problem
-"""The probabilities of an image, float32 [classes], or why there are none."""
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """Where a model looks in an image.
+
+    Attributes:
+        pixels: the image at the model's size, uint8 [size, size, 3].
+        heat: float32 [size, size] in 0-1.
+        position: the explained class.
+        scores: the probabilities, float32 [classes].
+    """
+
+    pixels: NDArray[np.uint8]
+    heat: NDArray[np.float32]
+    position: int
+    scores: NDArray[np.float32]
+
+
+Result: TypeAlias = NDArray[np.float32] | HeatMap | Problem
+"""The probabilities of an image, float32 [classes], or its heat map; or why there are none."""
 
 
 @dataclass(eq=False, slots=True)
@@ -29,6 +47,8 @@ class Job:
         images: encoded images, or pixels, uint8 [height, width, 3].
         deadline: the time (`time.monotonic`) after which no image is begun.
         done: has the results, in the order of the images, once all are there.
+        explains: whether heat maps are wanted, which come with the probabilities.
+        position: the class to explain; None for the most probable one.
         results: those that are there; filled by the thread of the event loop.
         left: the number of results that are missing.
         given_up: whether nobody waits for the results any more. Workers read it, and skip the images.
@@ -38,6 +58,8 @@ class Job:
     images: list[bytes | NDArray[np.uint8]]
     deadline: float
     done: asyncio.Future[list[Result]]
+    explains: bool = False
+    position: int | None = None
     results: list[Result | None] = field(default_factory=list)
     left: int = 0
     given_up: bool = False
@@ -103,7 +125,7 @@ class Queue:
         Nothing waits for a batch to fill. Where many images wait, batches are large; where few do, they are small.
 
         Returns:
-            At least one task, all of the same version of a model; empty if the queue is closed.
+            At least one task, all of the same version of a model and of one kind; empty if the queue is closed.
         """
         with self._changed:
             self._idle += 1
@@ -112,13 +134,14 @@ class Queue:
             self._idle -= 1
             if not self._tasks:
                 return []
-            version = self._tasks[0][0].version
-            limit = min(share, version.batch)
+            first = self._tasks[0][0]
+            limit = min(share, first.version.batch)
             taken: list[Task] = []
             others: list[Task] = []
             while self._tasks and len(taken) < limit:
                 task = self._tasks.popleft()
-                (taken if task[0].version is version else others).append(task)
+                same = task[0].version is first.version and task[0].explains == first.explains
+                (taken if same else others).append(task)
             self._tasks.extendleft(reversed(others))
             return taken
 

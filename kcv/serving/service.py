@@ -17,7 +17,7 @@ from kcv.serving.exchange import Gone, read_body
 from kcv.serving.metrics import Metrics
 from kcv.serving.model import Served, Version
 from kcv.serving.problems import Problem, busy
-from kcv.serving.queue import Job, Queue, Result
+from kcv.serving.queue import HeatMap, Job, Queue, Result
 from kcv.serving.settings import Settings
 from kcv.serving.workers import Workers
 
@@ -96,10 +96,30 @@ class Service:
             Problem: the queue is full, or the images were not classified in time.
             Gone: the client has hung up.
         """
-        loop = asyncio.get_running_loop()
-        job = Job(version, list(images), time.monotonic() + self.settings.timeout, loop.create_future())
+        return await self._finished(Job(version, list(images), *self._times()), receive)
+
+    async def explain(self, version: Version, image: bytes, position: int | None, receive: Receive) -> HeatMap:
+        """Returns the heat map of an image for a class; None for the most probable one.
+
+        Raises:
+            Problem: as `classify`, or the image cannot be read, or the model has no heat maps.
+            Gone: the client has hung up.
+        """
+        job = Job(version, [image], *self._times(), explains=True, position=position)
+        (result,) = await self._finished(job, receive)
+        if isinstance(result, Problem):
+            raise result
+        assert isinstance(result, HeatMap)
+        return result
+
+    def _times(self) -> tuple[float, asyncio.Future[list[Result]]]:
+        """Returns the deadline of a job that begins now, and the future of its results."""
+        return time.monotonic() + self.settings.timeout, asyncio.get_running_loop().create_future()
+
+    async def _finished(self, job: Job, receive: Receive) -> list[Result]:
+        """Queues a job and waits for its results, as long as its client does."""
         self.queue.put(job)
-        watcher = loop.create_task(_watch(job, receive))
+        watcher = asyncio.get_running_loop().create_task(_watch(job, receive))
         try:
             async with asyncio.timeout(self.settings.timeout):
                 return await job.done

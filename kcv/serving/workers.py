@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from kcv import images
 from kcv.errors import ImageError, KcvError
+from kcv.inference.onnx_model import OnnxModel
 from kcv.serving.metrics import Metrics
 from kcv.serving.model import Version
 from kcv.serving.problems import Problem, unreadable
-from kcv.serving.queue import Queue, Result, Task
+from kcv.serving.queue import HeatMap, Queue, Result, Task
 
 _log = logging.getLogger(__name__)
 
+NO_HEATMAPS = "the model has no heat maps; `kcv export --heatmaps` adds them."
 _LATE = "was not classified in time; try again."
 
 
@@ -53,7 +55,8 @@ class Workers:
     def _work(self) -> None:
         while tasks := self._queue.take():
             try:
-                results = self._classified(tasks[0][0].version, tasks)
+                work = self._explained if tasks[0][0].explains else self._classified
+                results = work(tasks[0][0].version, tasks)
             except Exception:  # a bug, which must not end the thread
                 _log.exception("images could not be classified")
                 results = [Problem(500, "the image could not be classified.")] * len(tasks)
@@ -76,8 +79,26 @@ class Workers:
             failed = Problem(500, "the model cannot be run.")
             return [image if isinstance(image, Problem) else failed for image in decoded]
         results: list[Result] = [image if isinstance(image, Problem) else next(rows) for image in decoded]
-        answers = [result for result in results if not isinstance(result, Problem)]
+        answers = [result for result in results if isinstance(result, np.ndarray)]
         self._metrics.classified(version, np.stack(answers), time.perf_counter() - began)
+        return results
+
+    def _explained(self, version: Version, tasks: Sequence[Task]) -> list[Result]:
+        """Returns the heat maps of a batch, one image at a time: each may ask for another class."""
+        model = version.classifier
+        results: list[Result] = []
+        for job, at in tasks:
+            image = self._decoded(version, job.images[at]) if job.is_wanted else _late()
+            if isinstance(image, Problem) or not isinstance(model, OnnxModel):
+                results.append(image if isinstance(image, Problem) else Problem(501, NO_HEATMAPS))
+                continue
+            try:
+                found = model.explain(image[None], job.position)
+            except KcvError as error:
+                _log.error("%s", error)
+                results.append(Problem(500, "the model cannot be run."))
+                continue
+            results.append(HeatMap(image, found.maps[0], int(found.classes[0]), found.probabilities[0]))
         return results
 
     def _decoded(self, version: Version, image: bytes | NDArray[np.uint8]) -> NDArray[np.uint8] | Problem:

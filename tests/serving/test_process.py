@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from served_images import photo
-from serving import PATIENCE, serving
+from serving import PATIENCE, received, serving
 
 from kcv.errors import ArtifactError, OutputError, UsageError
 from kcv.serving.server import listen
@@ -277,12 +277,12 @@ def test_restarts_under_load_lose_no_request_that_was_accepted(network_file: Pat
         while not stop.is_set():
             try:
                 connection.sendall(head + PHOTO)
-                answer = connection.recv(65536)
             except OSError:
-                return  # closed or reset before the request was taken up
+                return  # closed before the request was sent
+            answer = received(connection)
             if not answer:
-                return
-            if not answer.startswith(b"HTTP/1.1 200"):
+                return  # closed before the request was taken up
+            if not answer.startswith(b"HTTP/1.1 200") or not answer.endswith(b"]}]}"):
                 lost.append(answer)
             with lock:
                 answered[0] += 1

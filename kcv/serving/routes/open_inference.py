@@ -140,7 +140,7 @@ def _values(version: Version, scores: NDArray[np.float32], wanted: Output) -> ND
         labels = [answer(names[row.argmax()], float(row.max()), threshold) for row in scores]
         return np.array(labels, dtype=object)
     if wanted.name == "confidence":
-        return scores.max(axis=1)
+        return np.asarray(scores.max(axis=1))
     if wanted.classes is None:
         return scores
     rows = [[f"{row[at]:f}:{at}:{names[at]}" for at in ranked(row, wanted.classes)] for row in scores]

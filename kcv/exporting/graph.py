@@ -151,7 +151,18 @@ class _Deployed(nn.Module):
 
 
 def _add_weights(graph: onnx.ModelProto, weights: NDArray[np.float32]) -> None:
-    """Makes the kernel of the dense layer an output: in an int8 file the layer's own is not there in float32."""
+    """Makes the kernel of the dense layer an output: in an int8 file the layer's own is not there in float32.
+
+    Raises:
+        ExportError: the layer does not take one number per channel of the feature map.
+    """
+    (features,) = (value for value in graph.graph.output if value.name == FEATURES)
+    channels = features.type.tensor_type.shape.dim[1].dim_value
+    if channels != len(weights):
+        raise ExportError(
+            f"--heatmaps: the dense layer takes {len(weights)} numbers for the {channels} channels of the last feature "
+            "map; heat maps need nothing but pooling between them."
+        )
     name = f"{CLASS_WEIGHTS}/kernel"
     graph.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(weights), name))
     graph.graph.node.append(onnx.helper.make_node("Identity", [name], [CLASS_WEIGHTS], f"{CLASS_WEIGHTS}/Identity"))

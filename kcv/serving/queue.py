@@ -85,15 +85,23 @@ Task: TypeAlias = tuple[Job, int]
 """A job and the position of one of its images."""
 
 
+_NEWEST = 0.2
+"""The weight of the newest batch in the moving average of the time per image."""
+
+
 class Queue:
-    """Images that wait for workers.
+    """Images that wait for workers, bounded in number and in the time that they would wait.
 
     Args:
         most: the most images that wait.
+        workers: the number of threads that take them.
+        seconds: how long an image may be expected to wait: what is accepted must be answered in time.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, workers: int, seconds: float) -> None:
         self.most = most
+        self._workers, self._most_seconds = workers, seconds
+        self._image_seconds = 0.0
         self._idle = 0
         self._tasks: deque[Task] = deque()
         self._changed = threading.Condition()
@@ -114,8 +122,12 @@ class Queue:
         with self._changed:
             if self._closed:
                 raise busy("the server is stopping.")
-            if len(self._tasks) + count > self.most:
+            waiting = len(self._tasks)
+            if waiting + count > self.most:
                 raise busy("too many images wait to be classified; try again.")
+            expected = waiting * self._image_seconds / self._workers
+            if expected > self._most_seconds:
+                raise busy("too many images wait to be classified in time; try again.", math.ceil(expected))
             self._tasks.extend((job, position) for position in range(count))
             self._changed.notify(count)
 
@@ -144,6 +156,12 @@ class Queue:
                 (taken if same else others).append(task)
             self._tasks.extendleft(reversed(others))
             return taken
+
+    def took(self, images: int, seconds: float) -> None:
+        """Notes how long a worker took for a batch, from which the wait of later images is expected."""
+        with self._changed:
+            newest = seconds / images
+            self._image_seconds += (_NEWEST if self._image_seconds else 1.0) * (newest - self._image_seconds)
 
     def close(self) -> None:
         """Lets workers finish what waits, and then end."""

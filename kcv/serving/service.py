@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_WAITING = 0.5
+"""The part of the timeout that an image may be expected to wait in the queue."""
+
 
 class Service:
     """Models, a queue, and the workers that serve them. Made and used in the thread of the event loop.
@@ -44,13 +47,14 @@ class Service:
         self.metrics = metrics
         self.models = {served.name: served for served in models}
         self.budget = Budget(settings.queue_bytes)
-        self.queue = Queue(settings.queue_images)
         self.is_ready = True
         # A Keras model takes all cores for each batch; a second thread would only compete with the first.
         together = all(served.version.is_concurrent for served in self.models.values())
+        count = usable_cores() if together else 1
+        self.queue = Queue(settings.queue_images, count, settings.timeout * _WAITING)
         self._workers = Workers(
             self.queue,
-            usable_cores() if together else 1,
+            count,
             max_pixels=settings.max_pixels,
             loop=asyncio.get_running_loop(),
             metrics=metrics,

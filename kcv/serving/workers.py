@@ -54,12 +54,16 @@ class Workers:
 
     def _work(self) -> None:
         while tasks := self._queue.take():
+            began = time.perf_counter()
+            wanted = sum(job.is_wanted for job, _ in tasks)  # the others cost nothing
             try:
                 work = self._explained if tasks[0][0].explains else self._classified
                 results = work(tasks[0][0].version, tasks)
             except Exception:  # a bug, which must not end the thread
                 _log.exception("images could not be classified")
                 results = [Problem(500, "the image could not be classified.")] * len(tasks)
+            if wanted:
+                self._queue.took(wanted, time.perf_counter() - began)
             try:
                 self._loop.call_soon_threadsafe(_deliver, tasks, results)
             except RuntimeError:  # the event loop has ended, and nobody waits

@@ -62,7 +62,7 @@ def test_a_network_with_more_behind_its_features_is_refused(tmp_path: Path) -> N
         task._check_heatmaps(network, OnnxModel(tmp_path / "m.onnx", device="cpu"), pixels(4))
     last = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 3)(features)))
     with pytest.raises(ExportError, match=r"the last layer of .* is no dense layer"):
-        write_graph(last, INFO, path, find_heatmaps=task._heatmap_finder(last))
+        write_graph(last, INFO, tmp_path / "m.onnx", find_heatmaps=task._heatmap_finder(last))
 
 
 @pytest.mark.usefixtures("kept_graphs")

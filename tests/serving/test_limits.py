@@ -67,6 +67,25 @@ def test_a_full_queue_says_when_to_try_again_and_loses_nothing(network_file: Pat
     assert gate.batches[:2] == [1, 5]  # what waited was taken together
 
 
+def test_what_could_not_be_answered_in_time_is_refused_at_once(network_file: Path, gate: Gate, soon: Soon) -> None:
+    with serving(network_file, timeout=30.0) as running, ThreadPoolExecutor(4) as pool:
+        first = pool.submit(running.post, "/predict", PHOTO)
+        soon(lambda: gate.batches == [1])
+        running.service.queue.took(1, 10.0)  # each image takes long: two that wait are more than half of 30 s
+        waiting = [pool.submit(running.post, "/predict", PHOTO)]
+        soon(lambda: len(running.service.queue) == 1)
+        waiting.append(pool.submit(running.post, "/predict", PHOTO))
+        soon(lambda: len(running.service.queue) == 2)
+        refused = running.post("/predict", PHOTO)
+        assert (refused.code, refused.headers["retry-after"]) == (503, "20")
+        assert "in time" in refused.json["error"]
+        gate.opened.set()
+        assert [one.result().code for one in (first, *waiting)] == [200] * 3
+        for _ in range(60):  # images are fast again
+            running.post("/predict", PHOTO)
+        assert running.service.queue._image_seconds < 1
+
+
 def test_a_request_of_more_images_than_the_queue_holds_can_never_be_answered(network_file: Path) -> None:
     with serving(network_file, queue_images=2) as running:
         body = {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [3], "data": ["", "", ""]}]}

@@ -37,6 +37,7 @@ LEFT_OUT = {
     r"^git clone|^cd ": "needs a network",
     r"^python -m venv|^pip install (?!uv && uv run python)|^npm ": "needs a package registry",
     r"mlflow ui": "is a server",
+    r"--heatmaps|why_onnx": "needs more than 16 px: tests/exporting/test_heatmaps.py",
     r"kcv serve|^curl|^openssl": "a server and its clients: tests/serving/test_guide.py",
     r"s3://|hf:": "needs a network",
     r"^torchrun|^uv run torchrun": "several processes: tests/distributed",

@@ -71,10 +71,10 @@ def load(port: int, request: bytes, *, connections: int, seconds: float, rate: f
             for _ in range(allowed):
                 when = now if rate is None else began + due / rate
                 due += 1
-                if not idle:
-                    found.unsent += 1
+                one = _open(idle)
+                if one is None:
+                    found.unsent += rate is not None
                     continue
-                one = idle.popleft()
                 one.began, one.received = when, b""
                 one.socket.send(request)  # small enough for the empty buffer of a connection that waits
                 waiting += 1
@@ -92,6 +92,15 @@ def load(port: int, request: bytes, *, connections: int, seconds: float, rate: f
     return found
 
 
+def _open(idle: deque[_Connection]) -> _Connection | None:
+    """Takes a connection that the server has not ended after its answer; None if there is none."""
+    while idle:
+        one = idle.popleft()
+        if one.socket.fileno() >= 0:
+            return one
+    return None
+
+
 def _finished(one: _Connection, found: Load, selector: selectors.BaseSelector) -> bool:
     """Reads what has arrived; returns whether an answer is whole."""
     part = one.socket.recv(_READ)
@@ -107,7 +116,7 @@ def _finished(one: _Connection, found: Load, selector: selectors.BaseSelector) -
     length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
     if len(body) < length:
         return False
-    taken = time.perf_counter() - one.began
+    taken, one.began = time.perf_counter() - one.began, 0.0
     code = head[9:12]
     if code == b"200":
         found.accepted.append(taken)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_networks import small_networks
 
-from kcv import artifact, export, gradcam, load_model
+from kcv import artifact, export, load_model
 from kcv.config import ModelConfig
 from kcv.errors import ExportError, ParityError
 from kcv.exporting.graph import write_graph
@@ -66,18 +66,11 @@ def test_a_network_with_more_behind_its_features_is_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("kept_graphs")
-def test_a_trained_model_keeps_its_answers_and_gets_its_maps(
-    trained_run: Run, exported: Export, images: Path, tmp_path: Path
-) -> None:
-    made = export(trained_run.model_path, tmp_path / "m.onnx", heatmaps=True)
-    model = OnnxModel(made.path)
-    files = sorted((images / "test").rglob("*.png"))
-    np.testing.assert_allclose(model.predict(files), OnnxModel(exported.path).predict(files), atol=1e-6)
-    batch = np.stack([np.asarray(keras.utils.load_img(file)) for file in files])
-    for name in (None, "left"):
-        position = None if name is None else model.class_names.index(name)
-        wanted = gradcam(trained_run.model_path, files, class_name=name)
-        np.testing.assert_allclose(model.explain(batch, position).maps, wanted, atol=1e-4)
+def test_a_model_whose_maps_would_be_others_is_not_exported_with_them(trained_run: Run, tmp_path: Path) -> None:
+    """At 16 px the last map of more than one cell lies before the last block, so that it is not all that follows."""
+    with pytest.raises(ParityError, match=r"heat maps differ .* export without --heatmaps"):
+        export(trained_run.model_path, tmp_path / "m.onnx", heatmaps=True)
+    assert list(tmp_path.glob("*.onnx")) == []
 
 
 def test_the_file_says_which_weights_it_holds_and_how_it_answered_on_the_test_split(

@@ -43,6 +43,10 @@ class ImageError(KcvError):
     """One image that cannot be read."""
 
 
+class FormatError(ImageError):
+    """A file that is no image, or one in a format that kcv does not read."""
+
+
 class ArtifactError(KcvError):
     """A model file that is missing, damaged, unsafe to open, or not written by kcv."""
 

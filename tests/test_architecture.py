@@ -26,7 +26,7 @@ FLOORS = (
     {"native"},
     {"inference"},
     {"exporting", "models.weights", "saliency"},
-    {"benchmark", "reporting"},
+    {"benchmark", "reporting", "serving"},
     {"training"},
     {"tasks"},
     {"cli"},

@@ -37,12 +37,14 @@ LEFT_OUT = {
     r"^git clone|^cd ": "needs a network",
     r"^python -m venv|^pip install (?!uv && uv run python)|^npm ": "needs a package registry",
     r"mlflow ui": "is a server",
+    r"--heatmaps|why_onnx": "needs more than 16 px: tests/exporting/test_heatmaps.py",
+    r"kcv serve|^curl|^openssl": "a server and its clients: tests/serving/test_guide.py",
     r"s3://|hf:": "needs a network",
     r"^torchrun|^uv run torchrun": "several processes: tests/distributed",
     r"^uv run (pytest|nox)": "the tests themselves",
     r"--augment\.library=keras_cv": "needs the extra kcv[kerascv]",
 }
-NEEDS_AN_EXPORT = "onnxruntime.InferenceSession"  # these lines run in tests/test_deploy.py
+RUN_ELSEWHERE = ("onnxruntime.InferenceSession", "http://127.0.0.1")  # in tests/test_deploy.py, tests/serving
 SMALL = {"data.image_size": 16, "model.name": "custom_cnn", "model.width": 0.125, "model.unfreeze_after": 0,
          "model.mode": "fine_tuning", "model.feature_views": None, "augment.crop_padding": 1,
          "train.epochs": 6, "train.plots": False, "tracking.uri": "none",
@@ -71,7 +73,7 @@ def words_of(command: str) -> list[str] | None:
 
 def code(page: Path) -> str:
     """Returns a page's lines of Python that need nothing but kcv."""
-    return "\n".join(block for block in blocks(page, "python") if NEEDS_AN_EXPORT not in block)
+    return "\n".join(block for block in blocks(page, "python") if not any(word in block for word in RUN_ELSEWHERE))
 
 
 def pack(folder: Path) -> None:

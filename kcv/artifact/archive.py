@@ -56,6 +56,12 @@ class Archive:
         """The members in file order."""
         return list(self._members.values())
 
+    def require(self, name: str) -> None:
+        """Raises ArtifactError if there is no such member."""
+        if name not in self._members:
+            hint = "it was not written by kcv" if name == INFO_MEMBER else "it is not a Keras model"
+            raise ArtifactError(f"{self.path}: has no {name}: {hint}")
+
     def read(self, name: str, most: int = _MOST_BYTES) -> bytes:
         """Reads a whole member.
 
@@ -66,9 +72,7 @@ class Archive:
         Raises:
             ArtifactError: the member is missing, too large, or damaged.
         """
-        if name not in self._members:
-            hint = "it was not written by kcv" if name == INFO_MEMBER else "it is not a Keras model"
-            raise ArtifactError(f"{self.path}: has no {name}: {hint}")
+        self.require(name)
         if self._members[name].file_size > most:
             raise ArtifactError(f"{self.path}: its {name} is larger than {most:,} bytes")
         content = io.BytesIO()

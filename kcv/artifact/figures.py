@@ -39,6 +39,7 @@ class ClassFigures(_Part):
     support: Count
     roc_auc: Fraction | None = None
     average_precision: Fraction | None = None
+    predicted: Count | None = None
 
 
 class ConfusedPair(_Part):

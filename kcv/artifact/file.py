@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kcv.artifact.allowed_layers import check_classes
-from kcv.artifact.archive import CONFIG_MEMBER, INFO_MEMBER, open_archive
+from kcv.artifact.archive import CONFIG_MEMBER, INFO_MEMBER, WEIGHTS_MEMBER, open_archive
 from kcv.artifact.info import ArtifactInfo, parse_info
 from kcv.common.files import atomic
 from kcv.common.untrusted import MOST_JSON_BYTES
@@ -76,3 +77,17 @@ def is_described(path: str | Path) -> bool:
     """Returns whether kcv wrote a file. Raises ArtifactError if it is not an archive."""
     with open_archive(Path(path)) as archive:
         return INFO_MEMBER in archive
+
+
+def weights_digest(path: str | Path) -> str:
+    """Returns the SHA-256 (hex) of the weights in a model file, which stays when the file is described again.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, or has no weights.
+    """
+    digest = hashlib.sha256()
+    with open_archive(Path(path)) as archive:
+        archive.require(WEIGHTS_MEMBER)
+        for piece in archive.pieces(WEIGHTS_MEMBER):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -125,13 +125,7 @@ def _contestants(setting: Setting, folder: Path) -> list[_Contestant]:
 
 
 def _by_kcv(model: keras.Model, setting: Setting, folder: Path) -> list[_Contestant]:
-    names = tuple(f"class {number}" for number in range(CLASSES))
-    files = {precision: folder / f"kcv-{precision}.onnx" for precision in ("float32", "int8")}
-    described = {
-        precision: OnnxInfo(names, setting.image_size, "squash", precision, setting.model, "random", "0", __version__)
-        for precision in files
-    }
-    keras_file = artifact.save(folder / "kcv.keras", model, _info(model, setting, names))
+    keras_file = artifact.save(folder / "kcv.keras", model, _info(model, setting, _names()))
     forward = outputs.native_forward(model)
 
     def by_keras(pixels: NDArray[np.uint8]) -> object:
@@ -140,8 +134,7 @@ def _by_kcv(model: keras.Model, setting: Setting, folder: Path) -> list[_Contest
 
     copy = keras.models.clone_model(model)  # exporting changes the layout of kernels, and must not slow this model down
     copy.set_weights(model.get_weights())
-    write_graph(copy, described["float32"], files["float32"])
-    quantize(files["float32"], files["int8"], described["int8"], setting.batch()[0].numpy())
+    files = exported(copy, setting, folder)
     command = (sys.executable, "-m", "kcv", "predict")
     return [
         *(
@@ -150,6 +143,30 @@ def _by_kcv(model: keras.Model, setting: Setting, folder: Path) -> list[_Contest
         ),
         _Contestant("kcv-keras", "float32", by_keras, keras_file, (*command, f"--model={keras_file}", "--device=cpu")),
     ]
+
+
+def _names() -> tuple[str, ...]:
+    return tuple(f"class {number}" for number in range(CLASSES))
+
+
+def exported(model: keras.Model, setting: Setting, folder: Path) -> dict[str, Path]:
+    """Writes a model as ONNX files, and returns them by precision.
+
+    Args:
+        model: the model; the layout of its kernels is changed.
+        setting: its setting; int8 is calibrated to its batch.
+        folder: the folder of the files.
+    """
+    files = {precision: folder / f"kcv-{precision}.onnx" for precision in ("float32", "int8")}
+    described = {
+        precision: OnnxInfo(
+            _names(), setting.image_size, "squash", precision, setting.model, "random", "0", __version__
+        )
+        for precision in files
+    }
+    write_graph(model, described["float32"], files["float32"])
+    quantize(files["float32"], files["int8"], described["int8"], setting.batch()[0].numpy())
+    return files
 
 
 def _info(model: keras.Model, setting: Setting, names: tuple[str, ...]) -> ArtifactInfo:

@@ -28,6 +28,7 @@ VERBS = {
     "predict": Listed("kcv.tasks.predict", together=True),
     "explain": Listed("kcv.tasks.explain"),
     "export": Listed("kcv.tasks.export"),
+    "serve": Listed("kcv.tasks.serve"),
     "compare": Listed("kcv.tasks.compare", formats=(*FORMATS, "markdown")),
     "report": Listed("kcv.tasks.report"),
     "check": Listed("kcv.tasks.check"),

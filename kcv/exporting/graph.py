@@ -6,18 +6,21 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kcv import __version__
 from kcv.errors import ExportError, OutputError, first_line
 from kcv.exporting.simplify import simplify
-from kcv.inference.onnx_model import INPUT, LOGITS, PROBABILITIES, OnnxInfo
+from kcv.inference.onnx_model import CLASS_WEIGHTS, FEATURES, INPUT, LOGITS, PROBABILITIES, OnnxInfo
 from kcv.native.layers.lowered import Target, Unsupported
 from kcv.native.lowering import lower
 
@@ -34,7 +37,34 @@ DEFAULT_OPSET = 20
 _EXAMPLE_IMAGES = 2  # torch.export would treat a batch of one as a fixed size
 
 
-def write_graph(model: keras.Model, info: OnnxInfo, path: Path, *, opset: int = DEFAULT_OPSET) -> None:
+@dataclass(frozen=True)
+class HeatMapSource:
+    """What heat maps are computed from: a feature map with nothing but pooling between it and one dense layer.
+
+    Attributes:
+        after: the number of steps of the program after which the feature map is there.
+        place: the index of the program's value that holds it.
+        channels: the axis of its channels there.
+        weights: the kernel of the dense layer, float32 [channels, classes].
+    """
+
+    after: int
+    place: int
+    channels: int
+    weights: NDArray[np.float32]
+
+
+FindSource: TypeAlias = "Callable[[Program], HeatMapSource]"
+
+
+def write_graph(
+    model: keras.Model,
+    info: OnnxInfo,
+    path: Path,
+    *,
+    opset: int = DEFAULT_OPSET,
+    find_heatmaps: FindSource | None = None,
+) -> None:
     """Writes a model as an ONNX file after checking the graph with `onnx`, including types and shapes.
 
     Args:
@@ -43,16 +73,20 @@ def write_graph(model: keras.Model, info: OnnxInfo, path: Path, *, opset: int = 
         info: the description that the file will contain.
         path: the file to write.
         opset: the ONNX operator set; one of `OPSETS`.
+        find_heatmaps: finds what heat maps are computed from, which become outputs of the graph; None for none.
 
     Raises:
         ExportError: a layer has no ONNX equivalent, or the model exceeds the size limit of an ONNX file.
         OutputError: the file cannot be written.
     """
     try:
-        network = _Deployed(lower(model, Target(in_place=False)), info.temperature)
-        graph = _trace(network, info.image_size, opset)
+        program = lower(model, Target(in_place=False))
+        source = find_heatmaps(program) if find_heatmaps is not None else None
+        graph = _trace(_Deployed(program, info.temperature, source), info.image_size, opset)
         _describe(graph, info)
         simplify(graph)
+        if source is not None:
+            _add_weights(graph, source.weights)
         onnx.checker.check_model(graph, full_check=True)
     except Unsupported as error:
         raise ExportError(f"{model.name} cannot be exported: {error}") from error
@@ -91,9 +125,10 @@ class _Layer(nn.Module):
 class _Deployed(nn.Module):
     """The program as one torch module, including temperature and softmax."""
 
-    def __init__(self, program: Program, temperature: float) -> None:
+    def __init__(self, program: Program, temperature: float, source: HeatMapSource | None) -> None:
         super().__init__()
         self.temperature = temperature
+        self.source = source
         self.layers = nn.ModuleDict()
         self._program = program.wrapped(self._register)
 
@@ -104,19 +139,45 @@ class _Deployed(nn.Module):
         layer = self.layers[name] = _Layer(step)
         return lambda training, *tensors: layer(*tensors)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self._program(image, training=False)
-        return logits, torch.softmax(logits / self.temperature if self.temperature != 1 else logits, dim=1)
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        program, source = self._program, self.source
+        values = program.start((image,))
+        begin = source.after if source is not None else 0
+        program.advance(values, 0, begin, training=False)
+        features = () if source is None else (values[source.place].float().movedim(source.channels, 1),)
+        program.advance(values, begin, len(program.steps), training=False)
+        logits = program.results(values)
+        return logits, torch.softmax(logits / self.temperature if self.temperature != 1 else logits, dim=1), *features
 
 
-def _trace(network: nn.Module, size: int, opset: int) -> onnx.ModelProto:
+def _add_weights(graph: onnx.ModelProto, weights: NDArray[np.float32]) -> None:
+    """Makes the kernel of the dense layer an output: in an int8 file the layer's own is not there in float32.
+
+    Raises:
+        ExportError: the layer does not take one number per channel of the feature map.
+    """
+    (features,) = (value for value in graph.graph.output if value.name == FEATURES)
+    channels = features.type.tensor_type.shape.dim[1].dim_value
+    if channels != len(weights):
+        raise ExportError(
+            f"--heatmaps: the dense layer takes {len(weights)} numbers for the {channels} channels of the last feature "
+            "map; heat maps need nothing but pooling between them."
+        )
+    name = f"{CLASS_WEIGHTS}/kernel"
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(weights), name))
+    graph.graph.node.append(onnx.helper.make_node("Identity", [name], [CLASS_WEIGHTS], f"{CLASS_WEIGHTS}/Identity"))
+    shape = list(weights.shape)
+    graph.graph.output.append(onnx.helper.make_tensor_value_info(CLASS_WEIGHTS, onnx.TensorProto.FLOAT, shape))
+
+
+def _trace(network: _Deployed, size: int, opset: int) -> onnx.ModelProto:
     image = torch.zeros((_EXAMPLE_IMAGES, size, size, 3), dtype=torch.uint8)
     with torch.no_grad(), quiet_exporter():
         exported = torch.onnx.export(
             network.eval(),
             (image,),
             input_names=[INPUT],
-            output_names=[LOGITS, PROBABILITIES],
+            output_names=[LOGITS, PROBABILITIES, *([] if network.source is None else [FEATURES])],
             dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
             opset_version=opset,
             dynamo=True,

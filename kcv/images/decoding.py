@@ -15,7 +15,7 @@ from PIL import Image
 
 from kcv.errors import ImageError
 from kcv.images.modes import extent, is_deep, to_eight_bits, turned
-from kcv.images.opening import opened
+from kcv.images.opening import MAX_PIXELS, opened
 
 RESIZE_MODES: Final = ("squash", "crop", "letterbox")
 """`squash` ignores the aspect ratio, `crop` keeps the middle square, `letterbox` pads with mid grey (128)."""
@@ -113,16 +113,21 @@ def resize(pixels: NDArray[np.uint8], size: int, mode: str) -> NDArray[np.uint8]
 
 
 def load(
-    source: Path | bytes | NDArray[np.uint8], size: int, mode: str, *, name: str | None = None
+    source: Path | bytes | NDArray[np.uint8],
+    size: int,
+    mode: str,
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.uint8]:
     """Decodes and resizes one image to uint8 [size, size, 3]. Raises the errors of `decode`.
 
     A JPEG that is much larger is first reduced by its decoder, which is several times faster and changes the result
-    only by about a rounding error.
+    only by about a rounding error. A file of more than `max_pixels` is refused.
     """
     if isinstance(source, np.ndarray):
         return resize(decode(source, name=name), size, mode)
-    with opened(source, name) as image:
+    with opened(source, name, max_pixels=max_pixels) as image:
         width, height = image.size
         scale = _reduction(image, size, mode)
         if scale > 1:

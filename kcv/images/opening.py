@@ -21,7 +21,7 @@ from PIL import (  # importing a plugin registers it in Image.OPEN
     WebPImagePlugin,  # noqa: F401
 )
 
-from kcv.errors import ImageError, one_line
+from kcv.errors import FormatError, ImageError, one_line
 from kcv.images import jpeg, png
 from kcv.images.room import room
 
@@ -42,12 +42,13 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, modul
 
 
 @contextmanager
-def opened(source: Path | bytes, name: str | None = None) -> Iterator[Image.Image]:
+def opened(source: Path | bytes, name: str | None = None, *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Opens an image for the duration of the block, and turns any error of a decoder in it into one line.
 
     Args:
         source: a file, or the bytes of a file.
         name: name of the image in error messages; by default its path.
+        max_pixels: the most pixels of the image, up to `MAX_PIXELS`.
 
     Raises:
         ImageError: the image cannot be opened, or decoding it in the block fails.
@@ -55,11 +56,11 @@ def opened(source: Path | bytes, name: str | None = None) -> Iterator[Image.Imag
     label = name or (str(source) if isinstance(source, Path) else "image")
     try:
         with _stream(source) as stream:
-            image = _open(stream)
+            image = _open(stream, min(max_pixels, MAX_PIXELS))
             with room(_bytes_of(image)):
                 yield image
     except ImageError as error:
-        raise ImageError(f"{label}: {error}") from None
+        raise type(error)(f"{label}: {error}") from None
     except Exception as error:  # on damaged bytes, decoders raise many kinds of errors (struct.error, SyntaxError, ...)
         raise ImageError(f"{label}: cannot be read as an image ({one_line(error)}).") from error
 
@@ -78,7 +79,7 @@ def _stream(source: Path | bytes) -> Iterator[Any]:
         yield stream
 
 
-def _open(stream: Any) -> Image.Image:
+def _open(stream: Any, max_pixels: int) -> Image.Image:
     """Opens an image like `Image.open`, but only in `FORMATS` and with kcv's size limit.
 
     Pillow's own check warns between half of its limit and the limit. Warnings cannot be caught or silenced safely in a
@@ -93,11 +94,11 @@ def _open(stream: Any) -> Image.Image:
             continue
         stream.seek(0)
         image = _made(factory, stream, format_name)
-        if image.width * image.height > MAX_PIXELS:
-            raise ImageError(f"{image.width}x{image.height} pixels are more than the allowed {MAX_PIXELS:,}.")
+        if image.width * image.height > max_pixels:
+            raise ImageError(f"{image.width}x{image.height} pixels are more than the allowed {max_pixels:,}.")
         looked_at: Image.Image = _looked_at(image, stream)
         return looked_at
-    raise ImageError(f"not an image in a known format ({', '.join(FORMATS)}).")
+    raise FormatError(f"not an image in a known format ({', '.join(FORMATS)}).")
 
 
 def _made(factory: Any, stream: Any, format_name: str) -> Any:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,17 @@ from kcv.common.text import is_printable
 from kcv.errors import ArtifactError
 from kcv.images import RESIZE_MODES
 from kcv.inference import onnx_graph
+from kcv.inference.class_maps import class_maps
 from kcv.inference.classifier import Classifier
 from kcv.inference.onnx_graph import FLOAT, UINT8
 from kcv.inference.onnx_session import open_session
+from kcv.inference.reference import Reference
 
 FORMAT_VERSION = 1
 INPUT, LOGITS, PROBABILITIES = "image", "logits", "probabilities"
 """The names of the graph's input and outputs."""
+FEATURES, CLASS_WEIGHTS = "features", "class_weights"
+"""The names of the outputs for heat maps, where there are any: the last feature map, and the dense layer's kernel."""
 
 _BATCH_PIXELS = 400_000
 _MOST, _LEAST = 64, 4
@@ -45,6 +50,8 @@ class OnnxInfo:
         kcv_version: the version of kcv that wrote the file.
         temperature: the divisor of the logits before the softmax; the graph itself divides.
         threshold: the confidence (0-1) below which the label is `kcv.common.rows.UNSURE`; None to always name a class.
+        weights_sha256: SHA-256 (hex) of the weights in the Keras file that it was exported from; empty if unknown.
+        reference: how the model answered on the test split; None if that is not known.
     """
 
     class_names: tuple[str, ...]
@@ -57,6 +64,8 @@ class OnnxInfo:
     kcv_version: str
     temperature: float = 1.0
     threshold: float | None = None
+    weights_sha256: str = ""
+    reference: Reference | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """Returns the metadata of the file, as text."""
@@ -72,7 +81,13 @@ class OnnxInfo:
             "kcv_version": self.kcv_version,
             "temperature": repr(self.temperature),
         }
-        return texts if self.threshold is None else {**texts, "threshold": repr(self.threshold)}
+        if self.threshold is not None:
+            texts["threshold"] = repr(self.threshold)
+        if self.weights_sha256:
+            texts["weights_sha256"] = self.weights_sha256
+        if self.reference is not None:
+            texts["reference"] = self.reference.to_text()
+        return texts
 
     @classmethod
     def from_metadata(cls, values: Mapping[str, str], origin: str) -> OnnxInfo:
@@ -110,7 +125,24 @@ class OnnxInfo:
             **{key: values.get(key, "") for key in texts},
             temperature=temperature,
             threshold=threshold,
+            weights_sha256=values.get("weights_sha256", ""),
+            reference=Reference.from_text(values["reference"], origin) if "reference" in values else None,
         )
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Heat maps of one batch.
+
+    Attributes:
+        maps: float32 [n, size, size] in 0-1.
+        classes: the explained class of each image, int64 [n].
+        probabilities: of all classes, float32 [n, classes].
+    """
+
+    maps: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
 
 
 class OnnxModel(Classifier):
@@ -121,6 +153,9 @@ class OnnxModel(Classifier):
         device: `auto` (CUDA if onnxruntime supports it here, otherwise the CPU), `cpu` or `cuda`.
         threads: threads per batch; None for one per core. With 1, several batches can be computed at the same time,
             each in the thread that calls `predict`.
+
+    Attributes:
+        has_heatmaps: whether the file has what `explain` needs (`kcv export --heatmaps`).
 
     Raises:
         ArtifactError: the file is missing, damaged, or was not exported by kcv.
@@ -141,9 +176,24 @@ class OnnxModel(Classifier):
         inputs, outputs = ([(v.name, v.element, v.shape) for v in side] for side in (graph.inputs, graph.outputs))
         if inputs != [(INPUT, UINT8, (None, size, size, 3))] or not all(answer in outputs for answer in answers):
             raise ArtifactError(f"{path}: its inputs and outputs are not what its description says")
+        if self.info.reference and len(self.info.reference.predicted) not in (0, len(self.class_names)):
+            raise ArtifactError(f"{path}: its description is damaged")
+        self.has_heatmaps = self._are_heatmaps({v.name: (v.element, v.shape) for v in graph.outputs})
         with untrusted.refusing(self.path, ArtifactError, "cannot be opened as an ONNX model"):
             onnx_graph.check(graph, size * size)
         self.session = open_session(self.path, device=device, threads=threads)
+
+    def _are_heatmaps(self, outputs: Mapping[str, tuple[int, tuple[int | None, ...]]]) -> bool:
+        """Returns whether the file has the outputs for heat maps. Raises ArtifactError if they do not fit together."""
+        given = [name for name in (FEATURES, CLASS_WEIGHTS) if name in outputs]
+        if not given:
+            return False
+        if len(given) == 2:
+            (kind, features), (weight_kind, weights) = outputs[FEATURES], outputs[CLASS_WEIGHTS]
+            fits = (kind, weight_kind) == (FLOAT, FLOAT) and len(features) == 4 and features[0] is None
+            if fits and None not in features[1:] and weights == (features[1], len(self.class_names)):
+                return True
+        raise ArtifactError(f"{self.path}: its outputs for heat maps are not what its description says")
 
     @property
     def preferred_batch(self) -> int:
@@ -179,6 +229,33 @@ class OnnxModel(Classifier):
                 f"{self.path}: its answers are no probabilities (they are not between 0 and 1, or do not sum to one)"
             )
         return logits, probabilities
+
+    @cached_property
+    def _class_weights(self) -> NDArray[np.float32]:
+        blank = np.zeros((1, self.image_size, self.image_size, 3), np.uint8)
+        with untrusted.refusing(self.path, ArtifactError, "cannot be run"):
+            (weights,) = self.session.run([CLASS_WEIGHTS], {INPUT: blank})
+        return np.asarray(weights, np.float32)
+
+    def explain(self, batch: NDArray[np.uint8], position: int | None = None) -> Explained:
+        """Classifies a batch, and returns where the features are that speak for a class; see `class_maps`.
+
+        Args:
+            batch: RGB, uint8 [n, size, size, 3].
+            position: the class to explain; None for the most probable one of each image.
+
+        Raises:
+            ArtifactError: the file cannot be run, its outputs are not probabilities, or it has no heat maps.
+        """
+        if not self.has_heatmaps:
+            raise ArtifactError(f"{self.path}: has no heat maps; `kcv export --heatmaps` adds them")
+        with untrusted.refusing(self.path, ArtifactError, "cannot be run"):
+            logits, probabilities, features = self.session.run([LOGITS, PROBABILITIES, FEATURES], {INPUT: batch})
+        if len(features) != len(batch) or not _are_answers(logits, probabilities):
+            raise ArtifactError(f"{self.path}: its answers are no probabilities")
+        classes = probabilities.argmax(axis=1) if position is None else np.full(len(batch), position)
+        maps = class_maps(features, self._class_weights, classes.astype(np.int64), self.image_size)
+        return Explained(maps, classes.astype(np.int64), probabilities)
 
     def compute(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Returns the logits and the probabilities of a batch like `run`, without checking their values.

@@ -23,6 +23,22 @@ from kcv.inference.classifier import Classifier
 Decoded: TypeAlias = NDArray[np.uint8] | ImageError
 
 
+def ranked(scores: NDArray[np.floating[Any]], most: int) -> NDArray[np.intp]:
+    """Returns the positions of the likeliest classes, most likely first.
+
+    Args:
+        scores: probabilities [classes].
+        most: the number of positions, at most.
+    """
+    # A stable sort of the negated scores puts the first of tied classes first, like argmax.
+    return np.argsort(-scores, kind="stable")[:most]
+
+
+def answer(likeliest: str, confidence: float, threshold: float | None) -> str:
+    """Returns the label of an image: its likeliest class, or `UNSURE` where the confidence is below the threshold."""
+    return likeliest if threshold is None or confidence >= threshold else UNSURE
+
+
 @dataclass(frozen=True)
 class Job:
     """The settings of a prediction and the work on each batch of files.
@@ -73,15 +89,13 @@ class Job:
     def _row(self, path: Image, scores: NDArray[np.float32]) -> dict[str, Any]:
         names = self.model.class_names
         row: dict[str, Any] = {**dict.fromkeys(self.columns), "path": str(path), "error": ""}
-        # A stable sort of the negated scores puts the first of tied classes first, like argmax.
-        for rank, position in enumerate(np.argsort(-scores, kind="stable")[: self.top_k], start=1):
+        for rank, position in enumerate(ranked(scores, self.top_k), start=1):
             suffix = "" if rank == 1 else f"_{rank}"
             row[f"label{suffix}"] = names[position]
             row[f"confidence{suffix}"] = float(scores[position])
         if self.threshold is not None:
             row["likeliest"] = row["label"]
-            if not row["confidence"] >= self.threshold:
-                row["label"] = UNSURE
+            row["label"] = answer(row["label"], row["confidence"], self.threshold)
         row["probabilities"] = dict(zip(names, map(float, scores), strict=True))
         return row
 

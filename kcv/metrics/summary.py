@@ -42,9 +42,10 @@ def summarize(
         of 2, 3 and 5 that are below the number of classes; `roc_auc_macro` and `average_precision_macro`, one class
         against the rest, over the classes for which they are defined; `log_loss`, in nats; `brier`, 0 to 2; `ece`, and
         `reliability`, its bins; `confused_pairs`, the most frequent confusions; `per_class`, {name: {precision, recall,
-        f1, support, roc_auc, average_precision}}; and with a threshold `abstention`, as returned by `abstention`.
-        None marks undefined values: the recall of a class without images, the precision of a class that was never
-        predicted, the ROC AUC if all images belong to one class, and the losses of probabilities that contain NaN.
+        f1, support, roc_auc, average_precision, predicted}}, with the images of a class (`support`) and those predicted
+        as it; and with a threshold `abstention`, as returned by `abstention`. None marks undefined values: the recall
+        of a class without images, the precision of a class that was never predicted, the ROC AUC if all images belong
+        to one class, and the losses of probabilities that contain NaN.
 
     Raises:
         ValueError: the shapes do not match, there are no images, or a label is out of range.
@@ -73,8 +74,10 @@ def summarize(
         "reliability": reliability(labels, probabilities),
         "confused_pairs": confused_pairs(cells, class_names),
         "per_class": {
-            name: {**row, "roc_auc": area, "average_precision": precision}
-            for name, row, area, precision in zip(class_names, scores, areas, precisions, strict=True)
+            name: {**row, "roc_auc": area, "average_precision": precision, "predicted": int(count)}
+            for name, row, area, precision, count in zip(
+                class_names, scores, areas, precisions, np.bincount(predicted, minlength=classes), strict=True
+            )
         },
     }
     if threshold is not None:

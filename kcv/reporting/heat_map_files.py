@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 from kcv import images
 from kcv.common.files import atomic
 from kcv.common.text import cut_to_bytes
-from kcv.common.untrusted import refusing
-from kcv.errors import ArtifactError, ImageError
-from kcv.inference.keras_model import LoadedModel
+from kcv.errors import ImageError
+from kcv.inference.classifier import Classifier
 from kcv.reporting import plots
-
-if TYPE_CHECKING:
-    from kcv.saliency.explainer import Explainer
+from kcv.saliency.explanation import Explaining
 
 COLUMNS = ("path", "label", "probability", "overlay", "side_by_side", "heatmap", "warning", "error")
 """The keys of a row."""
@@ -35,23 +32,19 @@ class HeatMapFiles:
 
     Args:
         model: the model whose predictions are explained.
-        explainer: explainer of that model at the chosen layer.
-        method: how activations and gradients are combined into a map.
+        explaining: explains batches of images.
         position: index of the class to explain; None: each image's most probable class.
         folder: the output folder.
     """
 
-    def __init__(
-        self, model: LoadedModel, explainer: Explainer, method: str, position: int | None, folder: Path
-    ) -> None:
+    def __init__(self, model: Classifier, explaining: Explaining, position: int | None, folder: Path) -> None:
         self._model = model
-        self._explainer = explainer
-        self._method = method
+        self._explaining = explaining
         self._position = position
         self._folder = folder
         self._names = FileNames()
         self._grid: list[tuple[NDArray[np.uint8], NDArray[np.float32], str]] = []
-        self._note = f"{method} at {explainer.target.layer}"
+        self._note = explaining.note
 
     def rows(self, files: Sequence[Path], batch_size: int) -> Iterator[dict[str, Any]]:
         """Yields one row per file, in order."""
@@ -79,15 +72,9 @@ class HeatMapFiles:
 
     def _explain(self, pixels: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.float32], str, float]]:
         """Yields heat map, class and probability of each image."""
-        positions = None if self._position is None else [self._position] * len(pixels)
-        with refusing(self._model.path, ArtifactError, "cannot be explained"):
-            done = self._explainer.explain(pixels, classes=positions, methods=[self._method])
-        heatmaps = done.maps[self._method].cpu().numpy()
-        names = [self._model.class_names[position] for position in done.classes.tolist()]
-        logits = self._model.finite(done.logits.cpu().numpy())
-        probabilities = self._model.calibration.probabilities(logits)
-        shown = probabilities[np.arange(len(pixels)), done.classes.cpu().numpy()]
-        yield from zip(heatmaps, names, shown.tolist(), strict=True)
+        done = self._explaining.explain(pixels, self._position)
+        names = [self._model.class_names[position] for position in done.classes]
+        yield from zip(done.maps, names, done.probabilities.tolist(), strict=True)
 
     def _written(
         self, path: Path, pixels: NDArray[np.uint8], heat: NDArray[np.float32], name: str, probability: float

@@ -25,6 +25,8 @@ from kcv.native.layers.lowered import Unsupported
 from kcv.native.lowering import lower
 from kcv.native.model import native_target
 from kcv.native.precision import in_float32
+from kcv.saliency.classes import class_position
+from kcv.saliency.explanation import Explanation
 from kcv.saliency.layers import FeatureMap, choose, feature_maps
 from kcv.saliency.methods import METHODS, heatmaps
 
@@ -134,6 +136,40 @@ class Explainer:
         return Explained(maps, chosen, logits.detach())
 
 
+class KerasExplaining:
+    """Explains batches of images by one method; implements `Explaining`.
+
+    Args:
+        model: the model.
+        method: a name from `METHODS`.
+        layer: the layer to explain; None for the last one with height and width.
+
+    Raises:
+        ArtifactError: the model cannot be run.
+        UsageError: there is no such method or layer.
+    """
+
+    def __init__(self, model: LoadedModel, method: str, layer: str | None = None) -> None:
+        check_method(method)
+        self._model, self._method = model, method
+        self._explainer = explainer_of(model, layer)
+
+    @property
+    def note(self) -> str:
+        """The method and the layer, for a heading."""
+        return f"{self._method} at {self._explainer.target.layer}"
+
+    def explain(self, pixels: NDArray[np.uint8], position: int | None) -> Explanation:
+        """Explains one batch; see `Explaining`."""
+        positions = None if position is None else [position] * len(pixels)
+        with refusing(self._model.path, ArtifactError, "cannot be explained"):
+            done = self._explainer.explain(pixels, classes=positions, methods=[self._method])
+        logits = self._model.finite(done.logits.cpu().numpy())
+        classes = done.classes.cpu().numpy()
+        probabilities = self._model.calibration.probabilities(logits)[np.arange(len(pixels)), classes]
+        return Explanation(done.maps[self._method].cpu().numpy(), classes, probabilities)
+
+
 def gradcam(
     model: str | Path | LoadedModel,
     images: NDArray[np.uint8] | str | Path | Sequence[str | Path | NDArray[np.uint8]],
@@ -204,19 +240,3 @@ def check_method(method: str) -> None:
     """Raises UsageError with the closest valid name if there is no such method."""
     if method not in METHODS:
         raise UsageError(f"--method: received {method!r}, allowed: {', '.join(METHODS)}.{nearest(method, METHODS)}")
-
-
-def class_position(loaded: LoadedModel, class_name: str | None) -> int | None:
-    """Returns the position of a class in the model's logits; None for None.
-
-    Raises:
-        UsageError: the model has no such class.
-    """
-    if class_name is None:
-        return None
-    names = loaded.class_names
-    if class_name not in names:
-        more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-        allowed = ", ".join(names[:20]) + more
-        raise UsageError(f"--class_name: no class {class_name!r}.{nearest(class_name, names)} The classes: {allowed}.")
-    return names.index(class_name)

@@ -14,6 +14,7 @@ Row: TypeAlias = dict[str, Any]
 TAKES: Mapping[str, tuple[str, ...]] = {
     "train": ("model", "image_size", "batch_size", "precision", "device", "repeats"),
     "predict": ("model", "image_size", "repeats"),
+    "serve": ("model", "image_size", "repeats"),
     "data": ("image_size", "batch_size", "device", "repeats"),
     "memory": ("images", "image_size", "batch_size"),
     "scaling": ("model", "image_size", "batch_size", "precision", "device", "repeats"),
@@ -30,7 +31,7 @@ def _networks() -> tuple[str, ...]:
 
 @renamed(pictures="images")
 def benchmark(
-    what: Literal["train", "predict", "data", "memory", "scaling"],
+    what: Literal["train", "predict", "serve", "data", "memory", "scaling"],
     *,
     model: Annotated[str, OneOf(_networks)] | None = None,
     image_size: Annotated[int, AtLeast(16)] | None = None,
@@ -43,13 +44,13 @@ def benchmark(
     """Measure kcv beside PyTorch, Keras and torchvision, in turns, on this machine.
 
     Args:
-        what: train (training steps), predict (trained models), data (reading and augmenting images), memory (memory for
-            streaming) or scaling (several processes, under torchrun).
-        model: train, predict, scaling: the network; default: the custom CNN and two larger ones.
-        image_size: px; default: 32, for the larger networks 64 (train, scaling), 224 (predict).
+        what: train (training steps), predict (trained models), serve (the server), data (reading and augmenting
+            images), memory (memory for streaming) or scaling (several processes, under torchrun).
+        model: train, predict, serve, scaling: the network; default: the custom CNN and two larger ones.
+        image_size: px; default: 32, for the larger networks 64 (train, scaling), 224 (predict, serve).
         batch_size: train, data, memory, scaling: images per batch; default: 128, for the larger networks 32, else 256.
         precision: train, scaling: precision of the computation.
-        repeats: train, predict, data, scaling: measured repetitions of each contestant.
+        repeats: train, predict, serve, data, scaling: measured repetitions of each contestant.
         images: memory: number of images of the largest set; default: 1000000.
         device: train, data, scaling: where to compute.
 
@@ -89,6 +90,7 @@ def _measurement(what: str) -> Callable[..., list[Row]]:
     measurements: dict[str, Callable[..., list[Row]]] = {
         "train": room.benchmark_training,
         "predict": room.benchmark_prediction,
+        "serve": room.benchmark_serving,
         "data": room.benchmark_data,
         "memory": room.benchmark_memory,
         "scaling": room.benchmark_scaling,

@@ -15,13 +15,15 @@ from kcv.errors import DataError, OutputError
 
 if TYPE_CHECKING:
     from kcv.inference.keras_model import LoadedModel
+    from kcv.inference.onnx_model import OnnxModel
+    from kcv.saliency.explanation import Explaining
 
 FOLDER = "explanations"
 
 
 def explain(
     paths: str | Path | Iterable[str | Path],
-    model: str | Path | LoadedModel,
+    model: str | Path | LoadedModel | OnnxModel,
     *,
     method: Literal["gradcam", "gradcam++", "hirescam", "layercam"] = "gradcam",
     class_name: str | None = None,
@@ -38,7 +40,8 @@ def explain(
 
     Args:
         paths: images, folders or quoted patterns ('photos/*.jpg').
-        model: a model file (model.keras), or a run folder. From Python also a loaded model.
+        model: a model file (model.keras, or model.onnx exported with --heatmaps), or a run folder. From Python also a
+            loaded model. An ONNX file needs no torch, and has gradcam at the last layer.
         method: how activations and gradients become a map. See `kcv.saliency.methods`.
         class_name: the class to explain; default: each image's most probable one.
         layer: the layer to look at; default: the last one with height and width.
@@ -56,15 +59,16 @@ def explain(
     Raises:
         DataError: a path does not exist or stands for no image.
         ArtifactError: the model cannot be opened or run.
-        UsageError: there is no such method, class or layer.
+        UsageError: there is no such method, class or layer; or the ONNX file has no heat maps.
         OutputError: the folder beside the model is a link, or a file cannot be written (while rows are taken).
 
     Example:
         $ kcv explain cat.jpg --model=runs/mine
+        $ kcv explain cat.jpg --model=runs/mine/model.onnx
         $ kcv explain photos --model=runs/mine --method=gradcam++ --class_name=cat --output=why_cat
         >>> [row["overlay"] for row in kcv.explain("photos", "runs/mine", output="why")]
     """
-    from kcv import artifact, images
+    from kcv import images
     from kcv.common.download import is_url
     from kcv.common.untrusted import inside
 
@@ -75,14 +79,34 @@ def explain(
     files = list(images.find(given, recursive=recursive))
     if isinstance(model, str | Path):
         model = model_file(model)
+    from kcv.reporting.heat_map_files import HeatMapFiles
+    from kcv.saliency.classes import class_position
+
+    loaded, explaining = _opened(model, method, layer, device)
+    position = class_position(loaded, class_name)
+    folder = expand_user(output) if output is not None else inside(loaded.path.parent, FOLDER, error=OutputError)
+    return HeatMapFiles(loaded, explaining, position, folder).rows(files, batch_size or loaded.preferred_batch)
+
+
+def _opened(
+    model: Path | LoadedModel | OnnxModel, method: str, layer: str | None, device: str
+) -> tuple[LoadedModel | OnnxModel, Explaining]:
+    """Returns a model, opened, and what explains it. An ONNX file needs neither Keras nor torch."""
+    from kcv.inference.classifier import is_onnx
+    from kcv.inference.onnx_model import OnnxModel
+
+    if isinstance(model, OnnxModel) or (isinstance(model, Path) and is_onnx(model)):
+        from kcv.saliency.onnx_explaining import OnnxExplaining
+
+        opened = OnnxModel(model, device=device) if isinstance(model, Path) else model
+        return opened, OnnxExplaining(opened, method, layer)
+    from kcv import artifact
+
+    if isinstance(model, Path):
         artifact.read_info(model)  # says what is wrong with a file before anything heavy is imported
     from kcv.inference import opening
-    from kcv.reporting.heat_map_files import HeatMapFiles
-    from kcv.saliency.explainer import check_method, class_position, explainer_of
+    from kcv.saliency.explainer import KerasExplaining, check_method
 
     check_method(method)
-    loaded = opening.load(model, device=device) if isinstance(model, str | Path) else model
-    position = class_position(loaded, class_name)
-    explainer = explainer_of(loaded, layer)
-    folder = expand_user(output) if output is not None else inside(loaded.path.parent, FOLDER, error=OutputError)
-    return HeatMapFiles(loaded, explainer, method, position, folder).rows(files, batch_size or loaded.preferred_batch)
+    loaded = opening.load(model, device=device) if isinstance(model, Path) else model
+    return loaded, KerasExplaining(loaded, method, layer)

@@ -16,12 +16,22 @@ from kcv.common.files import atomic, expand_user, model_file
 from kcv.errors import UsageError
 
 if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kcv.exporting.graph import FindSource
     from kcv.exporting.parity import Parity
     from kcv.exporting.quantization import Int8Tradeoff
     from kcv.inference.keras_model import LoadedModel
-    from kcv.inference.onnx_model import OnnxInfo
+    from kcv.inference.onnx_model import OnnxInfo, OnnxModel
+    from kcv.native.program import Program
 
 __all__ = ["Export", "export"]
+
+_MAP_TOLERANCE = 1e-4
+"""Largest allowed difference of a heat map (0-1) between the file and `kcv explain`."""
+_MOST_MAPS = 64
 
 ExportPrecision: TypeAlias = Literal["float32", "int8"]
 Opset: TypeAlias = Literal[18, 19, 20, 21]
@@ -64,6 +74,7 @@ def export(
     opset: Opset = 20,
     samples: str | None = None,
     force: bool = False,
+    heatmaps: bool = False,
 ) -> Export:
     """Export a model to one ONNX file, checked against it on real images.
 
@@ -80,6 +91,7 @@ def export(
         samples: images to check with; default: the validation split of the training data. A source as `--data` takes
             it, a folder of images or an image.
         force: keep int8 even if it is slower or less accurate.
+        heatmaps: add what `explain` and `serve` draw Grad-CAM heat maps from, without torch.
 
     Raises:
         UsageError: an argument is not allowed.
@@ -91,6 +103,7 @@ def export(
 
     Example:
         $ kcv export runs/mine
+        $ kcv export runs/mine --heatmaps
         $ kcv export runs/mine --precision=int8 --output=mine.onnx
         >>> kcv.export("runs/mine").parity.max_difference
     """
@@ -106,10 +119,20 @@ def export(
     if target.suffix.lower() != ".onnx":
         raise UsageError(f"--output: received {str(target)!r}, allowed: a name that ends in .onnx.")
     with device_scope("cpu"):  # Keras would put images on a GPU where there is one
-        return _export(loaded, target, precision, opset, samples, force)
+        info = _info(loaded, from_file=loaded is not model)
+        return _export(loaded, target, info, precision, opset, samples, force, heatmaps)
 
 
-def _export(loaded: LoadedModel, target: Path, precision: str, opset: int, samples: str | None, force: bool) -> Export:
+def _export(
+    loaded: LoadedModel,
+    target: Path,
+    info: OnnxInfo,
+    precision: str,
+    opset: int,
+    samples: str | None,
+    force: bool,
+    heatmaps: bool,
+) -> Export:
     from kcv.exporting import samples as sampling
     from kcv.exporting.graph import write_graph
     from kcv.exporting.parity import compare
@@ -125,13 +148,16 @@ def _export(loaded: LoadedModel, target: Path, precision: str, opset: int, sampl
     exact = in_float32(loaded.keras_model)
     with atomic(target) as final, tempfile.TemporaryDirectory() as folder:
         float32 = Path(folder) / "float32.onnx"
-        write_graph(exact, _info(loaded, "float32"), float32, opset=opset)
-        parity = compare(exact, OnnxModel(float32, device="cpu"), checked, loaded.calibration)
+        write_graph(exact, info, float32, opset=opset, find_heatmaps=_heatmap_finder(exact) if heatmaps else None)
+        made = OnnxModel(float32, device="cpu")
+        parity = compare(exact, made, checked, loaded.calibration)
         parity.check()
+        if heatmaps:
+            _check_heatmaps(exact, made, checked.pixels[:_MOST_MAPS])
         kept, trade = float32, None
         if calibrating is not None:
             int8 = Path(folder) / "int8.onnx"
-            quantize(float32, int8, _info(loaded, "int8"), calibrating.pixels)
+            quantize(float32, int8, dataclasses.replace(info, precision="int8"), calibrating.pixels)
             trade = compare_int8(float32, int8, checked)
             if force or trade.rejection_reason is None:
                 kept = int8
@@ -149,6 +175,49 @@ def _export(loaded: LoadedModel, target: Path, precision: str, opset: int, sampl
     )
 
 
+def _heatmap_finder(model: keras.Model) -> FindSource:
+    """Returns a function that finds what the heat maps of a model are computed from."""
+    import torch
+    from keras import layers
+
+    from kcv.errors import ExportError
+    from kcv.exporting.graph import HeatMapSource
+    from kcv.saliency.layers import choose, feature_maps
+
+    def find(program: Program) -> HeatMapSource:
+        last = model.layers[-1]
+        if not isinstance(last, layers.Dense):
+            raise ExportError(f"--heatmaps: the last layer of {model.name} is no dense layer, which they need.")
+        found = choose(feature_maps(program, torch.zeros(1, *model.input_shape[1:])))
+        weights = last.kernel.value.detach().cpu().numpy()
+        return HeatMapSource(found.after, found.place, found.channels, weights)
+
+    return find
+
+
+def _check_heatmaps(model: keras.Model, made: OnnxModel, pixels: NDArray[np.uint8]) -> None:
+    """Compares the heat maps of a file with Grad-CAM's.
+
+    Raises:
+        ParityError: they differ: between the last feature map and the logits there is more than pooling and one dense
+            layer.
+    """
+    import numpy as np
+
+    from kcv.errors import ParityError
+    from kcv.saliency.explainer import Explainer
+
+    explained = Explainer(model).explain(pixels)
+    wanted, classes = explained.maps["gradcam"].cpu().numpy(), explained.classes.tolist()
+    found = np.concatenate([made.explain(pixels[n : n + 1], at).maps for n, at in enumerate(classes)])
+    difference = float(np.abs(found - wanted).max())
+    if not difference <= _MAP_TOLERANCE:  # NaN fails as well
+        raise ParityError(
+            f"heat maps differ by up to {difference:.2g} from those of kcv explain, allowed {_MAP_TOLERANCE:g}; "
+            "export without --heatmaps"
+        )
+
+
 def _check(precision: str, opset: int) -> None:
     for name, received, allowed in (
         ("precision", precision, get_args(ExportPrecision)),
@@ -158,19 +227,29 @@ def _check(precision: str, opset: int) -> None:
             raise UsageError(f"--{name}: received {received!r}, allowed: {', '.join(map(str, allowed))}.")
 
 
-def _info(loaded: LoadedModel, precision: str) -> OnnxInfo:
+def _info(loaded: LoadedModel, *, from_file: bool) -> OnnxInfo:
+    """Returns the description of a float32 file.
+
+    Args:
+        loaded: the model.
+        from_file: whether its weights are those of its file; a model that was handed over may have others by now.
+    """
+    from kcv import artifact
     from kcv.inference.onnx_model import OnnxInfo
+    from kcv.inference.reference import Reference
 
     info = loaded.info
     return OnnxInfo(
         class_names=info.class_names,
         image_size=info.image_size,
         resize=info.resize,
-        precision=precision,
+        precision="float32",
         model_name=info.model_name,
         data_name=info.data_name,
         data_fingerprint=info.data_fingerprint,
         kcv_version=__version__,
         temperature=loaded.calibration.temperature,
         threshold=loaded.threshold,
+        weights_sha256=artifact.weights_digest(loaded.path) if from_file else "",
+        reference=Reference.from_metrics(info.metrics),
     )

@@ -72,7 +72,8 @@ def test_choices_that_stand_in_two_places_are_the_same() -> None:
 
 def test_each_measurement_takes_what_its_function_takes() -> None:
     functions = {"train": room.benchmark_training, "predict": room.benchmark_prediction, "data": room.benchmark_data,
-                 "memory": room.benchmark_memory, "scaling": room.benchmark_scaling}  # fmt: skip
+                 "memory": room.benchmark_memory, "scaling": room.benchmark_scaling,
+                 "serve": room.benchmark_serving}  # fmt: skip
     taken = {what: set(inspect.signature(function).parameters) for what, function in functions.items()}
     assert {what: set(options) for what, options in TAKES.items()} == taken
     operand = find_verb("benchmark").operand

@@ -6,6 +6,7 @@ same; the complete one, up to `MOST`.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import io
@@ -64,7 +65,7 @@ from kcv.config import Config
 from kcv.data import loading
 from kcv.data.parquet import source as parquet
 from kcv.data.sources import cifar10
-from kcv.errors import ConfigError, ImageError, KcvError, TrackingError
+from kcv.errors import ConfigError, ImageError, KcvError, TrackingError, UsageError
 from kcv.inference import opening, splits
 from kcv.inference.onnx_graph.messages import MODEL
 from kcv.inference.onnx_model import OnnxModel
@@ -72,6 +73,9 @@ from kcv.inference.shard_file import is_sound, read_part, state_of, write_part
 from kcv.reporting.card import card
 from kcv.reporting.material import gather
 from kcv.reporting.page import page
+from kcv.serving.inference_request import Limits, read_request
+from kcv.serving.problems import Problem
+from kcv.serving.routes.mlflow import read_invocation
 from kcv.training import feature_files
 from kcv.training.commit import commit_of
 from kcv.training.resume.checkpoint_store import CheckpointStore
@@ -834,6 +838,40 @@ def _(bench: Bench) -> Iterator[Case]:
                 for path in ("", "/", "/a/b.parquet", "/a@b", "/%zz", "/é"):
                     url = f"{scheme}://{user}:{secret}@{host}{path}"
                     yield url[:100], lambda url=url: use(url)
+
+
+@reader("requests over HTTP", some=300)
+def _(bench: Bench) -> Iterator[Case]:
+    encoded = base64.b64encode(image()).decode()
+    pixels = {"name": "image", "datatype": "UINT8", "shape": [1, 2, 2, 3], "data": list(range(12))}
+    texts = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [encoded], "parameters": {}}
+    ranked = [{"name": "probabilities", "parameters": {"classification": 2, "binary_data": True}}, {"name": "label"}]
+    sound = [
+        (True, {"id": "1", "inputs": [texts], "outputs": ranked, "parameters": {"binary_data_output": False}}),
+        (True, {"inputs": [pixels]}),
+        (False, {"inputs": [encoded], "params": {"top_k": 2}}),
+        (False, {"dataframe_split": {"columns": ["id", "image"], "data": [[1, encoded]]}}),
+    ]
+
+    def use(protocol: bool, body: bytes) -> None:
+        try:
+            if protocol:
+                asked = read_request(body, None, Limits(8, 100)).images
+            else:
+                asked = read_invocation(body, most=8, max_pixels=100).images
+        except Problem as problem:
+            assert 400 <= problem.code < 500
+            raise UsageError(problem.reason) from None
+        for one in asked:
+            images.load(one, 8, "crop", max_pixels=100)
+
+    yield "sound", lambda: [use(protocol, text(body)) for protocol, body in sound] and None
+    for protocol, body in sound:
+        for words, mutant in value_mutants(body):
+            yield words, lambda p=protocol, m=mutant: use(p, text(m))
+        whole = text(body)
+        for end in range(0, len(whole), 7):
+            yield f"cut at {end}", lambda p=protocol, e=end, w=whole: use(p, w[:e])
 
 
 def test_each_row_of_the_table_has_mutants_and_each_reader_a_row() -> None:

@@ -67,6 +67,7 @@ def test_agrees_with_scikit_learn(case: int) -> None:
     for c, name in enumerate(names):
         columns = {"precision": precision[c], "recall": recall[c], "f1": f1[c], "support": support[c]}
         columns |= {"roc_auc": auc.get(c, np.nan), "average_precision": ap.get(c, np.nan)}
+        columns["predicted"] = (probabilities.argmax(axis=1) == c).sum()
         row = {key: np.nan if value is None else value for key, value in result["per_class"][name].items()}
         assert row == pytest.approx(columns, abs=1e-15, nan_ok=True)
     assert result["roc_auc_macro"] == (pytest.approx(np.mean(list(auc.values()))) if auc else None)
@@ -79,11 +80,12 @@ def test_by_hand_with_a_class_that_never_occurs() -> None:
 
     result = metrics.summarize(labels, probabilities, ["a", "b", "never"], "val")
 
+    ranked = {"roc_auc": 1.0, "average_precision": 1.0}
     assert result["accuracy"] == 0.75
     assert result["per_class"] == {
-        "a": {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 1, "roc_auc": 1.0, "average_precision": 1.0},
-        "b": {"precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3, "roc_auc": 1.0, "average_precision": 1.0},
-        "never": dict.fromkeys(("precision", "recall", "f1", "roc_auc", "average_precision")) | {"support": 0},
+        "a": {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 1, **ranked, "predicted": 2},
+        "b": {"precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3, **ranked, "predicted": 2},
+        "never": dict.fromkeys(("precision", "recall", "f1", *ranked)) | {"support": 0, "predicted": 0},
     }
     assert result["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2, abs=1e-15)
     assert result["balanced_accuracy"] == pytest.approx((1 + 2 / 3) / 2, abs=1e-15)
@@ -97,7 +99,7 @@ def test_class_that_is_predicted_but_never_occurs_counts_against_macro_f1() -> N
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8]])
     result = metrics.summarize(np.array([0, 0]), probabilities, ["a", "b"], "test")
 
-    unranked = {"roc_auc": None, "average_precision": None}
+    unranked = {"roc_auc": None, "average_precision": None, "predicted": 1}
     assert result["per_class"]["b"] == {"precision": 0.0, "recall": None, "f1": 0.0, "support": 0, **unranked}
     assert result["macro_f1"] == pytest.approx(1 / 3, abs=1e-15)
     assert result["roc_auc_macro"] is None

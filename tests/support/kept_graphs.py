@@ -29,13 +29,20 @@ def keeping(folder: Path) -> Iterator[None]:
 
     write = graph.write_graph
 
-    def write_once(model: keras.Model, info: OnnxInfo, path: Path, *, opset: int = graph.DEFAULT_OPSET) -> None:
+    def write_once(
+        model: keras.Model,
+        info: OnnxInfo,
+        path: Path,
+        *,
+        opset: int = graph.DEFAULT_OPSET,
+        find_heatmaps: graph.FindSource | None = None,
+    ) -> None:
         weights = (weight.tobytes() for weight in model.get_weights())
-        told = (repr(info).encode(), model.to_json().encode(), str(opset).encode())
+        told = (repr(info).encode(), model.to_json().encode(), f"{opset} {find_heatmaps is not None}".encode())
         kept = folder / f"graph-{hashlib.sha256(b''.join((*weights, *told))).hexdigest()}.onnx"
         with locked(kept.with_suffix(".lock")):
             if not kept.exists():
-                write(model, info, path, opset=opset)
+                write(model, info, path, opset=opset, find_heatmaps=find_heatmaps)
                 kept.write_bytes(path.read_bytes())
         path.write_bytes(kept.read_bytes())
 

@@ -132,9 +132,66 @@ def prediction_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def serving_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the tables of the server: beside prediction in one process, and at twice the rate that it can answer."""
+    setting = [(row["model"], str(row["image_size"]), row["precision"]) for row in rows]
+    beside = (
+        "model",
+        "px",
+        "precision",
+        "here/s",
+        "served/s",
+        "ratio",
+        "CPU ms",
+        "served",
+        "p50 ms",
+        "p99 ms",
+        "idle ms",
+        "served",
+    )
+    speed = [
+        (
+            *setting[number],
+            f"{row['here_per_second']:,.0f}",
+            f"{row['served_per_second']:,.0f}",
+            f"{row['served_over_here']:.2f}",
+            *(_short(row[key], 2) for key in ("here_cpu_ms", "served_cpu_ms")),
+            *(_short(row[key]) for key in ("served_p50_ms", "served_p99_ms", "idle_here_p50_ms", "idle_served_p50_ms")),
+        )
+        for number, row in enumerate(rows)
+    ]
+    twice = ("model", "px", "precision", "offered/s", "answered/s", "p99 ms", "503/s", "p99 ms", "ready s", "MB")
+    overload = [
+        (
+            *setting[number],
+            f"{row['offered_per_second']:,.0f}",
+            f"{row['overload_accepted_per_second']:,.0f}",
+            _short(row["overload_accepted_p99_ms"]),
+            f"{row['overload_refused_per_second']:,.0f}",
+            _short(row["overload_refused_p99_ms"]),
+            f"{row['ready_seconds']:.2f}",
+            "-" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 1e6:,.0f}",
+        )
+        for number, row in enumerate(rows)
+    ]
+    first = rows[0]
+    return (
+        f"{table(speed, header=beside, words=(0, 2))}\n\n{table(overload, header=twice, words=(0, 2))}\n\n"
+        f"  {first['hardware']}, {first['threads']} cores for server and client together; medians of "
+        f"{first['repeats']} turns; HTTP by {first['http']}\n"
+        "  here: the loop of kcv predict in one process; served: under 64 connections\n"
+        "  CPU ms: of one image, here and in the server; idle: one request at a time, here and in the server"
+    )
+
+
+def _short(milliseconds: float | None, digits: int = 1) -> str:
+    return "-" if milliseconds is None else f"{milliseconds:.{digits}f}"
+
+
 TABLES = {
     "train": training_benchmark,
     "predict": prediction_benchmark,
+    "serve": serving_benchmark,
     "data": data_benchmark,
     "memory": memory_benchmark,
     "scaling": scaling_benchmark,

@@ -103,7 +103,7 @@ def test_names_that_no_system_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     for key in ("output_dir", "data", "model.weights", "tracking"):
         with pytest.raises(KcvError) as caught:
-            config = Config.load(**{key: name})  # type: ignore[arg-type]
+            config = Config.load(**{"model": "resnet50", key: name})
             if key == "output_dir":
                 RunFolder.create(config)
                 if name.startswith("a/"):

@@ -418,7 +418,10 @@ def _(bench: Bench) -> Iterator[Case]:
         file["dense/kernel:0"] = np.zeros((8, 3), "f4")
         file["dense"].attrs["weight_names"] = ["kernel:0"]
     for words, content in hdf5_mutants(numbers.getvalue()):
-        yield words, lambda c=content: keras_files._classes_of(bench.write("w.h5", c), 8)  # before a network is built
+        yield (
+            words,
+            lambda c=content: keras_files._classes_of(bench.write("w.h5", c), 8, 2),
+        )  # before a network is built
 
 
 def run_folder(bench: Bench) -> Path:

@@ -12,7 +12,7 @@ import pytest
 
 from kcv import artifact, report
 from kcv.errors import ArtifactError, DataError, KcvError
-from kcv.reporting.card import _plain
+from kcv.reporting.markdown import literal
 from kcv.reporting.material import known_history
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ MARKUP = {
 
 
 def test_text_of_others_is_no_markup_in_a_card() -> None:
-    assert {text: _plain(text) for text in MARKUP} == MARKUP
+    assert {text: literal(text) for text in MARKUP} == MARKUP
 
 
 def test_markup_in_any_text_of_a_description_stays_text(run: Path, tmp_path: Path) -> None:

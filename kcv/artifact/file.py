@@ -42,7 +42,8 @@ def save(path: str | Path, model: keras.Model, info: ArtifactInfo) -> Path:
         model.save(temporary)
         with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as archive:
             check_classes(json.loads(archive.read(CONFIG_MEMBER)), str(path))
-            archive.writestr(INFO_MEMBER, info.model_dump_json(indent=2))
+            # Stored: thousands of classes with equal figures compress by more than readers accept.
+            archive.writestr(INFO_MEMBER, info.model_dump_json(indent=2), zipfile.ZIP_STORED)
     return path
 
 
@@ -59,7 +60,7 @@ def describe_again(path: Path, info: ArtifactInfo) -> None:
                 with new.open(copy.copy(member), "w") as target:  # a copy: open() writes the new offset into it
                     for piece in old.pieces(member.filename):
                         target.write(piece)
-        new.writestr(INFO_MEMBER, info.model_dump_json(indent=2), zipfile.ZIP_DEFLATED)
+        new.writestr(INFO_MEMBER, info.model_dump_json(indent=2), zipfile.ZIP_STORED)
 
 
 def read_info(path: str | Path) -> ArtifactInfo:

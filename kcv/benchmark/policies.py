@@ -29,7 +29,7 @@ def contestants(policy: str, pixels: NDArray[np.uint8], device: str) -> dict[str
         pixels: uint8 [b, size, size, 3].
         device: the device that kcv uses; torchvision's transforms get the images one by one on the CPU.
     """
-    config = AugmentConfig(policy=policy)
+    config = AugmentConfig.model_validate({"policy": policy})
     return {
         "kcv": (in_kcv(config, pixels, device), len(pixels)),
         "torchvision": (_in_torchvision(config, pixels), len(pixels)),

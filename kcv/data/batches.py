@@ -158,7 +158,7 @@ class TrainingBatches(SplitBatches):
         augment = augment or AugmentConfig()
         self._augment = Augment(augment, image_size=images.size, seed=seed)
         pipeline = _PIPELINES.get(augment.library)
-        self._pipeline = pipeline and pipeline(augment.layers, images.size, num_classes, self._device)
+        self._pipeline = None if pipeline is None else pipeline(augment.layers, images.size, num_classes, self._device)
         self._smoothing = label_smoothing
         self._seed = seed
         self._epoch = self._start = 0

@@ -57,6 +57,7 @@ def augmented_views(config: Config, source: Source) -> AugmentedViews:
         workers=0,
     )
     views = np.empty((len(images), 1 + _EPOCHS, images.size, images.size, 3), np.uint8)
+    assert images.pixels is not None  # `_few` decodes them
     views[:, 0] = images.pixels
     for epoch in range(_EPOCHS):
         changed, _ = batches.batch(epoch, 0)

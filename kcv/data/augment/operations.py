@@ -42,7 +42,7 @@ def matrices(name: str, strength: NDArray[np.float64], size: int) -> Matrices:
     else:
         shear[:, axis] = np.degrees(np.arctan(strength))
         centre = (-1.0, -1.0)
-    return np.linalg.inv(affine(angle, shift, np.ones(count), shear, centre))
+    return np.asarray(np.linalg.inv(affine(angle, shift, np.ones(count), shear, centre)), np.float64)
 
 
 GEOMETRIC: Final = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
@@ -94,11 +94,13 @@ def _solarize(planes: Tensor, strength: Tensor) -> Tensor:
 
 
 def _autocontrast(planes: Tensor, strength: Tensor) -> Tensor:
-    return functional.autocontrast(planes)
+    stretched: Tensor = functional.autocontrast(planes)
+    return stretched
 
 
 def _equalize(planes: Tensor, strength: Tensor) -> Tensor:
-    return functional.equalize(planes)
+    equalized: Tensor = functional.equalize(planes)
+    return equalized
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {

@@ -93,7 +93,7 @@ def load(port: int, request: bytes, *, connections: int, seconds: float, rate: f
 
 
 def _open(idle: deque[_Connection]) -> _Connection | None:
-    """Takes a connection that the server has not ended after its answer; None if there is none."""
+    """Takes a connection that did not end with its answer; None if there is none."""
     while idle:
         one = idle.popleft()
         if one.socket.fileno() >= 0:
@@ -117,6 +117,9 @@ def _finished(one: _Connection, found: Load, selector: selectors.BaseSelector) -
     if len(body) < length:
         return False
     taken, one.began = time.perf_counter() - one.began, 0.0
+    if b"\r\nconnection: close" in head.lower():
+        selector.unregister(one.socket)
+        one.socket.close()
     code = head[9:12]
     if code == b"200":
         found.accepted.append(taken)

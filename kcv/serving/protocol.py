@@ -7,6 +7,7 @@ a client that does not read its answer, and httptools bounds no headers.
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 _MOST_HEADER_BYTES = 64 * 1024
@@ -40,6 +41,11 @@ class _Bounded:
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)  # type: ignore[misc]
+        connection = transport.get_extra_info("socket")
+        if connection is not None:
+            # Headers and body are two writes: the second must not wait until the client confirms the first. asyncio
+            # sees to that only where a socket was made with the number of the protocol.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > self.most:
             transport.write(_BUSY)
             transport.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -216,6 +217,16 @@ def test_headers_are_bounded(small: Running) -> None:
         answer = small.raw(b"GET /ping HTTP/1.1\r\nHost: localhost\r\n" + filler)
         assert code_of(answer) in (0, 400, 431)
     assert small.get("/ping").code == 200
+
+
+def test_an_answer_does_not_wait_for_a_confirmation(small: Running, soon: Soon) -> None:
+    with small.connect() as connection:
+        connection.sendall(b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert code_of(received(connection)) == 200
+        (open_,) = small.server.server_state.connections
+        accepted = open_.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+    soon(lambda: len(small.server.server_state.connections) == 0)
 
 
 def test_connections_are_bounded(small: Running, soon: Soon) -> None:

@@ -61,6 +61,7 @@ def test_evaluate_gives_the_same_to_the_last_digit(model: Path, kcv: Any, togeth
     assert files[0] == files[1]
 
 
+@pytest.mark.full
 def test_predict_writes_the_same_file(model: Path, images: Path, kcv: Any, together: Together, tmp_path: Path) -> None:
     one = kcv("predict", images, f"--model={model}", f"--output={tmp_path / 'alone'}.csv")
     two = together("predict", images, f"--model={model}", f"--output={tmp_path / 'two'}.csv")

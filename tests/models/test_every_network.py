@@ -30,8 +30,6 @@ SIZE = 64
 CLASSES = ("cat", "dog", "frog")
 KNOWN = ("resnet50", "efficientnet_b0")
 """Toys that the fast set trains, saves, exports and explains elsewhere."""
-EXPORTED = ("mobilenet_v3_small", "convnext_tiny")
-"""Those whose graphs hold what no other network has."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +114,10 @@ def test_a_heat_map_is_drawn(trained: tuple[keras.Model, list[float], int]) -> N
     assert torch.isfinite(maps).all()
 
 
+@pytest.mark.full
 def test_the_exported_graph_gives_the_same_logits(
-    case: Case, trained: tuple[keras.Model, list[float], int], tmp_path: Path, request: pytest.FixtureRequest
+    case: Case, trained: tuple[keras.Model, list[float], int], tmp_path: Path
 ) -> None:
-    if not case.true_size and case.name not in EXPORTED and not request.config.getoption("--full"):
-        pytest.skip("exporting takes long; the true sizes are exported in the complete set")
     model, _, _ = trained
     info = OnnxInfo(CLASSES, SIZE, "squash", "float32", case.name, "mine", "0", "0")
     copy = keras.models.clone_model(model)

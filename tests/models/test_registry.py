@@ -41,6 +41,7 @@ def test_names_of_networks_stand_in_the_files_of_their_own_families_alone(networ
     assert {path.parent.as_posix() for path in holders} == {"models/networks"}
 
 
+@pytest.mark.full
 def test_a_network_is_one_file_that_nothing_else_has_to_know(tmp_path: Path) -> None:
     """A file in the folder of networks is all: the configuration takes the name, and the model is built."""
     family = tmp_path / "tiny.py"

@@ -71,7 +71,7 @@ def case(configure: Configure, backbone: Backbone) -> Iterator[Callable[..., Cas
 
     def make(identity: str = "one", **overrides: object) -> Case:
         frozen = {"model.mode": "feature_extraction", "model.weights": "none"}
-        cases.append(Case(configure(**frozen, **overrides), backbone, identity))
+        cases.append(Case(configure(**{**frozen, **overrides}), backbone, identity))
         return cases[-1]
 
     yield make

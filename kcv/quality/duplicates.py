@@ -9,37 +9,37 @@ import numpy as np
 
 from kcv.common.progress import Progress
 from kcv.quality.findings import Finding, SampleRef
-from kcv.quality.scan import ImageRecord, Read
+from kcv.quality.scan import ImageRecord, Scan
 from kcv.quality.similarity import SIMILAR, Pairs, near_pairs
 
 ALIKE = 0.95
 """The similarity required where more than half of the images look like others: line drawings, X-rays, film frames."""
 
 
-def copies(read: Read, similar: float | None = None, *, progress: bool = False) -> Iterator[Finding]:
+def duplicates(scan: Scan, similar: float | None = None, *, progress: bool = False) -> Iterator[Finding]:
     """Yields one finding per group of duplicates, or two if the group spans both several splits and several classes.
 
     Near duplicates of near duplicates form one group. A group of near duplicates also contains their exact duplicates.
 
     Args:
-        read: the images.
+        scan: the images.
         similar: the least similarity of near duplicates; 1 finds exact duplicates only. None is `SIMILAR`, or `ALIKE`
             if `SIMILAR` would match more than half of the images.
         progress: whether to show a progress bar.
     """
-    twins = _twins(read.seen)
+    twins = _twins(scan.records)
     for group in twins.values():
         if len(group) > 1:
-            yield from _findings([read.members[i] for i in group], "the same image")
+            yield from _findings([scan.members[i] for i in group], "the same image")
     if similar is not None and similar >= 1:
         return
     firsts = np.array([group[0] for group in twins.values()], dtype=np.int64)
     with Progress(len(firsts) if progress else None, "comparing images") as bar:
-        pairs, values = near_pairs(read.thumbnails[firsts], similar or SIMILAR, bar.advance)
+        pairs, values = near_pairs(scan.thumbnails[firsts], similar or SIMILAR, bar.advance)
     if similar is None and (alike := len(np.unique(pairs))) > len(firsts) / 2:
         yield Finding(
             "alike",
-            f"{alike:,} of {len(firsts):,} different images look like others of them (likeness {SIMILAR} "
+            f"{alike:,} of {len(firsts):,} different images look like others of them (similarity {SIMILAR} "
             f"and above); nearly the same is therefore {ALIKE} and above",
         )
         pairs, values = pairs[values >= ALIKE], values[values >= ALIKE]
@@ -53,7 +53,7 @@ def copies(read: Read, similar: float | None = None, *, progress: bool = False) 
     for first in sorted(groups):
         members[groups[first]] += everyone[first]
     for root, positions in members.items():
-        group_of = [read.members[i] for i in sorted(positions)]
+        group_of = [scan.members[i] for i in sorted(positions)]
         yield from _findings(group_of, "nearly the same image", round(best[root], 4))
 
 

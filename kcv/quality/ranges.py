@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from kcv.quality.findings import Finding, SampleRef
-from kcv.quality.scan import ImageRecord, Read
+from kcv.quality.scan import ImageRecord, Scan
 
 DARK: Final = 0.25
 """If all 16-bit images together use less than this fraction of the range, they hold fewer bits: 12 bits use 6%."""
@@ -15,13 +15,13 @@ _WHITE: Final = {"16-bit": 65535, "float": 255}
 _Deep = Sequence[tuple[SampleRef, ImageRecord]]
 
 
-def ranges(read: Read) -> Iterator[Finding]:
+def ranges(scan: Scan) -> Iterator[Finding]:
     """Yields findings about the value ranges of all 16-bit images and of all float images.
 
     Each image is read independently, so that prediction needs no other image: 16-bit values as 0 to 65,535, floats as
     0 to 1 if none is above 1, otherwise as 0 to 255.
     """
-    seen = [(member, one) for member, one in zip(read.members, read.seen, strict=True) if isinstance(one, ImageRecord)]
+    seen = scan.readable()
     for numbers, white in _WHITE.items():
         deep = [(member, one) for member, one in seen if one.numbers == numbers]
         if not deep:

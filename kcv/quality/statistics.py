@@ -16,7 +16,7 @@ from kcv.data.dataset import Source
 from kcv.data.rarity import ADVICE, find_rare
 from kcv.errors import DataError
 from kcv.quality.findings import Finding, SampleRef
-from kcv.quality.scan import ImageRecord, Read
+from kcv.quality.scan import ImageRecord, Scan
 
 ELONGATED: Final = 4
 """The least ratio of the longer to the shorter side at which squaring an image leaves little of it."""
@@ -41,18 +41,18 @@ def imbalance(source: Source) -> Iterator[Finding]:
             yield Finding("imbalance", f"{split} has {rarity.describe()}{advice}")
 
 
-def formats(read: Read) -> Iterator[Finding]:
+def formats(scan: Scan) -> Iterator[Finding]:
     """Yields the images that cannot be read, and those whose format differs from their file suffix."""
-    for member, seen, file in zip(read.members, read.seen, read.files, strict=True):
+    for member, seen, file in zip(scan.members, scan.records, scan.files, strict=True):
         if isinstance(seen, str):
             yield Finding("unreadable", f"{member.name}: {seen}", (member,))
         elif file is not None and seen.format and file.suffix.lower() not in images.SUFFIXES[seen.format]:
             yield Finding("suffix", f"{member.name}: is {seen.format}", (member,))
 
 
-def shapes(read: Read) -> Iterator[Finding]:
+def shapes(scan: Scan) -> Iterator[Finding]:
     """Yields the images of one colour and those of an odd size or shape."""
-    seen = [(member, one) for member, one in zip(read.members, read.seen, strict=True) if isinstance(one, ImageRecord)]
+    seen = scan.readable()
     if not seen:
         return
     median = float(np.median([min(one.height, one.width) for _, one in seen]))

@@ -174,24 +174,24 @@ def check(
     from kcv.data.dataset import SPLITS
     from kcv.data.sources import SourceOptions
     from kcv.quality import statistics
-    from kcv.quality.duplicates import copies
+    from kcv.quality.duplicates import duplicates
     from kcv.quality.ranges import ranges
-    from kcv.quality.scan import read
+    from kcv.quality.scan import scan
 
     options = SourceOptions(image_column, label_column, config, image_folder)
     source = loading.open_source(str(data), options=options)
-    images = read(source, progress=progress)
+    scanned = scan(source, progress=progress)
     order = list(KINDS)
     findings = sorted(
         chain(
-            statistics.formats(images),
+            statistics.formats(scanned),
             statistics.splits(source),
-            copies(images, similarity, progress=progress),
+            duplicates(scanned, similarity, progress=progress),
             statistics.layout(source),
             statistics.names(source),
             statistics.ignored(source),
-            ranges(images),
-            statistics.shapes(images),
+            ranges(scanned),
+            statistics.shapes(scanned),
             statistics.imbalance(source),
         ),
         key=lambda finding: order.index(finding.kind),

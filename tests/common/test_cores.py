@@ -88,7 +88,7 @@ def test_every_pool_of_threads_is_as_large(
     for module in modules:
         watch(module)
     source = open_source(str(images))
-    similarity.near_pairs(scan.read(source).thumbnails)
+    similarity.near_pairs(scan.scan(source).thumbnails)
     in_memory.decode(source.splits["test"], 16, "squash")
     idle: Any = prediction.Job(SimpleNamespace(concurrent=False), top_k=1, batch_size=4, threshold=None)  # type: ignore[arg-type]
     assert list(prediction.classified(idle, iter([]))) == []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from kcv.common.launch import Launch
-from kcv.common.parameters import AtLeast, Device, OneOf, Precision, renamed
+from kcv.common.parameters import AtLeast, Device, OneOf, Precision, checked, renamed
 from kcv.errors import UsageError
 
 Row: TypeAlias = dict[str, Any]
@@ -30,6 +30,7 @@ def _networks() -> tuple[str, ...]:
 
 
 @renamed(pictures="images")
+@checked
 def benchmark(
     what: Literal["train", "predict", "serve", "data", "memory", "scaling"],
     *,

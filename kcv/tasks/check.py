@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kcv.common.files import expand_user, write_csv, write_json
-from kcv.common.parameters import Between, PythonOnly, renamed
+from kcv.common.parameters import Between, Described, PythonOnly, checked, renamed
 from kcv.errors import UsageError
 from kcv.quality.findings import KINDS, Finding, SampleRef
+from kcv.tasks import described_sources
 
 if TYPE_CHECKING:
     from kcv.config import Config
@@ -123,8 +124,9 @@ class DataCheck:
 
 
 @renamed(source="data")
+@checked
 def check(
-    data: str | Path,
+    data: Annotated[str | Path, Described(described_sources)],
     output: str | Path | None = None,
     *,
     similarity: Annotated[float, Between(0.5, 1)] | None = None,
@@ -141,7 +143,7 @@ def check(
     Every image is read as `train` would read it.
 
     Args:
-        data: cifar10, digits, or the path of images.
+        data: source of the images.
         output: write all findings to this file: .json or .csv.
         similarity: similarity threshold for near-duplicates (1: exact only); default: 0.8, or 0.95 where that would be
             most of the images.

@@ -50,10 +50,10 @@ class Fault:
 
 
 FAULTS = (
-    Fault("a flipped sign in the calibration error", "metrics/calibration.py",
+    Fault("a flipped sign in the calibration error", "metrics/scores.py",
           '(row["accuracy"] or 0.0) - (row["confidence"] or 0.0)', '(row["accuracy"] or 0.0) + (row["confidence"] or 0.0)',
           "metrics"),
-    Fault("an interval that is too narrow", "metrics/intervals.py",
+    Fault("an interval that is too narrow", "metrics/significance.py",
           "math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))", "math.sqrt(p * (1 - p) / n)", "metrics"),
     Fault("a stranger's run imports its code", "training/resume/consent.py",
           "OwnName.find(config.model.name) is not None and not record.own", "False", "training/test_own_function.py"),
@@ -109,7 +109,7 @@ FAULTS = (
     Fault("confidences are sharpened where they should be softened", "metrics/temperature.py",
           "shifted /= temperature", "shifted *= temperature",
           "metrics/test_temperature.py"),
-    Fault("several comparisons are not corrected for", "metrics/paired.py",
+    Fault("several comparisons are not corrected for", "metrics/significance.py",
           "(len(p_values) - rank) * p_values[position]", "p_values[position]", "comparison"),
     Fault("an entry for the tracker is lost where another one fails", "tracking/outbox.py",
           "        self._offset = self._next\n", "        self._offset = self.path.stat().st_size\n", "tracking/test_outbox.py"),

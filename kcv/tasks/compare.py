@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kcv.data.dataset import Images
     from kcv.inference.keras_model import LoadedModel
     from kcv.inference.outputs import Forward
-    from kcv.metrics.paired import Pair
+    from kcv.metrics.significance import Pair
 
 __all__ = ["Comparison", "compare"]
 
@@ -110,7 +110,7 @@ def compare(
     files = [model_file(run) for run in runs]
     _require_keras(files)
     from kcv.inference import opening
-    from kcv.metrics.paired import pairs
+    from kcv.metrics.significance import pairs
 
     names = _names(files)
     models = {name: opening.load(path, device=device) for name, path in zip(names, files, strict=True)}

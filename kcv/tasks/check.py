@@ -177,7 +177,6 @@ def check(
     from kcv.data.sources import SourceOptions
     from kcv.quality import statistics
     from kcv.quality.duplicates import duplicates
-    from kcv.quality.ranges import ranges
     from kcv.quality.scan import scan
 
     options = SourceOptions(image_column, label_column, config, image_folder)
@@ -192,7 +191,7 @@ def check(
             statistics.layout(source),
             statistics.names(source),
             statistics.ignored(source),
-            ranges(scanned),
+            statistics.ranges(scanned),
             statistics.shapes(scanned),
             statistics.imbalance(source),
         ),

@@ -10,7 +10,7 @@ Importing kcv does not import Keras, torch or MLflow; the first name that needs 
 # imports only modules that are already loaded; type checkers know `TYPE_CHECKING` by name.
 import sys
 
-from kcv.common.backend import settle
+from kcv.common.backend import configure_keras
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ __all__ = [
     "predict", "report", "save_gradcam_grid", "train",
 ]  # fmt: skip
 
-settle()
+configure_keras()
 
 _PUBLIC = {
     "Config": ("kcv.config", "Config"),

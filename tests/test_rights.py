@@ -18,7 +18,7 @@ from kcv.data.parquet.shards import local_shards
 from kcv.errors import KcvError, OutputError
 from kcv.images import find
 from kcv.models import registry
-from kcv.tracking.mlflow_client import _with_home
+from kcv.tracking.mlflow import _with_home
 from kcv.training.run_folder import RunFolder
 
 

@@ -136,8 +136,8 @@ def test_keras_is_imported_without_its_file_of_settings(
     monkeypatch.delenv("KERAS_HOME", raising=False)
     if home:
         monkeypatch.setenv("KERAS_HOME", home)
-    backend.settle()
-    backend.settle()
+    backend.configure_keras()
+    backend.configure_keras()
     import keras
 
     assert (keras.home, os.environ.get("KERAS_HOME")) == (os.devnull, home)  # type: ignore[attr-defined]
@@ -151,5 +151,5 @@ def test_keras_that_is_there_already_is_set_at_once() -> None:
     setters = {f"set_{name}": functools.partial(found.__setitem__, name) for name in FOUND}
     keras.config = SimpleNamespace(**setters)  # type: ignore[attr-defined]
     sys.modules["keras"] = keras
-    backend.settle()
+    backend.configure_keras()
     assert found == FOUND

@@ -31,7 +31,7 @@ class _Part(BaseModel):
 
 
 class ClassFigures(_Part):
-    """The metrics of one class; see `kcv.metrics.confusion.class_scores`."""
+    """The metrics of one class; see `kcv.metrics.scores.class_scores`."""
 
     precision: Fraction | None
     recall: Fraction | None
@@ -43,7 +43,7 @@ class ClassFigures(_Part):
 
 
 class ConfusedPair(_Part):
-    """A frequent confusion; see `kcv.metrics.confusion.confused_pairs`."""
+    """A frequent confusion; see `kcv.metrics.scores.confused_pairs`."""
 
     true: Name
     predicted: Name

@@ -18,14 +18,14 @@ from kcv.data.augment.keras_cv import installed
 from kcv.data.augment.tf_pipeline import Pipeline
 from kcv.data.augment.warp import GREY
 
-Contestant: TypeAlias = tuple[Callable[[], Any], int]
+Candidate: TypeAlias = tuple[Callable[[], Any], int]
 """The function to time, and the number of images it augments per call."""
 
 _STREAMED: Final = 8
 """Batches that keras-cv's pipeline augments per call: opening it is a negligible part of a long epoch."""
 
 
-def contestants(pixels: NDArray[np.uint8], device: str) -> dict[str, Contestant]:
+def candidates(pixels: NDArray[np.uint8], device: str) -> dict[str, Candidate]:
     """Returns the functions to time, by name; `keras_cv` only if its extra is installed.
 
     Args:
@@ -33,7 +33,7 @@ def contestants(pixels: NDArray[np.uint8], device: str) -> dict[str, Contestant]
         device: the device that kcv, torchvision_v2 and Keras use.
     """
     count = len(pixels)
-    found: dict[str, Contestant] = {
+    found: dict[str, Candidate] = {
         "kcv": (_kcv(pixels, device), count),
         "torchvision": (_torchvision(pixels), count),
         "torchvision_v2": (_torchvision_v2(pixels, device), count),

@@ -28,7 +28,7 @@ def benchmark_data(
     """Measures the two halves of a data pipeline, in this process only.
 
     `decode` reads JPEG files of 256 px from memory and resizes them to `image_size`; `augment` shifts by up to an
-    eighth of the image, flips and erases a square of a quarter of its side. Contestants are kcv, torchvision on one PIL
+    eighth of the image, flips and erases a square of a quarter of its side. Candidates are kcv, torchvision on one PIL
     image at a time (`torchvision`) and on whole batches (`torchvision_v2`, which draws once per batch), Keras' layers,
     and, if its extra is installed, keras-cv in tf.data. `policy NAME` is each policy of `augment.policy` and the same
     in torchvision's v2, applied to one uint8 tensor at a time.
@@ -37,7 +37,7 @@ def benchmark_data(
         image_size: in pixels.
         batch_size: images augmented at once.
         device: the device that kcv, torchvision_v2 and Keras use; PIL images and keras-cv support only the CPU.
-        repeats: timed batches per contestant.
+        repeats: timed batches per candidate.
 
     Returns:
         One row per half and policy: medians of images/s, and the ratio of kcv's to torchvision's.
@@ -51,14 +51,14 @@ def benchmark_data(
     decoding = {"kcv": _decode(files, image_size), "torchvision": _decode_as_torchvision(files, image_size)}
     halves = {
         "decode": (len(files), {name: (work, len(files)) for name, work in decoding.items()}),
-        "augment": (batch_size, augmenting.contestants(pixels, where)),
+        "augment": (batch_size, augmenting.candidates(pixels, where)),
     }
     smooth = np.stack([images.load(file, image_size, "squash") for file in files])
     smooth = smooth[np.arange(batch_size) % len(smooth)]
-    halves |= {f"policy {name}": (batch_size, policies.contestants(name, smooth, where)) for name in policies.NAMES}
+    halves |= {f"policy {name}": (batch_size, policies.candidates(name, smooth, where)) for name in policies.NAMES}
     rows = []
-    for name, (count, contestants) in halves.items():
-        rates = _take_turns(name, contestants, repeats, where)
+    for name, (count, candidates) in halves.items():
+        rates = _take_turns(name, candidates, repeats, where)
         rows.append(
             {
                 "step": name,
@@ -76,13 +76,13 @@ def benchmark_data(
 
 
 def _take_turns(
-    label: str, contestants: dict[str, tuple[Callable[[], Any], int]], repeats: int, device: str
+    label: str, candidates: dict[str, tuple[Callable[[], Any], int]], repeats: int, device: str
 ) -> dict[str, float]:
-    """Returns each contestant's median images/s; each is given with its number of images per call."""
-    works = {name: work for name, (work, _) in contestants.items()}
+    """Returns each candidate's median images/s; each is given with its number of images per call."""
+    works = {name: work for name, (work, _) in candidates.items()}
     with Progress(repeats, f"{label} {' / '.join(works)}", unit="turns") as progress:
-        seconds = interleave(works, repeats, settle=partial(synchronize, device), advance=progress.advance)
-    return {name: contestants[name][1] / statistics.median(times) for name, times in seconds.items()}
+        seconds = interleave(works, repeats, synchronize=partial(synchronize, device), advance=progress.advance)
+    return {name: candidates[name][1] / statistics.median(times) for name, times in seconds.items()}
 
 
 def _files(count: int) -> list[bytes]:

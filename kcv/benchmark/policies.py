@@ -21,7 +21,7 @@ from kcv.data.augment.warp import GREY
 NAMES = tuple(name for name in POLICIES if name != "none")
 
 
-def contestants(policy: str, pixels: NDArray[np.uint8], device: str) -> dict[str, tuple[Callable[[], Any], int]]:
+def candidates(policy: str, pixels: NDArray[np.uint8], device: str) -> dict[str, tuple[Callable[[], Any], int]]:
     """Returns the functions to time, by name, each with the number of images that it augments per call.
 
     Args:

@@ -23,7 +23,7 @@ from PIL import Image
 from kcv import __version__, artifact
 from kcv.artifact import ArtifactInfo
 from kcv.benchmark import networks
-from kcv.benchmark.contestants import CLASSES, Setting, keras_model, torch_network
+from kcv.benchmark.candidates import CLASSES, Setting, keras_model, torch_network
 from kcv.common.cores import usable_cores
 from kcv.common.progress import Progress
 from kcv.common.timing import PAUSE, interleave
@@ -44,7 +44,7 @@ Run = Callable[[NDArray[np.uint8]], object]
 
 
 @dataclass(frozen=True)
-class _Contestant:
+class _Candidate:
     """One way to run a finished model.
 
     Attributes:
@@ -73,10 +73,10 @@ def benchmark_prediction(
     Args:
         model: one of the benchmarked networks; None for the usual ones (`networks.USUAL`).
         image_size: in pixels; by default 32 for the custom CNN, 224 for the others.
-        repeats: timed turns per contestant.
+        repeats: timed turns per candidate.
 
     Returns:
-        One row per model, contestant and batch size.
+        One row per model, candidate and batch size.
     """
     rows = []
     for name in [model] if model else networks.USUAL:
@@ -87,16 +87,16 @@ def benchmark_prediction(
 
 
 def _rows(setting: Setting, folder: Path, repeats: int) -> list[dict[str, Any]]:
-    contestants = _contestants(setting, folder)
+    candidates = _candidates(setting, folder)
     image = folder / "image.jpg"
     pixels, _ = setting.batch()
     Image.fromarray(pixels[0].numpy()).save(image)
-    cold = {one: _cold_start(one, image) for one in contestants}
+    cold = {one: _cold_start(one, image) for one in candidates}
     rows = []
     for batch_size in BATCHES:
         batch = pixels[:batch_size].numpy()
         with Progress(repeats, f"{setting.model}, batch {batch_size}", unit="turns") as progress:
-            works = {one: partial(one.run, batch) for one in contestants}
+            works = {one: partial(one.run, batch) for one in candidates}
             seconds = interleave(works, repeats, each=True, pause=PAUSE, advance=progress.advance)
         for one, times in seconds.items():
             rows.append(
@@ -119,12 +119,12 @@ def _rows(setting: Setting, folder: Path, repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _contestants(setting: Setting, folder: Path) -> list[_Contestant]:
+def _candidates(setting: Setting, folder: Path) -> list[_Candidate]:
     model = keras_model(setting)
     return [*_by_kcv(model, setting, folder), *_by_hand(setting, folder)]
 
 
-def _by_kcv(model: keras.Model, setting: Setting, folder: Path) -> list[_Contestant]:
+def _by_kcv(model: keras.Model, setting: Setting, folder: Path) -> list[_Candidate]:
     keras_file = artifact.save(folder / "kcv.keras", model, _info(model, setting, _names()))
     forward = outputs.native_forward(model)
 
@@ -138,10 +138,10 @@ def _by_kcv(model: keras.Model, setting: Setting, folder: Path) -> list[_Contest
     command = (sys.executable, "-m", "kcv", "predict")
     return [
         *(
-            _Contestant("kcv-onnx", precision, OnnxModel(file).run, file, (*command, f"--model={file}"))
+            _Candidate("kcv-onnx", precision, OnnxModel(file).run, file, (*command, f"--model={file}"))
             for precision, file in files.items()
         ),
-        _Contestant("kcv-keras", "float32", by_keras, keras_file, (*command, f"--model={keras_file}", "--device=cpu")),
+        _Candidate("kcv-keras", "float32", by_keras, keras_file, (*command, f"--model={keras_file}", "--device=cpu")),
     ]
 
 
@@ -207,7 +207,7 @@ print(logits.argmax(1))
 """
 
 
-def _by_hand(setting: Setting, folder: Path) -> list[_Contestant]:
+def _by_hand(setting: Setting, folder: Path) -> list[_Candidate]:
     """Returns the PyTorch network in its faster memory format, and its own export."""
     formats = (torch.contiguous_format, torch.channels_last)
     pixels, _ = setting.batch()
@@ -241,8 +241,8 @@ def _by_hand(setting: Setting, folder: Path) -> list[_Contestant]:
     start = (sys.executable, "-c")
     size = str(setting.image_size)
     return [
-        _Contestant("torch", "float32", run, saved, (*start, _TORCH_SCRIPT, str(script), size)),
-        _Contestant("torch-onnx", "float32", run_export, graph, (*start, _ONNX_SCRIPT, str(graph), size)),
+        _Candidate("torch", "float32", run, saved, (*start, _TORCH_SCRIPT, str(script), size)),
+        _Candidate("torch-onnx", "float32", run_export, graph, (*start, _ONNX_SCRIPT, str(graph), size)),
     ]
 
 
@@ -257,7 +257,7 @@ def _quickest(network: torch.nn.Module, pixels: torch.Tensor) -> float:
     return min(seconds)
 
 
-def _cold_start(one: _Contestant, image: Path) -> float:
+def _cold_start(one: _Candidate, image: Path) -> float:
     """Returns the median time in seconds of a whole process that classifies one image."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     seconds = []

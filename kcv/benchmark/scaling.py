@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kcv.benchmark.contestants import Setting, StepFunction, kcv_step, together_step
+from kcv.benchmark.candidates import Setting, StepFunction, kcv_step, together_step
 from kcv.benchmark.cost import Work, fitted_link, step_seconds
 from kcv.benchmark.networks import NAMES, sizes
 from kcv.common.launch import Launch

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from kcv.benchmark import networks, prediction
-from kcv.benchmark.contestants import Setting, keras_model
+from kcv.benchmark.candidates import Setting, keras_model
 from kcv.benchmark.http_load import Load, load
 from kcv.common.cores import usable_cores
 from kcv.common.progress import Progress

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kcv.benchmark.contestants import Setting, kcv_step, keras_model
+from kcv.benchmark.candidates import Setting, kcv_step, keras_model
 from kcv.benchmark.networks import sizes
 from kcv.inference.outputs import native_forward
 from kcv.models import registry

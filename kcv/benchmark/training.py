@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from kcv.benchmark.contestants import Setting, StepFunction, kcv_step, keras_step, torch_network, torch_step
+from kcv.benchmark.candidates import Setting, StepFunction, kcv_step, keras_step, torch_network, torch_step
 from kcv.benchmark.networks import NAMES, USUAL, sizes
 from kcv.benchmark.peak import flops_of_step, matrix_rate
 from kcv.common.progress import Progress
@@ -44,7 +44,7 @@ def benchmark_training(
         batch_size: images per step; by default 128 for the custom CNN, 32 for the others.
         precision: as in the configuration.
         device: as in the configuration.
-        repeats: timed turns per contestant; the first two turns are not timed.
+        repeats: timed turns per candidate; the first two turns are not timed.
 
     Returns:
         One row per model: medians of images/s, their ratios, and kcv's convolutions and products as a fraction of the
@@ -68,8 +68,8 @@ def benchmark_training(
 
 def _row(setting: Setting, peak: float, repeats: int) -> dict[str, Any]:
     layout, by_hand = _faster_layout(setting)
-    contestants = {"torch": by_hand, "keras": keras_step(setting), "kcv": kcv_step(setting)}
-    seconds = _take_turns(contestants, setting, repeats)
+    candidates = {"torch": by_hand, "keras": keras_step(setting), "kcv": kcv_step(setting)}
+    seconds = _take_turns(candidates, setting, repeats)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     flops = flops_of_step(torch_network(setting, torch.contiguous_format), setting.batch()[0])
     return {
@@ -103,10 +103,11 @@ def _faster_layout(setting: Setting) -> tuple[str, StepFunction]:
     return best, steps[best]
 
 
-def _take_turns(contestants: Mapping[str, StepFunction], setting: Setting, repeats: int) -> dict[str, list[float]]:
-    """Returns each contestant's seconds per step, turn by turn."""
-    with Progress(repeats, f"{setting.model} {' / '.join(contestants)}", unit="turns") as progress:
-        return interleave(contestants, repeats, settle=partial(synchronize, setting.device), advance=progress.advance)
+def _take_turns(candidates: Mapping[str, StepFunction], setting: Setting, repeats: int) -> dict[str, list[float]]:
+    """Returns each candidate's seconds per step, turn by turn."""
+    with Progress(repeats, f"{setting.model} {' / '.join(candidates)}", unit="turns") as progress:
+        wait = partial(synchronize, setting.device)
+        return interleave(candidates, repeats, synchronize=wait, advance=progress.advance)
 
 
 def _quartiles(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from kcv.cli.specification import Flag, Verb, config_keys, find_verb
 from kcv.cli.verbs import VERBS
+from kcv.common.parameters import checked
 
 _BOOLEAN = ("true", "false")
 
@@ -26,6 +27,7 @@ class _Option:
     switch: bool
 
 
+@checked
 def completion(shell: Literal["bash", "zsh", "fish"]) -> str:
     """Print a script that completes verbs, flags and their values in a shell.
 

@@ -66,8 +66,8 @@ def _default(flag: Flag) -> str:
 
 
 def _meaning(flag: Flag) -> str:
-    choices = f" ({' | '.join(map(str, flag.choices))})" if flag.choices else ""
-    return flag.meaning + choices
+    allowed = flag.described.text() if flag.described else " | ".join(map(str, flag.choices))
+    return f"{flag.meaning} ({allowed})" if allowed else flag.meaning
 
 
 def _configuration(key: Key) -> tuple[str, str]:

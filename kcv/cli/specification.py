@@ -5,6 +5,7 @@ There is no other definition. The rules:
 - The first parameter is typed without a flag if it can be passed by position; it may be given several times if its type
   is a collection. All other parameters are flags; those without a default are required.
 - `bool` is a switch, `Literal` and `OneOf` list the choices, and other marks of `kcv.common.parameters` limit numbers.
+  `@checked` makes calls from Python obey the same limits.
 - The first line of the docstring is the summary. The first sentence of an entry in `Args:` is the meaning of the flag;
   the rest is for Python users. Lines in `Example:` that begin with `$` are commands to try.
 - `**overrides` turns each key of the configuration into a flag.
@@ -12,24 +13,22 @@ There is no other definition. The rules:
 
 from __future__ import annotations
 
-import builtins
 import importlib
 import inspect
-import math
 import re
-import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_origin
 
 from kcv.cli.verbs import FORMATS, VERBS
-from kcv.common.parameters import AtLeast, Between, ListedOnStdin, OneOf, PythonOnly
+from kcv.common.parameters import AtLeast, Between, Described, Hint, ListedOnStdin, PythonOnly, hints_of, not_allowed
 from kcv.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from kcv.config.keys import Specification
 
+_WHOLE = re.compile(r"\+?[0-9]{1,9}")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _SECTION = re.compile(r"(Args|Attributes|Example|Examples|Raises|Returns|Yields):")
 _ENTRY = re.compile(r" {4}\*{0,2}(\w+): (.*)")
@@ -50,6 +49,7 @@ class Flag:
         switch: whether it needs no value: `--force` is short for `--force=true`.
         many: whether it may be given several times.
         stdin: whether `-` stands for a list on standard input.
+        described: returns a description of the allowed values, if they are not listed.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Flag:
     switch: bool = False
     many: bool = False
     stdin: bool = False
+    described: Described | None = None
 
     @property
     def choices(self) -> tuple[Any, ...]:
@@ -84,27 +85,23 @@ class Flag:
         if self.choices:
             return self._chosen(text, {str(choice): choice for choice in self.choices}, text)
         if isinstance(self.limit, AtLeast):
-            if not re.fullmatch(r"\+?[0-9]{1,9}", text) or int(text) < self.limit.low:
-                raise self._refused(text, f"a whole number from {self.limit.low} to 999999999")
-            return int(text)
+            return self._number(text, int(text) if _WHOLE.fullmatch(text) else None, self.limit)
         if isinstance(self.limit, Between):
-            low, high = self.limit.low, self.limit.high
-            number = float(text) if _NUMBER.fullmatch(text) else math.nan
-            if not low <= number <= high:
-                raise self._refused(text, f"a number from {low:g} to {high:g}")
-            return number
+            return self._number(text, float(text) if _NUMBER.fullmatch(text) else None, self.limit)
         if not text.strip():
             raise UsageError(f"--{self.name}: received '', a value is needed.")
         return text
 
+    def _number(self, text: str, value: float | None, limit: AtLeast | Between) -> float:
+        if value is None or not limit.admits(value):
+            raise not_allowed(f"--{self.name}", text, limit.allowed)
+        return value
+
     def _chosen(self, text: str, allowed: Mapping[str, Any], typed: str) -> Any:
         if text not in allowed:
             hint = "" if self.switch else nearest(text, allowed)
-            raise self._refused(typed, ", ".join(allowed), hint)
+            raise not_allowed(f"--{self.name}", typed, ", ".join(allowed), hint)
         return allowed[text]
-
-    def _refused(self, text: str, allowed: str, hint: str = "") -> UsageError:
-        return UsageError(f"--{self.name}: received {text!r}, allowed: {allowed}.{hint}")
 
 
 FORMAT = Flag("format", "how results are printed", FORMATS[0], listed=FORMATS)
@@ -175,7 +172,7 @@ def read_verb(name: str, function: Callable[..., Any], formats: Sequence[str] = 
         TypeError: the signature or the docstring is incomplete; the message says what is missing.
     """
     documented = _Docstring.of(function)
-    hints = _parameter_types(function)
+    hints = hints_of(function)
     operand: Flag | None = None
     flags: dict[str, Flag] = {}
     configured = False
@@ -185,8 +182,8 @@ def read_verb(name: str, function: Callable[..., Any], formats: Sequence[str] = 
             continue
         if parameter.name not in documented.meanings:
             raise TypeError(f"{name}: the docstring does not say what {parameter.name} means")
-        hint = _Hint.of(hints[parameter.name])
-        if hint.marked(PythonOnly):
+        hint = hints[parameter.name]
+        if hint.mark(PythonOnly):
             continue
         flag = _flag(parameter, hint, documented.meanings[parameter.name])
         if position == 0 and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
@@ -197,7 +194,7 @@ def read_verb(name: str, function: Callable[..., Any], formats: Sequence[str] = 
     return Verb(name, documented.summary, operand, flags, documented.examples, configured)
 
 
-def _flag(parameter: inspect.Parameter, hint: _Hint, meaning: str) -> Flag:
+def _flag(parameter: inspect.Parameter, hint: Hint, meaning: str) -> Flag:
     required = parameter.default is parameter.empty
     if not hint.listed and {int, float} & set(hint.types) and hint.limit is None:
         raise TypeError(f"{parameter.name}: a number needs a limit, see kcv.common.parameters")
@@ -210,64 +207,9 @@ def _flag(parameter: inspect.Parameter, hint: _Hint, meaning: str) -> Flag:
         hint.limit,
         switch=bool in hint.types,
         many=any(isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Iterable) for kind in hint.types),
-        stdin=hint.marked(ListedOnStdin),
+        stdin=hint.mark(ListedOnStdin) is not None,
+        described=hint.mark(Described),
     )
-
-
-@dataclass(frozen=True)
-class _Hint:
-    """The parts of an annotation: the types of a value, the choices, and the marks."""
-
-    types: tuple[Any, ...]
-    choices: tuple[Any, ...]
-    marks: tuple[Any, ...]
-
-    @classmethod
-    def of(cls, annotation: Any) -> _Hint:
-        kinds: list[Any] = []
-        choices: list[Any] = []
-        marks: list[Any] = []
-        pending = [annotation]
-        while pending:
-            one = pending.pop(0)
-            if get_origin(one) is Annotated:
-                marks += one.__metadata__
-                pending.append(one.__origin__)
-            elif get_origin(one) in (Union, types.UnionType):
-                pending += get_args(one)
-            elif get_origin(one) is Literal:
-                choices += get_args(one)
-            elif one is not type(None):
-                kinds.append(one)
-        return cls(tuple(kinds), tuple(choices), tuple(marks))
-
-    def marked(self, kind: type) -> bool:
-        return any(isinstance(mark, kind) for mark in self.marks)
-
-    @property
-    def listed(self) -> tuple[Any, ...] | Callable[[], tuple[str, ...]]:
-        for mark in self.marks:
-            if isinstance(mark, OneOf):
-                return mark.names
-        return self.choices
-
-    @property
-    def limit(self) -> AtLeast | Between | None:
-        return next((mark for mark in self.marks if isinstance(mark, AtLeast | Between)), None)
-
-
-def _parameter_types(function: Callable[..., Any]) -> dict[str, Any]:
-    """Returns the types of the parameters. A name imported only for type checkers (a model class) stands for any type.
-
-    No typed value has such a type, so the command line does not need to know it.
-    """
-    function = inspect.unwrap(function)
-    annotations = {name: text for name, text in function.__annotations__.items() if name != "return"}
-    known = {**vars(builtins), **function.__globals__}
-    written = [compile(text, function.__name__, "eval") for text in annotations.values() if isinstance(text, str)]
-    unknown = {name: Any for code in written for name in code.co_names if name not in known}
-    bare = types.SimpleNamespace(__annotations__=annotations)
-    return get_type_hints(bare, globalns=function.__globals__, localns=unknown, include_extras=True)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SETTINGS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}  # Keras' own defaults
 
 
-def settle() -> None:
+def configure_keras() -> None:
     """Configures Keras now or at its import. The backend can only be set before Keras is imported."""
     # A KERAS_BACKEND set for other programs on this machine must not break kcv.
     os.environ["KERAS_BACKEND"] = "torch"

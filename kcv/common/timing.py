@@ -17,23 +17,23 @@ PAUSE = 0.1
 
 
 def interleave(
-    contestants: Mapping[Name, Callable[[], object]],
+    candidates: Mapping[Name, Callable[[], object]],
     repeats: int,
     *,
-    settle: Callable[[], object] = lambda: None,
+    synchronize: Callable[[], object] = lambda: None,
     each: bool = False,
     pause: float = 0.0,
     advance: Callable[[], object] = lambda: None,
 ) -> dict[Name, list[float]]:
-    """Times contestants in turns.
+    """Times candidates in turns.
 
     Args:
-        contestants: the functions to time, by name.
-        repeats: number of measured turns per contestant, after a warm-up.
-        settle: waits for asynchronous work (CUDA) to finish.
+        candidates: the functions to time, by name.
+        repeats: number of measured turns per candidate, after a warm-up.
+        synchronize: waits for asynchronous work (CUDA) to finish.
         each: whether to time every run separately; by default, a turn gives the mean of its runs.
         pause: seconds of rest before every turn. Idle thread pools spin for a while, which takes a core from the next
-            contestant.
+            candidate.
         advance: called after every round of turns.
 
     Returns:
@@ -41,21 +41,21 @@ def interleave(
     """
 
     def timed(work: Callable[[], object], count: int) -> float:
-        settle()
+        synchronize()
         began = time.perf_counter()
         for _ in range(count):
             work()
-        settle()
+        synchronize()
         return (time.perf_counter() - began) / count
 
     counts = {}
-    for name, work in contestants.items():
+    for name, work in candidates.items():
         for _ in range(_WARM_UPS):
             taken = timed(work, 1)
         counts[name] = max(1, math.ceil(_TURN_SECONDS / taken))
-    seconds: dict[Name, list[float]] = {name: [] for name in contestants}
+    seconds: dict[Name, list[float]] = {name: [] for name in candidates}
     for _ in range(repeats):
-        for name, work in contestants.items():
+        for name, work in candidates.items():
             time.sleep(pause)
             if each:
                 seconds[name].extend(timed(work, 1) for _ in range(counts[name]))

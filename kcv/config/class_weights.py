@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from kcv.config.yaml12 import parse_mapping
-
 WEIGHTINGS: Final = ("none", "balanced", "sqrt")
 ALLOWED_WEIGHTS: Final = (
     "'none', 'balanced', 'sqrt', or up to 1,000 class names with weights greater than 0, such as '{cat: 3, dog: 0.5}'"
@@ -30,6 +28,8 @@ def as_class_weights(value: Any) -> str | dict[str, float]:
     if isinstance(value, str):
         if value in WEIGHTINGS:
             return value
+        from kcv.config.yaml12 import parse_mapping
+
         value = parse_mapping(value)
     if not isinstance(value, Mapping) or not 0 < len(value) <= _MOST_NAMED:
         raise ValueError("is no weighting")

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from kcv.config.keys import Key, Specification
-from kcv.config.yaml12 import parse_list, parse_scalar
+from kcv.config.scalars import parse_scalar
 from kcv.errors import nearest
 
 Fit: TypeAlias = Callable[[dict[Any, Any], Mapping[str, Any]], dict[Any, Any]]
@@ -150,4 +150,8 @@ def _parse(key: Key, value: Any) -> Any:
         return value
     if key.textual:
         return None if key.optional and value == "null" else value
-    return parse_list(value) if key.listed else parse_scalar(value)
+    if not key.listed:
+        return parse_scalar(value)
+    from kcv.config.yaml12 import parse_list
+
+    return parse_list(value)

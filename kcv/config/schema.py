@@ -14,7 +14,6 @@ from pydantic import Field, ValidationError, model_validator
 
 from kcv.common.parameters import Device, Precision
 from kcv.config import overrides as _overrides
-from kcv.config import yaml12
 from kcv.config.fitting import fit_file
 from kcv.config.keys import specify
 from kcv.config.layers import layer_problems, mixes
@@ -116,9 +115,11 @@ class Config(Section):
         Example:
             config = Config.load("config.yaml", lr=1e-3, model__width=0.5)
         """
-        origin = None if path is None else str(path)
-        values = {} if path is None else yaml12.read_mapping(Path(path))
-        return cls._build(values, overrides, origin)
+        if path is None:
+            return cls._build({}, overrides, None)
+        from kcv.config.yaml12 import read_mapping
+
+        return cls._build(read_mapping(Path(path)), overrides, str(path))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], origin: str | None = None) -> Config:
@@ -182,7 +183,9 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """Returns YAML from which `Config.load` builds an equal configuration."""
-        return yaml12.dump(self.to_dict())
+        from kcv.config.yaml12 import dump
+
+        return dump(self.to_dict())
 
 
 def _usual_warmup(epochs: int) -> float:

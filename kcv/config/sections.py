@@ -44,7 +44,14 @@ TextPath: TypeAlias = Annotated[
 class Section(BaseModel):
     """Base class of the configuration and its sections: frozen, strict, no unknown keys, no infinities."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_default=True,
+        defer_build=True,  # help needs the fields, but no validators
+    )
 
     @model_validator(mode="before")
     @classmethod

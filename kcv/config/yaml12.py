@@ -1,8 +1,4 @@
-"""Reads and writes YAML with YAML 1.2 scalars, without duplicate keys and without tags that build objects.
-
-PyYAML follows YAML 1.1, where `1e-3` is text, `no` is a boolean and `12:30` is the number 750. YAML 1.2's core schema
-(https://yaml.org/spec/1.2.2/#103-core-schema) has none of these traps.
-"""
+"""Reads and writes YAML with YAML 1.2 scalars, without duplicate keys and without tags that build objects."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ from typing import Any
 import yaml
 
 from kcv.common.untrusted import opened
+from kcv.config.scalars import BOOL, FLOAT, INT, MOST_DIGITS, NULL, to_float
 from kcv.errors import ConfigError, KcvError, first_line, nearest
 
 MAX_BYTES = 1_000_000
@@ -25,15 +22,6 @@ MAX_NODES = 10_000
 _TOO_MANY = f"more than {MAX_NODES} values, or a value that holds itself"
 
 _MOST_DEPTH = 64
-_MOST_DIGITS = 40
-"""The most digits of an integer."""
-
-_FLOAT = re.compile(
-    r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
-)
-_INT = re.compile(r"^[-+]?[0-9]+$|^0o[0-7]+$|^0x[0-9a-fA-F]+$")
-_BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
-_NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
 
 
 class _Loader(yaml.SafeLoader):
@@ -76,7 +64,7 @@ class _Dumper(yaml.SafeDumper):
 
 def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     text = loader.construct_scalar(node)
-    if len(text) > _MOST_DIGITS:
+    if len(text) > MOST_DIGITS:
         raise ValueError(f"a whole number of {len(text)} digits")
     if text.startswith(("0o", "0x")):
         return int(text, 0)
@@ -84,18 +72,14 @@ def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
 
 
 def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
-    return _float(loader.construct_scalar(node))
-
-
-def _float(text: str) -> float:
-    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    return to_float(loader.construct_scalar(node))
 
 
 for _tag, _pattern, _first in (
-    ("tag:yaml.org,2002:bool", _BOOL, "tTfF"),
-    ("tag:yaml.org,2002:int", _INT, "-+0123456789"),
-    ("tag:yaml.org,2002:float", _FLOAT, "-+.0123456789"),
-    ("tag:yaml.org,2002:null", _NULL, ["~", "n", "N", ""]),
+    ("tag:yaml.org,2002:bool", BOOL, "tTfF"),
+    ("tag:yaml.org,2002:int", INT, "-+0123456789"),
+    ("tag:yaml.org,2002:float", FLOAT, "-+.0123456789"),
+    ("tag:yaml.org,2002:null", NULL, ["~", "n", "N", ""]),
 ):
     _Loader.add_implicit_resolver(_tag, _pattern, list(_first))
     if _tag.endswith("float"):
@@ -103,20 +87,6 @@ for _tag, _pattern, _first in (
 _Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"])
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
-
-
-def parse_scalar(text: str) -> Any:
-    """Parses text as one plain YAML 1.2 scalar: None, a bool, an int, a float, or otherwise the text itself."""
-    text = text.strip()
-    if _NULL.match(text):
-        return None
-    if _BOOL.match(text):
-        return text.lower() == "true"
-    if _INT.match(text) and len(text) <= _MOST_DIGITS:
-        return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
-    if _FLOAT.match(text):
-        return _float(text)
-    return text
 
 
 def parse_list(text: str) -> Any:

@@ -16,7 +16,7 @@ from kcv.common.untrusted import refusing
 from kcv.data import loading, sources
 from kcv.errors import DataError
 from kcv.images import find, stack, walk
-from kcv.images.clutter import is_clutter
+from kcv.images.files import is_clutter
 from kcv.inference.splits import data_config, load_split
 
 if TYPE_CHECKING:

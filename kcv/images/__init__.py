@@ -1,7 +1,6 @@
 """Finds, decodes and resizes untrusted image files, in the same way for all verbs."""
 
-from kcv.images.batch import stack
-from kcv.images.decoding import RESIZE_MODES, decode, dimensions, examine, load, resize
+from kcv.images.decoding import RESIZE_MODES, decode, dimensions, examine, load, resize, stack
 from kcv.images.files import EXTENSIONS, SUFFIXES, find, read_list, walk
 from kcv.images.opening import FORMATS, MAX_PIXELS
 

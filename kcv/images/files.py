@@ -1,21 +1,25 @@
-"""Finds the image files of a path, a folder, a pattern or a list, without opening them."""
+"""Finds the image files of a path, a folder, a pattern or a list, without opening them.
+
+Folders are visited once each, even if several links lead to one. Patterns with `*`, `?`, `[...]` and `**` match like
+those of `glob`, but always terminate.
+"""
 
 from __future__ import annotations
 
 import codecs
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import translate
 from itertools import chain
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Literal, TypeAlias
 
 from kcv.common.files import expand_user
 from kcv.common.text import shortened
+from kcv.common.untrusted import is_link
 from kcv.errors import DataError
-from kcv.images.clutter import is_clutter
-from kcv.images.folders import each_once, is_folder, is_linked
-from kcv.images.patterns import matches
 
 SUFFIXES: Final = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -51,7 +55,7 @@ def walk(folder: Path, *, recursive: bool = True, lenient: bool = False) -> Iter
         DataError: a folder cannot be read.
 
     Only the names of a few folders are in memory at a time, so a million images cost little. Hidden files and folders
-    and system files (`kcv.images.clutter`) are skipped. Links to folders are followed, but each folder is visited only
+    and system files (`kcv.images.files`) are skipped. Links to folders are followed, but each folder is visited only
     once, so a link back to a parent causes no loop.
     """
     folders: list[tuple[str, bool]] = []
@@ -142,3 +146,138 @@ def _listed(names: Iterable[bytes], end: bytes) -> Iterator[Path]:
         text = name.removesuffix(b"\r") if end == b"\n" else name
         if text:
             yield Path(os.fsdecode(text))
+
+
+Kind: TypeAlias = Literal["file", "folder", "link"]
+"""The kind of an entry; a link is a link to a folder."""
+
+
+def matches(pattern: str) -> list[str]:
+    """Returns the matching files and folders, sorted; hidden ones match only a part that begins with a dot.
+
+    Args:
+        pattern: a pattern as for `glob.glob` with `recursive=True`.
+    """
+    drive, rest = os.path.splitdrive(pattern)
+    root = drive + rest[: len(rest) - len(rest.lstrip(os.sep))]
+    found: Iterable[str] = [root]
+    parts = [part for part in rest.split(os.sep) if part]
+    for position, part in enumerate(parts):
+        last = position == len(parts) - 1
+        found = dict.fromkeys(step for place in found for step in _step(place, part, files=last))
+    if rest.endswith(os.sep):
+        return sorted(os.path.join(place, "") for place in found if os.path.isdir(place))
+    return sorted(found)
+
+
+def _step(place: str, part: str, *, files: bool) -> Iterator[str]:
+    """Yields the matches of one part of a pattern in a folder."""
+    if part == "**":
+        for folder in _folders(place):
+            if folder or not files:
+                yield folder
+            if files:
+                yield from (os.path.join(folder, name) for name, kind in _entries(folder) if kind == "file")
+    elif glob.has_magic(part):
+        fits = re.compile(translate(os.path.normcase(part))).match
+        for name, kind in _entries(place, hidden=part.startswith(".")):
+            if (files or kind != "file") and fits(os.path.normcase(name)):
+                yield os.path.join(place, name)
+    else:
+        path = os.path.join(place, part)
+        if os.path.lexists(path) if files else os.path.isdir(path):
+            yield path
+
+
+def _folders(place: str) -> Iterator[str]:
+    """Yields a folder and all folders below it, each once."""
+    return each_once(
+        place,
+        lambda here: [(name, kind == "link") for name, kind in _entries(here) if kind != "file"],
+        real=lambda path: os.path.realpath(path or os.curdir),
+    )
+
+
+def _entries(place: str, *, hidden: bool = False) -> list[tuple[str, Kind]]:
+    """Returns the sorted names and kinds of a folder's entries; an empty list if it cannot be read, like `glob`."""
+    try:
+        with os.scandir(place or os.curdir) as entries:
+            return sorted((entry.name, _kind(entry)) for entry in entries if hidden == entry.name.startswith("."))
+    except (OSError, ValueError):
+        return []
+
+
+def _kind(entry: os.DirEntry[str]) -> Kind:
+    if not is_folder(entry):
+        return "file"
+    return "link" if is_linked(entry) else "folder"
+
+
+Inner: TypeAlias = Callable[[str], Sequence[tuple[str, bool]]]
+"""Returns the names of the subfolders of a folder, in order, and whether each is a link."""
+
+
+def each_once(
+    start: str,
+    inner: Inner,
+    *,
+    join: Callable[[str, str], str] = os.path.join,
+    real: Callable[[str], str] = os.path.realpath,
+) -> Iterator[str]:
+    """Yields a folder and all folders below it, parents first.
+
+    A link to a folder that contains the first one is not followed, because it could lead through the whole disk.
+
+    Args:
+        start: the first folder.
+        inner: called for a folder when the next one is requested.
+        join: joins the path of a folder and a name in it.
+        real: resolves the links in the path of a folder. It is called only for the first folder and for links, because
+            its time grows with the depth.
+    """
+    seen: set[str] = set()
+    root = real(start)
+    pending = [(start, root)]
+    while pending:
+        here, place = pending.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        yield here
+        for name, link in reversed(inner(here)):
+            path = join(here, name)
+            target = real(path) if link else os.path.join(place, name)
+            if not (link and _holds(target, root)):
+                pending.append((path, target))
+
+
+def _holds(outer: str, inner: str) -> bool:
+    return inner == outer or inner.startswith(os.path.join(outer, ""))
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Returns whether an entry is a folder or a link to one; False for a broken link."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_linked(entry: os.DirEntry[str]) -> bool:
+    """Returns whether an entry is a link or a Windows junction; needs an additional system call only on Windows."""
+    return entry.is_symlink() or (os.name == "nt" and is_link(Path(entry.path)))
+
+
+_NAMES: Final = frozenset({
+    "__macosx", "icon\r", "network trash folder", "temporary items",  # macOS
+    "@eadir", "#recycle", "#snapshot", "@tmp", "@sharebin",  # Synology
+    "@recycle", "@recently-snapshot", "@__thumb",  # QNAP
+    "$recycle.bin", "system volume information",  # Windows
+    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",
+    "lost+found", "__pycache__",
+})  # fmt: skip
+
+
+def is_clutter(name: str) -> bool:
+    """Returns whether a file or folder of this name is hidden, or was created by a system and not by a user."""
+    return name.startswith(".") or name.lower() in _NAMES

@@ -6,10 +6,23 @@ results from the same numbers. An undefined metric is None, never NaN.
 
 from __future__ import annotations
 
-from kcv.metrics.calibration import brier_score, expected_calibration_error, log_loss, reliability
-from kcv.metrics.confusion import Confusion, accuracy, class_scores, confused_pairs, confusion, confusion_matrix
-from kcv.metrics.intervals import macro_f1_interval, wilson_interval
-from kcv.metrics.ranking import average_precisions, roc_aucs, roc_curve, top_k_accuracy
+from kcv.metrics.scores import (
+    Confusion,
+    accuracy,
+    average_precisions,
+    brier_score,
+    class_scores,
+    confused_pairs,
+    confusion,
+    confusion_matrix,
+    expected_calibration_error,
+    log_loss,
+    reliability,
+    roc_aucs,
+    roc_curve,
+    top_k_accuracy,
+)
+from kcv.metrics.significance import macro_f1_interval, wilson_interval
 from kcv.metrics.summary import abstention, summarize
 
 __all__ = [

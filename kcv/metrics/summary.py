@@ -9,10 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv.metrics.calibration import brier_score, expected_calibration_error, log_loss, reliability
-from kcv.metrics.confusion import class_scores, confused_pairs, confusion
-from kcv.metrics.intervals import macro_f1_interval, wilson_interval
-from kcv.metrics.ranking import areas_and_precisions, top_k_accuracy
+from kcv.metrics.scores import (
+    areas_and_precisions,
+    brier_score,
+    class_scores,
+    confused_pairs,
+    confusion,
+    expected_calibration_error,
+    log_loss,
+    reliability,
+    top_k_accuracy,
+)
+from kcv.metrics.significance import macro_f1_interval, wilson_interval
 
 _TOP_K = (2, 3, 5)
 

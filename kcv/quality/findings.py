@@ -47,7 +47,7 @@ class Finding:
         kind: one of `KINDS`.
         message: a description of the finding.
         images: the images it is about; for duplicates, the whole group.
-        similarity: for near duplicates, the similarity of the most similar pair, see `kcv.quality.similarity`.
+        similarity: for near duplicates, the similarity of the most similar pair, see `kcv.quality.duplicates`.
     """
 
     kind: str

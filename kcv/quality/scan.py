@@ -52,23 +52,28 @@ class ImageRecord:
 
 
 @dataclass(frozen=True)
-class Read:
+class Scan:
     """All images of a source, in the order train, val, test.
 
     Attributes:
         members: the name, split and class of each image.
-        seen: the record of each image, or the reason why it cannot be read.
+        records: the record of each image, or the reason why it cannot be read.
         thumbnails: uint8 [n, THUMBNAIL, THUMBNAIL], grey; black if an image cannot be read.
         files: the path of each image that is a file, if need be in an archive; otherwise None.
     """
 
     members: Sequence[SampleRef]
-    seen: Sequence[ImageRecord | str]
+    records: Sequence[ImageRecord | str]
     thumbnails: NDArray[np.uint8]
     files: Sequence[Path | None]
 
+    def readable(self) -> list[tuple[SampleRef, ImageRecord]]:
+        """Returns the images that could be read, each with its record."""
+        pairs = zip(self.members, self.records, strict=True)
+        return [(member, record) for member, record in pairs if isinstance(record, ImageRecord)]
 
-def read(source: Source, *, progress: bool = False) -> Read:
+
+def scan(source: Source, *, progress: bool = False) -> Scan:
     """Decodes every image of a source, in threads; holds only a few decoded images at a time."""
     members: list[SampleRef] = []
     parts: list[Sequence[Encoded]] = []
@@ -87,17 +92,17 @@ def read(source: Source, *, progress: bool = False) -> Read:
     ends = np.cumsum([len(part) for part in parts])
     thumbnails = np.zeros((len(members), THUMBNAIL, THUMBNAIL), np.uint8)
 
-    def look(start: int) -> list[ImageRecord | str]:
+    def examined(start: int) -> list[ImageRecord | str]:
         found: list[ImageRecord | str] = []
         for i in range(start, min(start + _CHUNK, len(members))):
             number = int(np.searchsorted(ends, i, side="right"))
             try:
                 image = parts[number][i - int(ends[number])]  # from the end of its part
-                seen, thumbnails[i] = _look(image, members[i].name)
+                record, thumbnails[i] = _record(image, members[i].name)
             except ImageError as error:
                 found.append(str(error).removeprefix(f"{members[i].name}: "))
             else:
-                found.append(seen)
+                found.append(record)
         bar.advance(len(found))
         return found
 
@@ -105,8 +110,8 @@ def read(source: Source, *, progress: bool = False) -> Read:
         Progress(len(members) if progress else None, "reading images") as bar,
         ThreadPoolExecutor(usable_cores()) as pool,
     ):
-        seen = [one for chunk in pool.map(look, range(0, len(members), _CHUNK)) for one in chunk]
-    return Read(members, seen, thumbnails, files)
+        records = [one for chunk in pool.map(examined, range(0, len(members), _CHUNK)) for one in chunk]
+    return Scan(members, records, thumbnails, files)
 
 
 def _file(samples: Samples, index: int) -> Path | None:
@@ -117,15 +122,15 @@ def _file(samples: Samples, index: int) -> Path | None:
     return image if isinstance(image, Path) else None
 
 
-def _look(image: Encoded, name: str) -> tuple[ImageRecord, NDArray[np.uint8]]:
+def _record(image: Encoded, name: str) -> tuple[ImageRecord, NDArray[np.uint8]]:
     examined = examine(image, name=name)
     pixels = examined.pixels
     height, width = pixels.shape[:2]
     digest = hashlib.blake2b(f"{height}x{width}:".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
     blank = bool((np.ptp(pixels, axis=(0, 1)) <= _BLANK).all())
-    seen = ImageRecord(digest.digest(), height, width, examined.format, blank, examined.numbers, examined.extent)
-    return seen, _grey(resize(pixels, THUMBNAIL, "squash"))
+    record = ImageRecord(digest.digest(), height, width, examined.format, blank, examined.numbers, examined.extent)
+    return record, _grey(resize(pixels, THUMBNAIL, "squash"))
 
 
 def _grey(pixels: Pixels) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 from collections.abc import Callable
@@ -24,6 +25,7 @@ PLOTS = {
 }  # fmt: skip
 """The plots that a report shows, with their suffixes."""
 
+_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 _MOST_CONFIG_BYTES = 2**20
 _MOST_PLOT_BYTES = 16 * 2**20
 
@@ -44,6 +46,11 @@ class Plot:
 
     suffix: str
     content: bytes
+
+    @property
+    def data_uri(self) -> str:
+        """The plot as a URI that holds it (RFC 2397)."""
+        return f"data:{_TYPES[self.suffix]};base64,{base64.b64encode(self.content).decode('ascii')}"
 
 
 @dataclass(frozen=True)

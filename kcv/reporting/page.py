@@ -1,58 +1,70 @@
-"""The report of a run as one self-contained HTML file without scripts."""
+"""The report of a run as one self-contained HTML file without scripts.
+
+The template `templates/report.html.jinja` holds the markup; this module computes what it shows. Everything that comes
+from a file or a user is escaped by the template engine.
+"""
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kcv import __version__
-from kcv.reporting.html import image, section, table, terms, text
 from kcv.reporting.material import Material
-from kcv.reporting.style import CSS
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 _MOST_CLASSES = 200
+_MOST_MISTAKES = 20
 
 
 def page(material: Material) -> str:
     """Returns the whole page."""
-    parts = [
-        _head(material),
-        _figures(material),
-        section("What was trained", terms(_training(material))),
-        _curves(material),
-        _results(material),
-        _classes(material),
-        _calibration(material),
-        _mistakes(material),
-        _explanations(material),
-        _environment(material),
-        _reproduce(material),
-    ]
-    body = "\n".join(part for part in parts if part)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<link rel="icon" href="data:,">\n<title>{text(material.name)}</title>\n<style>{CSS}</style>\n</head>\n'
-        f"<body>\n<main>\n{body}\n"
-        f"<footer>Made by kcv {text(__version__)} from {text(material.model.name)}.</footer>\n"
-        "</main>\n</body>\n</html>\n"
+    info, environment = material.info, material.environment
+    return _template().render(
+        title=material.name,
+        subtitle=f"{info.model_name} on {info.data_name}, {len(info.class_names)} classes, "
+        f"made {info.created:%Y-%m-%d %H:%M} UTC",
+        figures=_figures(material),
+        training=_training(material),
+        **_measured(material.metrics),
+        calibration=info.calibration.describe() if info.calibration else None,
+        mistakes=_mistakes(material),
+        explanations=material.explanations,
+        heat_maps=_heat_maps(material),
+        environment=_environment(material),
+        config=material.config,
+        again=f"python -m kcv train {shlex.quote(str(material.folder / 'config.yaml'))} --output_dir=runs/again",
+        command=environment.command if environment else None,
+        plots=material.plots,
+        model=material.model.name,
+        version=__version__,
     )
 
 
-def _head(material: Material) -> str:
-    info = material.info
-    classes = f"{len(info.class_names)} classes"
-    what = f"{info.model_name} on {info.data_name}, {classes}, made {info.created:%Y-%m-%d %H:%M} UTC"
-    return f"<header><h1>{text(material.name)}</h1><p>{text(what)}</p></header>"
+@functools.cache
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    templates = Environment(
+        loader=PackageLoader("kcv.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return templates.get_template("report.html.jinja")
 
 
-def _figures(material: Material) -> str:
+def _figures(material: Material) -> list[tuple[str, str, str]]:
+    """Returns the main figures, each with its name and a remark."""
     metrics = material.metrics
     if not metrics:
-        return ""
+        return []
     low, high = metrics["accuracy_ci95"]
     cards = [
         (f"{metrics['split']} accuracy", _percent(metrics["accuracy"]), f"{_percent(low)} to {_percent(high)}, 95%")
@@ -64,14 +76,12 @@ def _figures(material: Material) -> str:
         cards.append(("macro F1", f"{metrics['macro_f1']:.4f}", f"{ends[0]:.4f} to {ends[1]:.4f}, 95%" if ends else ""))
     if metrics.get("ece") is not None:
         cards.append(("calibration error", _percent(metrics["ece"]), "expected, 15 bins"))
-    cards.append(("parameters", _count(material.info.parameters["total"]), _trained(material)))
+    trained = material.info.parameters.get("trainable")
+    shown = f"{_count(trained)} trained" if trained is not None else ""
+    cards.append(("parameters", _count(material.info.parameters["total"]), shown))
     if material.minutes is not None:
         cards.append(("training", _duration(material.minutes), f"{len(material.history)} epochs"))
-    shown = "".join(
-        f'<div class="figure"><span>{text(name)}</span><b>{text(value)}</b><span>{text(below)}</span></div>'
-        for name, value, below in cards
-    )
-    return f'<div class="figures">{shown}</div>'
+    return cards
 
 
 def _training(material: Material) -> dict[str, Any]:
@@ -91,16 +101,15 @@ def _training(material: Material) -> dict[str, Any]:
     }
 
 
-def _curves(material: Material) -> str:
-    return section("Learning curves", image(material.plots.get("learning_curves"), "loss and accuracy by epoch"))
+def _measured(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+    if metrics is None:
+        return {"results": {}, "confused": [], "classes": None}
+    return {"results": _results(metrics), "confused": _confused(metrics), "classes": _classes(metrics["per_class"])}
 
 
-def _results(material: Material) -> str:
-    metrics = material.metrics
-    if not metrics:
-        return ""
+def _results(metrics: Mapping[str, Any]) -> dict[str, str | None]:
     low, high = metrics["accuracy_ci95"]
-    values: dict[str, Any] = {
+    values: dict[str, str | None] = {
         f"{metrics['split']} images": f"{metrics['n']:,}",
         "accuracy": f"{_percent(metrics['accuracy'])} (95% interval {_percent(low)} to {_percent(high)})",
     }
@@ -111,112 +120,54 @@ def _results(material: Material) -> str:
         values[name] = None if metrics.get(key) is None else f"{metrics[key]:.4f}"
     if answers := metrics.get("abstention"):
         values["answers"] = _answers(answers)
-    plots = [
-        image(material.plots.get("confusion_matrix_normalized"), "confusion matrix, in percent of the true class"),
-        image(material.plots.get("roc"), "ROC curves, one class against the rest"),
-    ]
-    pairs = [(row["true"], row["predicted"], f"{row['count']:,}", _percent(row["share"]))
-             for row in metrics.get("confused_pairs", [])]  # fmt: skip
-    confused = table(("true class", "taken for", "images", "of the class"), pairs, words=True)
-    return section(
-        "Results",
-        terms(values),
-        f'<div class="plots">{"".join(plots)}</div>' if any(plots) else "",
-        f"<h3>Most confused</h3>{confused}" if confused else "",
-    )
+    return values
 
 
-def _classes(material: Material) -> str:
-    if not material.metrics:
-        return ""
-    per_class = material.metrics["per_class"]
+def _confused(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    rows = metrics.get("confused_pairs", [])
+    return [(row["true"], row["predicted"], f"{row['count']:,}", _percent(row["share"])) for row in rows]
+
+
+def _classes(per_class: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the table of the classes: its header, rows and a note; of many classes, those of the lowest F1."""
     known = ("precision", "recall", "f1", "roc_auc", "average_precision")
     keys = [key for key in known if any(key in scores for scores in per_class.values())]
     names = {"f1": "F1", "roc_auc": "ROC AUC", "average_precision": "avg. precision"}
     rows = [(name, *(scores.get(key) for key in keys), f"{scores['support']:,}") for name, scores in per_class.items()]
-    note = ""
+    note = None
     if len(rows) > _MOST_CLASSES:
         rows = sorted(rows, key=lambda row: (row[3] is None, row[3] or 0.0))[:_MOST_CLASSES]
-        note = f'<p class="note">The {_MOST_CLASSES} classes of the lowest F1, of {len(per_class):,}.</p>'
-    header = ("class", *(names.get(key, key) for key in keys), "images")
-    return section("Per class", table(header, rows, bars=range(1, len(keys) + 1)), note)
+        note = f"The {_MOST_CLASSES} classes of the lowest F1, of {len(per_class):,}."
+    return {"header": ("class", *(names.get(key, key) for key in keys), "images"), "rows": rows, "note": note}
 
 
-def _calibration(material: Material) -> str:
-    fitted = material.info.calibration
-    words = f'<p class="note">Fitted on validation: {text(fitted.describe())}.</p>' if fitted else ""
-    plot = image(material.plots.get("reliability"), "accuracy against confidence, and how often each confidence occurs")
-    return section("Calibration", f'<div class="plots">{plot}</div>' if plot else "", words if plot else "")
-
-
-def _mistakes(material: Material) -> str:
-    rows = [
+def _mistakes(material: Material) -> list[tuple[str, ...]]:
+    return [
         (row.picture, row.true, row.predicted, _percent(row.confidence), "yes" if row.suspected_label_error else "")
-        for row in material.mistakes[:20]
-    ]  # fmt: skip
-    shown = table(("image", "true class", "predicted", "confidence", "label in doubt"), rows, words=True)
-    return section(
-        "Most confident mistakes",
-        image(
-            material.plots.get("mistakes"),
-            "the most confident mistakes, with heat maps",
-            "Each image, and beside it where the model saw the class it named (Grad-CAM).",
-        ),
-        f"<details><summary>The first {len(rows)} as a table</summary>{shown}</details>" if rows else "",
-    )
-
-
-def _explanations(material: Material) -> str:
-    found = material.explanations
-    if found is None:
-        return ""
-    rows = [
-        (name, row.deletion_auc, row.insertion_auc, row.rank_correlation, row.flat)
-        for name, row in found.methods.items()
+        for row in material.mistakes[:_MOST_MISTAKES]
     ]
-    header = (
-        "heat maps",
-        "deletion (low is good)",
-        "insertion (high is good)",
-        "like random weights",
-        "share that is flat",
-    )
-    note = (
-        f"Measured on {found.pictures} images: the probability of the class while the pixels that a map points"
-        " at are taken away first, or put in first; and how alike maps of random weights are (near 0 is good)."
-    )
-    shown = table(header, rows)
-    return section("How far heat maps can be trusted", shown, f'<p class="note">{text(note)}</p>' if shown else "")
 
 
-def _environment(material: Material) -> str:
+def _heat_maps(material: Material) -> list[tuple[Any, ...]]:
+    methods = material.explanations.methods if material.explanations else {}
+    return [
+        (name, row.deletion_auc, row.insertion_auc, row.rank_correlation, row.flat) for name, row in methods.items()
+    ]
+
+
+def _environment(material: Material) -> Mapping[str, Any]:
     environment = material.environment
     if environment is None:
-        return section("Environment", terms(material.info.versions))
-    packages = ", ".join(f"{name} {version}" for name, version in environment.packages.items())
-    shown = {
+        return material.info.versions
+    return {
         "device": f"{environment.device} ({environment.device_name})",
         "threads": environment.threads,
         "platform": environment.platform,
         "python": environment.python,
-        "packages": packages,
+        "packages": ", ".join(f"{name} {version}" for name, version in environment.packages.items()),
         "git commit": environment.git_commit,
         "seed": environment.seed,
     }
-    return section("Environment", terms(shown))
-
-
-def _reproduce(material: Material) -> str:
-    if material.config is None:
-        return ""
-    again = f"python -m kcv train {shlex.quote(str(material.folder / 'config.yaml'))} --output_dir=runs/again"
-    first = material.environment.command if material.environment else None
-    return section(
-        "Reproduce",
-        f"<pre>{text(again)}</pre>",
-        f'<p class="note">The run was started with: {text(first)}</p>' if first else "",
-        f"<details><summary>config.yaml</summary><pre>{text(material.config)}</pre></details>",
-    )
 
 
 def _answers(answers: Mapping[str, Any]) -> str:
@@ -228,11 +179,6 @@ def _answers(answers: Mapping[str, Any]) -> str:
 def _source(material: Material) -> str | None:
     source = material.info.model_source
     return f"{source.name}, SHA-256 {source.sha256[:16]}" if source else None
-
-
-def _trained(material: Material) -> str:
-    trained = material.info.parameters.get("trainable")
-    return f"{_count(trained)} trained" if trained is not None else ""
 
 
 def _percent(value: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from kcv.common.launch import Launch
-from kcv.common.parameters import AtLeast, Device, OneOf, Precision, renamed
+from kcv.common.parameters import AtLeast, Device, OneOf, Precision, checked, renamed
 from kcv.errors import UsageError
 
 Row: TypeAlias = dict[str, Any]
@@ -30,6 +30,7 @@ def _networks() -> tuple[str, ...]:
 
 
 @renamed(pictures="images")
+@checked
 def benchmark(
     what: Literal["train", "predict", "serve", "data", "memory", "scaling"],
     *,
@@ -50,7 +51,7 @@ def benchmark(
         image_size: px; default: 32, for the larger networks 64 (train, scaling), 224 (predict, serve).
         batch_size: train, data, memory, scaling: images per batch; default: 128, for the larger networks 32, else 256.
         precision: train, scaling: precision of the computation.
-        repeats: train, predict, serve, data, scaling: measured repetitions of each contestant.
+        repeats: train, predict, serve, data, scaling: measured repetitions of each candidate.
         images: memory: number of images of the largest set; default: 1000000.
         device: train, data, scaling: where to compute.
 

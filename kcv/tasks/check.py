@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kcv.common.files import expand_user, write_csv, write_json
-from kcv.common.parameters import Between, PythonOnly, renamed
+from kcv.common.parameters import Between, Described, PythonOnly, checked, renamed
 from kcv.errors import UsageError
 from kcv.quality.findings import KINDS, Finding, SampleRef
+from kcv.tasks import described_sources
 
 if TYPE_CHECKING:
     from kcv.config import Config
@@ -123,8 +124,9 @@ class DataCheck:
 
 
 @renamed(source="data")
+@checked
 def check(
-    data: str | Path,
+    data: Annotated[str | Path, Described(described_sources)],
     output: str | Path | None = None,
     *,
     similarity: Annotated[float, Between(0.5, 1)] | None = None,
@@ -141,7 +143,7 @@ def check(
     Every image is read as `train` would read it.
 
     Args:
-        data: cifar10, digits, or the path of images.
+        data: source of the images.
         output: write all findings to this file: .json or .csv.
         similarity: similarity threshold for near-duplicates (1: exact only); default: 0.8, or 0.95 where that would be
             most of the images.
@@ -174,24 +176,23 @@ def check(
     from kcv.data.dataset import SPLITS
     from kcv.data.sources import SourceOptions
     from kcv.quality import statistics
-    from kcv.quality.duplicates import copies
-    from kcv.quality.ranges import ranges
-    from kcv.quality.scan import read
+    from kcv.quality.duplicates import duplicates
+    from kcv.quality.scan import scan
 
     options = SourceOptions(image_column, label_column, config, image_folder)
     source = loading.open_source(str(data), options=options)
-    images = read(source, progress=progress)
+    scanned = scan(source, progress=progress)
     order = list(KINDS)
     findings = sorted(
         chain(
-            statistics.formats(images),
+            statistics.formats(scanned),
             statistics.splits(source),
-            copies(images, similarity, progress=progress),
+            duplicates(scanned, similarity, progress=progress),
             statistics.layout(source),
             statistics.names(source),
             statistics.ignored(source),
-            ranges(images),
-            statistics.shapes(images),
+            statistics.ranges(scanned),
+            statistics.shapes(scanned),
             statistics.imbalance(source),
         ),
         key=lambda finding: order.index(finding.kind),

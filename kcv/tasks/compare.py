@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kcv.common.files import expand_user, model_file, write_csv, write_json
-from kcv.common.parameters import AtLeast, Device, PythonOnly, Split, renamed
+from kcv.common.parameters import AtLeast, Described, Device, PythonOnly, Split, checked, renamed
 from kcv.common.progress import Progress
 from kcv.common.redaction import data_without_credentials
 from kcv.errors import ArtifactError, DataError, UsageError
+from kcv.tasks import described_sources
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from kcv.data.dataset import Images
     from kcv.inference.keras_model import LoadedModel
     from kcv.inference.outputs import Forward
-    from kcv.metrics.paired import Pair
+    from kcv.metrics.significance import Pair
 
 __all__ = ["Comparison", "compare"]
 
@@ -68,9 +69,10 @@ class Comparison:
 
 
 @renamed(source="data")
+@checked
 def compare(
     runs: Sequence[str | Path],
-    data: str | None = None,
+    data: Annotated[str, Described(described_sources)] | None = None,
     split: Split = "test",
     output: str | Path | None = None,
     *,
@@ -82,7 +84,7 @@ def compare(
 
     Args:
         runs: two or more run folders or model files.
-        data: cifar10, digits, or the path of images; default: what the first model was trained on. If you
+        data: source of the images; default: what the first model was trained on. If you
             began its run on this machine, they may have changed since, with a warning; otherwise they must be named.
         split: the split to measure, as the first model's training made it. Classes are matched by name.
         output: a folder for the table and the learning curves; default: no files. It will hold `comparison.json`,
@@ -108,7 +110,7 @@ def compare(
     files = [model_file(run) for run in runs]
     _require_keras(files)
     from kcv.inference import opening
-    from kcv.metrics.paired import pairs
+    from kcv.metrics.significance import pairs
 
     names = _names(files)
     models = {name: opening.load(path, device=device) for name, path in zip(names, files, strict=True)}

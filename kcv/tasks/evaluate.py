@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kcv.common.files import expand_user, model_file
-from kcv.common.parameters import AtLeast, Between, Device, PythonOnly, Split
+from kcv.common.parameters import AtLeast, Between, Described, Device, PythonOnly, Split, checked
 from kcv.common.progress import Progress
 from kcv.common.redaction import data_without_credentials
 from kcv.common.text import cut_to_bytes
 from kcv.errors import OutputError
+from kcv.tasks import described_sources
 from kcv.tasks.report import write_page
 
 if TYPE_CHECKING:
@@ -48,9 +49,10 @@ class Evaluation:
     explanations: dict[str, Any] | None = None
 
 
+@checked
 def evaluate(
     model: str | Path | LoadedModel,
-    data: str | None = None,
+    data: Annotated[str, Described(described_sources)] | None = None,
     split: Split = "test",
     output_dir: str | Path | None = None,
     *,
@@ -69,7 +71,7 @@ def evaluate(
 
     Args:
         model: a model file (model.keras), or the run folder that holds it. From Python also a loaded model.
-        data: cifar10, digits, or the path of images; default: what the model was trained on. Classes are matched by
+        data: source of the images; default: what the model was trained on. Classes are matched by
             name. If you began the run on this machine, the data may have changed since, with a warning; otherwise they
             must be named.
         split: the split to measure. Splits that training made are made again.

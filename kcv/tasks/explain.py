@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from kcv.common.files import expand_user, model_file
-from kcv.common.parameters import AtLeast, Device
+from kcv.common.parameters import AtLeast, Device, checked
 from kcv.errors import DataError, OutputError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FOLDER = "explanations"
 
 
+@checked
 def explain(
     paths: str | Path | Iterable[str | Path],
     model: str | Path | LoadedModel | OnnxModel,

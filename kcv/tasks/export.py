@@ -9,10 +9,11 @@ import dataclasses
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from kcv import __version__
 from kcv.common.files import atomic, expand_user, model_file
+from kcv.common.parameters import checked
 from kcv.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Export:
         return {**dataclasses.asdict(self), "path": str(self.path)}
 
 
+@checked
 def export(
     model: str | Path | LoadedModel,
     output: str | Path | None = None,
@@ -107,7 +109,6 @@ def export(
         $ kcv export runs/mine --precision=int8 --output=mine.onnx
         >>> kcv.export("runs/mine").parity.max_difference
     """
-    _check(precision, opset)
     from kcv.inference import opening
     from kcv.inference.outputs import model_device
     from kcv.native.device import device_scope
@@ -216,15 +217,6 @@ def _check_heatmaps(model: keras.Model, made: OnnxModel, pixels: NDArray[np.uint
             f"heat maps differ by up to {difference:.2g} from those of kcv explain, allowed {_MAP_TOLERANCE:g}; "
             "export without --heatmaps"
         )
-
-
-def _check(precision: str, opset: int) -> None:
-    for name, received, allowed in (
-        ("precision", precision, get_args(ExportPrecision)),
-        ("opset", opset, get_args(Opset)),
-    ):
-        if received not in allowed:
-            raise UsageError(f"--{name}: received {received!r}, allowed: {', '.join(map(str, allowed))}.")
 
 
 def _info(loaded: LoadedModel, *, from_file: bool) -> OnnxInfo:

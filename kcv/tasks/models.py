@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from kcv.common.parameters import AtLeast, OneOf
+from kcv.common.parameters import AtLeast, OneOf, checked
 from kcv.errors import UsageError
 
 
@@ -14,6 +14,7 @@ def _names() -> tuple[str, ...]:
     return registry.names()
 
 
+@checked
 def models(
     *,
     model: Annotated[str, OneOf(_names)] | None = None,

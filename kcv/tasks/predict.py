@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from kcv.common.files import expand_user, model_file
 from kcv.common.launch import Launch
-from kcv.common.parameters import AtLeast, Between, Device, ListedOnStdin, PythonOnly
+from kcv.common.parameters import AtLeast, Between, Device, ListedOnStdin, PythonOnly, checked
 from kcv.common.progress import Progress
 from kcv.common.rows import check_suffix, open_rows
 from kcv.errors import DataError, UsageError
@@ -28,6 +28,7 @@ _RANKED_FOR_ONE = 5
 """Classes ranked for a single image where the caller names no number."""
 
 
+@checked
 def predict(
     paths: Annotated[str | Path | Iterable[str | Path], ListedOnStdin()],
     model: str | Path | Classifier,

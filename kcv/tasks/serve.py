@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 from kcv.common.files import expand_user
-from kcv.common.parameters import AtLeast, Between, Device, PythonOnly
+from kcv.common.parameters import AtLeast, Between, Device, PythonOnly, checked
 from kcv.errors import UsageError
 
 _log = logging.getLogger(__name__)
@@ -20,6 +20,7 @@ _MB = 10**6
 _HIGHEST_PORT = 65535
 
 
+@checked
 def serve(
     models: str | Path | Iterable[str | Path],
     *,

@@ -23,12 +23,12 @@ KEYS = {
 """What other programs read."""
 
 
-def test_each_contestant_has_a_row_for_each_batch_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_each_candidate_has_a_row_for_each_batch_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     file.write_bytes(bytes(100))
     command = (sys.executable, "-c", "")
-    contestants = [prediction._Contestant(name, "float32", len, file, command) for name in ("kcv-onnx", "torch")]
-    monkeypatch.setattr(prediction, "_contestants", lambda setting, folder: contestants)
+    candidates = [prediction._Candidate(name, "float32", len, file, command) for name in ("kcv-onnx", "torch")]
+    monkeypatch.setattr(prediction, "_candidates", lambda setting, folder: candidates)
     monkeypatch.setattr(prediction, "PAUSE", 0.0)
     rows = benchmark_prediction(model="custom_cnn", image_size=16, repeats=1)
     assert [(row["runtime"], row["batch_size"]) for row in rows] == [

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kcv.benchmark import BENCHMARKED, benchmark_training
-from kcv.benchmark.contestants import Setting, kcv_step, keras_model, torch_network
+from kcv.benchmark.candidates import Setting, kcv_step, keras_model, torch_network
 from kcv.benchmark.peak import flops_of_step, matrix_rate
 from kcv.cli.render.benchmark import training_benchmark
 from kcv.cli.specification import find_verb

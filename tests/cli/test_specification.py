@@ -14,12 +14,14 @@ import pytest
 
 import kcv
 from kcv import benchmark as room
+from kcv.cli import help as helppage
 from kcv.cli import main, terminal
 from kcv.cli.parsing import Call, parse
-from kcv.cli.specification import FORMAT, Verb, _Hint, _parameter_types, find_verb, function_of, read_verb
+from kcv.cli.specification import FORMAT, Verb, find_verb, function_of, read_verb
 from kcv.cli.verbs import RENAMED, VERBS, Listed
-from kcv.common.parameters import AtLeast, Between, OneOf, PythonOnly
+from kcv.common.parameters import AtLeast, Between, OneOf, PythonOnly, hints_of
 from kcv.config import DEVICES, PRECISIONS
+from kcv.data import sources
 from kcv.data.dataset import SPLITS
 from kcv.errors import UsageError
 from kcv.tasks.benchmark import TAKES
@@ -28,11 +30,11 @@ from kcv.tasks.benchmark import TAKES
 def parameters_of(name: str) -> dict[str, inspect.Parameter]:
     """Returns the parameters of a verb's function that can be typed."""
     function = function_of(name)
-    types = _parameter_types(function)
+    hints = hints_of(function)
     return {
         parameter.name: parameter
         for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind is not parameter.VAR_KEYWORD and not _Hint.of(types[parameter.name]).marked(PythonOnly)
+        if parameter.kind is not parameter.VAR_KEYWORD and not hints[parameter.name].mark(PythonOnly)
     }
 
 
@@ -68,6 +70,30 @@ def test_choices_that_stand_in_two_places_are_the_same() -> None:
     assert flags["device"].choices == DEVICES
     assert flags["split"].choices == SPLITS
     assert find_verb("benchmark").flags["precision"].choices == PRECISIONS
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_call_from_python_obeys_the_limits_of_the_command_line(name: str) -> None:
+    function, verb = function_of(name), find_verb(name)
+    flags = [flag for flag in (verb.operand, *verb.flags.values()) if flag is not None and flag is not FORMAT]
+    needed = {flag.name: flag.choices[0] if flag.choices else "x" for flag in flags if flag.required}
+    for flag in flags:
+        if flag.limit is None and not flag.choices:
+            continue
+        with pytest.raises(UsageError) as typed:
+            flag.parse("?")
+        with pytest.raises(UsageError) as called:
+            function(**{**needed, flag.name: "?"})
+        assert str(called.value) == str(typed.value).removeprefix("--")
+        with pytest.raises(UsageError, match=f"^{flag.name}: received nan, allowed: "):
+            function(**{**needed, flag.name: float("nan")})
+
+
+@pytest.mark.parametrize("name", ["check", "compare", "evaluate"])
+def test_the_help_takes_the_names_of_sources_from_the_registry(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert f"({sources.described()})" in " ".join(helppage.page(find_verb(name)).split())
+    monkeypatch.setattr(sources, "names", lambda: ("greys",))
+    assert "(greys, or the path of images)" in " ".join(helppage.page(find_verb(name)).split())
 
 
 def test_each_measurement_takes_what_its_function_takes() -> None:

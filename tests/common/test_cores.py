@@ -72,7 +72,7 @@ def test_every_pool_of_threads_is_as_large(
     from kcv.data import in_memory
     from kcv.data.loading import open_source
     from kcv.inference import prediction
-    from kcv.quality import scan, similarity
+    from kcv.quality import duplicates, scan
 
     found: dict[str, int] = {}
 
@@ -84,11 +84,11 @@ def test_every_pool_of_threads_is_as_large(
         monkeypatch.setattr(module, "ThreadPoolExecutor", pool)
 
     bind(cores, processes)
-    modules = (similarity, scan, in_memory, prediction)
+    modules = (duplicates, scan, in_memory, prediction)
     for module in modules:
         watch(module)
     source = open_source(str(images))
-    similarity.near_pairs(scan.read(source).thumbnails)
+    duplicates.near_pairs(scan.scan(source).thumbnails)
     in_memory.decode(source.splits["test"], 16, "squash")
     idle: Any = prediction.Job(SimpleNamespace(concurrent=False), top_k=1, batch_size=4, threshold=None)  # type: ignore[arg-type]
     assert list(prediction.classified(idle, iter([]))) == []

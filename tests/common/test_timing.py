@@ -44,9 +44,11 @@ def test_turns_are_taken_in_order_after_a_warm_up(time: Clock) -> None:
     assert all(times == pytest.approx([0.06] * 3) for times in seconds.values())
 
 
-def test_quick_work_is_run_several_times_a_turn_and_settled_around_them(time: Clock) -> None:
+def test_quick_work_is_run_several_times_per_turn_and_synchronized_around_them(time: Clock) -> None:
     events: list[str] = []
-    means = interleave({"quick": lambda: time.sleep(0.005)}, repeats=2, settle=lambda: events.append("settled"))
+    means = interleave(
+        {"quick": lambda: time.sleep(0.005)}, repeats=2, synchronize=lambda: events.append("synchronized")
+    )
     assert means["quick"] == pytest.approx([0.005] * 2)
     assert len(events) == 2 * (2 + 2)  # before and after: two warm-ups, two turns
     runs = interleave({"quick": lambda: time.sleep(0.005)}, repeats=2, each=True)

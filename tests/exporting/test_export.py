@@ -138,7 +138,7 @@ def test_what_the_user_gets_wrong_is_said_and_leaves_nothing(trained_run: Run, i
         export(trained_run.model_path, tmp_path / "m.keras")
     with pytest.raises(UsageError, match="allowed: float32, int8"):
         export(trained_run.model_path, tmp_path / "m.onnx", precision="float16")
-    with pytest.raises(UsageError, match="--opset: received 7, allowed: 18, 19, 20, 21"):
+    with pytest.raises(UsageError, match=r"^opset: received 7, allowed: 18, 19, 20, 21"):
         export(trained_run.model_path, tmp_path / "m.onnx", opset=7)
     with pytest.raises(DataError, match="'nowhere'"):
         export(trained_run.model_path, tmp_path / "m.onnx", samples="nowhere")

@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 
 from kcv import images
 from kcv.errors import ImageError
-from kcv.images import jpeg, room
-from kcv.images.modes import extent, to_eight_bits, turned
+from kcv.images import jpeg, opening
+from kcv.images.decoding import extent, to_eight_bits, turned
 
 Array = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -154,14 +154,14 @@ def test_tiles_may_be_larger_than_a_small_image_but_not_by_far() -> None:
 
 
 def test_large_images_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "MOST_BYTES", 100)
-    monkeypatch.setattr(room, "SMALL", 10)
+    monkeypatch.setattr(opening, "MOST_BYTES", 100)
+    monkeypatch.setattr(opening, "SMALL", 10)
     inside, most = [], []
     gate = threading.Barrier(6)
 
     def take(size: int) -> None:
         gate.wait()
-        with room.room(size), room.room(size):  # the same thread does not wait for itself
+        with opening.room(size), opening.room(size):  # the same thread does not wait for itself
             inside.append(min(size, 100))
             most.append(sum(inside))
             threading.Event().wait(0.01)
@@ -174,7 +174,7 @@ def test_large_images_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> No
         thread.join(10)
     assert max(most) <= 100
     assert len(most) == 6
-    assert room._held == 0
+    assert opening._held == 0
 
 
 DEEP = {
@@ -189,7 +189,7 @@ DEEP = {
 def test_bands_make_no_difference(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image.fromarray(DEEP[kind])
     whole = np.asarray(to_eight_bits(image))
-    monkeypatch.setattr("kcv.images.modes._BAND_PIXELS", 7 * 500)
+    monkeypatch.setattr("kcv.images.decoding._BAND_PIXELS", 7 * 500)
     assert np.array_equal(np.asarray(to_eight_bits(image)), whole)
     assert extent(image) == (float(DEEP[kind].min()), float(DEEP[kind].max()))
 
@@ -200,7 +200,7 @@ def test_bands_of_transparency_make_no_difference(monkeypatch: pytest.MonkeyPatc
     palette.info["transparency"] = bytes(range(0, 256, 16))
     for image in (colours, colours.convert("LA"), palette):
         whole = np.asarray(to_eight_bits(image))
-        monkeypatch.setattr("kcv.images.modes._BAND_PIXELS", 7 * 50)
+        monkeypatch.setattr("kcv.images.decoding._BAND_PIXELS", 7 * 50)
         assert np.array_equal(np.asarray(to_eight_bits(image)), whole)
         monkeypatch.undo()
 

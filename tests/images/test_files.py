@@ -12,8 +12,7 @@ import pytest
 from deep import nested
 
 from kcv.errors import DataError
-from kcv.images.files import find, read_list, walk
-from kcv.images.patterns import matches
+from kcv.images.files import find, matches, read_list, walk
 
 
 @pytest.fixture

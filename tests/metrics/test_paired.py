@@ -7,7 +7,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from kcv.metrics.paired import Pair, holm, mcnemar, pairs
+from kcv.metrics.significance import Pair, holm, mcnemar, pairs
 
 
 @pytest.mark.parametrize(("b", "c"), [(0, 0), (1, 0), (5, 5), (2, 9), (12, 3), (150, 86)])

@@ -95,7 +95,7 @@ def test_a_server_that_only_listens_holds_nobody_up(
 
 
 def test_an_answer_without_an_end_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kcv.tracking.mlflow_client.MOST_BYTES", 2**17)
+    monkeypatch.setattr("kcv.tracking.mlflow.MOST_BYTES", 2**17)
     sent = []
 
     def answer(handler: Handler) -> None:
@@ -114,7 +114,7 @@ def test_an_answer_without_an_end_is_refused(uri: str, monkeypatch: pytest.Monke
 
 
 def test_an_answer_that_takes_too_long_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kcv.tracking.mlflow_client.MOST_SECONDS", -1.0)
+    monkeypatch.setattr("kcv.tracking.mlflow.MOST_SECONDS", -1.0)
     monkeypatch.setattr(Handler, "body", b"{}")
     with pytest.raises(TrackingError, match="its answer is longer than"):
         MlflowTracker(uri, "kcv").start("run", {}, {})

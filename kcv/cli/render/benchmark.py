@@ -20,7 +20,7 @@ def show(rows: Sequence[Mapping[str, Any]], call: Call) -> int:
 
 
 def training_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the table of training steps: images/s per contestant, the ratios, and the fraction of the peak rate."""
+    """Returns the table of training steps: images/s per candidate, the ratios, and the fraction of the peak rate."""
     header = ("model", "px", "batch", "precision", "PyTorch/s", "Keras/s", "kcv/s", "kcv:PyTorch", "kcv:Keras", "peak")
     body = []
     for row in rows:

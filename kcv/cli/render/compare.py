@@ -27,7 +27,7 @@ def show(found: Comparison, call: Call) -> int:
 
 def comparison(found: Comparison) -> str:
     """Returns the table of runs, and the pairs that differ significantly."""
-    header = ("run", "model", "accuracy", "95% interval", "macro F1", "parameters", "MB", "ms an image", "minutes")
+    header = ("run", "model", "accuracy", "95% interval", "macro F1", "parameters", "MB", "ms per image", "minutes")
     rows = [
         (
             str(row["name"]),

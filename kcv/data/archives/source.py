@@ -18,8 +18,7 @@ from kcv.data.folder_tree.source import read_tree
 from kcv.data.folder_tree.split_folders import MOST_WRAPPED, split_of
 from kcv.data.folder_tree.tree import Folder, Tree, folder_of
 from kcv.errors import DataError
-from kcv.images.clutter import is_clutter
-from kcv.images.files import is_image_name
+from kcv.images.files import is_clutter, is_image_name
 
 ZIPS: Final = (".zip",)
 TARS: Final = (".tar",)

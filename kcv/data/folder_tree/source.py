@@ -24,7 +24,7 @@ def open_source(path: Path, name: str | None = None) -> Source:
     """Lists the images below the class folders of `path` without opening them.
 
     `kcv.data.folder_tree.layout` decides which folders are splits and which are classes. Folders inside a class folder
-    belong to the class. Hidden files, clutter (`kcv.images.clutter`) and outputs (`kcv.data.folder_tree.outputs`) are
+    belong to the class. Hidden files, clutter (`kcv.images.files`) and outputs (`kcv.data.folder_tree.outputs`) are
     left out. So are files in other formats and images outside the class folders, which the `Source` reports.
 
     Args:

@@ -10,14 +10,12 @@ from pathlib import Path
 from kcv.common.text import shortened
 from kcv.data.folder_tree.outputs import FILES, is_output
 from kcv.errors import DataError, first_line
-from kcv.images.clutter import is_clutter
-from kcv.images.files import is_image_name
-from kcv.images.folders import each_once, is_folder, is_linked
+from kcv.images.files import each_once, is_clutter, is_folder, is_image_name, is_linked
 
 
 @dataclass(frozen=True)
 class Folder:
-    """The content of one folder, without hidden names and clutter (`kcv.images.clutter`).
+    """The content of one folder, without hidden names and clutter (`kcv.images.files`).
 
     Attributes:
         place: its path below the root of the tree, with `/`; empty for the root itself.

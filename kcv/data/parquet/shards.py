@@ -14,7 +14,7 @@ from kcv.common.redaction import data_without_credentials, hide_credentials
 from kcv.common.untrusted import opened, refusing
 from kcv.data.parquet.footer import footer
 from kcv.errors import DataError, first_line
-from kcv.images.folders import is_folder
+from kcv.images.files import is_folder
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

@@ -16,7 +16,7 @@ from kcv.data.sources import SourceOptions
 from kcv.data.webdataset.shards import TarShard
 from kcv.errors import DataError
 from kcv.images import EXTENSIONS
-from kcv.images.clutter import is_clutter
+from kcv.images.files import is_clutter
 
 _MOST_LABEL_BYTES: Final = 4 * MOST_NAME
 _MOST_JSON_BYTES: Final = 2**20

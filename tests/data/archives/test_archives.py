@@ -22,7 +22,7 @@ from kcv.data.archives import members as members_of
 from kcv.data.archives import source as archives
 from kcv.data.archives import zip_index
 from kcv.errors import DataError, ImageError
-from kcv.quality.scan import read
+from kcv.quality.scan import scan
 
 KINDS = ("zip", "deflated.zip", "tar", "pax.tar", "tar.gz", "tgz")
 
@@ -94,8 +94,8 @@ def test_members_are_read_in_any_order_and_in_other_processes(flat: Path, tmp_pa
     taken = sent.take(np.array([7, 0, 3]))
     assert [taken.images[i] for i in (2, 0, 1)] == [part.images[i] for i in (3, 7, 0)]
     assert len(pickle.dumps(part)) < 5_000
-    scanned = read(source)
-    assert not any(isinstance(seen, str) for seen in scanned.seen) and len(scanned.seen) == 8
+    scanned = scan(source)
+    assert not any(isinstance(record, str) for record in scanned.records) and len(scanned.records) == 8
     assert scanned.files[0] is not None and scanned.files[0].suffix == ".png"
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from kept_graphs import keeping
 from PIL import Image
-from warm import Child, Finished, WarmPython
+from warm import PATIENCE, Child, Finished, WarmPython
 from workers import made_once, turn
 
 from kcv.common.cores import usable_cores
@@ -159,7 +159,7 @@ def cold_kcv(tmp_path: Path) -> Command:
             env={**os.environ, "PYTHONPATH": str(ROOT), **env},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
             check=False,
         )
 
@@ -217,6 +217,15 @@ def trained_run(trained_config: Config, shared: Path) -> Run:
     from kcv.tasks.train import train
 
     return made_once(shared, "trained", lambda: train(trained_config))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(images: Path, shared: Path) -> Run:
+    """The run of `configure()` that nothing disturbs, to compare those with that something did."""
+    from kcv.tasks.train import train
+
+    config = _quick_config(images, shared / "runs" / "undisturbed")
+    return made_once(shared, "undisturbed", lambda: train(config))
 
 
 @pytest.fixture(scope="session")

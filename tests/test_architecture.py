@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from warm import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "kcv"
@@ -137,7 +138,7 @@ def test_kcv_brings_the_torch_backend() -> None:
     script = "import os, kcv; print(os.environ['KERAS_BACKEND'])"
     environment = {"KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert done.stdout == "torch\n"
 

@@ -9,8 +9,9 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from kcv.common.text import printable
+from kcv.common.text import printable, shortened
 
+_LONGEST = 5_000  # characters in one line of a message, which may quote an untrusted file; a path may have 4,096
 _CODES = {"bold": "1", "dim": "2", "green": "32", "red": "31"}
 _MARK = f"\x1b{secrets.token_hex(8)}"
 """A random marker for the start of a style, so that `shown` can tell kcv's own escapes from those in untrusted text."""
@@ -27,6 +28,11 @@ def shown(text: str) -> str:
     """Returns text safe to print: control characters are escaped, except line feeds and the styles of `paint`."""
     parts = ("\n".join(map(printable, part.split("\n"))) for part in text.split(_MARK))
     return "\033".join(parts)
+
+
+def message(text: object) -> str:
+    """Returns one line of an error or a warning safe to print: of readable length, without control characters."""
+    return printable(shortened(text, _LONGEST))
 
 
 def program(name: str = "kcv") -> str:

@@ -6,15 +6,15 @@ import logging
 import sys
 import warnings
 
+from kcv.cli import console
 from kcv.common.launch import Launch
-from kcv.common.text import printable
 
 
 class _Plain(logging.Formatter):
-    """Escapes control characters in the names of files and classes."""
+    """Escapes control characters in the names of files and classes, and cuts lines that are very long."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(map(printable, super().format(record).split("\n")))
+        return "\n".join(map(console.message, super().format(record).split("\n")))
 
 
 def show_own_only() -> None:

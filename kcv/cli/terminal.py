@@ -12,7 +12,7 @@ from typing import Any
 
 from kcv.cli import console
 from kcv.common.launch import Launch
-from kcv.common.text import is_printable, printable
+from kcv.common.text import is_printable
 from kcv.errors import OutputError
 
 
@@ -61,14 +61,14 @@ def _json(values: Any, indent: int | None = None) -> str:
 
 def complain(text: str) -> None:
     """Prints an error."""
-    line = f"{console.paint('kcv: error:', 'red', sys.stderr)} {printable(text)}"
+    line = f"{console.paint('kcv: error:', 'red', sys.stderr)} {console.message(text)}"
     print(console.shown(line), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
     """Prints a warning in the main process."""
     if Launch.current().is_main_process:
-        print(console.shown(f"kcv: warning: {printable(text)}"), file=sys.stderr, flush=True)
+        print(console.shown(f"kcv: warning: {console.message(text)}"), file=sys.stderr, flush=True)
 
 
 def bug() -> None:

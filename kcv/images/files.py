@@ -247,11 +247,12 @@ def each_once(
         for name, link in reversed(inner(here)):
             path = join(here, name)
             target = real(path) if link else os.path.join(place, name)
-            if not (link and _holds(target, root)):
+            if not (link and contains(target, root)):
                 pending.append((path, target))
 
 
-def _holds(outer: str, inner: str) -> bool:
+def contains(outer: str, inner: str) -> bool:
+    """Returns whether `outer` is `inner` or a folder above it; both are paths without links."""
     return inner == outer or inner.startswith(os.path.join(outer, ""))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kcv.common.text import shortened
 from kcv.errors import WeightsError
 from kcv.models.head import HEAD, LOGITS
 from kcv.models.inputs import Normalisation
@@ -53,7 +54,9 @@ class Pretrained:
         for name in self.layers:
             if name not in names and block_of(model.name, name):
                 # A deeper network contains all layers of this one, and others between them.
-                raise WeightsError(f"{self.source}: has a layer {name} as well: it does not hold a {model.name}.")
+                raise WeightsError(
+                    f"{self.source}: has a layer {shortened(name)} as well: it does not hold a {model.name}."
+                )
         for layer in wanted:
             if layer.name not in self.layers:
                 raise WeightsError(f"{self.source}: has no layer {layer.name}: it does not hold a {model.name}.")

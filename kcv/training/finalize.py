@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kcv import artifact, metrics
 from kcv.common.files import write_json
-from kcv.common.text import printable
+from kcv.common.text import printable, shortened
 from kcv.config import Config
 from kcv.data.dataset import Dataset, Images
 from kcv.distributed.group import SINGLE_PROCESS, Group
@@ -32,6 +32,7 @@ from kcv.training.run_folder import RunFolder
 _log = logging.getLogger(__name__)
 
 _MOST_NAME = 100  # characters of a model name
+_MOST_DATA_NAME = 900  # characters of the path of the data; a description has room for 1,000
 
 
 @dataclass
@@ -67,7 +68,7 @@ class Result:
             resize=self.config.data.resize,
             precision=self.policy,
             parameters={"total": total, "trainable": trained},
-            data_name=self.dataset.name,
+            data_name=shortened(printable(self.dataset.name), _MOST_DATA_NAME),
             data_fingerprint=self.dataset.fingerprint,
             config=config_without_credentials(self.config).to_dict(),
             metrics=figures,

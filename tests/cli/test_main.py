@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from warm import PATIENCE
 
 from kcv import __version__, tasks
 from kcv.cli import main
@@ -333,7 +334,7 @@ def test_a_reader_that_leaves_early_causes_no_noise() -> None:
         stdout=writing,
         stderr=subprocess.PIPE,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")

@@ -47,6 +47,18 @@ def test_complaints_and_bugs_are_shown_and_not_obeyed(monkeypatch: pytest.Monkey
     assert screen.getvalue().endswith(f"RuntimeError: {SHOWN}\n")
 
 
+def test_a_message_that_quotes_a_file_at_length_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = screen_of(monkeypatch)
+    terminal.complain(f"begins {'x' * 10**6} ends")
+    terminal.warn(f"begins {'x' * 10**6} ends")
+    lines = screen.getvalue().splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert len(line) < 6000
+        assert "begins xxx" in line
+        assert line.endswith("xxx ends")
+
+
 def test_json_keeps_every_character_and_holds_none_that_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = screen_of(monkeypatch)
     terminal.json_of({"name": HOSTILE, "cat": "猫"})

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, PngImagePlugin
+from warm import PATIENCE
 
 from kcv import predict
 from kcv.cli import main
@@ -263,7 +264,7 @@ def command(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "kcv", *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE, text=True, check=False, timeout=120, **options,  # type: ignore[call-overload]
+        stderr=subprocess.PIPE, text=True, check=False, timeout=PATIENCE, **options,  # type: ignore[call-overload]
     )  # fmt: skip
 
 
@@ -300,7 +301,7 @@ def test_sigterm_leaves_no_temporary_file(exported: Export, images: Path, tmp_pa
             break
         time.sleep(0.02)
     running.send_signal(signal.SIGTERM)
-    assert running.wait(timeout=300) == 143
+    assert running.wait(timeout=PATIENCE) == 143
     running.stdin.close()
     assert list(output.parent.iterdir()) == []
 

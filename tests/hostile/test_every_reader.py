@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import io
 import json
+import logging
 import pickle
 import random
 import re
@@ -89,6 +90,9 @@ MOST = 2000
 """Mutants of one reader in the complete set; those of model files, ONNX and pickles are all tried in other modules."""
 SECONDS = 2.0
 """Of the processor, for one mutant."""
+CHARACTERS = 3000
+"""Of one line of a refusal or a warning, whatever a file holds."""
+LINES = 60
 
 Case: TypeAlias = "tuple[str, Callable[[], object]]"  # what it is called; reads it, False where it is passed over
 
@@ -885,6 +889,13 @@ def test_each_row_of_the_table_has_mutants_and_each_reader_a_row() -> None:
     assert set(rows) == READERS.keys()
 
 
+class Short(logging.Handler):
+    """Fails where a warning quotes a file at length."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        assert len(record.getMessage()) < CHARACTERS, record.getMessage()[:500]
+
+
 def checked(row: str, words: str, use: Callable[[], object]) -> bool:
     """Tells whether a mutant was refused or passed over; anything but that and an answer fails."""
     began = time.process_time()
@@ -892,8 +903,10 @@ def checked(row: str, words: str, use: Callable[[], object]) -> bool:
         refused = use() is False
     except KcvError as error:
         refused = True
-        for line in error.problems if isinstance(error, ConfigError) else [str(error)]:
-            assert "\n" not in line and len(line) < 7000, f"{row}: {words}: {line[:500]}"
+        lines = error.problems if isinstance(error, ConfigError) else [str(error)]
+        assert len(lines) <= LINES
+        for line in lines:
+            assert "\n" not in line and len(line) < CHARACTERS, f"{row}: {words}: {line[:500]}"
     except Exception as error:
         raise AssertionError(f"{row}: {words} ends in {type(error).__name__}") from error
     assert time.process_time() - began < SECONDS, f"{row}: {words}"
@@ -904,9 +917,15 @@ def checked(row: str, words: str, use: Callable[[], object]) -> bool:
 @pytest.mark.parametrize("row", READERS)
 @pytest.mark.filterwarnings("ignore")  # Keras and MLflow say of some that they are odd
 def test_what_has_one_thing_changed_is_answered_or_refused_in_one_line_and_soon(
-    row: str, how: str, tiny: Members, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    row: str,
+    how: str,
+    tiny: Members,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     some, cases = READERS[row]
+    monkeypatch.setattr(logging.getLogger("kcv"), "handlers", [Short()])
     (tmp_path / "bench").mkdir()
     with contextlib.ExitStack() as held:
         sound, *mutants = cases(Bench(tmp_path / "bench", tiny, held))

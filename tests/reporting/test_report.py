@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from warm import PATIENCE
 
 from kcv import artifact, report
 from kcv.errors import ArtifactError, DataError
@@ -157,7 +158,7 @@ def browsed(page: Path, folder: Path) -> tuple[str, list[str], list[str]]:
         f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}", "--disable-background-networking",
         "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--dump-dom", page.as_uri(),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
     # What Chromium itself asks for has no origin.
     asked = [
         event

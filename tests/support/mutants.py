@@ -27,9 +27,10 @@ GONE: Any = object()
 DEEP: Any = 1
 for _ in range(40):
     DEEP = [{"a": DEEP}]
+LONG = "x" * 30_000
 VALUES = (
-    GONE, None, [], {}, [1, "a"], {"a": 1}, "", "text", "\x1b[2J<b>`", "é" * 64, True, -1, 0, 1.5, 2**63, 10**30, 1e300,
-    math.nan, DEEP,
+    GONE, None, [], {}, [1, "a"], {"a": 1}, "", "text", "\x1b[2J<b>`", "é" * 64, LONG, {LONG: 1}, True, -1, 0, 1.5,
+    2**63, 10**30, 1e300, math.nan, DEEP,
 )  # fmt: skip
 
 
@@ -71,8 +72,9 @@ def value_mutants(whole: Any) -> Iterator[tuple[str, Any]]:
             yield f"{name} {words}", put(whole, place, new)
         if isinstance(value, dict):
             for key in value:
-                renamed = {f"{other}x" if other == key else other: inner for other, inner in value.items()}
-                yield f"{name}.{key} renamed", put(whole, place, renamed)
+                for words, new in {"renamed": f"{key}x", "renamed at length": f"{key}{LONG}"}.items():
+                    renamed = {new if other == key else other: inner for other, inner in value.items()}
+                    yield f"{name}.{key} {words}", put(whole, place, renamed)
 
 
 def zipped(entries: Iterable[tuple[str, bytes]]) -> bytes:

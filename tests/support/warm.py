@@ -24,7 +24,8 @@ from workers import locked
 
 Finished = subprocess.CompletedProcess[str]
 
-_PATIENCE = 300.0  # seconds: a machine may be busy; a child that takes longer hangs
+PATIENCE = 300.0
+"""Seconds, of a child: a machine may be busy; one that takes longer hangs."""
 
 
 class Child:
@@ -53,7 +54,7 @@ class Child:
             self.returncode = int(self._line() or -signal.SIGKILL)
         return self.returncode
 
-    def wait(self, timeout: float = _PATIENCE) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """Waits for its end. Raises TimeoutExpired, after killing it, where that takes too long."""
         if self.poll(timeout) is None:
             self.kill()
@@ -62,7 +63,7 @@ class Child:
         assert self.returncode is not None
         return self.returncode
 
-    def communicate(self, timeout: float = _PATIENCE) -> tuple[str, str]:
+    def communicate(self, timeout: float = PATIENCE) -> tuple[str, str]:
         """Waits for its end, and returns what it wrote to standard output and error."""
         self.wait(timeout)
         return self.output, self.errors
@@ -86,7 +87,7 @@ class Child:
         """Sends SIGKILL, unless it has ended."""
         self.send_signal(signal.SIGKILL)
 
-    def finished(self, timeout: float = _PATIENCE) -> Finished:
+    def finished(self, timeout: float = PATIENCE) -> Finished:
         """Waits for its end, and returns it as `subprocess.run` would."""
         code = self.wait(timeout)
         return subprocess.CompletedProcess(self.args, code, self.output, self.errors)
@@ -200,7 +201,7 @@ class WarmPython:
         path = os.path.join(tempfile.gettempdir(), f"kcv-{hashlib.sha1(bytes(self._folder)).hexdigest()[:12]}.socket")
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         server: int | None = None
-        for _ in range(int(_PATIENCE / 0.05)):
+        for _ in range(int(PATIENCE / 0.05)):
             try:
                 connection.connect(path)
                 return connection

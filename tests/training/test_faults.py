@@ -60,11 +60,16 @@ STREAMED: dict[str, Any] = {"data.memory_budget_mb": 0, "data.workers": 1, "trai
     "damage", ["cut", *(pytest.param(damage, marks=pytest.mark.full) for damage in ("deleted", "replaced by a folder"))]
 )
 def test_an_image_that_breaks_while_training(
-    damage: str, configure: Configure, images: Path, tmp_path: Path, during: Any, caplog: pytest.LogCaptureFixture
+    damage: str,
+    configure: Configure,
+    images: Path,
+    undisturbed: Run,
+    tmp_path: Path,
+    during: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     own = tmp_path / "own"
     shutil.copytree(images, own)
-    whole = train(configure(data=str(own), output_dir=str(tmp_path / "whole")))
     victims = [own / "train" / "left" / f"{number:03}.png" for number in range(30)]  # one comes in every batch or two
     contents = [victim.read_bytes() for victim in victims]
 
@@ -84,13 +89,11 @@ def test_an_image_that_breaks_while_training(
         if victim.is_dir():
             victim.rmdir()
         victim.write_bytes(content)
-    assert same_weights(whole, train(resume=tmp_path / "cut"))
+    assert same_weights(undisturbed, train(resume=tmp_path / "cut"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the workers in /proc")
-def test_a_reading_process_that_is_killed(configure: Configure, tmp_path: Path, during: Any) -> None:
-    whole = train(configure(output_dir=str(tmp_path / "whole")))
-
+def test_a_reading_process_that_is_killed(configure: Configure, undisturbed: Run, tmp_path: Path, during: Any) -> None:
     def kill() -> None:
         for process in descendants(os.getpid()):
             command = Path(f"/proc/{process}/cmdline").read_bytes()
@@ -100,7 +103,7 @@ def test_a_reading_process_that_is_killed(configure: Configure, tmp_path: Path, 
     during(1, 1, kill)
     with pytest.raises(DataError, match="a process that reads images died"):
         train(configure(output_dir=str(tmp_path / "cut"), **STREAMED))
-    assert same_weights(whole, train(resume=tmp_path / "cut"))
+    assert same_weights(undisturbed, train(resume=tmp_path / "cut"))
 
 
 def descendants(process: int) -> list[int]:

@@ -15,7 +15,7 @@ from kcv.data.classes import align
 from kcv.data.dataset import SPLITS, Encoded, Samples, Source
 from kcv.data.file_names import FileNames, FilePaths
 from kcv.data.folder_tree.layout import EXPECTED, Layout, understand
-from kcv.data.folder_tree.summary import NOT_READ, LeftOut, Understood
+from kcv.data.folder_tree.summary import NOT_READ, UPWARDS, LeftOut, Link, Understood
 from kcv.data.folder_tree.tree import Folder, Tree, join
 from kcv.errors import DataError
 
@@ -25,7 +25,8 @@ def open_source(path: Path, name: str | None = None) -> Source:
 
     `kcv.data.folder_tree.layout` decides which folders are splits and which are classes. Folders inside a class folder
     belong to the class. Hidden files, clutter (`kcv.images.files`) and outputs (`kcv.data.folder_tree.outputs`) are
-    left out. So are files in other formats and images outside the class folders, which the `Source` reports.
+    left out. So are files in other formats, images outside the class folders, and links to a folder above, which the
+    `Source` reports.
 
     Args:
         path: the folder.
@@ -59,7 +60,7 @@ def read_tree(
         {} if layout.flat else {split: layout.splits[split] for split in SPLITS if split in layout.splits},
         {split: len(samples) for split, samples in source.splits.items()},
         *_Leftovers(tree, layout).found(),
-        layout.notes,
+        notes=layout.notes,
     )
     return replace(source, understood=understood)
 
@@ -103,38 +104,47 @@ class _Leftovers:
     layout: Layout
     files: dict[tuple[str, str], tuple[int, str]] = field(default_factory=lambda: defaultdict(lambda: (0, "")))
     outputs: list[str] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
 
-    def found(self) -> tuple[list[LeftOut], list[str]]:
-        """Returns the files, the most numerous kind first, and the folders written by kcv or MLflow."""
+    def found(self) -> tuple[list[LeftOut], list[str], list[Link]]:
+        """Returns the files, the most numerous kind first, the folders written by kcv or MLflow, and the links."""
         class_folders = {
             join(place, name) for place in self.layout.splits.values() for name in self.tree.folders(place)
         }
         for class_folder in sorted(class_folders):
             for folder in self.tree.below(class_folder):
-                self._unread(folder)
-                self.outputs += [join(folder.place, name) for name in self.tree.outputs(folder.place)]
+                self._unused(folder)
         pending = [""]
         while pending:
             place = pending.pop()
             folder = self.tree.folder(place)
-            self._unread(folder)
+            self._unused(folder)
             why = self._why(place)
             for name in folder.images if folder.count else ():
                 self._add(os.path.splitext(name)[1].lower(), 1, why, join(place, name))
-            self.outputs += [join(place, name) for name in self.tree.outputs(place)]
             # Links are not followed where only unused files are counted, because they may lead out of the data.
-            inner = [join(place, name) for name in self.tree.folders(place) if name not in folder.links]
-            pending += [each for each in reversed(inner) if each not in class_folders]
+            for name in reversed(self.tree.folders(place)):
+                inner = join(place, name)
+                if name in folder.links and not self._is_used(inner):
+                    self.links.append(Link(inner, self._why(inner)))
+                elif inner not in class_folders:
+                    pending.append(inner)
         left_out = [LeftOut(suffix, count, why, example) for (suffix, why), (count, example) in self.files.items()]
-        return sorted(left_out, key=lambda one: (-one.count, one.example)), sorted(self.outputs)
+        left_out.sort(key=lambda one: (-one.count, one.example))
+        return left_out, sorted(self.outputs), sorted(self.links, key=lambda link: link.place)
 
     def _why(self, place: str) -> str:
         if any(place == each or place.startswith(f"{each}/") for each in self.layout.without_classes):
             return "in a test split without class folders"
-        ways = [each for each in self.layout.splits.values() if each.startswith(f"{place}/") or each == place]
-        return "outside the class folders" if ways or place == "" else "beside the splits"
+        return "outside the class folders" if place == "" or self._is_used(place) else "beside the splits"
 
-    def _unread(self, folder: Folder) -> None:
+    def _is_used(self, place: str) -> bool:
+        """Returns whether class folders are read from a folder or from below it."""
+        return any(each == place or each.startswith(f"{place}/") for each in self.layout.splits.values())
+
+    def _unused(self, folder: Folder) -> None:
+        self.outputs += [join(folder.place, name) for name in self.tree.outputs(folder.place)]
+        self.links += [Link(join(folder.place, name), UPWARDS) for name in folder.upwards]
         for suffix, (count, example) in folder.others.items():
             self._add(suffix, count, NOT_READ, join(folder.place, example))
 

@@ -12,8 +12,12 @@ from kcv.common.text import printable, shortened
 NOT_READ: Final = "not a format that is read"
 """The most common reason why files are left out."""
 
+UPWARDS: Final = "to a folder above"
+"""The most common reason why links are not followed."""
+
 _CLASSES = 8  # class names in the summary
 _SUFFIXES = 4  # suffixes of left-out files in the summary
+_FOLDERS = 4  # folders that are not looked at, and links that are not followed
 _NAME = 60  # characters per name
 
 
@@ -42,6 +46,19 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A link to a folder that is not followed.
+
+    Attributes:
+        place: its path below the root.
+        why: the reason, in words.
+    """
+
+    place: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Understood:
     """How a folder tree was interpreted.
 
@@ -51,6 +68,7 @@ class Understood:
         counts: the number of images by split; under `train` for a tree without splits.
         left_out: files that are not used.
         outputs: folders written by kcv or MLflow, which are ignored.
+        links: links to folders that are not followed.
         notes: doubts that the user should look at, one sentence each.
         listed: the label file that names the images, if there is one.
         facts: what else was found, one sentence each.
@@ -61,6 +79,7 @@ class Understood:
     counts: Mapping[str, int]
     left_out: Sequence[LeftOut] = ()
     outputs: Sequence[str] = ()
+    links: Sequence[Link] = ()
     notes: Sequence[str] = ()
     listed: str | None = None
     facts: Sequence[str] = ()
@@ -87,8 +106,12 @@ class Understood:
             by_reason[one.why].append(one)
         found += [_left_out(why, files) for why, files in by_reason.items()]
         if self.outputs:
-            shown = ", ".join(self.outputs[:_SUFFIXES]) + (", ..." if len(self.outputs) > _SUFFIXES else "")
-            found.append(f"not looked at: {shown}, made by kcv or MLflow")
+            found.append(f"not looked at: {_places(self.outputs)}, made by kcv or MLflow")
+        links: dict[str, list[str]] = defaultdict(list)
+        for link in self.links:
+            links[link.why].append(link.place)
+        for why, places in links.items():
+            found.append(f"not followed: {_places(places)}, {'a link' if len(places) == 1 else 'links'} {why}")
         return [printable(line) for line in found]
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,8 +123,14 @@ class Understood:
                 for one in self.left_out
             ],
             "outputs": list(self.outputs),
+            "links": [{"link": link.place, "why": link.why} for link in self.links],
             "summary": self.lines(),
         }
+
+
+def _places(places: Sequence[str]) -> str:
+    shown = ", ".join(shortened(place, _NAME) for place in places[:_FOLDERS])
+    return shown + (", ..." if len(places) > _FOLDERS else "")
 
 
 def _left_out(why: str, files: Sequence[LeftOut]) -> str:

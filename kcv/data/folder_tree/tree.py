@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kcv.common.text import shortened
 from kcv.data.folder_tree.outputs import FILES, is_output
 from kcv.errors import DataError, first_line
-from kcv.images.files import each_once, is_clutter, is_folder, is_image_name, is_linked
+from kcv.images.files import contains, each_once, is_clutter, is_folder, is_image_name, is_linked
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Folder:
         links: the subfolders that are links.
         made: whether it is an output of kcv or MLflow.
         error: the reason why it cannot be listed; it then appears empty.
+        upwards: names of links to a folder above, sorted; they are not in `inner`.
     """
 
     place: str
@@ -36,6 +37,7 @@ class Folder:
     links: frozenset[str]
     made: bool
     error: str | None = None
+    upwards: tuple[str, ...] = ()
 
     @property
     def images(self) -> list[str]:
@@ -44,7 +46,10 @@ class Folder:
 
 
 class Tree:
-    """The folders below a root. Outputs of kcv and MLflow among them are hidden, except from `outputs`.
+    """The folders below a root.
+
+    Outputs of kcv and MLflow among them are hidden, except from `outputs`. Links to a folder above are not followed,
+    because they could lead through the whole disk.
 
     Args:
         root: the folder; all places are paths below it.
@@ -62,7 +67,7 @@ class Tree:
     def folder(self, place: str) -> Folder:
         """Returns the content of a folder."""
         if place not in self._read:
-            self._read[place] = self._listed(self.root, place)
+            self._read[place] = self._without_links_upwards(self._listed(self.root, place))
         return self._read[place]
 
     def below(self, place: str, *, links: bool = True) -> Iterator[Folder]:
@@ -126,6 +131,16 @@ class Tree:
             self.require(folder.place)
         found = [join(folder.place, name) for folder in folders for name in folder.images]
         return found if len(folders) == 1 else sorted(found, key=lambda path: path.split("/"))
+
+    def _without_links_upwards(self, folder: Folder) -> Folder:
+        if not folder.links:
+            return folder
+        parts = folder.place.split("/") if folder.place else []
+        above = [self._real_path("/".join(parts[:count])) for count in range(len(parts) + 1)]
+        targets = {name: self._real_path(join(folder.place, name)) for name in folder.links}
+        upwards = {name for name, target in targets.items() if any(contains(target, place) for place in above)}
+        inner = tuple(name for name in folder.inner if name not in upwards)
+        return replace(folder, inner=inner, links=folder.links - upwards, upwards=tuple(sorted(upwards)))
 
     def _real_path(self, place: str) -> str:
         if place not in self._real:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from kcv.common.text import shortened
 from kcv.common.untrusted import refusing
 from kcv.data.parquet import pages
 from kcv.data.parquet.shards import Shard
@@ -145,7 +146,7 @@ def leaf_of(shard: Shard, file: pq.ParquetFile, path: str) -> int:
     """
     found = [leaf for leaf in range(len(file.schema)) if file.schema.column(leaf).path == path]
     if len(found) != 1:
-        raise DataError(f"{shard.name}: has {len(found)} columns {path!r} in place of one.")
+        raise DataError(f"{shard.name}: has {len(found)} columns {shortened(path)!r} in place of one.")
     return found[0]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kcv.common.text import shortened
 from kcv.data.classes import MOST_CLASSES, MOST_NAME
 from kcv.data.sources import NO_OPTIONS, SourceOptions
 from kcv.errors import DataError
@@ -70,7 +71,7 @@ def columns_of(schema: pa.Schema, file: str, *, labelled: bool = True, options: 
         label = _label_by_type(schema, image, declared, file)
     for name in (image, label):
         if schema.names.count(name) > 1:
-            raise DataError(f"{file}: has {schema.names.count(name)} columns that are called {name!r}.")
+            raise DataError(f"{file}: has {schema.names.count(name)} columns that are called {shortened(name)!r}.")
     images = _images(schema, image, file)
     numeric = label is not None and _numeric(schema.field(label).type, label, file)
     names = _class_names(features.get(label), file) if label is not None and numeric else None
@@ -135,7 +136,9 @@ def _images(schema: pa.Schema, name: str, file: str) -> str:
     if pa.types.is_dictionary(inner):
         inner = inner.value_type
     if not (pa.types.is_binary(inner) or pa.types.is_large_binary(inner)):
-        raise DataError(f"{file}: column {name!r} must be binary or a struct with binary 'bytes', not {_kind(kind)}.")
+        raise DataError(
+            f"{file}: column {shortened(name)!r} must be binary or a struct with binary 'bytes', not {_kind(kind)}."
+        )
     return path
 
 
@@ -148,7 +151,7 @@ def _numeric(kind: pa.DataType, name: str, file: str) -> bool:
     if pa.types.is_integer(kind) or pa.types.is_null(kind):
         return True
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise DataError(f"{file}: column {name!r} must be integers or text, not {_kind(kind)}.")
+        raise DataError(f"{file}: column {shortened(name)!r} must be integers or text, not {_kind(kind)}.")
     return False
 
 
@@ -189,4 +192,4 @@ def _kind(kind: pa.DataType) -> str:
 
     if pa.types.is_nested(kind):
         return f"{type(kind).__name__.removesuffix('Type').lower()} of {kind.num_fields} fields"
-    return str(kind)
+    return shortened(kind)

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kcv.common.redaction import data_without_credentials, hide_credentials
+from kcv.common.text import shortened
 from kcv.common.untrusted import opened, refusing
 from kcv.data.parquet.footer import footer
 from kcv.errors import DataError, first_line
@@ -171,7 +172,7 @@ def remote_shards(url: str) -> list[Shard]:
     import fsspec
 
     require_no_password(url)
-    shown = data_without_credentials(url)
+    shown = shortened(data_without_credentials(url))
     try:
         system, place = fsspec.core.url_to_fs(url)
         if data_without_credentials(place).endswith(".parquet"):

@@ -87,7 +87,7 @@ def open_url(url: str, options: SourceOptions = NO_OPTIONS) -> Source:
     Raises:
         DataError: as for `open_source`, or the URL cannot be reached, see `kcv.data.parquet.shards.remote_shards`.
     """
-    return open_shards(remote_shards(url), data_without_credentials(url), options)
+    return open_shards(remote_shards(url), shortened(data_without_credentials(url)), options)
 
 
 def open_shards(shards: Sequence[Shard], name: str, options: SourceOptions = NO_OPTIONS) -> Source:

@@ -13,6 +13,7 @@ import keras
 from kcv import artifact
 from kcv.artifact.weights import check_datasets
 from kcv.common import untrusted
+from kcv.common.text import shortened
 from kcv.errors import ArtifactError, WeightsError, first_line
 from kcv.inference import opening
 from kcv.models.inputs import Normalisation
@@ -122,7 +123,7 @@ def _classes_of(path: Path, features: int, rank: int) -> int | None:
         if not isinstance(item, h5py.Dataset):
             return
         if item.dtype.kind not in "fiub":
-            raise WeightsError(f"{path}: its {name[:100]!r} holds {item.dtype}, not numbers.")
+            raise WeightsError(f"{path}: its {name[:100]!r} holds {shortened(item.dtype)}, not numbers.")
         if item.nbytes > _SLACK + _MOST_RATIO * item.id.get_storage_size():
             raise WeightsError(f"{path}: its {name[:100]!r} would unpack to {item.nbytes:,} bytes.")
         if item.ndim == rank and item.shape[-2] == features:

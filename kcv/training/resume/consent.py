@@ -11,7 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from kcv.common.download import is_url
-from kcv.common.text import printable
+from kcv.common.text import printable, shortened
 from kcv.config import Config
 from kcv.errors import UsageError
 from kcv.models.own import OwnName
@@ -42,11 +42,11 @@ def require_named(config: Config, record: Record, named: Collection[str] | None,
     flags = []
     # Without a uri, the user's own store is used: the one in MLFLOWTRACKING_URI, or one in the working folder.
     if TRACKING not in named and uri is not None and not own_store and not stays_inside(uri, Path.cwd()):
-        flags.append(("--tracking=", f"the tracking store {printable(uri)}", "--tracking=none"))
+        flags.append(("--tracking=", f"the tracking store {printable(shortened(uri))}", "--tracking=none"))
     if _DATA not in named and is_url(config.data.source) and not record.own:
-        flags.append(("--data=", f"the data {printable(config.data.source)}", "--data=URL"))
+        flags.append(("--data=", f"the data {printable(shortened(config.data.source))}", "--data=URL"))
     if MODEL not in named and OwnName.find(config.model.name) is not None and not record.own:
-        flags.append(("--model=", f"the code {printable(config.model.name)}", "--model=FILE.py:FUNCTION"))
+        flags.append(("--model=", f"the code {printable(shortened(config.model.name))}", "--model=FILE.py:FUNCTION"))
     if flags:
         asked = " and ".join(what for _, what, _ in flags)
         ways = " ".join(example for _, _, example in flags)

@@ -14,6 +14,7 @@ from kcv.common.files import write_json
 from kcv.common.text import printable, shortened
 from kcv.common.untrusted import read
 from kcv.config import Config
+from kcv.config.overrides import show, told
 from kcv.data.dataset import Dataset
 from kcv.errors import ConfigError, DataError, DeviceError, KcvError, UsageError, first_line
 from kcv.models.own import OwnName
@@ -28,6 +29,7 @@ FREE = (
 """Keys that do not affect what a run computes; the resolved device, precision and data are compared separately."""
 
 _MOST_SHOWN = 100  # characters shown of a value that someone else may have written
+_MOST_DIFFERENCES = 20  # differences in the machine or in the splits
 _COMPARED = ("kcv", "python", "packages", "threads", "processes", "device_name")
 
 
@@ -189,7 +191,7 @@ class Record(BaseModel):
         for key in ("callbacks", "metrics"):
             then = getattr(self, key)
             if then != extensions[key]:
-                names = shortened(printable(", ".join(then)), _MOST_SHOWN)
+                names = _shown(", ".join(then))
                 what = f"with {key}=[{names}]; pass the same to kcv.train" if then else f"without {key}; pass none"
                 raise UsageError(f"--resume: the run began {what}")
         if extensions["resumable"]:
@@ -215,11 +217,12 @@ class Record(BaseModel):
         """
         for key, then in (("device", self.device), ("precision", self.precision)):
             if environment[key] != then:
+                shown = _shown(then)
                 raise DeviceError(
-                    f"the run began with {key}={then}, here it would be {environment[key]}; use --{key}={then}."
+                    f"the run began with {key}={shown}, here it would be {environment[key]}; use --{key}={shown}."
                 )
         if differences := _changed(self.surroundings, environment):
-            _log.warning("the run goes on, but not bit for bit: %s", "; ".join(differences))
+            _log.warning("the run goes on, but not bit for bit: %s", "; ".join(_few(differences)))
 
     def require_data(self, dataset: Dataset) -> None:
         """Refuses different images.
@@ -237,11 +240,11 @@ class Record(BaseModel):
             return
         found = _counts(dataset)
         differences = [
-            f"{found.get(split, 0):,} {split} images, {count:,} then"
+            f"{found.get(split, 0):,} {_shown(split)} images, {_shown(f'{count:,}')} then"
             for split, count in self.counts.items()
             if found.get(split, 0) != count
         ]
-        what = "; ".join(differences) or "as many images, but others"
+        what = "; ".join(_few(differences)) or "as many images, but others"
         raise DataError(
             f"{dataset.name} has changed since the run began: {what}. A run goes on only with the same data."
         )
@@ -250,6 +253,8 @@ class Record(BaseModel):
 def differences(config: Config, before: Mapping[str, Any], then: str) -> list[str]:
     """Returns one line per key whose value differs, except keys that do not affect results (`FREE`).
 
+    The run may be a stranger's: long keys and values are cut, and so is a long list.
+
     Args:
         config: the requested configuration.
         before: the run's dotted keys and plain values.
@@ -257,11 +262,14 @@ def differences(config: Config, before: Mapping[str, Any], then: str) -> list[st
     """
     asked = config_without_credentials(config).flatten()
     before = {**Config().flatten(), **before}  # a key that an earlier version lacked means what its default means
-    return [
-        f"{key}: received {asked.get(key)!r}, but {then} {before.get(key)!r}."
-        for key in dict.fromkeys([*before, *asked])
+    differing = (
+        key
+        for key in dict.fromkeys([*asked, *before])
         if key not in FREE and asked.get(key) != before.get(key) and not _has_moved(key, asked, before)
-    ]
+    )
+    return told(
+        [f"{_shown(key)}: received {show(asked.get(key))}, but {then} {show(before.get(key))}." for key in differing]
+    )
 
 
 def _has_moved(key: str, asked: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
@@ -284,8 +292,17 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if isinstance(value, Mapping) and isinstance(found, Mapping):
             differences += _changed(value, found)
         elif found != value:
-            differences.append(f"{key} {found} instead of {str(value)[:_MOST_SHOWN]}")
+            differences.append(f"{_shown(key)} {found} instead of {_shown(value)}")
     return differences
+
+
+def _shown(value: object) -> str:
+    return printable(shortened(value, _MOST_SHOWN))
+
+
+def _few(differences: list[str]) -> list[str]:
+    more = len(differences) - _MOST_DIFFERENCES
+    return differences if more <= 0 else [*differences[:_MOST_DIFFERENCES], f"and {more:,} more"]
 
 
 def _counts(dataset: Dataset) -> dict[str, int]:

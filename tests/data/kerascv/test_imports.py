@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from warm import PATIENCE
 
 from kcv.cli import main
 from kcv.data.augment import keras_cv
@@ -18,7 +19,7 @@ with_triton = pytest.mark.skipif(find_spec("triton") is None, reason="torch came
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_without_the_extra_one_line_says_how_to_install_it(

@@ -67,6 +67,35 @@ def test_links_are_followed_without_loops(tmp_path: Path) -> None:
     assert list(source.splits["train"].names) == ["cat/1.jpg", "dog/2.jpg", "owl/3.jpg"]
 
 
+def test_a_link_to_a_folder_above_is_not_followed_and_the_summary_says_so(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    grow(tmp_path, "data/cat/1.jpg", "data/dog/2.jpg", "other/3.jpg", "far/a/4.jpg")
+    (data / "up").symlink_to("..")  # it would be a class of everything beside the data
+    (data / "cat" / "all").symlink_to(data)
+    (data / "owl").symlink_to(tmp_path / "far" / "a")
+    (tmp_path / "far" / "a" / "back").symlink_to(data)  # above only by the way that leads here
+    (tmp_path / "far" / "a" / "root").symlink_to("/")
+    source = folder.open_source(data)
+    assert source.class_names == ("cat", "dog", "owl")
+    assert list(source.splits["train"].names) == ["cat/1.jpg", "dog/2.jpg", "owl/4.jpg"]
+    assert source.understood is not None
+    line = "not followed: cat/all, owl/back, owl/root, up, links to a folder above"
+    assert line in source.understood.lines()
+    assert {"link": "up", "why": "to a folder above"} in source.understood.to_dict()["links"]
+
+
+def test_links_beside_the_splits_are_not_followed_and_the_summary_says_so(tmp_path: Path) -> None:
+    grow(tmp_path, "data/train/cat/1.jpg", "data/train/dog/1.jpg", "far/cat/1.jpg", "far/2.jpg", "more/3.jpg")
+    (tmp_path / "data" / "test").symlink_to(tmp_path / "far")  # a split may be a link
+    (tmp_path / "data" / "more").symlink_to(tmp_path / "more")
+    understood = folder.open_source(tmp_path / "data").understood
+    assert understood is not None
+    lines = understood.lines()
+    assert "splits: train (2) from train/, test (1) from test/" in lines
+    assert "left out: 1 file (1 .jpg), outside the class folders: test/2.jpg" in lines
+    assert "not followed: more, a link beside the splits" in lines
+
+
 def test_an_empty_class_folder_is_left_out_with_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     grow(tmp_path, "cat/1.jpg")
     (tmp_path / "dog").mkdir()

@@ -14,7 +14,7 @@ import pytest
 
 import kcv.__main__ as start
 from kcv.common import backend
-from kcv.reporting.plots import library
+from kcv.reporting.plots import style
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("fire", "typing", "__future__", "yaml", "dataclasses", "json", "numpy", "multiprocessing", "sitecustomize")
@@ -91,7 +91,7 @@ def test_the_matplotlibrc_of_the_working_folder_is_not_read(
 
     monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
     with pytest.raises(ImportError):
-        library.load()
+        style.load_matplotlib()
     assert imported == [False]
     assert os.path.exists("matplotlibrc")
 
@@ -101,7 +101,7 @@ def test_plots_look_the_same_whatever_a_user_has_set(tmp_path: Path) -> None:
 
     rows = [{"epoch": 1.0, "loss": 1.0, "accuracy": 0.5}]
     learning_curves(rows, tmp_path / "a.png")
-    matplotlib = library.load()
+    matplotlib = style.load_matplotlib()
     with matplotlib.rc_context({"font.size": 40, "lines.linewidth": 9, "savefig.facecolor": "red"}):
         learning_curves(rows, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

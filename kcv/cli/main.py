@@ -13,7 +13,7 @@ from types import FrameType
 
 from kcv import __version__
 from kcv.cli import help as helppage
-from kcv.cli import messages, render, terminal
+from kcv.cli import render, terminal
 from kcv.cli.parsing import parse
 from kcv.cli.specification import find_verb
 from kcv.cli.verbs import VERBS
@@ -131,7 +131,7 @@ def _run(words: list[str]) -> int:
         raise UsageError(f"{verb.name} runs in one process; start it without torchrun.")
     for line in call.warnings:
         terminal.warn(line)
-    messages.show_own_only()
+    terminal.show_own_only()
     import fire
 
     def run() -> int:

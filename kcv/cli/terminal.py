@@ -1,11 +1,13 @@
-"""Prints results to stdout, and errors and warnings to stderr. No other module prints."""
+"""Prints results to stdout, and errors, warnings and kcv's own log messages to stderr. No other module prints."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -74,3 +76,28 @@ def warn(text: str) -> None:
 def bug() -> None:
     """Prints the traceback of the current exception."""
     print(console.shown(traceback.format_exc()), file=sys.stderr, end="", flush=True)
+
+
+class _Escaped(logging.Formatter):
+    """Escapes control characters in the names of files and classes, and cuts lines that are very long."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(console.message, super().format(record).split("\n")))
+
+
+def show_own_only() -> None:
+    """Shows kcv's own messages on stderr without decoration, and hides the warnings of other packages."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Escaped("%(message)s"))
+    log = logging.getLogger("kcv")
+    log.handlers[:] = [handler]
+    # Of several processes, the main process alone reports.
+    log.setLevel(logging.INFO if Launch.current().is_main_process else logging.CRITICAL)
+    log.propagate = False
+    logging.getLogger().setLevel(logging.ERROR)
+    if logging.lastResort is not None:  # errors of packages without their own handler
+        logging.lastResort.setFormatter(_Escaped("%(message)s"))
+    for name in ("mlflow", "alembic", "matplotlib", "PIL", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if not sys.warnoptions:  # python -W shows them
+        warnings.simplefilter("ignore")

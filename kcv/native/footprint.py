@@ -39,16 +39,16 @@ def bytes_of_program(program: Program, kept_from: int | None = None) -> int:
     """
     sizes = [_bytes(value.shape, value.dtype) for value in program.values]
     live = set(program.inputs)
-    most = held = sum(sizes[place] for place in live)
+    most = held = sum(sizes[slot] for slot in live)
     for number, step in enumerate(program.steps):
         made = set(step.targets) - live
         live |= made
-        held += sum(sizes[place] for place in made)
+        held += sum(sizes[slot] for slot in made)
         most = max(most, held)
         if kept_from is None or number < kept_from:
-            dead = live & set(step.dead)
-            live -= dead
-            held -= sum(sizes[place] for place in dead)
+            freed = live & set(step.frees)
+            live -= freed
+            held -= sum(sizes[slot] for slot in freed)
     return most
 
 

@@ -43,7 +43,7 @@ def lower(model: keras.Model, target: Target | None = None) -> Program:
     graph = _graph(model)
     if graph is None:
         raise Unsupported(f"{model.name} ({type(model).__name__}) is no functional model")
-    return walk.program(graph, [walk.place(tensor) for tensor in graph.inputs])
+    return walk.program(graph, [walk.add_value(tensor) for tensor in graph.inputs])
 
 
 def _graph(operation: Any) -> Any:
@@ -66,22 +66,22 @@ class _Walk:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._values: list[Value] = []  # here `spare` means that the value is not saved for backward
+        self._values: list[Value] = []  # here `reusable` means that the value is not saved for backward
         self._held_otherwise: dict[int, int] = {}
         self._steps: list[Step] = []
 
-    def place(self, tensor: keras.KerasTensor, *, moved: bool = False, spare: bool = False) -> int:
+    def add_value(self, tensor: keras.KerasTensor, *, transposed: bool = False, reusable: bool = False) -> int:
         """Adds a value like `tensor` and returns its index."""
-        self._values.append(Value(tuple(tensor.shape), torch_dtype(tensor.dtype), moved, spare))
+        self._values.append(Value(tuple(tensor.shape), torch_dtype(tensor.dtype), transposed, reusable))
         return len(self._values) - 1
 
     def graph(self, graph: Any, inputs: Sequence[int]) -> list[int]:
         """Adds the calls of one graph; returns the indices of its outputs."""
-        places = {id(tensor): place for tensor, place in zip(graph.inputs, inputs, strict=True)}
+        slots = {id(tensor): slot for tensor, slot in zip(graph.inputs, inputs, strict=True)}
         readers = Counter(id(tensor) for node in _nodes(graph) for tensor in node.input_tensors)
         readers.update(id(tensor) for tensor in graph.outputs)
         for node in _nodes(graph):
-            sources = [places[id(tensor)] for tensor in node.input_tensors]
+            sources = [slots[id(tensor)] for tensor in node.input_tensors]
             inner = _graph(node.operation)
             if inner is not None and _is_plain(node):
                 # Consumers are counted per graph, so values that cross the boundary must not be overwritten.
@@ -90,21 +90,21 @@ class _Walk:
                 self._keep(made)
             else:
                 made = self._call(node, sources, [readers[id(tensor)] == 1 for tensor in node.input_tensors])
-            places.update((id(tensor), place) for tensor, place in zip(node.outputs, made, strict=True))
-        return [places[id(tensor)] for tensor in graph.outputs]
+            slots.update((id(tensor), slot) for tensor, slot in zip(node.outputs, made, strict=True))
+        return [slots[id(tensor)] for tensor in graph.outputs]
 
     def program(self, graph: Any, inputs: Sequence[int]) -> Program:
         """Returns the program of all steps, which frees each value after its last use."""
-        outputs = [self._held(place, moved=False) for place in self.graph(graph, inputs)]
+        outputs = [self._held(slot, transposed=False) for slot in self.graph(graph, inputs)]
         last: dict[int, int] = {}
         for number, step in enumerate(self._steps):
             last.update(dict.fromkeys((*step.sources, *step.targets), number))
-        for place in outputs:
-            last.pop(place, None)
-        dead: dict[int, list[int]] = {}
-        for place, number in last.items():
-            dead.setdefault(number, []).append(place)
-        steps = [replace(step, dead=tuple(dead.get(number, ()))) for number, step in enumerate(self._steps)]
+        for slot in outputs:
+            last.pop(slot, None)
+        frees: dict[int, list[int]] = {}
+        for slot, number in last.items():
+            frees.setdefault(number, []).append(slot)
+        steps = [replace(step, frees=tuple(frees.get(number, ()))) for number, step in enumerate(self._steps)]
         return Program(steps, inputs, outputs, self._values)
 
     def _call(self, node: Any, sources: Sequence[int], alone: Sequence[bool]) -> list[int]:
@@ -114,13 +114,13 @@ class _Walk:
         if lowered is None:
             if isinstance(node.operation, _MASKING):
                 raise Unsupported(f"{name} ({type(node.operation).__name__}) makes masks")
-            sources = [self._held(place, moved=False) for place in sources]
-            made = [self.place(tensor) for tensor in node.outputs]
-            places = tuple(sources), tuple(made)
-            self._steps.append(Step(name, _as_it_is(node), *places, native=False, operation=node.operation))
+            sources = [self._held(slot, transposed=False) for slot in sources]
+            made = [self.add_value(tensor) for tensor in node.outputs]
+            slots = tuple(sources), tuple(made)
+            self._steps.append(Step(name, _as_it_is(node), *slots, native=False, operation=node.operation))
             return made
-        sources = [self._held(place, moved=lowered.wants_moved) for place in sources]
-        made = [self.place(node.outputs[0], moved=lowered.gives_moved, spare=lowered.spares)]
+        sources = [self._held(slot, transposed=lowered.input_transposed) for slot in sources]
+        made = [self.add_value(node.outputs[0], transposed=lowered.output_transposed, reusable=lowered.output_reusable)]
         reference = _held_as(_as_it_is(node), lowered)
         step = Step(name, lowered.run, tuple(sources), tuple(made), reference=reference, operation=node.operation)
         self._steps.append(step)
@@ -132,38 +132,38 @@ class _Walk:
         make = LOWERINGS.get(type(layer))
         if make is None or not _is_plain(node) or getattr(layer, "activity_regularizer", None) is not None:
             return None
-        values = [self._values[place] for place in sources]
-        inputs = [replace(value, spare=value.spare and only) for value, only in zip(values, alone, strict=True)]
+        values = [self._values[slot] for slot in sources]
+        inputs = [replace(value, reusable=value.reusable and only) for value, only in zip(values, alone, strict=True)]
         try:
             return make(layer, inputs, self._target)
         except Unsupported as reason:
             _log.debug("%s (%s) is called as it is: %s", layer.name, type(layer).__name__, reason)
             return None
 
-    def _held(self, place: int, *, moved: bool) -> int:
-        """Returns the index of the same value in the requested dimension order; adds a step to move it if needed."""
-        value = self._values[place]
-        if value.moved == moved or len(value.shape) != 4:
-            return place
-        if place not in self._held_otherwise:
-            self._values.append(replace(value, moved=moved, spare=False))
-            self._held_otherwise[place] = len(self._values) - 1
-            run = to_torch_order if moved else to_keras_order
-            self._steps.append(Step("layout", run, (place,), (self._held_otherwise[place],)))
-        return self._held_otherwise[place]
+    def _held(self, slot: int, *, transposed: bool) -> int:
+        """Returns the index of the same value in the requested dimension order; if needed after a new step."""
+        value = self._values[slot]
+        if value.transposed == transposed or len(value.shape) != 4:
+            return slot
+        if slot not in self._held_otherwise:
+            self._values.append(replace(value, transposed=transposed, reusable=False))
+            self._held_otherwise[slot] = len(self._values) - 1
+            run = to_torch_order if transposed else to_keras_order
+            self._steps.append(Step("layout", run, (slot,), (self._held_otherwise[slot],)))
+        return self._held_otherwise[slot]
 
-    def _typed(self, place: int, tensor: keras.KerasTensor) -> int:
+    def _typed(self, slot: int, tensor: keras.KerasTensor) -> int:
         """Returns the index of the same value in the dtype that a nested model expects."""
-        value, dtype = self._values[place], torch_dtype(tensor.dtype)
+        value, dtype = self._values[slot], torch_dtype(tensor.dtype)
         if value.dtype == dtype or (dtype == torch.float32 and value.dtype in _HALF):
-            return place  # its layers cast down again, so nothing is lost
+            return slot  # its layers cast down again, so nothing is lost
         self._values.append(replace(value, dtype=dtype))
-        self._steps.append(Step("cast", lambda training, x: x.to(dtype), (place,), (len(self._values) - 1,)))
+        self._steps.append(Step("cast", lambda training, x: x.to(dtype), (slot,), (len(self._values) - 1,)))
         return len(self._values) - 1
 
-    def _keep(self, places: Sequence[int]) -> None:
-        for place in places:
-            self._values[place] = replace(self._values[place], spare=False)
+    def _keep(self, slots: Sequence[int]) -> None:
+        for slot in slots:
+            self._values[slot] = replace(self._values[slot], reusable=False)
 
 
 def _is_plain(node: Any) -> bool:
@@ -177,10 +177,10 @@ def _held_as(call: Callable[..., Any], lowered: Lowered) -> Callable[..., Any]:
     """Returns a Keras call that takes and returns tensors in the native form's dimension order."""
 
     def run(training: bool, *tensors: Any) -> Any:
-        if lowered.wants_moved:
+        if lowered.input_transposed:
             tensors = tuple(to_keras_order(training, x) if x.ndim == 4 else x for x in tensors)
         output = call(training, *tensors)
-        return to_torch_order(training, output) if lowered.gives_moved else output
+        return to_torch_order(training, output) if lowered.output_transposed else output
 
     return run
 

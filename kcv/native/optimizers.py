@@ -101,11 +101,11 @@ class FusedAdamW(_Fused, keras.optimizers.AdamW):
         self, grads: Sequence[Tensor], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
         parameters = [variable.value for variable in trainable_variables]
-        places = [self._get_variable_index(variable) for variable in trainable_variables]
+        indices = [self._get_variable_index(variable) for variable in trainable_variables]
         grads = _rows(parameters, grads)
-        means = _slots(parameters, [self._momentums[place] for place in places])
-        squares = _slots(parameters, [self._velocities[place] for place in places])
-        largest = _slots(parameters, [self._velocity_hats[place] for place in places]) if self.amsgrad else []
+        means = _slots(parameters, [self._momentums[index] for index in indices])
+        squares = _slots(parameters, [self._velocities[index] for index in indices])
+        largest = _slots(parameters, [self._velocity_hats[index] for index in indices]) if self.amsgrad else []
         rows = _rows(parameters, parameters)
         step = self._step()
         steps = torch.full((), float(step), device=parameters[0].device)
@@ -151,8 +151,8 @@ class FusedSGD(_Fused, keras.optimizers.SGD):
         if not self.momentum:
             torch._foreach_sub_(rows, steps)
             return
-        places = [self._get_variable_index(variable) for variable in trainable_variables]
-        velocities = _slots(parameters, [self.momentums[place] for place in places])
+        indices = [self._get_variable_index(variable) for variable in trainable_variables]
+        velocities = _slots(parameters, [self.momentums[index] for index in indices])
         # Keras' velocity contains steps already scaled by their learning rates: v = m v - lr g. For torch this is a
         # gradient of lr g that is maximised at a learning rate of -1.
         torch._fused_sgd_(

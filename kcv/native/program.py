@@ -20,31 +20,31 @@ class Step:
         run: called with the mode and the values at `sources`; returns one value, or one per entry of `targets`.
         sources: indices of its inputs.
         targets: indices of its outputs.
-        dead: indices of values that no later step uses.
+        frees: indices of values that no later step uses.
         native: whether it is a torch function; otherwise the Keras layer is called.
         reference: the same call through Keras, if the step is native and has a layer.
-        operation: the layer; None if the step only moves a value.
+        operation: the layer; None if the step only transposes or casts a value.
     """
 
     name: str
     run: Callable[..., Any]
     sources: tuple[int, ...]
     targets: tuple[int, ...]
-    dead: tuple[int, ...] = ()
+    frees: tuple[int, ...] = ()
     native: bool = True
     reference: Callable[..., Any] | None = None
     operation: Any = None
 
     def advance(self, values: list[Any], training: bool) -> None:
         """Reads its inputs from `values`, stores its outputs there, and frees values that are no longer used."""
-        result = self.run(training, *[values[place] for place in self.sources])
+        result = self.run(training, *[values[slot] for slot in self.sources])
         if len(self.targets) == 1:
             values[self.targets[0]] = result
         else:
-            for place, value in zip(self.targets, result, strict=True):
-                values[place] = value
-        for place in self.dead:
-            values[place] = None
+            for slot, value in zip(self.targets, result, strict=True):
+                values[slot] = value
+        for slot in self.frees:
+            values[slot] = None
 
 
 class StepError(RuntimeError):
@@ -105,8 +105,8 @@ class Program:
     def start(self, tensors: Sequence[Tensor]) -> list[Any]:
         """Returns the values before the first step, with the inputs in place, for running the steps in parts."""
         values: list[Any] = [None] * len(self.values)
-        for place, tensor in zip(self.inputs, tensors, strict=True):
-            values[place] = tensor.to(self.values[place].dtype)
+        for slot, tensor in zip(self.inputs, tensors, strict=True):
+            values[slot] = tensor.to(self.values[slot].dtype)
         return values
 
     def advance(self, values: list[Any], begin: int, end: int, *, training: bool) -> None:
@@ -123,7 +123,7 @@ class Program:
 
     def results(self, values: Sequence[Any]) -> Any:
         """Returns the output, or the tuple of outputs, from the values after the last step."""
-        results = tuple(values[place] for place in self._outputs)
+        results = tuple(values[slot] for slot in self._outputs)
         return results[0] if len(results) == 1 else results
 
     def first_mismatch(self, *tensors: Tensor, differ: Callable[[Tensor, Tensor], bool]) -> str | None:
@@ -132,11 +132,11 @@ class Program:
         for step in self.steps:
             theirs = None
             if step.reference is not None:
-                theirs = step.reference(False, *[values[place] for place in step.sources])
-            (target, *_), dead = step.targets, step.dead
-            replace(step, dead=()).advance(values, False)
+                theirs = step.reference(False, *[values[slot] for slot in step.sources])
+            (target, *_), frees = step.targets, step.frees
+            replace(step, frees=()).advance(values, False)
             if theirs is not None and differ(values[target], theirs):
                 return step.name
-            for place in dead:
-                values[place] = None
+            for slot in frees:
+                values[slot] = None
         return None

@@ -63,7 +63,7 @@ def feature_maps(program: Program, image: torch.Tensor) -> list[FeatureMap]:
         value = values[step.targets[0]]
         if not isinstance(value, torch.Tensor) or value.ndim != 4 or not value.is_floating_point():
             continue
-        held = 1 if axis == 1 or program.values[step.targets[0]].moved else 3
+        held = 1 if axis == 1 or program.values[step.targets[0]].transposed else 3
         height, width = (value.shape[i] for i in (1, 2, 3) if i != held)
         if height * width > 1:
             # A layer that only rearranges is not a candidate: its input is just as deep and no coarser.

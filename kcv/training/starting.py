@@ -18,7 +18,7 @@ from kcv.config import AUTO, Config
 from kcv.errors import ConfigError, DataError, UsageError
 from kcv.inference import splits
 from kcv.models.own import OwnName
-from kcv.reporting.records import read_history
+from kcv.reporting.material import read_history
 from kcv.training import automatic
 from kcv.training.extensions import Extensions
 from kcv.training.own_function import OwnFunction, load

@@ -19,7 +19,7 @@ import kcv
 from kcv.cli import main
 from kcv.config import Config
 from kcv.errors import ConfigError, DataError, KcvError, UsageError
-from kcv.reporting.records import read_history
+from kcv.reporting.material import read_history
 from kcv.tracking import NoTracker
 from kcv.training.callbacks.logging import COLUMNS
 from kcv.training.own_model import digest_of

@@ -2,7 +2,7 @@
 
 Python's own reader calls the functions that a file names, and so does NumPy's: an array of objects is made of pointers
 in the file. This reader supports the operations of dicts, lists, texts, integers and uint8 arrays (protocols 0 to 5,
-also of Python 2; see `operations`) and rejects all others. Only a few names are accepted, and their effect is
+also of Python 2; see `machine`) and rejects all others. Only a few names are accepted, and their effect is
 implemented here. An array is only ever bytes with a shape. No code looks into a value deeper than one level: a few
 bytes can encode a tuple of enormous nesting, and hashing, comparing or printing it would take forever.
 """
@@ -16,8 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv.common.pickles.machine import Machine
-from kcv.common.pickles.operations import OPERATIONS, Forbidden, Refused
+from kcv.common.pickles.machine import OPERATIONS, Forbidden, Machine, Refused
 
 MOST_OPERATIONS: Final = 200_000
 """The most operations of a pickle; a batch of CIFAR-10 has 30,000 to 60,000."""

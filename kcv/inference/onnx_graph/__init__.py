@@ -1,7 +1,7 @@
 """Reads ONNX files of any origin and bounds their cost before onnxruntime opens them; without onnx, Keras and torch.
 
 `wire` reads protocol buffers, `messages` defines what they may contain, `reading` builds a graph from them, and
-`bounds` computes its cost by the rules in `elementwise`, `moving` and `windows`, which read `calls`.
+`bounds` computes its cost by the `rules` of the operators, which read `calls`.
 """
 
 from kcv.inference.onnx_graph.bounds import check

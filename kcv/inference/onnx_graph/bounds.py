@@ -1,7 +1,7 @@
 """Bounds the memory and time that an ONNX file needs, before onnxruntime opens it.
 
 When onnxruntime opens a file, it computes everything that does not depend on an image, without a bound; nor does it
-bound later computation. Therefore each operator must be known (`elementwise`, `moving`, `windows`), the size of its
+bound later computation. Therefore each operator must be known (`rules`), the size of its
 outputs and its work are computed for a batch, and a file that needs more than classifiers do is refused.
 """
 
@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from kcv.inference.onnx_graph.calls import Call, Shape, Tensor
-from kcv.inference.onnx_graph.elementwise import ELEMENTWISE_RULES
-from kcv.inference.onnx_graph.moving import MOVING_RULES
 from kcv.inference.onnx_graph.reading import MOST_AXES, Graph, Node
-from kcv.inference.onnx_graph.windows import WINDOW_RULES
+from kcv.inference.onnx_graph.rules import ELEMENTWISE_RULES, MOVING_RULES, WINDOW_RULES
 from kcv.inference.onnx_graph.wire import Damaged
 
 OPSETS: Final = (18, 21)

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from kcv.common import untrusted
-from kcv.common.pickles.machine import Machine
-from kcv.common.pickles.operations import CHECKPOINT_OPERATIONS, Forbidden, Refused
+from kcv.common.pickles.machine import CHECKPOINT_OPERATIONS, Forbidden, Machine, Refused
 from kcv.errors import WeightsError
 
 _DAMAGED: Final = "is not a file of PyTorch weights, or is damaged"

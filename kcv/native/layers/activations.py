@@ -54,7 +54,7 @@ def then(run: Callable[[bool, Tensor], Tensor], activation: Any) -> Callable[[bo
 def _elementwise(layer: Any, inputs: Sequence[Value], target: Target, function: Callable[[Tensor], Tensor]) -> Lowered:
     (value,) = inputs
     dtype = compute_dtype(layer)
-    overwrites = value.spare and value.dtype == dtype and target.in_place
+    overwrites = value.reusable and value.dtype == dtype and target.in_place
     if function is F.relu and overwrites:
         function = F.relu_
 
@@ -66,9 +66,9 @@ def _elementwise(layer: Any, inputs: Sequence[Value], target: Target, function: 
         return F.silu(x.to(dtype), inplace=not torch.is_grad_enabled())
 
     if function is F.silu and overwrites:
-        return Lowered(run_silu, wants_moved=value.moved, gives_moved=value.moved)
+        return Lowered(run_silu, input_transposed=value.transposed, output_transposed=value.transposed)
 
-    return Lowered(run, wants_moved=value.moved, gives_moved=value.moved)
+    return Lowered(run, input_transposed=value.transposed, output_transposed=value.transposed)
 
 
 @lowers(layers.Activation)

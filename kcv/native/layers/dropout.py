@@ -30,8 +30,8 @@ def lower_dropout(layer: Any, inputs: Sequence[Value], target: Target) -> Lowere
     seeds = getattr(layer, "seed_generator", None)  # None if the rate is 0
     # A mask is drawn in the order of Keras' layout. Moving the image preserves that order only if the mask spans at
     # most its channels, or at most its height and width.
-    moved = value.moved and (plain or (shape is not None and (shape[1:3] == (1, 1) or shape[3] == 1)))
-    if shape is not None and moved:
+    transposed = value.transposed and (plain or (shape is not None and (shape[1:3] == (1, 1) or shape[3] == 1)))
+    if shape is not None and transposed:
         shape = tuple(shape[i] for i in (0, 3, 1, 2))
 
     def run(training: bool, x: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def lower_dropout(layer: Any, inputs: Sequence[Value], target: Target) -> Lowere
         generator = _draw(seeds, x.device, target.rank)
         return x * torch.bernoulli(keep, generator=generator).div_(1 - rate).to(dtype)
 
-    return Lowered(run, wants_moved=moved, gives_moved=moved)
+    return Lowered(run, input_transposed=transposed, output_transposed=transposed)
 
 
 def _noise_shape(layer: Any) -> tuple[int | None, ...] | None:

@@ -21,15 +21,15 @@ class Value:
     Attributes:
         shape: the shape that Keras sees, with None for dimensions that may vary.
         dtype: the dtype that Keras sees.
-        moved: Keras sees [n, h, w, c], but the program holds [n, c, h, w]. For a layer's input: its current order; it
-            is moved if the layer asks for the other order.
-        spare: no other consumer, and not saved for backward, so it may be overwritten in place.
+        transposed: Keras sees [n, h, w, c], but the program holds [n, c, h, w]. For a layer's input: its current order;
+            a step transposes it if the layer asks for the other order.
+        reusable: no other consumer, and not saved for backward, so it may be overwritten in place.
     """
 
     shape: tuple[int | None, ...]
     dtype: torch.dtype
-    moved: bool = False
-    spare: bool = False
+    transposed: bool = False
+    reusable: bool = False
 
 
 Run: TypeAlias = Callable[..., Tensor]
@@ -42,15 +42,15 @@ class Lowered:
 
     Attributes:
         run: called with the mode and the inputs.
-        wants_moved: image inputs must be held as [n, c, h, w] although Keras sees [n, h, w, c].
-        gives_moved: the same holds for the output.
-        spares: the backward pass does not need the output's values.
+        input_transposed: image inputs must be held as [n, c, h, w] although Keras sees [n, h, w, c].
+        output_transposed: the same holds for the output.
+        output_reusable: the backward pass does not need the output's values.
     """
 
     run: Run
-    wants_moved: bool = False
-    gives_moved: bool = False
-    spares: bool = False
+    input_transposed: bool = False
+    output_transposed: bool = False
+    output_reusable: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ def compute_dtype(layer: Any) -> torch.dtype:
     return dtype
 
 
-def is_moved(layer: Any) -> bool:
-    """Whether an image layer's tensors must be moved: torch needs [n, c, h, w] and the layer is channels-last."""
+def needs_transposing(layer: Any) -> bool:
+    """Whether an image layer's tensors must be transposed: torch needs [n, c, h, w] and the layer is channels-last."""
     return bool(layer.data_format == "channels_last")
 
 

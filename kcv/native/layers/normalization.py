@@ -27,8 +27,8 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
     rank = len(value.shape)
     axis = layer.axis % rank
     images = rank == 4
-    moved = images and axis == 3
-    require(axis == 1 or moved or (rank == 2 and axis == 1), f"axis {layer.axis} of a tensor of rank {rank}")
+    transposed = images and axis == 3
+    require(axis == 1 or transposed or (rank == 2 and axis == 1), f"axis {layer.axis} of a tensor of rank {rank}")
     gamma = layer.gamma.value if layer.scale else None
     beta = layer.beta.value if layer.center else None
     mean, variance = layer.moving_mean.value, layer.moving_variance.value
@@ -55,7 +55,7 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
                 variance.add_(batch_variance, alpha=rate * (count - 1) / count)
         return y
 
-    return Lowered(run, wants_moved=moved, gives_moved=moved, spares=True)
+    return Lowered(run, input_transposed=transposed, output_transposed=transposed, output_reusable=True)
 
 
 @lowers(layers.LayerNormalization)
@@ -77,7 +77,7 @@ def lower_layer_normalization(layer: Any, inputs: Sequence[Value], target: Targe
         weight, bias = (None if part is None else part.to(wide) for part in (gamma, beta))
         return F.layer_norm(x.to(dtype).to(wide), x.shape[-1:], weight, bias, epsilon).to(dtype)
 
-    return Lowered(run, spares=True)
+    return Lowered(run, output_reusable=True)
 
 
 @lowers(layers.Rescaling)
@@ -91,7 +91,7 @@ def lower_rescaling(layer: Any, inputs: Sequence[Value], target: Target) -> Lowe
         x = x.to(dtype) * scale
         return x.add_(offset) if offset else x
 
-    return Lowered(run, wants_moved=value.moved, gives_moved=value.moved, spares=True)
+    return Lowered(run, input_transposed=value.transposed, output_transposed=value.transposed, output_reusable=True)
 
 
 @lowers(layers.Normalization)
@@ -109,7 +109,7 @@ def lower_normalization(layer: Any, inputs: Sequence[Value], target: Target) -> 
             known = (layer.mean, mean, variance.sqrt().clamp_min(keras.config.epsilon()))
         return (x.to(dtype) - known[1]) / known[2]
 
-    return Lowered(run, spares=True)
+    return Lowered(run, output_reusable=True)
 
 
 AddUp = Callable[[Tensor], Tensor]

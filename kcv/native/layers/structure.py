@@ -16,33 +16,33 @@ from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype, low
 def _together(inputs: Sequence[Value]) -> bool:
     """Whether to hold the inputs as [n, c, h, w]; raises `Unsupported` if their ranks differ."""
     require(len({len(value.shape) for value in inputs}) == 1, "inputs of different ranks")
-    return any(value.moved for value in inputs)
+    return any(value.transposed for value in inputs)
 
 
 def _fold(layer: Any, inputs: Sequence[Value], combine: Callable[[Tensor, Tensor], Tensor]) -> Lowered:
-    moved, dtype = _together(inputs), compute_dtype(layer)
+    transposed, dtype = _together(inputs), compute_dtype(layer)
 
     def run(training: bool, *tensors: Tensor) -> Tensor:
         return reduce(combine, [x.to(dtype) for x in tensors])
 
-    return Lowered(run, wants_moved=moved, gives_moved=moved)
+    return Lowered(run, input_transposed=transposed, output_transposed=transposed)
 
 
 @lowers(layers.Add)
 def lower_add(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `Add`; accumulates into the first input if it has no other consumer."""
-    moved, dtype = _together(inputs), compute_dtype(layer)
+    transposed, dtype = _together(inputs), compute_dtype(layer)
     first = inputs[0]
-    if not (target.in_place and first.spare and first.dtype == dtype and _same_shapes(inputs)):
+    if not (target.in_place and first.reusable and first.dtype == dtype and _same_shapes(inputs)):
         lowered = _fold(layer, inputs, torch.add)
-        return Lowered(lowered.run, moved, moved, spares=True)
+        return Lowered(lowered.run, transposed, transposed, output_reusable=True)
 
     def run(training: bool, x: Tensor, *others: Tensor) -> Tensor:
         for other in others:
             x = x.add_(other.to(dtype))
         return x
 
-    return Lowered(run, moved, moved, spares=True)
+    return Lowered(run, transposed, transposed, output_reusable=True)
 
 
 @lowers(layers.Multiply)
@@ -62,7 +62,9 @@ def lower_average(layer: Any, inputs: Sequence[Value], target: Target) -> Lowere
     """Lowers `Average`."""
     count = len(inputs)
     total = _fold(layer, inputs, torch.add)
-    return Lowered(lambda training, *x: total.run(training, *x) / count, total.wants_moved, total.gives_moved, True)
+    return Lowered(
+        lambda training, *x: total.run(training, *x) / count, total.input_transposed, total.output_transposed, True
+    )
 
 
 @lowers(layers.Maximum)
@@ -80,11 +82,16 @@ def lower_minimum(layer: Any, inputs: Sequence[Value], target: Target) -> Lowere
 @lowers(layers.Concatenate)
 def lower_concatenate(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `Concatenate`."""
-    moved, dtype = _together(inputs), compute_dtype(layer)
+    transposed, dtype = _together(inputs), compute_dtype(layer)
     axis = layer.axis % len(inputs[0].shape)
-    if moved:
+    if transposed:
         axis = (0, 2, 3, 1)[axis]
-    return Lowered(lambda training, *x: torch.cat([part.to(dtype) for part in x], axis), moved, moved, spares=True)
+    return Lowered(
+        lambda training, *x: torch.cat([part.to(dtype) for part in x], axis),
+        transposed,
+        transposed,
+        output_reusable=True,
+    )
 
 
 def _same_shapes(inputs: Sequence[Value]) -> bool:
@@ -92,7 +99,7 @@ def _same_shapes(inputs: Sequence[Value]) -> bool:
 
 
 def _spare(lowered: Lowered) -> Lowered:
-    return Lowered(lowered.run, lowered.wants_moved, lowered.gives_moved, spares=True)
+    return Lowered(lowered.run, lowered.input_transposed, lowered.output_transposed, output_reusable=True)
 
 
 @lowers(layers.Flatten)
@@ -128,4 +135,6 @@ def lower_identity(layer: Any, inputs: Sequence[Value], target: Target) -> Lower
     """Lowers `Identity`."""
     (value,) = inputs
     dtype = compute_dtype(layer)
-    return Lowered(lambda training, x: x.to(dtype), wants_moved=value.moved, gives_moved=value.moved)
+    return Lowered(
+        lambda training, x: x.to(dtype), input_transposed=value.transposed, output_transposed=value.transposed
+    )

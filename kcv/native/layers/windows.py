@@ -14,7 +14,16 @@ from keras import layers
 from torch import Tensor
 
 from kcv.native.layers.activations import native_activation, then
-from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype, is_moved, left_to_keras, lowers, require
+from kcv.native.layers.lowered import (
+    Lowered,
+    Target,
+    Value,
+    compute_dtype,
+    left_to_keras,
+    lowers,
+    needs_transposing,
+    require,
+)
 from kcv.native.storage import restride
 
 left_to_keras(layers.Conv2DTranspose, layers.SeparableConv2D, convolution=True)
@@ -46,13 +55,18 @@ def lower_depthwise_conv2d(layer: Any, inputs: Sequence[Value], target: Target) 
 
 
 def _scale(layer: Any, kernel: Tensor) -> Lowered:
-    moved, dtype = is_moved(layer), compute_dtype(layer)
+    transposed, dtype = needs_transposing(layer), compute_dtype(layer)
 
     def run(training: bool, x: Tensor) -> Tensor:
         return x.to(dtype) * kernel.view(-1, 1, 1).to(dtype)
 
-    spares = native_activation(layer.activation) is None
-    return Lowered(then(run, layer.activation), wants_moved=moved, gives_moved=moved, spares=spares)
+    output_reusable = native_activation(layer.activation) is None
+    return Lowered(
+        then(run, layer.activation),
+        input_transposed=transposed,
+        output_transposed=transposed,
+        output_reusable=output_reusable,
+    )
 
 
 @lowers(layers.Dense)
@@ -64,7 +78,7 @@ def lower_dense(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
         weight = kernel.t().to(dtype)
         return F.linear(x.to(dtype), weight, None if bias is None else bias.to(dtype))
 
-    return Lowered(then(run, layer.activation), spares=native_activation(layer.activation) is None)
+    return Lowered(then(run, layer.activation), output_reusable=native_activation(layer.activation) is None)
 
 
 def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], groups: int, target: Target) -> Lowered:
@@ -92,12 +106,12 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
             x, padding = same_padding(x, size, strides, dilation)
         return F.conv2d(x, weight, offset, strides, padding, dilation, groups)
 
-    moved = is_moved(layer)
+    transposed = needs_transposing(layer)
     return Lowered(
         then(run, layer.activation),
-        wants_moved=moved,
-        gives_moved=moved,
-        spares=native_activation(layer.activation) is None,
+        input_transposed=transposed,
+        output_transposed=transposed,
+        output_reusable=native_activation(layer.activation) is None,
     )
 
 
@@ -161,9 +175,14 @@ def _sides(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int
 def lower_zero_padding2d(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `ZeroPadding2D`."""
     (top, bottom), (left, right) = layer.padding
-    dtype, moved = compute_dtype(layer), is_moved(layer)
+    dtype, transposed = compute_dtype(layer), needs_transposing(layer)
     sides = (left, right, top, bottom)
-    return Lowered(lambda training, x: F.pad(x.to(dtype), sides), wants_moved=moved, gives_moved=moved, spares=True)
+    return Lowered(
+        lambda training, x: F.pad(x.to(dtype), sides),
+        input_transposed=transposed,
+        output_transposed=transposed,
+        output_reusable=True,
+    )
 
 
 @lowers(layers.MaxPooling2D, rearranges=True)
@@ -182,7 +201,7 @@ def lower_average_pooling2d(layer: Any, inputs: Sequence[Value], target: Target)
 
 def _window(layer: Any, pool: Callable[..., Tensor]) -> Lowered:
     size, strides, same = tuple(layer.pool_size), tuple(layer.strides), layer.padding == "same"
-    dtype, moved = compute_dtype(layer), is_moved(layer)
+    dtype, transposed = compute_dtype(layer), needs_transposing(layer)
 
     def run(training: bool, x: Tensor) -> Tensor:
         x = x.to(dtype)
@@ -191,7 +210,7 @@ def _window(layer: Any, pool: Callable[..., Tensor]) -> Lowered:
             x, padding = same_padding(x, size, strides, mode="replicate")
         return pool(x, size, strides, padding)
 
-    return Lowered(run, wants_moved=moved, gives_moved=moved, spares=True)
+    return Lowered(run, input_transposed=transposed, output_transposed=transposed, output_reusable=True)
 
 
 @lowers(layers.GlobalAveragePooling2D)
@@ -207,7 +226,10 @@ def lower_global_max_pooling2d(layer: Any, inputs: Sequence[Value], target: Targ
 
 
 def _whole(layer: Any, pool: Callable[[Tensor, bool], Tensor]) -> Lowered:
-    keep, dtype, moved = bool(layer.keepdims), compute_dtype(layer), is_moved(layer)
+    keep, dtype, transposed = bool(layer.keepdims), compute_dtype(layer), needs_transposing(layer)
     return Lowered(
-        lambda training, x: pool(x.to(dtype), keep), wants_moved=moved, gives_moved=moved and keep, spares=False
+        lambda training, x: pool(x.to(dtype), keep),
+        input_transposed=transposed,
+        output_transposed=transposed and keep,
+        output_reusable=False,
     )

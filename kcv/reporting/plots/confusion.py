@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kcv.reporting.plots import library
+from kcv.reporting.plots import style
 from kcv.reporting.plots.style import COLOURS, INK, PALE, new_figure, short
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def confusion_matrix(
     Raises:
         OutputError: the file cannot be written.
     """
-    library.load()
+    style.load_matplotlib()
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
     classes = len(class_names)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from kcv.common.files import atomic
-from kcv.reporting.plots import library
+from kcv.reporting.plots import style
 from kcv.reporting.plots.style import GREY, INK, PALE, new_figure, short
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _smooth(heat: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
 
 def _colours() -> Colormap:
     # Perceptually uniform, and readable with any colour vision.
-    colours: Colormap = library.load().colormaps["inferno"]
+    colours: Colormap = style.load_matplotlib().colormaps["inferno"]
     return colours
 
 
@@ -196,7 +196,7 @@ def _coloured(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Returns the font of the plots, which is shipped with matplotlib."""
-    library.load()
+    style.load_matplotlib()
     from matplotlib.font_manager import FontProperties, findfont
 
     return ImageFont.truetype(findfont(FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")), size)

@@ -1,23 +1,31 @@
 """One style for all plots: white background, thin grey axes, colours distinguishable with any colour vision.
 
-Matplotlib is imported inside the functions and used without pyplot: no window, no global figure, thread-safe.
+Matplotlib is imported inside the functions and used without pyplot: no window, no global figure, thread-safe. The
+`matplotlibrc` of the working folder, which may be untrusted, is not read. Scripts that the default fonts lack are drawn
+with any installed font that has them, or a log line says that there is none.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+from unittest import mock
 
 from kcv.common.files import atomic
-from kcv.reporting.plots import library
-from kcv.reporting.plots.scripts import MISSING, show_all
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 """The Okabe-Ito colours, strongest first; yellow is replaced with olive because it is too pale for lines on white."""
@@ -51,7 +59,7 @@ def new_figure(size: tuple[float, float], path: Path) -> Iterator[Figure]:
     Raises:
         OutputError: a file cannot be written.
     """
-    matplotlib = library.load()
+    matplotlib = load_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.font_manager import get_font_names
@@ -60,7 +68,7 @@ def new_figure(size: tuple[float, float], path: Path) -> Iterator[Figure]:
     installed = set(get_font_names())
     # Any, because matplotlib checks the keys at run time and its types do not cover them.
     style: Any = {
-        **library.defaults(),
+        **defaults(),
         **_STYLE,
         "font.family": [font for font in _FONTS if font in installed] or ["sans-serif"],
     }
@@ -101,3 +109,92 @@ def short(name: str) -> str:
     """Returns a name as one line of at most 18 characters."""
     name = " ".join(name.split())
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+
+
+_loading = threading.Lock()
+_OF_THE_FOLDER = "matplotlibrc"
+"""The path in the working folder that matplotlib searches first; it has no setting to disable this."""
+_NOT_OF_PLOTS = ("backend", "interactive", "toolbar", "timezone", "webagg", "tk.", "macosx")
+"""Settings of windows, which kcv does not use; some of them cannot be queried from matplotlib."""
+
+
+def load_matplotlib() -> ModuleType:
+    """Returns matplotlib, importing it before any of its modules unless it is already imported."""
+    with _loading:
+        if "matplotlib" not in sys.modules and os.path.lexists(_OF_THE_FOLDER):
+            exists = os.path.exists
+            with mock.patch("os.path.exists", lambda path: path != _OF_THE_FOLDER and exists(path)):
+                import matplotlib
+        import matplotlib
+    return matplotlib
+
+
+def defaults() -> dict[str, Any]:
+    """Returns matplotlib's default settings, so that plots do not depend on the user's configuration."""
+    own = load_matplotlib().rcParamsDefault
+    return {name: value for name, value in dict.items(own) if not name.startswith(_NOT_OF_PLOTS)}
+
+
+_log = logging.getLogger(__name__)
+
+MISSING: Final = "Glyph .* missing from font"
+"""Pattern of matplotlib's warning that a character is drawn as a box."""
+
+_MOST_TOLD = 20  # characters
+_told: set[str] = set()
+
+
+def show_all(figure: Figure) -> None:
+    """Sets fonts that cover all characters of a figure's texts; logs once which characters no installed font has."""
+    from matplotlib.text import Text
+
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
+    wanted = {character for text in texts for character in text.get_text() if ord(character) > 0xFF}
+    wanted = {character for character in wanted if character.isprintable()} - {"\u2212", "\u2026"}
+    if not wanted:
+        return
+    lacking = wanted - _characters(tuple(texts[0].get_fontfamily()))
+    if not lacking:
+        return
+    more = []
+    for family, path in _installed():
+        if covered := lacking & _of_file(path):
+            more.append(family)
+            lacking -= covered
+        if not lacking:
+            break
+    if more:
+        for text in texts:
+            text.set_fontfamily([*text.get_fontfamily(), *more])
+    if new := sorted(lacking - _told):
+        _told.update(new)
+        shown = "".join(new[:_MOST_TOLD]) + ("..." if len(new) > _MOST_TOLD else "")
+        _log.warning("plots show boxes for %s: no installed font has them; install one, like Noto Sans CJK", shown)
+
+
+@cache
+def _characters(families: tuple[str, ...]) -> frozenset[str]:
+    """Returns the characters covered by fonts, given by name."""
+    return frozenset().union(*(_of_file(path) for family, path in _installed() if family in families))
+
+
+@cache
+def _installed() -> list[tuple[str, str]]:
+    """Returns name and file of each installed font that is upright and of regular weight, sorted by name."""
+    from matplotlib.font_manager import fontManager
+
+    fonts = {(font.name, font.fname) for font in fontManager.ttflist if font.style == "normal"}
+    return sorted((name, path) for name, path in fonts if "LastResort" not in path and "Last Resort" not in name)
+
+
+@cache
+def _of_file(path: str) -> frozenset[str]:
+    """Returns the characters of a font; empty if it cannot be read."""
+    from matplotlib.font_manager import get_font
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return frozenset(map(chr, get_font(path).get_charmap()))
+    except (OSError, RuntimeError, ValueError):
+        return frozenset()

@@ -18,7 +18,7 @@ import pytest
 from warm import Child, WarmPython
 
 from kcv.inference.opening import load
-from kcv.reporting.records import read_history
+from kcv.reporting.material import read_history
 
 KILLS = int(os.environ.get("KCV_KILLS", "2"))
 TIMED = ("seconds", "images_per_second")

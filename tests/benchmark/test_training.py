@@ -52,7 +52,7 @@ def test_a_row_says_how_fast_each_is_and_by_how_much() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["custom_cnn", *(pytest.param(name, marks=pytest.mark.full) for name in BENCHMARKED if name != "custom_cnn")],
+    ["custom_cnn", *(pytest.param(name, marks=pytest.mark.long) for name in BENCHMARKED if name != "custom_cnn")],
 )
 def test_both_networks_have_the_same_work_to_do(name: str) -> None:
     setting = Setting(name, 32, 2, "float32", "cpu")

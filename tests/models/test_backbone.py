@@ -16,8 +16,8 @@ from kcv.models.backbone import Backbone
 
 LARGE = [name for name in MODEL_NAMES if name != "custom_cnn"]
 NETWORKS = [("custom_cnn", "true"), *((name, "small") for name in FAMILIES)]
-NETWORKS += [pytest.param((name, "small"), marks=pytest.mark.full) for name in LARGE if name not in FAMILIES]
-NETWORKS += [pytest.param((name, "true"), marks=pytest.mark.full) for name in LARGE]
+NETWORKS += [pytest.param((name, "small"), marks=pytest.mark.long) for name in LARGE if name not in FAMILIES]
+NETWORKS += [pytest.param((name, "true"), marks=pytest.mark.long) for name in LARGE]
 
 
 @pytest.fixture(params=NETWORKS, scope="module", ids=lambda network: " ".join(network))

@@ -47,8 +47,8 @@ def cases() -> Iterator[object]:
     for name in MODEL_NAMES:
         if name in MAKERS:
             quick = name in FAMILIES and name not in KNOWN
-            yield pytest.param(Case(name, False), marks=() if quick else pytest.mark.full, id=f"small {name}")
-        yield pytest.param(Case(name, True), marks=pytest.mark.full, id=name)
+            yield pytest.param(Case(name, False), marks=() if quick else pytest.mark.long, id=f"small {name}")
+        yield pytest.param(Case(name, True), marks=pytest.mark.long, id=name)
 
 
 def images(count: int = 4) -> np.ndarray:
@@ -129,7 +129,7 @@ def test_the_exported_graph_gives_the_same_logits(
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "resnet18" else pytest.mark.full) for name in MODEL_NAMES]
+    "name", [pytest.param(name, marks=() if name == "resnet18" else pytest.mark.long) for name in MODEL_NAMES]
 )
 def test_the_multiply_adds_are_those_of_the_graph(name: str) -> None:
     network = registry.get(name)

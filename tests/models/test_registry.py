@@ -101,7 +101,7 @@ QUICK = ("custom_cnn", "resnet18", "resnet50", "efficientnet_b0", "efficientnet_
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(network, id=network.name, marks=() if network.name in QUICK else pytest.mark.full)
+        pytest.param(network, id=network.name, marks=() if network.name in QUICK else pytest.mark.long)
         for network in NETWORKS
     ],
 )

@@ -34,7 +34,7 @@ IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 def some_only_in_full(cases: list[tuple[Any, ...]], fast: list[tuple[Any, ...]]) -> list[Any]:
     """Marks those cases as `full` that are not fast."""
     assert set(fast) <= set(cases)
-    return [case if case in fast else pytest.param(*case, marks=pytest.mark.full) for case in cases]
+    return [case if case in fast else pytest.param(*case, marks=pytest.mark.long) for case in cases]
 
 
 def pixels(size: int, count: int = 3) -> np.ndarray:
@@ -304,7 +304,7 @@ def test_names_of_torchvisions_older_files_are_understood() -> None:
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("name", [*APPLICATIONS, "efficientnet_lite0"])
-@pytest.mark.parametrize("size", ["small", pytest.param("true", marks=pytest.mark.full)])
+@pytest.mark.parametrize("size", ["small", pytest.param("true", marks=pytest.mark.long)])
 def test_the_graph_is_flat_named_and_keeps_the_contract(name: str, policy: str, size: str) -> None:
     from kcv.native.precision import precision_scope
 

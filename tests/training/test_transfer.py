@@ -66,7 +66,7 @@ def norms(path: Path) -> set[str]:
         ("resnet50", "feature_extraction", "small"),
         ("efficientnet_b0", "fine_tuning", "small"),
         pytest.param("resnet50", "fine_tuning", "true", marks=pytest.mark.long),
-        pytest.param("efficientnet_b0", "feature_extraction", "true", marks=pytest.mark.full),
+        pytest.param("efficientnet_b0", "feature_extraction", "true", marks=pytest.mark.long),
     ],
 )
 def test_both_networks_train_in_both_modes(

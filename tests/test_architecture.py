@@ -160,3 +160,5 @@ def test_each_seeded_fault_has_its_place() -> None:
     spec.loader.exec_module(module)
     lost = [fault.name for fault in module.FAULTS if (PACKAGE / fault.path).read_text().count(fault.right) != 1]
     assert lost == [], "the code has changed; tests/faults.py must follow"
+    gone = [fault.tests for fault in module.FAULTS if not (ROOT / "tests" / fault.tests).exists()]
+    assert gone == [], "tests have moved; tests/faults.py must follow"

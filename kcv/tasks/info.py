@@ -35,7 +35,12 @@ class ModelCard:
         from kcv.artifact import ArtifactInfo
 
         content = self.content
-        values = content.model_dump(mode="json") if isinstance(content, ArtifactInfo) else asdict(content)
+        if isinstance(content, ArtifactInfo):
+            values = content.model_dump(mode="json")
+        else:
+            values = asdict(content)
+            if content.reference is not None:
+                values["reference"] = content.reference.model_dump(mode="json")
         return {"path": str(self.path), "bytes": self.bytes, **values}
 
 

@@ -79,7 +79,7 @@ def test_a_script_names_every_verb_flag_and_configuration_key(shell: str) -> Non
             "                '--top_k=[number of classes to rank; default\\: 1, for a single image 5]:top_k:_files' \\",
             "                '--recursive[search folders recursively]' \\",
             "                '*:PATH:_files' \\",
-            "                '1:WHAT:(train predict data memory scaling)' \\",
+            "                '1:WHAT:(train predict serve data memory scaling)' \\",
         )),
         ("fish", (
             "complete -c kcv -n __fish_use_subcommand -f -a predict -d 'Classify images.'",
@@ -90,7 +90,8 @@ def test_a_script_names_every_verb_flag_and_configuration_key(shell: str) -> Non
             "-d 'folder for both files; default: the run folder' -r",
             r"complete -c kcv -n '__fish_seen_subcommand_from evaluate' -l explain "
             r"-d 'also measure how far the model\'s heat maps can be trusted (seconds to minutes)'",
-            "complete -c kcv -n '__fish_seen_subcommand_from benchmark' -f -a 'train predict data memory scaling'",
+            "complete -c kcv -n '__fish_seen_subcommand_from benchmark' -f "
+            "-a 'train predict serve data memory scaling'",
         )),
     ],
 )  # fmt: skip

@@ -72,11 +72,11 @@ def test_what_is_not_known_gets_one_line(
     assert says in line
 
 
-def test_the_model_must_be_a_keras_one(exported: Any, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_onnx_file_needs_heat_maps(exported: Any, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = str(images / "test" / "left" / "000.png")
     assert main(["explain", one, f"--model={exported.path}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("here the .keras file is needed")
+    assert line.endswith("has no heat maps; `kcv export --heatmaps` adds them.")
     assert main(["explain", one]) == 2
     assert "explain needs --model=MODEL" in capsys.readouterr().err
 

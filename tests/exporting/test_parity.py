@@ -126,8 +126,8 @@ def test_a_file_that_fails_is_not_left_and_the_exit_code_is_1(
 ) -> None:
     write = graph.write_graph
 
-    def wrong(model: object, info: object, path: Path, *, opset: int) -> None:
-        write(model, info, path, opset=opset)
+    def wrong(model: object, info: object, path: Path, **options: object) -> None:
+        write(model, info, path, **options)
         _damage(path, path, 0.5)
 
     monkeypatch.setattr(graph, "write_graph", wrong)

@@ -13,7 +13,7 @@ from PIL import Image
 
 import kcv
 from kcv.cli.specification import find_verb
-from kcv.errors import ArtifactError, DataError, OutputError, UsageError
+from kcv.errors import DataError, OutputError, UsageError
 from kcv.reporting.heat_map_files import FileNames
 from kcv.saliency.methods import METHODS
 from kcv.tasks.explain import explain
@@ -138,7 +138,7 @@ def test_what_is_wrong_is_said_at_once(model: Any, exported: Any, images: Path, 
             explain(one, model, output=tmp_path / "out", **wrong)
     with pytest.raises(DataError):
         explain(tmp_path / "none.png", model)
-    with pytest.raises(ArtifactError, match=r"\.keras file is needed"):
+    with pytest.raises(UsageError, match=r"has no heat maps; `kcv export --heatmaps` adds them"):
         explain(one, exported.path)
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").touch()

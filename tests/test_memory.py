@@ -26,7 +26,7 @@ MOST_MB = 40
 
 Sizes = Callable[..., list[float]]
 
-pytestmark = [pytest.mark.full, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
+pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 
 _TRAIN = """
 import json, sys

@@ -127,7 +127,7 @@ def folder(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 ALL_OR_FIRST = pytest.mark.parametrize(
-    "pages", [pytest.param([README], id="README"), pytest.param(PAGES, id="all pages", marks=pytest.mark.full)]
+    "pages", [pytest.param([README], id="README"), pytest.param(PAGES, id="all pages", marks=pytest.mark.long)]
 )
 
 
@@ -150,7 +150,7 @@ def test_the_commands_of_the_pages_do_what_they_say(pages: list[Path], folder: P
 
 
 @pytest.mark.parametrize(
-    "pages", [pytest.param([PYTHON], id="python"), pytest.param(PAGES, id="all pages", marks=pytest.mark.full)]
+    "pages", [pytest.param([PYTHON], id="python"), pytest.param(PAGES, id="all pages", marks=pytest.mark.long)]
 )
 def test_the_lines_of_python_of_the_pages_run(pages: list[Path], folder: Path, warm: WarmPython) -> None:
     if not (folder / "runs" / "photos").exists():

@@ -40,7 +40,7 @@ def test_each_candidate_has_a_row_for_each_batch_size(monkeypatch: pytest.Monkey
         assert (row["bytes"], row["image_size"], row["model"]) == (100, 16, "custom_cnn")
 
 
-@pytest.mark.full
+@pytest.mark.long
 @pytest.mark.serial
 def test_rows_say_how_fast_each_way_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prediction, "_COLD_STARTS", 1)

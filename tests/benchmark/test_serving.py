@@ -48,7 +48,7 @@ def test_requests_at_a_rate_are_sent_when_they_are_due(path: Path) -> None:
     assert 15 <= len(found.accepted) + found.unsent <= 21
 
 
-@pytest.mark.full
+@pytest.mark.long
 @pytest.mark.serial
 def test_a_row_holds_what_was_measured(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "_TURN_SECONDS", 0.3)

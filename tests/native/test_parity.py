@@ -123,7 +123,7 @@ FAST, *OTHERS = (*SMALL, *TRUE)
 
 @pytest.mark.parametrize(
     "name",
-    [FAST, *(pytest.param(name, marks=pytest.mark.long if name in LARGE else pytest.mark.full) for name in OTHERS)],
+    [FAST, *(pytest.param(name, marks=pytest.mark.long) for name in OTHERS)],
 )
 def test_the_loss_of_twenty_steps_follows_that_of_keras(name: str) -> None:
     fused, stock = (optimizer() for optimizer in OPTIMIZERS[name.removeprefix("small ")])

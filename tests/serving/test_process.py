@@ -254,7 +254,7 @@ def test_both_parsers_of_http_serve(network_file: Path, monkeypatch: pytest.Monk
         assert running.raw(asked).startswith(b"HTTP/1.1 400")
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_restarts_under_load_lose_no_request_that_was_accepted(network_file: Path) -> None:
     """Twenty restarts on one port while eight clients ask; each answer that began must come whole."""
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -52,6 +52,11 @@ SMALL = {"data.image_size": 16, "model.name": "custom_cnn", "model.width": 0.125
          "data.batch_size": 16}  # fmt: skip
 
 
+QUICK = {"--model": "custom_cnn", "--model.width": 0.125, "--data.image_size": 16, "--epochs": 1, "--tracking": "none",
+         "--train.plots": "false"}  # fmt: skip
+"""Flags of a training without a configuration file."""
+
+
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
@@ -68,7 +73,17 @@ def words_of(command: str) -> list[str] | None:
         return None
     found = re.fullmatch(r"(?:pip install uv && )?(?:uv run )?(?:python -m )?kcv (.*)", command)
     assert found, f"is no command of kcv, nor left out: {command}"
-    return shlex.split(found[1])
+    words = shlex.split(found[1])
+    given = {word.partition("=")[0] for word in words}
+    if (
+        words[0] == "train"
+        and not {"--model", "--resume"} & given
+        and not any(map(re.compile(r"\.yaml$").search, words))
+    ):
+        # What it would choose for these images takes minutes; tests/training/test_automatic.py looks at the choice.
+        words = [word for word in words if not word.startswith("--minutes")]
+        words += [f"{flag}={value}" for flag, value in QUICK.items() if flag not in given]
+    return words
 
 
 def code(page: Path) -> str:

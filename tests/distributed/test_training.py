@@ -82,7 +82,7 @@ def test_two_processes_train_what_one_trains(size: dict[str, Any], warm: WarmPyt
         assert [float(x) for x in one.split(",")[:6]] == pytest.approx([float(x) for x in other.split(",")[:6]], 1e-5)
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_two_processes_weigh_and_draw_classes_as_one_does(warm: WarmPython, tmp_path: Path) -> None:
     uneven = {"data.sampling": "sqrt", "data.class_weights": "{0: 4, 1: 0.5}", "optim.loss": "focal"}
     for processes in (1, 2):

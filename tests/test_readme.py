@@ -75,11 +75,8 @@ def words_of(command: str) -> list[str] | None:
     assert found, f"is no command of kcv, nor left out: {command}"
     words = shlex.split(found[1])
     given = {word.partition("=")[0] for word in words}
-    if (
-        words[0] == "train"
-        and not {"--model", "--resume"} & given
-        and not any(map(re.compile(r"\.yaml$").search, words))
-    ):
+    configured = any(word.endswith(".yaml") for word in words) or {"--model", "--resume"} & given
+    if words[0] == "train" and not configured:
         # What it would choose for these images takes minutes; tests/training/test_automatic.py looks at the choice.
         words = [word for word in words if not word.startswith("--minutes")]
         words += [f"{flag}={value}" for flag, value in QUICK.items() if flag not in given]

@@ -19,7 +19,7 @@ from kcv.benchmark import networks
 from kcv.distributed.group import Group
 from kcv.errors import KcvError
 from kcv.native.logs import LazyCallbackList
-from kcv.native.model import NativeModel, native_target
+from kcv.native.model import NativeModel, compile_classifier, native_target
 from kcv.native.optimizers import FusedAdamW
 from kcv.native.parallel import ParallelModel, moving_statistics, parallel_target
 from kcv.native.precision import precision_scope
@@ -106,7 +106,7 @@ def keras_step(setting: Setting) -> StepFunction:
     """Returns the step of stock Keras' `fit`, including callbacks and metrics."""
     model = keras_model(setting)
     twin = keras.Model(model.inputs, model.outputs)
-    _compile(twin, keras.optimizers.AdamW(_LEARNING_RATE))
+    compile_classifier(twin, keras.optimizers.AdamW(_LEARNING_RATE))
     return _fit_step(twin, keras.callbacks.CallbackList([], add_history=True, model=twin, epochs=1, steps=1), setting)
 
 
@@ -119,7 +119,7 @@ def kcv_step(setting: Setting) -> StepFunction:
     twin = NativeModel(keras_model(setting), target=native_target(setting.device))
     if twin.program is None:
         raise KcvError(f"{setting.model} runs through Keras here, not natively")
-    _compile(twin, FusedAdamW(_LEARNING_RATE))
+    compile_classifier(twin, FusedAdamW(_LEARNING_RATE))
     return _fit_step(twin, LazyCallbackList([], model=twin, epochs=1, steps=1), setting)
 
 
@@ -128,7 +128,7 @@ def together_step(setting: Setting, group: Group) -> tuple[StepFunction, int, in
     model = keras_model(setting)
     target = parallel_target(native_target(setting.device), group, sync_batchnorm=False)
     twin = ParallelModel(model, group, target=target)
-    _compile(twin, FusedAdamW(_LEARNING_RATE))
+    compile_classifier(twin, FusedAdamW(_LEARNING_RATE))
     step = _fit_step(twin, LazyCallbackList([], model=twin, epochs=1, steps=1), setting, torch.ones(()))
 
     def agreed() -> None:
@@ -137,15 +137,6 @@ def together_step(setting: Setting, group: Group) -> tuple[StepFunction, int, in
 
     gradients = sum(variable.value.numel() for variable in model.trainable_variables)
     return agreed, 4 * gradients, 4 * sum(tensor.numel() for tensor in moving_statistics(model))
-
-
-def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        jit_compile=False,
-    )
 
 
 def _fit_step(model: keras.Model, callbacks: Any, setting: Setting, *more: Tensor) -> StepFunction:

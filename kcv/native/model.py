@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -257,3 +257,15 @@ def native_target(device: str) -> Target:
     """Returns the lowering target for a device type (`cpu`, `cuda`, `mps`)."""
     # Channels last is the faster layout on CPUs (custom CNN, bfloat16: 1.4 times) and for the tensor cores of GPUs.
     return Target(memory_format=torch.contiguous_format if device == "mps" else torch.channels_last)
+
+
+def compile_classifier(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, metrics: Sequence[keras.metrics.Metric] = ()
+) -> None:
+    """Compiles a model from images to logits for one-hot targets: cross-entropy, and accuracy before other metrics."""
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), *metrics],
+        jit_compile=False,
+    )

@@ -28,13 +28,13 @@ from kcv.models.pretrained import Pretrained
 from kcv.models.weights.loading import load as load_weights
 from kcv.native.device import describe_device, device_scope, resolve_device
 from kcv.native.memory import enough_memory, keep_freed_memory
-from kcv.native.precision import precision_scope, resolve_precision
+from kcv.native.precision import precision_scope
 from kcv.tasks.report import report
 from kcv.tracking import Tracker
 from kcv.training import automatic, environment, own_weights
 from kcv.training.extensions import Extensions
 from kcv.training.finalize import Result
-from kcv.training.loop import TrainingContext, fit, open_batches, plan, syncs_batchnorm
+from kcv.training.loop import TrainingContext, choose_precision, fit, open_batches, plan, syncs_batchnorm
 from kcv.training.own_function import OwnFunction
 from kcv.training.own_model import check_place, digest_of, share_weights
 from kcv.training.resume.record import OwnSource
@@ -257,7 +257,7 @@ def _gather(begin: Start, extensions: Extensions, group: Group, clock: Clock) ->
         source = loading.open_source(begin.config.data.source, began_in=begin.began_in, options=options)
         own = begin.own_function() or extensions.model
     config, chosen = _complete(begin, source, device, clock, group, own=own is not None)
-    policy, why = _choose_precision(config, device)
+    policy, why = choose_precision(config, device)
     with group.local_main_process_first():
         if own is None:
             pretrained = load_weights(config.model)
@@ -294,13 +294,6 @@ def _complete(
     if timed and group.is_distributed:
         raise ConfigError(["train.minutes: allowed without torchrun only, as speeds are measured in one process."])
     return group.run_on_main_process(lambda: automatic.resolve(config, source, device, clock))
-
-
-def _choose_precision(config: Config, device: str) -> tuple[str, str]:
-    """Returns the precision with the reason for it."""
-    network = registry.find(config.model.name)
-    depthwise = config.model.mode == "fine_tuning" and network is not None and network.depthwise
-    return resolve_precision(config.precision, device, trains_depthwise=depthwise)
 
 
 def _say(config: Config, dataset: Dataset, device: str, policy: tuple[str, str], group: Group) -> None:

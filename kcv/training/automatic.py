@@ -31,7 +31,7 @@ from kcv.images import dimensions
 from kcv.images import load as load_image
 from kcv.models import registry
 from kcv.models.network import Network
-from kcv.training.time_budget import Clock, Counts, Probe
+from kcv.training.time_budget import Clock, Counts, Probe, Rates
 
 _TINY: Final = 32
 """Images with a smaller side, in pixels, show nothing of what ImageNet's filters look for."""
@@ -60,12 +60,14 @@ class Facts:
 
     Attributes:
         counts: number of training, validation and test images.
+        train: the training images.
         side: the median of the shorter sides of a sample of the images, in pixels.
         grey: whether a sample of the images is grey; False for images that are not small.
         device: the device type.
     """
 
     counts: Counts
+    train: Samples
     side: int
     grey: bool
     device: str
@@ -140,7 +142,8 @@ def _facts(config: Config, source: Source, device: str) -> Facts:
         except ImageError:  # decoding reports it together with all others
             continue
     side = round(statistics.median(sides)) if sides else loading.DEFAULT_SIZE
-    return Facts(counts, side, side <= _SMALL and _are_grey(train.take(loading.evenly(len(train), _PEEK))), device)
+    grey = side <= _SMALL and _are_grey(train.take(loading.evenly(len(train), _PEEK)))
+    return Facts(counts, train, side, grey, device)
 
 
 def _are_grey(samples: Samples) -> bool:
@@ -158,23 +161,25 @@ def _are_grey(samples: Samples) -> bool:
 def _choose(config: Config, source: Source, facts: Facts, clock: Clock) -> tuple[Config, str]:
     network, why = _network(config, facts)
     transfers = network.imagenet is not None and config.model.weights != "none"
-    timed = is_timed(config)
+    timed, rates = is_timed(config), None
     if not transfers:
         values = _from_scratch(network, facts)
     elif timed:
-        values = _transfer(config, facts, _timed_size(config, network, source, facts, clock))
+        size, rates = _timed_size(config, network, source, facts, clock)
+        values = _transfer(config, facts, size)
     else:
         values = _transfer(config, facts, _size(network, facts, _SIZES[facts.kind]))
     values["model.name"] = network.name
     if timed:
-        values["train.epochs"] = _timed_epochs(config.completed(_fitting(config, values)), source, facts, clock)
+        trial = config.completed(_fitting(config, values))
+        values["train.epochs"] = _timed_epochs(trial, source, facts, clock, rates)
         why = f"{why}; {_in_time(config)}"
     chosen = config.completed(_fitting(config, values))
-    size = f" at {chosen.data.image_size} px" if chosen.data.image_size else ""
+    at = f" at {chosen.data.image_size} px" if chosen.data.image_size else ""
     frozen = chosen.model.unfreeze_after
     stages = f"{frozen} + {chosen.train.epochs - frozen}" if frozen else f"{chosen.train.epochs}"
     origin = "from ImageNet" if transfers else "from scratch"
-    return chosen, f"{network.name} {origin}{size}, {stages} epochs, batches of {chosen.data.batch_size}: {why}"
+    return chosen, f"{network.name} {origin}{at}, {stages} epochs, batches of {chosen.data.batch_size}: {why}"
 
 
 def _network(config: Config, facts: Facts) -> tuple[Network, str]:
@@ -277,33 +282,40 @@ def _size(network: Network, facts: Facts, sizes: Sequence[int]) -> int:
     return max(fitting, default=max(min(sizes), network.min_image_size))
 
 
-def _timed_size(config: Config, network: Network, source: Source, facts: Facts, clock: Clock) -> int:
-    """Returns the largest size at which fine-tuning shows the network enough images in the time that is left."""
+def _timed_size(
+    config: Config, network: Network, source: Source, facts: Facts, clock: Clock
+) -> tuple[int, Rates | None]:
+    """Returns the largest size at which fine-tuning shows the network enough images in the time that is left.
+
+    Returns:
+        The size in pixels, and the rates at that size if they were measured.
+    """
     largest = _size(network, facts, _TIMED_SIZES)
     sizes = [size for size in _TIMED_SIZES if network.min_image_size <= size <= largest] or [largest]
     if len(sizes) == 1 or config.data.image_size is not None:
-        return largest
+        return largest, None
     smallest = sizes[0]
     trial = config.completed(_fitting(config, {**_transfer(config, facts, smallest), "model.name": network.name}))
-    rates = Probe(trial, source, facts.device).rates()
+    rates = Probe(trial, source, facts.train, facts.device).rates()
     best = smallest
     for size in sizes[1:]:
         # The work of a convolution grows with the number of pixels.
         seconds = rates.at((smallest / size) ** 2).seconds(trial, facts.counts)
         if seconds.epochs_in(clock.left()) * facts.counts.train >= min(_ENOUGH, 30 * facts.counts.train):
             best = size
-    return best
+    return best, rates if best == smallest else None
 
 
-def _timed_epochs(config: Config, source: Source, facts: Facts, clock: Clock) -> int:
-    """Returns how many epochs fit into the time that is left.
+def _timed_epochs(config: Config, source: Source, facts: Facts, clock: Clock, rates: Rates | None = None) -> int:
+    """Returns how many epochs fit into the time that is left; measures the rates unless they are known.
 
     Raises:
         ConfigError: not even the fewest that the configuration allows.
     """
     warmup = config.given().get("optim.warmup_epochs", 0.0)
     least = max(config.model.unfreeze_after, math.floor(warmup)) + 1
-    seconds = Probe(config, source, facts.device).rates().seconds(config, facts.counts)
+    rates = rates or Probe(config, source, facts.train, facts.device).rates()
+    seconds = rates.seconds(config, facts.counts)
     epochs = seconds.epochs_in(clock.left())
     if epochs < least:
         needed = clock.whole(seconds.fixed + least * seconds.epoch) / 60

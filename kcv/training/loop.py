@@ -18,9 +18,11 @@ from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.dataset import Dataset, Images
 from kcv.distributed.group import SINGLE_PROCESS, Group
 from kcv.inference import outputs
+from kcv.models import registry
 from kcv.models.backbone import Backbone
-from kcv.native.model import NativeModel, native_target
+from kcv.native.model import NativeModel, compile_classifier, native_target
 from kcv.native.parallel import ParallelModel, parallel_target
+from kcv.native.precision import resolve_precision
 from kcv.tracking import Tracker
 from kcv.training.callbacks.checkpoint import Checkpoint, ResumingCallbackList
 from kcv.training.callbacks.control import BestModel, Diverged, EarlyStopping, FreshStatistics, TerminateOnNaN
@@ -76,6 +78,17 @@ def learns_batch_norm(config: Config) -> bool:
         return not config.model.freeze_batch_norm
     # Statistics that were frozen in the first stage must stay frozen: the weights have adapted to them.
     return config.model.unfreeze_after == 0
+
+
+def choose_precision(config: Config, device: str) -> tuple[str, str]:
+    """Returns the dtype policy of a run, and the reason for it as text for a log line.
+
+    Raises:
+        DeviceError: the device cannot compute in the configured precision.
+    """
+    network = registry.find(config.model.name)  # None for a model of the user's own
+    depthwise = config.model.mode == "fine_tuning" and network is not None and network.depthwise
+    return resolve_precision(config.precision, device, trains_depthwise=depthwise)
 
 
 def syncs_batchnorm(config: Config, processes: int) -> bool:
@@ -337,19 +350,15 @@ class StageFit:
         return train_model
 
     def _compile(self, train_model: NativeModel, stage: Stage, steps: int, lr_factor: float) -> None:
-        train_model.compile(
-            optimizer=build_optimizer(
-                self.config.optim,
-                steps_per_epoch=steps,
-                epochs=stage.end - stage.first,
-                lr_scale=lr_factor,
-                ema=self.config.train.ema,
-                depths=self.backbone.depths(),
-            ),
-            loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), *self.context.metrics],
-            jit_compile=False,
+        optimizer = build_optimizer(
+            self.config.optim,
+            steps_per_epoch=steps,
+            epochs=stage.end - stage.first,
+            lr_scale=lr_factor,
+            ema=self.config.train.ema,
+            depths=self.backbone.depths(),
         )
+        compile_classifier(train_model, optimizer, self.context.metrics)
 
     def _callbacks(
         self, fitted: keras.Model, train: TrainingBatches | FeatureBatches, *, may_stop: bool

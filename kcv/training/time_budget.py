@@ -21,15 +21,15 @@ import torch
 from kcv.config import Config
 from kcv.data import loading
 from kcv.data.batches import TrainingBatches
-from kcv.data.dataset import Images, Pixels, Source
+from kcv.data.dataset import Images, Pixels, Samples, Source
 from kcv.data.in_memory import decode
 from kcv.inference import outputs
 from kcv.models import registry
 from kcv.models.backbone import Backbone
 from kcv.native.device import device_scope, synchronize
-from kcv.native.model import NativeModel, native_target
-from kcv.native.precision import precision_scope, resolve_precision
-from kcv.training.loop import learns_batch_norm, plan
+from kcv.native.model import NativeModel, compile_classifier, native_target
+from kcv.native.precision import precision_scope
+from kcv.training.loop import choose_precision, learns_batch_norm, plan
 from kcv.training.optimizer import build_optimizer
 
 _SECONDS: Final = 6.0
@@ -144,12 +144,14 @@ class Probe:
     Args:
         config: the run's configuration; it names a network.
         source: the run's data.
+        train: its training images.
         device: the device type.
     """
 
-    def __init__(self, config: Config, source: Source, device: str) -> None:
+    def __init__(self, config: Config, source: Source, train: Samples, device: str) -> None:
         self._config = config
         self._source = source
+        self._train = train
         self._device = device
 
     def rates(self) -> Rates:
@@ -158,16 +160,14 @@ class Probe:
         Raises:
             KcvError: the images cannot be read, or the network cannot be built for them.
         """
-        config, source = self._config, self._source
-        train = loading.split_source(source, config.data)[0]
-        size = config.data.image_size or loading.own_size(source)
+        config, train = self._config, self._train
+        size = config.data.image_size or loading.own_size(self._source)
         few = train.take(loading.evenly(len(train), _IMAGES))
         began = time.perf_counter()
         pixels = decode(few, size, config.data.resize)
         decoded = len(few) / (time.perf_counter() - began)
         images = Images(few, size, config.data.resize, pixels)
-        depthwise = config.model.mode == "fine_tuning" and registry.get(config.model.name).depthwise
-        policy, _ = resolve_precision(config.precision, self._device, trains_depthwise=depthwise)
+        policy, _ = choose_precision(config, self._device)
         with device_scope(self._device), precision_scope(policy):
             step, forward = self._speeds(images, pixels)
         keras.utils.clear_session()
@@ -190,12 +190,8 @@ class Probe:
         )
         timer = _StepTimer(self._device)
         trained = NativeModel(model, target=native_target(self._device))
-        trained.compile(
-            optimizer=build_optimizer(config.optim, steps_per_epoch=100, epochs=10, depths=backbone.depths()),
-            loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-            jit_compile=False,
-        )
+        optimizer = build_optimizer(config.optim, steps_per_epoch=100, epochs=10, depths=backbone.depths())
+        compile_classifier(trained, optimizer)
         trained.fit(batches.loader(), epochs=1000, callbacks=[timer], shuffle=False, verbose=0)
         return len(images) / len(batches) / timer.seconds, self._forward_rate(model, pixels)
 

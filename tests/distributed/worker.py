@@ -17,11 +17,12 @@ import kcv
 from kcv.config import Config
 from kcv.native.parallel import ParallelModel
 from kcv.tasks import train
+from kcv.training import loop
 
 folder, kill, settings = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 rank = int(os.environ.get("RANK", "0"))
 
-fit, steps, resolve = train.fit, 0, train.resolve_precision
+fit, steps, resolve = train.fit, 0, loop.resolve_precision
 train_step = ParallelModel.train_step
 
 
@@ -81,7 +82,7 @@ def extensions(folder, rank):
 
 train.fit, ParallelModel.train_step = fit_and_tell, mortal_step
 if settings.pop("double", False):
-    train.resolve_precision = double_precision
+    loop.resolve_precision = double_precision
 given = {}
 if settings.pop("extended", False):
     given = extensions(folder, rank)

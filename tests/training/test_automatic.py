@@ -60,7 +60,7 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     measured: list[Config] = []
 
     class Measured:
-        def __init__(self, config: Config, source: Source, device: str) -> None:
+        def __init__(self, config: Config, source: Source, train: Samples, device: str) -> None:
             measured.append(config)
 
         def rates(self) -> Rates:

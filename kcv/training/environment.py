@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,7 @@ def describe(*, device: str, precision: str, seed: int, data_fingerprint: str, w
         "kcv": kcv.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": _installed(_PACKAGES),
         "device": device,
         "device_name": describe_device(device),
         "cuda": torch.version.cuda if device == "cuda" else None,
@@ -52,3 +54,12 @@ def describe(*, device: str, precision: str, seed: int, data_fingerprint: str, w
         "weights": weights,
         "git_commit": commit_of(Path(".")),
     }
+
+
+def _installed(names: Sequence[str]) -> dict[str, str]:
+    """Returns the versions of those packages that are installed; mlflow-skinny, for one, provides mlflow as well."""
+    versions = {}
+    for name in names:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

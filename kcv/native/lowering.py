@@ -15,6 +15,7 @@ from keras.src.models.functional import Functional  # no public name; a subclass
 
 from kcv.native.layers import LOWERINGS
 from kcv.native.layers.lowered import Lowered, Target, Unsupported, Value, to_keras_order, to_torch_order, torch_dtype
+from kcv.native.layers.moving import MovingStatistics
 from kcv.native.program import Program, Step
 
 _log = logging.getLogger(__name__)
@@ -65,7 +66,8 @@ class _Walk:
     """The state of one lowering: the values and the steps so far."""
 
     def __init__(self, target: Target) -> None:
-        self._target = target
+        self._statistics = MovingStatistics()
+        self._target = replace(target, statistics=self._statistics)
         self._values: list[Value] = []  # here `reusable` means that the value is not saved for backward
         self._held_otherwise: dict[int, int] = {}
         self._steps: list[Step] = []
@@ -105,7 +107,7 @@ class _Walk:
         for slot, number in last.items():
             frees.setdefault(number, []).append(slot)
         steps = [replace(step, frees=tuple(frees.get(number, ()))) for number, step in enumerate(self._steps)]
-        return Program(steps, inputs, outputs, self._values)
+        return Program(steps, inputs, outputs, self._values, self._statistics)
 
     def _call(self, node: Any, sources: Sequence[int], alone: Sequence[bool]) -> list[int]:
         """Adds the step of one call; `alone` is, for each input, whether this call is its only consumer."""

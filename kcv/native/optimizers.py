@@ -13,7 +13,7 @@ import keras
 import torch
 from torch import Tensor
 
-from kcv.native.storage import flat, laid_alike, like
+from kcv.native.storage import FlatViews, flat, like
 
 
 class _Fused:
@@ -21,6 +21,10 @@ class _Fused:
 
     _counted: tuple[int, int] | None = None
     _lr_scale: Callable[[Any], float] = staticmethod(lambda variable: 1.0)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._views = FlatViews()
 
     def _update_model_variables_moving_average(self: Any, trainable_variables: Sequence[Any]) -> None:
         """Updates the averages of the weights in one call."""
@@ -59,6 +63,10 @@ class _Fused:
         """
         self._lr_scale = scale_of
 
+    def _slots(self: Any, parameters: Sequence[Tensor], slots: Iterable[Any]) -> list[Tensor]:
+        """Returns slots as flat views in their parameters' memory order; changes the layout of those that differ."""
+        return [self._views.of(slot.value, parameter) for parameter, slot in zip(parameters, slots, strict=True)]
+
     def _groups(self: Any, variables: Sequence[Any]) -> Iterable[tuple[float, float, list[int]]]:
         """Yields each pair of weight decay and learning-rate factor, with the indices of its variables."""
         groups: dict[tuple[float, float], list[int]] = {}
@@ -71,23 +79,12 @@ class _Fused:
         """Does nothing: the fused update applies weight decay."""
 
 
-def _rows(parameters: Sequence[Tensor], others: Iterable[Tensor]) -> list[Tensor]:
+def _rows(parameters: Sequence[Tensor], gradients: Iterable[Tensor]) -> list[Tensor]:
     """Returns gradients as flat views in their parameters' memory order, copied if they are laid out differently.
 
     torch's fused updates need contiguous memory, and copy tensors with another layout, mainly kernels.
     """
-    return [flat(like(parameter, other)) for parameter, other in zip(parameters, others, strict=True)]
-
-
-def _slots(parameters: Sequence[Tensor], variables: Iterable[Any]) -> list[Tensor]:
-    """Returns slots as flat views in their parameters' memory order; changes the layout of those that differ."""
-    rows = []
-    for parameter, variable in zip(parameters, variables, strict=True):
-        slot: Tensor = variable.value
-        if not laid_alike(slot, parameter):
-            slot.data = like(parameter, slot.data)
-        rows.append(flat(slot.data))
-    return rows
+    return [flat(like(parameter, gradient)) for parameter, gradient in zip(parameters, gradients, strict=True)]
 
 
 class FusedAdamW(_Fused, keras.optimizers.AdamW):
@@ -103,10 +100,10 @@ class FusedAdamW(_Fused, keras.optimizers.AdamW):
         parameters = [variable.value for variable in trainable_variables]
         indices = [self._get_variable_index(variable) for variable in trainable_variables]
         grads = _rows(parameters, grads)
-        means = _slots(parameters, [self._momentums[index] for index in indices])
-        squares = _slots(parameters, [self._velocities[index] for index in indices])
-        largest = _slots(parameters, [self._velocity_hats[index] for index in indices]) if self.amsgrad else []
-        rows = _rows(parameters, parameters)
+        means = self._slots(parameters, [self._momentums[index] for index in indices])
+        squares = self._slots(parameters, [self._velocities[index] for index in indices])
+        largest = self._slots(parameters, [self._velocity_hats[index] for index in indices]) if self.amsgrad else []
+        rows = [self._views.of(parameter, parameter) for parameter in parameters]
         step = self._step()
         steps = torch.full((), float(step), device=parameters[0].device)
         # Keras adds epsilon before the bias correction of the second moment ("epsilon hat"), torch after it.
@@ -140,7 +137,8 @@ class FusedSGD(_Fused, keras.optimizers.SGD):
         parameters = [variable.value for variable in trainable_variables]
         learning_rate = _plain(learning_rate)
         self._step()
-        rows, steps = _rows(parameters, parameters), _rows(parameters, grads)
+        rows = [self._views.of(parameter, parameter) for parameter in parameters]
+        steps = _rows(parameters, grads)
         for decay, lr_scale, chosen in self._groups(trainable_variables):
             for position, step in zip(
                 chosen, torch._foreach_mul([steps[i] for i in chosen], learning_rate * lr_scale), strict=True
@@ -152,7 +150,7 @@ class FusedSGD(_Fused, keras.optimizers.SGD):
             torch._foreach_sub_(rows, steps)
             return
         indices = [self._get_variable_index(variable) for variable in trainable_variables]
-        velocities = _slots(parameters, [self.momentums[index] for index in indices])
+        velocities = self._slots(parameters, [self.momentums[index] for index in indices])
         # Keras' velocity contains steps already scaled by their learning rates: v = m v - lr g. For torch this is a
         # gradient of lr g that is maximised at a learning rate of -1.
         torch._fused_sgd_(

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from kcv.native.layers.lowered import Value
+from kcv.native.layers.moving import MovingStatistics
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Program:
         inputs: indices of the model's inputs.
         outputs: indices of the model's outputs.
         values: the static properties of each value, by index.
+        statistics: the moving statistics that a training pass updates.
 
     Attributes:
         steps: as given.
@@ -67,12 +69,18 @@ class Program:
     """
 
     def __init__(
-        self, steps: Sequence[Step], inputs: Sequence[int], outputs: Sequence[int], values: Sequence[Value]
+        self,
+        steps: Sequence[Step],
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        values: Sequence[Value],
+        statistics: MovingStatistics | None = None,
     ) -> None:
         self.steps = tuple(steps)
         self.inputs = tuple(inputs)
         self.values = tuple(values)
         self._outputs = tuple(outputs)
+        self._statistics = statistics or MovingStatistics()
 
     @property
     def fallback_layers(self) -> tuple[str, ...]:
@@ -82,7 +90,7 @@ class Program:
     def wrapped(self, wrap: Callable[[Step], Callable[..., Any]]) -> Program:
         """Returns the same program with each step's function replaced by `wrap(step)`."""
         steps = [replace(step, run=wrap(step)) for step in self.steps]
-        return Program(steps, self.inputs, self._outputs, self.values)
+        return Program(steps, self.inputs, self._outputs, self.values, self._statistics)
 
     def through_keras(self) -> Program:
         """Returns the same program with every layer called through Keras, for use when a native form is wrong."""
@@ -98,8 +106,12 @@ class Program:
         Raises:
             StepError: names the layer that failed.
         """
+        if training:
+            self._statistics.begin()
         values = self.start(tensors)
         self.advance(values, 0, len(self.steps), training=training)
+        if training:
+            self._statistics.update()
         return self.results(values)
 
     def start(self, tensors: Sequence[Tensor]) -> list[Any]:

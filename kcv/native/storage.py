@@ -44,3 +44,27 @@ def like(reference: Tensor, tensor: Tensor) -> Tensor:
 def flat(tensor: Tensor) -> Tensor:
     """Returns a dense tensor's entries as a one-dimensional view, in memory order."""
     return tensor if tensor.is_contiguous() else tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
+
+
+class FlatViews:
+    """Remembers the `flat` views of tensors that live as long as training, so that a step need not make them anew."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[int, tuple[int, ...], Tensor]] = {}
+
+    def of(self, tensor: Tensor, reference: Tensor) -> Tensor:
+        """Returns the entries of a tensor in the memory order of a dense reference.
+
+        Args:
+            tensor: of the same shape as the reference; if it is stored in another order, its storage is replaced.
+            reference: the tensor whose order counts; possibly the same.
+        """
+        known = self._known.get(id(tensor))
+        if known is not None and known[:2] == (tensor.data_ptr(), reference.stride()):
+            return known[2]
+        if not laid_alike(tensor, reference):
+            tensor.data = like(reference, tensor.data)
+        view = flat(tensor.data)
+        # The view keeps the storage, so no other tensor can come to have the same address.
+        self._known[id(tensor)] = (tensor.data_ptr(), reference.stride(), view)
+        return view

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from kcv.native.layers.moving import MovingStatistics
+
 
 class Unsupported(Exception):
     """A layer or one of its options has no native form, as named in the message; Keras then runs the layer."""
@@ -63,12 +65,15 @@ class Target:
         all_reduce_sum: replaces a tensor with its sum over all processes that share a batch; batch normalisation then
             uses the statistics of the whole batch. None: each process normalises with those of its own part.
         rank: rank of the process, so that dropout masks differ between processes.
+        statistics: updates the moving statistics of all batch normalisations after a pass; None: each layer updates its
+            own at once. `lower` sets it.
     """
 
     memory_format: torch.memory_format = torch.contiguous_format
     in_place: bool = True
     all_reduce_sum: Callable[[Tensor], Tensor] | None = None
     rank: int = 0
+    statistics: MovingStatistics | None = None
 
 
 Lowering: TypeAlias = Callable[[Any, Sequence[Value], Target], Lowered]

@@ -12,6 +12,7 @@ from keras import layers
 from torch import Tensor
 
 from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype, lowers, require
+from kcv.native.layers.moving import MovingStatistics
 
 
 @lowers(layers.BatchNormalization)
@@ -19,8 +20,8 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
     """Lowers `BatchNormalization` to torch's fused function.
 
     Keras updates its moving variance with the batch's biased variance, torch with the unbiased one. So torch gets
-    empty statistics and a momentum of 1, leaves the batch statistics in them, and the moving ones are updated here.
-    (They cannot be updated around torch's call, because autograd checks that they are unchanged.)
+    empty statistics and a momentum of 1, leaves the batch statistics in them, and `MovingStatistics` updates the moving
+    ones. (They cannot be updated around torch's call, because autograd checks that they are unchanged.)
     """
     (value,) = inputs
     require(not layer.renorm, "batch renormalisation")
@@ -32,7 +33,12 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
     gamma = layer.gamma.value if layer.scale else None
     beta = layer.beta.value if layer.center else None
     mean, variance = layer.moving_mean.value, layer.moving_variance.value
+    if mean.is_cuda:  # torch's CUDA kernels fail in the backward pass if just one of the two is missing
+        gamma = torch.ones_like(mean) if gamma is None else gamma
+        beta = torch.zeros_like(mean) if beta is None else beta
     dtype, epsilon = compute_dtype(layer), layer.epsilon
+    statistics = target.statistics or MovingStatistics()
+    entry = statistics.register(mean, variance)
 
     def run(training: bool, x: Tensor) -> Tensor:
         x = x.to(dtype)
@@ -45,14 +51,11 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
                 mean.lerp_(batch_mean, rate)
                 variance.lerp_(batch_variance, rate)
             return y  # type: ignore[no-any-return]
-        count = x.numel() // x.shape[1]
-        batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
+        batch_mean, batch_variance = statistics.room(entry)
         y = torch.batch_norm(x, gamma, beta, batch_mean, batch_variance, True, 1.0, epsilon, True)
-        with torch.no_grad():
-            mean.lerp_(batch_mean, rate)
-            variance.mul_(1.0 - rate)
-            if count > 1:  # for a single value the variance is 0, whereas torch divides by count - 1
-                variance.add_(batch_variance, alpha=rate * (count - 1) / count)
+        statistics.saw(entry, batch_mean, batch_variance, x.numel() // x.shape[1], rate)
+        if target.statistics is None:
+            statistics.update()
         return y
 
     return Lowered(run, input_transposed=transposed, output_transposed=transposed, output_reusable=True)

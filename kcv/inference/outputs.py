@@ -117,7 +117,7 @@ def native_forward(model: keras.Model) -> Forward:
     """
     from kcv.native.model import NativeModel, native_target
 
-    native = NativeModel(model, target=native_target(model_device(model).type))
+    native = NativeModel(model, target=native_target(model_device(model).type, model))
     return lambda images: native.forward_pass(images, training=False)
 
 

@@ -73,7 +73,7 @@ class Explainer:
         self._size: tuple[int, int] = tuple(model.input_shape[1:3])
         model = in_float32(model)
         try:
-            self._program = lower(model, native_target(self._device.type))
+            self._program = lower(model, native_target(self._device.type, model))
         except Unsupported as reason:
             raise UsageError(f"the model cannot be explained: {reason}.") from None
         try:

@@ -265,7 +265,7 @@ def _fitting(config: Config, values: Mapping[str, Any]) -> dict[str, Any]:
         frozen_at_first = 0
         for key in ("model.unfreeze_after", "model.feature_views"):
             chosen.pop(key, None)
-    if not frozen_at_first or config.augment.mixup or config.augment.cutmix or config.augment.layers:
+    if not frozen_at_first or config.augment.layers:
         chosen.pop("model.feature_views", None)
     if config.augment.library != "kcv" or config.augment.layers:
         chosen = {key: value for key, value in chosen.items() if not key.startswith("augment.")}

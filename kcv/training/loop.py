@@ -338,7 +338,8 @@ class StageFit:
         return self.backbone.head(), store.training(batches.train), store.validation(batches.val)
 
     def _train_model(self, fitted: keras.Model, *, compile_on_gpu: bool) -> NativeModel:
-        target, config, group = native_target(outputs.model_device(fitted).type), self.config, self.batches.group
+        target = native_target(outputs.model_device(fitted).type, fitted)
+        config, group = self.config, self.batches.group
         if not group.is_distributed:
             # The head alone is too small to benefit from compilation.
             split = config.train.on_out_of_memory == "split"

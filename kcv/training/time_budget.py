@@ -189,7 +189,7 @@ class Probe:
             device=self._device,
         )
         timer = _StepTimer(self._device)
-        trained = NativeModel(model, target=native_target(self._device))
+        trained = NativeModel(model, target=native_target(self._device, model))
         optimizer = build_optimizer(config.optim, steps_per_epoch=100, epochs=10, depths=backbone.depths())
         compile_classifier(trained, optimizer)
         trained.fit(batches.loader(), epochs=1000, callbacks=[timer], shuffle=False, verbose=0)

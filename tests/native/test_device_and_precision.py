@@ -1,10 +1,13 @@
 """Where a model runs and in which number format: what is asked for, what is there, what is said."""
 
+import keras
 import pytest
 import torch
+from keras import layers
 
 from kcv.errors import DeviceError
 from kcv.native.device import describe_device, resolve_device
+from kcv.native.model import native_target
 from kcv.native.precision import resolve_precision
 
 
@@ -70,3 +73,17 @@ def test_what_is_asked_for_is_taken():
 def test_float16_on_a_cpu_is_refused():
     with pytest.raises(DeviceError, match="needs a GPU"):
         resolve_precision("mixed_float16", "cpu")
+
+
+def test_the_layout_follows_the_device_and_the_convolutions():
+    inputs = layers.Input((8, 8, 3))
+    plain = keras.Model(inputs, layers.Conv2D(4, 3)(inputs))
+    inner = keras.Model(inputs, layers.DepthwiseConv2D(3)(inputs))
+    nested = keras.Model(inputs, inner(inputs))
+    formats = {
+        (device, model.name if model else None): native_target(device, model).memory_format
+        for device in ("cpu", "cuda", "mps")
+        for model in (None, plain, nested)
+    }
+    contiguous = {key for key, memory_format in formats.items() if memory_format is torch.contiguous_format}
+    assert contiguous == {("mps", None), ("mps", plain.name), ("mps", nested.name), ("cuda", nested.name)}

@@ -41,7 +41,7 @@ def build(name: str, policy: str, device: str) -> keras.Model:
 
 
 def fitted(model: keras.Model, batches: TrainingBatches, device: str) -> NativeModel:
-    native = NativeModel(model, target=native_target(device))
+    native = NativeModel(model, target=native_target(device, model))
     assert native.program is not None
     native.compile(
         optimizer=FusedAdamW(1e-3),
@@ -94,7 +94,7 @@ def test_a_gpu_computes_what_a_cpu_computes(name: str, monkeypatch: pytest.Monke
     logits, gradients = {}, {}
     for device in ("cpu", "cuda"):
         model = build(name, "float32", device)
-        native = NativeModel(model, target=native_target(device))
+        native = NativeModel(model, target=native_target(device, model))
         outputs = native.forward_pass(pixels, training=True)
         outputs.square().sum().backward()
         logits[device] = outputs.detach().cpu()

@@ -81,9 +81,8 @@ class MovingStatistics:
             entry for entry in self._entries if entry.mean.dtype == like.dtype and entry.mean.device == like.device
         ]
         sizes = [len(entry.mean) for entry in entries]
-        slices = [
-            part.data for part in torch.zeros(2 * sum(sizes), dtype=like.dtype, device=like.device).split(sizes * 2)
-        ]
+        zeros = torch.zeros(2 * sum(sizes), dtype=like.dtype, device=like.device)
+        slices = [part.data for part in torch.split(zeros, sizes * 2)]
         for entry, mean, variance in zip(entries, slices[: len(entries)], slices[len(entries) :], strict=True):
             self._free[id(entry)] = mean, variance
 
@@ -119,6 +118,6 @@ def _update(seen: Sequence[_Seen], rate: float) -> None:
     )  # autograd keeps the others
     torch._foreach_lerp_(
         [one.entry.mean for one in seen] + [one.entry.variance for one in seen],
-        [one.mean for one in seen] + list(variances),
+        [one.mean for one in seen] + biased,
         rate,
     )

@@ -70,11 +70,13 @@ class Examined:
     extent: tuple[float, float] = (0.0, 255.0)
 
 
-def examine(source: Path | bytes | NDArray[np.uint8], *, name: str | None = None) -> Examined:
-    """Decodes an image like `decode`, and returns its format and value range too."""
+def examine(
+    source: Path | bytes | NDArray[np.uint8], *, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> Examined:
+    """Decodes an image like `decode`, and returns its format and value range too; refuses more than `max_pixels`."""
     if isinstance(source, np.ndarray):
         return Examined(_from_array(source, name or "image"), None)
-    with opened(source, name) as image:
+    with opened(source, name, max_pixels=max_pixels) as image:
         # Pillow reports a JPEG with several images as MPO.
         pixels, kind = _pixels(_upright(image)), "JPEG" if image.format == "MPO" else image.format
         if not is_deep(image):

@@ -14,6 +14,7 @@ from kcv.serving.problems import Problem
 from kcv.serving.routes.mlflow import MlflowRoutes
 from kcv.serving.routes.open_inference import OpenInferenceRoutes
 from kcv.serving.routes.operations import OperationRoutes
+from kcv.serving.routes.page import PageRoutes
 from kcv.serving.routes.predict import PredictRoutes
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def make_app(service: Service) -> Guard:
     """Returns the application that serves models."""
     own, mlflow = PredictRoutes(service), MlflowRoutes(service)
-    protocol, operations = OpenInferenceRoutes(service), OperationRoutes(service)
+    protocol, operations, people = OpenInferenceRoutes(service), OperationRoutes(service), PageRoutes(service)
     model = "/v2/models/{name}"
     routes = [Route("/predict", own.predict, methods=["POST"])]  # the first is found first
     for path in (model, model + "/versions/{version}"):
@@ -43,7 +44,11 @@ def make_app(service: Service) -> Guard:
         Route("/invocations", mlflow.invocations, methods=["POST"]),
         Route("/metrics", operations.metrics),
         Route("/openapi.json", operations.openapi),
+        Route("/models", people.models),
+        Route("/", people.page),
     ]
+    if service.feedback is not None:
+        routes.append(Route("/feedback", people.feedback, methods=["POST"]))
     app = Starlette(routes=routes, exception_handlers={Problem: _refused, HTTPException: _unknown})
     app.router.redirect_slashes = False
     return Guard(app, service)

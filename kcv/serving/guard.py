@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_PUBLIC = re.compile(r"/v2/health/(live|ready)|/ping|/metrics")
-"""Paths that need no token: what the machinery around a server asks."""
+_PUBLIC = re.compile(r"/v2/health/(live|ready)|/ping|/metrics|/")
+"""Paths that need no token: what the machinery around a server asks, and the page, which asks for it."""
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HEADERS = [
@@ -161,7 +161,9 @@ def _check_framing(scope: Scope) -> None:
 
 def _is_foreign(scope: Scope, host: str) -> bool:
     """Returns whether a browser sends the request for a page of another site."""
-    if header(scope, b"sec-fetch-site") == b"cross-site":
-        return True
+    site = header(scope, b"sec-fetch-site")
+    if site in (b"cross-site", b"same-origin"):
+        # The browser's own word, which no page can set; behind a proxy the Host header is not the origin's.
+        return site == b"cross-site"
     origin = header(scope, b"origin")
     return origin is not None and urlsplit(origin.decode("latin-1")).netloc.lower() != host

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -17,6 +18,19 @@ _MOST_CLASSES = 1000
 _BINS = 15
 """Bins of confidence, as in the metrics of an evaluation."""
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How a model has answered since the server started.
+
+    Attributes:
+        confidence: images per bin of confidence; the bins are equally wide, from 0 to 1.
+        predicted: images per likeliest class, in the order of the class names; empty for very many classes.
+    """
+
+    confidence: list[int]
+    predicted: list[int]
 
 
 class Metrics(ABC):
@@ -43,6 +57,10 @@ class Metrics(ABC):
         """Adds a value that is read when the metrics are."""
 
     @abstractmethod
+    def answers(self, version: Version) -> Answers | None:
+        """Returns how a model has answered; None if nothing is counted."""
+
+    @abstractmethod
     def text(self) -> tuple[bytes, str] | None:
         """Returns all metrics in Prometheus' format and its media type; None if nothing is counted."""
 
@@ -64,6 +82,10 @@ class NoMetrics(Metrics):
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Does nothing."""
+
+    def answers(self, version: Version) -> Answers | None:
+        """Returns None."""
+        return None
 
     def text(self) -> tuple[bytes, str] | None:
         """Returns None."""
@@ -160,6 +182,30 @@ class PrometheusMetrics(Metrics):
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Adds a value that is read when the metrics are."""
         self._library.Gauge(name, meaning, registry=self._registry).set_function(value)
+
+    def answers(self, version: Version) -> Answers | None:
+        """Returns how a model has answered, in the bins of its confidence and in the order of its classes."""
+        below = sorted(
+            (float(labels["le"]), count) for labels, count in self._samples(self._confidence, "_bucket", version)
+        )
+        counts = [int(count) for _, count in below] or [0] * (_BINS + 1)
+        confidence = [now - before for before, now in zip([0, *counts], counts, strict=False)][:_BINS]
+        names = version.class_names
+        if len(names) > _MOST_CLASSES:
+            return Answers(confidence, [])
+        by_class = {
+            labels["class"]: int(count) for labels, count in self._samples(self._predictions, "_total", version)
+        }
+        return Answers(confidence, [by_class.get(name, 0) for name in names])
+
+    def _samples(self, family: Any, end: str, version: Version) -> list[tuple[dict[str, str], float]]:
+        """Returns the labels and the value of each sample of a family about a model, of those whose name ends so."""
+        return [
+            (sample.labels, sample.value)
+            for metric in family.collect()
+            for sample in metric.samples
+            if sample.name.endswith(end) and sample.labels["model"] == version.name
+        ]
 
     def text(self) -> tuple[bytes, str] | None:
         """Returns all metrics in Prometheus' format."""

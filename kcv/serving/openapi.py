@@ -21,11 +21,12 @@ _ERRORS = {
 }
 
 
-def document(*, with_token: bool) -> dict[str, Any]:
+def document(*, with_token: bool, with_feedback: bool = False) -> dict[str, Any]:
     """Returns the description.
 
     Args:
         with_token: whether clients must send a token.
+        with_feedback: whether images can be filed under their class.
     """
     found: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -36,13 +37,13 @@ def document(*, with_token: bool) -> dict[str, Any]:
             "license": {"name": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "paths": {**_own(), **_protocol(), **_mlflow(), **_operations()},
+        "paths": {**_own(), **_protocol(), **_mlflow(), **_operations(), **_page(with_feedback)},
         "components": {"schemas": _schemas()},
     }
     if with_token:
         found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         found["security"] = [{"token": []}]
-        for path in ("/v2/health/live", "/v2/health/ready", "/ping", "/metrics"):
+        for path in ("/v2/health/live", "/v2/health/ready", "/ping", "/metrics", "/"):
             found["paths"][path]["get"]["security"] = []
     return found
 
@@ -107,6 +108,27 @@ def _operations() -> dict[str, Any]:
         "/metrics": {"get": _operation("metrics", "Metrics for Prometheus", None)},
         "/openapi.json": {"get": _operation("openapi", "This description", {"type": "object"})},
     }
+
+
+def _page(with_feedback: bool) -> dict[str, Any]:
+    html = _operation("page", "The page for people", None)
+    html["responses"]["200"]["content"] = {"text/html": {"schema": {"type": "string"}}}
+    models = _operation("models", "The models, and how they have answered", _ref("Models"))
+    found: dict[str, Any] = {"/": {"get": html}, "/models": {"get": models}}
+    if with_feedback:
+        image = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+        parameters = [
+            {**_query("class_name", {"type": "string"}, "The class that the image shows"), "required": True},
+            _query("model", {"type": "string"}, "The model; the first one without it"),
+        ]
+        text = {"type": "string"}
+        filed = _object(("model", "class_name"), model=text, class_name=text)
+        body = {"required": True, "content": {"image/*": image, "application/octet-stream": image}}
+        codes = {"507": "There is no room for more images"}
+        operation = _operation("feedback", "File an image under the class that it shows", filed,
+                               parameters=parameters, body=body, codes=codes)  # fmt: skip
+        found["/feedback"] = {"post": operation}
+    return found
 
 
 def _operation(
@@ -185,6 +207,30 @@ def _schemas() -> dict[str, Any]:
             probability=fraction,
             prediction=_ref("Prediction"),
             heatmap={**_list(_list(fraction)), "description": "The map at the model's size, row by row"},
+        ),
+        "Models": _object(
+            ("models", "feedback", "max_bytes"),
+            models=_list(_ref("Model")),
+            feedback={"type": "boolean", "description": "Whether images can be filed under their class"},
+            max_bytes={"type": "integer", "description": "The most bytes of a request"},
+        ),
+        "Model": _object(
+            ("name", "version", "image_size", "resize", "class_names", "threshold", "heatmaps", "answers", "reference"),
+            name=text,
+            version=text,
+            image_size={"type": "integer", "description": "Side of the square input, in pixels"},
+            resize={**text, "description": "How images of other sizes are resized to it"},
+            class_names=_list(text),
+            threshold={"anyOf": [fraction, {"type": "null"}], "description": "Below it, the label is `unsure`"},
+            heatmaps={"type": "boolean", "description": "Whether /explain answers"},
+            answers={"anyOf": [_ref("Answers"), {"type": "null"}], "description": "Since the server started"},
+            reference={"anyOf": [_ref("Answers"), {"type": "null"}], "description": "On the test split"},
+        ),
+        "Answers": _object(
+            ("confidence", "predicted"),
+            split=text,
+            confidence={**shape, "description": "Images per bin of confidence, from 0 to 1"},
+            predicted={**shape, "description": "Images per likeliest class; empty if that is not known"},
         ),
         "InferenceRequest": _object(
             ("inputs",),

@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -22,6 +22,9 @@ from kcv.serving.model import Served, describe
 from kcv.serving.protocol import bounded_protocol
 from kcv.serving.service import Service
 from kcv.serving.settings import Settings
+
+if TYPE_CHECKING:
+    from kcv.serving.feedback import Feedback
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +67,8 @@ def make_server(
         started: called with the server's URL once it is ready.
 
     Raises:
-        UsageError: certificate and key cannot be used.
+        UsageError: certificate and key cannot be used, or the classes cannot be folders for feedback.
+        OutputError: the folder for feedback cannot be written.
     """
     protocol = bounded_protocol(
         header_seconds=settings.header_seconds, unread_seconds=settings.body_seconds, most=settings.connections
@@ -87,7 +91,20 @@ def make_server(
     _quiet()
     config.load()
     config.ssl = None if certfile is None else _context(certfile, keyfile)
-    return Server(config, models, settings, started)
+    return Server(config, models, settings, started, _feedback(models, settings))
+
+
+def _feedback(models: list[Served], settings: Settings) -> Feedback | None:
+    if settings.feedback is None:
+        return None
+    from kcv.serving.feedback import Feedback  # reads folders as data sets do, which few servers need
+
+    return Feedback(
+        settings.feedback,
+        {served.name: served.version.class_names for served in models},
+        most_bytes=settings.feedback_bytes,
+        max_pixels=settings.max_pixels,
+    )
 
 
 def _context(certfile: Path, keyfile: Path | None) -> ssl.SSLContext:
@@ -122,9 +139,10 @@ class Server(uvicorn.Server):
         models: list[Served],
         settings: Settings,
         started: Callable[[str], object] | None,
+        feedback: Feedback | None,
     ) -> None:
         super().__init__(config)
-        self._models, self._settings, self._tell = models, settings, started
+        self._models, self._settings, self._tell, self._feedback = models, settings, started, feedback
         self.service: Service | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -140,7 +158,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Makes the service in the event loop, and begins to accept connections."""
         self.loop = asyncio.get_running_loop()
-        service = self.service = Service(self._models, self._settings, metrics())
+        service = self.service = Service(self._models, self._settings, metrics(), self._feedback)
         self.config.loaded_app = make_app(service)
         await super().startup(sockets)
         self._keep(service.watch_files(_LOOK_SECONDS))

@@ -24,6 +24,8 @@ from kcv.serving.workers import Workers
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
+    from kcv.serving.feedback import Feedback
+
 _log = logging.getLogger(__name__)
 
 _WAITING = 0.5
@@ -37,14 +39,18 @@ class Service:
         models: at least one; the first answers where a request names none.
         settings: the limits.
         metrics: counts what happens.
+        feedback: files what people say about answers; None if nobody may.
 
     Attributes:
         is_ready: whether new requests should come here; False from the moment the server is told to stop.
     """
 
-    def __init__(self, models: Iterable[Served], settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, models: Iterable[Served], settings: Settings, metrics: Metrics, feedback: Feedback | None = None
+    ) -> None:
         self.settings = settings
         self.metrics = metrics
+        self.feedback = feedback
         self.models = {served.name: served for served in models}
         self.budget = Budget(settings.queue_bytes)
         self.is_ready = True
@@ -162,6 +168,8 @@ class Service:
 
     def close(self, seconds: float) -> bool:
         """Ends the workers after what waits; returns whether they ended within some seconds."""
+        if self.feedback is not None:
+            self.feedback.close()
         return self._workers.close(seconds)
 
 

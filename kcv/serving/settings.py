@@ -39,6 +39,8 @@ class Settings:
         connections: the most connections at the same time.
         drain_seconds: seconds between SIGTERM, when the server says that it is not ready, and its last accepted
             connection.
+        feedback: the folder that images are filed in under the class that people say; None if nobody may.
+        feedback_bytes: the most bytes of images in it.
         log_requests: whether each request is logged: its code, its size and its time, and nothing else of it.
     """
 
@@ -55,6 +57,8 @@ class Settings:
     idle_seconds: int = 30
     connections: int = 1000
     drain_seconds: float = 5.0
+    feedback: Path | None = None
+    feedback_bytes: int = 1000 * MB
     log_requests: bool = False
 
     @property

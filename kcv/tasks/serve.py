@@ -41,12 +41,15 @@ def serve(
     idle_seconds: Annotated[int, AtLeast(1)] = 30,
     connections: Annotated[int, AtLeast(1)] = 1000,
     drain_seconds: Annotated[float, Between(0, 3600)] = 5,
+    feedback: str | Path | None = None,
+    feedback_mb: Annotated[int, AtLeast(1)] = 1000,
     log_requests: bool = False,
     device: Device = "auto",
     started: Annotated[Callable[[str], object] | None, PythonOnly()] = None,
 ) -> dict[str, int]:
     """Serve models over HTTP.
 
+    The page at / classifies images that are dropped, pasted, chosen or taken by a camera; programs use POST /predict.
     Blocks until the process gets SIGTERM or Ctrl+C. SIGHUP, or a changed file, loads a model again.
 
     Args:
@@ -68,6 +71,9 @@ def serve(
         idle_seconds: seconds that a connection without a request stays open.
         connections: most connections at the same time.
         drain_seconds: seconds between SIGTERM, when the server reports that it is not ready, and its last connection.
+        feedback: folder in which people file images under the right class, from the page or POST /feedback;
+            default: nobody can.
+        feedback_mb: most megabytes of images in it.
         log_requests: log the code, size and time of each request.
         device: where to compute.
         started: called with the URL when the server is ready.
@@ -76,10 +82,10 @@ def serve(
         `requests`, the number of requests that were answered.
 
     Raises:
-        UsageError: others could connect and there is no token; a name stands twice; a certificate cannot be used; or
-            the packages of the extra `kcv[serve]` are missing.
+        UsageError: others could connect and there is no token; a name stands twice; a certificate cannot be used;
+            class names cannot be folders for feedback; or the packages of the extra `kcv[serve]` are missing.
         ArtifactError: a model cannot be opened.
-        OutputError: the port is in use.
+        OutputError: the port is in use, or the folder for feedback cannot be written.
 
     Example:
         $ kcv serve runs/mine/model.onnx
@@ -113,6 +119,8 @@ def serve(
         idle_seconds=idle_seconds,
         connections=connections,
         drain_seconds=drain_seconds,
+        feedback=None if feedback is None else expand_user(feedback),
+        feedback_bytes=feedback_mb * _MB,
         log_requests=log_requests,
     )
     named = places([models] if isinstance(models, str | Path) else models)

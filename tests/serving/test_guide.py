@@ -152,6 +152,7 @@ from served import IMAGE
 def ask(url):
     def work():
         with urllib.request.urlopen(urllib.request.Request(url + "/predict", IMAGE)) as answer:
+            assert b"<h1" in urllib.request.urlopen(url + "/").read()
             print(answer.status, flush=True)
         os.kill(os.getpid(), signal.SIGINT)
     threading.Thread(target=work).start()

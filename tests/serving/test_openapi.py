@@ -25,8 +25,10 @@ def test_it_describes_each_route_and_no_other(running: Running) -> None:
     assert {(path, method) for path, methods in found["paths"].items() for method in methods} == routes
 
 
-def test_every_reference_leads_somewhere_and_every_operation_has_a_name_of_its_own() -> None:
-    found = document(with_token=True)
+@pytest.mark.parametrize("with_feedback", [False, True])
+def test_every_reference_leads_somewhere_and_every_operation_has_a_name_of_its_own(with_feedback: bool) -> None:
+    found = document(with_token=True, with_feedback=with_feedback)
+    assert ("/feedback" in found["paths"]) == with_feedback
     schemas = found["components"]["schemas"]
 
     def references(value: Any) -> list[str]:
@@ -45,10 +47,10 @@ def test_every_reference_leads_somewhere_and_every_operation_has_a_name_of_its_o
             assert placed == {part[1:-1] for part in path.split("/") if part.startswith("{")}
 
 
-@pytest.mark.parametrize("with_token", [False, True])
-def test_it_is_valid_openapi(with_token: bool) -> None:
+@pytest.mark.parametrize("wanted", [False, True])
+def test_it_is_valid_openapi(wanted: bool) -> None:
     validator = pytest.importorskip("openapi_spec_validator", reason="needs openapi-spec-validator")
-    validator.validate(document(with_token=with_token))
+    validator.validate(document(with_token=wanted, with_feedback=wanted))
 
 
 def test_answers_are_what_it_says(running: Running) -> None:
@@ -62,6 +64,7 @@ def test_answers_are_what_it_says(running: Running) -> None:
     answered = running.post("/predict", photo()).json
     check("Predictions", answered)
     check("Error", running.post("/predict", b"").json)
+    check("Models", running.get("/models").json)
     sent = {"inputs": [{"name": "image", "shape": [1, 1, 3], "datatype": "UINT8", "data": [1, 2, 3]}]}
     check("InferenceRequest", sent)
     check("InferenceResponse", running.post("/v2/models/net/infer", sent).json)

@@ -25,7 +25,9 @@ class OperationRoutes:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._document = json.dumps(document(with_token=service.settings.token is not None)).encode()
+        self._document = json.dumps(
+            document(with_token=service.settings.token is not None, with_feedback=service.feedback is not None)
+        ).encode()
 
     async def metrics(self, request: Request) -> Response:
         """Returns all metrics in Prometheus' format."""

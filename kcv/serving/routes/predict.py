@@ -19,6 +19,7 @@ from kcv.serving.workers import NO_HEATMAPS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.types import Scope
 
     from kcv.serving.service import Service
 
@@ -42,8 +43,7 @@ class PredictRoutes:
         version = self._service.version(query.pop("model", None))
         if query:
             raise Problem(400, f"unknown parameter {next(iter(query))!r}; allowed: top_k, model.")
-        kind = (header(request.scope, b"content-type") or b"").decode("latin-1")
-        _check_kind(kind)
+        kind = check_kind(request.scope)
         body = await self._service.body(request.scope, request.receive)
         names = None
         images = [body]
@@ -60,7 +60,7 @@ class PredictRoutes:
         version = self._service.version(query.pop("model", None))
         if query:
             raise Problem(400, f"unknown parameter {next(iter(query))!r}; allowed: class_name, model.")
-        _check_kind((header(request.scope, b"content-type") or b"").decode("latin-1"))
+        check_kind(request.scope)
         if not getattr(version.classifier, "has_heatmaps", False):
             raise Problem(501, NO_HEATMAPS)
         try:
@@ -84,8 +84,14 @@ class PredictRoutes:
         )
 
 
-def _check_kind(kind: str) -> None:
-    """Raises Problem for a media type that is surely no image; of all others, the bytes decide."""
+def check_kind(scope: Scope) -> str:
+    """Returns the media type of a body.
+
+    Raises:
+        Problem: 415 for one that is surely no image; of all others, the bytes decide.
+    """
+    kind = (header(scope, b"content-type") or b"").decode("latin-1")
     plain = kind.partition(";")[0].strip().lower()
     if plain in ("application/json", "text/html", "text/plain") or plain.startswith("video/"):
         raise Problem(415, f"{plain}: send the bytes of an image, or a form (multipart/form-data) with several.")
+    return kind

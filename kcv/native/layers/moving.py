@@ -112,10 +112,9 @@ class MovingStatistics:
 @torch.no_grad()
 def _update(seen: Sequence[_Seen], rate: float) -> None:
     # Keras takes the biased variance of a batch. For a single value it is 0, whereas torch divides by count - 1.
-    variances = [one.variance if one.count > 1 else torch.zeros_like(one.variance) for one in seen]
-    variances = torch._foreach_mul(
-        variances, [(one.count - 1) / one.count for one in seen]
-    )  # autograd keeps the others
+    unbiased = [one.variance if one.count > 1 else torch.zeros_like(one.variance) for one in seen]
+    # Not in place, as autograd keeps what a pass has written.
+    biased = list(torch._foreach_mul(unbiased, [(one.count - 1) / one.count for one in seen]))
     torch._foreach_lerp_(
         [one.entry.mean for one in seen] + [one.entry.variance for one in seen],
         [one.mean for one in seen] + biased,

@@ -26,7 +26,7 @@ FLOORS = (
     {"distributed", "quality"},
     {"native"},
     {"inference"},
-    {"exporting", "models.weights", "saliency"},
+    {"exporting", "mlflow_model", "models.weights", "saliency"},
     {"benchmark", "reporting", "serving"},
     {"training"},
     {"tasks"},

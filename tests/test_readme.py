@@ -36,7 +36,7 @@ MOST_WORDS = 1200
 LEFT_OUT = {
     r"^git clone|^cd ": "needs a network",
     r"^python -m venv|^pip install (?!uv && uv run python)|^npm ": "needs a package registry",
-    r"mlflow ui": "is a server",
+    r"mlflow ui|mlflow models serve": "is a server",
     r"--heatmaps|why_onnx": "needs more than 16 px: tests/exporting/test_heatmaps.py",
     r"kcv serve|^curl|^openssl": "a server and its clients: tests/serving/test_guide.py",
     r"s3://|hf:": "needs a network",
@@ -44,7 +44,8 @@ LEFT_OUT = {
     r"^uv run (pytest|nox)": "the tests themselves",
     r"--augment\.library=keras_cv": "needs the extra kcv[kerascv]",
 }
-RUN_ELSEWHERE = ("onnxruntime.InferenceSession", "http://127.0.0.1")  # in tests/test_deploy.py, tests/serving
+RUN_ELSEWHERE = ("onnxruntime.InferenceSession", "http://127.0.0.1", "mlflow.pyfunc", "MlflowClient")
+"""In tests/test_deploy.py, tests/serving, tests/tasks/test_registered_models.py."""
 SMALL = {"data.image_size": 16, "model.name": "custom_cnn", "model.width": 0.125, "model.unfreeze_after": 0,
          "model.mode": "fine_tuning", "model.feature_views": None, "augment.crop_padding": 1,
          "train.epochs": 6, "train.plots": False, "tracking.uri": "none",

@@ -6,6 +6,7 @@ all problems in a file and its overrides at once, before any data is read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -203,7 +204,20 @@ def _cross_problems(flat: Mapping[str, Any]) -> list[str]:
     if warmup is not None and (fraction := flat.get("optim.warmup_fraction")) is not None:
         given = f"received {_overrides.show(fraction)} beside optim.warmup_epochs"
         problems.append(f"optim.warmup_fraction: {given}, allowed: one of the two.")
-    return problems + _imbalance_problems(flat) + _model_problems(flat) + layer_problems(flat, _AUGMENT_DEFAULTS)
+    problems += _tracking_problems(flat) + _imbalance_problems(flat) + _model_problems(flat)
+    return problems + layer_problems(flat, _AUGMENT_DEFAULTS)
+
+
+def _tracking_problems(flat: Mapping[str, Any]) -> list[str]:
+    """Like `_cross_problems`, for the section `tracking`."""
+    alias = flat.get("tracking.alias")
+    if alias is None:
+        return []
+    if flat.get("tracking.register") is None:
+        return ["tracking.alias: needs tracking.register=NAME, the model that the alias is of."]
+    if isinstance(alias, str) and re.fullmatch(r"latest|[vV][0-9]+", alias):  # MLflow reserves them
+        return [f"tracking.alias: received {alias!r}, allowed: a name other than latest, v1, v2 ..."]
+    return []
 
 
 def _imbalance_problems(flat: Mapping[str, Any]) -> list[str]:

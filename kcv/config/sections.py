@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
@@ -290,10 +291,28 @@ class TrainConfig(Section):
     compile: bool = Field(True, description="on CUDA, try torch.compile in the first steps and keep the faster")
 
 
-class TrackingConfig(Section):
-    """Where MLflow stores the run."""
+with warnings.catch_warnings():
+    # pydantic's classes have a method of this name, which registers virtual subclasses; nothing uses it here.
+    warnings.filterwarnings("ignore", 'Field name "register"', UserWarning)
 
-    uri: str | None = Field(
-        None, min_length=1, description="MLflow URI; null: mlflow.db (SQLite) in the working folder; none: no tracking"
-    )
-    experiment: str = Field("kcv", min_length=1, description="experiment that the run belongs to")
+    class TrackingConfig(Section):
+        """Where MLflow stores the run."""
+
+        uri: str | None = Field(
+            None,
+            min_length=1,
+            description="MLflow URI; null: mlflow.db (SQLite) in the working folder; none: no tracking",
+        )
+        experiment: str = Field("kcv", min_length=1, description="experiment that the run belongs to")
+        register: str | None = Field(
+            None,
+            pattern=r"^[^/:\s](?:[^/:\n]{0,253}[^/:\s])?$",
+            description="register the model as a new version of the registered model with this name",
+            json_schema_extra={"allowed": "a name without slash and colon"},
+        )
+        alias: str | None = Field(
+            None,
+            pattern=r"^[A-Za-z0-9_-]{1,255}$",
+            description="alias of the registered model that is moved to the new version, such as champion",
+            json_schema_extra={"allowed": "letters, digits, '_' and '-'; not latest, v1, v2 ..."},
+        )

@@ -15,9 +15,11 @@ from kcv.artifact.bounds import check_fixed, check_size
 from kcv.artifact.file import read_info
 from kcv.artifact.structure import check_structure
 from kcv.artifact.weights import check_weights
+from kcv.common.model_reference import is_reference
 from kcv.common.text import printable
 from kcv.common.untrusted import MOST_JSON_BYTES, parse_json, refusing
 from kcv.errors import ArtifactError
+from kcv.inference.locating import model_file
 
 if TYPE_CHECKING:
     import keras
@@ -32,7 +34,7 @@ def load(path: str | Path, *, device: str = "auto") -> LoadedModel:
     """Opens a model file: reads its description, checks its layer classes, then loads it with Keras.
 
     Args:
-        path: the model file.
+        path: the model file, or a model in MLflow; see `kcv.inference.locating`.
         device: the device to run on: `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:
@@ -43,7 +45,7 @@ def load(path: str | Path, *, device: str = "auto") -> LoadedModel:
         >>> model = kcv.load_model("runs/photos/model.keras")
         >>> model.predict(["one.png", "two.png"])
     """
-    path = Path(path)
+    path = model_file(path) if is_reference(path) else Path(path)
     info = read_info(path)
     model = load_keras(path, device=device)
     expected = ((None, info.image_size, info.image_size, 3), (None, len(info.class_names)))

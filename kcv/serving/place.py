@@ -1,4 +1,7 @@
-"""Where a served model comes from: the names that an operator types, and the file that they stand for."""
+"""Where a served model comes from: the names that an operator types, and the file that they stand for.
+
+A model in MLflow is looked up each time it is loaded, so that SIGHUP serves the version that an alias then stands for.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import logging
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kcv.common.files import expand_user
+from kcv.common.model_reference import ModelReference, is_reference
 from kcv.errors import ArtifactError, UsageError
 from kcv.inference.classifier import is_onnx
+from kcv.inference.locating import model_file
 
 _log = logging.getLogger(__name__)
 
@@ -27,18 +32,24 @@ class Place:
 
     Attributes:
         name: the name that clients use.
-        given: the file or run folder.
+        given: the file or run folder, or the text that names a model in MLflow.
     """
 
     name: str
-    given: Path
+    given: str | Path
 
     @property
     def candidates(self) -> tuple[Path, ...]:
-        """The files that a change is looked for in: the ONNX file and the Keras file of a run, or the file itself."""
-        if os.path.isdir(self.given):
-            return self.given / "model.onnx", self.given / "model.keras"
-        return (self.given,) if is_onnx(self.given) else (self.given.with_suffix(".onnx"), self.given)
+        """The files that a change is looked for in: the ONNX file and the Keras file of a run, or the file itself.
+
+        There is none for a model in MLflow.
+        """
+        if is_reference(self.given):
+            return ()
+        given = Path(self.given)
+        if os.path.isdir(given):
+            return given / "model.onnx", given / "model.keras"
+        return (given,) if is_onnx(given) else (given.with_suffix(".onnx"), given)
 
     def file(self) -> Path:
         """Returns the file to open.
@@ -48,7 +59,10 @@ class Place:
 
         Raises:
             ArtifactError: there is no model, or what lies there is not readable.
+            TrackingError: the MLflow store cannot be reached.
         """
+        if is_reference(self.given):
+            return replace(self, given=model_file(self.given, every=True)).file()
         *exported, model = self.candidates
         if not exported:
             return model
@@ -115,7 +129,10 @@ def places(models: Iterable[str | Path]) -> list[Place]:
 
 def _place(given: str | Path) -> Place:
     match = _NAMED.fullmatch(given) if isinstance(given, str) and not os.path.exists(given) else None
-    path = expand_user(match[2] if match else given)
+    named = match[2] if match else given
+    if is_reference(named):
+        return Place(match[1] if match else _clean(ModelReference.parse(str(named)).title), str(named))
+    path = expand_user(named)
     return Place(match[1] if match else _name_of(path), path)
 
 
@@ -125,5 +142,10 @@ def _name_of(path: Path) -> str:
     stem = whole.name if os.path.isdir(path) else whole.stem
     if stem.lower() in _GENERAL:
         stem = whole.parent.name
+    return _clean(stem)
+
+
+def _clean(stem: str) -> str:
+    """Returns a text as a name that clients can write in a URL."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:100]
     return name if _NAME.fullmatch(name) else "model"

@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kcv.common.files import expand_user, model_file, write_csv, write_json
+from kcv.common.files import expand_user, write_csv, write_json
 from kcv.common.parameters import AtLeast, Described, Device, PythonOnly, Split, checked, renamed
 from kcv.common.progress import Progress
 from kcv.common.redaction import data_without_credentials
 from kcv.errors import ArtifactError, DataError, UsageError
+from kcv.inference.locating import model_file
 from kcv.tasks import described_sources
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def compare(
     """Compare runs on the same images, and test whether they really differ.
 
     Args:
-        runs: two or more run folders or model files.
+        runs: two or more run folders or model files. Also models in MLflow: models:/NAME/VERSION, models:/NAME@ALIAS
+            or runs:/RUN_ID/PATH.
         data: source of the images; default: what the first model was trained on. If you
             began its run on this machine, they may have changed since, with a warning; otherwise they must be named.
         split: the split to measure, as the first model's training made it. Classes are matched by name.

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kcv.common.files import expand_user, model_file
+from kcv.common.files import expand_user
 from kcv.common.parameters import AtLeast, Between, Described, Device, PythonOnly, Split, checked
 from kcv.common.progress import Progress
 from kcv.common.redaction import data_without_credentials
 from kcv.common.text import cut_to_bytes
-from kcv.errors import OutputError
+from kcv.errors import OutputError, UsageError
+from kcv.inference.locating import is_downloaded, model_file, results_folder
 from kcv.tasks import described_sources
 from kcv.tasks.report import write_page
 
@@ -70,14 +71,15 @@ def evaluate(
     same machine. Under torchrun all processes call it, share the images, and return the same; the first one writes.
 
     Args:
-        model: a model file (model.keras), or the run folder that holds it. From Python also a loaded model.
+        model: a model file (model.keras), or the run folder that holds it. Also a model in MLflow:
+            models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH. From Python also a loaded model.
         data: source of the images; default: what the model was trained on. Classes are matched by
             name. If you began the run on this machine, the data may have changed since, with a warning; otherwise they
             must be named.
         split: the split to measure. Splits that training made are made again.
-        output_dir: folder for metrics and plots; default: evaluation/ beside the model. That is for the test split of
-            the training data; `evaluation-<split>` or `evaluation-<data>-<split>` for others, so that none overwrites
-            another.
+        output_dir: folder for metrics and plots; default: evaluation/ beside the model, or for a model in MLflow in
+            NAME-VERSION/. That is for the test split of the training data; `evaluation-<split>` or
+            `evaluation-<data>-<split>` for others, so that none overwrites another.
         batch_size: images per batch; default: chosen by their size.
         device: where to compute. A loaded model stays where it is.
         calibrate: fit the temperature to the validation split first, and write it into the model file. With
@@ -115,6 +117,8 @@ def evaluate(
             loaded = model if isinstance(model, LoadedModel) else opening.load(model_file(model), device=device)
             directory = expand_user(output_dir) if output_dir is not None else _directory(loaded.path, data, split)
         if calibrate:
+            if is_downloaded(loaded.path):
+                raise UsageError("evaluate: --calibrate changes a model file, and those in MLflow stay as they are.")
             own = data if splits.is_own_data(loaded, data) else None
             loaded = recalibrate(loaded, abstain_precision, own, batch_size=batch_size, group=group)
         with group.local_main_process_first():
@@ -152,4 +156,4 @@ def _directory(model: Path, source: str | None, split: str) -> Path:
     else:
         of = re.sub(r"[^\w.-]+", "-", Path(data_without_credentials(source)).name).strip("-.")
         name = f"evaluation-{cut_to_bytes(of, _LONGEST_NAME) or 'data'}-{split}"
-    return inside(model.parent, name, error=OutputError)
+    return inside(results_folder(model), name, error=OutputError)

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from kcv.common.files import expand_user, model_file
+from kcv.common.files import expand_user
 from kcv.common.parameters import AtLeast, Device, checked
 from kcv.errors import DataError, OutputError
+from kcv.inference.locating import model_file, results_folder
 
 if TYPE_CHECKING:
     from kcv.inference.keras_model import LoadedModel
@@ -41,12 +42,14 @@ def explain(
 
     Args:
         paths: images, folders or quoted patterns ('photos/*.jpg').
-        model: a model file (model.keras, or model.onnx exported with --heatmaps), or a run folder. From Python also a
-            loaded model. An ONNX file needs no torch, and has gradcam at the last layer.
+        model: a model file (model.keras, or model.onnx exported with --heatmaps), or a run folder. Also a model in
+            MLflow: models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH. From Python also a loaded
+            model. An ONNX file needs no torch, and has gradcam at the last layer.
         method: how activations and gradients become a map. See `kcv.saliency.methods`.
         class_name: the class to explain; default: each image's most probable one.
         layer: the layer to look at; default: the last one with height and width.
-        output: folder for the files; default: explanations/ beside the model.
+        output: folder for the files; default: explanations/ beside the model, or for a model in MLflow in
+            NAME-VERSION/.
         batch_size: images per batch; default: chosen by their size.
         device: where to compute. A loaded model stays where it is.
         recursive: search folders recursively.
@@ -85,7 +88,9 @@ def explain(
 
     loaded, explaining = _opened(model, method, layer, device)
     position = class_position(loaded, class_name)
-    folder = expand_user(output) if output is not None else inside(loaded.path.parent, FOLDER, error=OutputError)
+    folder = (
+        expand_user(output) if output is not None else inside(results_folder(loaded.path), FOLDER, error=OutputError)
+    )
     return HeatMapFiles(loaded, explaining, position, folder).rows(files, batch_size or loaded.preferred_batch)
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from kcv import __version__
-from kcv.common.files import atomic, expand_user, model_file
+from kcv.common.files import atomic, expand_user
 from kcv.common.parameters import checked
 from kcv.errors import UsageError
+from kcv.inference.locating import model_file, results_folder
 
 if TYPE_CHECKING:
     import keras
@@ -85,8 +86,9 @@ def export(
     Keras model says on real images.
 
     Args:
-        model: a model file (model.keras), or the run folder that holds it. From Python also a loaded model.
-        output: the file; default: model.onnx beside the model.
+        model: a model file (model.keras), or the run folder that holds it. Also a model in MLflow:
+            models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH. From Python also a loaded model.
+        output: the file; default: model.onnx beside the model, or for a model in MLflow in NAME-VERSION/.
         precision: precision of weights and computation; int8 is kept only if it is faster on this machine and loses at
             most half a point of accuracy. Otherwise the float32 file stays.
         opset: version of ONNX's operators.
@@ -116,12 +118,16 @@ def export(
     loaded = opening.load(model_file(model), device="cpu") if isinstance(model, str | Path) else model
     if model_device(loaded.keras_model).type != "cpu":
         loaded = opening.load(loaded.path, device="cpu")
-    target = expand_user(output) if output is not None else loaded.path.with_suffix(".onnx")
+    target = expand_user(output) if output is not None else _beside(loaded.path)
     if target.suffix.lower() != ".onnx":
         raise UsageError(f"--output: received {str(target)!r}, allowed: a name that ends in .onnx.")
     with device_scope("cpu"):  # Keras would put images on a GPU where there is one
         info = _info(loaded, from_file=loaded is not model)
         return _export(loaded, target, info, precision, opset, samples, force, heatmaps)
+
+
+def _beside(model: Path) -> Path:
+    return results_folder(model) / model.with_suffix(".onnx").name
 
 
 def _export(

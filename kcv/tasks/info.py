@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kcv.common.files import model_file
+from kcv.inference.locating import model_file
 
 if TYPE_CHECKING:
     from kcv.artifact import ArtifactInfo
@@ -48,13 +48,16 @@ def info(model: str | Path) -> ModelCard:
     """Show what is in a model file.
 
     Args:
-        model: a model file (model.keras, model.onnx), or the run folder that holds it.
+        model: a model file (model.keras, model.onnx), or the run folder that holds it. Also a model in MLflow:
+            models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH.
 
     Raises:
         ArtifactError: the file is missing, damaged or unsafe.
+        TrackingError: the MLflow store cannot be reached.
 
     Example:
         $ kcv info runs/mine/model.keras
+        $ kcv info models:/photos@champion
     """
     from kcv.inference.classifier import is_onnx
 

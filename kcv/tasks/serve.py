@@ -50,10 +50,12 @@ def serve(
     """Serve models over HTTP.
 
     The page at / classifies images that are dropped, pasted, chosen or taken by a camera; programs use POST /predict.
-    Blocks until the process gets SIGTERM or Ctrl+C. SIGHUP, or a changed file, loads a model again.
+    Blocks until the process gets SIGTERM or Ctrl+C. SIGHUP, or a changed file, loads a model again; for a model in
+    MLflow it asks again which version an alias means.
 
     Args:
-        models: model files (model.onnx, model.keras) or run folders; NAME=FILE names one.
+        models: model files (model.onnx, model.keras) or run folders; NAME=FILE names one. Also models in MLflow:
+            models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH.
         host: address to listen on; others than this machine's own need a token, or --open.
         port: port to listen on; 0 for any that is free.
         token: what clients must send as a bearer token; better in KCV_SERVE_TOKEN or a file, which nobody else sees.
@@ -85,10 +87,12 @@ def serve(
         UsageError: others could connect and there is no token; a name stands twice; a certificate cannot be used;
             class names cannot be folders for feedback; or the packages of the extra `kcv[serve]` are missing.
         ArtifactError: a model cannot be opened.
+        TrackingError: the MLflow store cannot be reached.
         OutputError: the port is in use, or the folder for feedback cannot be written.
 
     Example:
         $ kcv serve runs/mine/model.onnx
+        $ kcv serve models:/photos@champion
         $ kcv serve cats=cats.onnx dogs=dogs.onnx --host=0.0.0.0 --token_file=token
     """
     try:

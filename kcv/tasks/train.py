@@ -233,6 +233,7 @@ def _train(
             if group.is_main_process:
                 report(active.folder.path)
                 active.folder.close()  # the run is complete; only tracking remains, and it may lag
+                active.log_model()
             active.tracker.log_metrics(_scalars(figures), step=fitted.best_epoch)
             active.tracker.log_artifacts(active.folder.path)
     return Run(

@@ -113,6 +113,22 @@ class BufferedTracker(Tracker):
                 self._bytes += file.stat().st_size
             self._append({"kind": "artifact", "path": str(file), "folder": folder})
 
+    def log_model(
+        self, files: Mapping[str, Path | str], *, register: str | None = None, alias: str | None = None
+    ) -> None:
+        """Logs the finished model; see `Tracker.log_model`."""
+        if not self._store.keeps_models:
+            return
+        for place, content in files.items():
+            if isinstance(content, str):
+                self._append({"kind": "model_text", "text": content, "place": place})
+                continue
+            with contextlib.suppress(OSError):
+                self._bytes += content.stat().st_size
+            self._append({"kind": "model_file", "path": str(content.absolute()), "place": place})
+        if register is not None:
+            self._append({"kind": "register", "name": register, "alias": alias})
+
     def finish(self, status: Status = "FINISHED") -> None:
         """Closes the run, and waits a limited time for the remaining entries."""
         if self._outbox is None or self._sender is None or self._ended:

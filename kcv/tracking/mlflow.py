@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import logging
 import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -23,9 +24,10 @@ from kcv.common.download import cache_dir
 from kcv.common.files import home
 from kcv.common.redaction import hide_credentials, without_credentials
 from kcv.config import TrackingConfig
-from kcv.errors import TrackingError, one_line
+from kcv.errors import KcvError, TrackingError, one_line
 from kcv.tracking.buffered import BufferedTracker
 from kcv.tracking.mlflow_database import Database
+from kcv.tracking.mlflow_files import MOST_FILE_BYTES
 from kcv.tracking.store import RunInfo, Store, StoreRejected, StoreUnavailable
 from kcv.tracking.tracker import Tracker, open_tracker, register_tracker
 
@@ -39,6 +41,13 @@ _SERVERS = ("http", "https")
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", *_SERVERS, "databricks", "uc")
 _FORM = "sqlite:///FILE, another database's uri, http(s)://HOST:PORT of an MLflow server"
 _KEY_TAG = "kcv.spool"
+
+MODEL_FOLDER = "model"
+"""Folder in a run's artifacts with its model, as MLflow's tools expect it: `runs:/RUN_ID/model`."""
+CHECKSUM = ".sha256"
+"""Suffix of the file beside a model file with its SHA-256."""
+
+_log = logging.getLogger(__name__)
 _MAY_CHANGE = (401, 403, 407, 408, 429)
 """Status codes of rejections that may end later, or with other credentials."""
 
@@ -70,6 +79,8 @@ class MlflowTracker(BufferedTracker):
 class MlflowStore(Store):
     """Implements `Store` for MLflow; the arguments are those of `MlflowTracker`."""
 
+    keeps_models = True
+
     def __init__(self, uri: str, *, named: bool = True) -> None:
         shown, scheme = without_credentials(uri), uri.partition(":")[0].partition("+")[0].lower()
         if uri != "databricks" and (":" not in uri or scheme not in _SCHEMES):
@@ -77,23 +88,23 @@ class MlflowStore(Store):
         self.remote = scheme in _SERVERS
         if self.remote and not _has_host(uri):
             raise TrackingError(f"tracking.uri: received {shown!r}, which names no host.")
-        self._database = Database.of(uri, named=named) if scheme == "sqlite" else None
-        if scheme == "sqlite" and self._database is None:
+        self.database = Database.of(uri, named=named) if scheme == "sqlite" else None
+        if scheme == "sqlite" and self.database is None:
             raise TrackingError(f"tracking.uri: received {shown!r}, allowed: sqlite:/// and the path of a file.")
-        self.location = self._database.location if self._database else shown
-        self._uri = self._database.uri if self._database else uri
+        self.location = self.database.location if self.database else shown
+        self.tracking_uri = self.database.uri if self.database else uri  # may hold credentials
         self._client: MlflowClient | None = None
         self._places: dict[str, str] = {}  # artifact URIs by run ID
 
     def prepare(self) -> None:
         """Checks an SQLite file, and imports MLflow, which takes seconds and changes the process's warning filters."""
-        if self._database and (problem := self._database.problem()):
+        if self.database and (problem := self.database.problem()):
             raise TrackingError(f"tracking.uri: {problem}.")
         import_mlflow()
 
     def open_run(self, run: RunInfo, key: str, run_id: str | None) -> str:
         """Creates a run and its experiment, or finds the run by a tag, and describes it; see `Store.open_run`."""
-        with self._asking() as client:
+        with self.asking() as client:
             if run_id is None:
                 experiment = self._find_experiment(client, run.experiment)
                 found = client.search_runs([experiment], f"tags.`{_KEY_TAG}` = '{key}'")
@@ -109,41 +120,81 @@ class MlflowStore(Store):
 
     def logged_steps(self, run_id: str, metric: str) -> set[int]:
         """Returns the logged steps of a run's metric."""
-        with self._asking() as client:
+        with self.asking() as client:
             return {point.step for point in client.get_metric_history(run_id, metric)}
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int, timestamp: int) -> None:
         """Logs metrics of one step; metrics already logged with this timestamp stay unchanged."""
         from mlflow.entities import Metric
 
-        with self._asking() as client:
+        with self.asking() as client:
             for batch in _batches(Metric(name, value, timestamp, step) for name, value in metrics.items()):
                 client.log_batch(run_id, batch)
 
     def log_artifact(self, run_id: str, path: Path, folder: str | None) -> None:
         """Logs a file to a folder of the run's artifacts."""
-        with self._asking() as client:
-            if self._database is not None and not self._database.named:
-                if run_id not in self._places:
-                    self._places[run_id] = str(client.get_run(run_id).info.artifact_uri)
-                if refusal := self._database.refusal(self._places[run_id], *filter(None, (folder, path.name))):
-                    raise StoreRejected(refusal, of_entry=True)
+        with self.asking() as client:
+            self._require_place(client, run_id, *filter(None, (folder, path.name)))
             client.log_artifact(run_id, str(path), folder)
+
+    def log_model_file(self, run_id: str, content: Path | str, place: str) -> None:
+        """Logs a file of the run's model, below `MODEL_FOLDER`; see `Store.log_model_file`.
+
+        A file gets its SHA-256 beside it, in the form of `sha256sum`: MLflow keeps none.
+        """
+        texts = {place: content} if isinstance(content, str) else {}
+        with self.asking() as client:
+            self._require_place(client, run_id, MODEL_FOLDER, place)
+            if isinstance(content, Path):
+                with content.open("rb") as stream:
+                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                client.log_artifact(run_id, str(content), str(PurePosixPath(MODEL_FOLDER, place).parent))
+                texts[f"{place}{CHECKSUM}"] = f"{digest}  {content.name}\n"
+            for name, text in texts.items():
+                client.log_text(run_id, text, f"{MODEL_FOLDER}/{name}")
+
+    def register_model(self, run_id: str, name: str, alias: str | None) -> None:
+        """Registers the run's model; a run has one version of a registered model, also if this is called again."""
+        from mlflow.exceptions import MlflowException
+
+        with self.asking() as client:
+            try:
+                client.create_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            found = [one for one in client.search_model_versions(f"run_id = '{run_id}'") if one.name == name]
+            if not found:
+                source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL_FOLDER}"
+                found = [client.create_model_version(name, source, run_id, await_creation_for=0)]
+                _log.info("tracking: registered as version %s of %s", found[0].version, name)
+            if alias is not None:
+                client.set_registered_model_alias(name, alias, str(found[0].version))
+
+    def _require_place(self, client: MlflowClient, run_id: str, *names: str) -> None:
+        """Refuses to store a file elsewhere than beside a database that the user has not named."""
+        if self.database is None or self.database.named:
+            return
+        if run_id not in self._places:
+            self._places[run_id] = str(client.get_run(run_id).info.artifact_uri)
+        if refusal := self.database.refusal(self._places[run_id], *names):
+            raise StoreRejected(refusal, of_entry=True)
 
     def end_run(self, run_id: str, status: str, timestamp: int) -> None:
         """Closes a run."""
-        with self._asking() as client:
+        with self.asking() as client:
             client.set_terminated(run_id, status, timestamp)
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[MlflowClient]:
+    def asking(self) -> Iterator[MlflowClient]:
+        """Yields the client, and turns its errors in the block into StoreUnavailable or StoreRejected."""
         try:
             if self._client is None:
                 client_class = import_mlflow()
-                with self._database.alone() if self._database else contextlib.nullcontext():
-                    self._client = client_class(tracking_uri=self._uri)  # creates the tables
+                with self.database.alone() if self.database else contextlib.nullcontext():
+                    self._client = client_class(tracking_uri=self.tracking_uri)  # creates the tables
             yield self._client
-        except (StoreUnavailable, StoreRejected):
+        except (StoreUnavailable, StoreRejected, KcvError):
             raise
         except Exception as error:
             # MLflow does not catch the errors of SQLAlchemy, requests and alembic.
@@ -153,7 +204,7 @@ class MlflowStore(Store):
         found = client.get_experiment_by_name(name)
         if found is None:
             # Next to the database, not in the working folder of the next command.
-            place = (self._database.path.parent / "mlartifacts").as_uri() if self._database else None
+            place = (self.database.path.parent / "mlartifacts").as_uri() if self.database else None
             try:
                 return str(client.create_experiment(name, artifact_location=place))
             except Exception:
@@ -162,7 +213,7 @@ class MlflowStore(Store):
                     raise
         if found.lifecycle_stage != "active":
             raise StoreRejected(f"the experiment {name!r} is deleted there", of_entry=False)
-        if self._database is not None and (refusal := self._database.refusal(str(found.artifact_location))):
+        if self.database is not None and (refusal := self.database.refusal(str(found.artifact_location))):
             raise StoreRejected(f"{refusal} ({name!r})", of_entry=False)
         return str(found.experiment_id)
 
@@ -189,7 +240,7 @@ def classify_error(error: Exception, *, remote: bool) -> StoreUnavailable | Stor
     http = requests.exceptions
     broken_off = (http.ConnectionError, http.Timeout, http.ChunkedEncodingError, ConnectionError, TimeoutError)
     text = _told(error)
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, EndlessAnswer):
             return StoreRejected(str(cause), of_entry=False)
         if isinstance(cause, http.SSLError) and "CERTIFICATE" in str(cause):
@@ -221,7 +272,8 @@ def _told(error: BaseException) -> str:
     return (text if len(text) <= 300 else f"{text[:297]}...").rstrip(".")
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and those that led to it, from the last to the first."""
     seen: BaseException | None = error
     while seen is not None:
         yield seen
@@ -244,6 +296,8 @@ MOST_BYTES = 64 * 2**20
 """The most bytes of one response, unpacked; the longest that kcv requests, a metric's history, has some megabytes."""
 MOST_SECONDS = 120.0
 """The most seconds for one response; the wait for its next byte has a separate limit."""
+MOST_FILE_SECONDS = 3600.0
+"""The most seconds for a file, which the client writes to disk as it comes."""
 
 
 class EndlessAnswer(Exception):
@@ -256,6 +310,9 @@ def import_mlflow() -> type[MlflowClient]:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the default waits for minutes; kcv retries itself
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is reserved for results
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # Files come from the server itself, not from wherever it sends the client for parts of them.
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     with warnings.catch_warnings(), _with_home():
         warnings.simplefilter("ignore")  # warnings about MLflow's dependencies, which a user cannot fix
@@ -270,7 +327,7 @@ def import_mlflow() -> type[MlflowClient]:
 
 
 def _bound_answers() -> None:
-    """Limits the responses that MLflow's client reads into memory; files that it streams to disk are not limited."""
+    """Limits the responses that MLflow's client reads into memory, and the files that it streams to disk."""
     from mlflow.utils import request_utils
 
     adapter: Any = request_utils.TCPKeepAliveHTTPAdapter
@@ -282,22 +339,24 @@ def _bound_answers() -> None:
 
         def send(self, request: Any, stream: bool = False, *args: Any, **options: Any) -> Any:
             response = super().send(request, stream, *args, **options)
-            if not stream:
-                response.raw.stream = functools.partial(_bounded, response.raw, response.raw.stream)
+            most = (MOST_FILE_BYTES, MOST_FILE_SECONDS) if stream else (MOST_BYTES, MOST_SECONDS)
+            response.raw.stream = functools.partial(_bounded, response.raw, response.raw.stream, *most)
             return response
 
     request_utils.TCPKeepAliveHTTPAdapter = Bounding  # type: ignore[misc]
     request_utils._cached_get_request_session.cache_clear()
 
 
-def _bounded(raw: Any, stream: Any, amount: int = 2**16, decode_content: bool | None = None) -> Iterator[bytes]:
-    """Yields a response in pieces, as urllib3 does, up to the limits."""
-    received, end = 0, time.monotonic() + MOST_SECONDS
+def _bounded(
+    raw: Any, stream: Any, most: int, seconds: float, amount: int = 2**16, decode_content: bool | None = None
+) -> Iterator[bytes]:
+    """Yields a response in pieces, as urllib3 does, up to a number of bytes and seconds."""
+    received, end = 0, time.monotonic() + seconds
     for piece in stream(min(amount, 2**16), decode_content=decode_content):
         received += len(piece)
-        if received > MOST_BYTES or time.monotonic() > end:
+        if received > most or time.monotonic() > end:
             raw.close()
-            raise EndlessAnswer(f"its answer is longer than {MOST_BYTES >> 20} MB, or takes {MOST_SECONDS:.0f} s")
+            raise EndlessAnswer(f"its answer is longer than {most >> 20} MB, or takes {seconds:.0f} s")
         yield piece
 
 

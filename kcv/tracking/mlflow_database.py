@@ -124,16 +124,20 @@ class Database:
             place: a path, or a `file:` URI.
             names: names of folders and a file in it.
         """
-        if self.named:
+        if self.may_hold(place, *names):
             return None
-        scheme = urlsplit(place).scheme if "://" in place or place.startswith("file:") else ""
-        if scheme in ("", "file"):
-            path = Path(url2pathname(urlsplit(place).path) if scheme else place, *names)
-            if any(_below(self.path.parent / folder, path, self.path.parent) for folder in _FOLDERS):
-                return None
         return (
             f"it keeps files in {place[:200]}, not beside {self.path.name}; if that is right, name it "
             f"(--tracking=sqlite:///{self.path.name}), else use another --tracking.experiment"
+        )
+
+    def may_hold(self, place: str, *names: str) -> bool:
+        """Returns whether a run's files may be in a location: any if the user named the database; see `refusal`."""
+        if self.named:
+            return True
+        folder = local_path(place)
+        return folder is not None and any(
+            _below(self.path.parent / name, folder.joinpath(*names), self.path.parent) for name in _FOLDERS
         )
 
     def _tables(self) -> set[str]:
@@ -143,6 +147,16 @@ class Database:
                 rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 1000")
                 return {str(name) for (name,) in rows}
         return set()
+
+
+def local_path(place: str) -> Path | None:
+    """Returns the path of a location, a path or a `file:` URI; None if it is not on this machine."""
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", place)  # of two characters or more: `C:` is a drive
+    if scheme is None:
+        return Path(place)
+    with contextlib.suppress(ValueError):  # brackets without an address
+        return Path(url2pathname(urlsplit(place).path)) if scheme[1].lower() == "file" else None
+    return None
 
 
 def stays_inside(uri: str, folder: Path) -> bool:

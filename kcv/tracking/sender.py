@@ -94,6 +94,21 @@ class _Delivery:
                     self._store.end_run(run_id, status, timestamp)
                 self._ended = True
             case _:
+                self._send_model(run_id, entry)
+
+    def _send_model(self, run_id: str, entry: Entry) -> None:
+        """Sends an entry about the run's model."""
+        match entry:
+            case {"kind": "model_file", "path": str() as path, "place": str() as place}:
+                if _is_own_file(Path(path), None) and os.access(path, os.R_OK):
+                    self._store.log_model_file(run_id, Path(path), place)
+                else:
+                    self._missing += 1
+            case {"kind": "model_text", "text": str() as text, "place": str() as place}:
+                self._store.log_model_file(run_id, text, place)
+            case {"kind": "register", "name": str() as name, "alias": (None | str()) as alias}:
+                self._store.register_model(run_id, name, alias)
+            case _:
                 raise StoreRejected("a damaged line", of_entry=True)
 
     def _open_run(self) -> str:

@@ -75,10 +75,12 @@ class Store(ABC):
     Attributes:
         location: location of the runs for users, without credentials.
         remote: whether it is a server, which may be unavailable; a starting run waits only a few seconds for it.
+        keeps_models: whether it keeps models as such: `log_model_file` and `register_model` are called.
     """
 
     location: str
     remote: bool = True
+    keeps_models: bool = False
 
     def prepare(self) -> None:  # noqa: B027
         """Imports libraries and checks the service; called on the main thread before anything is sent.
@@ -107,6 +109,24 @@ class Store(ABC):
     @abstractmethod
     def log_artifact(self, run_id: str, path: Path, folder: str | None) -> None:
         """Logs a file to a folder of the run's files."""
+
+    def log_model_file(self, run_id: str, content: Path | str, place: str) -> None:  # noqa: B027
+        """Logs a file of the run's model.
+
+        Args:
+            run_id: ID of the run.
+            content: the file, or the text that it holds.
+            place: its path in the folder of the model; of a file, it ends in the file's own name.
+        """
+
+    def register_model(self, run_id: str, name: str, alias: str | None) -> None:  # noqa: B027
+        """Registers the run's model as a new version of a named one, once all of its files are logged.
+
+        Args:
+            run_id: ID of the run.
+            name: name of the registered model, which is created if it does not exist.
+            alias: alias that is moved to the new version; None for none.
+        """
 
     @abstractmethod
     def end_run(self, run_id: str, status: str, timestamp: int) -> None:

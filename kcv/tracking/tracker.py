@@ -47,6 +47,18 @@ class Tracker:
     def log_artifacts(self, path: Path) -> None:
         """Logs a file, or all files of a folder."""
 
+    def log_model(
+        self, files: Mapping[str, Path | str], *, register: str | None = None, alias: str | None = None
+    ) -> None:
+        """Logs the finished model in the form that MLflow's own tools open.
+
+        Args:
+            files: files by their path in the folder of the model: a path, or the text of a file. A path is sent with
+                its content at the time of sending.
+            register: name of a registered model of which it becomes a version; None for none.
+            alias: alias that is moved to this version.
+        """
+
     def finish(self, status: Status = "FINISHED") -> None:
         """Closes the run; calling it twice is harmless."""
 

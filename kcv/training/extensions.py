@@ -78,7 +78,8 @@ class Extensions:
             raise UsageError("callbacks: the same one is there twice")
         self._check_metrics()
         if self.tracker is not None:
-            missing = [name for name in _members(Tracker) if not hasattr(self.tracker, name)]
+            members = set(_members(Tracker)) - {"log_model"}  # which trackers of before do not have
+            missing = [name for name in members if not hasattr(self.tracker, name)]
             if missing:
                 raise UsageError(f"tracker: {_kind(self.tracker)} has no {missing[0]}; see kcv.tracking.Tracker")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import keras
 
-from kcv.common.files import model_file
 from kcv.errors import WeightsError
 from kcv.inference import opening
+from kcv.inference.locating import model_file
 from kcv.models.pretrained import Pretrained
 
 

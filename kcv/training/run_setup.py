@@ -22,6 +22,7 @@ from kcv.config import Config
 from kcv.data.dataset import Dataset
 from kcv.distributed.group import Group
 from kcv.errors import KcvError, OutputError
+from kcv.exporting.mlflow_folder import mlflow_files
 from kcv.inference.choice import signed_choice
 from kcv.native.memory import enough_memory
 from kcv.tracking import NoTracker, Status, Tracker, config_without_credentials, open_tracker
@@ -58,6 +59,14 @@ class ActiveRun:
         """Returns the checkpoint writer, or None if the configuration disables checkpoints."""
         seconds = self.config.train.checkpoint_seconds
         return None if seconds is None else Writer(CheckpointStore(self.folder.resume), seconds)
+
+    def log_model(self) -> None:
+        """Logs the finished model to the tracker, as a model of MLflow."""
+        log = getattr(self.tracker, "log_model", None)  # a tracker of the caller's own may have none
+        if log is None or isinstance(self.tracker, NoTracker):
+            return
+        tracking = self.config.tracking
+        log(mlflow_files(self.folder.model), register=tracking.register, alias=tracking.alias)
 
     @contextmanager
     def recorded(self) -> Iterator[None]:

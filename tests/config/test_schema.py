@@ -245,3 +245,22 @@ def test_every_key_says_what_it_means() -> None:
 
     silent = [key.name for key in specify(Config, SHORT_FLAGS).keys.values() if len(key.description) < 8]
     assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"alias": "champion"}, "tracking.alias: needs tracking.register=NAME, the model that the alias is of."),
+        ({"register": "a/b"}, "tracking.register: received 'a/b', allowed: a name without slash and colon"),
+        ({"register": "a", "alias": "a b"}, "tracking.alias: received 'a b', allowed: letters, digits"),
+        ({"register": "a", "alias": "latest"}, "tracking.alias: received 'latest', allowed: a name other than latest"),
+        ({"register": "a", "alias": "v12"}, "tracking.alias: received 'v12', allowed: a name other than latest, v1"),
+    ],
+)
+def test_a_name_that_mlflow_refuses_is_refused_before_training(keys: dict[str, str], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.load(**{f"tracking.{key}": value for key, value in keys.items()})
+    assert str(caught.value).startswith(told)
+    assert "\n" not in str(caught.value)
+    config = Config.load(**{"tracking.register": "cats and dogs", "tracking.alias": "champion-2"})
+    assert (config.tracking.register, config.tracking.alias) == ("cats and dogs", "champion-2")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
+import hashlib
 import io
 import json
 import logging
@@ -801,6 +802,67 @@ def _(bench: Bench) -> Iterator[Case]:
     for name, value in sound.items():
         for words, mutant in value_mutants(value):
             yield f"{name} {words}", lambda n=name, m=mutant: use({**sound, n: m})
+
+
+@reader("models in MLflow", some=60)
+def _(bench: Bench) -> Iterator[Case]:
+    from kcv.tracking.mlflow_models import fetch_model
+
+    model = {
+        "name": "photos", "version": "1", "creation_timestamp": 1, "last_updated_timestamp": 1, "status": "READY",
+        "source": "mlflow-artifacts:/1/a", "run_id": "a" * 32, "aliases": ["champion"], "tags": [],
+    }  # fmt: skip
+    digest = hashlib.sha256(b"model").hexdigest()
+    files = [
+        {"path": "model.keras", "is_dir": False, "file_size": 5}, {"path": "data", "is_dir": True},
+        {"path": "model.keras.sha256", "is_dir": False, "file_size": 78},
+    ]  # fmt: skip
+    sound: dict[str, Any] = {
+        "registered-models/alias": {"model_version": model},
+        "registered-models/get": {"registered_model": {"name": "photos", "latest_versions": [model]}},
+        "model-versions/get-download-uri": {"artifact_uri": "mlflow-artifacts:/1/a"},
+        "artifacts?path=1": {"files": files},
+    }
+    contents = {"a/model.keras.sha256": f"{digest}  model.keras\n".encode(), "a/model.keras": b"model"}
+    current: dict[str, Any] = sound
+
+    def answer(handler: BaseHTTPRequestHandler) -> bytes:
+        path = handler.path.replace("%2F", "/")
+        content = next((value for name, value in contents.items() if path.endswith(name)), None)
+        body = content or next((text(value) for name, value in current.items() if name in path), b"{}")
+        return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+    address = bench.held.enter_context(sending(answer))
+    patch = bench.held.enter_context(pytest.MonkeyPatch.context())
+    patch.setenv("MLFLOW_TRACKING_URI", address)
+    patch.setattr("kcv.tracking.mlflow_models._PAUSES", ())
+
+    def use(answers: dict[str, Any], kept: dict[str, bytes] | None = None) -> None:
+        nonlocal current
+        current = answers
+        before = dict(contents)
+        contents.update(kept or {})
+        try:
+            assert fetch_model("models:/photos@champion").read_bytes() == b"model"
+        finally:
+            contents.update(before)
+
+    yield "sound", lambda: use(sound)
+    for name, value in sound.items():
+        for words, mutant in value_mutants(value):
+            yield f"{name} {words}", lambda n=name, m=mutant: use({**sound, n: m})
+    uri = "model-versions/get-download-uri"
+    for place in (
+        "", "file:///etc", "/etc/passwd", "models:/photos/1", "models:/x", "runs:/../..", "http://[", "s3://", "a\0b",
+        "mlflow-artifacts://169.254.169.254/1", "mlflow-artifacts:/1/../../a", "ftp://x/y", "x" * 5000,
+    ):  # fmt: skip
+        yield f"files at {place[:40]!r}", lambda p=place: use({**sound, uri: {"artifact_uri": p}})
+    for path in ("../model.keras", "/etc/model.keras", "a\0.keras", "x" * 5000 + ".keras", "..", "", "model.KERAS"):
+        listing = {"files": [{"path": path, "is_dir": False, "file_size": 5}]}
+        yield f"a file {path[:40]!r}", lambda v=listing: use({**sound, "artifacts?path=1": v})
+    for name in contents:
+        for body in (b"\0", b"x" * 10_000, digest.upper().encode(), b"0" * 64 + b"  model.keras\n"):
+            yield f"{name} holds {body[:20]!r}", lambda n=name, b=body: use(sound, {n: b})
 
 
 TEXTS = (

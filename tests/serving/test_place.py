@@ -116,3 +116,27 @@ def test_two_models_of_one_name_are_refused(run: Path) -> None:
         places([run, run / "model.onnx"])
     with pytest.raises(UsageError, match=r"serve needs MODEL\.\.\."):
         places([])
+
+
+def test_models_in_mlflow_have_the_name_that_they_are_registered_under() -> None:
+    assert places(["models:/cats and dogs@champion", "b=models:/a/1", "runs:/0123456789abcdef/model"]) == [
+        Place("cats-and-dogs", "models:/cats and dogs@champion"),
+        Place("b", "models:/a/1"),
+        Place("run-01234567", "runs:/0123456789abcdef/model"),
+    ]
+    with pytest.raises(UsageError, match="have the same name; give one as NAME=models:/a/2"):
+        places(["models:/a/1", "models:/a/2"])
+    with pytest.raises(UsageError, match="allowed: models:/NAME/VERSION"):
+        places(["models:/a"])
+
+
+def test_a_model_in_mlflow_is_looked_up_each_time_it_is_loaded(
+    run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (place,) = places(["models:/photos@champion"])
+    assert place.candidates == ()
+    found = {"models:/photos@champion": run / "model.keras"}
+    monkeypatch.setattr("kcv.serving.place.model_file", lambda named, every: found[named] if every else None)
+    assert place.file() == run / "model.onnx"
+    found["models:/photos@champion"] = tmp_path / "other.onnx"
+    assert place.file() == tmp_path / "other.onnx"

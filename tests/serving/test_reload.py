@@ -121,3 +121,19 @@ def test_the_kind_of_file_stays(path: Path, tmp_path: Path, told: Callable[[], s
         path.symlink_to(tmp_path)  # a folder where a file was
         reload(running)
         assert "not reloaded" in told()
+
+
+def test_a_moved_alias_answers_after_sighup(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soon: Callable[[Callable[[], bool]], None]
+) -> None:
+    new = tmp_path / "new.onnx"
+    new.write_bytes(NEW)
+    found = {"models:/net@champion": path}
+    monkeypatch.setattr("kcv.serving.place.model_file", lambda named, every: found[named])
+    monkeypatch.setattr("kcv.serving.server._LOOK_SECONDS", 0.02)
+    with serving("models:/net@champion") as running:
+        old = version(running)
+        found["models:/net@champion"] = new
+        assert version(running) == old
+        reload(running)
+        assert version(running) != old

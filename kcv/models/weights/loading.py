@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kcv.common.files import model_file
 from kcv.config import ModelConfig
 from kcv.errors import WeightsError
+from kcv.inference.locating import model_file
 from kcv.models import imagenet
 from kcv.models.network import Network
 from kcv.models.registry import get

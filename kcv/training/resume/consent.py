@@ -2,7 +2,8 @@
 
 A run folder names data and a tracking store. If this user began the run, both are the user's own choice. If someone
 else did, or that is unknown, anything that would reach another machine is used only if the user names it again. The
-same holds for code: a function that the folder names as `model.name` is imported only then.
+same holds for a registered model, which would get a new version, and for code: a function that the folder names as
+`model.name` is imported only then.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from kcv.training.resume.record import Record
 
 TRACKING = "tracking.uri"
 MODEL = "model.name"
+REGISTER = "tracking.register"
 _DATA = "data.source"
 
 
@@ -47,6 +49,11 @@ def require_named(config: Config, record: Record, named: Collection[str] | None,
         flags.append(("--data=", f"the data {printable(shortened(config.data.source))}", "--data=URL"))
     if MODEL not in named and OwnName.find(config.model.name) is not None and not record.own:
         flags.append(("--model=", f"the code {printable(shortened(config.model.name))}", "--model=FILE.py:FUNCTION"))
+    registers = config.tracking.register
+    own_name = record.own and record.config.get(REGISTER) == registers
+    if REGISTER not in named and registers is not None and not own_name and uri != "none":
+        name = printable(shortened(registers))
+        flags.append(("--tracking.register=", f"the registered model {name}", "--tracking.register=NAME"))
     if flags:
         asked = " and ".join(what for _, what, _ in flags)
         ways = " ".join(example for _, _, example in flags)

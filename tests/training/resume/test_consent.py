@@ -71,6 +71,21 @@ def test_a_strangers_store_and_data_have_to_be_named(tmp_path: Path, monkeypatch
     require_named(config, record, None, tmp_path / "run")
 
 
+def test_a_strangers_registered_model_has_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"tracking.register": "photos", "tracking.alias": "champion"}
+    config, record = began(tmp_path / "run", tracking="sqlite:///mlflow.db", **keys)
+    require_named(config, record, (), tmp_path / "run")
+    changed = Config.load(tracking="sqlite:///mlflow.db", **{"tracking.register": "other"})
+    with pytest.raises(UsageError, match="names the registered model other"):
+        require_named(changed, record, (), tmp_path / "run")
+    monkeypatch.setenv("KCV_CACHE_DIR", str(tmp_path / "another user"))
+    record = Record.read(tmp_path / "run" / "resume" / "run.json")
+    with pytest.raises(UsageError, match=r"names the registered model photos.*--tracking\.register=NAME"):
+        require_named(config, record, (), tmp_path / "run")
+    require_named(config, record, ("tracking.register",), tmp_path / "run")
+    require_named(Config.load(tracking="none", **keys), record, (), tmp_path / "run")
+
+
 def test_a_store_that_was_changed_since_has_to_be_named(tmp_path: Path) -> None:
     _, record = began(tmp_path / "run")
     changed = Config.load(tracking=SERVER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -280,7 +281,9 @@ class StageFit:
             Diverged: the loss is not finite.
             KeyboardInterrupt: training was asked to stop; there is a checkpoint of the last step.
         """
+        began = time.perf_counter()
         fitted, train, val = self._prepare(stage)
+        self.history.preparation += time.perf_counter() - began
         describe(self.backbone.model)
         # The train model shares layers and variables with the model itself, which has no optimizer or metrics, so
         # that its file opens without kcv.

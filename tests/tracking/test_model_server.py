@@ -29,7 +29,8 @@ from kcv.tracking.mlflow_models import fetch_model
 if TYPE_CHECKING:
     from kcv.training.run_folder import Run
 
-pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("ignore")]
+# About two minutes: a server, an outage, and MLflow's own server for models.
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture

@@ -167,6 +167,24 @@ def test_history_is_a_whole_file_after_every_epoch(tmp_path):
     assert [row["epoch"] for row in callback.rows] == [1, 2]
 
 
+def test_the_time_before_an_epoch_is_part_of_it_in_the_history():
+    from kcv.training.callbacks.logging import CSVLogger
+
+    history = CSVLogger(None)
+    history.preparation = 30.0  # half a minute of frozen features
+    interrupted = history.state_dict()
+    history.on_epoch_end(0, LOGS)
+    history.on_epoch_end(1, LOGS)
+    assert [row["seconds"] for row in history.rows] == [42.0, 12.0]
+    resumed = CSVLogger(None)
+    resumed.load_state_dict(interrupted)
+    resumed.on_epoch_end(0, LOGS)
+    assert resumed.rows[0]["seconds"] == 42.0
+    resumed.load_state_dict({"rows": []})  # as earlier versions wrote it
+    resumed.on_epoch_end(0, LOGS)
+    assert resumed.rows[0]["seconds"] == 12.0
+
+
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_stops_the_run(loss):
     from kcv.training.callbacks.control import TerminateOnNaN

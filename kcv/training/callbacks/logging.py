@@ -157,27 +157,33 @@ class CSVLogger(keras.callbacks.Callback):
 
     Attributes:
         rows: the rows of the file, as numbers; `epoch` counts from 1.
+        preparation: seconds before the next epoch, for frozen features; they are part of its `seconds` in the file.
     """
 
     def __init__(self, path: Path | None) -> None:
         super().__init__()
         self.rows: list[dict[str, float]] = []
+        self.preparation = 0.0
         self._path = path
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds the epoch's row and writes the file."""
         logs = logs or {}
         documented = {key: float(logs[key]) for key in COLUMNS[1:]}
+        # Not in the logs, from which the remaining time is predicted.
+        documented["seconds"] += self.preparation
+        self.preparation = 0.0
         self.rows.append({"epoch": epoch + 1, **documented, **further_figures(logs)})
         self._write()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the rows."""
-        return {"rows": list(self.rows)}
+        """Returns the rows, and the seconds that none of them contains yet."""
+        return {"rows": list(self.rows), "preparation": self.preparation}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores the rows, and drops later rows from the file."""
         self.rows = [dict(row) for row in state["rows"]]
+        self.preparation += float(state.get("preparation", 0.0))  # earlier versions had none
         if self.rows:
             self._write()
 

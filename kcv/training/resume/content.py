@@ -50,6 +50,7 @@ class _Clock(_Part):
 
 class _History(_Part):
     rows: list[dict[str, float]]
+    preparation: Annotated[float, Field(ge=0)] = 0.0
 
 
 class _Patience(_Part):

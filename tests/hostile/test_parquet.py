@@ -159,6 +159,13 @@ def peak() -> Callable[[], int]:
     return lambda: told("VmHWM") - before
 
 
+def yardstick() -> float:
+    """Returns the processor time of two million small steps of Python here and now, a quarter of a second or more."""
+    began = time.thread_time()
+    assert sum(len(str(number)) for number in range(2_000_000)) > 0
+    return time.thread_time() - began
+
+
 @pytest.fixture
 def hostile(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     path = tmp_path / "data.parquet"
@@ -173,7 +180,7 @@ def test_what_asks_for_too_much_is_one_line_and_little_memory(
     began = time.thread_time()
     with pytest.raises(DataError, match=HOSTILE[name][1]) as caught:
         open_source(str(hostile))
-    assert time.thread_time() - began < 3  # of the processor, which a busy machine does not change
+    assert time.thread_time() - began < 16 * yardstick()
     assert str(caught.value).startswith(str(hostile))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 2000
     assert peak() < MOST_MB
@@ -204,7 +211,7 @@ def test_as_many_classes_as_are_allowed_are_opened_in_seconds(tmp_path: Path) ->
     write(tmp_path / "data.parquet", [b"x"] * 20_000, names)
     began = time.thread_time()
     assert len(open_source(str(tmp_path / "data.parquet")).class_names) == 20_000
-    assert time.thread_time() - began < 5
+    assert time.thread_time() - began < 25 * yardstick()
 
 
 ENCODINGS = ("PLAIN", "RLE_DICTIONARY", "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY")

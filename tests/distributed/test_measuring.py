@@ -93,7 +93,7 @@ def test_a_wrong_word_is_one_line_of_one_process(together: Together) -> None:
     assert len(complaints("".join(done.stderr for done in unknown))) == 1
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_torchrun_itself_starts_a_prediction_and_says_an_error_once(model: Path, tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
     rows = tmp_path / "rows.csv"

@@ -114,7 +114,7 @@ def test_a_heat_map_is_drawn(trained: tuple[keras.Model, list[float], int]) -> N
     assert torch.isfinite(maps).all()
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_the_exported_graph_gives_the_same_logits(
     case: Case, trained: tuple[keras.Model, list[float], int], tmp_path: Path
 ) -> None:

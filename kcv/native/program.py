@@ -74,13 +74,13 @@ class Program:
         inputs: Sequence[int],
         outputs: Sequence[int],
         values: Sequence[Value],
-        statistics: MovingStatistics | None = None,
+        statistics: MovingStatistics,
     ) -> None:
         self.steps = tuple(steps)
         self.inputs = tuple(inputs)
         self.values = tuple(values)
         self._outputs = tuple(outputs)
-        self._statistics = statistics or MovingStatistics()
+        self._statistics = statistics
 
     @property
     def fallback_layers(self) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def flat(tensor: Tensor) -> Tensor:
 
 
 class FlatViews:
-    """Remembers the `flat` views of tensors that live as long as training, so that a step need not make them anew."""
+    """Remembers the `flat` views of tensors that live as long as training, so that a step need not make them again."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[int, tuple[int, ...], Tensor]] = {}

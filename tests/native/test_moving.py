@@ -33,6 +33,17 @@ def state(model: keras.Model) -> list[np.ndarray]:
     return [variable.numpy().copy() for variable in model.non_trainable_variables]
 
 
+def moved(model: keras.Model) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Returns the statistics after a pass of the program, and after the same pass through Keras."""
+    before = state(model)
+    lower(model)(images(), training=True)
+    ours = state(model)
+    for variable, value in zip(model.non_trainable_variables, before, strict=True):
+        variable.assign(value)
+    model(images(), training=True)
+    return ours, state(model)
+
+
 class Calls(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
@@ -60,27 +71,17 @@ def test_a_layer_that_is_called_twice_moves_twice() -> None:
     shared = layers.BatchNormalization(momentum=0.7)
     model = keras.Model(inputs, shared(layers.ReLU()(shared(inputs))))
     before = state(model)
-    lower(model)(images(), training=True)
-    ours = state(model)
-    for variable, value in zip(model.non_trainable_variables, before, strict=True):
-        variable.assign(value)
-    model(images(), training=True)
-    for mine, theirs in zip(ours, state(model), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+    ours, theirs = moved(model)
+    for mine, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-5, atol=1e-6)
     assert not np.allclose(ours[0], before[0])
 
 
 def test_layers_move_at_their_own_rates() -> None:
     model = chain(3)
     model.layers[-1].momentum = 0.1
-    before = state(model)
-    lower(model)(images(), training=True)
-    ours = state(model)
-    for variable, value in zip(model.non_trainable_variables, before, strict=True):
-        variable.assign(value)
-    model(images(), training=True)
-    for mine, theirs in zip(ours, state(model), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+    for mine, expected in zip(*moved(model), strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_two_passes_before_a_backward_pass() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -65,15 +65,15 @@ class Target:
         all_reduce_sum: replaces a tensor with its sum over all processes that share a batch; batch normalisation then
             uses the statistics of the whole batch. None: each process normalises with those of its own part.
         rank: rank of the process, so that dropout masks differ between processes.
-        statistics: updates the moving statistics of all batch normalisations after a pass; None: each layer updates its
-            own at once. `lower` sets it.
+        statistics: updates the moving statistics of all batch normalisations after a pass. `lower` makes new ones for
+            each program.
     """
 
     memory_format: torch.memory_format = torch.contiguous_format
     in_place: bool = True
     all_reduce_sum: Callable[[Tensor], Tensor] | None = None
     rank: int = 0
-    statistics: MovingStatistics | None = None
+    statistics: MovingStatistics = field(default_factory=MovingStatistics)
 
 
 Lowering: TypeAlias = Callable[[Any, Sequence[Value], Target], Lowered]

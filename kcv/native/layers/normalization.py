@@ -12,7 +12,6 @@ from keras import layers
 from torch import Tensor
 
 from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype, lowers, require
-from kcv.native.layers.moving import MovingStatistics
 
 
 @lowers(layers.BatchNormalization)
@@ -37,7 +36,7 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
         gamma = torch.ones_like(mean) if gamma is None else gamma
         beta = torch.zeros_like(mean) if beta is None else beta
     dtype, epsilon = compute_dtype(layer), layer.epsilon
-    statistics = target.statistics or MovingStatistics()
+    statistics = target.statistics
     entry = statistics.register(mean, variance)
 
     def run(training: bool, x: Tensor) -> Tensor:
@@ -54,8 +53,6 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
         batch_mean, batch_variance = statistics.room(entry)
         y = torch.batch_norm(x, gamma, beta, batch_mean, batch_variance, True, 1.0, epsilon, True)
         statistics.saw(entry, batch_mean, batch_variance, x.numel() // x.shape[1], rate)
-        if target.statistics is None:
-            statistics.update()
         return y
 
     return Lowered(run, input_transposed=transposed, output_transposed=transposed, output_reusable=True)

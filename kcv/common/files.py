@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import json
 import os
 import re
@@ -97,6 +98,12 @@ def model_file(named: str | Path) -> Path:
     path = expand_user(named)
     inside = path / "model.keras"
     return inside if os.path.isfile(inside) else path
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the SHA-256 of a file's content, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

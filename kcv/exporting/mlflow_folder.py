@@ -14,7 +14,6 @@ import json
 import platform
 import uuid
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,16 @@ from PIL import Image
 
 from kcv import __version__
 from kcv.artifact import read_info
+from kcv.common.packages import installed
 
 LOADER = "kcv.mlflow_model"
 """The module that opens such a folder. Its name is in every folder, so it must stay."""
 
 _DATA = "data"
 _GREY = 128
-_PACKAGES = ("keras", "mlflow", "numpy", "pillow", "torch")
+_PACKAGES = ("keras", "numpy", "pillow", "torch")
+_MLFLOW = ("mlflow", "mlflow-skinny")
+"""The packages that provide MLflow, the whole one first, which includes the other."""
 _INPUTS = [{"type": "binary", "required": True}]  # without a name: bytes, a list of them and any column fit
 _OUTPUTS = [
     {"name": "label", "type": "string", "required": True},
@@ -51,14 +53,17 @@ def mlflow_files(model: Path) -> dict[str, Path | str]:
     """
     info = read_info(model)
     example = _example(info.image_size)
-    requirements = [f"kcv=={__version__}", *(f"{name}=={_public(version(name))}" for name in _PACKAGES)]
+    versions = installed((*_PACKAGES, *_MLFLOW))
+    mlflow = next(name for name in _MLFLOW if name in versions)
+    packages = sorted((*_PACKAGES, mlflow))
+    requirements = [f"kcv=={__version__}", *(f"{name}=={_public(versions[name])}" for name in packages)]
     described = {
         "artifact_path": "model",
         "flavors": {
             "keras": {
                 "data": _DATA,
                 "keras_backend": "torch",
-                "keras_version": version("keras"),
+                "keras_version": versions["keras"],
                 "save_exported_model": False,
             },
             "python_function": {
@@ -75,7 +80,7 @@ def mlflow_files(model: Path) -> dict[str, Path | str]:
             "kcv_version": __version__,
             "model_name": info.model_name,
         },
-        "mlflow_version": version("mlflow"),
+        "mlflow_version": versions[mlflow],
         "model_uuid": uuid.uuid4().hex,
         "saved_input_example_info": {
             "artifact_path": "input_example.json",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import logging
 import os
 import time
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from kcv.common.download import cache_dir
-from kcv.common.files import home
+from kcv.common.files import home, sha256_of
 from kcv.common.redaction import hide_credentials, without_credentials
 from kcv.config import TrackingConfig
 from kcv.errors import KcvError, TrackingError, one_line
@@ -146,10 +145,8 @@ class MlflowStore(Store):
         with self.asking() as client:
             self._require_place(client, run_id, MODEL_FOLDER, place)
             if isinstance(content, Path):
-                with content.open("rb") as stream:
-                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
                 client.log_artifact(run_id, str(content), str(PurePosixPath(MODEL_FOLDER, place).parent))
-                texts[f"{place}{CHECKSUM}"] = f"{digest}  {content.name}\n"
+                texts[f"{place}{CHECKSUM}"] = f"{sha256_of(content)}  {content.name}\n"
             for name, text in texts.items():
                 client.log_text(run_id, text, f"{MODEL_FOLDER}/{name}")
 

@@ -7,7 +7,6 @@ size that the store tells and with the SHA-256 that kcv stores beside its own mo
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import os
 import re
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kcv.common.download import cache_dir, writable
-from kcv.common.files import make_folder
+from kcv.common.files import make_folder, sha256_of
 from kcv.common.model_reference import ModelReference, is_reference
 from kcv.common.text import printable, shortened
 from kcv.common.untrusted import read_bytes
@@ -337,7 +336,7 @@ class _Download:
         with _temporary(cache) as folder:
             came = folder / name
             self._store.ask(lambda _: self._files.copy(came, *path))
-            found = _digest(came)
+            found = sha256_of(came)
             self._require_whole(path, came.stat().st_size, found)
             place = self._place(cache, found, name, beside)
             if not _holds(place, found):
@@ -403,9 +402,4 @@ def _temporary(cache: Path) -> Iterator[Path]:
 
 
 def _holds(place: Path, digest: str) -> bool:
-    return os.path.isfile(place) and _digest(place) == digest
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return os.path.isfile(place) and sha256_of(place) == digest

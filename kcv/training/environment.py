@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 
 import kcv
 from kcv.common.launch import Launch
+from kcv.common.packages import installed
 from kcv.common.redaction import command
 from kcv.native.device import describe_device
 from kcv.training.commit import commit_of
@@ -41,7 +40,7 @@ def describe(*, device: str, precision: str, seed: int, data_fingerprint: str, w
         "kcv": kcv.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": _installed(_PACKAGES),
+        "packages": installed(_PACKAGES),
         "device": device,
         "device_name": describe_device(device),
         "cuda": torch.version.cuda if device == "cuda" else None,
@@ -54,12 +53,3 @@ def describe(*, device: str, precision: str, seed: int, data_fingerprint: str, w
         "weights": weights,
         "git_commit": commit_of(Path(".")),
     }
-
-
-def _installed(names: Sequence[str]) -> dict[str, str]:
-    """Returns the versions of those packages that are installed; mlflow-skinny, for one, provides mlflow as well."""
-    versions = {}
-    for name in names:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions

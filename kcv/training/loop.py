@@ -382,7 +382,7 @@ class StageFit:
         if isinstance(train, TrainingBatches):  # a head on stored features has no moving statistics
             callbacks.append(FreshStatistics(fitted, train, group))
         callbacks += context.callbacks  # what they add to an epoch's logs is written, shown and tracked
-        callbacks += [self.best, self.history, TrackerCallback(context.tracker), self.progress]
+        callbacks += [self.best, self.history, TrackerCallback(context.tracker, self.history), self.progress]
         if config.patience is not None and may_stop:
             patience = EarlyStopping(config.monitor, config.patience, higher=context.higher)
             stateful["patience"] = patience

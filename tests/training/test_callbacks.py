@@ -216,9 +216,14 @@ def test_the_report_is_one_line_an_epoch(caplog, capsys):
 
 
 def test_the_tracker_gets_every_column_once_an_epoch():
-    from kcv.training.callbacks.logging import TrackerCallback
+    from kcv.training.callbacks.logging import CSVLogger, TrackerCallback
 
     seen = []
-    callback = TrackerCallback(SimpleNamespace(log_metrics=lambda figures, step: seen.append((step, figures))))
-    callback.on_epoch_end(0, LOGS)
-    assert seen == [(1, LOGS)]
+    history = CSVLogger(None)
+    history.preparation = 30.0  # half a minute of frozen features
+    tracker = SimpleNamespace(log_metrics=lambda figures, step: seen.append((step, figures)))
+    callback = TrackerCallback(tracker, history)
+    for epoch in range(2):
+        history.on_epoch_end(epoch, LOGS)
+        callback.on_epoch_end(epoch, LOGS)
+    assert seen == [(1, {**LOGS, "seconds": 42.0}), (2, LOGS)]

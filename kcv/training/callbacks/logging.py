@@ -264,14 +264,21 @@ def _running(logs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class TrackerCallback(keras.callbacks.Callback):
-    """Logs the columns of `history.csv` to a tracker, with the epoch (from 1) as the step."""
+    """Logs the rows of the history to a tracker, with the epoch (from 1) as the step.
 
-    def __init__(self, tracker: Tracker) -> None:
+    Must come after the history's own callback.
+
+    Args:
+        tracker: receives the metrics.
+        history: the rows of the run.
+    """
+
+    def __init__(self, tracker: Tracker, history: CSVLogger) -> None:
         super().__init__()
         self._tracker = tracker
+        self._history = history
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Logs the epoch's metrics."""
-        logs = logs or {}
-        documented = {key: float(logs[key]) for key in COLUMNS[1:]}
-        self._tracker.log_metrics({**documented, **further_figures(logs)}, step=epoch + 1)
+        row = self._history.rows[-1]
+        self._tracker.log_metrics({name: value for name, value in row.items() if name != "epoch"}, step=epoch + 1)

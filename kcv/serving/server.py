@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,9 @@ _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 _BACKLOG = 2048
 _MOST_HEADER_BYTES = 64 * 1024
+_SWITCH_SECONDS = 0.0005
+"""How long a worker may keep the interpreter while the event loop waits for it. The loop gives it away with each write
+to a socket, and Python's own 5 ms make refusals slow; decision 022 has the figures."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -152,7 +156,12 @@ class Server(uvicorn.Server):
         Returns:
             The number of requests that were answered.
         """
-        asyncio.run(self.serve(sockets=[opened]))
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        try:
+            asyncio.run(self.serve(sockets=[opened]))
+        finally:
+            sys.setswitchinterval(before)
         return self.server_state.total_requests
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

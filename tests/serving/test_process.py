@@ -95,6 +95,21 @@ def test_an_onnx_model_is_served_without_keras_and_torch_and_sigterm_ends_well(n
     assert not loaded & heavy
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux alone")
+def test_workers_let_the_requests_go_first(network_file: Path) -> None:
+    """Otherwise a refusal waits for images."""
+    with started(network_file, "--drain_seconds=0") as (child, port):
+        assert post(port) == 200
+        niceness = {
+            int(task.name): int((task / "stat").read_text().rpartition(")")[2].split()[16])
+            for task in Path(f"/proc/{child.pid}/task").iterdir()
+        }
+    loop = niceness.pop(child.pid)
+    expected = min(loop + 5, 19)
+    assert list(niceness.values()).count(expected) >= 1
+    assert all(nice in (loop, expected) for nice in niceness.values())
+
+
 def test_after_sigterm_it_is_not_ready_but_answers_until_the_end(network_file: Path) -> None:
     with started(network_file, "--drain_seconds=2") as (child, port):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)

@@ -144,6 +144,7 @@ ALL_OR_FIRST = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.full
 @ALL_OR_FIRST
 def test_the_commands_of_the_pages_do_what_they_say(pages: list[Path], folder: Path, warm: WarmPython) -> None:
     """In one folder, as a reader would who goes through them all; what stands on several pages runs once."""
@@ -162,6 +163,7 @@ def test_the_commands_of_the_pages_do_what_they_say(pages: list[Path], folder: P
             ran.add(tuple(words))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "pages", [pytest.param([PYTHON], id="python"), pytest.param(PAGES, id="all pages", marks=pytest.mark.long)]
 )

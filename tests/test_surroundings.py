@@ -22,6 +22,7 @@ MODULES = ("fire", "typing", "__future__", "yaml", "dataclasses", "json", "numpy
 FOUND = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
 
 
+@pytest.mark.full
 def test_no_module_of_the_working_folder_is_run(tmp_path: Path) -> None:
     """Neither by the process itself nor by one that it starts."""
     canary = tmp_path / "canary"

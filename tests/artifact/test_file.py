@@ -84,6 +84,7 @@ def test_the_description_survives(model_file):
     assert info.model_copy(update={"created": None}) == _info().model_copy(update={"created": None})
 
 
+@pytest.mark.full
 def test_plain_keras_opens_the_file_without_kcv(model, model_file, pixels, tmp_path):
     np.save(tmp_path / "pixels.npy", pixels)
     program = (

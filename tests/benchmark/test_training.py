@@ -34,6 +34,7 @@ def test_the_command_line_offers_what_is_measured() -> None:
     assert set(BENCHMARKED) <= set(MODEL_NAMES)
 
 
+@pytest.mark.full
 def test_a_row_says_how_fast_each_is_and_by_how_much() -> None:
     (row,) = benchmark_training(model="custom_cnn", batch_size=2, precision="float32", device="cpu", repeats=2)
     assert row.keys() >= KEYS

@@ -18,6 +18,7 @@ def run(trained_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> st
     return f"--model={trained_run.directory}"
 
 
+@pytest.mark.full
 def test_a_line_for_each_image_and_where_the_grid_is(
     run: str, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

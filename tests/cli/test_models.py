@@ -26,6 +26,7 @@ def test_one_network_can_be_picked(capsys: pytest.CaptureFixture[str]) -> None:
     assert (row["name"], row["multiply_adds"], "measured" in row) == ("resnet18", 1_813_561_344, False)
 
 
+@pytest.mark.full
 def test_speeds_are_measured_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from kcv.benchmark import speed
 

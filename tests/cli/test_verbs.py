@@ -40,6 +40,7 @@ def test_train_leaves_a_run_and_says_what_to_do_next(kcv, images, tmp_path):
     assert again.stderr.splitlines()[-1].startswith("kcv: error: out already holds a run")
 
 
+@pytest.mark.full
 def test_train_again_from_the_config_that_a_run_wrote(kcv, run, tmp_path):
     done = kcv("train", str(run / "config.yaml"), "--output_dir=again", "--epochs=2", "--format=json")
     assert done.returncode == 0, done.stderr

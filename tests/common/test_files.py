@@ -103,6 +103,7 @@ def test_line_ends_inside_a_text_come_back(reader, tmp_path):
     assert rows == [[text, str(i)] for i, text in enumerate(texts)]
 
 
+@pytest.mark.full
 def test_a_table_is_written_row_by_row(tmp_path):
     rows = [[str(i), *[i] * 1000] for i in range(3)]
     tracemalloc.start()

@@ -258,6 +258,7 @@ def test_urls_that_cannot_be_used_are_one_line() -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.full
 def test_a_url_in_a_model_file_is_fetched_only_where_it_is_named_again(folder: Path, tmp_path: Path) -> None:
     url = f"file://{folder}"
     settings = {"data.source": url, "data.image_size": 16, "model.width": 0.25, "train.epochs": 1,

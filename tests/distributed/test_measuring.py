@@ -48,6 +48,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.full
 def test_evaluate_gives_the_same_to_the_last_digit(model: Path, kcv: Any, together: Together, tmp_path: Path) -> None:
     one = kcv("evaluate", model, "--plots=false", "--format=json", f"--output_dir={tmp_path / 'alone'}")
     first, second = together("evaluate", model, "--plots=false", "--format=json", f"--output_dir={tmp_path / 'two'}")
@@ -72,6 +73,7 @@ def test_predict_writes_the_same_file(model: Path, images: Path, kcv: Any, toget
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.csv", "two.csv"]
 
 
+@pytest.mark.full
 def test_a_process_without_work_ends_too(model: Path, together: Together, tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
     Image.new("RGB", (32, 32)).save(tmp_path / "two.png")

@@ -57,6 +57,7 @@ def two(warm: WarmPython, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "size",
     [{}, pytest.param({"data.image_size": None, "model.width": 0.25, "train.epochs": 2}, marks=pytest.mark.long)],
@@ -124,6 +125,7 @@ def test_a_killed_process_brings_the_group_back_to_the_same_end(two: Path, tmp_p
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["resumed"]
 
 
+@pytest.mark.full
 def test_a_run_goes_on_with_another_number_of_processes_and_says_so(warm: WarmPython, kcv: Any, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = words_for(tmp_path, "1:3", {"train.checkpoint_seconds": 0, "optim.lr": 5e-3})
@@ -137,6 +139,7 @@ def test_a_run_goes_on_with_another_number_of_processes_and_says_so(warm: WarmPy
     assert json.loads((folder / "metrics.json").read_text())["accuracy"] > 0.2  # chance is 0.1
 
 
+@pytest.mark.full
 def test_processes_train_what_is_passed_to_them_and_go_on_with_it(warm: WarmPython, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     own = {"extended": True, "model.width": 1.0, "train.checkpoint_seconds": 0, "optim.lr": 0.05}
@@ -156,6 +159,7 @@ def test_processes_train_what_is_passed_to_them_and_go_on_with_it(warm: WarmPyth
     assert right == pytest.approx(round(right), abs=1e-4)
 
 
+@pytest.mark.full
 def test_processes_share_the_work_of_frozen_features(warm: WarmPython, tmp_path: Path) -> None:
     frozen = {"model.mode": "feature_extraction", "model.weights": "none", "augment.crop_padding": 0,
               "augment.flip": "none", "precision": "float32"}  # fmt: skip

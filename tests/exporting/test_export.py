@@ -56,6 +56,7 @@ def test_the_file_lies_beside_the_model_where_nobody_says_otherwise(
     assert {path.name for path in tmp_path.iterdir()} == {"model.keras", "model.onnx"}
 
 
+@pytest.mark.full
 def test_images_without_classes_can_check_it_too(trained_run: Run, images: Path, tmp_path: Path) -> None:
     made = export(trained_run.model_path, tmp_path / "m.onnx", samples=str(images / "test" / "left"))
     assert (made.parity.pictures, made.parity.keras_accuracy) == (8, None)

@@ -24,7 +24,8 @@ from kcv.native.precision import in_float32, precision_scope
 SIZE = 32
 TEMPERATURE = 1.7
 NAMES = ("resnet50", "efficientnet_b0", "efficientnet_lite0")
-NETWORKS = [("custom_cnn", "small"), ("resnet50", "small"), ("efficientnet_b0", "small")]
+NETWORKS = [("custom_cnn", "small")]
+NETWORKS += [pytest.param((name, "small"), marks=pytest.mark.full) for name in ("resnet50", "efficientnet_b0")]
 NETWORKS += [
     pytest.param((name, "true"), marks=pytest.mark.long if name != "efficientnet_lite0" else pytest.mark.full)
     for name in ("custom_cnn", *NAMES)
@@ -137,7 +138,8 @@ def test_nodes_and_weights_bear_the_names_of_the_layers(written: tuple[keras.Mod
         assert "block1_whiten/kernel" in kernels
 
 
-@pytest.mark.parametrize("opset", [OPSETS[0], pytest.param(OPSETS[-1], marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("opset", [OPSETS[0], OPSETS[-1]])
 def test_a_model_in_mixed_precision_is_exported_in_float32_for_the_opset_asked_for(tmp_path: Path, opset: int) -> None:
     mixed, exact = model("custom_cnn", "mixed_bfloat16"), model("custom_cnn")
     exact.set_weights(mixed.get_weights())

@@ -32,6 +32,7 @@ def pixels(count: int) -> np.ndarray:
     return rough.repeat(SIZE // 8, axis=1).repeat(SIZE // 8, axis=2)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["custom_cnn", "resnet50", "efficientnet_b0"])
 def test_the_maps_of_each_network_are_gradcams(name: str, tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
@@ -48,6 +49,7 @@ def test_the_maps_of_each_network_are_gradcams(name: str, tmp_path: Path) -> Non
     np.testing.assert_allclose(made.run(pixels(5))[1], OnnxModel(plain, device="cpu").run(pixels(5))[1], atol=1e-6)
 
 
+@pytest.mark.full
 def test_a_network_with_more_behind_its_features_is_refused(tmp_path: Path) -> None:
     inputs = keras.Input((SIZE, SIZE, 3))
     features = keras.layers.Conv2D(4, 3, strides=4, activation="relu")(inputs)
@@ -65,6 +67,7 @@ def test_a_network_with_more_behind_its_features_is_refused(tmp_path: Path) -> N
         write_graph(last, INFO, tmp_path / "m.onnx", find_heatmaps=task._heatmap_finder(last))
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("kept_graphs")
 def test_a_model_whose_maps_would_be_others_is_not_exported_with_them(trained_run: Run, tmp_path: Path) -> None:
     """At 16 px the last map of more than one cell lies before the last block, so that it is not all that follows."""

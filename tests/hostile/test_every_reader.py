@@ -53,6 +53,7 @@ from mutated_trees import tree_mutants
 from onnx_by_hand import SIZE, network
 from PIL import Image
 from spoiling import Members
+from variants import variants
 from web import QuietHandler, serving, serving_files
 
 from kcv import artifact, images, predict
@@ -115,6 +116,8 @@ class Bench:
 
 Maker = Callable[[Bench], Iterator[Case]]
 READERS: dict[str, tuple[int, Maker]] = {}
+SLOW = (".keras", "a tracking server's answer", "models in MLflow")
+"""In the complete set alone."""
 
 
 def reader(row: str, some: int) -> Callable[[Maker], Maker]:
@@ -145,7 +148,7 @@ def draw(folder: Path) -> None:
             (folder / place / f"{i}.png").write_bytes(image(level=2 * number + i))
 
 
-@reader("images", some=150)
+@reader("images", some=75)
 def _(bench: Bench) -> Iterator[Case]:
     def use(content: bytes) -> None:
         images.dimensions(content)
@@ -204,7 +207,7 @@ def sending(answer: Callable[[BaseHTTPRequestHandler], bytes]) -> Iterator[str]:
         yield address
 
 
-@reader("URLs of images", some=40)
+@reader("URLs of images", some=20)
 def _(bench: Bench) -> Iterator[Case]:
     current = b""
     address = bench.held.enter_context(sending(lambda _: current))
@@ -218,7 +221,7 @@ def _(bench: Bench) -> Iterator[Case]:
         yield words, lambda content=content: use(content)
 
 
-@reader("folder trees", some=40)
+@reader("folder trees", some=20)
 def _(bench: Bench) -> Iterator[Case]:
     draw(bench.folder / "tree")
 
@@ -231,7 +234,7 @@ def _(bench: Bench) -> Iterator[Case]:
         yield words, lambda make=make: use(make())
 
 
-@reader("label files", some=120)
+@reader("label files", some=60)
 def _(bench: Bench) -> Iterator[Case]:
     draw(bench.folder / "tree")
     header = ["path", "label", "split"]
@@ -296,7 +299,7 @@ def byte_mutants(content: bytes, marks: Iterable[tuple[bytes, int]]) -> Iterator
             place = content.find(mark, place + 1)
 
 
-@reader("archives", some=150)
+@reader("archives", some=75)
 def _(bench: Bench) -> Iterator[Case]:
     members = {f"{name}/{i}.png": image(level=i) for name in "ab" for i in range(2)}
 
@@ -323,7 +326,7 @@ def _(bench: Bench) -> Iterator[Case]:
         yield f"gz {words}", lambda content=content: use("x.tar.gz", content)
 
 
-@reader("WebDataset", some=150)
+@reader("WebDataset", some=75)
 def _(bench: Bench) -> Iterator[Case]:
     labels = {"label": 1, "width": 8, "name": "a"}
     members = {f"{i}.{kind}": content for i in range(2) for kind, content in {
@@ -360,7 +363,7 @@ def _(bench: Bench) -> Iterator[Case]:
         )
 
 
-@reader(".keras", some=25)
+@reader(".keras", some=12)
 def _(bench: Bench) -> Iterator[Case]:
     def use(entries: list[tuple[str, bytes]]) -> None:
         path = bench.write("m.keras", zipped(entries))
@@ -377,7 +380,7 @@ def _(bench: Bench) -> Iterator[Case]:
         yield words, lambda c=content: use([*{**bench.tiny, "model.weights.h5": c}.items()])
 
 
-@reader(".onnx", some=40)
+@reader(".onnx", some=20)
 def _(bench: Bench) -> Iterator[Case]:
     def use(content: bytes) -> None:
         OnnxModel(bench.write("m.onnx", content), device="cpu", threads=1).run(np.zeros((1, SIZE, SIZE, 3), np.uint8))
@@ -388,7 +391,7 @@ def _(bench: Bench) -> Iterator[Case]:
         yield f"{number}", lambda mutant=mutant: use(message_of(mutant))
 
 
-@reader("weights", some=150)
+@reader("weights", some=75)
 def _(bench: Bench) -> Iterator[Case]:
     import h5py
     import torch
@@ -454,7 +457,7 @@ def run_folder(bench: Bench) -> Path:
     return bench.folder / "run"
 
 
-@reader("run folders", some=80)
+@reader("run folders", some=40)
 def _(bench: Bench) -> Iterator[Case]:
     def use(run: Path) -> None:
         material = gather(run / "model.keras", run / "evaluation")
@@ -486,7 +489,7 @@ def _(bench: Bench) -> Iterator[Case]:
         yield words, lambda make=make: use(make())
 
 
-@reader("checkpoints", some=80)
+@reader("checkpoints", some=40)
 def _(bench: Bench) -> Iterator[Case]:
     import hashlib
 
@@ -534,7 +537,7 @@ def _(bench: Bench) -> Iterator[Case]:
         yield f"record {words}", lambda value=value: begun(value)
 
 
-@reader("parts of a prediction", some=150)
+@reader("parts of a prediction", some=75)
 def _(bench: Bench) -> Iterator[Case]:
     files = [bench.write(f"{level}.png", image(level=level)) for level in range(2)]
     rows: list[Any] = list(predict(files, Brightness()))
@@ -564,7 +567,7 @@ def _(bench: Bench) -> Iterator[Case]:
         yield f"record {words}", lambda value=value: resumed(value)
 
 
-@reader("kept features", some=80)
+@reader("kept features", some=40)
 def _(bench: Bench) -> Iterator[Case]:
     key, shape = "ab" * 32, (3, 4)
     head, values = feature_files._head(shape), np.arange(12, dtype="<f4").tobytes()
@@ -588,7 +591,7 @@ def _(bench: Bench) -> Iterator[Case]:
         yield f"sealed as {other}", lambda other=other: use(head + values, sealed=other)
 
 
-@reader("configurations", some=60)
+@reader("configurations", some=30)
 def _(bench: Bench) -> Iterator[Case]:
     sound = Config.load(**{"data": "digits", "model.unfreeze_after": 2, "model.weights": "none"}).to_dict()
 
@@ -610,7 +613,7 @@ def parquet_of(fields: list[tuple[str, Any]], about: bytes = b"{}") -> bytes:
     return stream.getvalue()
 
 
-@reader("Parquet", some=150)
+@reader("Parquet", some=75)
 def _(bench: Bench) -> Iterator[Case]:
     import pyarrow as pa
 
@@ -632,7 +635,7 @@ def _(bench: Bench) -> Iterator[Case]:
         yield f"footer {words}", lambda footer=footer: use(with_footer(sound, footer))
 
 
-@reader("local data", some=40)
+@reader("local data", some=20)
 def _(bench: Bench) -> Iterator[Case]:
     draw(bench.folder / "mine")
     source = str(bench.folder / "mine")
@@ -655,7 +658,7 @@ def _(bench: Bench) -> Iterator[Case]:
         yield words, lambda value=value: use(value)
 
 
-@reader("URLs of data", some=60)
+@reader("URLs of data", some=30)
 def _(bench: Bench) -> Iterator[Case]:
     import fsspec
 
@@ -705,7 +708,7 @@ def _(bench: Bench) -> Iterator[Case]:
                 yield repr(changed)[:60], lambda changed=changed: use(changed)
 
 
-@reader("downloads", some=150)
+@reader("downloads", some=75)
 def _(bench: Bench) -> Iterator[Case]:
     import hashlib
 
@@ -735,7 +738,7 @@ def _(bench: Bench) -> Iterator[Case]:
         yield words, lambda content=content: got(content)
 
 
-@reader("the working folder", some=40)
+@reader("the working folder", some=20)
 def _(bench: Bench) -> Iterator[Case]:
     from kcv.tracking.mlflow_database import Database
 
@@ -760,7 +763,7 @@ def _(bench: Bench) -> Iterator[Case]:
         yield words, lambda make=make: use(make())
 
 
-@reader("a tracking server's answer", some=40)
+@reader("a tracking server's answer", some=20)
 def _(bench: Bench) -> Iterator[Case]:
     from kcv.tracking.mlflow import MlflowStore
     from kcv.tracking.store import RunInfo, StoreRejected, StoreUnavailable
@@ -804,7 +807,7 @@ def _(bench: Bench) -> Iterator[Case]:
             yield f"{name} {words}", lambda n=name, m=mutant: use({**sound, n: m})
 
 
-@reader("models in MLflow", some=60)
+@reader("models in MLflow", some=30)
 def _(bench: Bench) -> Iterator[Case]:
     from kcv.tracking.mlflow_models import fetch_model
 
@@ -871,7 +874,7 @@ TEXTS = (
 )  # fmt: skip
 
 
-@reader("names and texts", some=80)
+@reader("names and texts", some=40)
 def _(bench: Bench) -> Iterator[Case]:
     sound = json.loads(bench.tiny["kcv.json"])
 
@@ -890,7 +893,7 @@ def _(bench: Bench) -> Iterator[Case]:
                 yield f"{place} = {new[:20]!a}", lambda p=place, n=new: use(put(sound, p, n))
 
 
-@reader("credentials", some=200)
+@reader("credentials", some=100)
 def _(bench: Bench) -> Iterator[Case]:
     secret = "hunter2"
 
@@ -909,7 +912,7 @@ def _(bench: Bench) -> Iterator[Case]:
                     yield url[:100], lambda url=url: use(url)
 
 
-@reader("requests over HTTP", some=300)
+@reader("requests over HTTP", some=150)
 def _(bench: Bench) -> Iterator[Case]:
     encoded = base64.b64encode(image()).decode()
     pixels = {"name": "image", "datatype": "UINT8", "shape": [1, 2, 2, 3], "data": list(range(12))}
@@ -976,7 +979,7 @@ def checked(row: str, words: str, use: Callable[[], object]) -> bool:
 
 
 @pytest.mark.parametrize("how", ["some", pytest.param("most", marks=pytest.mark.long)])
-@pytest.mark.parametrize("row", READERS)
+@pytest.mark.parametrize("row", variants(READERS, fast=[row for row in READERS if row not in SLOW]))
 @pytest.mark.filterwarnings("ignore")  # Keras and MLflow say of some that they are odd
 def test_what_has_one_thing_changed_is_answered_or_refused_in_one_line_and_soon(
     row: str,

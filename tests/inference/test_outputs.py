@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from variants import variants
 
 from kcv.config import DataConfig
 
@@ -18,7 +19,7 @@ def test_softmax_equals_its_definition_and_survives_large_logits():
 
 
 @pytest.mark.parametrize("budget", [2048, 0])
-@pytest.mark.parametrize("batch_size", [1, 7, 256])
+@pytest.mark.parametrize("batch_size", variants([7, 1, 256], fast=1))
 def test_rows_are_in_the_order_of_the_split(trained_run, images, batch_size, budget):
     from kcv import load_model
     from kcv.data import loading

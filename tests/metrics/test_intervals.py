@@ -52,6 +52,7 @@ def test_macro_f1_interval_of_all_right_or_all_wrong_is_no_point(matrix: np.ndar
     assert metrics.macro_f1_interval(matrix) == metrics.wilson_interval(int(np.trace(matrix)), 15)
 
 
+@pytest.mark.full
 def test_macro_f1_interval_of_many_classes_stays_small() -> None:
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 1000, (2, 10_000))

@@ -15,7 +15,9 @@ from kcv.models import registry
 from kcv.models.backbone import Backbone
 
 LARGE = [name for name in MODEL_NAMES if name != "custom_cnn"]
-NETWORKS = [("custom_cnn", "true"), *((name, "small") for name in FAMILIES)]
+FAST = ("resnet50", "efficientnet_b0", "convnext_tiny")
+NETWORKS = [("custom_cnn", "true")]
+NETWORKS += [pytest.param((name, "small"), marks=() if name in FAST else pytest.mark.full) for name in FAMILIES]
 NETWORKS += [pytest.param((name, "small"), marks=pytest.mark.long) for name in LARGE if name not in FAMILIES]
 NETWORKS += [pytest.param((name, "true"), marks=pytest.mark.long) for name in LARGE]
 

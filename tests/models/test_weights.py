@@ -19,6 +19,7 @@ import pytest
 import torch
 import torchvision
 from small_networks import MAKERS, change_entry, small_networks
+from variants import variants
 
 from kcv import artifact
 from kcv.artifact import ArtifactInfo
@@ -185,7 +186,7 @@ def test_weights_that_do_not_fit_leave_the_model_as_it_was(tmp_path: Path) -> No
         np.testing.assert_array_equal(old, weight.numpy())
 
 
-@pytest.mark.parametrize("name", ["custom_cnn", "resnet50", "efficientnet_b0", "efficientnet_lite0"])
+@pytest.mark.parametrize("name", variants(["custom_cnn", "resnet50", "efficientnet_b0", "efficientnet_lite0"], fast=1))
 def test_a_model_file_of_kcv_is_where_the_next_run_starts(name: str, tmp_path: Path, small: None) -> None:
     source = described(tmp_path / "model.keras", ModelConfig(name=name, weights="none", dropout=0.0))
     config = ModelConfig(name=name, weights=str(tmp_path), dropout=0.0)
@@ -298,6 +299,7 @@ def test_a_resnet_behind_a_rescaling_of_its_own_is_refused(tmp_path: Path, small
         load(tmp_path / "whole.keras", "resnet50")
 
 
+@pytest.mark.full
 def test_efficientnet_as_keras_builds_it_for_imagenet_keeps_its_function(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None
 ) -> None:

@@ -35,9 +35,9 @@ def build(name: str, policy: str, device: str) -> keras.Model:
     keras.utils.set_random_seed(0)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
     with keras.device(device), precision_scope(policy):
-        return registry.build(
-            Config.load(**{"model.name": name, "model.weights": "none", "model.dropout": 0.0}).model, 32, 10, pixels
-        )
+        width = {"model.width": 0.25} if name == "custom_cnn" and device == "cpu" else {}
+        config = Config.load(**{"model.name": name, "model.weights": "none", "model.dropout": 0.0, **width})
+        return registry.build(config.model, 32, 10, pixels)
 
 
 def fitted(model: keras.Model, batches: TrainingBatches, device: str) -> NativeModel:

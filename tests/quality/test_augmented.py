@@ -43,6 +43,7 @@ def test_the_augmentation_is_described_in_one_line() -> None:
     assert describe(Config.load(augment=layers).augment) == "library=keras, layers=[RandomFlip, CutMix]"
 
 
+@pytest.mark.full
 def test_check_draws_beside_its_report(images: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("data: {image_size: 24}\naugment: {rotation: 90, mixup: 0.5}\n", encoding="utf-8")

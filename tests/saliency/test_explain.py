@@ -34,6 +34,7 @@ def test_the_command_line_offers_all_methods() -> None:
     assert tuple(METHODS) == find_verb("explain").flags["method"].choices
 
 
+@pytest.mark.full
 def test_a_row_and_three_files_for_each_image(model: Any, images: Path, tmp_path: Path) -> None:
     folder = images / "test" / "left"
     rows = list(explain(folder, model, output=tmp_path / "out", batch_size=3))
@@ -109,6 +110,7 @@ def test_names_are_cut_by_bytes_and_never_within_a_character() -> None:
     assert len(set(made)) == 5
 
 
+@pytest.mark.full
 def test_images_written_beside_the_read_ones_are_not_read(model: Any, images: Path, tmp_path: Path) -> None:
     shutil.copytree(images / "test" / "left", tmp_path / "in")
     rows = list(explain(tmp_path / "in", model, output=tmp_path / "in" / "why", recursive=True, batch_size=2))

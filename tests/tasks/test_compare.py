@@ -38,6 +38,7 @@ def shuffled(run: Path, folder: Path) -> Path:
     return artifact.save(folder / "model.keras", loaded.keras_model, info)
 
 
+@pytest.mark.full
 def test_a_copy_does_not_differ_and_another_model_does(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -177,6 +177,7 @@ def test_a_carved_test_split_is_not_guessed_when_the_data_has_changed(configure,
     assert evaluate(run.model_path, plots=False, data=str(flat)).metrics["n"] == 89
 
 
+@pytest.mark.full
 def test_explanations_are_measured_on_request(run, monkeypatch):
     from kcv import evaluate
     from kcv.saliency import trust
@@ -201,6 +202,7 @@ def _redescribed(run, path, **data):
     return path
 
 
+@pytest.mark.full
 def test_a_folder_that_only_a_file_names_is_not_measured(run, images, tmp_path):
     from kcv import compare, evaluate, export
 
@@ -281,6 +283,7 @@ def test_training_measures_in_the_precision_in_which_the_file_answers(configure)
     assert evaluate(run.model_path, plots=False).metrics == run.metrics
 
 
+@pytest.mark.full
 def test_the_confusion_of_very_many_classes_is_written_by_the_cells_that_occur(run, monkeypatch, caplog):
     from kcv import evaluate
 
@@ -317,6 +320,7 @@ def mistaken(monkeypatch):
     monkeypatch.setattr(LoadedModel, "logits", lambda *args, **options: np.roll(right(*args, **options), 1, axis=1))
 
 
+@pytest.mark.full
 def test_a_model_that_cannot_be_explained_is_told_as_one(run, mistaken, monkeypatch):
     def fails(*args, **options):
         raise RuntimeError("no gradient")

@@ -48,6 +48,7 @@ def _named(store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.full
 def test_verbs_take_a_registered_model_and_leave_the_cache_alone(
     trained_run: Run, images: Path, tmp_path: Path, kept_graphs: None
 ) -> None:
@@ -69,6 +70,7 @@ def test_verbs_take_a_registered_model_and_leave_the_cache_alone(
     assert in_cache == {"model.keras"}
 
 
+@pytest.mark.full
 def test_the_command_line_takes_them_and_tells_what_is_missing(
     capsys: pytest.CaptureFixture[str], images: Path
 ) -> None:
@@ -91,6 +93,7 @@ def test_the_command_line_takes_them_and_tells_what_is_missing(
     assert os.listdir() == ["cache"]
 
 
+@pytest.mark.full
 def test_training_starts_from_a_registered_model_and_registers_its_own(
     configure: Callable[..., Config], store: str
 ) -> None:
@@ -118,6 +121,7 @@ def test_training_starts_from_a_registered_model_and_registers_its_own(
     assert "model.keras" in {file.path for file in client.list_artifacts(version.run_id)}  # as in earlier releases
 
 
+@pytest.mark.full
 def test_mlflows_own_tools_open_and_run_a_logged_model(trained_run: Run, images: Path) -> None:
     import mlflow
     import pandas

@@ -56,6 +56,7 @@ def test_the_run_folder_holds_what_it_promises(trained):
     assert environment["threads"] >= 1
 
 
+@pytest.mark.full
 def test_confidences_are_calibrated_on_validation_unless_told_otherwise(trained, configure):
     from kcv import train
     from kcv.data import loading
@@ -227,6 +228,7 @@ def test_a_failed_run_keeps_what_it_had(configure, tmp_path, monkeypatch):
     assert info.metrics is None
 
 
+@pytest.mark.full
 def test_mlflow_has_the_run(configure, tmp_path):
     from mlflow import MlflowClient
 

@@ -98,6 +98,7 @@ def test_files_that_are_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "is a link out of its folder" in str(database.problem())
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore")  # the test writes through MLflow's client itself
 def test_no_file_goes_where_a_strangers_database_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow import MlflowClient

@@ -88,6 +88,7 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     yield names
 
 
+@pytest.mark.full
 def test_versions_aliases_and_runs_name_the_same_files(registry: Registry, tmp_path: Path, messages: Messages) -> None:
     run = registry.client.get_model_version("photos", "2").run_id
     first, second = fetch_model("models:/photos@champion"), fetch_model("models:/photos/2")

@@ -95,6 +95,7 @@ def _board(monkeypatch: pytest.MonkeyPatch) -> None:
         return BufferedTracker(BoardStore(str(config.uri)), config.experiment)
 
 
+@pytest.mark.full
 def test_a_registered_tracker_loses_nothing_while_its_service_is_down(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, spools: Path, tmp_path: Path
 ) -> None:

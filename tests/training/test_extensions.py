@@ -104,6 +104,7 @@ def test_a_stateful_callback_and_a_metric_go_on_to_the_bit(kind: str, configure:
     assert last.steps == 6 * KINDS[kind]["epochs"]
 
 
+@pytest.mark.full
 def test_figures_of_metrics_and_callbacks_are_written_shown_tracked_and_drawn(
     configure: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -135,6 +136,7 @@ def test_figures_of_metrics_and_callbacks_are_written_shown_tracked_and_drawn(
     assert "resumable" not in caplog.text
 
 
+@pytest.mark.full
 def test_a_metric_chooses_the_best_epoch_by_its_own_direction(configure: Configure) -> None:
     class Falling(keras.metrics.Metric):
         """3, 2, 1, ... at the end of an epoch's training, and as much of its validation."""
@@ -162,6 +164,7 @@ def test_a_metric_chooses_the_best_epoch_by_its_own_direction(configure: Configu
         train(config, metrics=[Falling(None)])  # type: ignore[arg-type]
 
 
+@pytest.mark.full
 def test_a_callback_without_state_makes_a_run_that_says_so(
     configure: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,6 +188,7 @@ def test_a_callback_without_state_makes_a_run_that_says_so(
     assert last.steps == 12
 
 
+@pytest.mark.full
 def test_the_command_line_does_not_go_on_without_what_was_passed(
     configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -241,6 +245,7 @@ def spoilt_more(plain: dict[str, Any]) -> None:
     plain["callbacks"]["user"].append({"name": "Recorder", "state": {}})
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "spoil", [spoilt_name, spoilt_array, spoilt_twice, spoilt_size, spoilt_kind, spoilt_more], ids=lambda s: s.__name__
 )

@@ -39,6 +39,7 @@ def test_settings_at_their_ends(options: dict[str, Any], configure: Configure) -
     assert json.loads((run.directory / "metrics.json").read_text())["n"] == 24
 
 
+@pytest.mark.full
 def test_a_class_that_has_nearly_all_images(configure: Configure, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, count in (("most", 197), ("few", 3)):

@@ -56,6 +56,7 @@ def same_weights(first: Run, second: Run) -> bool:
 STREAMED: dict[str, Any] = {"data.memory_budget_mb": 0, "data.workers": 1, "train.checkpoint_seconds": 0}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "damage", ["cut", *(pytest.param(damage, marks=pytest.mark.full) for damage in ("deleted", "replaced by a folder"))]
 )
@@ -92,6 +93,7 @@ def test_an_image_that_breaks_while_training(
     assert same_weights(undisturbed, train(resume=tmp_path / "cut"))
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the workers in /proc")
 def test_a_reading_process_that_is_killed(configure: Configure, undisturbed: Run, tmp_path: Path, during: Any) -> None:
     def kill() -> None:
@@ -155,6 +157,7 @@ def spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Checkpoint, "on_train_batch_end", spoil)
 
 
+@pytest.mark.full
 def test_a_validation_that_is_no_number_ends_and_keeps_what_was_good(
     configure: Configure, spoilt: None, tmp_path: Path
 ) -> None:
@@ -166,6 +169,7 @@ def test_a_validation_that_is_no_number_ends_and_keeps_what_was_good(
     assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 2
 
 
+@pytest.mark.full
 def test_a_validation_that_is_no_number_goes_back(configure: Configure, spoilt: None) -> None:
     run = train(configure(epochs=2, **{"train.on_divergence": "rollback"}))
     assert [row["epoch"] for row in run.history] == [1, 2]
@@ -181,6 +185,7 @@ def test_answers_that_are_no_numbers_in_the_end_are_one_line(
         train(configure(epochs=1))
 
 
+@pytest.mark.full
 def test_a_training_that_always_diverges_ends(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[int] = []
 
@@ -230,6 +235,7 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
+@pytest.mark.full
 def test_a_disk_that_fills_up_loses_nothing(
     configure: Configure, small_disk: Path, tmp_path: Path, during: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -243,6 +249,7 @@ def test_a_disk_that_fills_up_loses_nothing(
     assert same_weights(whole, train(resume=small_disk / "run"))
 
 
+@pytest.mark.full
 def test_a_disk_that_has_room_again_gets_checkpoints_again(
     configure: Configure, small_disk: Path, during: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -280,6 +287,7 @@ def test_the_bar_is_gone_after_a_fault(configure: Configure, during: Any, monkey
     assert closed
 
 
+@pytest.mark.full
 def test_a_record_says_what_the_run_began_with(configure: Configure, during: Any, tmp_path: Path) -> None:
     seen: dict[str, Any] = {}
     during(0, 1, lambda: seen.update(json.loads((tmp_path / "run" / "resume" / "run.json").read_text())))

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import torch
+from variants import variants
 
 from kcv.config import Config
 from kcv.data import loading
@@ -26,7 +27,9 @@ def moving(model: keras.Model) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"train.ema": 0.5}, {"precision": "mixed_bfloat16"}], ids=["plain", "average", "bfloat16"]
+    "options",
+    variants([{}, {"train.ema": 0.5}, {"precision": "mixed_bfloat16"}], fast=1),
+    ids=["plain", "average", "bfloat16"],
 )
 def test_the_statistics_are_those_of_the_weights_that_are_kept(options: dict[str, Any], configure: Configure) -> None:
     run = train(configure(**ONE_STEP, **options))
@@ -51,6 +54,7 @@ def test_a_training_of_six_steps_gives_a_model_that_answers_as_it_learned(config
     assert run.metrics["accuracy"] > 0.9
 
 
+@pytest.mark.full
 def test_a_long_training_is_as_it_would_be_without(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
 
@@ -63,6 +67,7 @@ def test_a_long_training_is_as_it_would_be_without(configure: Configure, monkeyp
     assert passes == [6, 12]
 
 
+@pytest.mark.full
 def test_frozen_statistics_stay(configure: Configure, trained_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a backbone that is frozen, and of one whose statistics stay as they came; the count is that of the stage."""
     seen: list[int] = []

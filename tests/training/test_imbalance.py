@@ -46,6 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 CASES = [pytest.param(v, id=name, marks=() if "streamed" in name else pytest.mark.full) for name, v in VARIANTS.items()]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("variant", CASES)
 def test_a_run_goes_on_to_the_bit(
     variant: dict[str, Any], configure: Configure, uneven: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -61,6 +62,7 @@ def test_a_run_goes_on_to_the_bit(
     assert_same(whole, train(resume=tmp_path / "cut"))
 
 
+@pytest.mark.full
 def test_a_rare_class_is_named_with_what_to_set_until_something_is_set(
     configure: Configure, uneven: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -80,6 +82,7 @@ def test_a_rare_class_is_named_with_what_to_set_until_something_is_set(
         assert "balanced accuracy" in (run.directory / "MODEL_CARD.md").read_text()
 
 
+@pytest.mark.full
 def test_an_older_run_that_lacks_the_keys_goes_on(configure: Configure, tmp_path: Path) -> None:
     from kcv.common import seal
     from kcv.common.files import write_json

@@ -72,6 +72,7 @@ def net(text: str = SMALL, name: str = "net.py") -> Path:
     return path
 
 
+@pytest.mark.full
 def test_the_example_of_the_guide_is_trained_measured_and_explained(
     make: Callable[..., Config], images: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,6 +234,7 @@ def test_a_model_file_says_no_odd_source(make: Callable[..., Config]) -> None:
     assert parse_info(json.dumps(older).encode(), run.model_path).model_source is None
 
 
+@pytest.mark.full
 def test_weights_of_an_earlier_run_of_the_same_model_are_taken(make: Callable[..., Config], tmp_path: Path) -> None:
     net()
     first = kcv.train(make(output_dir=str(tmp_path / "first")))

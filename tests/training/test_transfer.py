@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from small_networks import FEATURES, small_networks
+from variants import variants
 
 from kcv import artifact, evaluate
 from kcv.config import Config
@@ -63,8 +64,8 @@ def norms(path: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "mode", "size"),
     [
-        ("resnet50", "feature_extraction", "small"),
-        ("efficientnet_b0", "fine_tuning", "small"),
+        pytest.param("resnet50", "feature_extraction", "small", marks=pytest.mark.full),
+        pytest.param("efficientnet_b0", "fine_tuning", "small", marks=pytest.mark.full),
         pytest.param("resnet50", "fine_tuning", "true", marks=pytest.mark.long),
         pytest.param("efficientnet_b0", "feature_extraction", "true", marks=pytest.mark.long),
     ],
@@ -90,6 +91,7 @@ def test_both_networks_train_in_both_modes(
     assert keras.saving.load_model(run.model_path).count_params() == info.parameters["total"]
 
 
+@pytest.mark.full
 def test_the_head_learns_from_frozen_features(configure: Configure) -> None:
     run = train(configure(epochs=24, lr=2e-2, **FROZEN))
     assert run.metrics["accuracy"] > 0.9
@@ -104,6 +106,7 @@ def test_frozen_nothing_of_the_backbone_changes_by_a_bit(
     assert moved(train(configure(**frozen, **options)), start) == {"logits"}
 
 
+@pytest.mark.full
 def test_kept_and_fresh_features_train_the_same_head(configure: Configure, tmp_path: Path) -> None:
     options = {**FROZEN, "augment.flip": "random", "model.dropout": 0.2, "epochs": 3}
     kept = train(configure(**options, **{"model.feature_views": 3, "output_dir": str(tmp_path / "kept")}))
@@ -114,7 +117,7 @@ def test_kept_and_fresh_features_train_the_same_head(configure: Configure, tmp_p
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("after", [1, 2])
+@pytest.mark.parametrize("after", variants([1, 2], fast=1))
 def test_in_two_stages_the_backbone_changes_only_after_the_first(
     after: int, configure: Configure, start: list[dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +145,7 @@ def test_in_two_stages_the_backbone_changes_only_after_the_first(
     assert rates[after] > rates[after - 1]  # the second stage begins anew
 
 
+@pytest.mark.full
 def test_a_model_file_starts_the_next_run_with_its_head(configure: Configure, tmp_path: Path) -> None:
     first = train(configure(epochs=6))
     again = train(
@@ -164,6 +168,7 @@ def test_wrong_weights_stop_a_run_before_there_is_one(configure: Configure, tmp_
     assert config.output_dir is not None and not config.output_dir.exists()
 
 
+@pytest.mark.full
 def test_a_best_epoch_of_the_first_stage_is_told_as_what_it_was(
     configure: Configure, start: list[dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

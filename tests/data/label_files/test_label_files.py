@@ -337,6 +337,7 @@ def test_an_option_that_a_source_does_not_have_is_refused(images: Path, key: str
             loading.load(DataConfig(source=source, **{key: "x"}))
 
 
+@pytest.mark.full
 def test_a_model_trained_on_a_label_file_is_evaluated_on_it_and_on_other_forms_of_the_same_images(
     images: Path, tmp_path: Path, configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:

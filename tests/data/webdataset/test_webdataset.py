@@ -223,6 +223,7 @@ def batches(source: str, workers: int = 0, share: ProcessShard | None = None) ->
     )  # fmt: skip
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("indexed")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_shards_are_streamed_in_an_order_of_seed_and_epoch_and_resumed_in_the_middle(

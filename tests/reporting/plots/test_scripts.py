@@ -30,6 +30,7 @@ def figure(*texts: str) -> Figure:
     return made
 
 
+@pytest.mark.full
 def test_what_no_font_has_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(style, "_of_file", lambda path: frozenset(map(chr, range(0x10000))))
     style._characters.cache_clear()

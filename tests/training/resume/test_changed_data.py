@@ -51,6 +51,7 @@ def test_a_run_that_was_moved_is_still_ones_own(run: Path, tmp_path: Path, capsy
     assert CHANGED in capsys.readouterr().err
 
 
+@pytest.mark.full
 def test_what_a_stranger_began_or_changed_is_refused(
     run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

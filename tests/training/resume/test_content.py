@@ -16,6 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 from made_states import PLAN, STEPS, made_state
+from variants import variants
 
 from kcv.config import Config
 from kcv.errors import DataError
@@ -77,7 +78,9 @@ def without_checksum(manifest: Path) -> None:
     manifest.write_text(json.dumps(content, indent=2) + "\n")
 
 
-@pytest.mark.parametrize("file", ["manifest", "manifest of earlier versions", "state", "best weights"])
+@pytest.mark.parametrize(
+    "file", variants(["state", "manifest", "manifest of earlier versions", "best weights"], fast=1)
+)
 def test_no_mutation_is_used(file: str, saved: State, tmp_path: Path) -> None:
     logging.getLogger("kcv").setLevel(logging.ERROR)  # a line a mutation would take longer than all else
     manifest = tmp_path / "checkpoint-00000001.json"
@@ -297,6 +300,7 @@ def test_links_are_not_followed(saved: State, tmp_path: Path) -> None:
         CheckpointStore(tmp_path).newest(PLAN.check)
 
 
+@pytest.mark.full
 def test_every_state_of_a_real_training_is_accepted(
     configure: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def whole(images: Path, warm: WarmPython, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
+@pytest.mark.full
 def test_killed_at_random_moments_it_ends_the_same(whole: Path, images: Path, tmp_path: Path, process: Train) -> None:
     folder, rng, killed = tmp_path / "run", random.Random(7), 0
     words = options(images, folder)

@@ -76,6 +76,7 @@ def shards(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return folder
 
 
+@pytest.mark.full
 def test_a_run_on_parquet_larger_than_memory_goes_on_to_the_bit(
     configure: Configure, shards: Path, tmp_path: Path
 ) -> None:
@@ -111,7 +112,8 @@ def test_a_shard_that_is_gone_ends_a_run_in_one_line_and_comes_back(
     assert_same(whole, train(resume=tmp_path / "cut"))
 
 
-@pytest.mark.parametrize("views", [pytest.param(None, marks=pytest.mark.full), 2])
+@pytest.mark.full
+@pytest.mark.parametrize("views", [None, 2])
 def test_a_run_of_two_stages_goes_on_in_each(
     views: int | None, configure: Configure, trained_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +132,7 @@ def test_a_run_of_two_stages_goes_on_in_each(
     assert_same(whole, train(resume=tmp_path / "cut"))
 
 
+@pytest.mark.full
 def test_without_a_checkpoint_it_begins_anew(configure: Configure, undisturbed: Run, tmp_path: Path) -> None:
     with stopped_at(0, 2, how="kill"), pytest.raises(SystemExit):
         train(configure(output_dir=str(tmp_path / "cut")))  # half a minute is not over: nothing was written
@@ -137,6 +140,7 @@ def test_without_a_checkpoint_it_begins_anew(configure: Configure, undisturbed: 
     assert_same(undisturbed, train(resume=tmp_path / "cut"))
 
 
+@pytest.mark.full
 def test_a_damaged_checkpoint_is_passed_over(
     configure: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -194,6 +198,7 @@ def test_its_record_goes_on_too(configure: Configure, tmp_path: Path) -> None:
     assert [point.value for point in points] == pytest.approx([row["val_loss"] for row in run.history])
 
 
+@pytest.mark.full
 def test_a_record_that_no_server_has_seen_goes_on_too(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +228,7 @@ def test_other_images_are_refused(configure: Configure, images: Path, tmp_path: 
         train(resume=tmp_path / "cut")
 
 
+@pytest.mark.full
 def test_the_data_are_found_from_another_folder(
     configure: Configure, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +251,7 @@ def test_the_data_are_found_from_another_folder(
     assert train(config, resume=tmp_path / "copy").metrics == run.metrics
 
 
+@pytest.mark.full
 def test_a_run_among_its_own_images_goes_on_and_is_evaluated(
     configure: Configure,
     images: Path,
@@ -278,6 +285,7 @@ def test_another_precision_is_refused(cut: Path) -> None:
         train(Config.load(cut / "config.yaml", precision="mixed_bfloat16"), resume=cut)
 
 
+@pytest.mark.full
 def test_other_versions_are_said(cut: Path, caplog: pytest.LogCaptureFixture) -> None:
     record = Record.read(cut / "resume" / "run.json")
     record.surroundings["packages"]["torch"] = "1.0"
@@ -331,6 +339,7 @@ def test_a_run_of_another_network_is_refused(cut: Path) -> None:
         train(resume=cut)
 
 
+@pytest.mark.full
 def test_pieces_of_a_killed_process_are_swept_away(cut: Path) -> None:
     (cut / ".model.abcd1234.keras").write_bytes(b"half")
     (cut / "resume" / ".checkpoint-00000009.abcd1234.safetensors").write_bytes(b"half")

@@ -80,7 +80,7 @@ def write_graph(
         OutputError: the file cannot be written.
     """
     try:
-        program = lower(model, Target(in_place=False))
+        program = lower(model, Target(in_place=False, keeps_layers=True))
         source = find_heatmaps(program) if find_heatmaps is not None else None
         graph = _trace(_Deployed(program, info.temperature, source), info.image_size, opset)
         _describe(graph, info)

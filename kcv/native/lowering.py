@@ -16,6 +16,7 @@ from keras.src.models.functional import Functional  # no public name; a subclass
 from kcv.native.layers import LOWERINGS
 from kcv.native.layers.lowered import Lowered, Target, Unsupported, Value, to_keras_order, to_torch_order, torch_dtype
 from kcv.native.layers.moving import MovingStatistics
+from kcv.native.merging import merge_padding
 from kcv.native.program import Program, Step
 
 _log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class _Walk:
         self._values: list[Value] = []  # here `reusable` means that the value is not saved for backward
         self._held_otherwise: dict[int, int] = {}
         self._steps: list[Step] = []
+        self._forms: dict[int, Lowered] = {}  # of native steps, by the index of their output
 
     def add_value(self, tensor: keras.KerasTensor, *, transposed: bool = False, reusable: bool = False) -> int:
         """Adds a value like `tensor` and returns its index."""
@@ -98,6 +100,8 @@ class _Walk:
     def program(self, graph: Any, inputs: Sequence[int]) -> Program:
         """Returns the program of all steps, which frees each value after its last use."""
         outputs = [self._held(slot, transposed=False) for slot in self.graph(graph, inputs)]
+        if not self._target.keeps_layers:
+            self._steps = merge_padding(self._steps, self._forms, self._values, outputs)
         last: dict[int, int] = {}
         for number, step in enumerate(self._steps):
             last.update(dict.fromkeys((*step.sources, *step.targets), number))
@@ -126,6 +130,7 @@ class _Walk:
         reference = _held_as(_as_it_is(node), lowered)
         step = Step(name, lowered.run, tuple(sources), tuple(made), reference=reference, operation=node.operation)
         self._steps.append(step)
+        self._forms[made[0]] = lowered
         return made
 
     def _lower(self, node: Any, sources: Sequence[int], alone: Sequence[bool]) -> Lowered | None:

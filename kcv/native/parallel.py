@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -99,4 +100,4 @@ def parallel_target(target: Target, group: Group, *, sync_batchnorm: bool) -> Ta
         sync_batchnorm: whether batch normalisation uses the statistics of the whole batch.
     """
     all_reduce_sum = group.all_reduce_sum if sync_batchnorm else None
-    return Target(target.memory_format, target.in_place, all_reduce_sum, group.rank)
+    return replace(target, all_reduce_sum=all_reduce_sum, rank=group.rank)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +73,8 @@ class Explainer:
         self._size: tuple[int, int] = tuple(model.input_shape[1:3])
         model = in_float32(model)
         try:
-            self._program = lower(model, native_target(self._device.type, model))
+            target = replace(native_target(self._device.type, model), keeps_layers=True)
+            self._program = lower(model, target)
         except Unsupported as reason:
             raise UsageError(f"the model cannot be explained: {reason}.") from None
         try:

@@ -47,12 +47,17 @@ class Lowered:
         input_transposed: image inputs must be held as [n, c, h, w] although Keras sees [n, h, w, c].
         output_transposed: the same holds for the output.
         output_reusable: the backward pass does not need the output's values.
+        padding: if the layer does nothing but pad images with zeros, as much on either side: the rows and the columns
+            per side. A convolution behind it then does so itself.
+        padded: returns `run` for an input that still has to be padded like that; None if there is no such form.
     """
 
     run: Run
     input_transposed: bool = False
     output_transposed: bool = False
     output_reusable: bool = False
+    padding: tuple[int, int] | None = None
+    padded: Callable[[tuple[int, int]], Run] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class Target:
     Attributes:
         memory_format: memory format of image tensors and kernels inside the program.
         in_place: whether values that are no longer needed may be overwritten.
+        keeps_layers: whether each layer has a step of its own, for a caller that looks at their outputs; else layers
+            are computed together where that is faster.
         all_reduce_sum: replaces a tensor with its sum over all processes that share a batch; batch normalisation then
             uses the statistics of the whole batch. None: each process normalises with those of its own part.
         rank: rank of the process, so that dropout masks differ between processes.
@@ -71,6 +78,7 @@ class Target:
 
     memory_format: torch.memory_format = torch.contiguous_format
     in_place: bool = True
+    keeps_layers: bool = False
     all_reduce_sum: Callable[[Tensor], Tensor] | None = None
     rank: int = 0
     statistics: MovingStatistics = field(default_factory=MovingStatistics)

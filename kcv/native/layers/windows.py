@@ -5,6 +5,7 @@ Keras' kernels become the views that torch needs. Keras' `same` padding may be l
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from kcv.native.layers.activations import native_activation, then
 from kcv.native.layers.lowered import (
     Lowered,
+    Run,
     Target,
     Value,
     compute_dtype,
@@ -91,20 +93,25 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
     across, strides = (strides, (1, 1)) if pre_strided else ((1, 1), strides)
     size = tuple(layer.kernel_size)
     mixed = dtype != kernel.dtype
+    is_product = size == (1, 1) and groups == 1
 
-    def run(training: bool, x: Tensor) -> Tensor:
+    def run(training: bool, x: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:
         weight = view(kernel)
         offset = bias
         if mixed:
             weight = weight.to(dtype)
             offset = None if bias is None else bias.to(dtype)
+        if is_product and x.shape[2:] == (1, 1) and not torch.compiler.is_exporting():
+            return F.linear(x.flatten(1).to(dtype), weight.flatten(1), offset)[:, :, None, None]
         if pre_strided:
             x = x[:, :, :: across[0], :: across[1]]
         x = x.to(dtype, memory_format=memory_format)
-        padding = (0, 0)
         if same:
             x, padding = same_padding(x, size, strides, dilation)
         return F.conv2d(x, weight, offset, strides, padding, dilation, groups)
+
+    def padded(sides: tuple[int, int]) -> Run:
+        return then(functools.partial(run, padding=sides), layer.activation)
 
     transposed = needs_transposing(layer)
     return Lowered(
@@ -112,6 +119,7 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
         input_transposed=transposed,
         output_transposed=transposed,
         output_reusable=native_activation(layer.activation) is None,
+        padded=None if same or size == (1, 1) else padded,
     )
 
 
@@ -182,6 +190,7 @@ def lower_zero_padding2d(layer: Any, inputs: Sequence[Value], target: Target) ->
         input_transposed=transposed,
         output_transposed=transposed,
         output_reusable=True,
+        padding=(top, left) if top == bottom and left == right else None,
     )
 
 

@@ -29,6 +29,7 @@ FLOORS = (
     {"exporting", "mlflow_model", "models.weights", "saliency"},
     {"benchmark", "reporting", "serving"},
     {"training"},
+    {"tuning"},
     {"tasks"},
     {"cli"},
 )

@@ -56,7 +56,8 @@ def page(verb: Verb) -> str:
     ]
     if verb.configured:
         lines += ["", paint("Configuration", "bold") + ": keys of the YAML file, and flags that override it", ""]
-        lines += [_columns([_configuration(key) for key in config_keys().keys.values()])]
+        keys = [key for key in config_keys().keys.values() if key.short not in verb.flags]
+        lines += [_columns([_configuration(key) for key in keys])]
     lines += ["", paint("Try", "bold"), *(f"  {program()} {example}" for example in verb.examples)]
     return "\n".join(lines)
 

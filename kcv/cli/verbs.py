@@ -24,6 +24,7 @@ class Listed:
 
 VERBS = {
     "train": Listed("kcv.tasks.train_from_file", together=True),
+    "tune": Listed("kcv.tasks.tune"),
     "evaluate": Listed("kcv.tasks.evaluate", together=True),
     "predict": Listed("kcv.tasks.predict", together=True),
     "explain": Listed("kcv.tasks.explain"),

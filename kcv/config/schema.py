@@ -132,6 +132,20 @@ class Config(Section):
         return cls._build(values, {}, origin)
 
     @classmethod
+    def of_values(cls, values: Mapping[str, Any], overrides: Mapping[str, Any], origin: str | None = None) -> Config:
+        """Builds a configuration as `load` does, from the values of a file that was read before.
+
+        Args:
+            values: the content of the file.
+            overrides: see `load`.
+            origin: the file, for messages.
+
+        Raises:
+            ConfigError: lists every problem found, one per line.
+        """
+        return cls._build(values, overrides, origin)
+
+    @classmethod
     def _build(cls, values: Mapping[str, Any], overrides: Mapping[str, Any], origin: str | None) -> Config:
         spec = specify(cls, SHORT_FLAGS)
         try:

@@ -269,6 +269,9 @@ class TrainConfig(Section):
         description="target precision; predictions below the confidence that reaches it on validation are reported as "
         "unsure; null: never unsure",
     )
+    final_split: Literal["test", "val"] = Field(
+        "test", description="split of the final evaluation; val: the test split is not read at all"
+    )
     plots: bool = Field(True, description="draw the plots of the final evaluation; false: metrics and tables only")
     checkpoint_seconds: float | None = Field(
         30.0,
@@ -315,4 +318,10 @@ with warnings.catch_warnings():
             pattern=r"^[A-Za-z0-9_-]{1,255}$",
             description="alias of the registered model that is moved to the new version, such as champion",
             json_schema_extra={"allowed": "letters, digits, '_' and '-'; not latest, v1, v2 ..."},
+        )
+        parent: str | None = Field(
+            None,
+            pattern=r"^[A-Za-z0-9_-]{1,64}$",
+            description="ID of the MLflow run that this run is shown below",
+            json_schema_extra={"allowed": "letters, digits, '_' and '-', at most 64"},
         )

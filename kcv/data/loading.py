@@ -102,23 +102,26 @@ def options_of(data: DataConfig, *, firm: bool = True, began_in: Path | None = N
     return SourceOptions(data.image_column, data.label_column, data.config, folder, firm)
 
 
-def load(data: DataConfig, *, began_in: Path | None = None, source: Source | None = None) -> Dataset:
+def load(data: DataConfig, *, began_in: Path | None = None, source: Source | None = None, test: bool = True) -> Dataset:
     """Opens, splits and decodes the data that `data` describes.
 
     Args:
         data: the source and its options.
         began_in: see `open_source`.
         source: the source, if it is open already.
+        test: whether the test split is there; its images are not read otherwise.
 
     Raises:
         DataError: the source cannot be used for training, or contains images that cannot be read.
     """
     if source is None:
         source = open_source(data.source, began_in=began_in, options=options_of(data, began_in=began_in))
-    train, val, test = split_source(source, data)
+    train, val, held_out = split_source(source, data)
     size = data.image_size or own_size(source)
-    parts = [train, val] + ([test] if test is not None else [])
+    parts = [train, val] + ([held_out] if held_out is not None else [])
     in_memory = _fits(sum(map(len, parts)), size, data.memory_budget_mb)
+    if not test:  # whether images are in memory must not depend on it
+        parts = parts[:2]
     images = [_images(part, size, data.resize, in_memory) for part in parts]
     return Dataset(
         name=source.name,
@@ -128,7 +131,7 @@ def load(data: DataConfig, *, began_in: Path | None = None, source: Source | Non
         fingerprint=source.fingerprint,
         train=images[0],
         val=images[1],
-        test=images[2] if test is not None else None,
+        test=images[2] if len(images) > 2 else None,
         in_memory=in_memory,
         understood=tuple(source.understood.lines()) if source.understood else (),
     )

@@ -170,14 +170,20 @@ def pairs(right: dict[str, NDArray[np.bool_]]) -> list[Pair]:
     """
     names = list(right)
     couples = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    counts = [
-        (int((right[a] & right[b]).sum()), int((right[a] & ~right[b]).sum()), int((~right[a] & right[b]).sum()))
-        for a, b in couples
-    ]
-    p_values = holm([mcnemar(only_a, only_b) for _, only_a, only_b in counts])
+    return matched_pairs([(a, b, right[a], right[b]) for a, b in couples])
+
+
+def matched_pairs(couples: Sequence[tuple[str, str, NDArray[np.bool_], NDArray[np.bool_]]]) -> list[Pair]:
+    """Compares pairs of models, and corrects for their number.
+
+    Args:
+        couples: per pair the two names, and whether each classified each image correctly, bool [n]; the same images in
+            the same order.
+    """
+    p_values = holm([mcnemar(int((a & ~b).sum()), int((~a & b).sum())) for _, _, a, b in couples])
     return [
-        Pair(a, b, both, only_a, only_b, len(right[a]) - both - only_a - only_b, p)
-        for (a, b), (both, only_a, only_b), p in zip(couples, counts, p_values, strict=True)
+        Pair(first, second, int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum()), int((~a & ~b).sum()), p)
+        for (first, second, a, b), p in zip(couples, p_values, strict=True)
     ]
 
 

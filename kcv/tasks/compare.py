@@ -116,26 +116,54 @@ def compare(
 
     names = _names(files)
     models = {name: opening.load(path, device=device) for name, path in zip(names, files, strict=True)}
-    first = models[names[0]]
-    _same_classes(models)
-    right, rows, members = {}, [], None
-    for name, model in models.items():
-        images = _images(first, model, split, data, warn=model is first)
-        if members is not None and list(images.names) != members:
-            raise DataError(f"{name}: would be measured on other images than {names[0]}.")
-        members = list(images.names)
-        with Progress(len(images) if progress else None, f"compare {name}") as bar:
-            logits = model.logits(images, batch_size=batch_size, advance=bar.advance)
-        right[name] = logits.argmax(axis=1) == images.labels
-        rows.append(_row(name, model, images, logits))
+    right, rows, count = measured(models, data, split, batch_size=batch_size, progress=progress)
     for row, latency in zip(rows, _latencies(models), strict=True):
         row["latency_ms"] = latency
-    words = f"{len(right[names[0]]):,} {split} images of {data_without_credentials(data or first.info.data_name)}"
+    told = data_without_credentials(data or models[names[0]].info.data_name)
+    words = f"{count:,} {split} images of {told}"
     folder = expand_user(output) if output is not None else None
     comparison = Comparison(words, rows, pairs(right), _warnings(models), folder)
     if folder is not None:
         _write(comparison, folder, files)
     return comparison
+
+
+def measured(
+    models: dict[str, LoadedModel],
+    data: str | None,
+    split: str,
+    *,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> tuple[dict[str, NDArray[np.bool_]], list[dict[str, Any]], int]:
+    """Measures models of the same classes on the same images.
+
+    Args:
+        models: the models by name.
+        data: see `compare`.
+        split: see `compare`.
+        batch_size: see `compare`.
+        progress: see `compare`.
+
+    Returns:
+        By model, whether each image was classified correctly, bool [n]; a row per model, see `COLUMNS`; and n.
+
+    Raises:
+        DataError: the images cannot be read, or the models know other classes.
+    """
+    first, *_ = models.values()
+    _same_classes(models)
+    right, rows, members = {}, [], None
+    for name, model in models.items():
+        images = _images(first, model, split, data, warn=model is first)
+        if members is not None and list(images.names) != members:
+            raise DataError(f"{name}: would be measured on other images than {next(iter(models))}.")
+        members = list(images.names)
+        with Progress(len(images) if progress else None, f"compare {name}") as bar:
+            logits = model.logits(images, batch_size=batch_size, advance=bar.advance)
+        right[name] = logits.argmax(axis=1) == images.labels
+        rows.append(_row(name, model, images, logits))
+    return right, rows, len(members or ())
 
 
 def _require_keras(files: Sequence[Path]) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import keras
 import numpy as np
 import torch
 
+from kcv.common.files import write_csv
 from kcv.common.launch import Launch
 from kcv.config import Config
 from kcv.data import loading
@@ -22,16 +24,17 @@ from kcv.data.dataset import Dataset, Images, Pixels, Source
 from kcv.data.rarity import ADVICE, find_rare
 from kcv.distributed.connecting import connect
 from kcv.distributed.group import Group
-from kcv.errors import ConfigError
+from kcv.errors import ConfigError, UsageError
 from kcv.models import registry
 from kcv.models.pretrained import Pretrained
 from kcv.models.weights.loading import load as load_weights
 from kcv.native.device import describe_device, device_scope, resolve_device
 from kcv.native.memory import enough_memory, keep_freed_memory
 from kcv.native.precision import precision_scope
+from kcv.reporting import plots
 from kcv.tasks.report import report
 from kcv.tracking import Tracker
-from kcv.training import automatic, environment, own_weights
+from kcv.training import automatic, environment, lr_range, own_weights
 from kcv.training.extensions import Extensions
 from kcv.training.finalize import Result
 from kcv.training.loop import TrainingContext, choose_precision, fit, open_batches, plan, syncs_batchnorm
@@ -150,6 +153,59 @@ def train(
 
 
 @dataclass(frozen=True)
+class LearningRates:
+    """The result of a learning-rate range test.
+
+    Attributes:
+        directory: the folder with `lr_finder.csv` and `lr_finder.png`.
+        suggestion: the suggested peak learning rate, `optim.lr`.
+        steepest: the rate at which the loss falls fastest.
+        configured: the rate in the configuration.
+        steps: number of steps.
+    """
+
+    directory: Path
+    suggestion: float
+    steepest: float
+    configured: float
+    steps: int
+
+
+def find_lr(config: Config | None = None) -> LearningRates:
+    """Trains for some 100 steps at a learning rate that grows from step to step, and suggests one; keeps no weights.
+
+    Args:
+        config: what would be trained; see `train`.
+
+    Raises:
+        KcvError: as `train`; or the loss never falls.
+
+    Example:
+        >>> kcv.tasks.train.find_lr(kcv.Config.load(data="cifar10", model="custom_cnn")).suggestion
+    """
+    if Launch.current().is_distributed:
+        raise UsageError("--find_lr: allowed without torchrun only.")
+    config = config or Config()
+    with ExitStack() as held, enough_memory():
+        group = held.enter_context(connect())
+        begin = Start(Extensions().fit_into(config))
+        inputs = _gather(begin, Extensions(), group, Clock(config.train.minutes))
+        config = inputs.config
+        with (
+            open_batches(config, inputs.dataset, inputs.device, group) as batches,
+            device_scope(inputs.device),
+            precision_scope(inputs.policy),
+        ):
+            found = lr_range.run(_build(inputs, group), batches, config, _identity(inputs))
+    name = datetime.now().strftime("lr_%Y-%m-%d_%H-%M-%S")
+    folder = Path(config.output_dir or Path("runs") / config.name / name)
+    rows = zip(found.rates, found.losses, found.smoothed, strict=True)
+    write_csv(folder / "lr_finder.csv", ("learning_rate", "loss", "smoothed_loss"), rows)
+    plots.learning_rate_range(found.rates, found.losses, found.smoothed, found.suggestion, folder / "lr_finder.png")
+    return LearningRates(folder, found.suggestion, found.steepest, config.optim.lr, len(found.rates))
+
+
+@dataclass(frozen=True)
 class _Inputs:
     """What a run is made of, gathered before it has a folder.
 
@@ -264,7 +320,7 @@ def _gather(begin: Start, extensions: Extensions, group: Group, clock: Clock) ->
             pretrained = load_weights(config.model)
         else:
             pretrained = own_weights.read(config.model.weights) if isinstance(own, OwnFunction) else None
-        dataset = loading.load(config.data, source=source)
+        dataset = loading.load(config.data, source=source, test=config.train.final_split == "test")
     if chosen:
         _log.info("auto       %s", chosen)
     _say(config, dataset, device, (policy, why), group)
@@ -299,7 +355,7 @@ def _complete(
 
 def _say(config: Config, dataset: Dataset, device: str, policy: tuple[str, str], group: Group) -> None:
     """Logs what is trained on what."""
-    _log.info("data       %s", _describe_data(dataset))
+    _log.info("data       %s", _describe_data(dataset, tests=config.train.final_split == "test"))
     for line in dataset.understood:
         _log.info("           %s", line)
     _say_balance(config, dataset)
@@ -385,9 +441,9 @@ def _sample(images: Images) -> Pixels:
     return np.stack([images.read(int(index)) for index in indices])
 
 
-def _describe_data(dataset: Dataset) -> str:
+def _describe_data(dataset: Dataset, *, tests: bool) -> str:
     counts = [f"{len(dataset.train):,} train", f"{len(dataset.val):,} val"]
-    counts.append(f"{len(dataset.test):,} test" if dataset.test else "no test split")
+    counts.append(f"{len(dataset.test):,} test" if dataset.test else "no test split" if tests else "test not read")
     place = "in memory" if dataset.in_memory else "streamed from disk"
     size = dataset.image_size
     return f"{dataset.name}: {', '.join(counts)} images of {len(dataset.class_names)} classes at {size} px, {place}"

@@ -13,16 +13,25 @@ from kcv.common.files import expand_user
 from kcv.errors import UsageError
 
 if TYPE_CHECKING:
+    from kcv.tasks.train import LearningRates
     from kcv.training.run_folder import Run
 
 
-def train(config: str | Path | None = None, *, resume: str | Path | None = None, **overrides: Any) -> Run:
+def train(
+    config: str | Path | None = None,
+    *,
+    resume: str | Path | None = None,
+    find_lr: bool = False,
+    **overrides: Any,
+) -> Run | LearningRates:
     """Train a model and leave a run folder with it.
 
     Args:
         config: a YAML file; without one, the defaults below.
         resume: continue the interrupted run in this folder. What else is in the folder's configuration, the user may
             never have seen: what may reach another machine must then be named again.
+        find_lr: train for some 100 steps at growing learning rates, suggest one, and stop. Nothing else is trained, and
+            no model is kept; `lr_finder.png` and `lr_finder.csv` show the loss.
         **overrides: keys of the configuration, by dotted name or short flag; see `kcv.Config`.
 
     Raises:
@@ -33,12 +42,15 @@ def train(config: str | Path | None = None, *, resume: str | Path | None = None,
         $ kcv train configs/quickstart.yaml
         $ kcv train --data=path/to/images --epochs=30 --output_dir=runs/mine
         $ kcv train --resume=runs/mine
+        $ kcv train configs/quickstart.yaml --find_lr
     """
     from kcv.common.untrusted import inside
     from kcv.config import SHORT_FLAGS, Config
     from kcv.config.keys import specify
 
     began = time.perf_counter()
+    if find_lr and resume is not None:
+        raise UsageError("--find_lr: allowed without --resume only, because it trains nothing that could go on.")
     folder = expand_user(resume) if resume is not None else None
     configuration: Config | None = None
     chosen: dict[str, Any] = {}
@@ -50,4 +62,6 @@ def train(config: str | Path | None = None, *, resume: str | Path | None = None,
         chosen = {"named": {keys.resolve(name) or name for name in overrides}}
     from kcv.tasks import train as training
 
+    if find_lr:
+        return training.find_lr(configuration or Config())
     return training.train(configuration, resume=folder, began=began, **chosen)

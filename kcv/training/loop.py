@@ -282,12 +282,12 @@ class StageFit:
             KeyboardInterrupt: training was asked to stop; there is a checkpoint of the last step.
         """
         began = time.perf_counter()
-        fitted, train, val = self._prepare(stage)
+        fitted, train, val = self.prepare(stage)
         self.history.preparation += time.perf_counter() - began
         describe(self.backbone.model)
         # The train model shares layers and variables with the model itself, which has no optimizer or metrics, so
         # that its file opens without kcv.
-        train_model = self._train_model(fitted, compile_on_gpu=self.config.train.compile and not stage.frozen)
+        train_model = self.train_model(fitted, compile_on_gpu=self.config.train.compile and not stage.frozen)
         lr_factor = resume_from.lr_factor if resume_from else 1.0
         self._compile(train_model, stage, len(train), lr_factor)
         callbacks, stateful = self._callbacks(fitted, train, may_stop=stage.last)
@@ -326,7 +326,7 @@ class StageFit:
         finally:
             self.last_good = checkpoint.last_good
 
-    def _prepare(
+    def prepare(
         self, stage: Stage
     ) -> tuple[keras.Model, TrainingBatches | FeatureBatches, InferenceBatches | FeatureBatches]:
         """Freezes or unfreezes the backbone; returns the model to fit and the batches to fit it on."""
@@ -340,7 +340,8 @@ class StageFit:
         store = FeatureStore(self.backbone.features(), self.config, self.identity, device, epochs, group)
         return self.backbone.head(), store.training(batches.train), store.validation(batches.val)
 
-    def _train_model(self, fitted: keras.Model, *, compile_on_gpu: bool) -> NativeModel:
+    def train_model(self, fitted: keras.Model, *, compile_on_gpu: bool) -> NativeModel:
+        """Returns the model that `fit` trains: it shares its layers with the fitted one."""
         target = native_target(outputs.model_device(fitted).type, fitted)
         config, group = self.config, self.batches.group
         if not group.is_distributed:

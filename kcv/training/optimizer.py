@@ -32,6 +32,7 @@ def build_optimizer(
     lr_scale: float = 1.0,
     ema: float | None = None,
     depths: Mapping[str, int],
+    schedule: keras.optimizers.schedules.LearningRateSchedule | None = None,
 ) -> keras.optimizers.Optimizer:
     """Builds the optimizer with its learning-rate schedule.
 
@@ -42,9 +43,12 @@ def build_optimizer(
         lr_scale: factor on all learning rates; below 1 after a rollback.
         ema: decay of the moving average of the weights; None for no average.
         depths: depths of the backbone's layers, as returned by `kcv.models.backbone.Backbone.depths`.
+        schedule: replaces the configured schedule.
     """
+    if schedule is None:
+        schedule = build_schedule(config, steps_per_epoch, epochs, lr_scale)
     common = {
-        "learning_rate": build_schedule(config, steps_per_epoch, epochs, lr_scale),
+        "learning_rate": schedule,
         "weight_decay": config.weight_decay,
         "use_ema": ema is not None,
         "ema_momentum": ema if ema is not None else 0.99,

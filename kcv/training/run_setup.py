@@ -35,6 +35,9 @@ from kcv.training.run_folder import RunFolder
 
 _log = logging.getLogger(__name__)
 
+PARENT_TAG = "mlflow.parentRunId"
+"""The tag by which MLflow shows a run below another one."""
+
 _COPIES = 5
 """Checkpoint size relative to the model's variables: weights, two moments, a moving average, the best weights."""
 
@@ -126,17 +129,19 @@ def open_run(
     """
     tracker = open_tracker(config.tracking) if tracker is None else tracker
     shown = config_without_credentials(config)
+    parent = config.tracking.parent
+    tags = environment if parent is None else {**environment, PARENT_TAG: parent}
     extended = any((extensions or {}).get(key) for key in ("own_model", "callbacks", "metrics"))
     if folder is not None and record is not None:
         tracker.load_state_dict(record.tracking)
-        tracker.start(folder.path.name, shown.flatten(), environment)
+        tracker.start(folder.path.name, shown.flatten(), tags)
         _note_resumption(folder.environment, environment)
         _log.info("run        %s, continued", folder.path)
         return ActiveRun(folder, tracker, config, extended)
     folder = RunFolder.create(config)
     held.enter_context(lock(folder.lock))
     try:
-        tracker.start(folder.path.name, shown.flatten(), environment)
+        tracker.start(folder.path.name, shown.flatten(), tags)
     except KcvError:
         folder.discard()
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from kcv.cli import terminal
 from kcv.cli.console import paint, pairs, program
@@ -11,11 +11,15 @@ from kcv.cli.parsing import Call
 from kcv.cli.render.figures import with_interval
 
 if TYPE_CHECKING:
+    from kcv.tasks.train import LearningRates
     from kcv.training.run_folder import Run
 
 
-def show(run: Run, call: Call) -> int:
-    """Shows the results of a training run."""
+def show(run: Run | LearningRates, call: Call) -> int:
+    """Shows the results of a training run, or of a learning-rate range test."""
+    if call.arguments.get("find_lr"):
+        return _show_rates(cast("LearningRates", run), call)
+    run = cast("Run", run)
     if call.as_json:
         terminal.json_of(
             {
@@ -30,6 +34,23 @@ def show(run: Run, call: Call) -> int:
         )
     else:
         terminal.show(run_summary(run))
+    return 0
+
+
+def _show_rates(found: LearningRates, call: Call) -> int:
+    """Shows the results of a learning-rate range test."""
+    if call.as_json:
+        terminal.json_of({**vars(found), "directory": str(found.directory)})
+        return 0
+    rows = {
+        "suggestion": paint(f"--lr={found.suggestion:g}", "bold"),
+        "the loss falls fastest at": f"{found.steepest:g}",
+        "configured": f"{found.configured:g}",
+        "steps": found.steps,
+        "plot": found.directory / "lr_finder.png",
+        "table": found.directory / "lr_finder.csv",
+    }
+    terminal.show("\n".join(["", pairs(rows)]))
     return 0
 
 

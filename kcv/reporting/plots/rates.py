@@ -1,0 +1,38 @@
+"""The plot of a learning-rate range test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kcv.reporting.plots.style import COLOURS, PALE, new_figure
+
+
+def learning_rate_range(
+    rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], suggestion: float, path: Path
+) -> Path:
+    """Draws the loss over the learning rate, and marks the suggestion.
+
+    Args:
+        rates: the learning rate of each step.
+        losses: the loss of each step.
+        smoothed: the smoothed losses.
+        suggestion: the suggested rate.
+        path: the PNG file, overwritten if it exists.
+
+    Returns:
+        `path`.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    with new_figure((7.2, 4.2), path) as figure:
+        axes = figure.subplots()
+        axes.plot(rates, losses, color=PALE, linewidth=1.2, label="loss of each step")
+        axes.plot(rates, smoothed, color=COLOURS[0], label="smoothed")
+        axes.axvline(suggestion, color=COLOURS[1], linewidth=1.4, label=f"suggestion: {suggestion:g}")
+        low, high = min(smoothed), max(smoothed)
+        axes.set_ylim(low - 0.1 * (high - low), min(high, 3 * max(smoothed[0], low)) + 0.1 * (high - low))
+        axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", title="learning-rate range test")
+        axes.legend(loc="upper left")
+    return path

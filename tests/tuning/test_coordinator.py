@@ -1,0 +1,235 @@
+"""The search itself, with trials that are computed at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("optuna", reason="needs the extra kcv[tune]")
+
+from kcv.errors import KcvError
+from kcv.tuning.coordinator import Budget, Coordinator, Plan
+from kcv.tuning.pruning import Pruner, rule_of
+from kcv.tuning.running import Ending, Report
+from kcv.tuning.space import Choices, Range, Space
+from kcv.tuning.storage import Storage
+from kcv.tuning.trials import Order, Trial
+
+EPOCHS = 9
+SPACE = Space(
+    {
+        "optim.lr": Range(1e-4, 1.0, log=True),
+        "optim.label_smoothing": Range(0.0, 0.2),
+        "augment.policy": Choices(("none", "light")),
+    }
+)
+DEFAULT = {"optim.lr": 0.5, "optim.label_smoothing": 0.1, "augment.policy": "none"}
+
+
+def accuracy(params: Mapping[str, Any], epoch: int) -> float:
+    """A learning curve that is best at a rate of 0.01; slow ones begin late."""
+    distance = abs(math.log10(params["optim.lr"]) + 2)
+    bonus = 0.03 if params["augment.policy"] == "light" else 0.0
+    return max(0.1, (0.9 + bonus - 0.2 * distance) * (1 - 0.5**epoch))
+
+
+class Killed(BaseException):
+    """The coordinator's process is gone."""
+
+
+class Computed:
+    """Trials whose epochs are there as soon as one looks: one more with each look, and a few too many.
+
+    Args:
+        dies: a look at which the coordinator is killed; None for never.
+        endings: how trials end, by number, at which epoch.
+    """
+
+    def __init__(self, dies: int | None = None, endings: Mapping[int, tuple[int, Ending]] | None = None) -> None:
+        self.dies = dies
+        self.endings = endings or {}
+        self.looks = 0
+        self.started: list[int] = []
+        self.trained: dict[int, int] = {}
+        self.params: dict[int, Mapping[str, Any]] = {}
+        self.asked: set[int] = set()
+
+    def start(self, trial: Trial) -> None:
+        self.started.append(trial.number)
+        self.params[trial.number] = trial.params or DEFAULT
+        self.asked.discard(trial.number)
+
+    def look(self, number: int) -> Report:
+        self.looks += 1
+        if self.looks == self.dies:
+            raise Killed
+        epochs = self.trained[number] = min(EPOCHS, self.trained.get(number, 0) + 2)  # it has not stopped in time
+        last, ending = self.endings.get(number, (EPOCHS, Ending("finished")))
+        rows = [
+            {"epoch": epoch, "val_accuracy": accuracy(self.params[number], epoch), "val_loss": 1.0, "seconds": 1.0}
+            for epoch in range(1, min(epochs, last) + 1)
+        ]
+        if epochs >= last:
+            return Report(rows, ending)
+        return Report(rows, Ending("stopped") if number in self.asked else None)
+
+    def stop(self, number: int) -> None:
+        self.asked.add(number)
+
+    def wait(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+Searcher = Callable[..., list[Trial]]
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Searcher:
+    def search(
+        runner: Computed,
+        *,
+        pruner: Pruner = "asha",
+        trials: int = 12,
+        workers: int = 1,
+        name: str = "study",
+        owner: str = "me",
+        default: Mapping[str, Any] = DEFAULT,
+    ) -> list[Trial]:
+        order = Order(higher=True)
+        storage = Storage(f"sqlite:///{tmp_path / name}.db", "study", SPACE, higher=True, shared=owner != "me")
+        plan = Plan(SPACE, default, rule_of(pruner, EPOCHS, order), order, EPOCHS, "val_accuracy", "42", owner)
+        try:
+            assert Coordinator(plan, Budget(trials, workers=workers), storage, runner).search()
+        finally:
+            found = storage.trials()
+            storage.close()
+        return found
+
+    return search
+
+
+def told(trials: list[Trial]) -> list[tuple[Any, ...]]:
+    return [(one.number, one.params, one.values, one.state, one.target, one.loss) for one in trials]
+
+
+@pytest.mark.parametrize("pruner", ["asha", "median", "none"])
+def test_a_search_killed_five_times_ends_with_the_same_study(search: Searcher, pruner: Pruner) -> None:
+    undisturbed = search(Computed(), pruner=pruner, name="undisturbed")
+    runner = Computed()
+    for looks in (1, 2, 4, 3, 4):
+        runner.dies = runner.looks + looks
+        with pytest.raises(Killed):
+            search(runner, pruner=pruner)
+    runner.dies = None
+    assert told(search(runner, pruner=pruner)) == told(undisturbed)
+    assert len(undisturbed) == 12
+
+
+def test_the_search_finds_a_better_trial_than_the_users(search: Searcher) -> None:
+    trials = search(Computed(), trials=20, pruner="none")
+    best = Order(higher=True).best(trials)
+    assert best is not None and trials[0].value is not None and best.value is not None
+    assert trials[0].params == DEFAULT and trials[0].default
+    assert best.value > trials[0].value + 0.2
+    assert 1e-3 < best.params["optim.lr"] < 1e-1
+
+
+def test_successive_halving_stops_most_trials_and_continues_the_best_third(search: Searcher) -> None:
+    runner = Computed()
+    trials = search(runner)
+    others = trials[1:]
+    first, second = 1, 3  # the rungs below the 9 epochs
+    assert {trial.epochs for trial in others} <= {first, second, EPOCHS}
+    assert trials[0].epochs == EPOCHS and trials[0].state == "complete"
+    beyond = [trial for trial in others if trial.epochs > first]
+    assert len(beyond) <= -(-len(others) // 3) + 1
+    assert any(trial.state == "complete" for trial in others)
+    ranked = Order(higher=True).ranked(others, first)
+    assert ranked[0].state == "complete", "the best at the first rung was continued to its end"
+    assert max(runner.started.count(trial.number) for trial in beyond) > 1, "none waited and then went on"
+
+
+def test_of_few_trials_the_best_one_goes_to_its_end(search: Searcher) -> None:
+    trials = search(Computed(), trials=3)
+    assert [trial.state for trial in trials].count("complete") == 2
+
+
+def test_the_median_rule_stops_what_is_worse_than_the_median(search: Searcher) -> None:
+    trials = search(Computed(), pruner="median", trials=16)
+    stopped = [trial for trial in trials if trial.state == "open"]
+    assert stopped and all(trial.epochs < EPOCHS for trial in stopped)
+    complete = [trial.value for trial in trials if trial.state == "complete"]
+    assert max(trial.value or 0 for trial in stopped) < max(value or 0 for value in complete)
+    assert trials[0].state != "open"
+
+
+def test_several_workers_share_the_trials(search: Searcher) -> None:
+    trials = search(Computed(), workers=3, pruner="none")
+    assert [trial.state for trial in trials] == ["complete"] * 12
+    assert len({tuple(trial.params.values()) for trial in trials}) == 12
+
+
+def test_a_default_outside_of_the_space_is_trial_0_all_the_same(search: Searcher) -> None:
+    trials = search(Computed(), default={}, pruner="none")
+    assert trials[0].params == {} and trials[0].state == "complete"
+    assert all(trial.params.keys() == SPACE.parameters.keys() for trial in trials[1:])
+
+
+def test_a_diverged_trial_is_noted_and_the_search_goes_on(search: Searcher) -> None:
+    trials = search(Computed(endings={0: (2, Ending("diverged", "the loss became nan in epoch 3"))}), pruner="none")
+    assert trials[0].state == "diverged" and "nan" in trials[0].message
+    assert all(trial.state == "complete" for trial in trials[1:])
+
+
+def test_a_trial_that_cannot_be_trained_fails_alone(search: Searcher) -> None:
+    trials = search(Computed(endings={2: (0, Ending("refused", "augment.cutout: larger than the image"))}))
+    assert trials[2].state == "failed" and "cutout" in trials[2].message
+
+
+def test_a_configuration_that_cannot_be_trained_at_all_is_one_error(search: Searcher) -> None:
+    runner = Computed(endings={0: (0, Ending("refused", "data.source: no such folder"))})
+    with pytest.raises(KcvError, match="no such folder"):
+        search(runner, workers=2)
+    assert runner.started == [0], "the other workers wait until the first trial has trained an epoch"
+
+
+def test_a_full_disk_ends_the_search_and_loses_nothing(search: Searcher) -> None:
+    runner = Computed(endings={3: (0, Ending("broken", "cannot write model.keras: No space left on device"))})
+    with pytest.raises(KcvError, match="No space left"):
+        search(runner)
+    runner.endings = {}
+    assert told(search(runner)) == told(search(Computed(), name="undisturbed"))
+
+
+def test_a_trial_whose_process_dies_goes_on_but_not_for_ever(search: Searcher) -> None:
+    runner = Computed(endings={1: (0, Ending("died", "its process ended with signal 9"))})
+    trials = search(runner)
+    assert runner.started.count(1) == 3
+    assert trials[1].state == "failed" and "signal 9" in trials[1].message
+
+
+def test_two_coordinators_share_one_study(search: Searcher) -> None:
+    first, second = Computed(), Computed()
+    search(first, trials=5, pruner="none", owner="one")
+    trials = search(second, trials=10, pruner="none", owner="two")
+    assert [trial.owner for trial in trials] == ["one"] * 5 + ["two"] * 5
+    assert not set(first.started) & set(second.started)
+
+
+def test_a_coordinator_leaves_the_trials_of_another_one_alone(search: Searcher) -> None:
+    first, second = Computed(dies=4), Computed()
+    with pytest.raises(Killed):
+        search(first, owner="one", pruner="none")
+    trials = search(second, owner="two", pruner="none")
+    assert [trial.state for trial in trials if trial.owner == "one"][-1] == "open"
+    assert not set(first.started) & set(second.started)
+    first.dies = None
+    again = search(first, owner="one", pruner="none")
+    assert all(trial.state == "complete" for trial in again)

@@ -1,0 +1,223 @@
+"""Whole studies, with real trainings of toy networks."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("optuna", reason="needs the extra kcv[tune]")
+
+from warm import Child, WarmPython
+
+from kcv.config import Config
+from kcv.errors import ConfigError, KcvError, OutputError, UsageError
+from kcv.tuning import running
+from kcv.tuning.session import Asked, Outcome, Session
+
+TOY = {
+    "model": "custom_cnn", "model.width": 0.25, "epochs": 3, "batch_size": 16, "optim.lr": 3e-3, "precision": "float32",
+    "device": "cpu", "tracking": "none",
+}  # fmt: skip
+SPACE = "optim.lr: {low: 1.0e-3, high: 1.0e-2, log: true}\noptim.label_smoothing: [0.0, 0.1]\n"
+
+
+class Launched:
+    """Starts trials from the warm process, and remembers them."""
+
+    def __init__(self, warm: WarmPython, place: Path) -> None:
+        self.warm = warm
+        self.place = place
+        self.children: list[Child] = []
+
+    def __call__(self, stdin: int, log: Path, variables: Mapping[str, str]) -> running.Process:
+        child = self.warm.start(running.MODULE, (), folder=self.place, env=variables, stdin=stdin)
+        self.children.append(child)
+        return child
+
+
+@pytest.fixture
+def launched(warm: WarmPython, tmp_path: Path) -> Launched:
+    return Launched(warm, tmp_path)
+
+
+Tune = Callable[..., Outcome]
+
+
+@pytest.fixture
+def tune(images: Path, tmp_path: Path, launched: Launched, monkeypatch: pytest.MonkeyPatch) -> Tune:
+    """Runs a study of the toy, or continues one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.yaml").write_text(SPACE)
+
+    def run(folder: Path | None = None, *, resume: Path | None = None, **options: Any) -> Outcome:
+        from kcv.tasks.tune import _measure
+
+        asked = Asked(**{name: options.pop(name) for name in list(options) if name in Asked.__dataclass_fields__})
+        if resume is not None:
+            session = Session.resume(resume, asked, options, launch=launched)
+        else:
+            overrides = {"data": str(images), **TOY, **options}
+            session = Session.begin(
+                None, tmp_path / "space.yaml", asked, folder or tmp_path / "study", overrides, launch=launched
+            )
+        return session.run(_measure, time.monotonic())
+
+    return run
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    rows = csv.DictReader((folder / "trials.csv").read_text().splitlines())
+    return [{key: row[key] for key in row if key != "seconds"} for row in rows]
+
+
+def test_a_study_leaves_run_folders_a_table_a_page_and_a_configuration(tune: Tune, tmp_path: Path) -> None:
+    found = tune(trials=3, pruner="none", seeds=2)
+    folder = tmp_path / "study"
+    assert [trial.state for trial in found.trials] == ["complete"] * 3
+    assert found.trials[0].default and found.trials[0].params == {"optim.lr": 3e-3, "optim.label_smoothing": 0.1}
+    for number in range(3):
+        run = folder / "trials" / f"{number:03}"
+        metrics = json.loads((run / "metrics.json").read_text())
+        assert metrics["split"] == "val", "a trial does not read the test split"
+        history = list(csv.DictReader((run / "history.csv").read_text().splitlines()))
+        assert max(float(row["val_accuracy"]) for row in history) == found.trials[number].value
+    assert [row["trial"] for row in rows_of(folder)] == ["0", "1", "2"]
+    assert found.best is not None
+    best = Config.load(folder / "best.yaml")
+    if not found.best.default:
+        assert best.optim.lr == found.best.params["optim.lr"]
+    assert best.train.final_split == "test" and best.output_dir is None
+    page = (folder / "study.html").read_text()
+    assert page.count("data:image/svg+xml") >= 2 and "<script" not in page
+    winner_seeds = [row["seed"] for row in found.comparison.rows if row["who"] == "best"]
+    assert winner_seeds == [42, 43]
+    assert found.comparison.images == 24
+    assert len(found.comparison.pairs) == (0 if found.best.default else 2)
+
+
+def test_no_trial_reads_the_test_split(tune: Tune, tmp_path: Path, images: Path) -> None:
+    """A canary: its test images are no images, so whoever decodes one fails."""
+    shutil.copytree(images, tmp_path / "canary")
+    for path in (tmp_path / "canary" / "test").rglob("*.png"):
+        path.write_bytes(b"not an image, and nobody may look")
+    found = tune(trials=2, pruner="none", seeds=0, data=str(tmp_path / "canary"))
+    assert [trial.state for trial in found.trials] == ["complete"] * 2
+    assert found.comparison.rows == []
+    again = tune(resume=tmp_path / "study", seeds=1)
+    assert "nothing was compared" in again.notes[-1], "the comparison at the end is what reads it"
+
+
+def test_a_stopped_trial_continues_bit_for_bit(tune: Tune, tmp_path: Path) -> None:
+    """With asha, trials wait after the first epoch, and the best goes on: to what it would have been in one go."""
+    found = tune(trials=4, pruner="asha", seeds=0)
+    best = [trial for trial in found.trials if trial.state == "complete" and not trial.default]
+    assert best, "the best of the waiting trials was continued to its end"
+    run = tmp_path / "study" / "trials" / f"{best[0].number:03}"
+    alone = tune(folder=tmp_path / "alone", trials=1, pruner="none", seeds=0, **best[0].params)
+    other = tmp_path / "alone" / "trials" / "000"
+    assert alone.trials[0].value == best[0].value
+    ours, theirs = (
+        [{key: row[key] for key in row if key not in ("seconds", "images_per_second")} for row in
+         csv.DictReader((folder / "history.csv").read_text().splitlines())]
+        for folder in (run, other)
+    )  # fmt: skip
+    assert ours == theirs
+    from kcv.inference.opening import load
+
+    weights = [load(folder / "model.keras").keras_model.get_weights() for folder in (run, other)]
+    assert all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))
+
+
+def test_a_killed_trial_goes_on_and_more_trials_can_be_asked_for(
+    tune: Tune, tmp_path: Path, launched: Launched
+) -> None:
+    look = running.Children.look
+    killed: list[int] = []
+
+    def killing(self: running.Children, number: int) -> running.Report:
+        report = look(self, number)
+        if number == 1 and report.rows and not killed and report.ending is None:
+            killed.append(number)
+            os.kill(launched.children[-1].pid, signal.SIGKILL)
+        return report
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running.Children, "look", killing)
+        tune(trials=2, pruner="none", seeds=0, **{"train.checkpoint_seconds": 0, "epochs": 6})
+    assert killed
+    found = tune(resume=tmp_path / "study", trials=3)
+    undisturbed = tune(folder=tmp_path / "other", trials=3, pruner="none", seeds=0,
+                       **{"train.checkpoint_seconds": 0, "epochs": 6})  # fmt: skip
+    assert [(one.params, one.values) for one in found.trials] == [
+        (one.params, one.values) for one in undisturbed.trials
+    ]
+    assert rows_of(tmp_path / "study") == rows_of(tmp_path / "other")
+
+
+def test_a_child_ends_with_its_coordinator(warm: WarmPython, configure: Callable[..., Config], tmp_path: Path) -> None:
+    config = configure(epochs=100_000)
+    reading, writing = os.pipe()
+    child = warm.start(running.MODULE, (), folder=tmp_path, stdin=reading)
+    os.close(reading)
+    os.write(writing, json.dumps({"config": config.to_dict(), "resume": False}).encode() + b"\n")
+    while child.poll(0.1) is None and not (tmp_path / "run" / "history.csv").exists():
+        pass
+    assert child.poll() is None, child.errors
+    os.close(writing)  # as the system does when the coordinator is killed
+    child.wait()
+    assert json.loads(child.output)["status"] == "stopped"
+    assert (tmp_path / "run" / "resume" / "run.json").exists(), "it can go on"
+
+
+def test_a_diverging_configuration_is_no_end(tune: Tune, tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text("optim.lr: {low: 1.0e-3, high: 1.0e-2, log: true}\n")
+    found = tune(trials=2, pruner="none", seeds=1, **{"optim.lr": 100.0, "optim.name": "sgd", "optim.momentum": 0.99})
+    assert found.trials[0].params == {} and found.trials[0].state in ("diverged", "complete")
+    assert found.trials[1].state == "complete"
+    assert {row["who"] for row in found.comparison.rows} >= {"best"}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "told"),
+    [
+        ({"lr": "abc"}, ConfigError, "optim.lr: received 'abc'"),
+        ({"data": "no/such/folder"}, KcvError, "no/such/folder"),
+        ({"model.weights": "no-such-file.keras"}, KcvError, "no-such-file.keras"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(
+    tune: Tune, tmp_path: Path, options: dict[str, Any], error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error, match=told):
+        tune(trials=2, **options)
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_study_is_not_overwritten_and_only_a_study_is_continued(tune: Tune, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "study.json").write_text("{}")
+    with pytest.raises(OutputError, match="already holds a study"):
+        tune()
+    with pytest.raises(UsageError, match=r"study\.json"):
+        tune(resume=folder)
+    with pytest.raises(UsageError, match="no study there"):
+        tune(resume=tmp_path)
+
+
+def test_a_study_of_somebody_else_is_not_continued(tune: Tune, tmp_path: Path) -> None:
+    tune(trials=1, seeds=0)
+    path = tmp_path / "study" / "study.json"
+    path.write_text(path.read_text().replace(str(tmp_path), "/elsewhere"))
+    with pytest.raises(UsageError, match="nothing shows that you began"):
+        tune(resume=tmp_path / "study")

@@ -1,6 +1,6 @@
 """kcv trains, evaluates, exports and runs image classifiers with Keras 3 on PyTorch, at the speed of PyTorch.
 
-    from kcv import Config, train, load_model, evaluate, predict, export, explain,
+    from kcv import Config, train, tune, load_model, evaluate, predict, export, explain,
         gradcam, report
 
 Importing kcv does not import Keras, torch or MLflow; the first name that needs them does.
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from kcv.tasks.predict import predict
     from kcv.tasks.report import report
     from kcv.tasks.train import train
+    from kcv.tasks.tune import tune
 
 __version__ = "0.1.0"
 __all__ = [
     "Config", "OnnxModel", "__version__", "check", "compare", "evaluate", "explain", "export", "gradcam", "load_model",
-    "predict", "report", "save_gradcam_grid", "train",
+    "predict", "report", "save_gradcam_grid", "train", "tune",
 ]  # fmt: skip
 
 configure_keras()
@@ -39,6 +40,7 @@ configure_keras()
 _PUBLIC = {
     "Config": ("kcv.config", "Config"),
     "train": ("kcv.tasks.train", "train"),
+    "tune": ("kcv.tasks.tune", "tune"),
     "load_model": ("kcv.inference.opening", "load"),
     "check": ("kcv.tasks.check", "check"),
     "compare": ("kcv.tasks.compare", "compare"),

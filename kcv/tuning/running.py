@@ -20,6 +20,7 @@ import kcv
 from kcv.config import Config
 from kcv.errors import KcvError, OutputError
 from kcv.reporting.material import read_history
+from kcv.training.resume.lock import lock
 from kcv.training.run_folder import RunFolder
 from kcv.tuning.trials import Trial
 
@@ -146,6 +147,7 @@ class Children:
         if run.finished:
             self._running[trial.number] = _Child(run)
             return
+        _wait_for(run)
         resume = os.path.isfile(run.record)
         if not resume and os.path.lexists(run.path):
             shutil.rmtree(run.path, ignore_errors=True)  # killed before there was anything to continue
@@ -237,6 +239,19 @@ class _Child:
         if self._life is not None:
             os.close(self._life)
             self._life = None
+
+
+def _wait_for(run: RunFolder) -> None:
+    """Waits until nobody trains in a run folder: the trials of a killed coordinator need a moment for a checkpoint."""
+    deadline = time.monotonic() + _KILL_SECONDS
+    while os.path.lexists(run.lock):
+        try:
+            with lock(run.lock):
+                return
+        except OutputError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_POLL_SECONDS)
 
 
 def _ending(code: int, output: str) -> Ending:

@@ -33,6 +33,9 @@ MOST_CHOICES: Final = 50
 _MOST_PAIRS: Final = 1_000
 """The most combinations of two values that are checked beforehand."""
 
+_LARGEST: Final = 1e12
+"""The largest number of a range; the schema allows none that is larger."""
+
 _RANGE_FIELDS: Final = ("low", "high", "log", "step")
 
 _FIXED: Final[Mapping[str, str]] = {
@@ -260,7 +263,7 @@ def _parameter(spec: Specification, key: str, value: Any) -> Parameter:
         raise ConfigError([f"{key}: received a range, allowed: a list of choices, as its values are no numbers."])
     low, high, log, step = value["low"], value["high"], value.get("log", False), value.get("step")
     for name, number in (("low", low), ("high", high), ("step", 1 if step is None else step)):
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) <= _LARGEST:
             raise ConfigError([f"{key}: {name}: received {show(number)}, allowed: a number."])
     if not isinstance(log, bool):
         raise ConfigError([f"{key}: log: received {show(log)}, allowed: true or false."])

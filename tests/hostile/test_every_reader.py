@@ -86,6 +86,8 @@ from kcv.training.resume.consent import require_named
 from kcv.training.resume.record import Record
 from kcv.training.run_folder import RunFolder
 from kcv.training.starting import finished
+from kcv.tuning.space import check_space
+from kcv.tuning.study import Configurations, Settings, StudyFolder
 
 SECURITY = Path(__file__).resolve().parents[2] / "docs" / "security.md"
 MOST = 2000
@@ -487,6 +489,30 @@ def _(bench: Bench) -> Iterator[Case]:
         yield f"history {words}", lambda c=content: spoiled(sound / "history.csv", c)
     for words, make in tree_mutants(sound, bench.folder / "mutant"):
         yield words, lambda make=make: use(make())
+
+
+@reader("studies", some=20)
+def _(bench: Bench) -> Iterator[Case]:
+    folder = StudyFolder(bench.folder / "study")
+    folder.path.mkdir()
+    folder.write(
+        Settings(
+            values={"data": {"source": "digits"}}, given={"optim.lr": "0.1"}, chosen={"model.name": "custom_cnn"},
+            space={"optim.lr": {"low": 0.1, "high": 1.0, "log": True}, "augment.policy": ["none", "light"]},
+            pruner="asha", trials=3, minutes=None, workers=1, threads=None, seeds=3, storage=None, study="kcv", owner="me",
+            working_folder=str(bench.folder),
+        )
+    )  # fmt: skip
+    sound = folder.settings.read_bytes()
+
+    def use(content: bytes) -> None:
+        folder.settings.write_bytes(content)
+        found = folder.read(str(folder.path))
+        check_space(found.space, Configurations(found.values, found.given, found.chosen))
+
+    yield "sound", lambda: use(sound)
+    for words, value in value_mutants(json.loads(sound)):
+        yield words, lambda v=value: use(text(v))
 
 
 @reader("checkpoints", some=40)

@@ -21,6 +21,7 @@ from warm import Child, WarmPython
 
 from kcv.config import Config
 from kcv.errors import ConfigError, KcvError, OutputError, UsageError
+from kcv.training.resume.lock import lock
 from kcv.tuning import running
 from kcv.tuning.session import Asked, Outcome, Session
 
@@ -81,9 +82,11 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 
 def test_a_study_leaves_run_folders_a_table_a_page_and_a_configuration(tune: Tune, tmp_path: Path) -> None:
-    found = tune(trials=3, pruner="none", seeds=2)
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    found = tune(trials=3, epochs=2, pruner="none", seeds=1, tracking=store)
     folder = tmp_path / "study"
     assert [trial.state for trial in found.trials] == ["complete"] * 3
+    assert not list(folder.glob("final/*")), "the trials themselves are the trainings with the first seed"
     assert found.trials[0].default and found.trials[0].params == {"optim.lr": 3e-3, "optim.label_smoothing": 0.1}
     for number in range(3):
         run = folder / "trials" / f"{number:03}"
@@ -99,10 +102,38 @@ def test_a_study_leaves_run_folders_a_table_a_page_and_a_configuration(tune: Tun
     assert best.train.final_split == "test" and best.output_dir is None
     page = (folder / "study.html").read_text()
     assert page.count("data:image/svg+xml") >= 2 and "<script" not in page
-    winner_seeds = [row["seed"] for row in found.comparison.rows if row["who"] == "best"]
-    assert winner_seeds == [42, 43]
+    assert [row["seed"] for row in found.comparison.rows if row["who"] == "best"] == [42]
     assert found.comparison.images == 24
-    assert len(found.comparison.pairs) == (0 if found.best.default else 2)
+    assert len(found.comparison.pairs) == (0 if found.best.default else 1)
+    assert_nested(store, trials=3)
+
+
+def assert_nested(store: str, trials: int) -> None:
+    """In MLflow, the runs of the trials lie below that of the study, which has its files."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=store)
+    runs = client.search_runs([client.get_experiment_by_name("kcv").experiment_id])
+    (study,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == study.info.run_id]
+    assert len(below) == trials and len(runs) == trials + 1
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert "best_val_accuracy" in study.data.metrics and "space.optim.lr" in study.data.params
+    names = {file.path for file in client.list_artifacts(study.info.run_id)}
+    assert {"best.yaml", "study.html", "trials.csv"} <= names
+
+
+@pytest.mark.full
+def test_the_winner_and_the_default_are_trained_with_further_seeds(tune: Tune, tmp_path: Path) -> None:
+    found = tune(trials=3, pruner="none", seeds=3)
+    seeds = [row["seed"] for row in found.comparison.rows if row["who"] == "best"]
+    assert seeds == [42, 43, 44]
+    assert found.best is not None
+    assert len(found.comparison.pairs) == (0 if found.best.default else 3)
+    before = (tmp_path / "study" / "test.json").read_bytes()
+    again = tune(resume=tmp_path / "study")
+    assert again.comparison.rows == found.comparison.rows
+    assert (tmp_path / "study" / "test.json").read_bytes() == before, "the test split was not read again"
 
 
 def test_no_trial_reads_the_test_split(tune: Tune, tmp_path: Path, images: Path) -> None:
@@ -110,13 +141,14 @@ def test_no_trial_reads_the_test_split(tune: Tune, tmp_path: Path, images: Path)
     shutil.copytree(images, tmp_path / "canary")
     for path in (tmp_path / "canary" / "test").rglob("*.png"):
         path.write_bytes(b"not an image, and nobody may look")
-    found = tune(trials=2, pruner="none", seeds=0, data=str(tmp_path / "canary"))
-    assert [trial.state for trial in found.trials] == ["complete"] * 2
+    found = tune(trials=1, epochs=1, pruner="none", seeds=0, data=str(tmp_path / "canary"))
+    assert [trial.state for trial in found.trials] == ["complete"]
     assert found.comparison.rows == []
     again = tune(resume=tmp_path / "study", seeds=1)
     assert "nothing was compared" in again.notes[-1], "the comparison at the end is what reads it"
 
 
+@pytest.mark.full
 def test_a_stopped_trial_continues_bit_for_bit(tune: Tune, tmp_path: Path) -> None:
     """With asha, trials wait after the first epoch, and the best goes on: to what it would have been in one go."""
     found = tune(trials=4, pruner="asha", seeds=0)
@@ -138,6 +170,7 @@ def test_a_stopped_trial_continues_bit_for_bit(tune: Tune, tmp_path: Path) -> No
     assert all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))
 
 
+@pytest.mark.full
 def test_a_killed_trial_goes_on_and_more_trials_can_be_asked_for(
     tune: Tune, tmp_path: Path, launched: Launched
 ) -> None:
@@ -179,6 +212,7 @@ def test_a_child_ends_with_its_coordinator(warm: WarmPython, configure: Callable
     assert (tmp_path / "run" / "resume" / "run.json").exists(), "it can go on"
 
 
+@pytest.mark.full
 def test_a_diverging_configuration_is_no_end(tune: Tune, tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text("optim.lr: {low: 1.0e-3, high: 1.0e-2, log: true}\n")
     found = tune(trials=2, pruner="none", seeds=1, **{"optim.lr": 100.0, "optim.name": "sgd", "optim.momentum": 0.99})
@@ -190,7 +224,7 @@ def test_a_diverging_configuration_is_no_end(tune: Tune, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "error", "told"),
     [
-        ({"lr": "abc"}, ConfigError, "optim.lr: received 'abc'"),
+        ({"optim.lr": "abc"}, ConfigError, "optim.lr: received 'abc'"),
         ({"data": "no/such/folder"}, KcvError, "no/such/folder"),
         ({"model.weights": "no-such-file.keras"}, KcvError, "no-such-file.keras"),
     ],
@@ -215,9 +249,24 @@ def test_a_study_is_not_overwritten_and_only_a_study_is_continued(tune: Tune, tm
         tune(resume=tmp_path)
 
 
-def test_a_study_of_somebody_else_is_not_continued(tune: Tune, tmp_path: Path) -> None:
-    tune(trials=1, seeds=0)
-    path = tmp_path / "study" / "study.json"
+def test_what_a_study_began_with_stays(tune: Tune, tmp_path: Path) -> None:
+    """Checked in the same study: its settings, its lock, and who began it."""
+    from kcv.tasks.tune import tune as verb
+
+    tune(trials=1, epochs=1, seeds=0)
+    folder = tmp_path / "study"
+    for options, told in (
+        ({"optim.lr": "0.1"}, "without --optim.lr"),
+        ({"pruner": "median"}, "--pruner: received 'median', allowed with --resume: asha"),
+        ({"storage": "postgresql://host/x"}, "--storage: allowed with --resume"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            tune(resume=folder, **options)
+    with pytest.raises(UsageError, match="leave out --space"):
+        verb(resume=folder, space="space.yaml")
+    with lock(folder / "resume" / "lock"), pytest.raises(OutputError, match="another training runs there"):
+        tune(resume=folder, trials=2)
+    path = folder / "study.json"
     path.write_text(path.read_text().replace(str(tmp_path), "/elsewhere"))
     with pytest.raises(UsageError, match="nothing shows that you began"):
-        tune(resume=tmp_path / "study")
+        tune(resume=folder)

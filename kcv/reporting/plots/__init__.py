@@ -12,7 +12,7 @@ from kcv.reporting.plots.search import importance_bars, parallel_coordinates, tr
 from kcv.reporting.plots.style import short
 
 __all__ = [
-    "MOST_IN_GRID", "compared_curves", "confusion_matrix", "importance_bars", "learning_curves", "learning_rate_range",
-    "parallel_coordinates", "reliability_diagram", "roc_curves", "save_gradcam_grid", "save_overlay", "save_side_by_side",
-    "short", "title_of", "trial_courses",
+    "MOST_IN_GRID", "compared_curves", "confusion_matrix", "importance_bars", "learning_curves",
+    "learning_rate_range", "parallel_coordinates", "reliability_diagram", "roc_curves", "save_gradcam_grid",
+    "save_overlay", "save_side_by_side", "short", "title_of", "trial_courses",
 ]  # fmt: skip

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -29,6 +30,9 @@ Default: TypeAlias = Mapping[str, object]
 
 _MOST_DEATHS: Final = 3
 """Times that a trial is continued after its process died."""
+
+_CAUTION: Final = 1.15
+"""Factor on predicted times."""
 
 _MOST_FAILURES: Final = 5
 """Trials in a row that may fail before the search is given up."""
@@ -84,6 +88,7 @@ class Coordinator:
         runner: runs the trials.
         stop_requested: returns whether the user wants to stop.
         changed: called when a trial has come to an end, or waits.
+        clock: returns seconds, as the deadline of the budget counts them.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class Coordinator:
         runner: Runner,
         stop_requested: Callable[[], bool] = lambda: False,
         changed: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
         self._budget = budget
@@ -104,6 +110,9 @@ class Coordinator:
         self._slots: dict[int, bool] = {}  # the number of a running trial -> whether it was asked to stop
         self._deaths: dict[int, int] = {}
         self._failures = 0
+        self._clock = clock
+        self._began: dict[int, float] = {}  # when a running trial was started, until its first new epoch
+        self._starts: list[float] = []  # seconds from a start to its first new epoch, without that epoch
 
     def search(self) -> bool:
         """Searches until the budget is used up, or nothing is left to try.
@@ -117,7 +126,7 @@ class Coordinator:
         """
         try:
             while not self._stop_requested():
-                if time.monotonic() >= self._budget.deadline:
+                if self._clock() >= self._budget.deadline:
                     _log.info("search     the time is over")
                     return True
                 self._fill()
@@ -171,11 +180,27 @@ class Coordinator:
                 self._stop_for_good(trial)
         if (promoted := plan.rule.next(trials, free)) is not None:
             return self._promote(*promoted)
+        if (leader := self._in_time(trials, free)) is not None:
+            return self._promote(leader, plan.epochs)
         if self._budget.trials is None or len(trials) < self._budget.trials:
             return self._begin(trials)
         if not self._slots and (promoted := plan.rule.last(trials, free)) is not None:
             return self._promote(*promoted)
         return None
+
+    def _in_time(self, trials: Sequence[Trial], free: Collection[int]) -> Trial | None:
+        """Returns the leading trial if it must go on now to come to its end in time; None if it need not, or cannot."""
+        if self._budget.deadline == math.inf or not self._starts:
+            return None
+        leader = self._plan.rule.leader(trials, free)
+        paces = [trial.seconds / trial.epochs for trial in trials if trial.epochs]
+        if leader is None or not paces:
+            return None
+        pace, start = _CAUTION * statistics.median(paces), _CAUTION * statistics.median(self._starts)
+        needed = start + (self._plan.epochs - leader.epochs) * pace
+        left = self._budget.deadline - self._clock()
+        another = start + self._plan.rule.first() * pace
+        return leader if needed <= left < needed + another else None
 
     def _begin(self, trials: Sequence[Trial]) -> Trial:
         """Adds a new trial: the user's own configuration first, then what the sampler suggests."""
@@ -197,6 +222,7 @@ class Coordinator:
             _log.info("trial %-4d %s", trial.number, what)
         self._runner.start(trial)
         self._slots[trial.number] = False
+        self._began[trial.number] = self._clock()
 
     def _look(self, number: int) -> None:
         """Notes the new epochs of a running trial, and decides whether it goes on."""
@@ -211,6 +237,9 @@ class Coordinator:
     def _take(self, number: int, report: Report) -> None:
         """Notes epochs up to the trial's target; there it goes on at once if it may, or waits."""
         trial = self._storage.trial(number)
+        if number in self._began and len(report.rows) > trial.epochs:
+            passed = self._clock() - self._began.pop(number)
+            self._starts.append(max(0.0, passed - report.rows[-1].get("seconds", 0.0)))
         while trial.epochs < min(len(report.rows), trial.target):
             trial = self._note(trial, report.rows[: trial.epochs + 1])
             trials = self._storage.trials()

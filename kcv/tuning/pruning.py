@@ -45,6 +45,10 @@ class Rule(Protocol):
         """Returns a waiting trial that goes to its end where there is nothing else to do; None if there is none."""
         ...
 
+    def leader(self, trials: Sequence[Trial], free: Container[int]) -> Trial | None:
+        """Returns a waiting trial that has beaten all others so far; None if there is none."""
+        ...
+
 
 def rule_of(pruner: Pruner, epochs: int, order: Order) -> Rule:
     """Returns the rule of a name.
@@ -90,6 +94,10 @@ class NoRule:
         """Returns a waiting trial that goes to its end where there is nothing else to do; None if there is none."""
         return None
 
+    def leader(self, trials: Sequence[Trial], free: Container[int]) -> Trial | None:
+        """Returns a waiting trial that has beaten all others so far; None if there is none."""
+        return None
+
 
 class MedianRule(NoRule):
     """Stops a trial whose best monitor is worse than the median of the finished ones at the same epoch.
@@ -132,7 +140,7 @@ class SuccessiveHalving(NoRule):
         super().__init__(epochs)
         self._order = order
         rungs = {epochs, *(round(epochs / _REDUCTION**halvings) for halvings in range(_MOST_HALVINGS, 0, -1))}
-        self.rungs = sorted(rung for rung in rungs if rung >= 1)
+        self.rungs: list[int] = sorted(rung for rung in rungs if rung >= 1)
 
     def first(self) -> int:
         """Returns the epoch up to which a new trial goes: the first rung."""
@@ -156,4 +164,13 @@ class SuccessiveHalving(NoRule):
             waiting = [one for one in others if one.waits and one.target == rung and one.number in free]
             if ranked := self._order.ranked(waiting, rung):
                 return ranked[0], self.epochs
+        return None
+
+    def leader(self, trials: Sequence[Trial], free: Container[int]) -> Trial | None:
+        """Returns the best trial of the highest rung if it waits there; None otherwise."""
+        others = [trial for trial in trials if not trial.default]
+        for rung in reversed(self.rungs[:-1]):
+            if ranked := self._order.ranked(others, rung):
+                top = ranked[0]
+                return top if top.waits and top.target == rung and top.number in free else None
         return None

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _RANDOM_TRIALS: Final = 8
 """Trials before the estimator has something to go by; Optuna's own default, 10, is half of a small search."""
 
+_FEWEST: Final = 10
+"""Trials below which an importance would be chance."""
+
 
 def suggest(space: Space, trials: Sequence[Trial], running: Collection[int], order: Order, seed: str) -> dict[str, Any]:
     """Returns the values of the next trial, by dotted key.
@@ -104,7 +107,7 @@ def importance(space: Space, trials: Sequence[Trial], order: Order) -> dict[str,
     from optuna.trial import TrialState, create_trial
 
     known = [trial for trial in trials if trial.params.keys() == space.parameters.keys() and trial.values]
-    if len(known) < 4:
+    if len(known) < _FEWEST:
         return {}
     lengths = sorted((trial.epochs for trial in known), reverse=True)
     epoch = lengths[(3 * len(lengths)) // 4]  # three quarters have come so far

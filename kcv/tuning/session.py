@@ -303,7 +303,8 @@ class Session:
                     shutil.rmtree(path, ignore_errors=True)
                 for path in (self._folder.settings, self._folder.database, self._folder.table):
                     path.unlink(missing_ok=True)
-                self._folder.path.rmdir() if not os.listdir(self._folder.path) else None
+                if not os.listdir(self._folder.path):
+                    self._folder.path.rmdir()
             else:
                 self._say_way_on()
             raise

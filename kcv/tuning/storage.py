@@ -171,10 +171,10 @@ class Storage:
             causes = [error, *filter(None, (error.__cause__, getattr(error, "orig", None)))]
             reason = hide_credentials(one_line(causes[-1]))
             raise (UsageError if opening else OutputError)(f"{self.location}: {reason[:300]}") from None
-        except (ImportError, ValueError) as error:
-            if not opening:
+        except (ImportError, ValueError, RuntimeError) as error:
+            if not opening:  # RuntimeError: the tables are those of another version of Optuna
                 raise
-            driver = "" if isinstance(error, ValueError) else "; install the driver of this database"
+            driver = "; install the driver of this database" if isinstance(error, ImportError) else ""
             raise UsageError(f"--storage={self.location}: {hide_credentials(one_line(error))[:300]}{driver}") from None
 
 

@@ -499,8 +499,8 @@ def _(bench: Bench) -> Iterator[Case]:
         Settings(
             values={"data": {"source": "digits"}}, given={"optim.lr": "0.1"}, chosen={"model.name": "custom_cnn"},
             space={"optim.lr": {"low": 0.1, "high": 1.0, "log": True}, "augment.policy": ["none", "light"]},
-            pruner="asha", trials=3, minutes=None, workers=1, threads=None, seeds=3, storage=None, study="kcv", owner="me",
-            working_folder=str(bench.folder),
+            pruner="asha", trials=3, minutes=None, workers=1, threads=None, seeds=3, storage=None, study="kcv",
+            owner="me", working_folder=str(bench.folder),
         )
     )  # fmt: skip
     sound = folder.settings.read_bytes()

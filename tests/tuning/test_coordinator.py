@@ -233,3 +233,71 @@ def test_a_coordinator_leaves_the_trials_of_another_one_alone(search: Searcher) 
     first.dies = None
     again = search(first, owner="one", pruner="none")
     assert all(trial.state == "complete" for trial in again)
+
+
+def test_when_the_time_is_over_nothing_is_begun_and_what_runs_is_stopped(tmp_path: Path) -> None:
+    order = Order(higher=True)
+    storage = Storage(f"sqlite:///{tmp_path}/study.db", "study", SPACE, higher=True)
+    plan = Plan(SPACE, DEFAULT, rule_of("none", EPOCHS, order), order, EPOCHS, "val_accuracy", "42", "me")
+    assert Coordinator(plan, Budget(None, deadline=0.0), storage, Computed()).search()
+    assert storage.trials() == []
+    runner = Computed()
+    asked = iter([False, False, True])
+    assert not Coordinator(plan, Budget(None), storage, runner, lambda: next(asked)).search()
+    assert runner.started == [0] and storage.trials()[0].state == "open"
+    storage.close()
+
+
+def test_validation_loss_is_optimised_where_it_is_the_monitor(tmp_path: Path) -> None:
+    order = Order(higher=False)
+    storage = Storage(f"sqlite:///{tmp_path}/study.db", "study", SPACE, higher=False)
+
+    class Losses(Computed):
+        def look(self, number: int) -> Report:
+            found = super().look(number)
+            return Report([{**row, "val_loss": 1 - row["val_accuracy"]} for row in found.rows], found.ending)
+
+    plan = Plan(SPACE, DEFAULT, rule_of("asha", EPOCHS, order), order, EPOCHS, "val_loss", "42", "me")
+    Coordinator(plan, Budget(10), storage, Losses()).search()
+    best = order.best(storage.trials())
+    storage.close()
+    assert best is not None and best.value is not None
+    assert best.value < 1 - accuracy(DEFAULT, EPOCHS)
+
+
+def test_importance_finds_what_decides(search: Searcher) -> None:
+    from kcv.tuning.sampling import importance
+
+    trials = search(Computed(), trials=24, pruner="none")
+    found = importance(SPACE, trials, Order(higher=True))
+    assert max(found, key=found.__getitem__) == "optim.lr"
+    assert sum(found.values()) == pytest.approx(1.0)
+    assert importance(SPACE, trials[:5], Order(higher=True)) == {}, "of few trials it would be chance"
+
+
+def test_the_leading_trial_comes_to_its_end_in_time(tmp_path: Path) -> None:
+    """Each epoch takes a second, each start two: without that, the last seconds would go into new trials."""
+    order, storage = Order(higher=True), Storage(f"sqlite:///{tmp_path}/study.db", "study", SPACE, higher=True)
+    plan = Plan(SPACE, DEFAULT, rule_of("asha", EPOCHS, order), order, EPOCHS, "val_accuracy", "42", "me")
+
+    class Timed(Computed):
+        now = 0.0
+
+        def start(self, trial: Trial) -> None:
+            super().start(trial)
+            self.now += 2
+
+        def look(self, number: int) -> Report:
+            before = self.trained.get(number, 0)
+            found = super().look(number)
+            self.now += self.trained[number] - before
+            return found
+
+    runner = Timed()
+    Coordinator(plan, Budget(None, deadline=34.0), storage, runner, clock=lambda: runner.now).search()
+    trials = storage.trials()
+    storage.close()
+    others = [trial for trial in trials if not trial.default]
+    assert runner.now < 40
+    assert any(trial.state == "complete" for trial in others)
+    assert order.ranked(others, 1)[0].state == "complete" or order.ranked(others, 3)[0].state == "complete"

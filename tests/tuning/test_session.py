@@ -22,6 +22,7 @@ from warm import Child, WarmPython
 from kcv.config import Config
 from kcv.errors import ConfigError, KcvError, OutputError, UsageError
 from kcv.training.resume.lock import lock
+from kcv.training.run_folder import Run
 from kcv.tuning import running
 from kcv.tuning.session import Asked, Outcome, Session
 
@@ -210,6 +211,16 @@ def test_a_child_ends_with_its_coordinator(warm: WarmPython, configure: Callable
     child.wait()
     assert json.loads(child.output)["status"] == "stopped"
     assert (tmp_path / "run" / "resume" / "run.json").exists(), "it can go on"
+
+
+@pytest.mark.full
+def test_trials_share_the_features_of_a_frozen_backbone(tune: Tune, launched: Launched, trained_run: Run) -> None:
+    frozen = {"model.mode": "feature_extraction", "model.width": 0.5, "model.weights": str(trained_run.model_path)}
+    found = tune(trials=2, pruner="none", seeds=0, **frozen)
+    assert [trial.state for trial in found.trials] == ["complete"] * 2
+    first, second = (child.errors for child in launched.children)
+    assert "computed in" in first and "kept from before" not in first
+    assert "kept from before" in second and "computed in" not in second
 
 
 @pytest.mark.full

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kcv.reporting.plots import style
-from kcv.reporting.plots.style import COLOURS, GREY, INK, PALE, epochs_below, marker_of, new_figure, short
+from kcv.reporting.plots.style import COLOURS, GREY, INK, epochs_below, marker_of, new_figure, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_OTHERS = "#b3bac0"
 _MOST_TICKS = 8
 _MARGIN = 0.06  # of an axis of numbers, above and below
 
@@ -44,7 +45,7 @@ def trial_courses(
         if best is not None:
             told[best] = (COLOURS[0], f"trial {best}: the best", 2.6)
         for number, values in courses.items():
-            colour, label, width = told.get(number, (PALE, "", 1.2))
+            colour, label, width = told.get(number, (_OTHERS, "", 1.2))
             order = 3 if number in told else 2
             axes.plot(list(values), list(values.values()), color=colour, linewidth=width, label=label or None,
                       marker=marker_of(longest), markersize=3, zorder=order)  # fmt: skip

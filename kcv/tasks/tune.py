@@ -97,7 +97,7 @@ def tune(
     output_dir: str | Path | None = None,
     **overrides: Any,
 ) -> Tuning:
-    """Search for a better configuration on the validation split, and compare the winner on the test split.
+    """Search for better settings, and compare the winner with yours on the test split.
 
     Args:
         config: a YAML file, as for `train`; it is trial 0.
@@ -135,8 +135,8 @@ def tune(
     asked = Asked(trials, minutes, workers, pruner, seeds, storage)
     folder = None if output_dir is None else expand_user(output_dir)
     if resume is None:
-        files = [None if named is None else expand_user(named) for named in (config, space)]
-        session = Session.begin(*files, asked, folder, overrides)
+        file, values = (None if named is None else expand_user(named) for named in (config, space))
+        session = Session.begin(file, values, asked, folder, overrides)
     else:
         for name, given in (("CONFIG", config), ("--space", space), ("--output_dir", output_dir)):
             if given is not None:

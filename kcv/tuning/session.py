@@ -187,7 +187,7 @@ class Session:
         changed = {
             "trials": asked.trials, "minutes": asked.minutes, "workers": asked.workers, "seeds": asked.seeds
         }  # fmt: skip
-        given = {key: value for key, value in changed.items() if value is not None}
+        given: dict[str, Any] = {key: value for key, value in changed.items() if value is not None}
         if "minutes" in given and "trials" not in given:
             given["trials"] = None
         settings = settings.model_copy(update=given)

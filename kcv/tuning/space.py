@@ -211,7 +211,7 @@ def default_space(config: Config, configure: Configure) -> Space:
     network = registry.find(flat["model.name"])
     if network is not None:
         wanted["model.dropout"] = list(dict.fromkeys([flat["model.dropout"], 0.0, 0.2, 0.4]))
-    parameters = {}
+    parameters: dict[str, Parameter] = {}
     for key, value in wanted.items():
         try:
             parameters |= check_space({key: value}, configure).parameters

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from kcv.common.redaction import hide_credentials, without_credentials
 from kcv.errors import OutputError, UsageError, one_line
@@ -89,7 +89,7 @@ class Storage:
         self._distributions = distributions(space)
         self._shared = shared
         self._known: dict[int, Trial] = {}
-        direction = "maximize" if higher else "minimize"
+        direction: Literal["maximize", "minimize"] = "maximize" if higher else "minimize"
         with self._told(opening=True):
             # A database that does not answer must not hang for ever; SQLite waits for a lock.
             self._storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
@@ -182,7 +182,7 @@ def _trial(frozen: FrozenTrial) -> Trial:
     """Returns a trial as kcv has it."""
     attributes = frozen.user_attrs
     progress = attributes.get("progress", {})
-    state = next((ours for ours, theirs in _STATES.items() if theirs == frozen.state.name), "failed")
+    state: State = next((ours for ours, theirs in _STATES.items() if theirs == frozen.state.name), "failed")
     values = dict(sorted(frozen.intermediate_values.items()))
     return Trial(
         number=frozen.number,

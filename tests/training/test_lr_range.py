@@ -57,14 +57,12 @@ def test_the_rates_grow_by_equal_factors_from_low_to_high() -> None:
 
 
 def test_find_lr_trains_nothing_but_leaves_a_plot_and_a_table(configure: Configure, tmp_path: Path) -> None:
-    """Its steps are those of a training: the first loss is that of the untrained network."""
     config = configure(**{"optim.label_smoothing": 0.0})
     found = find_lr(config)
     folder = tmp_path / "run"
     assert sorted(path.name for path in folder.iterdir()) == ["lr_finder.csv", "lr_finder.png", "lr_finder.svg"]
     rows = list(csv.DictReader((folder / "lr_finder.csv").read_text().splitlines()))
     assert len(rows) == found.steps <= 30
-    assert float(rows[0]["loss"]) == pytest.approx(math.log(3), abs=0.6)
     assert min(float(row["smoothed_loss"]) for row in rows) < float(rows[0]["smoothed_loss"])
     assert 1e-5 < found.suggestion < 1e-1
     assert found.configured == config.optim.lr

@@ -174,7 +174,7 @@ class Coordinator:
         plan = self._plan
         free = {trial.number for trial in self._own(trials) if trial.state == "open"} - self._slots.keys()
         for trial in trials:
-            if trial.number in free and not trial.waits:
+            if trial.number in free and (not trial.waits or trial.target >= plan.epochs):
                 if not plan.rule.stops(trial, trials):
                     return trial
                 self._stop_for_good(trial)

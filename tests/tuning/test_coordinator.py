@@ -132,6 +132,37 @@ def test_a_search_killed_five_times_ends_with_the_same_study(search: Searcher, p
     assert len(undisturbed) == 12
 
 
+@pytest.mark.parametrize("pruner", ["asha", "median"])
+def test_a_search_killed_after_every_single_write_ends_with_the_same_study(tmp_path: Path, pruner: Pruner) -> None:
+    """Each life of the coordinator gets to one write; whatever stands between two writes is lost each time."""
+    order = Order(higher=True)
+    plan = Plan(SPACE, DEFAULT, rule_of(pruner, EPOCHS, order), order, EPOCHS, "val_accuracy", "42", "me")
+    found = []
+    for dies in (False, True):
+        storage = Storage(f"sqlite:///{tmp_path}/{dies}.db", "study", SPACE, higher=True)
+        keep = storage._keep
+        lives = 0
+
+        def kill(trial: Trial, storage: Storage = storage) -> Trial:
+            storage._known.clear()
+            raise Killed
+
+        while True:
+            runner = Computed(endings={2: (2, Ending("diverged", "nan"))})
+            if dies:
+                storage._keep = kill  # type: ignore[method-assign]
+            try:
+                Coordinator(plan, Budget(5), storage, runner).search()
+                break
+            except Killed:
+                lives += 1
+        storage._keep = keep  # type: ignore[method-assign]
+        found.append(told(storage.trials()))
+        storage.close()
+    assert lives > 10
+    assert found[0] == found[1]
+
+
 def test_the_search_finds_a_better_trial_than_the_users(search: Searcher) -> None:
     trials = search(Computed(), trials=20, pruner="none")
     best = Order(higher=True).best(trials)

@@ -132,7 +132,7 @@ def postgres() -> Iterator[str]:
     run("initdb", "-D", "data", "-U", "me", "-A", "trust", "--no-sync")
     run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start")
     try:
-        yield f"postgresql://me:secret@127.0.0.1:{port}/postgres"
+        yield f"postgresql+psycopg2://me:secret@127.0.0.1:{port}/postgres"
     finally:
         run("pg_ctl", "-D", "data", "-m", "immediate", "stop")
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -45,7 +44,7 @@ def _train(order: dict[str, Any]) -> tuple[Status, str]:
     try:
         config = Config.from_dict(order["config"])
         # In environment.json: the command that continues this run by itself.
-        sys.argv = ["kcv", "train", f"--resume={shlex.quote(str(config.output_dir))}"]
+        sys.argv = ["kcv", "train", f"--resume={config.output_dir}"]
         train(config, resume=config.output_dir if order["resume"] else None)
     except Diverged as error:
         return "diverged", one_line(error)

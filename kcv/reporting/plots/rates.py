@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kcv.reporting.plots import style
 from kcv.reporting.plots.style import COLOURS, PALE, new_figure
 
 
@@ -26,6 +27,9 @@ def learning_rate_range(
     Raises:
         OutputError: a file cannot be written.
     """
+    style.load_matplotlib()
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     with new_figure((7.2, 4.2), path) as figure:
         axes = figure.subplots()
         axes.plot(rates, losses, color=PALE, linewidth=1.2, label="loss of each step")
@@ -34,5 +38,8 @@ def learning_rate_range(
         low, high = min(smoothed), max(smoothed)
         axes.set_ylim(low - 0.1 * (high - low), min(high, 3 * max(smoothed[0], low)) + 0.1 * (high - low))
         axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", title="learning-rate range test")
-        axes.legend(loc="upper left")
+        # The usual labels, powers of ten, are formulas, which kcv's style does not draw.
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, place: f"{rate:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.legend(loc="best")
     return path

@@ -44,6 +44,7 @@ SHORT_FLAGS: Mapping[str, str] = {
     "tracking": "tracking.uri",
     "calibrate": "train.calibrate",
     "abstain_precision": "train.abstain_precision",
+    "coverage": "train.coverage",
 }
 """Short flag -> dotted key. Top-level keys (seed, precision ...) need no short flag."""
 

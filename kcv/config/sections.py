@@ -269,6 +269,12 @@ class TrainConfig(Section):
         description="target precision; predictions below the confidence that reaches it on validation are reported as "
         "unsure; null: never unsure",
     )
+    coverage: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="predict sets of classes that hold the right one in this fraction of images (0.95); null: no sets",
+    )
     plots: bool = Field(True, description="draw the plots of the final evaluation; false: metrics and tables only")
     checkpoint_seconds: float | None = Field(
         30.0,

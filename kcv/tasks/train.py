@@ -23,6 +23,7 @@ from kcv.data.rarity import ADVICE, find_rare
 from kcv.distributed.connecting import connect
 from kcv.distributed.group import Group
 from kcv.errors import ConfigError
+from kcv.metrics.conformal import require_images
 from kcv.models import registry
 from kcv.models.pretrained import Pretrained
 from kcv.models.weights.loading import load as load_weights
@@ -267,6 +268,8 @@ def _gather(begin: Start, extensions: Extensions, group: Group, clock: Clock) ->
         dataset = loading.load(config.data, source=source)
     if chosen:
         _log.info("auto       %s", chosen)
+    if config.train.coverage is not None:
+        require_images(config.train.coverage, len(dataset.val))
     _say(config, dataset, device, (policy, why), group)
     described = _environment(config, dataset, device, policy, pretrained, extensions)
     if chosen:

@@ -189,6 +189,8 @@ class OnnxModel(Classifier):
         >>> model.predict(["one.png", "two.png"])
     """
 
+    info: OnnxInfo
+
     def __init__(
         self, path: str | Path, *, device: str = "auto", threads: int | None = None, features: bool = False
     ) -> None:
@@ -256,8 +258,9 @@ class OnnxModel(Classifier):
             warn_of_plain_calibration(self.path, tta)
             info = dataclasses.replace(self.info, sets=None)
         else:
-            given = {"temperature": found.temperature, "threshold": found.threshold, "sets": found.sets}
-            info = dataclasses.replace(self.info, **given)
+            info = dataclasses.replace(
+                self.info, temperature=found.temperature, threshold=found.threshold, sets=found.sets
+            )
         model = copy.copy(self)
         model.info, model._tta = info, tta
         return model

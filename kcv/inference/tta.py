@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +82,7 @@ class View:
         if not (self.rows.share.any() or self.columns.share.any()):
             return _take(_take(images, self.rows.first, 1), self.columns.first, 2)
         whole = _blend(_blend(images, self.rows, 1), self.columns, 2)
-        return _rounded(whole, _STEPS**2)
+        return cast("Pixels", _rounded(whole, _STEPS**2))
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,9 @@ def averaged(forward: Callable[[Pixels], Rows], images: Pixels, views: Sequence[
     total = forward(views[0](images))
     for view in views[1:]:
         total = total + forward(view(images))
-    return total / len(views)
+    mean: Any = total / len(views)  # float32 as well: NumPy keeps the dtype beside a Python number
+    found: Rows = mean
+    return found
 
 
 def _take(images: Pixels, places: NDArray[np.int64], axis: int) -> Pixels:

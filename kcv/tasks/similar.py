@@ -104,7 +104,9 @@ def _computed(image: str | Path, model: Path, file: VectorFile, device: str) -> 
     require_same(file, embedder.origin, model)
     classifier = embedder.model
     pixels = images.load(expand_user(image), classifier.image_size, classifier.resize, name=str(image))
-    return embedder.run(pixels[None])[0][0]
+    vectors: NDArray[np.float32] = embedder.run(pixels[None])[0]
+    found: NDArray[np.float32] = vectors[0]
+    return found
 
 
 def _nearest(image: str, wanted: NDArray[np.float32], file: VectorFile, top: int) -> Similar:

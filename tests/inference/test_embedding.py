@@ -210,7 +210,7 @@ def test_the_list_to_label_is_a_label_file_once_it_has_labels(exported: Export, 
     assert [row["path"] for row in csv.DictReader(elsewhere.read_text().splitlines())] == [row["path"] for row in rows]
 
 
-def written(path: Path, *, metadata: object = ..., **columns: object) -> Path:
+def written(target: Path, *, metadata: object = ..., **columns: object) -> Path:
     """Writes a file of vectors by hand."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -219,8 +219,8 @@ def written(path: Path, *, metadata: object = ..., **columns: object) -> Path:
             "label": pa.array(["x", "y"])} | columns  # fmt: skip
     told = ORIGIN.model_dump_json() if metadata is ... else metadata
     table = pa.table(made)
-    parquet.write_table(table.replace_schema_metadata({"kcv": told} if told is not None else None), path)
-    return path
+    parquet.write_table(table.replace_schema_metadata({"kcv": told} if told is not None else None), target)
+    return target
 
 
 def odd_files() -> dict[str, tuple[dict[str, object], str]]:

@@ -16,7 +16,6 @@ from PIL import Image
 
 from kcv import evaluate, load_model, predict
 from kcv.errors import DataError, UsageError
-from kcv.inference.classifier import open_classifier
 from kcv.inference.keras_model import LoadedModel
 from kcv.inference.onnx_model import OnnxModel
 from kcv.inference.tta import Tta, averaged
@@ -180,6 +179,7 @@ def test_a_calibration_of_its_own_is_kept_beside_the_plain_one_and_used(
     assert load_model(path).info.tta.root == {"flip": kept}, "weights have not changed"
 
 
+@pytest.mark.full
 def test_without_its_validation_split_it_is_measured_with_the_plain_temperature(
     run: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,11 +223,11 @@ def mirrored(trained_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_an_exported_graph_averages_by_itself(mirrored: Path, model: LoadedModel) -> None:
     from kcv.inference import splits
 
-    found = open_classifier(mirrored)
+    found = OnnxModel(mirrored)
     augmented = model.with_tta(Tta("flip"))
     val = splits.load_split(augmented, "val")
     temperature = fit(augmented.logits(val), val.labels).temperature
-    assert found.info.temperature == temperature  # type: ignore[attr-defined]
+    assert found.info.temperature == temperature
     pixels = noise(5, model.image_size)
     with torch.no_grad():
         each = [model.forward(torch.from_numpy(view(pixels))).numpy() for view in Tta("flip").views(16)]

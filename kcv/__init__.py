@@ -21,18 +21,20 @@ if TYPE_CHECKING:
     from kcv.saliency.explainer import gradcam
     from kcv.tasks.check import check
     from kcv.tasks.compare import compare
+    from kcv.tasks.embed import embed
     from kcv.tasks.evaluate import evaluate
     from kcv.tasks.explain import explain
     from kcv.tasks.export import export
     from kcv.tasks.predict import predict
     from kcv.tasks.report import report
+    from kcv.tasks.similar import similar
     from kcv.tasks.train import train
     from kcv.tasks.tune import tune
 
 __version__ = "0.1.0"
 __all__ = [
-    "Config", "OnnxModel", "__version__", "check", "compare", "evaluate", "explain", "export", "gradcam", "load_model",
-    "predict", "report", "save_gradcam_grid", "train", "tune",
+    "Config", "OnnxModel", "__version__", "check", "compare", "embed", "evaluate", "explain", "export", "gradcam",
+    "load_model", "predict", "report", "save_gradcam_grid", "similar", "train", "tune",
 ]  # fmt: skip
 
 configure_keras()
@@ -44,6 +46,7 @@ _PUBLIC = {
     "load_model": ("kcv.inference.opening", "load"),
     "check": ("kcv.tasks.check", "check"),
     "compare": ("kcv.tasks.compare", "compare"),
+    "embed": ("kcv.tasks.embed", "embed"),
     "evaluate": ("kcv.tasks.evaluate", "evaluate"),
     "explain": ("kcv.tasks.explain", "explain"),
     "export": ("kcv.tasks.export", "export"),
@@ -52,6 +55,7 @@ _PUBLIC = {
     "predict": ("kcv.tasks.predict", "predict"),
     "report": ("kcv.tasks.report", "report"),
     "save_gradcam_grid": ("kcv.reporting.plots", "save_gradcam_grid"),
+    "similar": ("kcv.tasks.similar", "similar"),
 }
 
 

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kcv.common.rows import PREDICTION_SET
 from kcv.errors import ImageError
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
@@ -50,7 +51,8 @@ class ImageClassifier:
 
         Returns:
             A row per image: `label`, `unsure` below the model's threshold; `likeliest`, the likeliest class;
-            `confidence`, its probability (0-1); and `probabilities`, a probability by class name.
+            `confidence`, its probability (0-1); `probabilities`, a probability by class name; and if the model has
+            prediction sets, `prediction_set`, the names of its classes, most likely first.
 
         Raises:
             ImageError: an image cannot be read; the message says which one.
@@ -65,7 +67,8 @@ class ImageClassifier:
             with self._turn:
                 scores = model.predict_pixels(np.stack(pixels[start : start + model.preferred_batch]))
             rows += [self._row(each) for each in scores]
-        return pandas.DataFrame(rows, columns=["label", "likeliest", "confidence", "probabilities"])
+        more = [PREDICTION_SET] if model.sets is not None else []
+        return pandas.DataFrame(rows, columns=["label", "likeliest", "confidence", "probabilities", *more])
 
     def _decode(self, image: Any, name: str) -> NDArray[np.uint8]:
         from kcv import images
@@ -85,12 +88,13 @@ class ImageClassifier:
 
         model = self._classifier
         likeliest, confidence = model.class_names[int(scores.argmax())], float(scores.max())
-        return {
+        row = {
             "label": answer(likeliest, confidence, model.threshold),
             "likeliest": likeliest,
             "confidence": confidence,
             "probabilities": dict(zip(model.class_names, map(float, scores), strict=True)),
         }
+        return row if model.sets is None else {**row, PREDICTION_SET: model.sets.names(scores, model.class_names)}
 
 
 def _images(model_input: Any) -> Iterable[Any]:

@@ -60,6 +60,34 @@ class Abstention(_Part):
     precision_ci95: Interval | None = None
 
 
+class SetFigures(_Part):
+    """The metrics of prediction sets; see `kcv.metrics.conformal.measure_sets`."""
+
+    wanted_coverage: Fraction
+    least: Fraction
+    coverage: Fraction
+    coverage_ci95: Interval
+    mean_size: Annotated[float, Field(ge=0, le=MOST_CLASSES)]
+    single: Fraction
+    largest: Count
+    lowest_class: Name
+    lowest_class_coverage: Fraction
+
+
+class TtaFigures(_Part):
+    """What test-time augmentation brings and costs; see `kcv.inference.tta_gain.gain`."""
+
+    name: Name
+    views: Count
+    images_per_second: Annotated[float, Field(ge=0)]
+    plain_images_per_second: Annotated[float, Field(ge=0)]
+    plain_accuracy: Fraction
+    difference_points: Annotated[float, Field(ge=-100, le=100)]
+    difference_ci95_points: Annotated[list[Annotated[float, Field(ge=-100, le=100)]], Field(min_length=2, max_length=2)]
+    p_value: Fraction
+    differ: bool
+
+
 class Figures(_Part):
     """All metrics of one split; see `kcv.metrics.summarize`."""
 
@@ -79,6 +107,8 @@ class Figures(_Part):
     confused_pairs: Annotated[list[ConfusedPair], Field(max_length=100)] = []
     per_class: Annotated[dict[Name, ClassFigures], Field(min_length=1, max_length=MOST_CLASSES)]
     abstention: Abstention | None = None
+    prediction_sets: SetFigures | None = None
+    tta: TtaFigures | None = None
 
 
 def checked_figures(values: Any, origin: str, error: type[KcvError] = ArtifactError) -> dict[str, Any]:

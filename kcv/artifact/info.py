@@ -12,7 +12,8 @@ from kcv.artifact.figures import MOST_CLASSES, Figures
 from kcv.common.text import is_printable
 from kcv.common.untrusted import first_problem, parse_json
 from kcv.errors import ArtifactError
-from kcv.metrics.temperature import Calibration
+from kcv.metrics.conformal import PredictionSets
+from kcv.metrics.temperature import Calibration, TtaCalibrations
 
 FORMAT_VERSION = 1
 
@@ -65,6 +66,7 @@ class ArtifactInfo(BaseModel):
         config: the complete configuration of the run, nested.
         metrics: metrics of the test split (or of the validation split if there is no test split), once measured.
         calibration: turns logits into probabilities and answers; None if nothing was fitted.
+        tta: calibrations of test-time augmentations; empty if none was fitted.
         best_epoch: the epoch (from 1) of these weights.
         versions: versions of kcv, keras, torch and Python.
         created: time at which the file was written.
@@ -87,6 +89,7 @@ class ArtifactInfo(BaseModel):
     config: dict[str, Any]
     metrics: dict[str, Any] | None = None
     calibration: Calibration | None = None
+    tta: TtaCalibrations = TtaCalibrations({})
     best_epoch: int | None = Field(default=None, ge=0, le=10**9)
     versions: dict[Text, Text] = Field(max_length=100)
     created: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
@@ -138,6 +141,11 @@ class ArtifactInfo(BaseModel):
     def threshold(self) -> float | None:
         """The confidence (0-1) below which the model abstains; None if it never does."""
         return self.calibration.threshold if self.calibration else None
+
+    @property
+    def sets(self) -> PredictionSets | None:
+        """Which classes belong to the set of an image; None if there are no sets."""
+        return self.calibration.sets if self.calibration else None
 
     @property
     def data_options(self) -> dict[str, Any]:

@@ -28,6 +28,8 @@ VERBS = {
     "evaluate": Listed("kcv.tasks.evaluate", together=True),
     "predict": Listed("kcv.tasks.predict", together=True),
     "explain": Listed("kcv.tasks.explain"),
+    "embed": Listed("kcv.tasks.embed"),
+    "similar": Listed("kcv.tasks.similar"),
     "export": Listed("kcv.tasks.export"),
     "serve": Listed("kcv.tasks.serve"),
     "compare": Listed("kcv.tasks.compare", formats=(*FORMATS, "markdown")),

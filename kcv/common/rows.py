@@ -14,6 +14,9 @@ from kcv.errors import UsageError, nearest
 UNSURE = "unsure"
 """The label of a row whose confidence is below the model's threshold."""
 
+PREDICTION_SET = "prediction_set"
+"""The column of the classes that belong to an image: a list of names, in CSV as a JSON array in one cell."""
+
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 _PARQUET_ROWS = 4096  # rows of one row group
 
@@ -65,7 +68,8 @@ class _CsvRows:
         self._write(columns)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        self._write(row.get(column) for column in self._columns)
+        cells = (row.get(column) for column in self._columns)
+        self._write(json.dumps(cell, ensure_ascii=False) if isinstance(cell, list) else cell for cell in cells)
 
 
 class _JsonRows:
@@ -83,7 +87,12 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[RowWriter]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    schema = pa.schema([(name, pa.float64() if name.startswith("confidence") else pa.string()) for name in columns])
+    def kind(name: str) -> Any:
+        if name == PREDICTION_SET:
+            return pa.list_(pa.string())
+        return pa.float64() if name.startswith("confidence") else pa.string()
+
+    schema = pa.schema([(name, kind(name)) for name in columns])
 
     class Rows:
         def __init__(self, writer: Any) -> None:
@@ -91,7 +100,7 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[RowWriter]:
             self.held: list[Mapping[str, Any]] = []
 
         def write(self, row: Mapping[str, Any]) -> None:
-            self.held.append({key: _utf8(value) for key, value in row.items() if key in schema.names})
+            self.held.append({key: utf8(value) for key, value in row.items() if key in schema.names})
             if len(self.held) >= _PARQUET_ROWS:
                 self.flush()
 
@@ -106,6 +115,6 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[RowWriter]:
         rows.flush()
 
 
-def _utf8(value: Any) -> Any:
+def utf8(value: Any) -> Any:
     """Replaces bytes in a text that are not UTF-8, because Parquet cannot store them."""
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if isinstance(value, str) else value

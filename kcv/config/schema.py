@@ -44,6 +44,8 @@ SHORT_FLAGS: Mapping[str, str] = {
     "tracking": "tracking.uri",
     "calibrate": "train.calibrate",
     "abstain_precision": "train.abstain_precision",
+    "coverage": "train.coverage",
+    "teacher": "train.teacher",
 }
 """Short flag -> dotted key. Top-level keys (seed, precision ...) need no short flag."""
 
@@ -219,6 +221,7 @@ def _cross_problems(flat: Mapping[str, Any]) -> list[str]:
         given = f"received {_overrides.show(fraction)} beside optim.warmup_epochs"
         problems.append(f"optim.warmup_fraction: {given}, allowed: one of the two.")
     problems += _tracking_problems(flat) + _imbalance_problems(flat) + _model_problems(flat)
+    problems += _teacher_problems(flat)
     return problems + layer_problems(flat, _AUGMENT_DEFAULTS)
 
 
@@ -250,6 +253,23 @@ def _imbalance_problems(flat: Mapping[str, Any]) -> list[str]:
             f"optim.focal_gamma: received {_number(gamma)}, allowed: {default:g}, because optim.loss is "
             "cross_entropy; set optim.loss to focal."
         )
+    return problems
+
+
+def _teacher_problems(flat: Mapping[str, Any]) -> list[str]:
+    """Like `_cross_problems`, for distillation: the teacher needs images, and a frozen backbone has features."""
+    if flat.get("train.teacher") is None:
+        return [
+            f"optim.{key}: received {_number(value)}, allowed: {default:g}, because there is no train.teacher."
+            for key in ("distill_temperature", "distill_weight")
+            if _is_number(value := flat.get(f"optim.{key}"))
+            and value != (default := OptimConfig.model_fields[key].default)
+        ]
+    problems = []
+    if flat.get("model.unfreeze_after") or flat.get("model.mode") == "feature_extraction":
+        problems.append("train.teacher: allowed where all layers are trained; set model.mode and model.unfreeze_after.")
+    if flat.get("train.minutes") is not None:
+        problems.append("train.teacher: allowed with train.epochs only, as speeds are measured without it.")
     return problems
 
 

@@ -239,6 +239,12 @@ class OptimConfig(Section):
     focal_gamma: float = Field(
         2.0, ge=0, le=10, description="how much less such images count in the focal loss; 0: cross-entropy"
     )
+    distill_temperature: float = Field(
+        4.0, gt=0, le=100, description="softens the answers of train.teacher and of the model before they are compared"
+    )
+    distill_weight: float = Field(
+        0.9, gt=0, le=1, description="part of the loss that compares with train.teacher; the rest is that on the labels"
+    )
 
 
 class TrainConfig(Section):
@@ -251,6 +257,12 @@ class TrainConfig(Section):
         le=100_000,
         description="time for the whole command: after timing the first steps, it sets train.epochs, and under "
         "model.name: auto the image size; null: any",
+    )
+    teacher: str | None = Field(
+        None,
+        min_length=1,
+        max_length=4096,
+        description="a finished model (file or run folder) whose answers to the images are learned too; null: none",
     )
     monitor: str = Field(
         "val_accuracy",
@@ -268,6 +280,12 @@ class TrainConfig(Section):
         le=1,
         description="target precision; predictions below the confidence that reaches it on validation are reported as "
         "unsure; null: never unsure",
+    )
+    coverage: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="predict sets of classes that hold the right one in this fraction of images (0.95); null: no sets",
     )
     final_split: Literal["test", "val"] = Field(
         "test", description="split of the final evaluation; val: the test split is not read at all"

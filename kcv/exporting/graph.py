@@ -21,6 +21,7 @@ from kcv import __version__
 from kcv.errors import ExportError, OutputError, first_line
 from kcv.exporting.simplify import simplify
 from kcv.inference.onnx_model import CLASS_WEIGHTS, FEATURES, INPUT, LOGITS, PROBABILITIES, OnnxInfo
+from kcv.inference.tta import Tta
 from kcv.native.layers.lowered import Target, Unsupported
 from kcv.native.lowering import lower
 
@@ -82,7 +83,7 @@ def write_graph(
     try:
         program = lower(model, Target(in_place=False, keeps_layers=True))
         source = find_heatmaps(program) if find_heatmaps is not None else None
-        graph = _trace(_Deployed(program, info.temperature, source), info.image_size, opset)
+        graph = _trace(_Deployed(program, info, source), info.image_size, opset)
         _describe(graph, info)
         simplify(graph)
         if source is not None:
@@ -123,11 +124,12 @@ class _Layer(nn.Module):
 
 
 class _Deployed(nn.Module):
-    """The program as one torch module, including temperature and softmax."""
+    """The program as one torch module, including test-time augmentation, temperature and softmax."""
 
-    def __init__(self, program: Program, temperature: float, source: HeatMapSource | None) -> None:
+    def __init__(self, program: Program, info: OnnxInfo, source: HeatMapSource | None) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature = info.temperature
+        self.views = Tta(info.tta).views(info.image_size) if info.tta is not None else None
         self.source = source
         self.layers = nn.ModuleDict()
         self._program = program.wrapped(self._register)
@@ -141,12 +143,16 @@ class _Deployed(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         program, source = self._program, self.source
+        if self.views is not None:  # all views are one batch, whose parts are averaged
+            image = torch.cat([view(image) for view in self.views])
         values = program.start((image,))
         begin = source.after if source is not None else 0
         program.advance(values, 0, begin, training=False)
         features = () if source is None else (values[source.place].float().movedim(source.channels, 1),)
         program.advance(values, begin, len(program.steps), training=False)
         logits = program.results(values)
+        if self.views is not None:
+            logits = logits.reshape(len(self.views), -1, logits.shape[1]).mean(dim=0)
         return logits, torch.softmax(logits / self.temperature if self.temperature != 1 else logits, dim=1), *features
 
 

@@ -39,6 +39,7 @@ _OUTPUTS = [
     {"name": "likeliest", "type": "string", "required": True},
     {"name": "confidence", "type": "double", "required": True},
     {"name": "probabilities", "type": "map", "values": {"type": "double"}, "required": True},
+    {"name": "prediction_set", "type": "array", "items": {"type": "string"}, "required": False},
 ]
 
 

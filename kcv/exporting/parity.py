@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from kcv.errors import ParityError
 from kcv.inference import outputs
+from kcv.inference.tta import View, averaged
 from kcv.metrics import accuracy
 from kcv.metrics.temperature import Calibration
 
@@ -93,6 +95,7 @@ def compare(
     exported: OnnxModel,
     samples: Samples,
     calibration: Calibration | None = None,
+    views: Sequence[View] = (),
 ) -> Parity:
     """Runs images through the Keras model and the exported file and compares the results.
 
@@ -102,11 +105,12 @@ def compare(
         exported: the exported file.
         samples: the images.
         calibration: how the model's logits become probabilities; None for plain softmax.
+        views: what the file averages by itself; empty if it does not.
     """
     calibration = calibration or Calibration()
     largest = apart = scale = 0.0
     for batch in _batches(samples.pixels):
-        theirs = np.asarray(model(batch, training=False).detach().cpu(), np.float32)
+        theirs = averaged(partial(_by_keras, model), batch, views) if views else _by_keras(model, batch)
         ours, probabilities = exported.compute(batch)  # NaN is detected below
         if not (np.isfinite(ours).all() and np.isfinite(theirs).all() and np.isfinite(probabilities).all()):
             largest = float("inf")  # max() would skip NaN
@@ -115,7 +119,7 @@ def compare(
         apart = max(apart, float(np.abs(probabilities - calibration.probabilities(ours)).max()))
         scale = max(scale, float(np.abs(theirs).max()))
     tolerance = TOLERANCE * max(1.0, scale)
-    native = _logits(model, samples.pixels)
+    native = averaged(partial(_logits, model), samples.pixels, views) if views else _logits(model, samples.pixels)
     ours = exported.logits(samples.pixels)
     same = native.argmax(axis=1) == ours.argmax(axis=1)
     top = np.sort(native, axis=1)
@@ -130,6 +134,10 @@ def compare(
         onnx_accuracy=None if labels is None else accuracy(labels, ours),
         max_probability_difference=apart,
     )
+
+
+def _by_keras(model: keras.Model, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.asarray(model(batch, training=False).detach().cpu(), np.float32)
 
 
 def _batches(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:

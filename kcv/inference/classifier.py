@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +11,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kcv.errors import UsageError
 from kcv.images import stack
+from kcv.inference.tta import Tta
+from kcv.metrics.conformal import PredictionSets
+
+_log = logging.getLogger(__name__)
 
 
 class Description(Protocol):
@@ -31,6 +37,10 @@ class Description(Protocol):
     @property
     def threshold(self) -> float | None:
         """The confidence (0-1) below which the model abstains; None if it never abstains."""
+
+    @property
+    def sets(self) -> PredictionSets | None:
+        """Which classes belong to the set of an image; None if there are no sets."""
 
 
 class Classifier(ABC):
@@ -64,6 +74,27 @@ class Classifier(ABC):
     def threshold(self) -> float | None:
         """The confidence (0-1) below which the model abstains; None if it never abstains."""
         return self.info.threshold
+
+    @property
+    def sets(self) -> PredictionSets | None:
+        """Which classes belong to the set of an image; None if there are no sets."""
+        return self.info.sets
+
+    @property
+    def tta_name(self) -> str | None:
+        """The test-time augmentation whose views are averaged; None if there is none."""
+        return None
+
+    def with_tta(self, tta: Tta) -> Classifier:
+        """Returns this model with test-time augmentation: its logits are means over views of each image.
+
+        Its calibration is that which was fitted for it; else the plain one, with a warning, and without prediction
+        sets, whose promise would not hold.
+
+        Raises:
+            UsageError: the model cannot be augmented.
+        """
+        raise UsageError(f"--tta: {type(self).__name__} has none.")
 
     @property
     @abstractmethod
@@ -116,6 +147,17 @@ class Classifier(ABC):
             ArtifactError: as for `predict`.
         """
         return self._probabilities([pixels])
+
+
+def warn_of_plain_calibration(path: Path, tta: Tta) -> None:
+    """Logs that a file has no calibration of its own for a test-time augmentation."""
+    _log.warning(
+        "%s: was not calibrated for --tta=%s; `kcv evaluate --calibrate --tta=%s` does that. Until then confidences "
+        "have the plain temperature, and there are no prediction sets",
+        path,
+        tta.name,
+        tta.name,
+    )
 
 
 def is_onnx(path: str | Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +15,10 @@ from kcv.artifact.info import ArtifactInfo
 from kcv.common.untrusted import refusing
 from kcv.errors import ArtifactError
 from kcv.inference import outputs
-from kcv.inference.classifier import Classifier
+from kcv.inference.classifier import Classifier, warn_of_plain_calibration
 from kcv.inference.outputs import BATCH_SIZE, Forward, model_device, native_forward
+from kcv.inference.tta import Tta, averaged
+from kcv.metrics.conformal import PredictionSets
 from kcv.metrics.temperature import Calibration
 from kcv.native.precision import in_float32
 
@@ -40,16 +42,42 @@ class LoadedModel(Classifier):
         path: the file it was loaded from.
         info: the description in the file.
         keras_model: the Keras model; maps RGB 0-255 [batch, image_size, image_size, 3] to logits.
+        tta: the test-time augmentation whose views are averaged; None for the images themselves.
     """
 
     path: Path
     info: ArtifactInfo
     keras_model: keras.Model
+    tta: Tta | None = None
 
     @property
     def calibration(self) -> Calibration:
         """How logits become probabilities; plain softmax if no calibration was fitted."""
-        return self.info.calibration or Calibration()
+        plain = self.info.calibration or Calibration()
+        if self.tta is None:
+            return plain
+        return self.info.tta.root.get(self.tta.name) or plain.of_other_logits()
+
+    @property
+    def threshold(self) -> float | None:
+        """The confidence (0-1) below which the model abstains; None if it never abstains."""
+        return self.calibration.threshold
+
+    @property
+    def sets(self) -> PredictionSets | None:
+        """Which classes belong to the set of an image; None if there are no sets."""
+        return self.calibration.sets
+
+    @property
+    def tta_name(self) -> str | None:
+        """The test-time augmentation whose views are averaged; None if there is none."""
+        return self.tta.name if self.tta is not None else None
+
+    def with_tta(self, tta: Tta) -> LoadedModel:
+        """Returns this model with test-time augmentation; see `Classifier.with_tta`."""
+        if tta.name not in self.info.tta.root:
+            warn_of_plain_calibration(self.path, tta)
+        return replace(self, tta=tta)
 
     @property
     def preferred_batch(self) -> int:
@@ -81,7 +109,10 @@ class LoadedModel(Classifier):
                     raise ArtifactError(f"{self.path}: gives {list(logits.shape)} for {len(images)} images")
                 return logits
 
-        return run
+        if self.tta is None:
+            return run
+        views = self.tta.views(self.image_size)
+        return lambda images: averaged(run, images, views)
 
     def logits(
         self,

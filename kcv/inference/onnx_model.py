@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -14,14 +16,18 @@ from numpy.typing import NDArray
 
 from kcv.common import untrusted
 from kcv.common.text import is_printable
-from kcv.errors import ArtifactError
+from kcv.errors import ArtifactError, UsageError
 from kcv.images import RESIZE_MODES
 from kcv.inference import onnx_graph
 from kcv.inference.class_maps import class_maps
-from kcv.inference.classifier import Classifier
-from kcv.inference.onnx_graph import FLOAT, UINT8
+from kcv.inference.classifier import Classifier, warn_of_plain_calibration
+from kcv.inference.onnx_features import dense_input, with_output
+from kcv.inference.onnx_graph import FLOAT, UINT8, Value
 from kcv.inference.onnx_session import open_session
 from kcv.inference.reference import Reference
+from kcv.inference.tta import Tta, averaged
+from kcv.metrics.conformal import PredictionSets
+from kcv.metrics.temperature import TtaCalibrations, softmax
 
 FORMAT_VERSION = 1
 INPUT, LOGITS, PROBABILITIES = "image", "logits", "probabilities"
@@ -52,6 +58,9 @@ class OnnxInfo:
         threshold: the confidence (0-1) below which the label is `kcv.common.rows.UNSURE`; None to always name a class.
         weights_sha256: SHA-256 (hex) of the weights in the Keras file that it was exported from; empty if unknown.
         reference: how the model answered on the test split; None if that is not known.
+        sets: which classes belong to the set of an image; None if there are no sets.
+        tta: the test-time augmentation that the graph itself computes; None if there is none.
+        tta_calibrations: calibrations of others, by their names.
     """
 
     class_names: tuple[str, ...]
@@ -66,6 +75,9 @@ class OnnxInfo:
     threshold: float | None = None
     weights_sha256: str = ""
     reference: Reference | None = None
+    sets: PredictionSets | None = None
+    tta: str | None = None
+    tta_calibrations: TtaCalibrations = field(default_factory=lambda: TtaCalibrations({}))
 
     def to_metadata(self) -> dict[str, str]:
         """Returns the metadata of the file, as text."""
@@ -87,6 +99,12 @@ class OnnxInfo:
             texts["weights_sha256"] = self.weights_sha256
         if self.reference is not None:
             texts["reference"] = self.reference.to_text()
+        if self.sets is not None:
+            texts["prediction_sets"] = self.sets.to_text()
+        if self.tta is not None:
+            texts["tta"] = self.tta
+        if self.tta_calibrations.root:
+            texts["tta_calibrations"] = self.tta_calibrations.model_dump_json()
         return texts
 
     @classmethod
@@ -116,8 +134,9 @@ class OnnxInfo:
         sound = sound and all(map(is_printable, [*names, *values.values()]))
         # Written so that NaN fails each comparison.
         sound = sound and 0 < temperature < math.inf and (threshold is None or 0 <= threshold <= 1)
-        if not sound or values.get("resize") not in RESIZE_MODES:
+        if not sound or values.get("resize") not in RESIZE_MODES or values.get("tta", "flip") != "flip":
             raise ArtifactError(f"{origin}: its description is damaged")
+        calibrations = values.get("tta_calibrations", "{}").encode()
         texts = ("resize", "precision", "model_name", "data_name", "data_fingerprint", "kcv_version")
         return cls(
             class_names=tuple(names),
@@ -127,6 +146,9 @@ class OnnxInfo:
             threshold=threshold,
             weights_sha256=values.get("weights_sha256", ""),
             reference=Reference.from_text(values["reference"], origin) if "reference" in values else None,
+            sets=PredictionSets.from_text(values["prediction_sets"], origin) if "prediction_sets" in values else None,
+            tta=values.get("tta"),
+            tta_calibrations=untrusted.parse(calibrations, TtaCalibrations, origin, ArtifactError),
         )
 
 
@@ -153,6 +175,7 @@ class OnnxModel(Classifier):
         device: `auto` (CUDA if onnxruntime supports it here, otherwise the CPU), `cpu` or `cuda`.
         threads: threads per batch; None for one per core. With 1, several batches can be computed at the same time,
             each in the thread that calls `predict`.
+        features: whether `features` will be called.
 
     Attributes:
         has_heatmaps: whether the file has what `explain` needs (`kcv export --heatmaps`).
@@ -166,9 +189,14 @@ class OnnxModel(Classifier):
         >>> model.predict(["one.png", "two.png"])
     """
 
-    def __init__(self, path: str | Path, *, device: str = "auto", threads: int | None = None) -> None:
+    info: OnnxInfo
+
+    def __init__(
+        self, path: str | Path, *, device: str = "auto", threads: int | None = None, features: bool = False
+    ) -> None:
         self.path = Path(path)
         self._threads = threads
+        self._tta: Tta | None = None
         graph = onnx_graph.read_graph(self.path)
         self.info = OnnxInfo.from_metadata(graph.metadata, str(path))
         size = self.info.image_size
@@ -181,7 +209,14 @@ class OnnxModel(Classifier):
         self.has_heatmaps = self._are_heatmaps({v.name: (v.element, v.shape) for v in graph.outputs})
         with untrusted.refusing(self.path, ArtifactError, "cannot be opened as an ONNX model"):
             onnx_graph.check(graph, size * size)
-        self.session = open_session(self.path, device=device, threads=threads)
+        self._features = self._features_of(graph) if features else None
+        content = None
+        if self._features is not None and self._features not in [value.name for value in graph.outputs]:
+            value = Value(self._features, FLOAT, (None, None))
+            with untrusted.refusing(self.path, ArtifactError, "has no features before its logits"):
+                onnx_graph.check(dataclasses.replace(graph, outputs=(*graph.outputs, value)), size * size)
+                content = with_output(self.path.read_bytes(), self._features)
+        self.session = open_session(self.path, device=device, threads=threads, content=content)
 
     def _are_heatmaps(self, outputs: Mapping[str, tuple[int, tuple[int | None, ...]]]) -> bool:
         """Returns whether the file has the outputs for heat maps. Raises ArtifactError if they do not fit together."""
@@ -204,6 +239,31 @@ class OnnxModel(Classifier):
     def concurrent(self) -> bool:
         """Whether several threads should call `predict_pixels` at the same time: True if a call uses one thread."""
         return self._threads == 1
+
+    @property
+    def tta_name(self) -> str | None:
+        """The test-time augmentation whose views are averaged; None if there is none."""
+        return self._tta.name if self._tta is not None else None
+
+    def with_tta(self, tta: Tta) -> OnnxModel:
+        """Returns this model with test-time augmentation; see `Classifier.with_tta`.
+
+        Raises:
+            UsageError: the file's graph averages views already.
+        """
+        if self.info.tta is not None:
+            raise UsageError(f"--tta: {self.path} was exported with --tta={self.info.tta}, and averages by itself.")
+        found = self.info.tta_calibrations.root.get(tta.name)
+        if found is None:
+            warn_of_plain_calibration(self.path, tta)
+            info = dataclasses.replace(self.info, sets=None)
+        else:
+            info = dataclasses.replace(
+                self.info, temperature=found.temperature, threshold=found.threshold, sets=found.sets
+            )
+        model = copy.copy(self)
+        model.info, model._tta = info, tta
+        return model
 
     def _probabilities(self, batches: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
         rows = [self.run(batch)[1] for batch in batches]
@@ -257,12 +317,49 @@ class OnnxModel(Classifier):
         maps = class_maps(features, self._class_weights, classes.astype(np.int64), self.image_size)
         return Explained(maps, classes.astype(np.int64), probabilities)
 
+    def _features_of(self, graph: onnx_graph.Graph) -> str:
+        """Returns the name of the input of the last dense layer."""
+        if self.info.tta is not None:
+            raise ArtifactError(f"{self.path}: averages the logits of --tta={self.info.tta}, so it has no features")
+        return dense_input(graph, LOGITS, str(self.path))
+
+    def features(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Returns the input of the last dense layer, float32 [n, width], and the probabilities, float32 [n, classes].
+
+        Only of a model that was opened with `features`.
+
+        Args:
+            batch: RGB, uint8 [n, size, size, 3].
+
+        Raises:
+            ArtifactError: the file cannot be run, or its outputs are not features and probabilities.
+        """
+        assert self._features is not None
+        with untrusted.refusing(self.path, ArtifactError, "cannot be run"):
+            found = self.session.run([self._features, LOGITS, PROBABILITIES], {INPUT: batch})
+        vectors, logits, probabilities = found
+        shape = (len(batch), len(self.class_names))
+        fits = vectors.dtype == np.float32 and vectors.ndim == 2 and len(vectors) == len(batch)
+        if not fits or any(given.shape != shape for given in (logits, probabilities)):
+            raise ArtifactError(f"{self.path}: its answers are not of the size that its description says")
+        if not (np.isfinite(vectors).all() and _are_answers(logits, probabilities)):
+            raise ArtifactError(f"{self.path}: its features or answers are no finite numbers; its weights are damaged")
+        return vectors, probabilities
+
     def compute(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Returns the logits and the probabilities of a batch like `run`, without checking their values.
 
         Raises:
             ArtifactError: the file cannot be run, or its outputs have another dtype or shape.
         """
+        if self._tta is None:
+            return self._computed(batch)
+        views = self._tta.views(self.image_size)
+        logits = averaged(lambda images: self._computed(images)[0], batch, views)
+        with np.errstate(all="ignore"):  # logits may be infinite or NaN
+            return logits, softmax(logits, self.info.temperature).astype(np.float32)
+
+    def _computed(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         # As on opening, onnxruntime raises a different error class for each kind of damage.
         with untrusted.refusing(self.path, ArtifactError, "cannot be run"):
             logits, probabilities = self.session.run([LOGITS, PROBABILITIES], {INPUT: batch})

@@ -14,8 +14,16 @@ if TYPE_CHECKING:
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-def open_session(path: Path, *, device: str = "auto", threads: int | None = None) -> onnxruntime.InferenceSession:
+def open_session(
+    path: Path, *, device: str = "auto", threads: int | None = None, content: bytes | None = None
+) -> onnxruntime.InferenceSession:
     """Opens an ONNX file that is trusted or that `kcv.inference.onnx_graph` has checked.
+
+    Args:
+        path: the file.
+        device: `auto`, `cpu` or `cuda`.
+        threads: threads per batch; None for one per core.
+        content: what to open in place of the file's content.
 
     Raises:
         ArtifactError: the file is missing or damaged.
@@ -34,7 +42,7 @@ def open_session(path: Path, *, device: str = "auto", threads: int | None = None
     # onnxruntime raises a different error class for each kind of damage; they have no public base class.
     with refusing(path, ArtifactError, "cannot be opened as an ONNX model"):
         # Its fallback would print and then retry the same call.
-        return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+        return onnxruntime.InferenceSession(content or str(path), options, providers=providers, enable_fallback=0)
 
 
 def _providers(device: str) -> list[Any]:

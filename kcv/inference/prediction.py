@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kcv import images
 from kcv.common.cores import usable_cores
-from kcv.common.rows import UNSURE
+from kcv.common.rows import PREDICTION_SET, UNSURE
 from kcv.errors import ImageError
 from kcv.images.urls import Image, Url
 from kcv.inference.classifier import Classifier
@@ -59,6 +59,7 @@ class Job:
     def columns(self) -> list[str]:
         """The column names of a row, in order."""
         more = ["likeliest"] if self.threshold is not None else []
+        more += [PREDICTION_SET] if self.model.sets is not None else []
         more += [f"{name}_{rank}" for rank in range(2, self.top_k + 1) for name in ("label", "confidence")]
         return ["path", "label", "confidence", "error", *more]
 
@@ -96,6 +97,8 @@ class Job:
         if self.threshold is not None:
             row["likeliest"] = row["label"]
             row["label"] = answer(row["label"], row["confidence"], self.threshold)
+        if self.model.sets is not None:
+            row[PREDICTION_SET] = self.model.sets.names(scores, names)
         row["probabilities"] = dict(zip(names, map(float, scores), strict=True))
         return row
 

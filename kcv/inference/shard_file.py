@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from kcv.common.files import atomic
+from kcv.common.rows import PREDICTION_SET
 from kcv.common.untrusted import opened, refusing
 from kcv.errors import OutputError
 from kcv.images.urls import Image
@@ -136,5 +137,8 @@ def _is_row(row: Any, file: Image, columns: Sequence[str]) -> bool:
     if error:
         return scores is None and all(value is None for value in row.values())
     if not isinstance(scores, dict) or not all(isinstance(score, float) for score in scores.values()):
+        return False
+    names = row.pop(PREDICTION_SET, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return False
     return all(isinstance(value, float if key.startswith("confidence") else str) for key, value in row.items())

@@ -91,6 +91,7 @@ class PredictionShards:
             "batch": self._job.batch_size,
             "columns": self._job.columns,
             "threshold": self._job.threshold,
+            **({"tta": tta} if (tta := self._job.model.tta_name) is not None else {}),
         }
 
     def _open(self, record: dict[str, Any], *, resume: bool) -> None:

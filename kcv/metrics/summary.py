@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kcv.metrics.conformal import PredictionSets, measure_sets
 from kcv.metrics.scores import (
     areas_and_precisions,
     brier_score,
@@ -32,6 +33,7 @@ def summarize(
     split: str,
     *,
     threshold: float | None = None,
+    sets: PredictionSets | None = None,
 ) -> dict[str, Any]:
     """Computes all metrics of one split.
 
@@ -41,6 +43,7 @@ def summarize(
         class_names: class names in the order of the columns.
         split: the name of the split, copied to the result.
         threshold: the confidence (0-1) below which the model abstains; None if it never does.
+        sets: which classes belong to a prediction set; None if the model has none.
 
     Returns:
         The content of `metrics.json`, as plain Python values:
@@ -51,7 +54,8 @@ def summarize(
         against the rest, over the classes for which they are defined; `log_loss`, in nats; `brier`, 0 to 2; `ece`, and
         `reliability`, its bins; `confused_pairs`, the most frequent confusions; `per_class`, {name: {precision, recall,
         f1, support, roc_auc, average_precision, predicted}}, with the images of a class (`support`) and those predicted
-        as it; and with a threshold `abstention`, as returned by `abstention`. None marks undefined values: the recall
+        as it; with a threshold `abstention`, as returned by `abstention`; and with sets `prediction_sets`, as returned
+        by `kcv.metrics.conformal.measure_sets`. None marks undefined values: the recall
         of a class without images, the precision of a class that was never predicted, the ROC AUC if all images belong
         to one class, and the losses of probabilities that contain NaN.
 
@@ -90,6 +94,8 @@ def summarize(
     }
     if threshold is not None:
         figures["abstention"] = abstention(labels, probabilities, threshold)
+    if sets is not None:
+        figures["prediction_sets"] = measure_sets(sets, labels, probabilities, class_names)
     return figures
 
 

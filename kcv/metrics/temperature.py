@@ -1,17 +1,18 @@
-"""Calibration: the temperature of the probabilities and the threshold for abstaining, both fitted on validation."""
+"""Calibration: the temperature of the probabilities, the threshold for abstaining, and sets, fitted on validation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints
 
 from kcv.common.rows import UNSURE
 from kcv.errors import DataError
+from kcv.metrics.conformal import PredictionSets, fit_sets
 
 _COLDEST, _HOTTEST = 0.01, 100.0
 
@@ -26,6 +27,7 @@ class Calibration(BaseModel):
         precision: the fraction of right answers on the images it was fitted on (0-1); None without a threshold.
         coverage: the fraction of those images that got an answer (0-1); None without a threshold.
         pictures: number of images it was fitted on.
+        sets: which classes belong to the set of an image; None: there are no sets.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -36,10 +38,15 @@ class Calibration(BaseModel):
     precision: float | None = Field(None, ge=0, le=1)
     coverage: float | None = Field(None, ge=0, le=1)
     pictures: int = Field(0, ge=0, le=10**12)
+    sets: PredictionSets | None = None
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Returns probabilities, float64 [n, classes]; rows sum to 1."""
         return softmax(logits, self.temperature)
+
+    def of_other_logits(self) -> Calibration:
+        """Returns what may be used for logits that it was not fitted to, as of test-time augmentation: without sets."""
+        return self.model_copy(update={"sets": None})
 
     def with_threshold(
         self,
@@ -73,9 +80,24 @@ class Calibration(BaseModel):
         found = {"threshold": threshold, "wanted_precision": precision, "coverage": float(answered.mean())}
         return Calibration(**{**self.model_dump(), **found, "precision": float(right[answered].mean())})
 
+    def with_sets(self, logits: NDArray[np.float32], labels: NDArray[np.integer[Any]], coverage: float) -> Calibration:
+        """Adds prediction sets; see `kcv.metrics.conformal.fit_sets`.
+
+        Args:
+            logits: logits of the images that the temperature was fitted to, float32 [n, classes].
+            labels: class positions, integer [n].
+            coverage: the requested fraction of sets that hold the right class, (0-1).
+
+        Raises:
+            DataError: there are too few images for that coverage.
+        """
+        return self.model_copy(update={"sets": fit_sets(self.probabilities(logits), labels, coverage)})
+
     def describe(self) -> str:
         """Returns a one-line description."""
         words = f"temperature {self.temperature:.3f}, on {self.pictures:,} validation images"
+        if self.sets is not None:
+            words += f"; {self.sets.describe()}"
         if self.threshold is None:
             return words
         words += f"; unsure below {self.threshold:.4f}"
@@ -85,6 +107,16 @@ class Calibration(BaseModel):
             f"{words}: {self.coverage:.1%} answered, {self.precision:.2%} of them right (wanted "
             f"{self.wanted_precision:.2%})"
         )
+
+
+_TTA_NAME = r"^(flip|five_crop|[1-9][0-9]?)$"
+
+
+class TtaCalibrations(RootModel[Annotated[dict[Annotated[str, StringConstraints(pattern=_TTA_NAME)], Calibration],
+                                          Field(max_length=100)]]):  # fmt: skip
+    """How logits of test-time augmentations become probabilities, by the name of the augmentation (`--tta`)."""
+
+    model_config = ConfigDict(frozen=True)
 
 
 def fit(

@@ -44,9 +44,11 @@ class NativeModel(keras.Model):
         parts: the number of parts a batch is computed in.
         training_loss: what training minimises in place of the compiled loss, from targets and outputs; None: the
             compiled loss, which validation always measures.
+        image_loss: the same from inputs, targets and outputs; it takes the place of `training_loss`.
     """
 
     training_loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    image_loss: Callable[[Any, Tensor, Tensor], Tensor] | None = None
 
     def __init__(
         self,
@@ -150,9 +152,12 @@ class NativeModel(keras.Model):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         """Computes the loss of training or of validation; penalties on weights are part of both, as in Keras."""
-        if not training or self.training_loss is None:
+        if training and self.image_loss is not None:
+            loss = self.image_loss(x, y, y_pred)
+        elif training and self.training_loss is not None:
+            loss = self.training_loss(y, y_pred)
+        else:
             return super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
-        loss = self.training_loss(y, y_pred)
         return sum((self._aggregate_additional_loss(penalty) for penalty in self.losses), start=loss)
 
     def _training_pass(self, x: Any) -> Any:

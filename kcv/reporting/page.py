@@ -121,6 +121,13 @@ def _results(metrics: Mapping[str, Any]) -> dict[str, str | None]:
         values[name] = None if metrics.get(key) is None else f"{metrics[key]:.4f}"
     if answers := metrics.get("abstention"):
         values["answers"] = _answers(answers)
+    if tta := metrics.get("tta"):
+        low, high = tta["difference_ci95_points"]
+        values[f"gain of {tta['name']}"] = (
+            f"{tta['difference_points']:+.2f} points (95% interval {low:+.2f} to {high:+.2f}, p = {tta['p_value']:.3g})"
+        )
+    if sets := metrics.get("prediction_sets"):
+        values[f"sets for {100 * sets['wanted_coverage']:g}%"] = _sets(sets)
     return values
 
 
@@ -175,6 +182,15 @@ def _answers(answers: Mapping[str, Any]) -> str:
     told = f"{_percent(answers['coverage'])} of the images, at confidence {answers['threshold']:.4f} and above"
     right = answers["precision"]
     return told if right is None else f"{told}; {_percent(right)} of them right"
+
+
+def _sets(sets: Mapping[str, Any]) -> str:
+    low, high = sets["coverage_ci95"]
+    return (
+        f"{_percent(sets['coverage'])} hold the right class (95% interval {_percent(low)} to {_percent(high)}), "
+        f"{sets['mean_size']:.2f} classes on average; lowest for {sets['lowest_class']}: "
+        f"{_percent(sets['lowest_class_coverage'])}"
+    )
 
 
 def _source(material: Material) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kcv.common.rows import PREDICTION_SET
 from kcv.inference.prediction import answer, ranked
 from kcv.serving.model import Version
 from kcv.serving.problems import Problem
@@ -24,13 +25,16 @@ def prediction(version: Version, scores: NDArray[np.float32], top_k: int) -> dic
 
     Returns:
         `label`, `unsure` where the confidence is below the model's threshold; `likeliest`, the likeliest class;
-        `confidence`, its probability; and `top`, the ranking: `label` and `confidence` of each class.
+        `confidence`, its probability; `top`, the ranking: `label` and `confidence` of each class; and if the model has
+        prediction sets, `prediction_set`, the names of its classes, most likely first.
     """
     names = version.class_names
     top = [{"label": names[at], "confidence": float(scores[at])} for at in ranked(scores, top_k)]
     likeliest, confidence = top[0]["label"], top[0]["confidence"]
     label = answer(likeliest, confidence, version.classifier.threshold)
-    return {"label": label, "likeliest": likeliest, "confidence": confidence, "top": top}
+    found = {"label": label, "likeliest": likeliest, "confidence": confidence, "top": top}
+    sets = version.classifier.sets
+    return found if sets is None else {**found, PREDICTION_SET: sets.names(scores, names)}
 
 
 def predictions(

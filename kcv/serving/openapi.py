@@ -20,6 +20,9 @@ _ERRORS = {
     "503": "The server is busy or stopping; try again after the seconds of Retry-After",
 }
 
+_MODEL_KEYS = ("name", "version", "image_size", "resize", "class_names", "threshold", "coverage", "heatmaps", "answers",
+               "reference")  # fmt: skip
+
 
 def document(*, with_token: bool, with_feedback: bool = False) -> dict[str, Any]:
     """Returns the description.
@@ -193,6 +196,10 @@ def _schemas() -> dict[str, Any]:
             likeliest={**text, "description": "The likeliest class"},
             confidence={**fraction, "description": "The probability of the likeliest class"},
             top={**_list(ranked), "description": "The likeliest classes, most likely first"},
+            prediction_set={
+                **_list(text),
+                "description": "The classes that together hold the right one with the model's coverage, if it has one",
+            },
             error={**text, "description": "Why this image of several could not be read"},
             code={"type": "integer", "description": "The status code of this image"},
         ),
@@ -215,13 +222,14 @@ def _schemas() -> dict[str, Any]:
             max_bytes={"type": "integer", "description": "The most bytes of a request"},
         ),
         "Model": _object(
-            ("name", "version", "image_size", "resize", "class_names", "threshold", "heatmaps", "answers", "reference"),
+            _MODEL_KEYS,
             name=text,
             version=text,
             image_size={"type": "integer", "description": "Side of the square input, in pixels"},
             resize={**text, "description": "How images of other sizes are resized to it"},
             class_names=_list(text),
             threshold={"anyOf": [fraction, {"type": "null"}], "description": "Below it, the label is `unsure`"},
+            coverage={"anyOf": [fraction, {"type": "null"}], "description": "How often a set holds the right class"},
             heatmaps={"type": "boolean", "description": "Whether /explain answers"},
             answers={"anyOf": [_ref("Answers"), {"type": "null"}], "description": "Since the server started"},
             reference={"anyOf": [_ref("Answers"), {"type": "null"}], "description": "On the test split"},

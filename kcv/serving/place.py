@@ -94,14 +94,17 @@ def _difference(onnx: Path, model: Path) -> str | None:
 
     exported = OnnxInfo.from_metadata(read_graph(onnx).metadata, str(onnx))
     info = read_info(model)
+    if exported.tta is not None:
+        return f"averages the views of --tta={exported.tta}; name the file to serve it"
     if exported.precision != "float32":
         return f"is {exported.precision}; name the file to serve it"
     if not exported.weights_sha256:
         return "does not say which weights it holds; export it again"
     temperature = info.calibration.temperature if info.calibration else 1.0
-    described = (info.class_names, info.image_size, info.resize, temperature, info.threshold)
+    described = (info.class_names, info.image_size, info.resize, temperature, info.threshold, info.sets)
     if described != (
-        exported.class_names, exported.image_size, exported.resize, exported.temperature, exported.threshold
+        exported.class_names, exported.image_size, exported.resize, exported.temperature, exported.threshold,
+        exported.sets,
     ):  # fmt: skip
         return "describes another model; export it again"
     if exported.weights_sha256 != weights_digest(model):

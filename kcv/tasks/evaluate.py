@@ -5,6 +5,7 @@ model -> (calibration, fitted again) -> logits of the split -> figures -> files,
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from kcv.common.parameters import AtLeast, Between, Described, Device, PythonOnl
 from kcv.common.progress import Progress
 from kcv.common.redaction import data_without_credentials
 from kcv.common.text import cut_to_bytes
-from kcv.errors import OutputError, UsageError
+from kcv.errors import DataError, OutputError, UsageError
 from kcv.inference.locating import is_downloaded, model_file, results_folder
 from kcv.tasks import described_sources
 from kcv.tasks.report import write_page
@@ -24,9 +25,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from kcv.distributed.group import Group
     from kcv.inference.keras_model import LoadedModel
+    from kcv.inference.recalibration import Wanted
 
 __all__ = ["Evaluation", "evaluate"]
+
+_log = logging.getLogger(__name__)
 
 _LONGEST_NAME = 100  # bytes of the data's name in that of the folder for its figures
 
@@ -36,7 +41,7 @@ class Evaluation:
     """How good a model is on one split.
 
     Attributes:
-        metrics: as in `metrics.json`; see `kcv.metrics.summarize`.
+        metrics: as in `metrics.json`; see `kcv.metrics.summarize`, and with views `tta`; see `kcv.inference.tta_gain`.
         directory: the folder with the files.
         labels: int64 [n], positions in the model's class names.
         probabilities: float64 [n, classes].
@@ -61,6 +66,8 @@ def evaluate(
     device: Device = "auto",
     calibrate: bool = False,
     abstain_precision: Annotated[float, Between(0.01, 1)] | None = None,
+    coverage: Annotated[float, Between(0.01, 0.9999)] | None = None,
+    tta: str | None = None,
     explain: bool = False,
     plots: bool = True,
     progress: Annotated[bool, PythonOnly()] = False,
@@ -79,13 +86,18 @@ def evaluate(
         split: the split to measure. Splits that training made are made again.
         output_dir: folder for metrics and plots; default: evaluation/ beside the model, or for a model in MLflow in
             NAME-VERSION/. That is for the test split of the training data; `evaluation-<split>` or
-            `evaluation-<data>-<split>` for others, so that none overwrites another.
+            `evaluation-<data>-<split>` for others, and `-tta-<tta>` more with views, so that none overwrites another.
         batch_size: images per batch; default: chosen by their size.
         device: where to compute. A loaded model stays where it is.
         calibrate: fit the temperature to the validation split first, and write it into the model file. With
-            `abstain_precision` also the threshold.
+            `abstain_precision` also the threshold, with `coverage` also the sets; of the two, what is not named is
+            fitted again as the file has it, unless neither is: then both are removed.
         abstain_precision: target precision (implies --calibrate); predictions below the confidence that reaches it on
             validation are reported as unsure.
+        coverage: predict sets that hold the right class in this fraction of images, such as 0.95 (implies --calibrate).
+        tta: test-time augmentation, the mean over views of each image: flip, five_crop, or a number of them up to 64.
+            Its calibration is fitted on validation, and with `calibrate` kept in the file beside the plain one. The
+            figures say what it brings and costs.
         explain: also measure how far the model's heat maps can be trusted (seconds to minutes).
         plots: draw plots; --plots=false: figures and tables only.
         progress: show a progress bar on a terminal.
@@ -96,12 +108,14 @@ def evaluate(
     Raises:
         ArtifactError: the model cannot be opened or run.
         DataError: the data cannot be read, lacks the split, or has classes that the model does not know; or no
-            threshold gives the wanted precision.
+            threshold gives the wanted precision, or the validation images are too few for the wanted coverage.
+        UsageError: there is no such `tta`.
         OutputError: the folder cannot be written to, or is a link beside the model.
 
     Example:
         $ kcv evaluate runs/mine/model.keras
         $ kcv evaluate runs/mine/model.keras --data=path/to/other/images
+        $ kcv evaluate runs/mine --tta=flip
         >>> kcv.evaluate("runs/mine", split="val").metrics["accuracy"]
     """
     from kcv import artifact, metrics
@@ -109,31 +123,50 @@ def evaluate(
     from kcv.inference import opening, splits
     from kcv.inference.keras_model import LoadedModel
     from kcv.inference.recalibration import recalibrate
+    from kcv.inference.tta import Tta
+    from kcv.inference.tta_gain import gain, timed
     from kcv.reporting.evaluation_files import write_files
 
-    calibrate = calibrate or abstain_precision is not None
+    calibrate = calibrate or abstain_precision is not None or coverage is not None
+    augmentation = Tta.parse(tta) if tta is not None else None
     with connect() as group:
         with group.local_main_process_first():
-            loaded = model if isinstance(model, LoadedModel) else opening.load(model_file(model), device=device)
-            directory = expand_user(output_dir) if output_dir is not None else _directory(loaded.path, data, split)
+            plain = model if isinstance(model, LoadedModel) else opening.load(model_file(model), device=device)
+            directory = expand_user(output_dir) if output_dir is not None else _directory(plain.path, data, split, tta)
+        # Of its calibration, what the file lacks is fitted below, so there is nothing to warn of.
+        loaded = plain if augmentation is None else replace(plain, tta=augmentation)
+        own = data if splits.is_own_data(loaded, data) else None
         if calibrate:
             if is_downloaded(loaded.path):
                 raise UsageError("evaluate: --calibrate changes a model file, and those in MLflow stay as they are.")
-            own = data if splits.is_own_data(loaded, data) else None
-            loaded = recalibrate(loaded, abstain_precision, own, batch_size=batch_size, group=group)
+            wanted = _wanted(loaded, abstain_precision, coverage)
+            loaded = recalibrate(loaded, wanted, own, batch_size=batch_size, group=group)
+        elif augmentation is not None:
+            loaded = _calibrated(loaded, own, batch_size, group)
         with group.local_main_process_first():
             images = splits.load_split(loaded, split, data, tell=data is not None, warn=not calibrate)
-        with Progress(len(images) // group.world_size if progress else None, f"evaluate {split}") as bar:
-            logits = loaded.logits(
-                images, batch_size=batch_size, advance=bar.advance if progress else None, group=group
-            )
+
+        def logits_of(model: LoadedModel) -> NDArray[np.float32]:
+            with Progress(len(images) // group.world_size if progress else None, f"evaluate {split}") as bar:
+                advance = bar.advance if progress else None
+                return model.logits(images, batch_size=batch_size, advance=advance, group=group)
+
+        logits, speed = timed(loaded, logits_of)
+        gained = None
+        if augmentation is not None:
+            without, plain_speed = timed(replace(plain, tta=None), logits_of)
+            gained = gain(loaded, images.labels, (logits, without), (speed, plain_speed))
         first = group.is_main_process
     probabilities = loaded.calibration.probabilities(logits)
-    figures = metrics.summarize(images.labels, probabilities, loaded.class_names, split, threshold=loaded.threshold)
+    figures = metrics.summarize(
+        images.labels, probabilities, loaded.class_names, split, threshold=loaded.threshold, sets=loaded.sets
+    )
+    if gained is not None:
+        figures["tta"] = gained
     evaluation = Evaluation(figures, directory, images.labels, probabilities)
     if not first:
         return evaluation
-    if calibrate and split == "test" and data is None:
+    if calibrate and split == "test" and data is None and augmentation is None:
         # What the file says of itself was measured with the probabilities of before.
         artifact.describe_again(loaded.path, loaded.info.model_copy(update={"metrics": figures}))
     run, file = loaded.path.parent, loaded.path
@@ -147,7 +180,36 @@ def evaluate(
     return evaluation
 
 
-def _directory(model: Path, source: str | None, split: str) -> Path:
+def _wanted(model: LoadedModel, abstain_precision: float | None, coverage: float | None) -> Wanted:
+    """Returns what to fit: where one is named, the other stays what the file has.
+
+    With test-time augmentation, what is not named is what the plain calibration is for.
+    """
+    from kcv.inference.recalibration import Wanted
+
+    known = Wanted.of(model.info.calibration or model.calibration)
+    if abstain_precision is None and coverage is None and model.tta is None:
+        return Wanted()
+    return Wanted(abstain_precision or known.precision, coverage or known.coverage)
+
+
+def _calibrated(model: LoadedModel, source: str | None, batch_size: int | None, group: Group) -> LoadedModel:
+    """Returns a model with a calibration for its test-time augmentation: that of its file, or one fitted now."""
+    from kcv.inference.classifier import warn_of_plain_calibration
+    from kcv.inference.recalibration import calibrated
+
+    assert model.tta is not None
+    if model.tta.name in model.info.tta.root:
+        return model
+    try:
+        return calibrated(model, _wanted(model, None, None), source, batch_size=batch_size, group=group)
+    except DataError as error:
+        _log.warning("%s", error)
+        warn_of_plain_calibration(model.path, model.tta)
+        return model
+
+
+def _directory(model: Path, source: str | None, split: str, tta: str | None) -> Path:
     """Returns a folder beside the model; a link there would lead out of the run, perhaps of somebody else's."""
     from kcv.common.untrusted import inside
 
@@ -156,4 +218,5 @@ def _directory(model: Path, source: str | None, split: str) -> Path:
     else:
         of = re.sub(r"[^\w.-]+", "-", Path(data_without_credentials(source)).name).strip("-.")
         name = f"evaluation-{cut_to_bytes(of, _LONGEST_NAME) or 'data'}-{split}"
+    name += f"-tta-{tta}" if tta is not None else ""
     return inside(results_folder(model), name, error=OutputError)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kcv.exporting.quantization import Int8Tradeoff
     from kcv.inference.keras_model import LoadedModel
     from kcv.inference.onnx_model import OnnxInfo, OnnxModel
+    from kcv.inference.tta import Tta
     from kcv.native.program import Program
 
 __all__ = ["Export", "export"]
@@ -78,6 +79,7 @@ def export(
     samples: str | None = None,
     force: bool = False,
     heatmaps: bool = False,
+    tta: Literal["flip"] | None = None,
 ) -> Export:
     """Export a model to one ONNX file, checked against it on real images.
 
@@ -96,6 +98,7 @@ def export(
             it, a folder of images or an image.
         force: keep int8 even if it is slower or less accurate.
         heatmaps: add what `explain` and `serve` draw Grad-CAM heat maps from, without torch.
+        tta: average each image and its mirror image in the graph, calibrated for that; it computes twice as much.
 
     Raises:
         UsageError: an argument is not allowed.
@@ -113,17 +116,36 @@ def export(
     """
     from kcv.inference import opening
     from kcv.inference.outputs import model_device
+    from kcv.inference.tta import Tta
     from kcv.native.device import device_scope
 
     loaded = opening.load(model_file(model), device="cpu") if isinstance(model, str | Path) else model
+    if tta is not None:
+        if heatmaps:
+            raise UsageError("--heatmaps: allowed without --tta only; a heat map is of one view.")
+        loaded = _augmented(loaded, Tta(tta))
     if model_device(loaded.keras_model).type != "cpu":
-        loaded = opening.load(loaded.path, device="cpu")
+        loaded = dataclasses.replace(loaded, keras_model=opening.load(loaded.path, device="cpu").keras_model)
     target = expand_user(output) if output is not None else _beside(loaded.path)
     if target.suffix.lower() != ".onnx":
         raise UsageError(f"--output: received {str(target)!r}, allowed: a name that ends in .onnx.")
     with device_scope("cpu"):  # Keras would put images on a GPU where there is one
-        info = _info(loaded, from_file=loaded is not model)
+        info = _info(loaded, from_file=loaded.keras_model is not getattr(model, "keras_model", None))
         return _export(loaded, target, info, precision, opset, samples, force, heatmaps)
+
+
+def _augmented(model: LoadedModel, tta: Tta) -> LoadedModel:
+    """Returns a model with test-time augmentation, calibrated for it on validation where its file is not.
+
+    Raises:
+        DataError: the validation split cannot be read.
+    """
+    from kcv.inference.recalibration import Wanted, calibrated
+
+    augmented = dataclasses.replace(model, tta=tta)
+    if tta.name in model.info.tta.root:
+        return augmented
+    return calibrated(augmented, Wanted.of(model.calibration))
 
 
 def _beside(model: Path) -> Path:
@@ -157,7 +179,8 @@ def _export(
         float32 = Path(folder) / "float32.onnx"
         write_graph(exact, info, float32, opset=opset, find_heatmaps=_heatmap_finder(exact) if heatmaps else None)
         made = OnnxModel(float32, device="cpu")
-        parity = compare(exact, made, checked, loaded.calibration)
+        views = loaded.tta.views(info.image_size) if loaded.tta is not None else ()
+        parity = compare(exact, made, checked, loaded.calibration, views)
         parity.check()
         if heatmaps:
             _check_heatmaps(exact, made, checked.pixels[:_MOST_MAPS])
@@ -235,6 +258,7 @@ def _info(loaded: LoadedModel, *, from_file: bool) -> OnnxInfo:
     from kcv import artifact
     from kcv.inference.onnx_model import OnnxInfo
     from kcv.inference.reference import Reference
+    from kcv.metrics.temperature import TtaCalibrations
 
     info = loaded.info
     return OnnxInfo(
@@ -249,5 +273,8 @@ def _info(loaded: LoadedModel, *, from_file: bool) -> OnnxInfo:
         temperature=loaded.calibration.temperature,
         threshold=loaded.threshold,
         weights_sha256=artifact.weights_digest(loaded.path) if from_file else "",
-        reference=Reference.from_metrics(info.metrics),
+        reference=Reference.from_metrics(info.metrics) if loaded.tta is None else None,  # measured without views
+        sets=loaded.sets,
+        tta=loaded.tta_name,
+        tta_calibrations=info.tta if loaded.tta is None else TtaCalibrations({}),
     )

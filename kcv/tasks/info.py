@@ -41,6 +41,9 @@ class ModelCard:
             values = asdict(content)
             if content.reference is not None:
                 values["reference"] = content.reference.model_dump(mode="json")
+            if content.sets is not None:
+                values["sets"] = content.sets.model_dump(mode="json")
+            values["tta_calibrations"] = content.tta_calibrations.model_dump(mode="json")
         return {"path": str(self.path), "bytes": self.bytes, **values}
 
 

@@ -36,6 +36,7 @@ def predict(
     *,
     top_k: Annotated[int, AtLeast(1)] | None = None,
     threshold: Annotated[float, Between(0, 1)] | None = None,
+    tta: str | None = None,
     output: str | Path | None = None,
     batch_size: Annotated[int, AtLeast(1)] | None = None,
     device: Device = "auto",
@@ -58,6 +59,8 @@ def predict(
         top_k: number of classes to rank; default: 1, for a single image 5. At most the number of classes.
         threshold: report `unsure` below this confidence; default: the model's own, if it has one. With 0 there is
             always a class.
+        tta: test-time augmentation, the mean over views of each image: flip, five_crop, or a number of them up to 64.
+            Calibrate the model for it first, with `evaluate --calibrate --tta`.
         output: write the rows to this file: .csv, .jsonl or .parquet. It appears when the last row has been taken.
         batch_size: images per batch; default: chosen by their size.
         device: where to compute. An opened model stays where it is.
@@ -74,7 +77,7 @@ def predict(
     Raises:
         DataError: a path does not exist or stands for no image.
         UsageError: the output's suffix is of no known format; several processes, or `resume`, without an output or
-            with a list of paths that can be read only once.
+            with a list of paths that can be read only once; there is no such `tta`, or the file has one already.
         OutputError: there are parts of an earlier prediction and `resume` is not set, or they are of another.
         ArtifactError: the model cannot be opened.
 
@@ -86,6 +89,9 @@ def predict(
     target = expand_user(output) if output is not None else None
     if target is not None:
         check_suffix(target)
+    from kcv.inference.tta import Tta
+
+    augmentation = Tta.parse(tta) if tta is not None else None
     launch = Launch.current()
     in_parts = launch.is_distributed or resume
     if in_parts:
@@ -107,6 +113,8 @@ def predict(
         origin = str(model)
         # One image has all cores for itself; of many, each core takes a batch of its own.
         model = open_classifier(model, device=device, threads=None if single else 1)
+    if augmentation is not None:
+        model = model.with_tta(augmentation)
     ranked = top_k if top_k is not None else _RANKED_FOR_ONE if single else 1
     bar = None
     if progress:

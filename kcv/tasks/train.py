@@ -18,13 +18,14 @@ import torch
 
 from kcv.common.files import write_csv
 from kcv.common.launch import Launch
-from kcv.config import Config
+from kcv.config import AUTO, Config
 from kcv.data import loading
 from kcv.data.dataset import Dataset, Images, Pixels, Source
 from kcv.data.rarity import ADVICE, find_rare
 from kcv.distributed.connecting import connect
 from kcv.distributed.group import Group
 from kcv.errors import ConfigError, UsageError
+from kcv.metrics.conformal import require_images
 from kcv.models import registry
 from kcv.models.pretrained import Pretrained
 from kcv.models.weights.loading import load as load_weights
@@ -35,6 +36,7 @@ from kcv.reporting import plots
 from kcv.tasks.report import report
 from kcv.tracking import Tracker
 from kcv.training import automatic, environment, lr_range, own_weights
+from kcv.training.distillation import Teacher, open_teacher
 from kcv.training.extensions import Extensions
 from kcv.training.finalize import Result
 from kcv.training.loop import TrainingContext, choose_precision, fit, open_batches, plan, syncs_batchnorm
@@ -217,6 +219,7 @@ class _Inputs:
         pretrained: initial weights, if there are some.
         own: the user's own model, or the function that returns it; None for one of kcv's networks.
         environment: the content of `environment.json`.
+        teacher: the model that is learned from, beside the labels; None for none.
     """
 
     config: Config
@@ -226,6 +229,7 @@ class _Inputs:
     pretrained: Pretrained | None
     own: keras.Model | OwnFunction | None
     environment: dict[str, Any]
+    teacher: Teacher | None = None
 
     @property
     def function(self) -> OwnFunction | None:
@@ -262,6 +266,8 @@ def _train(
             given = extensions.described()
             if function is not None:
                 given["own_source"] = OwnSource(sha256=function.sha256, structure=digest_of(model))
+            if inputs.teacher is not None:
+                given["teacher"] = inputs.teacher.digest
             return open_run(
                 config, dataset, inputs.environment, held, folder, record, tracker=extensions.tracker, extensions=given
             )
@@ -283,6 +289,7 @@ def _train(
                 callbacks=extensions.callbacks,
                 metrics=extensions.metrics,
                 higher=extensions.higher_is_better(config.train.monitor),
+                teacher=inputs.teacher,
             )
             fitted = fit(model, batches, config, context, identity=_identity(inputs), resume_from=resume_from)
             figures = result.finish(fitted)
@@ -323,6 +330,8 @@ def _gather(begin: Start, extensions: Extensions, group: Group, clock: Clock) ->
         dataset = loading.load(config.data, source=source, test=config.train.final_split == "test")
     if chosen:
         _log.info("auto       %s", chosen)
+    if config.train.coverage is not None:
+        require_images(config.train.coverage, len(dataset.val))
     _say(config, dataset, device, (policy, why), group)
     described = _environment(config, dataset, device, policy, pretrained, extensions)
     if chosen:
@@ -330,7 +339,28 @@ def _gather(begin: Start, extensions: Extensions, group: Group, clock: Clock) ->
     if begin.record is not None:
         begin.record.require_data(dataset)
         begin.record.require_machine(described)
-    return _Inputs(config, dataset, device, policy, pretrained, own, described)
+    with group.local_main_process_first():
+        teacher = _teacher(begin, config, dataset, device)
+    return _Inputs(config, dataset, device, policy, pretrained, own, described, teacher)
+
+
+def _teacher(begin: Start, config: Config, dataset: Dataset, device: str) -> Teacher | None:
+    """Opens the model to learn from, the same as when the run began; None if there is none.
+
+    Raises:
+        KcvError: as `open_teacher`; or there was one when the run began, and now there is none, or the other way round.
+    """
+    named, record = config.train.teacher, begin.record
+    if record is not None and (named is None) != (record.teacher is None):
+        then = "without" if record.teacher is None else "with"
+        raise UsageError(f"--resume: the run began {then} a train.teacher.")
+    if named is None:
+        return None
+    folder = Path()
+    if begin.folder is not None and record is not None and named == record.config.get("train.teacher"):
+        folder = working_folder(begin.folder.path)  # of the run, which may have been started elsewhere
+    digest = record.teacher if record is not None else None
+    return open_teacher(named, dataset.class_names, device, folder, digest)
 
 
 def _complete(
@@ -339,13 +369,15 @@ def _complete(
     """Returns the configuration with what it left open, and one line about the choice; the same in all processes.
 
     Raises:
-        ConfigError: `train.minutes` under torchrun, or with a model of the user's own.
+        ConfigError: `train.minutes` under torchrun, or with a model of the user's own; a teacher and no network.
         KcvError: as `automatic.resolve`.
     """
     config = begin.config
     timed = automatic.is_timed(config)
     if begin.record is not None or (own and not timed):
         return config, None
+    if config.train.teacher is not None and config.model.name == AUTO:
+        raise ConfigError(["train.teacher: needs the network that learns from it; set model.name."])
     if timed and own:
         raise ConfigError(["train.minutes: allowed with kcv's own networks only; set train.epochs."])
     if timed and group.is_distributed:

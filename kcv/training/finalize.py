@@ -95,7 +95,8 @@ class Result:
         self.calibration = self._calibrate()
         logits = self._logits(images)
         probabilities = self.calibration.probabilities(logits)
-        figures = metrics.summarize(images.labels, probabilities, names, split, threshold=self.calibration.threshold)
+        threshold, sets = self.calibration.threshold, self.calibration.sets
+        figures = metrics.summarize(images.labels, probabilities, names, split, threshold=threshold, sets=sets)
         if not self.group.is_main_process:
             return figures
         write_json(self.folder.metrics, figures)
@@ -112,9 +113,10 @@ class Result:
         return figures
 
     def _calibrate(self) -> Calibration:
-        """Fits temperature and abstention threshold on the validation split, as configured."""
+        """Fits temperature, abstention threshold and prediction sets on the validation split, as configured."""
         val, wanted = self.dataset.val, self.config.train.abstain_precision
-        if not self.config.train.calibrate and wanted is None:
+        coverage = self.config.train.coverage
+        if not self.config.train.calibrate and wanted is None and coverage is None:
             return Calibration()
         logits = self._logits(val)
         found = temperature.fit(logits, val.labels, temperature=None if self.config.train.calibrate else 1.0)
@@ -123,6 +125,8 @@ class Result:
                 found = found.with_threshold(logits, val.labels, wanted, self.dataset.class_names)
             except DataError as error:  # a finished training run is not discarded for this
                 _log.warning("%s The model always names a class.", error)
+        if coverage is not None:
+            found = found.with_sets(logits, val.labels, coverage)
         _log.info("calibrated %s", found.describe())
         return found
 

@@ -28,6 +28,7 @@ from kcv.tracking import Tracker
 from kcv.training.callbacks.checkpoint import Checkpoint, ResumingCallbackList
 from kcv.training.callbacks.control import BestModel, Diverged, EarlyStopping, FreshStatistics, TerminateOnNaN
 from kcv.training.callbacks.logging import AverageMetrics, CSVLogger, EpochTimer, ProgressLogger, TrackerCallback
+from kcv.training.distillation import Teacher, distilled
 from kcv.training.feature_batches import FeatureBatches
 from kcv.training.features import FeatureStore
 from kcv.training.loss import build_loss, class_weights
@@ -172,6 +173,7 @@ class TrainingContext:
         callbacks: the user's callbacks.
         metrics: the user's metrics, computed in addition to loss and accuracy.
         higher: whether a higher monitor is better; None infers it from the name.
+        teacher: the model that is learned from, beside the labels; None for none.
     """
 
     history: Path | None
@@ -182,6 +184,7 @@ class TrainingContext:
     callbacks: Sequence[keras.callbacks.Callback] = ()
     metrics: Sequence[keras.metrics.Metric] = ()
     higher: bool | None = None
+    teacher: Teacher | None = None
 
 
 @dataclass(frozen=True)
@@ -351,7 +354,10 @@ class StageFit:
         else:
             target = parallel_target(target, group, sync_batchnorm=syncs_batchnorm(config, group.world_size))
             train_model = ParallelModel(fitted, group, target=target, compile_on_gpu=compile_on_gpu)
-        train_model.training_loss = build_loss(config.optim, self.batches.class_weights, outputs.model_device(fitted))
+        loss = build_loss(config.optim, self.batches.class_weights, outputs.model_device(fitted))
+        train_model.training_loss = loss
+        if self.context.teacher is not None:
+            train_model.image_loss = distilled(self.context.teacher, loss, config.optim)
         return train_model
 
     def _compile(self, train_model: NativeModel, stage: Stage, steps: int, lr_factor: float) -> None:

@@ -20,11 +20,16 @@ FIGURES: dict[str, Any] = {
     "ece": 0.1, "reliability": [], "confused_pairs": [{"true": "a", "predicted": "b", "count": 1, "share": 0.5}],
     "per_class": {"a": SCORES, "b": SCORES},
 }  # fmt: skip
+SETS: dict[str, Any] = {"wanted_coverage": 0.95, "least": 0.1, "images": 40}
+SET_FIGURES: dict[str, Any] = {
+    "wanted_coverage": 0.95, "least": 0.1, "coverage": 0.94, "coverage_ci95": [0.9, 0.97], "mean_size": 1.2,
+    "single": 0.8, "largest": 2, "lowest_class": "a", "lowest_class_coverage": 0.9,
+}  # fmt: skip
 SOUND: dict[str, Any] = {
     "format_version": 1, "model_name": "custom_cnn", "variant": None, "class_names": ["a", "b"], "image_size": 32,
     "resize": "squash", "precision": "float32", "parameters": {"total": 10, "trainable": 5}, "data_name": "digits",
     "data_fingerprint": "ab" * 32, "config": {"data": {"source": "digits"}}, "metrics": FIGURES,
-    "calibration": {"temperature": 1.5}, "best_epoch": 3, "versions": {"kcv": "0.1.0"},
+    "calibration": {"temperature": 1.5, "sets": SETS}, "best_epoch": 3, "versions": {"kcv": "0.1.0"},
     "created": "2026-01-01T00:00:00Z",
 }  # fmt: skip
 EARLIER = {
@@ -43,7 +48,10 @@ def parsed(values: Any) -> ArtifactInfo:
     return parse_info(json.dumps(values).encode(), Path("m.keras"))
 
 
-@pytest.mark.parametrize("values", [SOUND, EARLIER, {**SOUND, "of_a_later_version": {"a": 1}, "metrics": None}])
+WITH_SETS = {**SOUND, "metrics": {**FIGURES, "prediction_sets": SET_FIGURES}}
+
+
+@pytest.mark.parametrize("values", [SOUND, EARLIER, WITH_SETS, {**SOUND, "of_a_later": {"a": 1}, "metrics": None}])
 def test_a_sound_description_is_read_and_shown(values: dict[str, Any], tmp_path: Path) -> None:
     info = parsed(values)
     assert info.metrics == values["metrics"]
@@ -64,10 +72,14 @@ ODD: dict[str, Any] = {
         {**FIGURES, "per_class": {}}, {**FIGURES, "per_class": {"a": {}}}, {**FIGURES, "per_class": {"a": {"f1": "x"}}},
         {**FIGURES, "top_k_accuracy": [1]}, {**FIGURES, "confused_pairs": [1]}, {**FIGURES, "split": None},
         {**FIGURES, "split": "\x1b[2J"}, {**FIGURES, "abstention": {}}, {**FIGURES, "log_loss": 1e300},
+        {**FIGURES, "prediction_sets": {}}, {**FIGURES, "prediction_sets": {**SET_FIGURES, "mean_size": -1}},
         {**FIGURES, "macro_f1_ci95": "ab"}, {key: value for key, value in FIGURES.items() if key != "accuracy"},
     ],
     "parameters": [None, [], {}, {"total": None}, {"total": -1}, {"total": 10**400}, {"total": [1]}],
-    "calibration": [[], "x", {"temperature": None}, {"threshold": 2}, {"pictures": 10**30}],
+    "calibration": [[], "x", {"temperature": None}, {"threshold": 2}, {"pictures": 10**30},
+        {"sets": []}, {"sets": {}}, {"sets": {**SETS, "least": 1.5}}, {"sets": {**SETS, "least": "0.1"}},
+        {"sets": {**SETS, "wanted_coverage": 1}}, {"sets": {**SETS, "images": 0}}, {"sets": {**SETS, "images": 1.5}},
+    ],
     "config": [
         None, [], "x", {str(number): 1 for number in range(300_000)}, {"data": {"a": [0] * 3000}},
         {"x" * 5_000_000: 1}, {"a": ["x" * 20_000]},

@@ -49,7 +49,7 @@ def test_overrides_win_over_the_file_in_every_spelling(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("short", "key"), SHORT_FLAGS.items())
 def test_a_short_flag_and_its_key_are_the_same(short: str, key: str) -> None:
     other = {"model": "custom_cnn", "data": "cifar10", "tracking": "none", "calibrate": "false"}
-    value = other.get(short, "0.5" if short in ("lr", "abstain_precision") else "3")
+    value = other.get(short, "0.5" if short in ("lr", "abstain_precision", "coverage") else "3")
     assert Config.load(**{short: value}) == Config.load(**{key: value})
     assert problems(**{short: value, key: value}) == [f"{key}: given twice, as {short!r} and as {key!r}; give it once."]
 

@@ -13,6 +13,7 @@ from spoiling import Members
 
 from kcv import artifact, metrics
 from kcv.config import Config
+from kcv.metrics.conformal import PredictionSets
 from kcv.metrics.temperature import Calibration
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Members:
     model = keras.Model(inputs, layers.Dense(3, name="logits")(layers.GlobalAveragePooling2D(name="mean")(values)))
     names = ("a", "b", "c")
     labels = np.array([0, 1, 2, 2])
-    figures = metrics.summarize(labels, np.eye(3)[[0, 1, 1, 2]] * 0.7 + 0.1, names, "test", threshold=0.5)
+    sets = PredictionSets(wanted_coverage=0.9, least=0.05, images=10)
+    figures = metrics.summarize(labels, np.eye(3)[[0, 1, 1, 2]] * 0.7 + 0.1, names, "test", threshold=0.5, sets=sets)
     info = artifact.ArtifactInfo(
         model_name="custom_cnn",
         class_names=names,
@@ -77,7 +79,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Members:
         config=Config().to_dict(),
         metrics=figures,
         calibration=Calibration(
-            temperature=1.5, threshold=0.5, wanted_precision=0.9, precision=0.9, coverage=0.5, pictures=10
+            temperature=1.5, threshold=0.5, wanted_precision=0.9, precision=0.9, coverage=0.5, pictures=10, sets=sets
         ),
         best_epoch=3,
         versions={"kcv": "0.1.0", "keras": "3.15.0"},

@@ -56,7 +56,7 @@ from spoiling import Members
 from variants import variants
 from web import QuietHandler, serving, serving_files
 
-from kcv import artifact, images, predict
+from kcv import artifact, images, predict, similar
 from kcv.cli import console
 from kcv.cli.render.info import model_card
 from kcv.cli.render.train import run_summary
@@ -659,6 +659,42 @@ def _(bench: Bench) -> Iterator[Case]:
         yield words, lambda fields=fields, about=about: made(fields, about)
     for words, footer in footer_mutants(footer_of(sound)):
         yield f"footer {words}", lambda footer=footer: use(with_footer(sound, footer))
+
+
+@reader("feature vectors", some=60)
+def _(bench: Bench) -> Iterator[Case]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    origin: dict[str, Any] = {"weights_sha256": "ab" * 32, "precision": "float32", "width": 2}
+    vectors = pa.array([[1, 0], [0, 1], None], pa.list_(pa.float32()))
+    sound: dict[str, Any] = {"path": pa.array(["a", "b", "c"]), "vector": vectors, "label": pa.array(["x", "y", "z"])}
+
+    def use(content: bytes) -> None:
+        found = similar("a", bench.write("v.parquet", content))
+        assert all(-1 <= row["similarity"] <= 1 for row in found.rows)
+
+    def made(changed: Any = (), about: Any = origin) -> bytes:
+        table = pa.table({**sound, **dict(changed)}).replace_schema_metadata({b"kcv": text(about)})
+        stream = io.BytesIO()
+        pq.write_table(table, stream)
+        return stream.getvalue()
+
+    yield "sound", lambda: use(made())
+    for words, value in value_mutants(origin):
+        yield f"metadata {words}", lambda value=value: use(made(about=value))
+    lists = ([[1, 0]] * 2 + [[1]], [[]] * 3, [None] * 3, [[float("nan"), 1]] * 3, [[1e38, 1e38]] * 3, [[0, 0]] * 3)
+    kinds = (pa.list_(pa.float32()), pa.list_(pa.float64()), pa.large_list(pa.float32()), pa.list_(pa.int32()))
+    for number, values in enumerate(lists):
+        for kind in kinds:
+            with contextlib.suppress(pa.ArrowInvalid):  # NaN is no whole number
+                column = pa.array(values, kind)
+                yield f"vectors {number} of {kind}", lambda column=column: use(made({"vector": column}))
+    for name in ("path", "label"):
+        for column in (pa.array([1, 2, 3]), pa.array([None] * 3), pa.array(["x" * 10**6] * 3), pa.array([b"\xff"] * 3)):
+            yield f"{name} of {column.type}", lambda name=name, column=column: use(made({name: column}))
+    for words, footer in footer_mutants(footer_of(made())):
+        yield f"footer {words}", lambda footer=footer: use(with_footer(made(), footer))
 
 
 @reader("local data", some=20)

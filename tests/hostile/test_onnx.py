@@ -50,6 +50,7 @@ def no_outputs(model: Proto) -> None:
     del model.graph.output[:]
 
 
+SETS = '{"wanted_coverage": 0.9, "least": 0.1, "images": 40}'
 SPOILED: dict[str, tuple[Callable[[Proto], None], str]] = {
     "weights beside it": (outside("weights.bin"), "in other files"),
     "weights above it": (outside("../../etc/passwd"), "in other files"),
@@ -69,6 +70,14 @@ SPOILED: dict[str, tuple[Callable[[Proto], None], str]] = {
     "a temperature of zero": (described(temperature="0"), "description is damaged"),
     "a temperature that is no number": (described(temperature="nan"), "description is damaged"),
     "a threshold above one": (described(threshold="7"), "description is damaged"),
+    "sets that are a list": (described(prediction_sets="[]"), "is damaged: holds list"),
+    "sets of brackets": (described(prediction_sets="[" * 100_000), "or damaged"),
+    "sets of no probability": (described(prediction_sets=SETS.replace("0.1", "7")), "is damaged: least"),
+    "sets for more than all": (described(prediction_sets=SETS.replace("0.9", "1.5")), "is damaged: wanted_coverage"),
+    "a view of another kind": (described(tta="five_crop"), "description is damaged"),
+    "calibrations that are a list": (described(tta_calibrations="[]"), "is damaged: holds list"),
+    "a calibration of no augmentation": (described(tta_calibrations='{"../x": {}}'), "is damaged"),
+    "a calibration of no temperature": (described(tta_calibrations='{"flip": {"temperature": -1}}'), "is damaged"),
     "another resize": (described(resize="../x"), "description is damaged"),
 }
 

@@ -24,6 +24,7 @@ from serving import Running, serving
 
 from kcv.common.files import csv_writer
 from kcv.inference.reference import Reference
+from kcv.metrics.conformal import PredictionSets
 from kcv.serving import page as page_module
 from kcv.serving.page import page
 from kcv.serving.settings import MB
@@ -159,7 +160,9 @@ def test_it_asks_only_routes_that_exist(running: Running, markup: Markup) -> Non
 
 
 def test_models_are_described_as_they_are(network_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "maps.onnx").write_bytes(with_texts(with_heatmaps(), threshold="0.5", resize="crop"))
+    sets = PredictionSets(wanted_coverage=0.9, least=0.2, images=40)
+    texts = {"threshold": "0.5", "resize": "crop", "prediction_sets": sets.to_text()}
+    (tmp_path / "maps.onnx").write_bytes(with_texts(with_heatmaps(), **texts))
     with serving(network_file, tmp_path / "maps.onnx", max_bytes=3 * MB) as running:
         found = running.get("/models").json
         digests = [served.version.digest for served in running.service.models.values()]
@@ -169,6 +172,7 @@ def test_models_are_described_as_they_are(network_file: Path, tmp_path: Path) ->
     assert [first["version"], second["version"]] == digests
     assert (first["heatmaps"], first["threshold"], first["resize"], first["reference"]) == (False, None, "squash", None)
     assert (second["heatmaps"], second["threshold"], second["resize"]) == (True, 0.5, "crop")
+    assert (first["coverage"], second["coverage"]) == (None, 0.9)
 
 
 def test_answers_so_far_stand_beside_those_of_the_test_split(tmp_path: Path) -> None:
@@ -235,6 +239,9 @@ def test_its_rows_are_those_of_predict() -> None:
     assert first == {"path": "'=x.png", "label": "unsure", "confidence": "0.5", "error": "", "likeliest": "a",
                      "label_2": "'=b", "confidence_2": "0.25", "label_3": "c", "confidence_3": "0.2"}  # fmt: skip
     assert (second["path"], second["label"], second["error"], second["confidence_3"]) == ("y.png", "", "bad", "")
+    images[0]["found"]["prediction_set"] = ["a", 'say "b"']  # type: ignore[index]
+    first, second = csv.DictReader(io.StringIO(computed("csvOf(predictionRows(given.images))", images=images)))
+    assert (json.loads(first["prediction_set"]), second["prediction_set"]) == (["a", 'say "b"'], "")
 
 
 @needs_node

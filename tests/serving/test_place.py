@@ -16,10 +16,12 @@ from served_images import with_texts
 
 from kcv.artifact import ArtifactInfo, weights_digest
 from kcv.errors import ArtifactError, UsageError
+from kcv.metrics.conformal import PredictionSets
 from kcv.metrics.temperature import Calibration
 from kcv.serving.place import Place, places
 
 WEIGHTS = b"the numbers of a model"
+SETS = PredictionSets(wanted_coverage=0.9, least=0.1, images=40)
 DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
 
 
@@ -69,6 +71,8 @@ def test_the_onnx_file_of_the_same_model_is_served(run: Path) -> None:
         ({"precision": "int8"}, {}, "is int8; name the file to serve it"),
         ({"temperature": "2.0"}, {}, "describes another model; export it again"),
         ({}, {"calibration": Calibration(threshold=0.5)}, "describes another model"),
+        ({}, {"calibration": Calibration(sets=SETS)}, "describes another model"),
+        ({"prediction_sets": SETS.to_text()}, {}, "describes another model"),
         ({}, {"class_names": ("a", "c", "b")}, "describes another model"),
         ({}, {"resize": "crop"}, "describes another model"),
     ],

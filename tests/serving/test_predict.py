@@ -14,6 +14,7 @@ from served_images import form, photo, with_texts
 from serving import Answered, Running, serving
 
 from kcv import predict
+from kcv.metrics.conformal import PredictionSets
 
 PHOTOS = [photo(seed, (20 + 3 * seed, 40), form) for seed, form in enumerate(["PNG", "JPEG", "BMP", "GIF"] * 6)]
 needs_forms = pytest.mark.skipif(
@@ -142,6 +143,23 @@ def test_below_the_threshold_the_label_is_unsure_as_predict_says(tmp_path: Path)
         (found,) = running.post("/predict", PHOTOS[0]).json["predictions"]
     assert (found["label"], found["likeliest"]) == ("unsure", row["likeliest"])
     assert found["confidence"] == pytest.approx(row["confidence"], abs=1e-5)
+
+
+def test_a_model_with_sets_answers_with_the_set_of_each_image_as_predict_does(tmp_path: Path) -> None:
+    path, image = tmp_path / "sets.onnx", tmp_path / "a.png"
+    image.write_bytes(PHOTOS[0])
+    path.write_bytes(network())
+    (plain,) = predict(image, path)
+    ranked = [plain["label"], plain["label_2"], plain["label_3"]]
+    for least in (1.0, plain["confidence_2"], 0.0):
+        sets = PredictionSets(wanted_coverage=0.9, least=least, images=40)
+        path.write_bytes(with_texts(network(), prediction_sets=sets.to_text()))
+        (row,) = predict(image, path)
+        with serving(path) as running:
+            (found,) = running.post("/predict", PHOTOS[0]).json["predictions"]
+        inside = [name for name in ranked if name == ranked[0] or plain["probabilities"][name] >= least]
+        assert found["prediction_set"] == row["prediction_set"] == inside
+    assert "prediction_set" not in plain
 
 
 def test_several_models_answer_under_their_names(network_file: Path, tmp_path: Path) -> None:

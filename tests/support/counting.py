@@ -17,7 +17,7 @@ class Brightness(Classifier):
         seen: the images that it was given.
     """
 
-    info = SimpleNamespace(class_names=("dark", "bright"), image_size=8, resize="squash", threshold=None)
+    info = SimpleNamespace(class_names=("dark", "bright"), image_size=8, resize="squash", threshold=None, sets=None)
     preferred_batch, concurrent = 2, False
 
     def __init__(self, last: int = 10**9) -> None:

@@ -96,6 +96,49 @@ def test_calibration_is_fitted_again_and_kept_in_the_file(run, tmp_path):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+def test_sets_are_fitted_on_validation_and_measured_on_the_test_split(run, tmp_path, images):
+    from kcv import evaluate, load_model, predict
+    from kcv.inference import splits
+    from kcv.metrics.conformal import fit_sets
+
+    path = run / "model.keras"
+    figures = evaluate(path, plots=False, coverage=0.9).metrics
+    after = load_model(path)
+    val = splits.load_split(after, "val")
+    assert after.sets == fit_sets(after.calibration.probabilities(after.logits(val)), val.labels, 0.9)
+    assert figures["prediction_sets"]["least"] == after.sets.least
+    assert after.info.metrics == figures
+    rows = list(predict(images / "test", after, recursive=True, output=tmp_path / "rows.csv"))
+    covered = np.mean([row["path"].split("/")[-2] in row["prediction_set"] for row in rows])
+    assert covered == figures["prediction_sets"]["coverage"]
+    assert np.mean([len(row["prediction_set"]) for row in rows]) == figures["prediction_sets"]["mean_size"]
+    with (tmp_path / "rows.csv").open(newline="") as stream:
+        assert [json.loads(row["prediction_set"]) for row in csv.DictReader(stream)] == [
+            row["prediction_set"] for row in rows
+        ]
+    assert "sets for 90%" in (run / "evaluation" / "report.html").read_text()
+
+
+def test_what_is_calibrated_again_is_what_was_asked_for(run):
+    from kcv import evaluate, load_model
+
+    path = run / "model.keras"
+    evaluate(path, plots=False, abstain_precision=0.5)
+    evaluate(path, plots=False, coverage=0.8)
+    both = load_model(path)
+    assert (both.calibration.wanted_precision, both.sets.wanted_coverage) == (0.5, 0.8)
+    evaluate(path, plots=False, abstain_precision=0.4)
+    again = load_model(path)
+    assert (again.calibration.wanted_precision, again.sets) == (0.4, both.sets)
+    evaluate(path, plots=False, calibrate=True)
+    plain = load_model(path)
+    assert (plain.threshold, plain.sets) == (None, None)
+    before = path.read_bytes()
+    with pytest.raises(DataError, match=r"0\.99 needs 99 or more validation images, and there are 24"):
+        evaluate(path, plots=False, coverage=0.99)
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("kind", ["keras", pytest.param("onnx", marks=pytest.mark.full)])
 def test_answers_below_the_threshold_of_the_file_are_unsure(kind, run, tmp_path, images):
     from kcv import export, load_model, predict

@@ -3,13 +3,14 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kcv.artifact import read_info
 from kcv.config import Config
-from kcv.errors import KcvError, OutputError
+from kcv.errors import DataError, KcvError, OutputError
 from kcv.inference.opening import load
 
 
@@ -72,6 +73,21 @@ def test_confidences_are_calibrated_on_validation_unless_told_otherwise(trained,
     unsure = load(train(configure(abstain_precision=0.6, output_dir=str(config.output_dir) + "-unsure")).model_path)
     assert unsure.calibration.wanted_precision == 0.6
     assert unsure.threshold is not None
+
+
+def test_sets_are_fitted_with_the_temperature_or_refused_before_there_is_a_run(configure):
+    from kcv import train
+
+    config = configure(coverage=0.9)
+    run = train(config)
+    loaded = load(run.model_path)
+    assert loaded.sets.wanted_coverage == 0.9
+    assert loaded.sets.images == loaded.calibration.pictures == 24
+    assert run.metrics["prediction_sets"]["coverage"] >= 0.5
+    short = configure(coverage=0.99, output_dir=str(config.output_dir) + "-short")
+    with pytest.raises(DataError, match=r"0\.99 needs 99 or more validation images, and there are 24"):
+        train(short)
+    assert not Path(short.output_dir).exists()
 
 
 def test_the_model_describes_itself(trained, images):

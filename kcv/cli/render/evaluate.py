@@ -53,6 +53,10 @@ def evaluation(metrics: Mapping[str, Any], directory: Path) -> str:
         rows["most confused"] = ", ".join(f"{pair['true']} as {pair['predicted']} ({pair['count']})" for pair in pairs_)
     if "abstention" in metrics:
         rows["answers"] = _answers(metrics["abstention"])
+    if "prediction_sets" in metrics:
+        rows[f"sets for {100 * metrics['prediction_sets']['wanted_coverage']:g}%"] = _sets(metrics["prediction_sets"])
+    if "tta" in metrics:
+        rows[f"--tta={metrics['tta']['name']}"] = _tta(metrics["tta"])
     rows["written to"] = directory
     return f"{per_class(metrics)}\n\n{pairs(rows)}"
 
@@ -74,6 +78,27 @@ def explanations(found: Mapping[str, Any]) -> str:
 
 def _ends(interval: Sequence[float]) -> str:
     return " to ".join(number(end) for end in interval)
+
+
+def _sets(found: Mapping[str, Any]) -> str:
+    """Returns coverage and size of prediction sets."""
+    low, high = found["coverage_ci95"]
+    return (
+        f"{percent(found['coverage'])} hold the right class (95% interval {percent(low)} to {percent(high)}); "
+        f"{found['mean_size']:.2f} classes on average, {percent(found['single'])} have one; lowest coverage: "
+        f"{found['lowest_class']}, {percent(found['lowest_class_coverage'])}"
+    )
+
+
+def _tta(found: Mapping[str, Any]) -> str:
+    """Returns what test-time augmentation brings and costs."""
+    low, high = found["difference_ci95_points"]
+    beyond = "" if found["differ"] else ", which may be chance"
+    return (
+        f"{found['difference_points']:+.2f} points (95% interval {low:+.2f} to {high:+.2f}, p = "
+        f"{found['p_value']:.3g}{beyond}) against {percent(found['plain_accuracy'])} without; "
+        f"{found['images_per_second']:,.0f} images/s, without {found['plain_images_per_second']:,.0f}"
+    )
 
 
 def _answers(abstention: Mapping[str, Any]) -> str:

@@ -42,6 +42,7 @@ def model_card(content: ArtifactInfo, path: Path) -> str:
         rows["built by"] = f"{content.model_source.name} (SHA-256 {content.model_source.sha256[:12]})"
     if content.calibration:
         rows["calibration"] = content.calibration.describe()
+    rows |= {f"with --tta={name}": found.describe() for name, found in content.tta.root.items()}
     if content.metrics:
         rows[f"{content.metrics['split']} accuracy"] = with_interval(content.metrics)
     rows["made"] = f"{content.created:%Y-%m-%d %H:%M} UTC with " + ", ".join(
@@ -60,7 +61,9 @@ def onnx_card(content: OnnxInfo, path: Path) -> str:
             "input": f"{content.image_size}x{content.image_size} RGB, other sizes: {content.resize}",
             "data": f"{content.data_name} (fingerprint {content.data_fingerprint[:12]})",
             "confidence": f"temperature {content.temperature:.3f}"
-            + (f", unsure below {content.threshold:.4f}" if content.threshold is not None else ""),
+            + (f", unsure below {content.threshold:.4f}" if content.threshold is not None else "")
+            + (f", {content.sets.describe()}" if content.sets is not None else "")
+            + (f", mean over --tta={content.tta}" if content.tta is not None else ""),
             "made": f"with kcv {content.kcv_version}",
             "file": f"{path}, {path.stat().st_size / 1e6:.1f} MB",
         }

@@ -11,6 +11,7 @@ from kcv.cli import terminal
 from kcv.cli.console import paint, percent
 from kcv.cli.parsing import Call
 from kcv.cli.render.figures import exit_code, failed_row
+from kcv.common.rows import PREDICTION_SET
 from kcv.common.text import printable
 
 
@@ -56,7 +57,8 @@ def row_line(row: Mapping[str, Any]) -> str:
     if row["label"] != names[0]:  # unsure
         line = f"{path}  {paint(str(row['label']), 'bold')}  {names[0]} {percent(row['confidence'])}"
     others = zip(names[1:], probabilities[1:], strict=True)
-    return line + "".join(f"  {name} {percent(p)}" for name, p in others)
+    line += "".join(f"  {name} {percent(p)}" for name, p in others)
+    return line + (f"  {{{', '.join(row[PREDICTION_SET])}}}" if PREDICTION_SET in row else "")
 
 
 def ranking(row: Mapping[str, Any]) -> str:

@@ -71,6 +71,7 @@ class PageRoutes:
             "resize": version.classifier.resize,
             "class_names": list(version.class_names),
             "threshold": version.classifier.threshold,
+            "coverage": None if version.classifier.sets is None else version.classifier.sets.wanted_coverage,
             "heatmaps": bool(getattr(version.classifier, "has_heatmaps", False)),
             "answers": None if answers is None else {"confidence": answers.confidence, "predicted": answers.predicted},
             "reference": None if reference is None else reference.model_dump(mode="json"),

@@ -24,11 +24,14 @@ function csvOf(rows) {
 function predictionRows(images) {
   const most = Math.max(1, ...images.map((image) => (image.found ? image.found.top.length : 0)));
   const header = ["path", "label", "confidence", "error", "likeliest"];
+  const hasSets = images.some((image) => image.found && image.found.prediction_set);
+  if (hasSets) header.push("prediction_set");
   for (let rank = 2; rank <= most; rank += 1) header.push("label_" + rank, "confidence_" + rank);
   const rows = images.map(({ name, found, error }) => {
     if (!found) return [name, null, null, error || "not classified"];
     const rest = found.top.slice(1).flatMap((one) => [one.label, one.confidence]);
-    return [name, found.label, found.confidence, null, found.likeliest, ...rest];
+    const sets = hasSets ? ["[" + found.prediction_set.map((one) => JSON.stringify(one)).join(", ") + "]"] : [];
+    return [name, found.label, found.confidence, null, found.likeliest, ...sets, ...rest];
   });
   return [header, ...rows.map((row) => [...row, ...Array(header.length - row.length).fill(null)])];
 }

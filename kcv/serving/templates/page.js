@@ -223,6 +223,13 @@ function inWords(card) {
     percent(card.model.threshold);
 }
 
+function setInWords(card) {
+  const names = card.found.prediction_set;
+  if (names === undefined) return "";
+  const many = names.length > 10 ? " and " + (names.length - 10) + " more" : "";
+  return "In " + percent(card.model.coverage) + " of images the class is in the set: " + names.slice(0, 10).join(", ") + many;
+}
+
 function showAnswer(card) {
   card.element.classList.remove("failed");
   card.element.classList.toggle("unsure", isUnsure(card));
@@ -232,6 +239,8 @@ function showAnswer(card) {
     row.append(text("label", one.label), text("share", percent(one.confidence)), bar(one.confidence));
     return row;
   }));
+  card.part("set").textContent = setInWords(card);
+  card.part("set").hidden = card.found.prediction_set === undefined;
   card.part("explain").hidden = !card.model.heatmaps;
   card.part("explain-class").replaceChildren(...card.found.top.map((one) => option(one.label)));
   card.part("feedback").hidden = !takesFeedback;

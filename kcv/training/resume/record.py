@@ -25,16 +25,17 @@ _log = logging.getLogger(__name__)
 FREE = (
     "output_dir", "device", "precision", "data.source", "data.image_folder", "data.workers", "data.memory_budget_mb",
     "train.checkpoint_seconds", "train.on_divergence", "train.on_out_of_memory", "train.plots", "tracking.uri",
-    "tracking.register", "tracking.alias",
+    "tracking.register", "tracking.alias", "train.teacher",
 )  # fmt: skip
-"""Keys that do not affect what a run computes; the resolved device, precision and data are compared separately."""
+"""Keys that do not affect what a run computes; resolved device, precision, data and teacher are compared separately."""
 
 _MOST_SHOWN = 100  # characters shown of a value that someone else may have written
 _MOST_DIFFERENCES = 20  # differences in the machine or in the splits
 _COMPARED = ("kcv", "python", "packages", "threads", "processes", "device_name")
 
 
-_LATER: Mapping[str, Any] = {"own_model": None, "own_source": None, "callbacks": [], "metrics": [], "resumable": None}
+_LATER: Mapping[str, Any] = {"own_model": None, "own_source": None, "callbacks": [], "metrics": [], "resumable": None,
+                               "teacher": None}  # fmt: skip
 """Fields that earlier versions did not write, with defaults; checksums and signatures leave the defaults out."""
 
 _Name = Annotated[str, Field(max_length=1000)]
@@ -72,6 +73,7 @@ class Record(BaseModel):
         callbacks: class names of the callbacks passed.
         metrics: names of the metrics passed.
         resumable: why the run cannot be resumed bit for bit; None if it can.
+        teacher: SHA-256 (hex) of the weights of the model that is learned from; None if there is none.
         sha256: SHA-256 of all other fields, in hex; None in records of earlier versions.
         signature: proves that this user wrote the record; None if no key could be stored, and in earlier versions.
     """
@@ -91,6 +93,7 @@ class Record(BaseModel):
     callbacks: Annotated[list[_Name], Field(max_length=1000)] = []
     metrics: Annotated[list[_Name], Field(max_length=1000)] = []
     resumable: _Name | None = None
+    teacher: _Name | None = None
     sha256: str | None = None
     signature: str | None = None
 

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from kcv.tasks.predict import predict
     from kcv.tasks.report import report
     from kcv.tasks.train import train
+    from kcv.tasks.train_folds import train_folds
 
 __version__ = "0.1.0"
 __all__ = [
     "Config", "OnnxModel", "__version__", "check", "compare", "evaluate", "explain", "export", "gradcam", "load_model",
-    "predict", "report", "save_gradcam_grid", "train",
+    "predict", "report", "save_gradcam_grid", "train", "train_folds",
 ]  # fmt: skip
 
 configure_keras()
@@ -39,6 +40,7 @@ configure_keras()
 _PUBLIC = {
     "Config": ("kcv.config", "Config"),
     "train": ("kcv.tasks.train", "train"),
+    "train_folds": ("kcv.tasks.train_folds", "train_folds"),
     "load_model": ("kcv.inference.opening", "load"),
     "check": ("kcv.tasks.check", "check"),
     "compare": ("kcv.tasks.compare", "compare"),

@@ -24,7 +24,7 @@ _MOST_MISTAKES = 20
 def page(material: Material) -> str:
     """Returns the whole page."""
     info, environment = material.info, material.environment
-    return _template().render(
+    return template("report.html.jinja").render(
         title=material.name,
         subtitle=f"{info.model_name} on {info.data_name}, {len(info.class_names)} classes, "
         f"made {info.created:%Y-%m-%d %H:%M} UTC",
@@ -46,7 +46,8 @@ def page(material: Material) -> str:
 
 
 @functools.cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """Returns a template of a page; whatever it inserts is escaped for HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     templates = Environment(
@@ -57,7 +58,7 @@ def _template() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return templates.get_template("report.html.jinja")
+    return templates.get_template(name)
 
 
 def _figures(material: Material) -> list[tuple[str, str, str]]:

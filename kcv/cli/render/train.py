@@ -11,11 +11,18 @@ from kcv.cli.parsing import Call
 from kcv.cli.render.figures import with_interval
 
 if TYPE_CHECKING:
+    from kcv.tasks.train_folds import Folds
     from kcv.training.run_folder import Run
 
 
-def show(run: Run, call: Call) -> int:
-    """Shows the results of a training run."""
+def show(run: Run | Folds, call: Call) -> int:
+    """Shows the results of a training run, or of a training in folds."""
+    from kcv.training.run_folder import Run
+
+    if not isinstance(run, Run):
+        from kcv.cli.render.folds import show_folds
+
+        return show_folds(run, call)
     if call.as_json:
         terminal.json_of(
             {

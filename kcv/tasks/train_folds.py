@@ -156,11 +156,6 @@ def _new(config: Config, folds: int | None, held: ExitStack, *, ensemble: bool) 
     found = _divide(config, source, Fold(0, folds))
     if chosen:
         _log.info("auto       %s", chosen)
-    if found.exact:
-        _log.warning(
-            "near-duplicates leave a class fewer groups than %d folds, so only exact copies are kept together; the "
-            "accuracy may be too good", folds,
-        )  # fmt: skip
     folder = FoldsFolder.create(config)
     held.enter_context(lock(folder.whole.lock))
     plan = Plan(

@@ -220,11 +220,13 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 @pytest.mark.full
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
-def test_folds_killed_in_the_second_end_as_if_they_had_not_been(
+def test_folds_killed_in_the_second_go_on_from_another_folder_and_end_the_same(
     start: Callable[..., Child], images: Path, tmp_path: Path
 ) -> None:
+    shutil.copytree(images, tmp_path / "photos")
+    (tmp_path / "elsewhere").mkdir()
     words = [
-        f"--data={images}", "--folds=2", "--epochs=8", "--batch_size=16", "--precision=float32", "--device=cpu",
+        "--data=photos", "--folds=2", "--epochs=8", "--batch_size=16", "--precision=float32", "--device=cpu",
         "--tracking=none", "--model=custom_cnn", "--model.width=0.125", "--train.checkpoint_seconds=0",
         "--train.plots=false", "--ensemble",
     ]  # fmt: skip
@@ -235,7 +237,7 @@ def test_folds_killed_in_the_second_end_as_if_they_had_not_been(
         time.sleep(0.02)
     cut.kill()
     before = (tmp_path / "cut" / "fold-1" / "model.keras").read_bytes()
-    done = start("train", "--resume=cut", "--format=json").finished()
+    done = start("train", "--resume=../cut", "--format=json", cwd=tmp_path / "elsewhere").finished()
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "cut" / "fold-1" / "model.keras").read_bytes() == before
     assert (tmp_path / "cut" / "out_of_fold.csv").read_bytes() == (tmp_path / "whole" / "out_of_fold.csv").read_bytes()

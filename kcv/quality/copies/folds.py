@@ -23,6 +23,8 @@ MOST_COMPARED: Final = 100_000
 
 _known: dict[str, tuple[Labels, Labels]] = {}
 """The copies of the source that was searched last, by its fingerprint: one search serves all folds."""
+_told: set[tuple[str, int]] = set()
+"""What this process has warned of: the fingerprint of a source, and a number of folds."""
 
 
 def pool_of(source: Source) -> Samples:
@@ -54,9 +56,16 @@ def division_of(source: Source, fold: Fold, *, val_fraction: float, seed: int, i
         _known.clear()
         _known[source.fingerprint] = _search(source, pool)
     copies = _known[source.fingerprint]
-    return divide(
+    found = divide(
         pool, copies, fold, val_fraction=val_fraction, seed=seed, name=source.name, class_names=source.class_names
     )
+    if found.exact and (source.fingerprint, fold.of) not in _told:
+        _told.add((source.fingerprint, fold.of))
+        _log.warning(
+            "near-duplicates leave a class too few groups for %d folds, so only exact copies are kept together; the "
+            "accuracy may be too good", fold.of,
+        )  # fmt: skip
+    return found
 
 
 def split_fold(source: Source, division: Division, fold: Fold) -> tuple[Samples, Samples, Samples | None]:

@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from kcv.tasks.report import report
     from kcv.tasks.similar import similar
     from kcv.tasks.train import train
+    from kcv.tasks.train_folds import train_folds
     from kcv.tasks.tune import tune
 
 __version__ = "0.1.0"
 __all__ = [
     "Config", "OnnxModel", "__version__", "check", "compare", "embed", "evaluate", "explain", "export", "gradcam",
-    "load_model", "predict", "report", "save_gradcam_grid", "similar", "train", "tune",
+    "load_model", "predict", "report", "save_gradcam_grid", "similar", "train", "train_folds", "tune",
 ]  # fmt: skip
 
 configure_keras()
@@ -42,6 +43,7 @@ configure_keras()
 _PUBLIC = {
     "Config": ("kcv.config", "Config"),
     "train": ("kcv.tasks.train", "train"),
+    "train_folds": ("kcv.tasks.train_folds", "train_folds"),
     "tune": ("kcv.tasks.tune", "tune"),
     "load_model": ("kcv.inference.opening", "load"),
     "check": ("kcv.tasks.check", "check"),

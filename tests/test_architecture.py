@@ -18,10 +18,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     {"errors"},
     {"common"},
-    {"images", "metrics", "models"},
+    {"images", "metrics", "models", "quality.findings"},
     {"data"},
     {"config"},
-    {"artifact", "data.augment", "tracking"},
+    {"artifact", "data.augment", "quality.copies", "tracking"},
     {"data.batches", "data.loading"},
     {"distributed", "quality"},
     {"native"},

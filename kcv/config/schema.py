@@ -30,6 +30,7 @@ from kcv.config.sections import (
     TrackingConfig,
     TrainConfig,
 )
+from kcv.data.fold import PATTERN, Fold
 from kcv.errors import ConfigError, first_line
 from kcv.models import registry
 from kcv.models.own import AUTO, OwnName
@@ -220,9 +221,21 @@ def _cross_problems(flat: Mapping[str, Any]) -> list[str]:
     if warmup is not None and (fraction := flat.get("optim.warmup_fraction")) is not None:
         given = f"received {_overrides.show(fraction)} beside optim.warmup_epochs"
         problems.append(f"optim.warmup_fraction: {given}, allowed: one of the two.")
-    problems += _tracking_problems(flat) + _imbalance_problems(flat) + _model_problems(flat)
+    problems += _fold_problems(flat) + _tracking_problems(flat) + _imbalance_problems(flat) + _model_problems(flat)
     problems += _teacher_problems(flat)
     return problems + layer_problems(flat, _AUGMENT_DEFAULTS)
+
+
+def _fold_problems(flat: Mapping[str, Any]) -> list[str]:
+    """Like `_cross_problems`, for `data.fold`: its number must be one of the folds."""
+    fold = flat.get("data.fold")
+    if not isinstance(fold, str) or not re.fullmatch(PATTERN, fold):
+        return []
+    try:
+        Fold.parse(fold)
+    except ValueError:
+        return [f"data.fold: received {fold!r}, allowed: 0/K to K/K, where K is 2 or more."]
+    return []
 
 
 def _tracking_problems(flat: Mapping[str, Any]) -> list[str]:

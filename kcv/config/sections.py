@@ -14,6 +14,7 @@ from kcv.config.keys import none_as_null
 from kcv.config.layers import as_entries
 from kcv.config.policies import with_policy
 from kcv.data import sources
+from kcv.data.fold import PATTERN
 from kcv.models import registry
 from kcv.models.own import AUTO, FORMS, network_or_own
 
@@ -85,6 +86,12 @@ class DataConfig(Section):
     val_fraction: float = Field(0.1, gt=0, le=0.5, description="fraction of the training set held out for validation")
     test_fraction: float = Field(
         0.1, ge=0, le=0.5, description="fraction held out for testing if the data has no test split; 0: none"
+    )
+    fold: str | None = Field(
+        None,
+        pattern=PATTERN,
+        description="fold that is held out as the test split, of how many: 1/5 to 5/5; 0/5: none, for a final model",
+        json_schema_extra={"allowed": "a fold and the number of folds, such as 2/5"},
     )
     split_seed: int = Field(42, ge=0, le=MAX_SEED, description="seed of the splits, separate from the run's seed")
     batch_size: int = Field(128, ge=1, le=65536, description="images per optimizer step")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,9 +55,51 @@ class Samples:
 
 
 def _taken(sequence: Sequence[T], indices: NDArray[np.int64]) -> Any:
-    if isinstance(sequence, RowImages | RowNames | FilePaths | FileNames | MemberImages):
+    if isinstance(sequence, RowImages | RowNames | FilePaths | FileNames | MemberImages | Joined):
         return sequence.take(indices)
     return [sequence[int(i)] for i in indices]
+
+
+class Joined(Sequence[T]):
+    """Several sequences as one, none of which is copied; images that stay in files stay there.
+
+    Args:
+        parts: the sequences.
+        rows: positions in all of them together, int64 [n]; by default all.
+    """
+
+    def __init__(self, parts: Sequence[Sequence[T]], rows: NDArray[np.int64] | None = None) -> None:
+        self._parts = tuple(parts)
+        self._ends = np.cumsum([len(part) for part in self._parts])
+        self._rows = np.arange(int(self._ends[-1])) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Joined[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Joined[T]:
+        if isinstance(index, slice):
+            return Joined(self._parts, self._rows[index])
+        row = int(self._rows[index])
+        number = int(np.searchsorted(self._ends, row, side="right"))
+        return self._parts[number][row - int(self._ends[number])]  # from the end of its part
+
+    def take(self, indices: NDArray[np.int64]) -> Joined[T]:
+        """Returns the items at `indices`."""
+        return Joined(self._parts, self._rows[indices])
+
+
+def join(parts: Sequence[Samples]) -> Samples:
+    """Returns several samples, whose labels have the same meaning, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    images = [part.images for part in parts]
+    members = [one for one in images if isinstance(one, MemberImages)]
+    whole = MemberImages.join(members) if len(members) == len(images) else Joined(images)
+    return Samples(whole, np.concatenate([part.labels for part in parts]), Joined([part.names for part in parts]))
 
 
 @dataclass(frozen=True)

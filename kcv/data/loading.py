@@ -22,12 +22,15 @@ from kcv.data import sources
 from kcv.data import split as splitting
 from kcv.data.classes import relabel
 from kcv.data.dataset import SPLITS, Dataset, Encoded, Images, Labels, Pixels, Samples, Source
+from kcv.data.fold import Fold
+from kcv.data.folds import Division
 from kcv.data.in_memory import decode
 from kcv.data.places import place_of
 from kcv.data.row_images import RowImages
 from kcv.data.sources import NO_OPTIONS, SourceOptions
 from kcv.errors import DataError, ImageError
 from kcv.images import dimensions
+from kcv.quality.copies.folds import division_of, split_fold
 
 if TYPE_CHECKING:
     from kcv.config import DataConfig
@@ -183,7 +186,7 @@ def load_split(
     for line in source.understood.lines() if tell and source.understood else ():
         _log.info("data       %s", line)
     if same_source and trained_on != source.fingerprint:
-        if source.flat:
+        if source.flat or data.fold is not None:
             raise DataError(
                 f"{source.name}: has changed since the model was trained on it, so the {split} split is lost; "
                 "name the data to measure all of it, training images included."
@@ -232,13 +235,33 @@ def split_source(source: Source, data: DataConfig) -> tuple[Samples, Samples, Sa
     Raises:
         DataError: the source cannot be used for training.
     """
+    if data.fold is not None:
+        return split_fold(source, division_of_source(source, data), Fold.parse(data.fold))
     return splitting.three_way(
         source, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=data.split_seed
     )
 
 
+def division_of_source(source: Source, data: DataConfig) -> Division:
+    """Returns what the fold that `data.fold` names trains, validates and measures on.
+
+    Raises:
+        DataError: the source cannot be divided into folds.
+    """
+    assert data.fold is not None
+    splitting.require_trainable(source)
+    images = sum(map(len, source.splits.values()))
+    return division_of(
+        source,
+        Fold.parse(data.fold),
+        val_fraction=data.val_fraction,
+        seed=data.split_seed,
+        in_memory=_fits(images, data.image_size or own_size(source), data.memory_budget_mb),
+    )
+
+
 def _choose(source: Source, data: DataConfig, split: str, trained_on: str | None) -> Samples:
-    has_all = all(name in source.splits for name in SPLITS)
+    has_all = data.fold is None and all(name in source.splits for name in SPLITS)
     if not has_all and trained_on is not None and source.fingerprint == trained_on:
         chosen = dict(zip(SPLITS, split_source(source, data), strict=True))[split]
     elif source.flat:

@@ -29,14 +29,7 @@ def three_way(
     Raises:
         DataError: there is no train split, fewer than two classes, or a class is missing from a split.
     """
-    if "train" not in source.splits:
-        raise DataError(f"{source.name}: has no train split, only {_listed(source)}.")
-    if len(source.class_names) < 2:
-        only = f"only the class {source.class_names[0]!r}" if source.class_names else "no class"
-        hint = "".join(
-            f" {note[0].upper()}{note[1:]}." for note in (source.understood.notes if source.understood else ())
-        )
-        raise DataError(f"{source.name}: holds {only}; at least two classes are needed to train.{hint}")
+    require_trainable(source)
     train = source.splits["train"]
     test = source.splits.get("test")
     val = source.splits.get("val")
@@ -51,6 +44,22 @@ def three_way(
         val = taken.get("val", val)
     assert val is not None
     return train, val, test
+
+
+def require_trainable(source: Source) -> None:
+    """Refuses a source without a train split, or with fewer than two classes.
+
+    Raises:
+        DataError: the message says which.
+    """
+    if "train" not in source.splits:
+        raise DataError(f"{source.name}: has no train split, only {_listed(source)}.")
+    if len(source.class_names) < 2:
+        only = f"only the class {source.class_names[0]!r}" if source.class_names else "no class"
+        hint = "".join(
+            f" {note[0].upper()}{note[1:]}." for note in (source.understood.notes if source.understood else ())
+        )
+        raise DataError(f"{source.name}: holds {only}; at least two classes are needed to train.{hint}")
 
 
 def _carve(

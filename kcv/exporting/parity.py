@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,8 +90,18 @@ class Parity:
         return f"{words}, accuracy Keras {self.keras_accuracy:.2%}, ONNX {self.onnx_accuracy:.2%}"
 
 
+class Reference(Protocol):
+    """What a file that was made of several models is compared with."""
+
+    def layer_by_layer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns logits, float32 [n, classes], as Keras itself computes them."""
+
+    def native(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns logits, float32 [n, classes], as the verbs compute them."""
+
+
 def compare(
-    model: keras.Model,
+    model: keras.Model | Reference,
     exported: OnnxModel,
     samples: Samples,
     calibration: Calibration | None = None,
@@ -101,16 +111,17 @@ def compare(
 
     Args:
         model: the Keras model in float32. Keras itself runs it, layer by layer, so that the comparison also checks the
-            native program that the file was made from.
+            native program that the file was made from. Of a file that was made of several models, their `Reference`.
         exported: the exported file.
         samples: the images.
         calibration: how the model's logits become probabilities; None for plain softmax.
         views: what the file averages by itself; empty if it does not.
     """
+    reference = _OfOne(model, views) if hasattr(model, "input_shape") else model
     calibration = calibration or Calibration()
     largest = apart = scale = 0.0
     for batch in _batches(samples.pixels):
-        theirs = averaged(partial(_by_keras, model), batch, views) if views else _by_keras(model, batch)
+        theirs = reference.layer_by_layer(batch)
         ours, probabilities = exported.compute(batch)  # NaN is detected below
         if not (np.isfinite(ours).all() and np.isfinite(theirs).all() and np.isfinite(probabilities).all()):
             largest = float("inf")  # max() would skip NaN
@@ -119,7 +130,7 @@ def compare(
         apart = max(apart, float(np.abs(probabilities - calibration.probabilities(ours)).max()))
         scale = max(scale, float(np.abs(theirs).max()))
     tolerance = TOLERANCE * max(1.0, scale)
-    native = averaged(partial(_logits, model), samples.pixels, views) if views else _logits(model, samples.pixels)
+    native = reference.native(samples.pixels)
     ours = exported.logits(samples.pixels)
     same = native.argmax(axis=1) == ours.argmax(axis=1)
     top = np.sort(native, axis=1)
@@ -136,8 +147,23 @@ def compare(
     )
 
 
-def _by_keras(model: keras.Model, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.asarray(model(batch, training=False).detach().cpu(), np.float32)
+@dataclass(frozen=True)
+class _OfOne:
+    """The reference of a file that was made of one model, or of its mean over views of each image."""
+
+    model: keras.Model
+    views: Sequence[View] = ()
+
+    def layer_by_layer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._averaged(partial(layer_by_layer, self.model), batch)
+
+    def native(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._averaged(partial(native_logits, self.model), pixels)
+
+    def _averaged(
+        self, forward: Callable[[NDArray[np.uint8]], NDArray[np.float32]], pixels: NDArray[np.uint8]
+    ) -> NDArray[np.float32]:
+        return averaged(forward, pixels, self.views) if self.views else forward(pixels)
 
 
 def _batches(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
@@ -148,7 +174,13 @@ def _batches(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
         start += size
 
 
-def _logits(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def layer_by_layer(model: keras.Model, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Returns the logits of a batch, float32 [n, classes], as Keras computes them."""
+    return np.asarray(model(batch, training=False).detach().cpu(), np.float32)
+
+
+def native_logits(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Returns the logits of images at a model's size, float32 [n, classes], by its native program."""
     import torch
 
     device = outputs.model_device(model)

@@ -23,15 +23,18 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     Wilson's score interval (JASA 22, 1927). It is also valid near 0 and 1 and for few images, where the normal
     approximation leaves [0, 1].
     """
-    if n == 0:
-        return 0.0, 1.0
-    p, z2 = correct / n, Z95**2
+    return wilson_of_fraction(correct / n, n) if n else (0.0, 1.0)
+
+
+def wilson_of_fraction(p: float, n: float) -> tuple[float, float]:
+    """Returns Wilson's 95% interval (low, high) of a fraction `p` of `n` independent cases, which may be no integer."""
+    z2 = Z95**2
     centre = p + z2 / (2 * n)
     margin = Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     scale = 1 + z2 / n
     # Exact at the ends: rounding would give 1e-17 instead of 0, and slightly less than 1 instead of 1.
-    low = 0.0 if correct == 0 else (centre - margin) / scale
-    high = 1.0 if correct == n else (centre + margin) / scale
+    low = 0.0 if p == 0 else (centre - margin) / scale
+    high = 1.0 if p == 1 else (centre + margin) / scale
     return low, high
 
 

@@ -16,6 +16,7 @@ KINDS: Final[dict[str, tuple[Severity, str]]] = {
     "alike": ("warning", "more than half of the images look like others"),
     "near_leak": ("warning", "nearly the same image in several splits"),
     "near_conflict": ("warning", "nearly the same image in several classes"),
+    "label_error": ("warning", "looks like another class than its label"),
     "duplicate": ("warning", "the same image several times"),
     "near_duplicate": ("warning", "nearly the same image several times"),
     "suffix": ("warning", "named like another format than it is"),
@@ -47,7 +48,7 @@ class Finding:
         kind: one of `KINDS`.
         message: a description of the finding.
         images: the images it is about; for duplicates, the whole group.
-        similarity: for near duplicates, the similarity of the most similar pair, see `kcv.quality.duplicates`.
+        similarity: for near duplicates, the similarity of the most similar pair, see `kcv.quality.copies.duplicates`.
     """
 
     kind: str

@@ -15,8 +15,8 @@ from kcv.data import loading
 from kcv.data.dataset import Source
 from kcv.data.rarity import ADVICE, find_rare
 from kcv.errors import DataError
+from kcv.quality.copies.scan import ImageRecord, Scan
 from kcv.quality.findings import Finding, SampleRef
-from kcv.quality.scan import ImageRecord, Scan
 
 ELONGATED: Final = 4
 """The least ratio of the longer to the shorter side at which squaring an image leaves little of it."""

@@ -47,7 +47,7 @@ def page(material: Material) -> str:
 
 @functools.cache
 def template(name: str) -> Template:
-    """Returns a template of kcv's pages by its name."""
+    """Returns a template of one of kcv's pages by its name; whatever it inserts is escaped for HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     templates = Environment(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kcv.config import Config
     from kcv.data.dataset import Source
     from kcv.data.folder_tree.summary import Understood
+    from kcv.reporting.label_errors import SuspectedLabels
 
 __all__ = ["KINDS", "DataCheck", "Finding", "SampleRef", "check"]
 
@@ -41,6 +42,8 @@ class DataCheck:
         understood: what the folders of the source were taken for, where it has some.
         strict: whether warnings count as errors.
         augmented: the drawing of augmented images, if there is one.
+        labels: the images whose labels are probably wrong, if a model was named.
+        page: the page with these images.
     """
 
     data: str
@@ -50,6 +53,8 @@ class DataCheck:
     understood: Understood | None = None
     strict: bool = False
     augmented: Path | None = None
+    labels: SuspectedLabels | None = None
+    page: Path | None = None
 
     @property
     def passed(self) -> bool:
@@ -100,6 +105,9 @@ class DataCheck:
             "leaked": {"exact": self.leaked(near=False), "exact_or_near": self.leaked()},
             "findings": [finding.to_dict() for finding in self.findings],
             "augmented": None if self.augmented is None else str(self.augmented),
+            "label_errors": None
+            if self.labels is None
+            else {"estimated": self.labels.estimated, "suspects": len(self.labels.rows), "page": str(self.page)},
         }
 
     def write(self, path: Path) -> None:
@@ -136,6 +144,7 @@ def check(
     config: str | None = None,
     image_folder: str | None = None,
     augment: str | Path | None = None,
+    model: str | Path | None = None,
     progress: Annotated[bool, PythonOnly()] = False,
 ) -> DataCheck:
     """Check data before training: damaged files, duplicates, leaks between splits, odd images.
@@ -154,10 +163,15 @@ def check(
         image_folder: the folder that the paths in a label file start from; default: that of the file.
         augment: draw training images as this configuration file, or this policy of augmentation, would change them:
             augmented.png (and .svg) in the folder of `output`, or in the working folder.
+        model: also report labels that are probably wrong, by a model that was not trained on these images: the folder
+            of a training in folds of them (train --folds), or a model file or run folder. They are also written to
+            label_errors.csv and, with the images, to label_errors.html, in the folder of `output`, or in the working
+            folder.
         progress: show progress bars on a terminal.
 
     Raises:
         UsageError: `output` ends in something else.
+        ArtifactError: `model` cannot be opened.
         ConfigError: `augment` is neither a policy nor a configuration that can be used.
         DataError: there is no such source, or nothing in it that could be checked.
         OutputError: `output` cannot be written.
@@ -166,6 +180,7 @@ def check(
         $ kcv check path/to/images
         $ kcv check path/to/images --output=findings.csv
         $ kcv check path/to/images --augment=photos
+        $ kcv check path/to/images --model=runs/folds
         >>> [finding.message for finding in kcv.check("path/to/images").findings]
     """
     path = expand_user(output) if output is not None else None
@@ -176,11 +191,13 @@ def check(
     from kcv.data.dataset import SPLITS
     from kcv.data.sources import SourceOptions
     from kcv.quality import statistics
-    from kcv.quality.duplicates import duplicates
-    from kcv.quality.scan import scan
+    from kcv.quality.copies.duplicates import duplicates
+    from kcv.quality.copies.scan import scan
 
     options = SourceOptions(image_column, label_column, config, image_folder)
     source = loading.open_source(str(data), options=options)
+    folder = (path or Path()).parent
+    labels, doubted, page = (None, [], None) if model is None else _judge(source, model, folder, progress=progress)
     scanned = scan(source, progress=progress)
     order = list(KINDS)
     findings = sorted(
@@ -188,6 +205,7 @@ def check(
             statistics.formats(scanned),
             statistics.splits(source),
             duplicates(scanned, similarity, progress=progress),
+            doubted,
             statistics.layout(source),
             statistics.names(source),
             statistics.ignored(source),
@@ -198,11 +216,35 @@ def check(
         key=lambda finding: order.index(finding.kind),
     )
     counts = {split: len(source.splits[split]) for split in SPLITS if split in source.splits}
-    drawing = None if changes is None else _draw(changes, source, (path or Path()).parent / "augmented.png")
-    found = DataCheck(source.name, source.class_names, counts, findings, source.understood, strict, drawing)
+    drawing = None if changes is None else _draw(changes, source, folder / "augmented.png")
+    found = DataCheck(
+        source.name, source.class_names, counts, findings, source.understood, strict, drawing, labels, page
+    )
     if path is not None:
         found.write(path)
     return found
+
+
+def _judge(
+    source: Source, model: str | Path, folder: Path, *, progress: bool
+) -> tuple[SuspectedLabels, list[Finding], Path]:
+    """Finds labels that are probably wrong, and writes them; returns them, as findings too, and the page."""
+    from kcv.inference.label_check import judge
+    from kcv.reporting.label_errors import PAGE, suspected_labels, write_label_errors
+
+    judged = judge(source, model, progress=progress)
+    samples = judged.samples
+    found = suspected_labels(samples.names, samples.labels, judged.probabilities, judged.class_names)
+    write_label_errors(folder, found, samples, data=source.name, measured=judged.measured)
+    findings = [
+        Finding(
+            "label_error",
+            f"{row['path']}: labelled {row['label']}, looks like {row['suggested']} ({row['probability']:.0%})",
+            [SampleRef(row["path"], judged.splits[position], row["label"])],
+        )
+        for row, position in zip(found.rows, found.positions.tolist(), strict=True)
+    ]
+    return found, findings, folder / PAGE
 
 
 def _augmented_by(augment: str | Path) -> Config:

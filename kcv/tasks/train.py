@@ -25,6 +25,7 @@ from kcv.data.rarity import ADVICE, find_rare
 from kcv.distributed.connecting import connect
 from kcv.distributed.group import Group
 from kcv.errors import ConfigError, UsageError
+from kcv.inference.splits import working_folder
 from kcv.metrics.conformal import require_images
 from kcv.models import registry
 from kcv.models.pretrained import Pretrained

@@ -72,7 +72,7 @@ def test_every_pool_of_threads_is_as_large(
     from kcv.data import in_memory
     from kcv.data.loading import open_source
     from kcv.inference import prediction
-    from kcv.quality import duplicates, scan
+    from kcv.quality.copies import duplicates, scan
 
     found: dict[str, int] = {}
 

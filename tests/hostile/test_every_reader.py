@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import csv
 import gzip
 import hashlib
 import io
@@ -58,6 +59,7 @@ from web import QuietHandler, serving, serving_files
 
 from kcv import artifact, images, predict, similar
 from kcv.cli import console
+from kcv.cli.render.folds import folds_summary
 from kcv.cli.render.info import model_card
 from kcv.cli.render.train import run_summary
 from kcv.common import redaction, seal
@@ -72,6 +74,7 @@ from kcv.errors import ConfigError, ImageError, KcvError, TrackingError, UsageEr
 from kcv.inference import opening, splits
 from kcv.inference.onnx_graph.messages import MODEL
 from kcv.inference.onnx_model import OnnxModel
+from kcv.inference.out_of_fold import OutOfFold
 from kcv.inference.shard_file import is_sound, read_part, state_of, write_part
 from kcv.reporting.card import card
 from kcv.reporting.material import gather
@@ -79,8 +82,10 @@ from kcv.reporting.page import page
 from kcv.serving.inference_request import Limits, read_request
 from kcv.serving.problems import Problem
 from kcv.serving.routes.mlflow import read_invocation
+from kcv.tasks.train_folds import Folds
 from kcv.training import feature_files
 from kcv.training.commit import commit_of
+from kcv.training.folds import Plan, read_figures
 from kcv.training.resume.checkpoint_store import CheckpointStore
 from kcv.training.resume.consent import require_named
 from kcv.training.resume.record import Record
@@ -591,6 +596,55 @@ def _(bench: Bench) -> Iterator[Case]:
     }  # fmt: skip
     for words, value in value_mutants(record):
         yield f"record {words}", lambda value=value: resumed(value)
+
+
+@reader("folds", some=60)
+def _(bench: Bench) -> Iterator[Case]:
+    names, labels, classes = ["a.png", "b.png", "c.png"], np.array([0, 1, 1]), ("cat", "dog")
+    config = Config.load(**{"data": "digits"})
+    plan = {
+        "folds": 2, "digest": "0" * 16, "fingerprint": "f" * 64, "ensemble": False, "config": config.flatten(),
+        "working_folder": "/somewhere", "signature": "0" * 64,
+    }  # fmt: skip
+    part = {"split": "out-of-fold", "accuracy": 0.5, "accuracy_ci95": [0.1, 0.9], "n": 3}
+    figures = {
+        **part, "folds": [{"fold": 1, "n": 3, "accuracy": 0.5}], "label_errors": {"suspects": 1, "estimated": 0.5},
+        "final": {"file": "final/model.keras", "metrics": {**part, "split": "test"}},
+    }  # fmt: skip
+    scores = np.array([[0.75, 0.25], [0.5, 0.5], [0.25, 0.75]])
+    out_of_fold = bench.folder / "out_of_fold.csv"
+    OutOfFold(names, labels, labels + 1, labels, scores, classes).write(out_of_fold)
+    table = list(csv.reader(io.StringIO(out_of_fold.read_text())))
+
+    def planned(values: Any) -> None:
+        if isinstance(values, dict):
+            content = {key: value for key, value in values.items() if key not in ("sha256", "signature")}
+            values = {**values, "sha256": seal.checksum(content)}
+        bench.write("folds.json", text(values))
+        found = Plan.read(bench.folder)
+        assert not found.own
+        found.require(config, 2, ensemble=False)
+
+    def shown(values: Any) -> None:
+        found = read_figures(bench.write("metrics.json", text(values)))
+        told = console.shown(folds_summary(Folds(bench.folder, bench.folder, found, 1.0)))
+        assert is_printable(told.replace("\n", ""))
+
+    def predicted(value: Any) -> None:
+        lines = io.StringIO()
+        for row in value if isinstance(value, list) else [value]:
+            csv_writer(lines)(row if isinstance(row, list) else [row])
+        out_of_fold.write_bytes(lines.getvalue().encode(errors="replace"))
+        found = OutOfFold.read(out_of_fold, names, labels, classes)
+        assert np.isfinite(found.probabilities).all()
+
+    yield "sound", lambda: (planned(plan), shown(figures), predicted(table))
+    for words, value in value_mutants(plan):
+        yield f"plan {words}", lambda value=value: planned(value)
+    for words, value in value_mutants(figures):
+        yield f"figures {words}", lambda value=value: shown(value)
+    for words, value in value_mutants(table):
+        yield f"predictions {words}", lambda value=value: predicted(value)
 
 
 @reader("kept features", some=40)

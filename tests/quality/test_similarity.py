@@ -7,8 +7,8 @@ import pytest
 from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 
-from kcv.quality import duplicates as room
-from kcv.quality.duplicates import near_pairs, perceptual_hashes, similarity
+from kcv.quality.copies import duplicates as room
+from kcv.quality.copies.duplicates import near_pairs, perceptual_hashes, similarity
 
 
 def thumbnails(n: int, seed: int = 0) -> np.ndarray:

@@ -53,6 +53,9 @@ def data_check(found: DataCheck, written: str | None) -> str:
         if len(findings) > _SHOWN:
             lines.append(paint(f"    ... and {len(findings) - _SHOWN:,} more", "dim"))
     lines += ["", *_summary(found)]
+    if found.labels is not None:
+        wrong = f"{len(found.labels.rows):,} labels are suspected, about {found.labels.estimated:,.0f} are wrong"
+        lines.append(f"  {wrong}: {found.page}")
     if found.augmented is not None:
         lines.append(f"  augmented images: {found.augmented}")
     if written is not None:

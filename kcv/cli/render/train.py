@@ -12,14 +12,20 @@ from kcv.cli.render.figures import with_interval
 
 if TYPE_CHECKING:
     from kcv.tasks.train import LearningRates
+    from kcv.tasks.train_folds import Folds
     from kcv.training.run_folder import Run
 
 
-def show(run: Run | LearningRates, call: Call) -> int:
-    """Shows the results of a training run, or of a learning-rate range test."""
+def show(run: Run | LearningRates | Folds, call: Call) -> int:
+    """Shows the results of a training run, of a learning-rate range test, or of a training in folds."""
     if call.arguments.get("find_lr"):
         return _show_rates(cast("LearningRates", run), call)
-    run = cast("Run", run)
+    from kcv.training.run_folder import Run
+
+    if not isinstance(run, Run):
+        from kcv.cli.render.folds import show_folds
+
+        return show_folds(cast("Folds", run), call)
     if call.as_json:
         terminal.json_of(
             {

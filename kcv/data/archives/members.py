@@ -94,6 +94,12 @@ class MemberImages(Sequence[bytes]):
             table[row] = one.offset, one.packed, one.size, one.method, checksum
         return cls(path, names, table)
 
+    @classmethod
+    def join(cls, parts: Sequence[MemberImages]) -> MemberImages:
+        """Returns the images of several sequences from the same archive as one."""
+        names = FileNames.of(name for part in parts for name in part._names)
+        return cls(parts[0]._path, names, np.concatenate([part._table for part in parts]))
+
     @property
     def sizes(self) -> NDArray[np.int64]:
         """The number of bytes of each image, int64 [n]."""

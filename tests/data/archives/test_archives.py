@@ -22,7 +22,7 @@ from kcv.data.archives import members as members_of
 from kcv.data.archives import source as archives
 from kcv.data.archives import zip_index
 from kcv.errors import DataError, ImageError
-from kcv.quality.scan import scan
+from kcv.quality.copies.scan import scan
 
 KINDS = ("zip", "deflated.zip", "tar", "pax.tar", "tar.gz", "tgz")
 

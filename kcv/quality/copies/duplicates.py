@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -20,8 +21,8 @@ from numpy.typing import NDArray
 
 from kcv.common.cores import usable_cores
 from kcv.common.progress import Progress
+from kcv.quality.copies.scan import ImageRecord, Scan
 from kcv.quality.findings import Finding, SampleRef
-from kcv.quality.scan import ImageRecord, Scan
 
 ALIKE = 0.95
 """The similarity required where more than half of the images look like others: line drawings, X-rays, film frames."""
@@ -44,20 +45,16 @@ def duplicates(scan: Scan, similar: float | None = None, *, progress: bool = Fal
             yield from _findings([scan.members[i] for i in group], "the same image")
     if similar is not None and similar >= 1:
         return
-    firsts = np.array([group[0] for group in twins.values()], dtype=np.int64)
-    with Progress(len(firsts) if progress else None, "comparing images") as bar:
-        pairs, values = near_pairs(scan.thumbnails[firsts], similar or SIMILAR, bar.advance)
-    if similar is None and (alike := len(np.unique(pairs))) > len(firsts) / 2:
+    near = _near(scan, twins, similar, progress=progress)
+    if near.alike:
         yield Finding(
             "alike",
-            f"{alike:,} of {len(firsts):,} different images look like others of them (similarity {SIMILAR} "
+            f"{near.alike:,} of {len(twins):,} different images look like others of them (similarity {SIMILAR} "
             f"and above); nearly the same is therefore {ALIKE} and above",
         )
-        pairs, values = pairs[values >= ALIKE], values[values >= ALIKE]
-    pairs = firsts[pairs]
     best: dict[int, float] = defaultdict(float)
-    groups = _joined(pairs)
-    for (first, _), value in zip(pairs.tolist(), values.tolist(), strict=True):
+    groups = _joined(near.pairs)
+    for (first, _), value in zip(near.pairs.tolist(), near.values.tolist(), strict=True):
         best[groups[first]] = max(best[groups[first]], value)
     everyone = {group[0]: group for group in twins.values()}
     members: dict[int, list[int]] = defaultdict(list)
@@ -66,6 +63,54 @@ def duplicates(scan: Scan, similar: float | None = None, *, progress: bool = Fal
     for root, positions in members.items():
         group_of = [scan.members[i] for i in sorted(positions)]
         yield from _findings(group_of, "nearly the same image", round(best[root], 4))
+
+
+def groups_of(scan: Scan, *, near: bool = True, progress: bool = False) -> tuple[Pairs, Pairs]:
+    """Returns the group of each image: those of near-duplicates, and those of exact copies.
+
+    Args:
+        scan: the images.
+        near: whether to search for near-duplicates; the time grows with the square of the number of images.
+        progress: whether to show a progress bar.
+
+    Returns:
+        Twice int64 [n]: the position of the first image of the group, by the rules of `duplicates`. An image that
+        cannot be read is a group of its own.
+    """
+    exact = np.arange(len(scan.records))
+    twins = _twins(scan.records)
+    for group in twins.values():
+        exact[group] = group[0]
+    if not near:
+        return exact, exact
+    joined = _joined(_near(scan, twins, None, progress=progress).pairs)
+    return np.array([joined.get(first, first) for first in exact.tolist()], dtype=np.int64), exact
+
+
+@dataclass(frozen=True)
+class _Near:
+    """Pairs of near-duplicates.
+
+    Attributes:
+        pairs: positions in the scan of images that differ, int64 [pairs, 2].
+        values: their similarities, float32 [pairs].
+        alike: how many images look like others, if these are so many that `ALIKE` was required; otherwise 0.
+    """
+
+    pairs: Pairs
+    values: Float
+    alike: int
+
+
+def _near(scan: Scan, twins: dict[bytes, list[int]], similar: float | None, *, progress: bool) -> _Near:
+    """Finds near-duplicates among the different images of a scan; see `duplicates`."""
+    firsts = np.array([group[0] for group in twins.values()], dtype=np.int64)
+    with Progress(len(firsts) if progress else None, "comparing images") as bar:
+        pairs, values = near_pairs(scan.thumbnails[firsts], similar or SIMILAR, bar.advance)
+    alike = len(np.unique(pairs))
+    if similar is not None or alike <= len(firsts) / 2:
+        return _Near(firsts[pairs], values, 0)
+    return _Near(firsts[pairs[values >= ALIKE]], values[values >= ALIKE], alike)
 
 
 def _findings(group: Sequence[SampleRef], what: str, similarity: float | None = None) -> Iterator[Finding]:

@@ -41,7 +41,7 @@ from kcv.reporting.label_errors import SuspectedLabels, suspected_labels, write_
 from kcv.tasks.train import train
 from kcv.tracking import config_without_credentials
 from kcv.training import automatic
-from kcv.training.folds import ENSEMBLE, FINAL, FoldsFolder, Plan, config_of, read_figures
+from kcv.training.folds import ENSEMBLE, FINAL, Folds, FoldsFolder, Plan, config_of, read_figures
 from kcv.training.resume.lock import lock
 from kcv.training.run_folder import Run
 from kcv.training.time_budget import Clock
@@ -49,24 +49,6 @@ from kcv.training.time_budget import Clock
 __all__ = ["Folds", "train_folds"]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Folds:
-    """A finished training in folds.
-
-    Attributes:
-        directory: its folder.
-        model_path: the model to use.
-        metrics: the content of its `metrics.json`, of the out-of-fold predictions: as for `kcv.metrics.summarize`, with
-            `folds`, a list of the figures of each fold, and `final`, the metrics of the final model.
-        seconds: wall time of the whole call.
-    """
-
-    directory: Path
-    model_path: Path
-    metrics: dict[str, Any]
-    seconds: float
 
 
 @checked

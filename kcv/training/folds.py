@@ -35,6 +35,24 @@ def is_folds_folder(folder: Path) -> bool:
     return os.path.isfile(folder / PLAN)
 
 
+@dataclass(frozen=True)
+class Folds:
+    """A finished training in folds.
+
+    Attributes:
+        directory: its folder.
+        model_path: the model to use.
+        metrics: the content of its `metrics.json`, of the out-of-fold predictions: as for `kcv.metrics.summarize`, with
+            `folds`, a list of the figures of each fold, and `final`, the metrics of the final model.
+        seconds: wall time of the whole call.
+    """
+
+    directory: Path
+    model_path: Path
+    metrics: dict[str, Any]
+    seconds: float
+
+
 class Plan(BaseModel):
     """How a training in folds began; `folds.json`.
 

@@ -12,7 +12,7 @@ from kcv.cli.render.figures import with_interval
 
 if TYPE_CHECKING:
     from kcv.tasks.train import LearningRates
-    from kcv.tasks.train_folds import Folds
+    from kcv.training.folds import Folds
     from kcv.training.run_folder import Run
 
 
@@ -20,12 +20,12 @@ def show(run: Run | LearningRates | Folds, call: Call) -> int:
     """Shows the results of a training run, of a learning-rate range test, or of a training in folds."""
     if call.arguments.get("find_lr"):
         return _show_rates(cast("LearningRates", run), call)
-    from kcv.training.run_folder import Run
+    from kcv.training.folds import Folds
 
-    if not isinstance(run, Run):
+    if isinstance(run, Folds):
         from kcv.cli.render.folds import show_folds
 
-        return show_folds(cast("Folds", run), call)
+        return show_folds(run, call)
     if call.as_json:
         terminal.json_of(
             {

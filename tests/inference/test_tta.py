@@ -64,17 +64,21 @@ def test_flip_is_the_image_and_its_mirror_image() -> None:
     np.testing.assert_array_equal(mirrored, pixels[:, :, ::-1])
 
 
-@pytest.mark.parametrize("size", [1, 7, 16, 33])
-def test_crops_are_enlarged_as_by_bilinear_interpolation(size: int) -> None:
-    side = max(1, round(7 / 8 * size))
-    last = size - side
-    corners = [(0, 0), (0, last), (last, 0), (last, last), (last // 2, last // 2)]
+@pytest.mark.parametrize("size", [2, 7, 16, 33])
+def test_five_crops_are_those_of_the_image_with_mirrored_edges(size: int) -> None:
+    reach = max(1, size // 16)
     pixels = noise(2, size)
-    for view, (top, left) in zip(Tta("five_crop").views(size), corners, strict=True):
-        cut = torch.from_numpy(pixels[:, top : top + side, left : left + side]).permute(0, 3, 1, 2).double()
-        wanted = torch.nn.functional.interpolate(cut, size=(size, size), mode="bilinear", align_corners=False)
-        # Weights are rounded to 64ths: half a step of 255 in both directions, and the rounding of the result.
-        assert np.abs(view(pixels).astype(float) - wanted.permute(0, 2, 3, 1).numpy()).max() <= 2 * 255 / 128 + 0.5
+    padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="reflect")
+    first, *corners = (view(pixels) for view in Tta("five_crop").views(size))
+    np.testing.assert_array_equal(first, pixels)
+    places = [(2 * reach, 2 * reach), (2 * reach, 0), (0, 2 * reach), (0, 0)]
+    for found, (top, left) in zip(corners, places, strict=True):
+        np.testing.assert_array_equal(found, padded[:, top : top + size, left : left + size])
+
+
+def test_an_image_of_one_pixel_has_views() -> None:
+    for name in NAMES:
+        assert all((view(noise(2, 1)) == noise(2, 1)).all() for view in Tta(name).views(1))
 
 
 def test_random_views_are_always_the_same_and_begin_with_the_image() -> None:

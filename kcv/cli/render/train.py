@@ -26,6 +26,7 @@ def show(run: Run | LearningRates | Folds, call: Call) -> int:
         from kcv.cli.render.folds import show_folds
 
         return show_folds(run, call)
+    run = cast("Run", run)
     if call.as_json:
         terminal.json_of(
             {

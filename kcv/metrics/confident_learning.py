@@ -25,13 +25,11 @@ class LabelErrors:
     Attributes:
         positions: of the suspects, int64 [suspects], most likely first.
         suggested: the class that each of them looks like, int64 [suspects].
-        margins: the probability of the label less that of the suggested class, float64 [suspects], ascending.
-        estimated: how many labels are estimated to be wrong; it may be more than there are suspects.
+        estimated: how many labels would be wrong if the model made no mistakes of its own; it does, so they are fewer.
     """
 
     positions: NDArray[np.int64]
     suggested: NDArray[np.int64]
-    margins: NDArray[np.float64]
     estimated: float
 
 
@@ -68,7 +66,9 @@ def confident_joint(
 
 
 def find_label_errors(labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]) -> LabelErrors:
-    """Finds the images whose labels are probably wrong ("prune by noise rate", ranked by normalized margin).
+    """Finds the images whose labels are probably wrong ("prune by noise rate", ranked by self-confidence).
+
+    The image with the lowest probability of its label comes first.
 
     An image whose label is its likeliest class is never a suspect.
 
@@ -89,6 +89,5 @@ def find_label_errors(labels: NDArray[np.integer[Any]], probabilities: NDArray[n
         chosen[mine[np.argsort(-over, kind="stable")[: int(count + 0.5)]]] = True
     suspects = np.flatnonzero(chosen & (probabilities.argmax(axis=1) != labels))
     suggested = probabilities[suspects].argmax(axis=1)
-    margins = probabilities[suspects, labels[suspects]] - probabilities[suspects, suggested]
-    order = np.argsort(margins, kind="stable")
-    return LabelErrors(suspects[order], suggested[order], margins[order].astype(np.float64), float(scaled[wrong].sum()))
+    order = np.argsort(probabilities[suspects, labels[suspects]], kind="stable")
+    return LabelErrors(suspects[order], suggested[order], float(scaled[wrong].sum()))

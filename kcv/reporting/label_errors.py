@@ -22,7 +22,7 @@ from kcv.reporting.page import template
 if TYPE_CHECKING:
     from kcv.data.dataset import Samples
 
-COLUMNS: Final = ("path", "label", "suggested", "probability", "probability_of_label", "margin")
+COLUMNS: Final = ("path", "label", "suggested", "probability", "probability_of_label")
 CSV, PAGE = "label_errors.csv", "label_errors.html"
 MOST_SHOWN: Final = 200
 """The most images on the page; all suspects are in the table."""
@@ -35,11 +35,10 @@ class SuspectedLabels:
     """The images whose labels are probably wrong.
 
     Attributes:
-        rows: one per suspect, most likely first: `COLUMNS`; the class names as text, the others as numbers 0-1, and
-            `margin`, the probability of the label less that of the suggested class.
+        rows: one per suspect, most likely first: `COLUMNS`; the class names as text, the probabilities as numbers 0-1.
         positions: of the suspects among the images, int64.
         images: how many images were looked at.
-        estimated: how many of their labels are estimated to be wrong.
+        estimated: see `kcv.metrics.confident_learning.LabelErrors`.
     """
 
     rows: Sequence[dict[str, Any]]
@@ -79,11 +78,8 @@ def suspected_labels(
             "suggested": class_names[suggested],
             "probability": float(probabilities[position, suggested]),
             "probability_of_label": float(probabilities[position, labels[position]]),
-            "margin": margin,
         }
-        for position, suggested, margin in zip(
-            found.positions.tolist(), found.suggested.tolist(), found.margins.tolist(), strict=True
-        )
+        for position, suggested in zip(found.positions.tolist(), found.suggested.tolist(), strict=True)
     ]
     return SuspectedLabels(rows, found.positions, len(labels), found.estimated)
 
@@ -112,7 +108,6 @@ def write_label_errors(folder: Path, found: SuspectedLabels, samples: Samples, *
         measured=measured,
         images=found.images,
         suspects=len(found.rows),
-        estimated=round(found.estimated),
         rows=shown,
         table=CSV,
         version=__version__,

@@ -54,8 +54,7 @@ def data_check(found: DataCheck, written: str | None) -> str:
             lines.append(paint(f"    ... and {len(findings) - _SHOWN:,} more", "dim"))
     lines += ["", *_summary(found)]
     if found.labels is not None:
-        wrong = f"{len(found.labels.rows):,} labels are suspected, about {found.labels.estimated:,.0f} are wrong"
-        lines.append(f"  {wrong}: {found.page}")
+        lines.append(f"  {len(found.labels.rows):,} labels are suspected, most likely first: {found.page}")
     if found.augmented is not None:
         lines.append(f"  augmented images: {found.augmented}")
     if written is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ _STATES: Final[Mapping[State, str]] = {
     "failed": "FAIL",
 }
 _MOST_MESSAGE: Final = 1_000
+_MOST_ATTEMPTS: Final = 4
+"""Attempts at opening a shared database."""
 
 
 def require_optuna() -> None:
@@ -90,13 +93,19 @@ class Storage:
         self._shared = shared
         self._known: dict[int, Trial] = {}
         direction: Literal["maximize", "minimize"] = "maximize" if higher else "minimize"
-        with self._told(opening=True):
-            # A database that does not answer must not hang for ever; SQLite waits for a lock.
-            self._storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-            made = optuna.create_study(
-                storage=self._storage, study_name=study, direction=direction, load_if_exists=True
-            )
-            self._study = made._study_id
+        for attempt in range(_MOST_ATTEMPTS):
+            try:
+                with self._told(opening=True):
+                    self._storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+                    made = optuna.create_study(
+                        storage=self._storage, study_name=study, direction=direction, load_if_exists=True
+                    )
+                    self._study = made._study_id
+                break
+            except UsageError:  # two coordinators may have begun to make the tables at the same moment
+                if not shared or attempt == _MOST_ATTEMPTS - 1:
+                    raise
+                time.sleep(1 + attempt)
 
     def trials(self) -> list[Trial]:
         """Returns all trials of the study, by number; of a shared database, those of other machines as well."""

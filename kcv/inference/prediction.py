@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, TypeAlias
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from kcv import images
 from kcv.common.cores import usable_cores
-from kcv.common.rows import PREDICTION_SET, UNSURE
+from kcv.common.progress import Progress
+from kcv.common.rows import PREDICTION_SET, UNSURE, RowWriter
 from kcv.errors import ImageError
 from kcv.images.urls import Image, Url
 from kcv.inference.classifier import Classifier
@@ -101,6 +103,38 @@ class Job:
             row[PREDICTION_SET] = self.model.sets.names(scores, names)
         row["probabilities"] = dict(zip(names, map(float, scores), strict=True))
         return row
+
+
+def written(
+    job: Job,
+    files: Iterator[Image],
+    output: AbstractContextManager[RowWriter] | None,
+    bar: Progress | None,
+    seen: Callable[[dict[str, Any]], object] = lambda row: None,
+) -> Iterator[dict[str, Any]]:
+    """Yields the rows of all files in order, after writing each.
+
+    Args:
+        job: makes the rows.
+        files: the images.
+        output: gives what rows are written to, held open until the last one; None to write nothing.
+        bar: a progress bar to open and advance; None for none.
+        seen: called with each row.
+    """
+    with ExitStack() as stack:
+        writer = stack.enter_context(output) if output is not None else None
+        if bar is not None:
+            stack.enter_context(bar)
+        batches = classified(job, files)
+        stack.callback(batches.close)
+        for rows in batches:
+            for row in rows:
+                if writer is not None:
+                    writer.write(row)
+                seen(row)
+                yield row
+            if bar is not None:
+                bar.advance(len(rows))
 
 
 def classified(job: Job, files: Iterator[Image]) -> Generator[list[dict[str, Any]]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -107,26 +106,15 @@ def _rows(
     listed: Path,
     bar: Progress | None,
 ) -> Iterator[dict[str, Any]]:
-    from kcv.inference.prediction import classified
+    from kcv.inference.prediction import written
     from kcv.inference.vector_file import open_vectors
 
-    with ExitStack() as stack:
-        writer = stack.enter_context(open_vectors(output, embedder.origin)) if output is not None else None
-        if bar is not None:
-            stack.enter_context(bar)
-        batches = classified(job, files)
-        stack.callback(batches.close)
-        for rows in batches:
-            for row in rows:
-                if writer is not None:
-                    writer.write(row)
-                if picker is not None:
-                    picker.add(row)
-                yield row
-            if bar is not None:
-                bar.advance(len(rows))
-        if picker is not None:
-            _write_list(picker, listed)
+    file = open_vectors(output, embedder.origin) if output is not None else None
+    if picker is None:
+        yield from written(job, files, file, bar)
+        return
+    yield from written(job, files, file, bar, picker.add)
+    _write_list(picker, listed)
 
 
 def _write_list(picker: Picker, path: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +22,6 @@ from kcv.inference.locating import model_file
 if TYPE_CHECKING:
     from kcv.images.urls import Image
     from kcv.inference.classifier import Classifier
-    from kcv.inference.prediction import Job
 
 _RANKED_FOR_ONE = 5
 """Classes ranked for a single image where the caller names no number."""
@@ -98,7 +96,7 @@ def predict(
         _require_parts(paths, target, launch)
     from kcv.images.urls import found
     from kcv.inference.classifier import open_classifier
-    from kcv.inference.prediction import Job
+    from kcv.inference.prediction import Job, written
     from kcv.inference.shards import PredictionShards
 
     named = [] if isinstance(paths, Iterator) else [paths] if isinstance(paths, str | Path) else list(paths)
@@ -126,7 +124,8 @@ def predict(
     if in_parts and target is not None:
         parts = PredictionShards(job, target, lambda: found(named, recursive=recursive), launch, origin)
         return parts.rows(resume=resume or launch.restarts > 0, bar=bar)
-    return _rows(job, chain(first_two, files), target, bar)
+    file = open_rows(target, job.columns) if target is not None else None
+    return written(job, chain(first_two, files), file, bar)
 
 
 def _require_parts(paths: object, output: Path | None, launch: Launch) -> None:
@@ -135,21 +134,3 @@ def _require_parts(paths: object, output: Path | None, launch: Launch) -> None:
         who = "several processes need" if launch.is_distributed else "--resume needs"
         needed = "--output=FILE" if output is None else "names of files or folders, not a list on standard input"
         raise UsageError(f"predict: {who} {needed}.")
-
-
-def _rows(job: Job, files: Iterator[Image], output: Path | None, bar: Progress | None) -> Iterator[dict[str, Any]]:
-    from kcv.inference.prediction import classified
-
-    with ExitStack() as stack:
-        writer = stack.enter_context(open_rows(output, job.columns)) if output is not None else None
-        if bar is not None:
-            stack.enter_context(bar)
-        batches = classified(job, files)
-        stack.callback(batches.close)
-        for rows in batches:
-            for row in rows:
-                if writer is not None:
-                    writer.write(row)
-                yield row
-            if bar is not None:
-                bar.advance(len(rows))

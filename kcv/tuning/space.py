@@ -49,6 +49,7 @@ _FIXED: Final[Mapping[str, str]] = {
     "train.final_split": "only the validation split is read during the search",
     "train.calibrate": "it does not change which class is named",
     "train.abstain_precision": "it does not change which class is named",
+    "train.coverage": "it does not change which class is named",
     "train.plots": "it does not change the model",
     "train.checkpoint_seconds": "it does not change the model",
 }

@@ -218,7 +218,8 @@ class WarmPython:
         script = Path(__file__).with_name("warm_server.py")
         root = str(script.parents[2])
         environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-        for name in ("PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER"):
+        # A test may have run the command line in its own process, and left the variable that hides the script's folder.
+        for name in ("PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER", "PYTHONSAFEPATH"):
             environment.pop(name, None)
         nothing = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1)]
         command = [sys.executable, str(script), path]

@@ -184,7 +184,7 @@ def find_lr(config: Config | None = None) -> LearningRates:
         KcvError: as `train`; or the loss never falls.
 
     Example:
-        >>> kcv.tasks.train.find_lr(kcv.Config.load(data="cifar10", model="custom_cnn")).suggestion
+        >>> kcv.tasks.train.find_lr(kcv.Config.load(data="photos")).suggestion
     """
     if Launch.current().is_distributed:
         raise UsageError("--find_lr: allowed without torchrun only.")

@@ -30,6 +30,7 @@ def models(trained_run: Run) -> list[LoadedModel]:
     return [first, LoadedModel(second.path, info, second.keras_model)]
 
 
+@pytest.mark.full
 def test_the_file_answers_with_the_mean_of_the_models_and_says_what_they_are(
     models: list[LoadedModel], tmp_path: Path
 ) -> None:

@@ -26,10 +26,7 @@ TEMPERATURE = 1.7
 NAMES = ("resnet50", "efficientnet_b0", "efficientnet_lite0")
 NETWORKS = [("custom_cnn", "small")]
 NETWORKS += [pytest.param((name, "small"), marks=pytest.mark.full) for name in ("resnet50", "efficientnet_b0")]
-NETWORKS += [
-    pytest.param((name, "true"), marks=pytest.mark.long if name != "efficientnet_lite0" else pytest.mark.full)
-    for name in ("custom_cnn", *NAMES)
-]
+NETWORKS += [pytest.param((name, "true"), marks=pytest.mark.long) for name in ("custom_cnn", *NAMES)]
 CLASSES = ("cat", "dög", 'a "quoted" one', "ship")
 
 

@@ -33,7 +33,7 @@ def pixels(count: int) -> np.ndarray:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["custom_cnn", "resnet50", "efficientnet_b0"])
+@pytest.mark.parametrize("name", ["custom_cnn", pytest.param("resnet50", marks=pytest.mark.long), "efficientnet_b0"])
 def test_the_maps_of_each_network_are_gradcams(name: str, tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     width = {"width": 0.25} if name == "custom_cnn" else {}

@@ -42,7 +42,7 @@ def test_where_all_images_are_right_groups_still_count_as_one_image(right: bool)
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("copied", [0, 40])
+@pytest.mark.parametrize("copied", [pytest.param(0, marks=pytest.mark.long), 40])
 def test_a_nominal_interval_of_95_percent_holds_the_accuracy_in_92_to_98_percent(copied: int) -> None:
     from sklearn.linear_model import RidgeClassifier
 

@@ -146,7 +146,9 @@ def test_mlflows_own_tools_open_and_run_a_logged_model(trained_run: Run, images:
 
     signature = model.metadata.signature
     assert str(signature.inputs) == "[binary (required)]"
-    assert [column.name for column in signature.outputs] == ["label", "likeliest", "confidence", "probabilities"]
+    assert [column.name for column in signature.outputs] == [
+        "label", "likeliest", "confidence", "probabilities", "prediction_set",
+    ]  # fmt: skip
     assert model.predict(model.input_example).shape == (1, 4)
     served = convert_input_example_to_serving_input(frame)  # what a client sends to `mlflow models serve`
     data, _ = _split_data_and_params(served)

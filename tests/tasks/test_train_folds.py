@@ -105,6 +105,7 @@ def test_a_finished_training_is_not_repeated(folded: Folds) -> None:
     assert {path: path.stat().st_mtime_ns for path in folded.directory.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.full
 def test_folds_interrupted_before_the_final_model_go_on_without_training_the_folds_again(
     folded: Folds, trained_config: Config, tmp_path: Path
 ) -> None:
@@ -218,7 +219,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.full
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 def test_folds_killed_in_the_second_go_on_from_another_folder_and_end_the_same(
     start: Callable[..., Child], images: Path, tmp_path: Path

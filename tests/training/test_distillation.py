@@ -129,6 +129,7 @@ def test_a_student_follows_its_teacher_and_not_wrong_labels(
     assert by_teacher.metrics["accuracy"] < 0.3, "the teacher knows the right classes, and the labels are all wrong"
 
 
+@pytest.mark.full
 def test_a_taught_run_goes_on_to_the_bit_with_the_same_teacher_alone(
     trained_run: Run, undisturbed: Run, configure: Configure, tmp_path: Path
 ) -> None:

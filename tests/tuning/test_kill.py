@@ -33,7 +33,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
     return [{key: row[key] for key in row if key != "seconds"} for row in rows]
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_a_search_killed_five_times_ends_with_the_same_study(images: Path, start: Starter, tmp_path: Path) -> None:
     words = ("tune", f"--data={images}", *WORDS, "--trials=4", "--seeds=0")
     undisturbed = start(*words, "--output_dir=undisturbed").finished()

@@ -82,6 +82,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
     return [{key: row[key] for key in row if key != "seconds"} for row in rows]
 
 
+@pytest.mark.full
 def test_a_study_leaves_run_folders_a_table_a_page_and_a_configuration(tune: Tune, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/mlflow.db"
     found = tune(trials=3, epochs=2, pruner="none", seeds=1, tracking=store)

@@ -57,7 +57,6 @@ def two(warm: WarmPython, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.full
 @pytest.mark.parametrize(
     "size",
     [{}, pytest.param({"data.image_size": None, "model.width": 0.25, "train.epochs": 2}, marks=pytest.mark.long)],

@@ -40,6 +40,13 @@ def shortened(text: object, most: int = 200) -> str:
     return whole if len(whole) <= most else f"{whole[: most // 2]}...{whole[-most // 2 :]}"
 
 
+def setting(value: object) -> str:
+    """Returns a value of a configuration for people: numbers with four digits, and `null` as in YAML."""
+    if value is None:
+        return "null"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _is_interpreted(char: str) -> bool:
     return unicodedata.category(char) in _CATEGORIES or char in _DIRECTIONS
 

@@ -67,16 +67,14 @@ def _figures(material: Material) -> list[tuple[str, str, str]]:
     if not metrics:
         return []
     low, high = metrics["accuracy_ci95"]
-    cards = [
-        (f"{metrics['split']} accuracy", _percent(metrics["accuracy"]), f"{_percent(low)} to {_percent(high)}, 95%")
-    ]
+    cards = [(f"{metrics['split']} accuracy", percent(metrics["accuracy"]), f"{percent(low)} to {percent(high)}, 95%")]
     if metrics.get("balanced_accuracy") is not None:
-        cards.append(("balanced accuracy", _percent(metrics["balanced_accuracy"]), "mean recall of the classes"))
+        cards.append(("balanced accuracy", percent(metrics["balanced_accuracy"]), "mean recall of the classes"))
     if metrics.get("macro_f1") is not None:
         ends = metrics.get("macro_f1_ci95")
         cards.append(("macro F1", f"{metrics['macro_f1']:.4f}", f"{ends[0]:.4f} to {ends[1]:.4f}, 95%" if ends else ""))
     if metrics.get("ece") is not None:
-        cards.append(("calibration error", _percent(metrics["ece"]), "expected, 15 bins"))
+        cards.append(("calibration error", percent(metrics["ece"]), "expected, 15 bins"))
     trained = material.info.parameters.get("trainable")
     shown = f"{_count(trained)} trained" if trained is not None else ""
     cards.append(("parameters", _count(material.info.parameters["total"]), shown))
@@ -112,10 +110,10 @@ def _results(metrics: Mapping[str, Any]) -> dict[str, str | None]:
     low, high = metrics["accuracy_ci95"]
     values: dict[str, str | None] = {
         f"{metrics['split']} images": f"{metrics['n']:,}",
-        "accuracy": f"{_percent(metrics['accuracy'])} (95% interval {_percent(low)} to {_percent(high)})",
+        "accuracy": f"{percent(metrics['accuracy'])} (95% interval {percent(low)} to {percent(high)})",
     }
     for k, value in metrics.get("top_k_accuracy", {}).items():
-        values[f"top-{k} accuracy"] = None if value is None else _percent(value)
+        values[f"top-{k} accuracy"] = None if value is None else percent(value)
     for key, name in (("roc_auc_macro", "ROC AUC, macro"), ("average_precision_macro", "average precision, macro"),
                       ("log_loss", "log loss, nats"), ("brier", "Brier score")):  # fmt: skip
         values[name] = None if metrics.get(key) is None else f"{metrics[key]:.4f}"
@@ -133,7 +131,7 @@ def _results(metrics: Mapping[str, Any]) -> dict[str, str | None]:
 
 def _confused(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows = metrics.get("confused_pairs", [])
-    return [(row["true"], row["predicted"], f"{row['count']:,}", _percent(row["share"])) for row in rows]
+    return [(row["true"], row["predicted"], f"{row['count']:,}", percent(row["share"])) for row in rows]
 
 
 def _classes(per_class: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -151,7 +149,7 @@ def _classes(per_class: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _mistakes(material: Material) -> list[tuple[str, ...]]:
     return [
-        (row.picture, row.true, row.predicted, _percent(row.confidence), "yes" if row.suspected_label_error else "")
+        (row.picture, row.true, row.predicted, percent(row.confidence), "yes" if row.suspected_label_error else "")
         for row in material.mistakes[:_MOST_MISTAKES]
     ]
 
@@ -179,17 +177,17 @@ def _environment(material: Material) -> Mapping[str, Any]:
 
 
 def _answers(answers: Mapping[str, Any]) -> str:
-    told = f"{_percent(answers['coverage'])} of the images, at confidence {answers['threshold']:.4f} and above"
+    told = f"{percent(answers['coverage'])} of the images, at confidence {answers['threshold']:.4f} and above"
     right = answers["precision"]
-    return told if right is None else f"{told}; {_percent(right)} of them right"
+    return told if right is None else f"{told}; {percent(right)} of them right"
 
 
 def _sets(sets: Mapping[str, Any]) -> str:
     low, high = sets["coverage_ci95"]
     return (
-        f"{_percent(sets['coverage'])} hold the right class (95% interval {_percent(low)} to {_percent(high)}), "
+        f"{percent(sets['coverage'])} hold the right class (95% interval {percent(low)} to {percent(high)}), "
         f"{sets['mean_size']:.2f} classes on average; lowest for {sets['lowest_class']}: "
-        f"{_percent(sets['lowest_class_coverage'])}"
+        f"{percent(sets['lowest_class_coverage'])}"
     )
 
 
@@ -198,7 +196,8 @@ def _source(material: Material) -> str | None:
     return f"{source.name}, SHA-256 {source.sha256[:16]}" if source else None
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """Formats 0.98765 as `98.77%`."""
     return f"{100 * value:.2f}%"
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from kcv import __version__
 from kcv.common.files import write_text
+from kcv.common.text import setting
 from kcv.reporting import plots
 from kcv.reporting.material import Plot
-from kcv.reporting.page import template
+from kcv.reporting.page import percent, template
 
 _MOST_ROWS = 500
 _MOST_LINES = 300
@@ -86,7 +87,7 @@ def page(material: StudyMaterial) -> str:
         failed=[(str(one["number"]), str(one["state"]), one["message"]) for one in material.trials if one["message"]],
         test=[
             (row["who"], str(row["seed"]), str(row["trial"]), row["accuracy"],
-             f"{_percent(row['accuracy_low'])} to {_percent(row['accuracy_high'])}")
+             f"{percent(row['accuracy_low'])} to {percent(row['accuracy_high'])}")
             for row in material.rows
         ],
         images=material.images,
@@ -113,8 +114,8 @@ def _figures(material: StudyMaterial) -> list[tuple[str, str, str]]:
     for who, name in (("best", "winner on test"), ("default", "yours on test")):
         found = [row["accuracy"] for row in material.rows if row["who"] == who]
         if found:
-            spread = f"{_percent(min(found))} to {_percent(max(found))}, {len(found)} seeds"
-            cards.append((name, _percent(sum(found) / len(found)), spread))
+            spread = f"{percent(min(found))} to {percent(max(found))}, {len(found)} seeds"
+            cards.append((name, percent(sum(found) / len(found)), spread))
     minutes = sum(float(trial["seconds"]) for trial in material.trials) / 60
     cards.append(("time of all trials", f"{minutes:.1f} min", f"{len(material.trials)} trials"))
     return cards
@@ -126,7 +127,7 @@ def _row(trial: Mapping[str, Any], material: StudyMaterial) -> tuple[str, ...]:
     own = "yours" if trial["default"] and not params else "–"
     return (
         str(trial["number"]), value, str(trial["state"]), str(trial["epochs"]), f"{float(trial['seconds']) / 60:.1f}",
-        *(_shown(params[key]) if key in params else own for key in material.ranges),
+        *(setting(params[key]) if key in params else own for key in material.ranges),
     )  # fmt: skip
 
 
@@ -157,16 +158,6 @@ def _plots(material: StudyMaterial) -> dict[str, Plot]:
 
 def _space_in_words(values: Any) -> str:
     if isinstance(values, list):
-        return ", ".join(map(_shown, values))
+        return ", ".join(map(setting, values))
     how = ", by factors" if values.get("log") else f", in steps of {values['step']:g}" if values.get("step") else ""
-    return f"{_shown(values['low'])} to {_shown(values['high'])}{how}"
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "null"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}%"
+    return f"{setting(values['low'])} to {setting(values['high'])}{how}"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from kcv import errors
+from kcv.common.text import setting
 from kcv.errors import KcvError
 from kcv.metrics.standing import Standing, standing
 from kcv.tuning.pruning import Rule
@@ -217,7 +218,9 @@ class Coordinator:
         return self._storage.aim(trial, target)
 
     def _start(self, trial: Trial) -> None:
-        what = ", ".join(f"{key}={shown(value)}" for key, value in trial.params.items()) or "the configuration as it is"
+        what = (
+            ", ".join(f"{key}={setting(value)}" for key, value in trial.params.items()) or "the configuration as it is"
+        )
         if not trial.values:
             _log.info("trial %-4d %s", trial.number, what)
         self._runner.start(trial)
@@ -327,13 +330,6 @@ class Coordinator:
 
     def _named(self, trial: Trial) -> str:
         return f"{self._plan.monitor} {trial.value:.4f}"
-
-
-def shown(value: object) -> str:
-    """Returns a searched value for people: numbers with four digits."""
-    if value is None:
-        return "null"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _as_error(ending: Ending) -> KcvError:

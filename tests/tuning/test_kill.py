@@ -28,6 +28,24 @@ WORDS = (
 Starter = Callable[..., Child]
 
 
+def endless(images: Path, start: Starter, tmp_path: Path) -> tuple[Child, Path]:
+    """Starts a search whose only trial does not end; returns it and the trial's folder, once that has an epoch."""
+    child = start(
+        "tune",
+        f"--data={images}",
+        *WORDS[:2],
+        *WORDS[3:],
+        "--epochs=100000",
+        "--trials=1",
+        "--seeds=0",
+        "--output_dir=study",
+    )
+    run = tmp_path / "study" / "trials" / "000"
+    while not (run / "history.csv").exists():
+        assert child.poll(0.05) is None, child.errors
+    return child, run
+
+
 def rows_of(folder: Path) -> list[dict[str, str]]:
     rows = csv.DictReader((folder / "trials.csv").read_text().splitlines())
     return [{key: row[key] for key in row if key != "seconds"} for row in rows]
@@ -60,19 +78,7 @@ def test_a_search_killed_five_times_ends_with_the_same_study(images: Path, start
 
 @pytest.mark.full
 def test_trials_end_with_a_killed_coordinator(images: Path, start: Starter, tmp_path: Path) -> None:
-    child = start(
-        "tune",
-        f"--data={images}",
-        *WORDS[:2],
-        *WORDS[3:],
-        "--epochs=100000",
-        "--trials=1",
-        "--seeds=0",
-        "--output_dir=study",
-    )
-    run = tmp_path / "study" / "trials" / "000"
-    while not (run / "history.csv").exists():
-        assert child.poll(0.05) is None, child.errors
+    child, run = endless(images, start, tmp_path)
     child.kill()
     child.wait()
     deadline = time.monotonic() + PATIENCE
@@ -84,19 +90,7 @@ def test_trials_end_with_a_killed_coordinator(images: Path, start: Starter, tmp_
 
 @pytest.mark.full
 def test_ctrl_c_stores_everything_and_says_how_to_go_on(images: Path, start: Starter, tmp_path: Path) -> None:
-    child = start(
-        "tune",
-        f"--data={images}",
-        *WORDS[:2],
-        *WORDS[3:],
-        "--epochs=100000",
-        "--trials=1",
-        "--seeds=0",
-        "--output_dir=study",
-    )
-    run = tmp_path / "study" / "trials" / "000"
-    while not (run / "history.csv").exists():
-        assert child.poll(0.05) is None, child.errors
+    child, _ = endless(images, start, tmp_path)
     child.send_signal(signal.SIGINT)
     done = child.finished()
     assert done.returncode == 130

@@ -316,7 +316,10 @@ class TrainConfig(Section):
         description="under torchrun: normalise by the statistics of the global batch, not per process; null: yes if a "
         "process has fewer than 32 images per batch",
     )
-    compile: bool = Field(True, description="on CUDA, try torch.compile in the first steps and keep the faster")
+    compile: bool = Field(
+        False, description="on CUDA, try torch.compile in the first steps and keep the faster; runs then differ in bits"
+    )
+    cuda_graph: bool = Field(True, description="on CUDA, record the training step once and replay it, which is faster")
 
 
 with warnings.catch_warnings():

@@ -15,6 +15,8 @@ from torch import Tensor
 from kcv.errors import DeviceError, KcvError
 from kcv.native.check import check
 from kcv.native.compiled import Compiled
+from kcv.native.cuda_graph import Replayed
+from kcv.native.device_step import DeviceStep, Loss, plain_accuracy, plain_cross_entropy
 from kcv.native.footprint import bytes_of_model, bytes_of_program, images_at_once, in_parts
 from kcv.native.layers.lowered import Target, Unsupported
 from kcv.native.logs import StepLogs
@@ -36,6 +38,8 @@ class NativeModel(keras.Model):
         compile_on_gpu: whether training on CUDA also tries the torch-compiled program, and keeps the faster one.
         split: whether a batch that does not fit into device memory is computed in parts. The gradients are those of the
             whole batch, but BatchNormalization uses the statistics of each part.
+        cuda_graph: whether training on CUDA records its steps and replays them; only where the compiled loss and
+            optimizer allow it.
 
     Attributes:
         core: the functional model.
@@ -45,6 +49,7 @@ class NativeModel(keras.Model):
         training_loss: what training minimises in place of the compiled loss, from targets and outputs; None: the
             compiled loss, which validation always measures.
         image_loss: the same from inputs, targets and outputs; it takes the place of `training_loss`.
+        on_device: whether training steps ask nothing of the host, where the compiled loss and optimizer allow it.
     """
 
     training_loss: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -57,6 +62,7 @@ class NativeModel(keras.Model):
         target: Target | None = None,
         compile_on_gpu: bool = False,
         split: bool = False,
+        cuda_graph: bool = True,
     ) -> None:
         super().__init__(name=core.name, dtype=core.dtype_policy)
         self.core = core
@@ -80,6 +86,10 @@ class NativeModel(keras.Model):
         self._device = core.variables[0].value.device if core.variables else torch.device("cpu")
         if self.program is not None and compile_on_gpu and self._device.type == "cuda":
             self._compiled = Compiled(self.program)
+        self.on_device = self._device.type == "cuda"
+        self._cuda_graph = cuda_graph and self.on_device
+        self._device_step: DeviceStep | None = None
+        self._replayed: Replayed | None = None
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -112,9 +122,14 @@ class NativeModel(keras.Model):
         if data is None:
             return self._logs()
         batch = keras.utils.unpack_x_y_sample_weight(data)
-        variables = self.trainable_variables
-        if not variables:
+        if not self.trainable_variables:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
+        logs = self._step_on_device(batch)
+        return self._step_in_parts(batch) if logs is None else logs
+
+    def _step_in_parts(self, batch: Any) -> Any:
+        """Performs a step with Keras' loss, optimizer and metrics, in as many parts as fit into memory."""
+        variables = self.trainable_variables
         count = len(_first(batch[0]))
         while True:
             try:
@@ -137,6 +152,66 @@ class NativeModel(keras.Model):
             self._loss_tracker.update_state(loss, sample_weight=len(_first(x)))
             logs = self.compute_metrics(x, y, outputs, sample_weight=weights)
         return logs
+
+    def _step_on_device(self, batch: Any) -> Any:
+        """Performs a step that asks nothing of the host; returns None if that is not possible, and tries it no more."""
+        images, targets, weights = batch
+        if not self.on_device or weights is not None or not isinstance(images, Tensor) or self.parts > 1:
+            return None
+        if self._device_step is None:
+            self._device_step = self._make_device_step()
+        if self._device_step is not None:
+            try:
+                return self._perform(self._device_step, images.to(self._device), targets.to(self._device))
+            except torch.OutOfMemoryError:
+                pass  # after the except block, as its traceback would keep the tensors alive
+            except StepError as error:
+                _log.warning("model %s: a training step failed on the device: %s", self.name, error)
+        self.on_device = False
+        self._drop_device_step()
+        return None
+
+    def _perform(self, step: DeviceStep, images: Tensor, targets: Tensor) -> Any:
+        self.optimizer.begin_update()
+        # A program that is still being compared with its compiled form is not recorded.
+        settled = self._compiled is None or self._compiled.settled
+        try:
+            logits = (self._replayed if self._replayed is not None and settled else step)(images, targets)
+        except StepError as error:
+            if isinstance(error.__cause__, torch.OutOfMemoryError):
+                raise error.__cause__ from None
+            raise
+        self.optimizer.end_update()
+        if self._compiled is not None:
+            self._compiled.step_done()
+        return self.compute_metrics(images, targets, logits) if step.accuracy is None else self._logs()
+
+    def _make_device_step(self) -> DeviceStep | None:
+        """Returns the step for what the model is compiled with; None if Keras must perform it."""
+        program, optimizer, variables = self._compiled or self.program, self.optimizer, self.trainable_variables
+        loss = self._torch_loss()
+        if loss is None or program is None or not variables or not getattr(optimizer, "updates_on_device", False):
+            return None
+        if not optimizer.built:
+            optimizer.build(variables)
+        accuracy = plain_accuracy(self._compile_metrics.metrics) if self._compile_metrics is not None else None
+        step = DeviceStep(partial(program, training=True), loss, variables, optimizer, self._loss_tracker, accuracy)
+        self._replayed = Replayed(step, step.state) if self._cuda_graph else None
+        return step
+
+    def _torch_loss(self) -> Loss | None:
+        """Returns the training loss as torch operations; None if only Keras can compute it."""
+        if self.losses or self._compile_loss._user_loss_weights is not None:
+            return None
+        if self.image_loss is not None:
+            return self.image_loss
+        if (loss := self.training_loss) is not None:
+            return lambda images, targets, logits: loss(targets, logits)
+        return plain_cross_entropy(self.loss)
+
+    def _drop_device_step(self) -> None:
+        """Frees a recorded step with the memory that it holds."""
+        self._device_step = self._replayed = None
 
     def _backward(self, batch: Any, count: int) -> tuple[Any, Any, Any]:
         """Accumulates the gradients of one part of a batch of `count` images; returns part, outputs and loss."""
@@ -227,10 +302,12 @@ class NativeModel(keras.Model):
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Trains like `keras.Model.fit`. Step logs are lazy only with a `LazyCallbackList`."""
         self.lazy_logs = False
+        self._drop_device_step()
         try:
             return super().fit(*args, **kwargs)
         finally:
             self.lazy_logs = False
+            self._drop_device_step()
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Configures training like `keras.Model.compile`."""

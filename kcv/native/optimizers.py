@@ -15,11 +15,22 @@ from torch import Tensor
 
 from kcv.native.storage import FlatViews, flat, like
 
+_LATE = 1e9
+"""A step at which AdamW's bias corrections are 1, exactly."""
 
-class _Fused:
-    """Shared code of the fused optimizers: the moving average in one call, and the step count."""
+
+class Fused:
+    """Shared code of the fused optimizers: the moving average in one call, the step count, and updates on the device.
+
+    `apply` updates as in Keras. Where the host must not wait for the device, an update is
+
+        optimizer.begin_update()
+        optimizer.update(gradients, variables)  # can be recorded once and replayed
+        optimizer.end_update()
+    """
 
     _counted: tuple[int, int] | None = None
+    _numbers: dict[str, Tensor] | None = None
     _lr_scale: Callable[[Any], float] = staticmethod(lambda variable: 1.0)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -52,6 +63,50 @@ class _Fused:
         # BaseOptimizer.apply will add 1 to the counter in place.
         self._counted = (step, counter._version + 1)
         return step
+
+    @property
+    def updates_on_device(self: Any) -> bool:
+        """Whether `update` does what `apply` does: not where gradients are accumulated, clipped or scaled."""
+        clips = self.clipnorm or self.global_clipnorm or self.clipvalue
+        every = self.gradient_accumulation_steps or (self.use_ema and self.ema_overwrite_frequency)
+        return not (clips or every or self.loss_scale_factor)
+
+    def begin_update(self: Any) -> None:
+        """Writes the numbers of the next update to the device, without waiting for it."""
+        step = self._step()
+        if self._numbers is None:
+            device = self._iterations.value.device
+            self._numbers = {name: torch.zeros((), device=device) for name in ("rate", "correction")}
+        rate = self._learning_rate
+        if isinstance(rate, keras.Variable):
+            self._numbers["rate"].copy_(rate.value.detach(), non_blocking=True)
+        else:
+            if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+                with keras.device("cpu"):
+                    rate = rate(torch.tensor(step - 1))
+            self._numbers["rate"].fill_(float(rate() if callable(rate) else rate))
+        self._numbers["correction"].fill_(self._correction(step))
+
+    @torch.no_grad()
+    def update(self: Any, gradients: Sequence[Tensor], variables: Sequence[Any]) -> None:
+        """Updates variables, averages of weights and the step count by the numbers that `begin_update` has written.
+
+        Args:
+            gradients: one per variable.
+            variables: some or all of those that the optimizer was built with.
+        """
+        self._move(gradients, variables, self._numbers["rate"], self._numbers["correction"])
+        if self.use_ema:
+            self._update_model_variables_moving_average(self._trainable_variables)
+        self._iterations.value.add_(1)
+
+    def end_update(self: Any) -> None:
+        """Takes note that the device has counted this update, be it by `update` itself or by a replay of it."""
+        self._counted = (self._counted[0], self._iterations.value._version)
+
+    def _correction(self, step: int) -> float:
+        """Returns the factor on the learning rate that depends on the number of the update, from 1."""
+        return 1.0
 
     def scale_learning_rate(self, scale_of: Callable[[Any], float]) -> None:
         """Sets a learning-rate factor per variable.
@@ -87,7 +142,7 @@ def _rows(parameters: Sequence[Tensor], gradients: Iterable[Tensor]) -> list[Ten
     return [flat(like(parameter, gradient)) for parameter, gradient in zip(parameters, gradients, strict=True)]
 
 
-class FusedAdamW(_Fused, keras.optimizers.AdamW):
+class FusedAdamW(Fused, keras.optimizers.AdamW):
     """`keras.optimizers.AdamW` as one call of torch's fused AdamW for all parameters.
 
     Takes the same arguments. Source: Loshchilov and Hutter, arXiv:1711.05101.
@@ -126,17 +181,59 @@ class FusedAdamW(_Fused, keras.optimizers.AdamW):
                 maximize=False,
             )
 
+    def _correction(self, step: int) -> float:
+        return float(math.sqrt(1.0 - self.beta_2**step) / (1.0 - self.beta_1**step))
 
-class FusedSGD(_Fused, keras.optimizers.SGD):
+    def _move(self, gradients: Sequence[Tensor], variables: Sequence[Any], rate: Tensor, correction: Tensor) -> None:
+        """Does what `_backend_update_step` does, with numbers that are on the device.
+
+        The corrections of both moments are in the learning rate, as Keras writes them, and torch is told that the
+        step is so late that none is left to make: otherwise epsilon would change from step to step.
+        """
+        parameters = [variable.value for variable in variables]
+        indices = [self._get_variable_index(variable) for variable in variables]
+        gradients = _rows(parameters, gradients)
+        means = self._slots(parameters, [self._momentums[index] for index in indices])
+        squares = self._slots(parameters, [self._velocities[index] for index in indices])
+        largest = self._slots(parameters, [self._velocity_hats[index] for index in indices]) if self.amsgrad else []
+        rows = [self._views.of(parameter, parameter) for parameter in parameters]
+        late = torch.full((), _LATE, device=rate.device)
+        for decay, lr_scale, chosen in self._groups(variables):
+            if decay:
+                torch._foreach_mul_([rows[i] for i in chosen], 1.0 - decay * (rate * lr_scale))
+            torch._fused_adamw_(
+                [rows[i] for i in chosen],
+                [gradients[i] for i in chosen],
+                [means[i] for i in chosen],
+                [squares[i] for i in chosen],
+                [largest[i] for i in chosen] if self.amsgrad else [],
+                [late] * len(chosen),
+                lr=rate * correction * lr_scale,
+                beta1=self.beta_1,
+                beta2=self.beta_2,
+                weight_decay=0.0,
+                eps=self.epsilon,
+                amsgrad=self.amsgrad,
+                maximize=False,
+            )
+
+
+class FusedSGD(Fused, keras.optimizers.SGD):
     """`keras.optimizers.SGD` as one call of torch's fused SGD for all parameters. Takes the same arguments."""
 
     @torch.no_grad()
     def _backend_update_step(
         self, grads: Sequence[Tensor], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        parameters = [variable.value for variable in trainable_variables]
-        learning_rate = _plain(learning_rate)
         self._step()
+        self._change(grads, trainable_variables, _plain(learning_rate))
+
+    def _move(self, gradients: Sequence[Tensor], variables: Sequence[Any], rate: Tensor, correction: Tensor) -> None:
+        self._change(gradients, variables, rate)
+
+    def _change(self, grads: Sequence[Tensor], trainable_variables: Sequence[Any], learning_rate: Any) -> None:
+        """Updates weights and velocities; the learning rate is a number, or a scalar on the device."""
+        parameters = [variable.value for variable in trainable_variables]
         rows = [self._views.of(parameter, parameter) for parameter in parameters]
         steps = _rows(parameters, grads)
         for decay, lr_scale, chosen in self._groups(trainable_variables):

@@ -43,6 +43,7 @@ class ParallelModel(NativeModel):
         if any(isinstance(variable.value, DTensor) for variable in core.variables):
             raise DeviceError("the model's parameters are sharded (FSDP), which trains Keras variables wrongly")
         super().__init__(core, target=target, compile_on_gpu=compile_on_gpu)
+        self.on_device = False  # the processes exchange their gradients within a step
         self._keep("_group", group)
         self._weight = 1.0
         self._keep("_through_all", None)

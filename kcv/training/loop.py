@@ -350,7 +350,13 @@ class StageFit:
         if not group.is_distributed:
             # The head alone is too small to benefit from compilation.
             split = config.train.on_out_of_memory == "split"
-            train_model = NativeModel(fitted, target=target, compile_on_gpu=compile_on_gpu, split=split)
+            train_model = NativeModel(
+                fitted,
+                target=target,
+                compile_on_gpu=compile_on_gpu,
+                split=split,
+                cuda_graph=config.train.cuda_graph,
+            )
         else:
             target = parallel_target(target, group, sync_batchnorm=syncs_batchnorm(config, group.world_size))
             train_model = ParallelModel(fitted, group, target=target, compile_on_gpu=compile_on_gpu)

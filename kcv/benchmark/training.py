@@ -14,6 +14,7 @@ import torch
 from kcv.benchmark.candidates import Setting, StepFunction, kcv_step, keras_step, torch_network, torch_step
 from kcv.benchmark.networks import NAMES, USUAL, sizes
 from kcv.benchmark.peak import flops_of_step, matrix_rate
+from kcv.benchmark.profile import profiled
 from kcv.common.progress import Progress
 from kcv.common.timing import interleave
 from kcv.models import registry
@@ -24,6 +25,8 @@ from kcv.native.precision import resolve_precision
 _log = logging.getLogger(__name__)
 
 BENCHMARKED = tuple(NAMES)
+NOISY = 0.25
+"""The distance between the quartiles of a ratio, relative to it, from which the machine is too noisy to tell."""
 _LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
@@ -35,6 +38,7 @@ def benchmark_training(
     precision: str = "auto",
     device: str = "auto",
     repeats: int = 20,
+    profile: bool = False,
 ) -> list[dict[str, Any]]:
     """Measures training steps.
 
@@ -45,10 +49,11 @@ def benchmark_training(
         precision: as in the configuration.
         device: as in the configuration.
         repeats: timed turns per candidate; the first two turns are not timed.
+        profile: whether to show which kinds of operations take the time, of kcv and of PyTorch.
 
     Returns:
         One row per model: medians of images/s, their ratios, and kcv's convolutions and products as a fraction of the
-        machine's measured matrix rate.
+        machine's measured matrix rate. A ratio is None if its turns differ too much to tell (`NOISY`).
 
     Raises:
         DeviceError: device or precision is not available.
@@ -61,18 +66,19 @@ def benchmark_training(
         default_size, default_batch = sizes(name)
         policy, _ = resolve_precision(precision, where, trains_depthwise=registry.get(name).depthwise)
         setting = Setting(name, image_size or default_size, batch_size or default_batch, policy, where)
-        rows.append(_row(setting, matrix_rate(where, policy), repeats))
+        rows.append(_row(setting, matrix_rate(where, policy), repeats, profile))
         gc.collect()
     return rows
 
 
-def _row(setting: Setting, peak: float, repeats: int) -> dict[str, Any]:
+def _row(setting: Setting, peak: float, repeats: int, profile: bool) -> dict[str, Any]:
     layout, by_hand = _faster_layout(setting)
     candidates = {"torch": by_hand, "keras": keras_step(setting), "kcv": kcv_step(setting)}
     seconds = _take_turns(candidates, setting, repeats)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     flops = flops_of_step(torch_network(setting, torch.contiguous_format), setting.batch()[0])
-    return {
+    quartiles = {name: _quartiles(seconds[name], seconds["kcv"]) for name in ("torch", "keras")}
+    row = {
         "model": setting.model,
         "image_size": setting.image_size,
         "batch_size": setting.batch_size,
@@ -84,15 +90,20 @@ def _row(setting: Setting, peak: float, repeats: int) -> dict[str, Any]:
         "milliseconds": {name: 1e3 * median for name, median in medians.items()},
         "images_per_second": {name: setting.batch_size / median for name, median in medians.items()},
         # The ratio of medians, and the quartiles of the ratio within turns, to show the noise.
-        "kcv_over_torch": medians["torch"] / medians["kcv"],
-        "kcv_over_torch_quartiles": _quartiles(seconds["torch"], seconds["kcv"]),
-        "kcv_over_keras": medians["keras"] / medians["kcv"],
-        "kcv_over_keras_quartiles": _quartiles(seconds["keras"], seconds["kcv"]),
+        **{f"kcv_over_{name}": _ratio(medians[name] / medians["kcv"], quartiles[name]) for name in quartiles},
+        **{f"kcv_over_{name}_quartiles": values for name, values in quartiles.items()},
         "torch_layout": layout,
         "gflop_per_step": flops / 1e9,
         "matrix_gflop_per_second": peak / 1e9,
         "peak_fraction": flops / medians["kcv"] / peak,
     }
+    if profile:
+        row["profile"] = {name: profiled(candidates[name], setting.device) for name in ("kcv", "torch")}
+    return row
+
+
+def _ratio(ratio: float, quartiles: Sequence[float]) -> float | None:
+    return None if quartiles[1] - quartiles[0] > NOISY * ratio else ratio
 
 
 def _faster_layout(setting: Setting) -> tuple[str, StepFunction]:

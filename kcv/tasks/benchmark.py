@@ -12,7 +12,7 @@ from kcv.errors import UsageError
 Row: TypeAlias = dict[str, Any]
 
 TAKES: Mapping[str, tuple[str, ...]] = {
-    "train": ("model", "image_size", "batch_size", "precision", "device", "repeats"),
+    "train": ("model", "image_size", "batch_size", "precision", "device", "repeats", "profile"),
     "predict": ("model", "image_size", "repeats"),
     "serve": ("model", "image_size", "repeats"),
     "data": ("image_size", "batch_size", "device", "repeats"),
@@ -41,6 +41,7 @@ def benchmark(
     repeats: Annotated[int, AtLeast(1)] = 20,
     images: Annotated[int, AtLeast(1000)] | None = None,
     device: Device = "auto",
+    profile: bool = False,
 ) -> list[Row]:
     """Measure kcv beside PyTorch, Keras and torchvision, in turns, on this machine.
 
@@ -54,6 +55,7 @@ def benchmark(
         repeats: train, predict, serve, data, scaling: measured repetitions of each candidate.
         images: memory: number of images of the largest set; default: 1000000.
         device: train, data, scaling: where to compute.
+        profile: train: show which kinds of operations take the time.
 
     Returns:
         Rows of plain values; see the functions of `kcv.benchmark`.
@@ -68,8 +70,8 @@ def benchmark(
         $ kcv benchmark predict --repeats=50
     """
     values: dict[str, Any] = {"model": model, "image_size": image_size, "batch_size": batch_size, "images": images}
-    values |= {"precision": precision, "device": device, "repeats": repeats}
-    defaults = {"precision": "auto", "device": "auto", "repeats": 20}
+    values |= {"precision": precision, "device": device, "repeats": repeats, "profile": profile}
+    defaults = {"precision": "auto", "device": "auto", "repeats": 20, "profile": False}
     given = {name: value for name, value in values.items() if value != defaults.get(name)}
     for name in given:
         if name not in TAKES[what]:

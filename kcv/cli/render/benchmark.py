@@ -25,7 +25,7 @@ def training_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
     body = []
     for row in rows:
         rates = row["images_per_second"]
-        ratios = (f"{row['kcv_over_torch']:.2f}x", f"{row['kcv_over_keras']:.2f}x")
+        ratios = (_ratio(row["kcv_over_torch"]), _ratio(row["kcv_over_keras"]))
         setting = (row["model"], str(row["image_size"]), str(row["batch_size"]), row["precision"])
         body.append((*setting, *(f"{rates[name]:,.0f}" for name in ("torch", "keras", "kcv")), *ratios, _share(row)))
     first = rows[0]
@@ -36,7 +36,39 @@ def training_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
         f"  {hardware}; medians of {first['repeats']} turns; images/s\n"
         f"  peak: part of the rate of matrix products here, GFLOP/s: "
         + ", ".join(f"{peak} in {precision}" for precision, peak in peaks.items())
+        + "".join(_unclear(row) for row in rows)
+        + "".join(_profile(row) for row in rows if "profile" in row)
     )
+
+
+def _ratio(ratio: float | None) -> str:
+    return "unclear" if ratio is None else f"{ratio:.2f}x"
+
+
+def _unclear(row: Mapping[str, Any]) -> str:
+    """Returns a line for each ratio that is not quoted."""
+    beside = {"torch": "PyTorch", "keras": "Keras"}
+    return "".join(
+        f"\n  {row['model']}: too noisy to compare with {beside[name]} (quartiles {low:.2f}x to {high:.2f}x); stop "
+        "other work, or raise --repeats"
+        for name in beside
+        if row[f"kcv_over_{name}"] is None
+        for low, high in [row[f"kcv_over_{name}_quartiles"]]
+    )
+
+
+def _profile(row: Mapping[str, Any]) -> str:
+    """Returns the table of operations by kind, of kcv beside PyTorch."""
+    ours, theirs = ({one["kind"]: one for one in row["profile"][name]} for name in ("kcv", "torch"))
+    kinds = [*ours, *(kind for kind in theirs if kind not in ours)]
+    nothing = {"milliseconds": 0.0, "fraction": 0.0}
+    body = [(kind, *(cell for one in (ours, theirs) for cell in _time(one.get(kind, nothing)))) for kind in kinds]
+    header = (row["model"], "kcv ms", "", "PyTorch ms", "")
+    return f"\n\n{table(body, header=header)}"
+
+
+def _time(one: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{one['milliseconds']:.2f}", f"{100 * one['fraction']:.0f}%"
 
 
 def _share(row: Mapping[str, Any]) -> str:

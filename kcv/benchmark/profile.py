@@ -56,11 +56,12 @@ def by_kind(events: Iterable[FunctionEventAvg], device: str) -> list[dict[str, A
     """Adds up the time of operations by kind; see `profiled`."""
     microseconds: Counter[str] = Counter()
     for event in events:
+        name, shapes = event.key or "", event.input_shapes or ()
         # On CUDA, kernels stand beside the operations that start them, with the same time.
         if device != "cuda":
-            microseconds[kind_of(event.key, event.input_shapes or ())] += event.self_cpu_time_total
-        elif event.key.startswith("aten::"):
-            microseconds[kind_of(event.key, event.input_shapes or ())] += event.self_device_time_total
+            microseconds[kind_of(name, shapes)] += event.self_cpu_time_total
+        elif name.startswith("aten::"):
+            microseconds[kind_of(name, shapes)] += event.self_device_time_total
     total = sum(microseconds.values())
     return [
         {"kind": kind, "milliseconds": time / STEPS / 1e3, "fraction": time / total}

@@ -78,7 +78,7 @@ def _row(setting: Setting, peak: float, repeats: int, profile: bool) -> dict[str
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     flops = flops_of_step(torch_network(setting, torch.contiguous_format), setting.batch()[0])
     quartiles = {name: _quartiles(seconds[name], seconds["kcv"]) for name in ("torch", "keras")}
-    row = {
+    row: dict[str, Any] = {
         "model": setting.model,
         "image_size": setting.image_size,
         "batch_size": setting.batch_size,

@@ -15,6 +15,7 @@ from keras import layers
 from torch import Tensor
 
 from kcv.native.layers.activations import native_activation, then
+from kcv.native.layers.depthwise import depthwise, slow_elsewhere
 from kcv.native.layers.lowered import (
     Lowered,
     Run,
@@ -94,6 +95,7 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
     size = tuple(layer.kernel_size)
     mixed = dtype != kernel.dtype
     is_product = size == (1, 1) and groups == 1
+    undilated_depthwise = groups > 1 and kernel.shape[2:] in ((groups, 1), (1, groups)) and dilation == (1, 1)
 
     def run(training: bool, x: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:
         weight = view(kernel)
@@ -108,6 +110,8 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
         x = x.to(dtype, memory_format=memory_format)
         if same:
             x, padding = same_padding(x, size, strides, dilation)
+        if undilated_depthwise and training and slow_elsewhere(x, weight) and not torch.compiler.is_compiling():
+            return depthwise(x, weight, offset, strides, padding)
         return F.conv2d(x, weight, offset, strides, padding, dilation, groups)
 
     def padded(sides: tuple[int, int]) -> Run:

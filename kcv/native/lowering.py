@@ -16,7 +16,7 @@ from keras.src.models.functional import Functional  # no public name; a subclass
 from kcv.native.layers import LOWERINGS
 from kcv.native.layers.lowered import Lowered, Target, Unsupported, Value, to_keras_order, to_torch_order, torch_dtype
 from kcv.native.layers.moving import MovingStatistics
-from kcv.native.merging import merge_padding
+from kcv.native.merging import merged
 from kcv.native.program import Program, Step
 
 _log = logging.getLogger(__name__)
@@ -101,7 +101,8 @@ class _Walk:
         """Returns the program of all steps, which frees each value after its last use."""
         outputs = [self._held(slot, transposed=False) for slot in self.graph(graph, inputs)]
         if not self._target.keeps_layers:
-            self._steps = merge_padding(self._steps, self._forms, self._values, outputs)
+            on_cpu = all(variable.value.device.type == "cpu" for variable in graph.variables[:1])
+            self._steps = merged(self._steps, self._forms, self._values, outputs, on_cpu=on_cpu)
         last: dict[int, int] = {}
         for number, step in enumerate(self._steps):
             last.update(dict.fromkeys((*step.sources, *step.targets), number))

@@ -1,52 +1,115 @@
-"""Layers that a program computes together: zeros that a convolution adds itself."""
+"""Layers that a program computes together: zeros that a convolution adds itself, normalisation by fixed statistics."""
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+
+import torch
+from torch import Tensor
 
 from kcv.native.layers.lowered import Lowered, Run, Value
 from kcv.native.program import Step
 
+_LEAST_PIXELS = 2048
+"""Pixels of a batch from which normalisation is merged where its statistics are fixed."""
 
-def merge_padding(
-    steps: Sequence[Step], forms: Mapping[int, Lowered], values: Sequence[Value], outputs: Sequence[int]
+
+def merged(
+    steps: Sequence[Step],
+    forms: Mapping[int, Lowered],
+    values: Sequence[Value],
+    outputs: Sequence[int],
+    *,
+    on_cpu: bool,
 ) -> list[Step]:
-    """Lets convolutions pad their own input where a layer in front of them does, which writes and reads it once more.
+    """Lets convolutions do what the layers around them do, each of which reads and writes an image once more.
 
-    The convolution's step takes the place of both.
+    The step of a convolution takes the place of both.
 
     Args:
         steps: the steps of a program, none of which frees a value.
         forms: the native forms of its layers, by the index of their output.
         values: its values by index.
         outputs: the indices of its outputs.
+        on_cpu: whether the program runs on a CPU. On a GPU, starting five small operations that prepare a kernel takes
+            longer than they save.
 
     Returns:
-        The steps without the layers that only padded for one convolution.
+        The steps without the layers that only padded for one convolution, and on a CPU without those that only
+        normalise the output of one.
     """
-    readers = Counter((*(slot for step in steps for slot in step.sources), *outputs))
-    makers = {step.targets[0]: step for step in steps}
+    steps, sides = _merge_padding(steps, forms, values, outputs)
+    return _merge_normalisation(steps, forms, values, outputs, sides) if on_cpu else steps
+
+
+def _merge_padding(
+    steps: Sequence[Step], forms: Mapping[int, Lowered], values: Sequence[Value], outputs: Sequence[int]
+) -> tuple[list[Step], dict[int, tuple[int, int]]]:
+    """Returns the steps, and the padding of those that pad their own input, by the index of their output."""
     merged: dict[int, Step] = {}
-    for step in steps:
-        before = makers.get(step.sources[0]) if len(step.sources) == 1 else None
-        if before is None or readers[before.targets[0]] > 1:
+    sides: dict[int, tuple[int, int]] = {}
+    for before, step in _pairs(steps, outputs):
+        padding, convolution = forms.get(before.targets[0]), forms.get(step.targets[0])
+        if padding is None or padding.padding is None or convolution is None or convolution.padded is None:
             continue
-        run = _padded(forms.get(before.targets[0]), forms.get(step.targets[0]))
         # In another dtype the layer would round what the convolution takes as it is.
-        if run is not None and values[before.targets[0]].dtype == values[step.targets[0]].dtype:
+        if values[before.targets[0]].dtype == values[step.targets[0]].dtype:
+            run, reference = convolution.padded(padding.padding), _in_turn(before.reference, step.reference)
+            merged[before.targets[0]] = replace(step, run=run, sources=before.sources, reference=reference)
+            sides[step.targets[0]] = padding.padding
+    # A padding step is left out, and the step that reads it has the new form.
+    kept = [step for step in steps if step.targets[0] not in merged]
+    return [merged[step.sources[0]] if step.sources and step.sources[0] in merged else step for step in kept], sides
+
+
+def _merge_normalisation(
+    steps: Sequence[Step],
+    forms: Mapping[int, Lowered],
+    values: Sequence[Value],
+    outputs: Sequence[int],
+    sides: Mapping[int, tuple[int, int]],
+) -> list[Step]:
+    merged: dict[int, Step] = {}
+    for before, step in _pairs(steps, outputs):
+        convolution, normalisation = forms.get(before.targets[0]), forms.get(step.targets[0])
+        if convolution is None or convolution.scaled is None or normalisation is None or normalisation.affine is None:
+            continue
+        # In half precision the scaled kernel would be rounded once more.
+        if values[before.targets[0]].dtype == values[step.targets[0]].dtype == torch.float32:
+            scaled = functools.partial(convolution.scaled, padding=sides.get(before.targets[0], (0, 0)))
+            run = _normalised(before.run, scaled, normalisation)
             reference = _in_turn(before.reference, step.reference)
             merged[before.targets[0]] = replace(step, run=run, sources=before.sources, reference=reference)
-    # A padding step is left out, and the step that reads it has the new form.
     kept = [step for step in steps if step.targets[0] not in merged]
     return [merged[step.sources[0]] if step.sources and step.sources[0] in merged else step for step in kept]
 
 
-def _padded(padding: Lowered | None, convolution: Lowered | None) -> Run | None:
-    if padding is None or padding.padding is None or convolution is None or convolution.padded is None:
-        return None
-    return convolution.padded(padding.padding)
+def _normalised(convolution: Run, scaled: Run, normalisation: Lowered) -> Run:
+    """Returns a convolution and its normalisation: by scaling the kernel where the statistics are fixed."""
+
+    def run(training: bool, x: Tensor) -> Tensor:
+        affine = None
+        # An image has to be larger than the kernel, or scaling the kernel takes longer than it saves.
+        if len(x) * x.shape[2] * x.shape[3] >= _LEAST_PIXELS:
+            affine = normalisation.affine(training)  # type: ignore[misc]
+        if affine is None:
+            return normalisation.run(training, convolution(training, x))
+        return scaled(training, x, *affine)
+
+    return run
+
+
+def _pairs(steps: Sequence[Step], outputs: Sequence[int]) -> Iterator[tuple[Step, Step]]:
+    """Yields each step that has a single input, after the step that makes it, if nothing else reads that."""
+    readers = Counter((*(slot for step in steps for slot in step.sources), *outputs))
+    makers = {target: step for step in steps for target in step.targets}
+    for step in steps:
+        before = makers.get(step.sources[0]) if len(step.sources) == 1 else None
+        if before is not None and len(before.targets) == 1 and readers[before.targets[0]] == 1:
+            yield before, step
 
 
 def _in_turn(first: Run | None, second: Run | None) -> Run | None:

@@ -140,3 +140,88 @@ def test_a_convolution_of_one_pixel_is_a_product(
     with monkeypatch.context() as patch:
         patch.setattr(F, "conv2d", never)
         assert program(pixels, training=True).shape == (5, *((1, 1, 6) if shape[0] == 1 else (6, 1, 1)))
+
+
+def normalised(convolution: Any, *, learns: bool = False, data_format: str = "channels_last") -> keras.Model:
+    """Puts a normalisation with statistics of its own behind a convolution, and a padding layer in front of it."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((3, 9, 9) if data_format == "channels_first" else (9, 9, 3))
+    x = convolution(layers.ZeroPadding2D(1, data_format=data_format)(inputs))
+    norm = layers.BatchNormalization(axis=1 if data_format == "channels_first" else 3, name="norm")
+    outputs = layers.ReLU()(norm(x))
+    rng = np.random.default_rng(1)
+    norm.set_weights([rng.uniform(0.5, 2, weight.shape) for weight in norm.get_weights()])
+    norm.trainable = learns
+    return keras.Model(inputs, outputs)
+
+
+NORMALISED = {
+    "plain": lambda data_format: layers.Conv2D(4, 3, use_bias=False, data_format=data_format),
+    "with a bias": lambda data_format: layers.Conv2D(4, 3, data_format=data_format),
+    "padded to the same size": lambda data_format: layers.Conv2D(4, 3, padding="same", data_format=data_format),
+    "depthwise": lambda data_format: layers.DepthwiseConv2D(3, depth_multiplier=2, data_format=data_format),
+    "one pixel": lambda data_format: layers.Conv2D(4, 1, data_format=data_format),
+}
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+@pytest.mark.parametrize("kind", NORMALISED.keys())
+def test_a_convolution_normalises_by_fixed_statistics(
+    kind: str, data_format: str, assert_parity: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kcv.native.merging._LEAST_PIXELS", 1)
+    model = normalised(NORMALISED[kind](data_format), data_format=data_format)
+    assert len(names(model)) < len(names(model, keeps_layers=True))
+    calls = counted(monkeypatch)
+    assert_parity(model, images(data_format), tolerance=1e-4, target=Target(memory_format=torch.channels_last))
+    assert not calls
+
+
+def test_half_precision_keeps_the_normalisation() -> None:
+    with precision_scope("mixed_bfloat16"):
+        model = normalised(layers.Conv2D(4, 3))
+    assert "conv2d" in " ".join(names(model))
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Returns what is appended to whenever a normalisation is computed by itself: whether by the batch's statistics."""
+    calls: list[bool] = []
+    plain = torch.batch_norm
+
+    def batch_norm(*given: Any) -> torch.Tensor:
+        calls.append(given[5])
+        return plain(*given)
+
+    monkeypatch.setattr(torch, "batch_norm", batch_norm)
+    return calls
+
+
+def test_one_that_learns_is_merged_in_inference_alone(monkeypatch: pytest.MonkeyPatch, assert_parity: Any) -> None:
+    monkeypatch.setattr("kcv.native.merging._LEAST_PIXELS", 1)
+    model = normalised(layers.Conv2D(4, 3), learns=True)
+    program = assert_parity(model, images(), tolerance=1e-4)
+    calls = counted(monkeypatch)
+    program(images(), training=True)
+    assert calls == [True]
+    program(images(), training=False)
+    assert calls == [True]
+    model.get_layer("norm").trainable = False
+    program(images(), training=True)
+    assert calls == [True]
+
+
+def test_few_pixels_are_normalised_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = lower(normalised(layers.Conv2D(4, 3)))
+    calls = counted(monkeypatch)
+    program(images(count=2), training=False)
+    assert calls == [False]
+    program(images(count=32), training=False)
+    assert calls == [False]
+
+
+def test_an_activation_or_another_reader_keeps_the_normalisation() -> None:
+    assert "norm" in names(normalised(layers.Conv2D(4, 3, activation="relu")))
+    inputs = keras.Input((9, 9, 3))
+    x = layers.Conv2D(4, 3, name="conv")(inputs)
+    model = keras.Model(inputs, [layers.BatchNormalization(name="norm")(x), layers.ReLU()(x)])
+    assert "conv" in names(model)

@@ -50,6 +50,10 @@ class Lowered:
         padding: if the layer does nothing but pad images with zeros, as much on either side: the rows and the columns
             per side. A convolution behind it then does so itself.
         padded: returns `run` for an input that still has to be padded like that; None if there is no such form.
+        scaled: `run` of a convolution without activation, with two more arguments: a scale and a shift for each channel
+            of its output, [c] both. It takes `padding` by name, too.
+        affine: if the layer scales and shifts channels: called with the mode; returns the scale and the shift of each,
+            [c] both, or None where they depend on the batch.
     """
 
     run: Run
@@ -58,6 +62,8 @@ class Lowered:
     output_reusable: bool = False
     padding: tuple[int, int] | None = None
     padded: Callable[[tuple[int, int]], Run] | None = None
+    scaled: Run | None = None
+    affine: Callable[[bool], tuple[Tensor, Tensor] | None] | None = None
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,20 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
         statistics.saw(entry, batch_mean, batch_variance, x.numel() // x.shape[1], rate)
         return y
 
-    return Lowered(run, input_transposed=transposed, output_transposed=transposed, output_reusable=True)
+    def affine(training: bool) -> tuple[Tensor, Tensor] | None:
+        if training and layer.trainable:
+            return None
+        scale = torch.rsqrt(variance + epsilon)
+        scale = scale if gamma is None else gamma * scale
+        return scale, torch.addcmul(torch.zeros_like(mean) if beta is None else beta, mean, scale, value=-1)
+
+    return Lowered(
+        run,
+        input_transposed=transposed,
+        output_transposed=transposed,
+        output_reusable=True,
+        affine=affine if images else None,
+    )
 
 
 @lowers(layers.LayerNormalization)

@@ -97,12 +97,20 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
     is_product = size == (1, 1) and groups == 1
     undilated_depthwise = groups > 1 and kernel.shape[2:] in ((groups, 1), (1, groups)) and dilation == (1, 1)
 
-    def run(training: bool, x: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:
-        weight = view(kernel)
-        offset = bias
+    def run(
+        training: bool,
+        x: Tensor,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        padding: tuple[int, int] = (0, 0),
+    ) -> Tensor:
+        weight, offset = view(kernel), bias
+        if scale is not None:
+            weight = weight * scale[:, None, None, None]
+            offset = shift if bias is None else torch.addcmul(shift, bias, scale)
         if mixed:
             weight = weight.to(dtype)
-            offset = None if bias is None else bias.to(dtype)
+            offset = None if offset is None else offset.to(dtype)
         if is_product and x.shape[2:] == (1, 1) and not torch.compiler.is_exporting():
             return F.linear(x.flatten(1).to(dtype), weight.flatten(1), offset)[:, :, None, None]
         if pre_strided:
@@ -124,6 +132,7 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
         output_transposed=transposed,
         output_reusable=native_activation(layer.activation) is None,
         padded=None if same or size == (1, 1) else padded,
+        scaled=run if native_activation(layer.activation) is None else None,
     )
 
 

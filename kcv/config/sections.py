@@ -322,17 +322,25 @@ class TrainConfig(Section):
     cuda_graph: bool = Field(True, description="on CUDA, record the training step once and replay it, which is faster")
 
 
+def _joined(value: Any) -> Any:
+    """Returns a list of trackers as the text that names them all; other values unchanged."""
+    if isinstance(value, list) and all(isinstance(one, str) and one and "," not in one for one in value):
+        return ",".join(value)
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
 with warnings.catch_warnings():
     # pydantic's classes have a method of this name, which registers virtual subclasses; nothing uses it here.
     warnings.filterwarnings("ignore", 'Field name "register"', UserWarning)
 
     class TrackingConfig(Section):
-        """Where MLflow stores the run."""
+        """Where the run is recorded: MLflow, TensorBoard, W&B, or several."""
 
-        uri: str | None = Field(
+        uri: Annotated[str | None, BeforeValidator(_joined)] = Field(
             None,
             min_length=1,
-            description="MLflow URI; null: mlflow.db (SQLite) in the working folder; none: no tracking",
+            description="MLflow URI, tensorboard:FOLDER, wandb:PROJECT, or several, separated by commas or as a list; "
+            "null: mlflow.db (SQLite) in the working folder; none: no tracking",
         )
         experiment: str = Field("kcv", min_length=1, description="experiment that the run belongs to")
         register: str | None = Field(
@@ -352,4 +360,7 @@ with warnings.catch_warnings():
             pattern=r"^[A-Za-z0-9_-]{1,64}$",
             description="ID of the MLflow run that this run is shown below",
             json_schema_extra={"allowed": "letters, digits, '_' and '-', at most 64"},
+        )
+        system_metrics: bool = Field(
+            False, description="record the use of CPU and memory every 10 s (the extra kcv[system-metrics])"
         )

@@ -9,17 +9,18 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kcv.common.download import cache_dir
 from kcv.common.untrusted import files_inside
 from kcv.errors import TrackingError
+from kcv.tracking.data_record import DataRecord
 from kcv.tracking.outbox import Entry, Outbox
 from kcv.tracking.sender import Sender
 from kcv.tracking.store import RunInfo, Store, StoreRejected
-from kcv.tracking.tracker import State, Status, Tracker
+from kcv.tracking.tracker import State, Status, Tracker, run_in
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class BufferedTracker(Tracker):
         self._temporary: Path | None = None
         self._bytes = 0
         self.location = store.location
+        self.keeps_models = store.keeps_models
 
     def state_dict(self) -> State:
         """Returns the location and the ID of the run; while the ID is unknown, the name of its outbox instead."""
@@ -60,8 +62,8 @@ class BufferedTracker(Tracker):
 
     def load_state_dict(self, state: Mapping[str, str | None]) -> None:
         """Makes `start` resume a run of this service; see `Tracker.load_state_dict`."""
-        run = state.get("run")
-        if run is not None and _RUN.fullmatch(run) and state.get("location") == self.location:
+        run = run_in(state, self.location)
+        if run is not None and _RUN.fullmatch(run):
             self._resumes = run
 
     def start(self, run_name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
@@ -112,6 +114,11 @@ class BufferedTracker(Tracker):
             with contextlib.suppress(OSError):  # a missing file is skipped when it is to be sent
                 self._bytes += file.stat().st_size
             self._append({"kind": "artifact", "path": str(file), "folder": folder})
+
+    def log_datasets(self, records: Sequence[DataRecord]) -> None:
+        """Logs which data the run uses."""
+        for record in records:
+            self._append(record.entry())
 
     def log_model(
         self, files: Mapping[str, Path | str], *, register: str | None = None, alias: str | None = None

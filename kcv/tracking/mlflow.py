@@ -25,8 +25,10 @@ from kcv.common.redaction import hide_credentials, without_credentials
 from kcv.config import TrackingConfig
 from kcv.errors import KcvError, TrackingError, one_line
 from kcv.tracking.buffered import BufferedTracker
-from kcv.tracking.mlflow_database import Database
+from kcv.tracking.data_record import DataRecord
+from kcv.tracking.mlflow_database import Database, plain_path
 from kcv.tracking.mlflow_files import MOST_FILE_BYTES
+from kcv.tracking.mlflow_records import ONCE, dataset_fields, reserved_tags
 from kcv.tracking.store import RunInfo, Store, StoreRejected, StoreUnavailable
 from kcv.tracking.tracker import Tracker, open_tracker, register_tracker
 
@@ -38,7 +40,7 @@ _T = TypeVar("_T")
 
 _SERVERS = ("http", "https")
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", *_SERVERS, "databricks", "uc")
-_FORM = "sqlite:///FILE, another database's uri, http(s)://HOST:PORT of an MLflow server"
+_FORM = "sqlite:///FILE, FILE.db, another database's uri, http(s)://HOST:PORT of an MLflow server"
 _KEY_TAG = "kcv.spool"
 
 MODEL_FOLDER = "model"
@@ -51,7 +53,7 @@ _MAY_CHANGE = (401, 403, 407, 408, 429)
 """Status codes of rejections that may end later, or with other credentials."""
 
 
-@register_tracker("", *_SCHEMES, form=_FORM)
+@register_tracker("", *_SCHEMES, form=_FORM, place=plain_path)
 def _open(config: TrackingConfig) -> Tracker:
     if config.uri is None and (uri := os.environ.get("MLFLOW_TRACKING_URI")):
         return open_tracker(config.model_copy(update={"uri": uri}))
@@ -73,6 +75,14 @@ class MlflowTracker(BufferedTracker):
 
     def __init__(self, uri: str, experiment: str, *, named: bool = True) -> None:
         super().__init__(MlflowStore(uri, named=named), experiment)
+
+    def start(self, run_name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Opens or resumes the run, with the tags that MLflow's page shows as columns; see `Tracker.start`.
+
+        Raises:
+            TrackingError: the store rejects the run, or is an unusable database.
+        """
+        super().start(run_name, params, reserved_tags(tags))
 
 
 class MlflowStore(Store):
@@ -107,7 +117,8 @@ class MlflowStore(Store):
             if run_id is None:
                 experiment = self._find_experiment(client, run.experiment)
                 found = client.search_runs([experiment], f"tags.`{_KEY_TAG}` = '{key}'")
-                tags = {"mlflow.source.name": "kcv", _KEY_TAG: key}
+                once = {name: value for name, value in run.tags.items() if name in ONCE}
+                tags = {"mlflow.source.name": "kcv", **once, _KEY_TAG: key}
                 made = found[0] if found else client.create_run(experiment, run.time, tags, run.name)
                 run_id = str(made.info.run_id)
             if run.is_resumed:
@@ -135,6 +146,15 @@ class MlflowStore(Store):
         with self.asking() as client:
             self._require_place(client, run_id, *filter(None, (folder, path.name)))
             client.log_artifact(run_id, str(path), folder)
+
+    def log_dataset(self, run_id: str, record: DataRecord) -> None:
+        """Logs a data set of the run; MLflow keeps one with the same name and digest once."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+        made = DatasetInput(Dataset(**dataset_fields(record)), [InputTag(MLFLOW_DATASET_CONTEXT, record.split)])
+        with self.asking() as client:
+            client.log_inputs(run_id, [made])
 
     def log_model_file(self, run_id: str, content: Path | str, place: str) -> None:
         """Logs a file of the run's model, below `MODEL_FOLDER`; see `Store.log_model_file`.
@@ -217,10 +237,11 @@ class MlflowStore(Store):
     def _describe_run(self, client: MlflowClient, run_id: str, run: RunInfo) -> None:
         from mlflow.entities import Param, RunTag
 
-        held = client.get_run(run_id).data.params  # a parameter cannot be changed
-        for params in _batches(Param(name, value) for name, value in run.params.items() if name not in held):
+        held = client.get_run(run_id).data  # a parameter cannot be changed, and a note may have been edited
+        for params in _batches(Param(name, value) for name, value in run.params.items() if name not in held.params):
             client.log_batch(run_id, params=params)
-        for tags in _batches(RunTag(name, value) for name, value in run.tags.items()):
+        new = ((name, value) for name, value in run.tags.items() if name not in ONCE or name not in held.tags)
+        for tags in _batches(RunTag(name, value) for name, value in new):
             client.log_batch(run_id, tags=tags)
 
 

@@ -159,22 +159,10 @@ def local_path(place: str) -> Path | None:
     return None
 
 
-def stays_inside(uri: str, folder: Path) -> bool:
-    """Returns whether a store is a plain file below a folder, or is `none`.
-
-    False if the path has hidden folders or links out of the folder, or if the URI has options, which may lead out too.
-    """
-    if uri.lower() == "none":
-        return True
+def plain_path(uri: str) -> str | None:
+    """Returns the path of an SQLite store; None if the URI has options, which may lead elsewhere."""
     match = re.fullmatch(r"sqlite:///([^?:]+)", uri)
-    if match is None:
-        return False
-    root = folder.resolve()
-    try:
-        path = (root / match[1]).resolve().relative_to(root)
-        return not any(part.startswith(".") for part in path.parts)
-    except (OSError, ValueError, RuntimeError):  # it is outside the folder, or the links are circular
-        return False
+    return match[1] if match else None
 
 
 def _below(folder: Path, path: Path, real: Path | None = None) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kcv.common.untrusted import is_link
 from kcv.errors import first_line
+from kcv.tracking.data_record import DataRecord
 from kcv.tracking.outbox import Entry, Outbox
 from kcv.tracking.store import RunInfo, Store, StoreRejected, StoreUnavailable
 
@@ -94,10 +95,13 @@ class _Delivery:
                     self._store.end_run(run_id, status, timestamp)
                 self._ended = True
             case _:
-                self._send_model(run_id, entry)
+                self._send_data_or_model(run_id, entry)
 
-    def _send_model(self, run_id: str, entry: Entry) -> None:
-        """Sends an entry about the run's model."""
+    def _send_data_or_model(self, run_id: str, entry: Entry) -> None:
+        """Sends an entry about the run's data or its model."""
+        if (record := DataRecord.parse(entry)) is not None:
+            self._store.log_dataset(run_id, record)
+            return
         match entry:
             case {"kind": "model_file", "path": str() as path, "place": str() as place}:
                 if _is_own_file(Path(path), None) and os.access(path, os.R_OK):

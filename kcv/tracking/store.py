@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kcv.tracking.data_record import DataRecord
 from kcv.tracking.outbox import Entry
 
 
@@ -109,6 +110,9 @@ class Store(ABC):
     @abstractmethod
     def log_artifact(self, run_id: str, path: Path, folder: str | None) -> None:
         """Logs a file to a folder of the run's files."""
+
+    def log_dataset(self, run_id: str, record: DataRecord) -> None:  # noqa: B027
+        """Logs which data the run uses one split for; a store without a place for that leaves it out."""
 
     def log_model_file(self, run_id: str, content: Path | str, place: str) -> None:  # noqa: B027
         """Logs a file of the run's model.

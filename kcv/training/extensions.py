@@ -25,6 +25,9 @@ from kcv.training.resume.user_state import check_state, keeps_state
 MONITORS: Final = ("val_accuracy", "val_loss")
 """Metrics that can select the best weights when no metrics are passed."""
 
+_LATER: Final = {"log_model", "log_datasets", "keeps_models"}
+"""Members of `Tracker` that a tracker need not have."""
+
 
 @dataclass(frozen=True)
 class Extensions:
@@ -78,7 +81,7 @@ class Extensions:
             raise UsageError("callbacks: the same one is there twice")
         self._check_metrics()
         if self.tracker is not None:
-            members = set(_members(Tracker)) - {"log_model"}  # which trackers of before do not have
+            members = set(_members(Tracker)) - _LATER  # which trackers of before do not have
             missing = [name for name in members if not hasattr(self.tracker, name)]
             if missing:
                 raise UsageError(f"tracker: {_kind(self.tracker)} has no {missing[0]}; see kcv.tracking.Tracker")

@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,9 @@ from kcv.exporting.mlflow_folder import mlflow_files
 from kcv.inference.choice import signed_choice
 from kcv.native.memory import enough_memory
 from kcv.tracking import NoTracker, Status, Tracker, config_without_credentials, open_tracker
+from kcv.tracking.system_metrics import SystemMetrics
 from kcv.training.callbacks.control import Diverged
+from kcv.training.data_records import data_records, describe_briefly
 from kcv.training.resume.checkpoint_store import CheckpointStore
 from kcv.training.resume.lock import lock
 from kcv.training.resume.record import Record
@@ -51,12 +53,14 @@ class ActiveRun:
         tracker: tracks the run.
         config: the run's configuration.
         extended: whether resuming needs the objects that were passed to `kcv.train`.
+        before: seconds from the beginning of the run to the beginning of this process's part.
     """
 
     folder: RunFolder
     tracker: Tracker
     config: Config
     extended: bool = False
+    before: float = 0.0
 
     def writer(self) -> Writer | None:
         """Returns the checkpoint writer, or None if the configuration disables checkpoints."""
@@ -76,7 +80,7 @@ class ActiveRun:
         """Reports the outcome of the block to the tracker, and logs how to resume if it failed."""
         status: Status = "FAILED"
         try:
-            with enough_memory():
+            with enough_memory(), self._measured():
                 yield
             status = "FINISHED"
         except KeyboardInterrupt:
@@ -90,6 +94,12 @@ class ActiveRun:
             raise
         finally:
             self.tracker.finish(status)
+
+    def _measured(self) -> AbstractContextManager[object]:
+        """Returns a context in which the use of CPU and memory is recorded, if that is asked for."""
+        if not self.config.tracking.system_metrics or isinstance(self.tracker, NoTracker):
+            return nullcontext()
+        return SystemMetrics(self.tracker, self.before)
 
     def _way_on(self) -> str:
         if self.config.train.checkpoint_seconds is None:
@@ -130,14 +140,17 @@ def open_run(
     tracker = open_tracker(config.tracking) if tracker is None else tracker
     shown = config_without_credentials(config)
     parent = config.tracking.parent
-    tags = environment if parent is None else {**environment, PARENT_TAG: parent}
+    tags = {**environment, "note": describe_briefly(dataset, config.model.name)}
+    if parent is not None:
+        tags[PARENT_TAG] = parent
     extended = any((extensions or {}).get(key) for key in ("own_model", "callbacks", "metrics"))
     if folder is not None and record is not None:
         tracker.load_state_dict(record.tracking)
         tracker.start(folder.path.name, shown.flatten(), tags)
         _note_resumption(folder.environment, environment)
+        _log_beginning(tracker, folder, dataset, shown)
         _log.info("run        %s, continued", folder.path)
-        return ActiveRun(folder, tracker, config, extended)
+        return ActiveRun(folder, tracker, config, extended, _seconds_since(folder.environment))
     folder = RunFolder.create(config)
     held.enter_context(lock(folder.lock))
     try:
@@ -149,8 +162,20 @@ def open_run(
     # Useful on this machine only, and private: not passed to trackers.
     write_json(folder.environment, {**environment, **signed_choice(shown, dataset.fingerprint, Path.cwd())})
     Record.of(shown, dataset, environment, tracker, extensions).write(folder.record)
+    _log_beginning(tracker, folder, dataset, shown)
     _log.info("run        %s", folder.path)
     return ActiveRun(folder, tracker, config, extended)
+
+
+def _log_beginning(tracker: Tracker, folder: RunFolder, dataset: Dataset, shown: Config) -> None:
+    """Logs what is known before the first step, so that a run that is killed has it."""
+    if isinstance(tracker, NoTracker):
+        return
+    log = getattr(tracker, "log_datasets", None)  # a tracker of the caller's own may have none
+    if log is not None:
+        log(data_records(dataset, shown.data.source))
+    for path in (folder.config, folder.environment):
+        tracker.log_artifacts(path)
 
 
 def open_on_main_process(group: Group, begin: Callable[[], ActiveRun], config: Config) -> ActiveRun:
@@ -191,6 +216,15 @@ def _note_resumption(path: Path, environment: Mapping[str, Any]) -> None:
     before = known.get("resumed", [])
     now = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(path, {**known, "resumed": [*(before if isinstance(before, list) else []), now]})
+
+
+def _seconds_since(path: Path) -> float:
+    """Returns the seconds since a run began, as its environment file tells; 0 if it does not."""
+    try:
+        began = datetime.fromisoformat(str(_read_environment(path).get("started")))
+        return max(0.0, (datetime.now(UTC) - began).total_seconds())
+    except (TypeError, ValueError):  # no time, or one without a zone
+        return 0.0
 
 
 def _read_environment(path: Path) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from kcv.errors import ConfigError, DataError, UsageError
 from kcv.inference import splits
 from kcv.models.own import OwnName
 from kcv.reporting.material import read_history
+from kcv.tracking import open_tracker
+from kcv.tracking.system_metrics import require_psutil
 from kcv.training import automatic
 from kcv.training.extensions import Extensions
 from kcv.training.own_function import OwnFunction, load
@@ -109,6 +111,7 @@ def start(
     extensions.check()
     if resume is None:
         config = extensions.fit_into(config or Config())
+        _require_tracking(config, extensions)
         return Start(config)
     if named is None and config is None:
         named = ()
@@ -130,12 +133,21 @@ def start(
         named = asked.given().keys()  # all other keys are now those of the folder
     record.require(config)
     require_named(config, record, named, folder.path)
+    _require_tracking(config, extensions)
     folder.sweep()
     state = CheckpointStore(folder.resume).newest(Plan.of(config, record).check)
     named_anew = config.data.source != record.config.get("data.source")
     began_in = None if named_anew else splits.working_folder(folder.path)
     own_folder = Path() if named is None or MODEL in named else splits.working_folder(folder.path)
     return Start(config, folder, record, state, began_in, own_folder)
+
+
+def _require_tracking(config: Config, extensions: Extensions) -> None:
+    """Refuses a tracker that cannot be used, or whose package is missing, before the data are read."""
+    if extensions.tracker is None:
+        open_tracker(config.tracking)
+    if config.tracking.system_metrics:
+        require_psutil()
 
 
 def finished(folder: RunFolder) -> Run:

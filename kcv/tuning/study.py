@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kcv.common import seal, untrusted
 from kcv.common.files import make_folder, write_json, write_text
-from kcv.common.redaction import data_without_credentials, without_credentials
+from kcv.common.redaction import data_without_credentials
 from kcv.config import SHORT_FLAGS, Config
 from kcv.config.keys import specify
 from kcv.config.sections import TrainConfig
 from kcv.errors import ConfigError, OutputError, UsageError
+from kcv.tracking import uri_without_credentials
 from kcv.tuning.trials import Trial
 
 _OWN = ("output_dir", "train.final_split", "tracking.register", "tracking.alias", "tracking.parent")
@@ -219,11 +220,11 @@ class Configurations:
         """Returns the same without users and passwords in the data and the tracking store."""
         values = {key: dict(value) if isinstance(value, Mapping) else value for key, value in self.values.items()}
         for section, leaf, clean in (("data", "source", data_without_credentials), ("tracking", "uri",
-                                     without_credentials)):  # fmt: skip
+                                     uri_without_credentials)):  # fmt: skip
             if isinstance(values.get(section), dict) and isinstance(values[section].get(leaf), str):
                 values[section][leaf] = clean(values[section][leaf])
         given = dict(self.given)
-        for key, clean in (("data.source", data_without_credentials), ("tracking.uri", without_credentials)):
+        for key, clean in (("data.source", data_without_credentials), ("tracking.uri", uri_without_credentials)):
             if isinstance(given.get(key), str):
                 given[key] = clean(given[key])
         return Configurations(values, given, self.chosen)

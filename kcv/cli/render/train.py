@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import TYPE_CHECKING, cast
 
@@ -78,6 +79,16 @@ def run_summary(run: Run) -> str:
         f"{program()} evaluate {model}",
         f"{program()} predict IMAGE --model={model}",
     ]
-    if run.tracking and run.tracking.startswith("sqlite"):
-        commands.append(f"{program('mlflow')} ui --backend-store-uri {shlex.quote(run.tracking)}")
+    commands += _pages(run.tracking)
     return "\n".join(["", pairs(rows), "", "Next:", *(f"  {command}" for command in commands)])
+
+
+def _pages(tracking: str | None) -> list[str]:
+    """Returns the commands that show the run where it is tracked on this machine."""
+    found = []
+    for place in re.split(r", (?=\w+:)", tracking or ""):  # several trackers
+        if place.startswith("sqlite"):
+            found.append(f"{program('mlflow')} ui --backend-store-uri {shlex.quote(place)}")
+        if place.startswith("tensorboard:"):
+            found.append(f"{program('tensorboard')} --logdir {shlex.quote(place.partition(':')[2])}")
+    return found

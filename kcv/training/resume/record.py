@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 FREE = (
     "output_dir", "device", "precision", "data.source", "data.image_folder", "data.workers", "data.memory_budget_mb",
     "train.checkpoint_seconds", "train.on_divergence", "train.on_out_of_memory", "train.plots", "tracking.uri",
-    "tracking.register", "tracking.alias", "train.teacher",
+    "tracking.register", "tracking.alias", "tracking.system_metrics", "train.teacher",
 )  # fmt: skip
 """Keys that do not affect what a run computes; resolved device, precision, data and teacher are compared separately."""
 

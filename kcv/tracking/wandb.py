@@ -134,6 +134,7 @@ class WandbStore(Store):
             "finish_timeout_raises": True,
             "init_timeout": _START_SECONDS,
             "silent": True,
+            "symlink": False,  # a link would be dead where the files are taken to another machine to be uploaded
             "x_disable_meta": True,  # it would hold the command, with its credentials
         }
         about: dict[str, Any] = {}

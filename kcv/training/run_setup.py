@@ -169,7 +169,7 @@ def open_run(
 
 def _log_beginning(tracker: Tracker, folder: RunFolder, dataset: Dataset, shown: Config) -> None:
     """Logs what is known before the first step, so that a run that is killed has it."""
-    if isinstance(tracker, NoTracker):
+    if type(tracker) is NoTracker:
         return
     log = getattr(tracker, "log_datasets", None)  # a tracker of the caller's own may have none
     if log is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kcv.errors import TrackingError
-from kcv.tracking import BufferedTracker, RunInfo, Store, StoreRejected, StoreUnavailable
+from kcv.tracking import BufferedTracker, DataRecord, RunInfo, Store, StoreRejected, StoreUnavailable
 from kcv.tracking.outbox import Outbox
 from kcv.tracking.sender import _Delivery
 
@@ -50,6 +50,7 @@ class FakeStore(Store):
         self._call()
         known = run_id or next((found for found, held in self.runs.items() if held["key"] == key), None)
         new = {"name": run.name, "key": key, "params": {}, "tags": {}, "metrics": [], "files": [], "status": "RUNNING"}
+        new |= {"data": []}
         held = self.runs.setdefault(known or f"id{len(self.runs)}", new)
         self._answer()
         held["params"] |= run.params
@@ -73,6 +74,12 @@ class FakeStore(Store):
     def log_artifact(self, run_id: str, path: Path, folder: str | None) -> None:
         self._call()
         self.runs[run_id]["files"].append(f"{folder}/{path.name}")
+
+    def log_dataset(self, run_id: str, record: DataRecord) -> None:
+        self._call()
+        if record not in self.runs[run_id]["data"]:
+            self.runs[run_id]["data"].append(record)
+        self._answer()
 
     def end_run(self, run_id: str, status: str, timestamp: int) -> None:
         self._call()
@@ -227,6 +234,43 @@ def test_a_store_that_stays_away_gets_all_with_the_next_run(
     assert all(timestamp <= time.time() * 1000 for _, _, timestamp in first["metrics"])
     assert [line for line in messages() if "1 files of the run first are gone" in line]
     assert list(spools.iterdir()) == []
+
+
+def record(split: str) -> DataRecord:
+    return DataRecord("photos", split, f"{split:0>32}", "/photos", "path", 10, 32, "f" * 64, {"a": 4, "b": 6})
+
+
+def test_data_sets_and_configuration_wait_for_a_store_that_is_away(
+    store: FakeStore, tmp_path: Path, spools: Path, until: Until
+) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 1")
+    records = [record(split) for split in ("train", "val", "test")]
+    store.fault = StoreUnavailable("gone")
+    tracker = track(store)
+    tracker.start("killed", {}, {})
+    tracker.log_datasets(records)
+    tracker.log_artifacts(tmp_path / "config.yaml")
+    tracker._sender.stop(60)  # type: ignore[union-attr]  # as when the process is killed
+    until(settled)
+    assert store.runs == {}
+    store.fault = None
+    following = track(store)
+    following.start("next", {}, {})
+    following.finish()
+    killed = next(run for run in store.runs.values() if run["name"] == "killed")
+    assert (killed["data"], killed["files"], killed["status"]) == (records, ["None/config.yaml"], "KILLED")
+    assert list(spools.iterdir()) == []
+
+
+def test_a_data_set_is_kept_once_though_the_answer_was_lost(store: FakeStore, until: Until) -> None:
+    tracker = track(store)
+    tracker.start("mine", {}, {})
+    store.lost = True
+    tracker.log_datasets([record("train")])
+    log(tracker, 1)
+    tracker.finish()
+    assert store.runs["id0"]["data"] == [record("train")]
+    assert store.points() == [(1, 1.0)]
 
 
 def test_a_run_is_made_once_though_the_answer_was_lost(store: FakeStore) -> None:
@@ -440,6 +484,9 @@ def test_what_is_damaged_of_earlier_runs_costs_the_next_one_nothing(
         {"kind": "artifact", "path": "x", "folder": 7},
         {"kind": "end", "status": 3, "time": 4},
         {"kind": ["metrics"]},
+        {"kind": "dataset"},
+        {**record("train").entry(), "images": "10"},
+        {**record("train").entry(), "classes": {"a": "4"}},
     ]
     for entry in entries:
         outbox = Outbox.create(spools, sound)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 import threading
@@ -10,7 +11,8 @@ import pytest
 
 from kcv.config import TrackingConfig
 from kcv.errors import TrackingError
-from kcv.tracking import MlflowTracker, NoTracker, open_tracker
+from kcv.tracking import DataRecord, MlflowTracker, NoTracker, open_tracker
+from kcv.tracking.mlflow_records import reserved_tags
 
 Messages = Callable[[], list[str]]
 Until = Callable[[Callable[[], object]], None]
@@ -102,6 +104,76 @@ def test_a_database_that_breaks_later_gets_the_rest_with_the_next_run(
     assert [(point.step, point.value) for point in client.get_metric_history(run_id, "loss")] == [(1, 1.0), (2, 0.5)]
     assert client.get_run(run_id).info.status == "FINISHED"
     assert list(spools.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore")  # the test reads through MLflow's client itself
+def test_a_run_has_its_data_sets_and_the_tags_that_the_page_shows(
+    store: Path, monkeypatch: pytest.MonkeyPatch, messages: Messages
+) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: "anna")
+    uri, commit = f"sqlite:///{store}/mlflow.db", "4fe2" * 10
+    counts = {"cat": 70, "dog": 50}
+    records = [
+        DataRecord("photos", "train", "a" * 32, "/data/photos", "path", 120, 32, "f" * 64, counts),
+        DataRecord("photos", "test", "b" * 32, "https://host/photos.zip", "url", 30, 32, "f" * 64, {}),
+        DataRecord("digits", "val", "c" * 32, "digits", "name", 20, 8, "e" * 64, {}),
+        DataRecord("hf:a/b", "val", "d" * 32, "hf:a/b", "url", 20, 8, "e" * 64, {}),
+        DataRecord("x", "val", "0" * 32, "s3://bucket/x", "url", 20, 8, "e" * 64, {}),
+    ]
+    tracker = MlflowTracker(uri, "kcv")
+    tracker.start("data", {}, {"device": "cpu", "git_commit": f"{commit}-dirty", "note": "resnet50 on photos"})
+    tracker.log_datasets(records)
+    tracker.finish("KILLED")
+
+    from mlflow import MlflowClient
+    from mlflow.data import get_source
+    from mlflow.data.schema import TensorDatasetSchema
+
+    client = MlflowClient(tracking_uri=uri)
+    run_id = str(tracker.state_dict()["run"])
+    client.set_tag(run_id, "mlflow.note.content", "edited on the page")
+    monkeypatch.setattr("getpass.getuser", lambda: "bert")
+    resumed = MlflowTracker(uri, "kcv")
+    resumed.load_state_dict(tracker.state_dict())
+    resumed.start("data", {}, {"device": "cpu", "git_commit": commit, "note": "resnet50 on photos"})
+    resumed.log_datasets(records)
+    resumed.finish()
+
+    run = client.get_run(run_id)
+    tags = run.data.tags
+    assert (tags["mlflow.user"], run.info.user_id) == ("anna", "anna")
+    assert (tags["mlflow.source.name"], tags["mlflow.source.type"]) == ("kcv", "LOCAL")
+    assert (tags["mlflow.source.git.commit"], tags["mlflow.source.git.dirty"]) == (commit, "true")
+    assert tags["mlflow.note.content"] == "edited on the page"
+    assert "note" not in tags
+    inputs = {one.dataset.digest: one for one in run.inputs.dataset_inputs}
+    assert len(run.inputs.dataset_inputs) == len(inputs) == 5
+    for record in records:
+        assert inputs[record.digest].dataset.name == record.name
+        assert [(tag.key, tag.value) for tag in inputs[record.digest].tags] == [("mlflow.data.context", record.split)]
+    sources = [get_source(inputs[record.digest].dataset).to_dict() for record in records]
+    assert sources[:2] == [{"uri": "/data/photos"}, {"url": "https://host/photos.zip"}]
+    assert sources[2]["tags"]["data.source"] == "digits"
+    assert (sources[3]["path"], sources[4]) == ("a/b", {"uri": "s3://bucket/x"})
+    train = inputs["a" * 32].dataset
+    profile = json.loads(train.profile)
+    assert (profile["num_rows"], profile["images_per_class"], profile["fingerprint"]) == (120, counts, "f" * 64)
+    schema = TensorDatasetSchema.from_dict(json.loads(train.schema))
+    assert schema.features.inputs[0].shape == (-1, 32, 32, 3)
+    assert not [line for line in messages() if "refuses" in line]
+
+
+def test_a_user_without_a_name_has_no_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise OSError("no name")
+
+    monkeypatch.setattr("getpass.getuser", fail)
+    assert reserved_tags({"git_commit": None, "device": "cpu"}) == {
+        "git_commit": None,
+        "device": "cpu",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.name": "kcv",
+    }
 
 
 def test_none_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

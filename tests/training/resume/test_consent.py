@@ -94,7 +94,13 @@ def test_a_store_that_was_changed_since_has_to_be_named(tmp_path: Path) -> None:
         require_named(changed, record, (), tmp_path / "run")
 
 
-@pytest.mark.parametrize("uri", [None, "none", "sqlite:///mlflow.db", "sqlite:///below/store.db"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        None, "none", "sqlite:///mlflow.db", "sqlite:///below/store.db", "mlflow.db", "tensorboard:logs",
+        "mlflow.db,tensorboard:logs",
+    ],
+)  # fmt: skip
 @pytest.mark.usefixtures("elsewhere")
 def test_what_stays_in_the_working_folder_needs_no_name(
     uri: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -112,7 +118,9 @@ def test_what_stays_in_the_working_folder_needs_no_name(
     [
         "sqlite:////etc/store.db", "sqlite:///../store.db", "sqlite:///.config/cookies.sqlite", "sqlite:///link/store.db",
         "sqlite:///file:/etc/passwd?uri=true", "sqlite:///store.db?mode=ro", "sqlite+pysqlite:///store.db",
-        "postgresql://host/db", "https://host", "databricks",
+        "postgresql://host/db", "https://host", "databricks", "wandb:photos", "mlflow.db,wandb:photos",
+        "tensorboard:/etc", "tensorboard:../logs", "tensorboard:~/logs", "tensorboard:link/logs", "tensorboard:",
+        "tensorboard:logs,sqlite:////etc/store.db", "/etc/store.db",
     ],
 )  # fmt: skip
 def test_other_stores_lie_elsewhere(uri: str, tmp_path: Path) -> None:

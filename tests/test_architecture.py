@@ -106,6 +106,9 @@ def test_only_the_command_line_prints(trees: dict[Path, list[ast.AST]]) -> None:
 HEAVY = {"keras", "torch", "torchvision", "mlflow", "matplotlib", "sklearn", "onnxruntime", "pyarrow"} | {
     "tensorflow",
     "keras_cv",
+    "tensorboard",
+    "wandb",
+    "psutil",
 }
 CASES = {
     "import": "import kcv",

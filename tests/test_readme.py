@@ -43,6 +43,7 @@ LEFT_OUT = {
     r"^torchrun|^uv run torchrun": "several processes: tests/distributed",
     r"^uv run (pytest|nox)": "the tests themselves",
     r"--augment\.library=keras_cv": "needs the extra kcv[kerascv]",
+    r"tensorboard|wandb": "needs an extra: tests/tracking",
 }
 RUN_ELSEWHERE = ("onnxruntime.InferenceSession", "http://127.0.0.1", "mlflow.pyfunc", "MlflowClient")
 """In tests/test_deploy.py, tests/serving, tests/tasks/test_registered_models.py."""

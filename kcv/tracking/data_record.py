@@ -17,7 +17,7 @@ class DataRecord:
     Attributes:
         name: a short name of the data, the same for all splits.
         split: `train`, `val` or `test`.
-        digest: 32 hexadecimal characters that change with the images, labels or order of this split.
+        digest: 32 hexadecimal characters that change with the names, labels or order of the images, and with the fingerprint.
         source: a path, URL or name of the data, without credentials.
         source_kind: `path`, `url` or `name`.
         images: number of images.

@@ -24,6 +24,7 @@ from kcv.errors import ConfigError, KcvError, UsageError
 from kcv.metrics.standing import higher_is_better
 from kcv.reporting.study_page import StudyMaterial, write_page
 from kcv.tracking import NoTracker, Tracker, open_tracker
+from kcv.training.commit import commit_of
 from kcv.training.resume.lock import lock
 from kcv.training.resume.stop_request import StopRequest
 from kcv.tuning.coordinator import Budget, Coordinator, Plan
@@ -323,7 +324,8 @@ class Session:
         tracker.load_state_dict(self._settings.tracking)
         params = {f"space.{key}": value for key, value in self._space.to_dict().items()}
         options = {"pruner": self._settings.pruner, "monitor": self._base.train.monitor}
-        tracker.start(f"tune {self._folder.path.name}", {**options, **params}, {"kcv": kcv.__version__})
+        tags = {"kcv": kcv.__version__, **({"git_commit": commit} if (commit := commit_of(Path("."))) else {})}
+        tracker.start(f"tune {self._folder.path.name}", {**options, **params}, tags)
         self._settings = self._settings.model_copy(update={"tracking": tracker.state_dict()})
         self._folder.write(self._settings)
         return tracker

@@ -17,7 +17,8 @@ class DataRecord:
     Attributes:
         name: a short name of the data, the same for all splits.
         split: `train`, `val` or `test`.
-        digest: 32 hexadecimal characters that change with the names, labels or order of the images, and with the fingerprint.
+        digest: 32 hexadecimal characters, which change with the names, labels and order of its images and the
+            fingerprint.
         source: a path, URL or name of the data, without credentials.
         source_kind: `path`, `url` or `name`.
         images: number of images.

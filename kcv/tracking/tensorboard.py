@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kcv.common.files import expand_user
+from kcv.common.untrusted import is_link
 from kcv.config import TrackingConfig
 from kcv.errors import TrackingError
 from kcv.tracking.buffered import BufferedTracker
@@ -34,6 +35,8 @@ _SCHEME = "tensorboard"
 _FORM = "tensorboard:FOLDER"
 _EVENTS = "events.out.tfevents."
 _MOST_IMAGE_BYTES = 16 * 2**20
+_MOST_EVENT_BYTES = 2**30
+"""The most bytes of an event file whose steps are read; that of a run has some kilobytes, and its plots."""
 _MOST_FOLDERS = 10_000
 """The most folders of the same name."""
 
@@ -99,7 +102,7 @@ class TensorBoardStore(Store):
         run_id = run_id or hashlib.sha256(key.encode()).hexdigest()[:16]
         if run_id in self._writers:
             return run_id
-        with _writing():
+        with _on_disk():
             folder = self._find(run_id)
             is_new = folder is None
             folder = folder or self._create(run.name)
@@ -111,18 +114,20 @@ class TensorBoardStore(Store):
         return run_id
 
     def logged_steps(self, run_id: str, metric: str) -> set[int]:
-        """Returns the logged steps of a run's metric, as its event files hold them."""
+        """Returns the logged steps of a run's metric, as its event files hold them; a damaged file ends where it is."""
+        from google.protobuf.message import DecodeError
         from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
         from tensorboard.compat.proto.event_pb2 import Event
 
         found: set[int] = set()
-        folder = self._find(run_id)
-        for file in sorted(folder.glob(f"{_EVENTS}*{_suffix(run_id)}")) if folder else ():
-            with _writing():
-                for line in RawEventFileLoader(str(file)).Load():
-                    event = Event.FromString(line)
-                    if any(value.tag == metric for value in event.summary.value):
-                        found.add(int(event.step))
+        with _on_disk():
+            folder = self._find(run_id)
+            for file in sorted(folder.glob(f"{_EVENTS}*{_suffix(run_id)}")) if folder else ():
+                if is_link(file) or file.stat().st_size > _MOST_EVENT_BYTES:
+                    continue
+                with contextlib.suppress(DecodeError):
+                    events = map(Event.FromString, RawEventFileLoader(str(file)).Load())
+                    found |= {int(one.step) for one in events if any(v.tag == metric for v in one.summary.value)}
         return found
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int, timestamp: int) -> None:
@@ -155,7 +160,7 @@ class TensorBoardStore(Store):
         """Writes how the run ended, and closes its file."""
         with self._open(run_id) as writer:
             writer.add_text("status", status, walltime=timestamp / 1000)
-        with _writing():
+        with _on_disk():
             self._writers.pop(run_id).close()
 
     @contextlib.contextmanager
@@ -163,7 +168,7 @@ class TensorBoardStore(Store):
         """Yields a run's writer, and waits until the file holds what was written."""
         from torch.utils.tensorboard import SummaryWriter
 
-        with _writing():
+        with _on_disk():
             if run_id not in self._writers:  # of a run of another process, or after a fault
                 folder = self._find(run_id)
                 if folder is None:
@@ -178,7 +183,8 @@ class TensorBoardStore(Store):
                 raise
 
     def _find(self, run_id: str) -> Path | None:
-        return next((file.parent for file in self._root.glob(f"*/{_EVENTS}*{_suffix(run_id)}")), None)
+        files = self._root.glob(f"*/{_EVENTS}*{_suffix(run_id)}")
+        return next((file.parent for file in files if not is_link(file.parent)), None)
 
     def _create(self, name: str) -> Path:
         """Makes a new folder with the name of a run, or a number after it where there is one."""
@@ -196,7 +202,7 @@ def _suffix(run_id: str) -> str:
 
 
 @contextlib.contextmanager
-def _writing() -> Iterator[None]:
+def _on_disk() -> Iterator[None]:
     """Turns the errors of files into StoreUnavailable: the disk may be full now, and not later."""
     try:
         yield

@@ -70,6 +70,8 @@ class WandbStore(Store):
             TrackingError: there is no key, or the working folder names a server.
         """
         _refuse_settings_of_the_folder()
+        os.environ["WANDB_DISABLE_GIT"] = "true"  # its first step already asks git about the working folder
+        os.environ.setdefault("WANDB_SILENT", "true")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about W&B's dependencies, which a user cannot fix
             import wandb

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Callable, Mapping
 
@@ -8,7 +9,7 @@ import pytest
 from kcv.tracking import Tracker
 from kcv.tracking.system_metrics import SystemMetrics
 
-pytest.importorskip("psutil", reason="needs kcv[system-metrics]")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("psutil") is None, reason="needs kcv[system-metrics]")
 
 Until = Callable[[Callable[[], object]], None]
 Messages = Callable[[], list[str]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from kcv.config import TrackingConfig
 from kcv.errors import TrackingError
 from kcv.tracking import DataRecord, Tracker, open_tracker
 
-pytest.importorskip("tensorboard", reason="needs kcv[tensorboard]")
-pytestmark = pytest.mark.filterwarnings("ignore")  # of TensorBoard's own packages
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs kcv[tensorboard]"),
+    pytest.mark.filterwarnings("ignore"),  # of TensorBoard's own packages
+]
 
 Messages = Callable[[], list[str]]
 Until = Callable[[Callable[[], object]], None]

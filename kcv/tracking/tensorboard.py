@@ -154,7 +154,7 @@ class TensorBoardStore(Store):
                 width, height = image.size
             shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
             tag = "/".join(filter(None, (folder, path.stem)))
-            writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=shown)]))
+            _add(writer, Summary(value=[Summary.Value(tag=tag, image=shown)]))
 
     def end_run(self, run_id: str, status: str, timestamp: int) -> None:
         """Writes how the run ended, and closes its file."""
@@ -212,14 +212,20 @@ def _on_disk() -> Iterator[None]:
 
 def _describe(writer: SummaryWriter, run: RunInfo) -> None:
     """Writes the parameters of a run, for the page HPARAMS, and all there is about it as text."""
-    from torch.utils.tensorboard.summary import hparams
+    from torch.utils.tensorboard import summary
 
+    make: Any = summary.hparams  # not annotated
     if note := run.tags.get("note"):
         writer.add_text("note", escape(note))
     writer.add_text("parameters", _table(run.params))
     writer.add_text("environment", _table({name: value for name, value in run.tags.items() if name != "note"}))
-    for summary in hparams({name: _typed(value) for name, value in run.params.items()}, {"val_accuracy": None})[:2]:
-        writer._get_file_writer().add_summary(summary)
+    for one in make({name: _typed(value) for name, value in run.params.items()}, {"val_accuracy": None})[:2]:
+        _add(writer, one)
+
+
+def _add(writer: Any, summary: Any) -> None:
+    """Writes a summary that `SummaryWriter` has no method for; `Any`, since torch does not annotate this."""
+    writer._get_file_writer().add_summary(summary)
 
 
 def _typed(value: str) -> float | str:

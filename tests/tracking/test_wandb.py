@@ -101,12 +101,12 @@ def test_a_run_is_written_without_a_server_and_goes_on_under_its_id(
     (run,) = (record.run for record in written if record.HasField("run"))
     assert (run.run_id, run.display_name, run.project, run.notes) == (run_id, "mine", "photos", "a note")
     rows = [
-        {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
+        {item.key or "/".join(item.nested_key): float(item.value_json) for item in record.history.item}
         for record in written
         if record.HasField("history")
     ]
-    assert [(row["epoch"], row.get("loss")) for row in rows] == [("1", "1.0"), ("2", "0.5"), ("1", None)]
-    assert rows[2]["test_accuracy"] == "0.75"
+    assert [(row["epoch"], row.get("loss")) for row in rows] == [(1, 1.0), (2, 0.5), (1, None)]
+    assert rows[2]["test_accuracy"] == 0.75
     assert sorted(path.name for path in (folders[0] / "files").rglob("*.png")) == ["a.png"]
     assert (folders[0] / "files" / "b[1].txt").read_text() == "b"
     assert not (folders[0] / "files" / "wandb-metadata.json").exists()  # it would hold the command

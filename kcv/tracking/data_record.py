@@ -17,7 +17,7 @@ class DataRecord:
     Attributes:
         name: a short name of the data, the same for all splits.
         split: `train`, `val` or `test`.
-        digest: 32 hexadecimal characters, which change with the names, labels and order of its images and the
+        digest: 16 hexadecimal characters, which change with the names, labels and order of its images and the
             fingerprint.
         source: a path, URL or name of the data, without credentials.
         source_kind: `path`, `url` or `name`.

@@ -15,6 +15,7 @@ from kcv.config import Config, TrackingConfig
 from kcv.errors import TrackingError
 from kcv.tracking import (
     BufferedTracker,
+    DataRecord,
     RunInfo,
     Store,
     StoreRejected,
@@ -61,7 +62,7 @@ class BoardStore(Store):
         self._call()
         if run.experiment == "closed":
             raise StoreRejected("the experiment is closed", of_entry=False)
-        new = {"name": run.name, "params": run.params, "points": {}, "files": [], "status": None}
+        new = {"name": run.name, "params": run.params, "points": {}, "files": [], "data": [], "status": None}
         BOARDS.setdefault(run_id or key, new)["status"] = "RUNNING"
         return run_id or key
 
@@ -73,6 +74,11 @@ class BoardStore(Store):
     def log_artifact(self, run_id: str, path: Path, folder: str | None) -> None:
         self._call()
         BOARDS[run_id]["files"].append(f"{folder}/{path.name}" if folder else path.name)
+
+    def log_dataset(self, run_id: str, record: DataRecord) -> None:
+        self._call()
+        if record not in BOARDS[run_id]["data"]:
+            BOARDS[run_id]["data"].append(record)
 
     def end_run(self, run_id: str, status: str, timestamp: int) -> None:
         self._call()
@@ -127,7 +133,9 @@ def test_a_registered_tracker_loses_nothing_while_its_service_is_down(
     assert board["points"]["val_loss"] == {int(row["epoch"]): row["val_loss"] for row in run.history}
     assert board["points"]["test_accuracy"] == {run.best_epoch: run.metrics["accuracy"]}
     sent = [str(path.relative_to(run.directory)) for path in run.directory.rglob("*") if path.is_file()]
-    assert sorted(board["files"]) == sorted(sent)
+    begin = ["config.yaml", "environment.json"]  # when it began, and when it was resumed
+    assert sorted(board["files"]) == sorted([*sent, *begin, *begin])
+    assert [record.split for record in board["data"]] == ["train", "val", "test"]
     assert list(spools.iterdir()) == []
     assert SERVICE.calls > 10
 

@@ -10,7 +10,7 @@ import pytest
 from mlflow_server import Server
 
 from kcv.errors import TrackingError
-from kcv.tracking import MlflowTracker
+from kcv.tracking import DataRecord, MlflowTracker
 
 Messages = Callable[[], list[str]]
 Until = Callable[[Callable[[], object]], None]
@@ -21,6 +21,10 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server = Server(tmp_path)
     yield server
     server.kill()
+
+
+def record(split: str) -> DataRecord:
+    return DataRecord("photos", split, f"{split:0>16}", "/photos", "path", 10, 32, "f" * 64, {"a": 4, "b": 6})
 
 
 @pytest.mark.full
@@ -42,12 +46,13 @@ def test_a_server_that_comes_and_goes_has_everything_once(
 
     # Down at the start and all the time: everything waits.
     early = MlflowTracker(server.uri.replace("//", "//anna:secret@"), "mine")
-    early.start("early", {"lr": 0.1}, {"device": "cpu"})
+    early.start("early", {"lr": 0.1}, {"device": "cpu", "git_commit": "4fe2" * 10})
+    early.log_datasets([record("train"), record("val")])
     for step in (1, 2, 3):
         early.log_metrics({"loss": 1 / step}, step)
     early.finish("FAILED")
     assert str(early.state_dict()["run"]).startswith("spool-")
-    assert "5 entries for http://127.0.0.1:" in messages()[-1]
+    assert "7 entries for http://127.0.0.1:" in messages()[-1]
     assert "the next run with this store delivers them" in messages()[-1]
     assert "secret" not in "".join(messages()) + next(spools.glob("*.jsonl")).read_text()
     until(lambda: not any(thread.name == "kcv-tracking" for thread in threading.enumerate()))
@@ -62,6 +67,7 @@ def test_a_server_that_comes_and_goes_has_everything_once(
     server.kill()
     for step in range(11, 21):
         tracker.log_metrics({"loss": 1 / step, "accuracy": step / 20}, step)
+    tracker.log_datasets([record("train"), record("test")])
     tracker.log_artifacts(tmp_path / "run")
     until(lambda: "no answer from the server" in messages()[-1])
     server.start()
@@ -83,6 +89,11 @@ def test_a_server_that_comes_and_goes_has_everything_once(
         assert [(point.step, point.value) for point in history] == [(n, 1 / n) for n in range(1, last + 1)]
         assert [point.timestamp for point in history] == sorted(point.timestamp for point in history)
         assert run.info.start_time <= history[0].timestamp <= run.info.end_time
+    for name, splits in (("early", ["train", "val"]), ("late", ["test", "train"])):
+        inputs = runs[name].inputs.dataset_inputs
+        assert sorted(one.tags[0].value for one in inputs) == splits
+        assert {one.dataset.digest for one in inputs} == {record(split).digest for split in splits}
+    assert runs["early"].data.tags["mlflow.source.git.commit"] == "4fe2" * 10
     assert runs["early"].data.params == {"lr": "0.1"}
     assert runs["late"].data.params == {f"key.{n}": str(n) for n in range(150)}
     late = runs["late"].info.run_id

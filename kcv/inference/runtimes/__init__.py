@@ -24,7 +24,7 @@ class Runtime:
     Attributes:
         suffix: the suffix of such a file, in lower case.
         title: the name of the format, for messages.
-        describe: reads the description that a file holds, after the checks of `open`; needs no runtime.
+        describe: reads the description that a file holds, and checks the file as far as it is read.
         open: opens a file; takes its path, the device and the threads per batch, as `open_classifier` does. It raises
             UsageError where the runtime is not installed, or the format cannot be run here at all.
     """

@@ -37,6 +37,8 @@ _MOST_ELEMENTS: Final = 1_000_000
 _MOST_DEPTH: Final = 12
 _MOST_REPEATED: Final = 2
 """The weights together, relative to the file: equal ones are stored once."""
+_SLACK: Final = 128 * 2**20
+"""Bytes of weights that are allowed in addition: an untrained network has many equal kernels."""
 _ELEMENTS: Final = {"f32": "<f4", "i64": "<i8", "i32": "<i4", "u8": "<u1", "i8": "<i1", "boolean": "<u1"}
 _VALUES: Final = {"f32": FLOAT, "FP32": FLOAT, "u8": UINT8, "U8": UINT8}
 
@@ -299,7 +301,7 @@ class _Translation:
         self._stored += size
         if start < 0 or start + size > len(self._content) or size != count * kind.itemsize:
             raise Damaged("holds weights whose content is not what it says")
-        if self._stored > _MOST_REPEATED * len(self._content):
+        if self._stored > _MOST_REPEATED * len(self._content) + _SLACK:
             raise Damaged("holds the same weights too often")
         known = None
         if count <= MOST_KNOWN and given["element_type"] in ("f32", "i64", "i32"):

@@ -102,11 +102,11 @@ def test_entities_and_deep_nesting_are_refused(tmp_path: Path) -> None:
 
 def test_weights_that_stand_in_many_layers_are_refused(tmp_path: Path) -> None:
     pair = network()
-    large = pair.const(np.zeros(5000))
-    weights = len(pair.weights)
-    for _ in range(3):
-        pair.add("Const", (), (5000,), element_type="f32", shape="5000", offset=weights - 20_000, size=20_000)
-    assert large
+    count = 2_000_000
+    pair.const(np.zeros(count))
+    start = len(pair.weights) - 4 * count
+    for _ in range(20):
+        pair.add("Const", (), (count,), element_type="f32", shape=str(count), offset=start, size=4 * count)
     refused(tmp_path, *pair.files(), "holds the same weights too often")
 
 

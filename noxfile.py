@@ -1,5 +1,5 @@
 """Checks, each one command: `nox -s lint typecheck tests kerascv` (the default), `nox -s full`, `coverage`, `faults`,
-`build`, `docs`, `smoke`, `reliability`, `node`.
+`build`, `docs`, `smoke`, `reliability`, `node`, `web`.
 
 All sessions but kerascv and docs share one environment: torch alone is several gigabytes. It is the one that `uv run`
 uses, so whoever has run kcv or its tests has already made it. What follows `--` goes to the tool:
@@ -127,3 +127,10 @@ def node(session: nox.Session) -> None:
     """The JavaScript example of docs/node, with the packages that it needs."""
     session.run("npm", "install", "--prefix", "docs/node", "--no-audit", "--no-fund", env=ENVIRONMENT, external=True)
     run(session, "pytest", "tests/test_deploy.py", *session.posargs)
+
+
+@nox.session(default=False)
+def web(session: nox.Session) -> None:
+    """The page of docs/web, with the package that it needs, in a headless Chromium."""
+    session.run("npm", "install", "--prefix", "docs/web", "--no-audit", "--no-fund", env=ENVIRONMENT, external=True)
+    run(session, "pytest", "tests/test_web.py", *session.posargs)

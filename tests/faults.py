@@ -90,6 +90,8 @@ FAULTS = (
           'if hashlib.file_digest(cast(BufferedReader, stream), "sha256").hexdigest() != checksum:', "if False:", "training/resume"),
     Fault("classes of an exported file in the wrong order", "tasks/export.py",
           "class_names=info.class_names,", "class_names=info.class_names[::-1],", "exporting"),
+    Fault("weights of another export are run", "inference/openvino_graph.py",
+          "if digest is not None and digest != hashlib.sha256(weights).hexdigest():", "if False:", "hostile/test_openvino.py"),
     Fault("the parity gate lets wrong logits pass", "exporting/parity.py",
           "if not self.max_difference <= self.tolerance:", "if self.max_difference > 1e9:", "exporting/test_parity.py"),
     Fault("the worst epoch is kept where a loss is monitored", "training/callbacks/control.py",

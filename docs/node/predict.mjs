@@ -2,39 +2,7 @@
 import { readFileSync } from "node:fs";
 import ort from "onnxruntime-node";
 import sharp from "sharp";
-
-/** Reads the texts that an ONNX file says of itself: field 14 of its protobuf holds pairs of key (1) and value (2). */
-function metadata(bytes) {
-  const texts = {};
-  for (const [field, value] of fields(bytes)) {
-    if (field !== 14) continue;
-    const pair = Object.fromEntries([...fields(value)].map(([part, text]) => [part, text.toString("utf8")]));
-    texts[pair[1]] = pair[2];
-  }
-  return texts;
-}
-
-function* fields(bytes) {
-  let at = 0;
-  const varint = () => {
-    let value = 0, scale = 1, byte;
-    do {
-      byte = bytes[at++];
-      value += (byte & 127) * scale;
-      scale *= 128;
-    } while (byte & 128);
-    return value;
-  };
-  while (at < bytes.length) {
-    const tag = varint();
-    if (tag % 8 === 2) {
-      const length = varint();
-      yield [tag >> 3, bytes.subarray(at, at + length)];
-      at += length;
-    } else if (tag % 8 === 0) varint();
-    else at += tag % 8 === 1 ? 8 : 4;
-  }
-}
+import { describe } from "../web/contract.mjs";
 
 const FIT = { squash: "fill", crop: "cover", letterbox: "contain" };
 
@@ -53,9 +21,7 @@ async function pixels(path, size, resize) {
 
 const [modelPath, ...images] = process.argv.slice(2);
 const model = readFileSync(modelPath);
-const { class_names, image_size, resize } = metadata(model);
-const classNames = JSON.parse(class_names);
-const size = Number(image_size);
+const { classNames, size, resize } = describe(model);
 const session = await ort.InferenceSession.create(model);
 for (const path of images) {
   const image = new ort.Tensor("uint8", new Uint8Array(await pixels(path, size, resize)), [1, size, size, 3]);

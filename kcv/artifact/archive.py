@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -91,9 +91,20 @@ class Archive:
                 yield piece
 
 
+def _is_member(name: str) -> bool:
+    return name in _MEMBERS or (name.startswith(_ASSETS) and ".." not in name.split("/"))
+
+
 @contextmanager
-def open_archive(path: Path) -> Iterator[Archive]:
+def open_archive(
+    path: Path, *, is_member: Callable[[str], bool] = _is_member, most: int = _MOST_MEMBERS
+) -> Iterator[Archive]:
     """Opens a model file and checks its directory; reads no member.
+
+    Args:
+        path: the file.
+        is_member: returns whether such files have a member of this name.
+        most: the largest number of members.
 
     Raises:
         ArtifactError: the file is missing, unreadable or not an archive; or a member is unknown, duplicate, encrypted,
@@ -108,18 +119,21 @@ def open_archive(path: Path) -> Iterator[Archive]:
             file = zipfile.ZipFile(cast("IO[bytes]", bounded))
         bounded.most = None
         with file:
-            yield Archive(path, size, _checked(file.infolist(), size, str(path)), file)
+            members = file.infolist()
+            if len(members) > most:
+                raise ArtifactError(f"{path}: holds {len(members):,} members, which no model file does")
+            yield Archive(path, size, _checked(members, size, str(path), is_member), file)
 
 
-def _checked(found: list[zipfile.ZipInfo], size: int, origin: str) -> dict[str, zipfile.ZipInfo]:
+def _checked(
+    found: list[zipfile.ZipInfo], size: int, origin: str, is_member: Callable[[str], bool]
+) -> dict[str, zipfile.ZipInfo]:
     """Returns the members by name, after checking them against the file's size in bytes."""
-    if len(found) > _MOST_MEMBERS:
-        raise ArtifactError(f"{origin}: holds {len(found):,} members, which no model file does")
     members: dict[str, zipfile.ZipInfo] = {}
     for member in found:
         name = member.filename
         shown = repr(printable(name[:100]))
-        if name not in _MEMBERS and not (name.startswith(_ASSETS) and ".." not in name.split("/")):
+        if not is_member(name):
             raise ArtifactError(f"{origin}: holds {shown}, which no model file has")
         if name in members:
             raise ArtifactError(f"{origin}: holds {shown} twice")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kcv.cli.specification import FORMAT, Flag, Verb, config_keys
-from kcv.cli.verbs import FORMATS, RENAMED
+from kcv.cli.verbs import FILE_FORMATS, FORMATS, RENAMED
 from kcv.errors import UsageError
 
 _FLAG = re.compile(r"--?[A-Za-z]")
@@ -53,6 +53,7 @@ def parse(verb: Verb, words: Sequence[str]) -> Call:
         UsageError: the words are not valid; the message is one line.
     """
     typed = _tell_apart(verb, words)
+    _move_file_format(verb, typed)
     arguments: dict[str, Any] = {}
     if verb.operand is None:
         if typed.operands:
@@ -108,6 +109,15 @@ def _take_flag(verb: Verb, word: str, rest: list[str], typed: _Typed) -> None:
     if name in typed.flags:
         raise UsageError(f"--{name} is given twice; give it once.")
     typed.flags[name] = text
+
+
+def _move_file_format(verb: Verb, typed: _Typed) -> None:
+    """Gives a format of files that was typed as `--format` to the flag that it is meant for."""
+    flag = verb.flags.get(FILE_FORMATS.get(verb.name, ""))
+    if flag is not None and typed.flags.get(FORMAT.name) in flag.choices:
+        if flag.name in typed.flags:
+            raise UsageError(f"--{FORMAT.name} and --{flag.name} both name a format of the file; give one.")
+        typed.flags[flag.name] = typed.flags.pop(FORMAT.name)
 
 
 def _not_understood(word: str) -> UsageError:

@@ -44,3 +44,7 @@ VERBS = {
 
 RENAMED = {("benchmark", "pictures"): "images"}
 """New names of flags by verb and old name. The old names are accepted with a warning."""
+
+FILE_FORMATS = {"export": "to"}
+"""The flags, by verb, that choose the format of a file. `--format`, how results are printed, takes their values, too:
+other programs call it that."""

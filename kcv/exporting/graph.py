@@ -97,6 +97,47 @@ def write_graph(
     save(graph, path)
 
 
+def module_of(model: keras.Model, info: OnnxInfo) -> nn.Module:
+    """Returns a model as a torch module that maps images to logits and probabilities.
+
+    Args:
+        model: as for `write_graph`.
+        info: the description: the temperature and the test-time augmentation are part of the module.
+
+    Raises:
+        ExportError: a layer cannot be exported.
+    """
+    try:
+        return _Deployed(lower(model, Target(in_place=False, keeps_layers=True)), info, None).eval()
+    except Unsupported as error:
+        raise ExportError(f"{model.name} cannot be exported: {error}") from error
+
+
+def exported_program(model: keras.Model, info: OnnxInfo) -> torch.export.ExportedProgram:
+    """Returns a model as a program of torch.export, which maps images to logits and probabilities.
+
+    Args:
+        model: as for `write_graph`.
+        info: as for `module_of`.
+
+    Raises:
+        ExportError: torch cannot trace the model.
+    """
+    image = torch.zeros((_EXAMPLE_IMAGES, info.image_size, info.image_size, 3), dtype=torch.uint8)
+    network = module_of(model, info)
+    try:
+        with torch.no_grad(), quiet_exporter():
+            program = torch.export.export(
+                network, (image,), dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}}, strict=False
+            )
+    except (RuntimeError, LookupError, torch._dynamo.exc.UserError) as error:
+        raise ExportError(f"{model.name} cannot be exported: {first_line(error)}") from error
+    for name, value in program.constants.items():  # the weights; of their own, where they are parts of a larger tensor
+        if isinstance(value, Tensor):
+            program.constants[name] = value.detach().clone()
+    return program
+
+
 def save(graph: onnx.ModelProto, path: Path) -> None:
     """Writes a graph to a file.
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import keras
 
     from kcv.exporting.samples import Samples
-    from kcv.inference.onnx_model import OnnxModel
 
 PROBABILITY_TOLERANCE = 1e-5
 """Largest allowed difference between a probability and the one computed from the file's own logits."""
@@ -39,14 +38,14 @@ class Parity:
 
     Attributes:
         pictures: the number of images compared.
-        max_difference: largest difference of a logit between Keras in float32 and onnxruntime, over `BATCHES`.
+        max_difference: largest difference of a logit between Keras in float32 and the file's runtime, over `BATCHES`.
         tolerance: the largest allowed difference.
         max_probability_difference: largest difference between the file's probabilities and those that the model's
             calibration gives for the file's logits.
         agreement: fraction of the images (0-1) that get the same class from both; ties within the tolerance count as
             the same.
         keras_accuracy: accuracy of the Keras model (0-1); None without labels.
-        onnx_accuracy: accuracy of the file (0-1); None without labels.
+        onnx_accuracy: accuracy of the file (0-1), of whichever format; None without labels.
     """
 
     pictures: int
@@ -87,7 +86,17 @@ class Parity:
         words += f", same class {self.agreement:.2%} of {self.pictures}"
         if self.keras_accuracy is None or self.onnx_accuracy is None:
             return words
-        return f"{words}, accuracy Keras {self.keras_accuracy:.2%}, ONNX {self.onnx_accuracy:.2%}"
+        return f"{words}, accuracy Keras {self.keras_accuracy:.2%}, file {self.onnx_accuracy:.2%}"
+
+
+class Exported(Protocol):
+    """An exported file, opened."""
+
+    def compute(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Returns its logits and probabilities, float32 [n, classes], for images at the model's size."""
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns its logits, float32 [n, classes], of any number of images at the model's size."""
 
 
 class Reference(Protocol):
@@ -102,7 +111,7 @@ class Reference(Protocol):
 
 def compare(
     model: keras.Model | Reference,
-    exported: OnnxModel,
+    exported: Exported,
     samples: Samples,
     calibration: Calibration | None = None,
     views: Sequence[View] = (),

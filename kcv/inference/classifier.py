@@ -1,4 +1,4 @@
-"""The common interface of classifiers; the file suffix selects the Keras or the ONNX one."""
+"""The common interface of classifiers; the file suffix selects the Keras one or that of an exported format."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kcv.errors import UsageError
 from kcv.images import stack
+from kcv.inference.runtimes import runtime_of
 from kcv.inference.tta import Tta
 from kcv.metrics.conformal import PredictionSets
 
@@ -44,7 +45,7 @@ class Description(Protocol):
 
 
 class Classifier(ABC):
-    """A model with the description from its file; the common base class of both kinds of model file.
+    """A model with the description from its file; the common base class of all kinds of model file.
 
     A subclass provides `info`, `preferred_batch`, `concurrent` and `_probabilities`; this class derives the rest.
 
@@ -169,18 +170,18 @@ def open_classifier(path: str | Path, *, device: str = "auto", threads: int | No
     """Opens a model file. Imports only what its kind needs: an ONNX file loads neither Keras nor torch.
 
     Args:
-        path: an `.onnx` file; any other suffix means a Keras model.
+        path: a file of a format in `kcv/inference/runtimes/`; any other suffix means a Keras model.
         device: the device to run on.
         threads: as in `OnnxModel`; a Keras model uses all cores for each batch.
 
     Raises:
         ArtifactError: the file cannot be opened.
         DeviceError: the device is not available.
+        UsageError: the file's runtime is not installed, or its format is not run by kcv.
     """
-    if is_onnx(path):
-        from kcv.inference.onnx_model import OnnxModel
-
-        return OnnxModel(path, device=device, threads=threads)
+    runtime = runtime_of(path)
+    if runtime is not None:
+        return runtime.open(Path(path), device, threads)
     from kcv.inference import opening
 
     return opening.load(path, device=device)

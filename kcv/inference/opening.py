@@ -20,6 +20,7 @@ from kcv.common.text import printable
 from kcv.common.untrusted import MOST_JSON_BYTES, parse_json, refusing
 from kcv.errors import ArtifactError
 from kcv.inference.locating import model_file
+from kcv.inference.runtimes import runtime_of
 
 if TYPE_CHECKING:
     import keras
@@ -46,6 +47,8 @@ def load(path: str | Path, *, device: str = "auto") -> LoadedModel:
         >>> model.predict(["one.png", "two.png"])
     """
     path = model_file(path) if is_reference(path) else Path(path)
+    if (runtime := runtime_of(path)) is not None:
+        raise ArtifactError(f"{path}: is an exported file ({runtime.title}); here the .keras file is needed")
     info = read_info(path)
     model = load_keras(path, device=device)
     expected = ((None, info.image_size, info.image_size, 3), (None, len(info.class_names)))

@@ -34,7 +34,7 @@ PLOTS = ("confusion_matrix", "confusion_matrix_normalized", "roc", "reliability"
 def write_files(
     folder: Path,
     figures: dict[str, Any],
-    model: keras.Model,
+    model: keras.Model | None,
     images: Images,
     probabilities: NDArray[np.float64],
     run: Path,
@@ -52,7 +52,7 @@ def write_files(
     Args:
         folder: the output folder; created if missing.
         figures: metrics, as returned by `kcv.metrics.summarize`.
-        model: the evaluated model; its heat maps are drawn next to the mistakes.
+        model: the evaluated model; its heat maps are drawn next to the mistakes. None: without heat maps.
         images: the split.
         probabilities: [n, classes].
         run: the run folder, for its `history.csv`, if there is one.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +96,7 @@ def write_mistakes(
 def draw_misclassified(
     path: Path,
     rows: Sequence[dict[str, Any]],
-    model: keras.Model,
+    model: keras.Model | None,
     images: Images,
     class_names: Sequence[str],
     *,
@@ -107,7 +107,8 @@ def draw_misclassified(
     Args:
         path: the PNG file, overwritten if it exists.
         rows: at least one, as returned by `most_confident`; the first 12 are shown.
-        model: provides the heat maps of the predicted classes; without a layer with height and width there are none.
+        model: provides the heat maps of the predicted classes; None, or one without a layer with height and width:
+            there are none.
         images: the split.
         class_names: the classes, in order.
         file: the model file, if it may be untrusted: errors while drawing its heat maps are reported as its fault.
@@ -120,12 +121,15 @@ def draw_misclassified(
     pixels = np.stack([images.read(row["index"]) for row in shown])
     place = {name: i for i, name in enumerate(class_names)}
     positions = [place[row["predicted"]] for row in shown]
-    try:
+    maps = np.zeros(pixels.shape[:3], np.float32)
+    if model is not None:
+        # A network without feature maps, such as one with only dense layers, has no heat maps.
         # This differentiates the model for the first time.
-        with refusing(file, ArtifactError, "cannot be explained") if file else nullcontext():
+        with (
+            suppress(UsageError),
+            refusing(file, ArtifactError, "cannot be explained") if file else nullcontext(),
+        ):
             done = Explainer(model).explain(pixels, classes=positions, methods=[_METHOD])
             maps = done.maps[_METHOD].cpu().numpy()
-    except UsageError:  # a network without feature maps, such as one with only dense layers
-        maps = np.zeros(pixels.shape[:3], np.float32)
     titles = [f"{plots.short(row['true'])} → {plots.title_of(row['predicted'], row['confidence'])}" for row in shown]
     plots.save_gradcam_grid(pixels, maps, titles, path, note="true → predicted, confidence")

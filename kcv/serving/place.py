@@ -15,8 +15,8 @@ from pathlib import Path
 from kcv.common.files import expand_user
 from kcv.common.model_reference import ModelReference, is_reference
 from kcv.errors import ArtifactError, UsageError
-from kcv.inference.classifier import is_onnx
 from kcv.inference.locating import model_file
+from kcv.inference.runtimes import runtime_of
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Place:
         given = Path(self.given)
         if os.path.isdir(given):
             return given / "model.onnx", given / "model.keras"
-        return (given,) if is_onnx(given) else (given.with_suffix(".onnx"), given)
+        return (given,) if runtime_of(given) is not None else (given.with_suffix(".onnx"), given)
 
     def file(self) -> Path:
         """Returns the file to open.

@@ -6,7 +6,6 @@ model -> (calibration, fitted again) -> logits of the split -> figures -> files,
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,17 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from kcv.common.files import expand_user
 from kcv.common.parameters import AtLeast, Between, Described, Device, PythonOnly, Split, checked
 from kcv.common.progress import Progress
-from kcv.common.redaction import data_without_credentials
-from kcv.common.text import cut_to_bytes
 from kcv.errors import DataError, OutputError, UsageError
 from kcv.inference.locating import is_downloaded, model_file, results_folder
 from kcv.tasks import described_sources
+from kcv.tasks.evaluate_exported import evaluate_exported, folder_of, is_exported
 from kcv.tasks.report import write_page
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from kcv.data.dataset import Images
     from kcv.distributed.group import Group
     from kcv.inference.keras_model import LoadedModel
     from kcv.inference.recalibration import Wanted
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "evaluate"]
 
 _log = logging.getLogger(__name__)
-
-_LONGEST_NAME = 100  # bytes of the data's name in that of the folder for its figures
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,8 @@ def evaluate(
 
     Args:
         model: a model file (model.keras), or the run folder that holds it. Also a model in MLflow:
-            models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH. From Python also a loaded model.
+            models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH. From Python also a loaded model. An exported
+            file (model.onnx, model.xml) is measured on data that are named.
         data: source of the images; default: what the model was trained on. Classes are matched by
             name. If you began the run on this machine, the data may have changed since, with a warning; otherwise they
             must be named.
@@ -125,10 +123,12 @@ def evaluate(
     from kcv.inference.recalibration import recalibrate
     from kcv.inference.tta import Tta
     from kcv.inference.tta_gain import gain, timed
-    from kcv.reporting.evaluation_files import write_files
 
     calibrate = calibrate or abstain_precision is not None or coverage is not None
     augmentation = Tta.parse(tta) if tta is not None else None
+    if isinstance(model, str | Path) and is_exported(model):
+        asked = {"calibrate": calibrate, "tta": tta is not None, "explain": explain}
+        return evaluate_exported(model_file(model), data, split, output_dir, asked, batch_size, device, plots, progress)
     with connect() as group:
         with group.local_main_process_first():
             plain = model if isinstance(model, LoadedModel) else opening.load(model_file(model), device=device)
@@ -169,14 +169,26 @@ def evaluate(
     if calibrate and split == "test" and data is None and augmentation is None:
         # What the file says of itself was measured with the probabilities of before.
         artifact.describe_again(loaded.path, loaded.info.model_copy(update={"metrics": figures}))
-    run, file = loaded.path.parent, loaded.path
-    write_files(directory, figures, loaded.keras_model, images, probabilities, run, file=file, draw=plots)
+    return _written(loaded, evaluation, images, plots, explain, progress)
+
+
+def _written(
+    model: LoadedModel, evaluation: Evaluation, images: Images, plots: bool, explain: bool, progress: bool
+) -> Evaluation:
+    """Writes the files and the page of an evaluation, and returns it, with how far to trust heat maps if asked for."""
+    from kcv.reporting.evaluation_files import write_files
+
+    directory, file = evaluation.directory, model.path
+    write_files(
+        directory, evaluation.metrics, model.keras_model, images, evaluation.probabilities, file.parent,
+        file=file, draw=plots,
+    )  # fmt: skip
     if explain:
         from kcv.saliency.trust import measure_explanations
 
-        trust = measure_explanations(loaded.keras_model, images, directory, file, progress=progress)
+        trust = measure_explanations(model.keras_model, images, directory, file, progress=progress)
         evaluation = replace(evaluation, explanations=trust)
-    write_page(loaded.path, directory)
+    write_page(file, directory)
     return evaluation
 
 
@@ -213,10 +225,7 @@ def _directory(model: Path, source: str | None, split: str, tta: str | None) -> 
     """Returns a folder beside the model; a link there would lead out of the run, perhaps of somebody else's."""
     from kcv.common.untrusted import inside
 
-    if source is None:
-        name = "evaluation" if split == "test" else f"evaluation-{split}"
-    else:
-        of = re.sub(r"[^\w.-]+", "-", Path(data_without_credentials(source)).name).strip("-.")
-        name = f"evaluation-{cut_to_bytes(of, _LONGEST_NAME) or 'data'}-{split}"
+    own = "evaluation" if split == "test" else f"evaluation-{split}"
+    name = own if source is None else folder_of(source, split)
     name += f"-tta-{tta}" if tta is not None else ""
     return inside(results_folder(model), name, error=OutputError)

@@ -1,6 +1,6 @@
 """Describing a model file, without Keras or torch.
 
-model.keras -> kcv.json in it; model.onnx -> its metadata
+model.keras -> kcv.json in it; model.onnx -> its metadata; model.xml, model.pt2 ... -> the same texts in them
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kcv.inference.locating import model_file
 
 if TYPE_CHECKING:
     from kcv.artifact import ArtifactInfo
-    from kcv.inference.onnx_model import OnnxInfo
+    from kcv.inference.exported import ExportedInfo
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class ModelCard:
     Attributes:
         path: of the file.
         bytes: its size.
-        content: its description of itself; of another kind for ONNX files than for `.keras` files.
+        content: its description of itself; of another kind for exported files than for `.keras` files.
     """
 
     path: Path
     bytes: int
-    content: ArtifactInfo | OnnxInfo
+    content: ArtifactInfo | ExportedInfo
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all of it as plain values."""
@@ -51,8 +51,9 @@ def info(model: str | Path) -> ModelCard:
     """Show what is in a model file.
 
     Args:
-        model: a model file (model.keras, model.onnx), or the run folder that holds it. Also a model in MLflow:
-            models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH.
+        model: a model file (model.keras, model.onnx), or the run folder that holds it. Also another exported file
+            (model.xml, model.pt2 ...), and a model in MLflow: models:/NAME/VERSION, models:/NAME@ALIAS or
+            runs:/RUN_ID/PATH.
 
     Raises:
         ArtifactError: the file is missing, damaged or unsafe.
@@ -62,16 +63,13 @@ def info(model: str | Path) -> ModelCard:
         $ kcv info runs/mine/model.keras
         $ kcv info models:/photos@champion
     """
-    from kcv.inference.classifier import is_onnx
+    from kcv.inference.runtimes import runtime_of
 
     path = model_file(model)
-    content: ArtifactInfo | OnnxInfo
-    if is_onnx(path):
-        from kcv.inference.onnx_model import OnnxInfo, OnnxModel
-
-        described = OnnxModel(path, device="cpu").info
-        assert isinstance(described, OnnxInfo)
-        content = described
+    content: ArtifactInfo | ExportedInfo
+    runtime = runtime_of(path)
+    if runtime is not None:
+        content = runtime.describe(path)
     else:
         from kcv.artifact import read_info
 

@@ -201,5 +201,5 @@ def test_what_cannot_be_loaded_is_refused(kind, model_file, tmp_path):
 
 def test_an_onnx_file_is_told_from_a_model_file(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"anything")
-    with pytest.raises(ArtifactError, match="is an ONNX file, which predict and info take"):
+    with pytest.raises(ArtifactError, match=r"is an exported file \(ONNX\); here the \.keras file is needed"):
         load(tmp_path / "m.onnx")

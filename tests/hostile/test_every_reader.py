@@ -25,11 +25,13 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import numpy as np
+import openvino_by_hand
 import pytest
 import yaml
 from counting import Brightness
@@ -38,6 +40,7 @@ from made_states import PLAN, made_state
 from mutants import (
     archive_mutants,
     at,
+    element_mutants,
     field_mutants,
     fields_of,
     hdf5_mutants,
@@ -51,7 +54,7 @@ from mutants import (
 from mutated_columns import column_mutants, columns
 from mutated_images import jpeg_mutants, png_mutants, tiff_mutants
 from mutated_trees import tree_mutants
-from onnx_by_hand import SIZE, network
+from onnx_by_hand import INFO, SIZE, network
 from PIL import Image
 from spoiling import Members
 from variants import variants
@@ -72,8 +75,10 @@ from kcv.data.parquet import source as parquet
 from kcv.data.sources import cifar10
 from kcv.errors import ConfigError, ImageError, KcvError, TrackingError, UsageError
 from kcv.inference import opening, splits
+from kcv.inference.described_archive import describe_litert, describe_torch
 from kcv.inference.onnx_graph.messages import MODEL
 from kcv.inference.onnx_model import OnnxModel
+from kcv.inference.openvino_model import OpenVinoModel, describe
 from kcv.inference.out_of_fold import OutOfFold
 from kcv.inference.shard_file import is_sound, read_part, state_of, write_part
 from kcv.reporting.card import card
@@ -396,6 +401,47 @@ def _(bench: Bench) -> Iterator[Case]:
     yield "sound", lambda: use(sound)
     for number, mutant in enumerate(field_mutants(fields_of(sound, MODEL))):
         yield f"{number}", lambda mutant=mutant: use(message_of(mutant))
+
+
+@reader("OpenVINO's files", some=60)
+def _(bench: Bench) -> Iterator[Case]:
+    def use(graph: bytes, weights: bytes) -> None:
+        path = bench.write("m.xml", graph)
+        bench.write("m.bin", weights)
+        describe(path)  # all checks; running it needs OpenVINO
+        if find_spec("openvino") is not None:
+            OpenVinoModel(path, threads=1).run(np.zeros((1, SIZE, SIZE, 3), np.uint8))
+
+    graph, weights = openvino_by_hand.network().files()
+    yield "sound", lambda: use(graph, weights)
+    for words, made in element_mutants(graph):
+        yield words, lambda made=made: use(made(), weights)
+    for words, entries in archive_mutants({"m.bin": weights}):
+        content = dict(entries).get("m.bin", b"")
+        yield words, lambda content=content: use(graph, content)
+
+
+@reader("torch.export and LiteRT", some=60)
+def _(bench: Bench) -> Iterator[Case]:
+    members = {
+        "m/extra/kcv.json": text(INFO.to_metadata()),
+        "m/models/model.json": b"{}",
+        "m/data/weights/w": bytes(99),
+    }
+
+    def use(entries: list[tuple[str, bytes]]) -> None:
+        describe_torch(bench.write("m.pt2", zipped(entries)))
+
+    def use_litert(entries: list[tuple[str, bytes]]) -> None:
+        describe_litert(bench.write("m.tflite", b"TFL3" * 99 + zipped(entries)))
+
+    yield "sound", lambda: use([*members.items()])
+    for reads, whole in ((use, members), (use_litert, {"kcv.json": members["m/extra/kcv.json"]})):
+        for words, entries in archive_mutants(whole):
+            if all(name for name, _ in entries):  # zipfile writes none without a name
+                yield words, lambda reads=reads, entries=entries: reads(entries)
+    for words, value in value_mutants(INFO.to_metadata()):
+        yield words, lambda v=value: use([*{**members, "m/extra/kcv.json": text(v)}.items()])
 
 
 @reader("weights", some=75)

@@ -12,7 +12,9 @@ import random
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, TypeAlias
+from xml.etree import ElementTree
 
 import h5py
 import numpy as np
@@ -263,3 +265,53 @@ def _changed(field: Field, parent: list[Field]) -> Iterator[list[Field]]:
         yield [(number, 2, [])]
         yield [(number, 2, parent)]
         yield [(number, 2, deep)]
+
+
+def element_mutants(content: bytes) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Yields functions that make a document of XML with one element or attribute changed: each takes a parse."""
+    elements = list(ElementTree.fromstring(content).iter())
+    for place, element in enumerate(elements):
+        if place:
+            for words, change in _ELEMENT_CHANGES.items():
+                yield f"{element.tag} {place} {words}", partial(_edited, content, place, change)
+        for key in element.attrib:
+            for value in ("", "-1", "9" * 21, "1e999", "0", "x" * 9000, None):
+                change = partial(_set, key=key, value=value)
+                yield f"{element.tag} {place} {key} = {str(value)[:20]}", partial(_edited, content, place, change)
+
+
+def _edited(content: bytes, place: int, change: Callable[[ElementTree.Element, ElementTree.Element], None]) -> bytes:
+    root = ElementTree.fromstring(content)
+    found = list(root.iter())
+    above = {child: parent for parent in found for child in parent}
+    change(above.get(found[place], root), found[place])
+    return bytes(ElementTree.tostring(root))
+
+
+def _set(parent: ElementTree.Element, element: ElementTree.Element, *, key: str, value: str | None) -> None:
+    if value is None:
+        del element.attrib[key]
+    else:
+        element.set(key, value)
+
+
+def _with_text(element: ElementTree.Element, text: str) -> None:
+    element.text = text
+
+
+def _nested(parent: ElementTree.Element, element: ElementTree.Element) -> None:
+    for _ in range(50):
+        inner = ElementTree.SubElement(element, element.tag, element.attrib)
+        element = inner
+
+
+_ELEMENT_CHANGES: dict[str, Callable[[ElementTree.Element, ElementTree.Element], None]] = {
+    "gone": lambda parent, element: parent.remove(element),
+    "twice": lambda parent, element: parent.append(element),
+    "50 times": lambda parent, element: parent.extend([element] * 50),
+    "renamed": lambda parent, element: setattr(element, "tag", "x"),
+    "nested": _nested,
+    "of a huge number": lambda parent, element: _with_text(element, "9" * 30),
+    "of a negative number": lambda parent, element: _with_text(element, "-5"),
+    "of a text": lambda parent, element: _with_text(element, "x"),
+}

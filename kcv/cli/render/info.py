@@ -13,7 +13,7 @@ from kcv.cli.render.figures import with_interval
 
 if TYPE_CHECKING:
     from kcv.artifact import ArtifactInfo
-    from kcv.inference.onnx_model import OnnxInfo
+    from kcv.inference.exported import ExportedInfo
     from kcv.tasks.info import ModelCard
 
 
@@ -25,7 +25,7 @@ def show(card: ModelCard, call: Call) -> int:
     from kcv.artifact import ArtifactInfo
 
     content, path = card.content, card.path
-    terminal.show(model_card(content, path) if isinstance(content, ArtifactInfo) else onnx_card(content, path))
+    terminal.show(model_card(content, path) if isinstance(content, ArtifactInfo) else exported_card(content, path))
     return 0
 
 
@@ -52,11 +52,15 @@ def model_card(content: ArtifactInfo, path: Path) -> str:
     return pairs(rows)
 
 
-def onnx_card(content: OnnxInfo, path: Path) -> str:
-    """Returns the description in an ONNX file."""
+def exported_card(content: ExportedInfo, path: Path) -> str:
+    """Returns the description in an exported file."""
+    from kcv.inference.runtimes import runtime_of
+
+    runtime = runtime_of(path)
+    assert runtime is not None
     return pairs(
         {
-            "model": f"{content.model_name}, ONNX, {content.precision}",
+            "model": f"{content.model_name}, {runtime.title}, {content.precision}",
             "classes": _classes(content.class_names),
             "input": f"{content.image_size}x{content.image_size} RGB, other sizes: {content.resize}",
             "data": f"{content.data_name} (fingerprint {content.data_fingerprint[:12]})",

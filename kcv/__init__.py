@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kcv.tasks.explain import explain
     from kcv.tasks.export import export
     from kcv.tasks.predict import predict
+    from kcv.tasks.push import push
     from kcv.tasks.report import report
     from kcv.tasks.similar import similar
     from kcv.tasks.train import train
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Config", "OnnxModel", "__version__", "check", "compare", "embed", "evaluate", "explain", "export", "gradcam",
-    "load_model", "predict", "report", "save_gradcam_grid", "similar", "train", "train_folds", "tune",
+    "load_model", "predict", "push", "report", "save_gradcam_grid", "similar", "train", "train_folds", "tune",
 ]  # fmt: skip
 
 configure_keras()
@@ -55,6 +56,7 @@ _PUBLIC = {
     "gradcam": ("kcv.saliency.explainer", "gradcam"),
     "OnnxModel": ("kcv.inference.onnx_model", "OnnxModel"),
     "predict": ("kcv.tasks.predict", "predict"),
+    "push": ("kcv.tasks.push", "push"),
     "report": ("kcv.tasks.report", "report"),
     "save_gradcam_grid": ("kcv.reporting.plots", "save_gradcam_grid"),
     "similar": ("kcv.tasks.similar", "similar"),

@@ -73,6 +73,10 @@ class TrackingError(KcvError):
     """A tracking store that cannot be used."""
 
 
+class HubError(KcvError):
+    """A Hugging Face Hub that cannot be reached, or refuses."""
+
+
 class OutputError(KcvError):
     """A location that results cannot be written to."""
 

@@ -51,6 +51,8 @@ class Fault:
 
 
 FAULTS = (
+    Fault("paths of the machine in a published file", "exporting/published.py",
+          'return path.name or "data"', "return text", "exporting/test_published.py"),
     Fault("a flipped sign in the calibration error", "metrics/scores.py",
           '(row["accuracy"] or 0.0) - (row["confidence"] or 0.0)', '(row["accuracy"] or 0.0) + (row["confidence"] or 0.0)',
           "metrics"),

@@ -21,7 +21,7 @@ FLOORS = (
     {"images", "metrics", "models", "quality.findings"},
     {"data"},
     {"config"},
-    {"artifact", "data.augment", "quality.copies", "tracking"},
+    {"artifact", "data.augment", "hub", "quality.copies", "tracking"},
     {"data.batches", "data.loading"},
     {"distributed", "quality"},
     {"native"},

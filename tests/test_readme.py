@@ -39,14 +39,16 @@ LEFT_OUT = {
     r"mlflow ui|mlflow models serve": "is a server",
     r"--heatmaps|why_onnx": "needs more than 16 px: tests/exporting/test_heatmaps.py",
     r"kcv serve|^curl|^openssl": "a server and its clients: tests/serving/test_guide.py",
-    r"s3://|hf:": "needs a network",
+    r"s3://|hf:|^hf ": "needs a network",
     r"^torchrun|^uv run torchrun": "several processes: tests/distributed",
     r"^uv run (pytest|nox)": "the tests themselves",
     r"--augment\.library=keras_cv": "needs the extra kcv[kerascv]",
     r"tensorboard|wandb": "needs an extra: tests/tracking",
 }
-RUN_ELSEWHERE = ("onnxruntime.InferenceSession", "http://127.0.0.1", "mlflow.pyfunc", "MlflowClient")
-"""In tests/test_deploy.py, tests/serving, tests/tasks/test_registered_models.py."""
+RUN_ELSEWHERE = (
+    "onnxruntime.InferenceSession", "http://127.0.0.1", "mlflow.pyfunc", "MlflowClient", "snapshot_download",
+)  # fmt: skip
+"""In tests/test_deploy.py, tests/serving, tests/tasks/test_registered_models.py, tests/tasks/test_push.py."""
 SMALL = {"data.image_size": 16, "model.name": "custom_cnn", "model.width": 0.125, "model.unfreeze_after": 0,
          "model.mode": "fine_tuning", "model.feature_views": None, "augment.crop_padding": 1,
          "train.epochs": 6, "train.plots": False, "tracking.uri": "none",

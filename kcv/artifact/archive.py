@@ -16,8 +16,9 @@ from kcv.errors import ArtifactError
 
 WEIGHTS_MEMBER = "model.weights.h5"
 CONFIG_MEMBER = "config.json"
+METADATA_MEMBER = "metadata.json"
 INFO_MEMBER = "kcv.json"
-_MEMBERS = frozenset({"metadata.json", CONFIG_MEMBER, WEIGHTS_MEMBER, INFO_MEMBER})
+_MEMBERS = frozenset({METADATA_MEMBER, CONFIG_MEMBER, WEIGHTS_MEMBER, INFO_MEMBER})
 _ASSETS = "assets/"
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Allowed compression methods. Others allocate memory of their own: LZMA uses a dictionary of up to 4 GB."""

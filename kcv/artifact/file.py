@@ -60,7 +60,9 @@ def describe_again(path: Path, info: ArtifactInfo) -> None:
                 with new.open(copy.copy(member), "w") as target:  # a copy: open() writes the new offset into it
                     for piece in old.pieces(member.filename):
                         target.write(piece)
-        new.writestr(INFO_MEMBER, info.model_dump_json(indent=2), zipfile.ZIP_STORED)
+        # With the time of the old description, so that the same content makes the same file.
+        described = next((copy.copy(each) for each in old.members if each.filename == INFO_MEMBER), INFO_MEMBER)
+        new.writestr(described, info.model_dump_json(indent=2), zipfile.ZIP_STORED)
 
 
 def read_info(path: str | Path) -> ArtifactInfo:

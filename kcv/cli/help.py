@@ -45,7 +45,7 @@ def page(verb: Verb) -> str:
         paint("Usage", "bold"),
         "  " + " ".join(filter(None, ("kcv", verb.name, verb.usage, "[--OPTION=VALUE ...]"))),
         "",
-        *([_columns([(verb.usage, _meaning(verb.operand))]), ""] if verb.operand else []),
+        *([_columns([(flag.typed, _meaning(flag)) for flag in verb.operands]), ""] if verb.operands else []),
         paint("Options", "bold"),
         _columns(
             [

@@ -55,6 +55,7 @@ def parse(verb: Verb, words: Sequence[str]) -> Call:
     typed = _tell_apart(verb, words)
     _move_file_format(verb, typed)
     arguments: dict[str, Any] = {}
+    _take_second(verb, typed)
     if verb.operand is None:
         if typed.operands:
             raise UsageError(f"{verb.name} takes only options, but not {typed.operands[0]!r}.")
@@ -66,7 +67,8 @@ def parse(verb: Verb, words: Sequence[str]) -> Call:
     arguments |= typed.flags  # the remaining flags are keys of the configuration
     for flag in verb.flags.values():
         if flag.required and flag.name not in arguments:
-            raise UsageError(f"{verb.name} needs --{flag.name}={flag.name.upper()}: {flag.meaning}.")
+            wanted = verb.usage if flag is verb.second else f"--{flag.name}={flag.name.upper()}"
+            raise UsageError(f"{verb.name} needs {wanted}: {flag.meaning}.")
     if verb.operand is not None and verb.operand.stdin:
         arguments[verb.operand.name] = _listed(verb, arguments[verb.operand.name])
     return Call(verb, arguments, arguments.pop(FORMAT.name, FORMAT.default), tuple(typed.warnings))
@@ -120,6 +122,13 @@ def _move_file_format(verb: Verb, typed: _Typed) -> None:
         typed.flags[flag.name] = typed.flags.pop(FORMAT.name)
 
 
+def _take_second(verb: Verb, typed: _Typed) -> None:
+    """Takes the word after the operand as the value of the flag that it stands for."""
+    named = verb.operand is not None and verb.operand.name in typed.flags
+    if verb.second is not None and verb.second.name not in typed.flags and len(typed.operands) == 2 - named:
+        typed.flags[verb.second.name] = typed.operands.pop()
+
+
 def _not_understood(word: str) -> UsageError:
     return UsageError(f"{word} is not understood; write the path of a file, ./-name if it begins with a dash.")
 
@@ -131,9 +140,10 @@ def _operand(verb: Verb, operand: Flag, typed: _Typed) -> Any:
     if named is not None:
         given = [*given, named]
     if not given and operand.required:
-        raise UsageError(f"{verb.name} needs {operand.typed}: {operand.meaning}.")
+        raise UsageError(f"{verb.name} needs {verb.usage}: {operand.meaning}.")
     if len(given) > 1 and not operand.many:
-        raise UsageError(f"{verb.name} takes {operand.typed} and options, but not {given[1]!r} as well.")
+        over = given[2] if len(given) > 2 and verb.second is not None else given[1]
+        raise UsageError(f"{verb.name} takes {verb.usage} and options, but not {over!r} as well.")
     for text in given:
         if not text.strip():
             raise UsageError(f"{verb.name}: {operand.word} is empty; {operand.meaning}.")

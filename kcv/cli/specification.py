@@ -3,7 +3,8 @@
 There is no other definition. The rules:
 
 - The first parameter is typed without a flag if it can be passed by position; it may be given several times if its type
-  is a collection. All other parameters are flags; those without a default are required.
+  is a collection. All other parameters are flags; those without a default are required. One that is marked as `Second`
+  may be typed without its flag, after the first.
 - `bool` is a switch, `Literal` and `OneOf` list the choices, and other marks of `kcv.common.parameters` limit numbers.
   `@checked` makes calls from Python obey the same limits.
 - The first line of the docstring is the summary. The first sentence of an entry in `Args:` is the meaning of the flag;
@@ -22,7 +23,17 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, get_origin
 
 from kcv.cli.verbs import FORMATS, VERBS
-from kcv.common.parameters import AtLeast, Between, Described, Hint, ListedOnStdin, PythonOnly, hints_of, not_allowed
+from kcv.common.parameters import (
+    AtLeast,
+    Between,
+    Described,
+    Hint,
+    ListedOnStdin,
+    PythonOnly,
+    Second,
+    hints_of,
+    not_allowed,
+)
 from kcv.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -119,6 +130,7 @@ class Verb:
         flags: flags by name; `format` is the last.
         examples: commands to try, without the program name.
         configured: whether every key of the configuration is a flag too.
+        second: the flag whose value may be typed after the operand; None if there is none.
     """
 
     name: str
@@ -127,11 +139,17 @@ class Verb:
     flags: Mapping[str, Flag]
     examples: tuple[str, ...]
     configured: bool = False
+    second: Flag | None = None
+
+    @property
+    def operands(self) -> tuple[Flag, ...]:
+        """What is typed without a flag, in order."""
+        return tuple(flag for flag in (self.operand, self.second) if flag is not None)
 
     @property
     def usage(self) -> str:
-        """The operand in the usage line, or an empty string."""
-        return self.operand.typed if self.operand else ""
+        """The operands in the usage line, or an empty string."""
+        return " ".join(flag.typed for flag in self.operands)
 
 
 def find_verb(typed: str) -> Verb:
@@ -175,6 +193,7 @@ def read_verb(name: str, function: Callable[..., Any], formats: Sequence[str] = 
     hints = hints_of(function)
     operand: Flag | None = None
     flags: dict[str, Flag] = {}
+    second: Flag | None = None
     configured = False
     for position, parameter in enumerate(inspect.signature(function).parameters.values()):
         if parameter.kind is parameter.VAR_KEYWORD:
@@ -190,8 +209,9 @@ def read_verb(name: str, function: Callable[..., Any], formats: Sequence[str] = 
             operand = flag
         else:
             flags[flag.name] = flag
+            second = flag if hint.mark(Second) else second
     flags[FORMAT.name] = replace(FORMAT, listed=tuple(formats))
-    return Verb(name, documented.summary, operand, flags, documented.examples, configured)
+    return Verb(name, documented.summary, operand, flags, documented.examples, configured, second)
 
 
 def _flag(parameter: inspect.Parameter, hint: Hint, meaning: str) -> Flag:

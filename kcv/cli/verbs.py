@@ -31,6 +31,7 @@ VERBS = {
     "embed": Listed("kcv.tasks.embed"),
     "similar": Listed("kcv.tasks.similar"),
     "export": Listed("kcv.tasks.export"),
+    "push": Listed("kcv.tasks.push"),
     "serve": Listed("kcv.tasks.serve"),
     "compare": Listed("kcv.tasks.compare", formats=(*FORMATS, "markdown")),
     "report": Listed("kcv.tasks.report"),

@@ -1,4 +1,4 @@
-"""Names of models in MLflow, as users type them: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `runs:/RUN_ID/PATH`."""
+"""Names of models in MLflow, as users type them (`models:/NAME@ALIAS` ...), and what is common to all names."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from kcv.common.hub_reference import HUB_FORM, HubReference, is_in_hub
 from kcv.common.text import printable, shortened
 from kcv.errors import UsageError
 
-FORMS = "models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH"
+_FORMS = ("models:/NAME/VERSION", "models:/NAME@ALIAS", "runs:/RUN_ID/PATH")
+FORMS = f"{', '.join(_FORMS)} or {HUB_FORM}"
+"""What names a model that is no file."""
 
 _LATEST = "latest"
 _VERSION = re.compile(r"models:/([^/:]{1,256})/([^/]{1,100})")
@@ -63,7 +66,7 @@ class ModelReference:
             parts = tuple((found[2] or "").rstrip("/").split("/")) if found[2] else ()
             if not any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
                 return cls(text, run_id=found[1], path=parts)
-        raise UsageError(f"{printable(shortened(text))}: allowed: {FORMS}.")
+        raise UsageError(f"{printable(shortened(text))}: allowed: {', '.join(_FORMS[:-1])} or {_FORMS[-1]}.")
 
     @property
     def is_latest(self) -> bool:
@@ -80,9 +83,23 @@ class ModelReference:
         return told or (f"run-{self.run_id[:8]}" if self.run_id else str(self.model_id)[:10])
 
 
-def is_reference(named: object) -> bool:
+def is_in_mlflow(named: object) -> bool:
     """Returns whether a user named a model in MLflow, in whichever form, rather than a file."""
     return isinstance(named, str) and re.match(r"(models|runs):", named) is not None
+
+
+def is_reference(named: object) -> bool:
+    """Returns whether a user named a model in MLflow or in the Hugging Face Hub rather than a file."""
+    return is_in_mlflow(named) or is_in_hub(named)
+
+
+def title_of(named: str) -> str:
+    """Returns a short name for a model in MLflow or in the Hub.
+
+    Raises:
+        UsageError: the reference has another form.
+    """
+    return HubReference.parse(named).name if is_in_hub(named) else ModelReference.parse(named).title
 
 
 def _version(text: str, word: str) -> str:

@@ -85,6 +85,11 @@ class PythonOnly:
 
 
 @dataclass(frozen=True)
+class Second:
+    """A parameter that may be typed without its flag, after the first one: `kcv push RUN REPO`."""
+
+
+@dataclass(frozen=True)
 class ListedOnStdin:
     """Paths that may come from standard input: `-` stands for a list of paths there."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kcv.artifact.allowed_layers import check_classes, check_top
-from kcv.artifact.archive import CONFIG_MEMBER, WEIGHTS_MEMBER, Archive, open_archive
+from kcv.artifact.archive import CONFIG_MEMBER, METADATA_MEMBER, WEIGHTS_MEMBER, Archive, open_archive
 from kcv.artifact.bounds import check_fixed, check_size
 from kcv.artifact.file import read_info
 from kcv.artifact.structure import check_structure
@@ -28,14 +28,13 @@ if TYPE_CHECKING:
     from kcv.inference.keras_model import LoadedModel
 
 _FAILED = "cannot be opened as a Keras model"
-_METADATA_MEMBER = "metadata.json"
 
 
 def load(path: str | Path, *, device: str = "auto") -> LoadedModel:
     """Opens a model file: reads its description, checks its layer classes, then loads it with Keras.
 
     Args:
-        path: the model file, or a model in MLflow; see `kcv.inference.locating`.
+        path: the model file, or a model in MLflow or the Hub; see `kcv.inference.locating`.
         device: the device to run on: `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:
@@ -99,10 +98,10 @@ def load_keras(path: str | Path, *, device: str = "auto") -> keras.Model:
 
 def _keras_of(archive: Archive, path: Path) -> str | None:
     """Returns the Keras version that a file says it was written with; a version mismatch may explain a failure."""
-    if _METADATA_MEMBER not in archive:
+    if METADATA_MEMBER not in archive:
         return None
     try:
-        metadata = parse_json(archive.read(_METADATA_MEMBER, MOST_JSON_BYTES), path, ArtifactError)
+        metadata = parse_json(archive.read(METADATA_MEMBER, MOST_JSON_BYTES), path, ArtifactError)
     except ArtifactError:
         return None
     found = metadata.get("keras_version") if isinstance(metadata, dict) else None

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from kcv.common.hub_reference import HubReference
 from kcv.common.text import printable
 from kcv.reporting.markdown import literal
 from kcv.reporting.material import Material
@@ -25,8 +26,14 @@ class _Code(str):
     """Text of a code block, where nothing is markup and a backslash would be shown."""
 
 
-def card(material: Material) -> str:
-    """Returns the whole card. Sections that only people can fill in are left open and marked as such."""
+def card(material: Material, *, repository: HubReference | None = None) -> str:
+    """Returns the whole card. Sections that only people can fill in are left open and marked as such.
+
+    Args:
+        material: the run.
+        repository: the repository whose README the card is to be; None for a card beside the file.
+    """
+    named = repository.text if repository is not None else material.model.name
     info, metrics = material.info, material.metrics
     versions = ", ".join(f"{name} {version}" for name, version in info.versions.items())
     return _template().render(
@@ -40,7 +47,10 @@ def card(material: Material) -> str:
         results=_results(metrics) if metrics else None,
         rows=_rows(metrics["per_class"]) if metrics else [],
         more=_more(len(metrics["per_class"])) if metrics else "",
-        command=_Code(f"python -m kcv predict IMAGE --model={shlex.quote(printable(material.model.name))}"),
+        command=_Code(f"python -m kcv predict IMAGE --model={shlex.quote(printable(named))}"),
+        keras=_Code(f'keras.saving.load_model(snapshot_download("{repository.repository}"))')
+        if repository is not None
+        else None,
     )
 
 

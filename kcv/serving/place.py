@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kcv.common.files import expand_user
-from kcv.common.model_reference import ModelReference, is_reference
+from kcv.common.model_reference import is_reference, title_of
 from kcv.errors import ArtifactError, UsageError
 from kcv.inference.locating import model_file
 from kcv.inference.runtimes import runtime_of
@@ -32,7 +32,7 @@ class Place:
 
     Attributes:
         name: the name that clients use.
-        given: the file or run folder, or the text that names a model in MLflow.
+        given: the file or run folder, or the text that names a model in MLflow or the Hub.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Place:
     def candidates(self) -> tuple[Path, ...]:
         """The files that a change is looked for in: the ONNX file and the Keras file of a run, or the file itself.
 
-        There is none for a model in MLflow.
+        There is none for a model in MLflow or the Hub.
         """
         if is_reference(self.given):
             return ()
@@ -60,6 +60,7 @@ class Place:
         Raises:
             ArtifactError: there is no model, or what lies there is not readable.
             TrackingError: the MLflow store cannot be reached.
+            HubError: the Hub cannot be reached.
         """
         if is_reference(self.given):
             return replace(self, given=model_file(self.given, every=True)).file()
@@ -76,14 +77,14 @@ class Place:
         if not has_onnx:
             _log.warning("%s is served with Keras and torch; `kcv export %s` makes a faster file", model, self.given)
             return model
-        reason = _difference(onnx, model)
+        reason = difference(onnx, model)
         if reason is None:
             return onnx
         _log.warning("%s %s: %s is served with Keras and torch", onnx, reason, model)
         return model
 
 
-def _difference(onnx: Path, model: Path) -> str | None:
+def difference(onnx: Path, model: Path) -> str | None:
     """Returns why an ONNX file does not stand for the Keras file beside it; None if it does.
 
     The description must be the same, and the weights those that it was exported from.
@@ -134,7 +135,7 @@ def _place(given: str | Path) -> Place:
     match = _NAMED.fullmatch(given) if isinstance(given, str) and not os.path.exists(given) else None
     named = match[2] if match else given
     if is_reference(named):
-        return Place(match[1] if match else _clean(ModelReference.parse(str(named)).title), str(named))
+        return Place(match[1] if match else _clean(title_of(str(named))), str(named))
     path = expand_user(named)
     return Place(match[1] if match else _name_of(path), path)
 

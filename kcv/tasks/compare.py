@@ -85,7 +85,7 @@ def compare(
 
     Args:
         runs: two or more run folders or model files. Also models in MLflow: models:/NAME/VERSION, models:/NAME@ALIAS
-            or runs:/RUN_ID/PATH.
+            or runs:/RUN_ID/PATH; or in the Hugging Face Hub: hf://OWNER/NAME[@COMMIT].
         data: source of the images; default: what the first model was trained on. If you
             began its run on this machine, they may have changed since, with a warning; otherwise they must be named.
         split: the split to measure, as the first model's training made it. Classes are matched by name.

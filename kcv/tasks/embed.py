@@ -48,7 +48,8 @@ def embed(
         paths: images, folders or quoted patterns ('photos/*.jpg'); - reads a list of images from standard input. From
             Python also an iterator, whose paths are taken as they come.
         model: a model file (model.keras, model.onnx), or a run folder. Also a model in MLflow: models:/NAME/VERSION,
-            models:/NAME@ALIAS or runs:/RUN_ID/PATH. Both kinds of file give the same vectors, up to rounding.
+            models:/NAME@ALIAS or runs:/RUN_ID/PATH; or in the Hugging Face Hub: hf://OWNER/NAME[@COMMIT].
+            Both kinds of file give the same vectors, up to rounding.
         output: write the vectors to this file, .parquet. It appears when the last row has been taken.
         pick: also list this many images to label next: uncertain ones that differ from each other.
         pick_output: file for that list, .csv, which --data takes once its labels are filled in.

@@ -76,14 +76,15 @@ def evaluate(
 
     Args:
         model: a model file (model.keras), or the run folder that holds it. Also a model in MLflow:
-            models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH. From Python also a loaded model. An exported
-            file (model.onnx, model.xml) is measured on data that are named.
+            models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH; or in the Hugging Face Hub:
+            hf://OWNER/NAME[@COMMIT]. From Python also a loaded model. An exported file (model.onnx, model.xml) is
+            measured on data that are named.
         data: source of the images; default: what the model was trained on. Classes are matched by
             name. If you began the run on this machine, the data may have changed since, with a warning; otherwise they
             must be named.
         split: the split to measure. Splits that training made are made again.
-        output_dir: folder for metrics and plots; default: evaluation/ beside the model, or for a model in MLflow in
-            NAME-VERSION/. That is for the test split of the training data; `evaluation-<split>` or
+        output_dir: folder for metrics and plots; default: evaluation/ beside the model, or for one in MLflow or the Hub
+            in NAME-VERSION/. That is for the test split of the training data; `evaluation-<split>` or
             `evaluation-<data>-<split>` for others, and `-tta-<tta>` more with views, so that none overwrites another.
         batch_size: images per batch; default: chosen by their size.
         device: where to compute. A loaded model stays where it is.
@@ -138,7 +139,9 @@ def evaluate(
         own = data if splits.is_own_data(loaded, data) else None
         if calibrate:
             if is_downloaded(loaded.path):
-                raise UsageError("evaluate: --calibrate changes a model file, and those in MLflow stay as they are.")
+                raise UsageError(
+                    "evaluate: --calibrate changes a model file, and those in MLflow and the Hub stay as they are."
+                )
             wanted = _wanted(loaded, abstain_precision, coverage)
             loaded = recalibrate(loaded, wanted, own, batch_size=batch_size, group=group)
         elif augmentation is not None:

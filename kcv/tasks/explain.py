@@ -43,13 +43,14 @@ def explain(
     Args:
         paths: images, folders or quoted patterns ('photos/*.jpg').
         model: a model file (model.keras, or model.onnx exported with --heatmaps), or a run folder. Also a model in
-            MLflow: models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH. From Python also a loaded
-            model. An ONNX file needs no torch, and has gradcam at the last layer.
+            MLflow: models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH; or in the Hugging Face Hub:
+            hf://OWNER/NAME[@COMMIT]. From Python also a loaded model. An ONNX file needs no torch, and has gradcam at
+            the last layer.
         method: how activations and gradients become a map. See `kcv.saliency.methods`.
         class_name: the class to explain; default: each image's most probable one.
         layer: the layer to look at; default: the last one with height and width.
-        output: folder for the files; default: explanations/ beside the model, or for a model in MLflow in
-            NAME-VERSION/.
+        output: folder for the files; default: explanations/ beside the model, or for one in MLflow or the Hub
+            in NAME-VERSION/.
         batch_size: images per batch; default: chosen by their size.
         device: where to compute. A loaded model stays where it is.
         recursive: search folders recursively.

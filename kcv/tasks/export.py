@@ -97,9 +97,10 @@ def export(
 
     Args:
         model: a model file (model.keras), or the run folder that holds it. Also a model in MLflow:
-            models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH. From Python also a loaded model.
-        output: the file; default: model.onnx (or of another suffix, by the format) beside the model, or for a model in
-            MLflow in NAME-VERSION/.
+            models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH; or in the Hugging Face Hub:
+            hf://OWNER/NAME[@COMMIT]. From Python also a loaded model.
+        output: the file; default: model.onnx (or of another suffix, by the format) beside the model, or for one in
+            MLflow or the Hub in NAME-VERSION/.
         precision: precision of weights and computation; int8 is kept only if it is faster on this machine and loses at
             most half a point of accuracy. Otherwise the float32 file stays.
         opset: version of ONNX's operators.

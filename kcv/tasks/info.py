@@ -53,11 +53,12 @@ def info(model: str | Path) -> ModelCard:
     Args:
         model: a model file (model.keras, model.onnx), or the run folder that holds it. Also another exported file
             (model.xml, model.pt2 ...), and a model in MLflow: models:/NAME/VERSION, models:/NAME@ALIAS or
-            runs:/RUN_ID/PATH.
+            runs:/RUN_ID/PATH; or in the Hugging Face Hub: hf://OWNER/NAME[@COMMIT].
 
     Raises:
         ArtifactError: the file is missing, damaged or unsafe.
         TrackingError: the MLflow store cannot be reached.
+        HubError: the Hugging Face Hub cannot be reached, or refuses.
 
     Example:
         $ kcv info runs/mine/model.keras

@@ -53,7 +53,8 @@ def predict(
             are fetched when it is their turn. From Python also an iterator, whose paths are taken as they come and all
             stand for images.
         model: a model file (model.keras, model.onnx), or a run folder. Also an OpenVINO model.xml, a model in MLflow:
-            models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH. From Python also an opened model.
+            models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH; or in the Hugging Face Hub:
+            hf://OWNER/NAME[@COMMIT]. From Python also an opened model.
         top_k: number of classes to rank; default: 1, for a single image 5. At most the number of classes.
         threshold: report `unsure` below this confidence; default: the model's own, if it has one. With 0 there is
             always a class.

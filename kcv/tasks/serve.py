@@ -55,7 +55,8 @@ def serve(
 
     Args:
         models: model files (model.onnx, model.keras) or run folders; NAME=FILE names one. Also models in MLflow:
-            models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH.
+            models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH; or in the Hugging Face Hub:
+            hf://OWNER/NAME[@COMMIT].
         host: address to listen on; others than this machine's own need a token, or --open.
         port: port to listen on; 0 for any that is free.
         token: what clients must send as a bearer token; better in KCV_SERVE_TOKEN or a file, which nobody else sees.
@@ -88,6 +89,7 @@ def serve(
             class names cannot be folders for feedback; or the packages of the extra `kcv[serve]` are missing.
         ArtifactError: a model cannot be opened.
         TrackingError: the MLflow store cannot be reached.
+        HubError: the Hugging Face Hub cannot be reached, or refuses.
         OutputError: the port is in use, or the folder for feedback cannot be written.
 
     Example:

@@ -57,7 +57,7 @@ def similar(
         image: the image; its path, or one of the paths in the file.
         to: file of vectors that `embed` has written.
         model: the model that the vectors are of; default: none, for an image that is in the file itself. A model file
-            or a run folder, or a model in MLflow.
+            or a run folder, or a model in MLflow or the Hub.
         top: number of images to show.
         device: where to compute the vector of an image that is not in the file.
 

@@ -10,20 +10,18 @@ import functools
 import logging
 import os
 import re
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kcv.common.download import cache_dir, writable
-from kcv.common.files import make_folder, sha256_of
-from kcv.common.model_reference import ModelReference, is_reference
+from kcv.common import model_cache
+from kcv.common.files import sha256_of
+from kcv.common.model_reference import ModelReference, is_in_mlflow
 from kcv.common.text import printable, shortened
 from kcv.common.untrusted import read_bytes
-from kcv.errors import ArtifactError, OutputError, TrackingError, nearest
+from kcv.errors import ArtifactError, TrackingError, nearest
 from kcv.tracking.mlflow import CHECKSUM, MlflowStore, causes
 from kcv.tracking.mlflow_files import Files, Listing, open_files
 from kcv.tracking.store import StoreRejected, StoreUnavailable
@@ -99,12 +97,6 @@ def fetch_model(text: str, *, every: bool = False) -> Path:
     if every and len(chosen) > 1:
         download.get(chosen[1], beside=path)
     return path
-
-
-@functools.cache
-def _folder(cache: Path) -> Path:
-    """Returns the folder of downloaded models; the same one for the whole process if it is a temporary one."""
-    return writable(cache / "models")
 
 
 def _store() -> MlflowStore:
@@ -186,8 +178,8 @@ def _find(client: MlflowClient, reference: ModelReference) -> _Found:
             number = _number(client, reference)
             location = client.get_model_version_download_uri(str(reference.name), number)
             title, told = f"{reference.name}-{number}", f"version {number} of {reference.name}"
-        version, label = version or printable(told), label or _label(str(title))
-        if not is_reference(location):
+        version, label = version or printable(told), label or model_cache.label(str(title))
+        if not is_in_mlflow(location):
             return _Found(str(location), path, version, label)
         reference = ModelReference.parse(str(location))
     raise ArtifactError(f"{asked.text}: leads from one model to another without end")
@@ -279,11 +271,6 @@ def _is_missing(fault: StoreRejected) -> bool:
     return any(isinstance(cause, MlflowException) and cause.error_code in _MISSING for cause in causes(fault))
 
 
-def _label(title: str) -> str:
-    """Returns a name for a folder on this machine."""
-    return re.sub(r"[^\w.-]+", "-", title).strip("-.")[:80] or "model"
-
-
 class _Download:
     """Chooses the files of a model, and brings them into the cache."""
 
@@ -323,31 +310,19 @@ class _Download:
     def get(self, path: tuple[str, ...], *, beside: Path | None = None) -> Path:
         """Returns a file in the cache, downloaded if it is not there.
 
-        Its folder is named by its content, so that equal files stay as they are, and others never take their place.
-
         Args:
             path: one that `choose` has returned.
             beside: another file of the model, in whose folder it is to be; None for a folder of its own.
         """
         name = f"model{Path(path[-1]).suffix.lower()}"
-        cache, expected = _folder(cache_dir()), self._sums.get(path)
-        if expected is not None and _holds(place := self._place(cache, expected, name, beside), expected):
+        expected = self._sums.get(path)
+        if expected is not None and (place := model_cache.cached(expected, self._label, name, beside=beside)):
             return place
-        with _temporary(cache) as folder:
+        with model_cache.temporary() as folder:
             came = folder / name
             self._store.ask(lambda _: self._files.copy(came, *path))
-            found = sha256_of(came)
-            self._require_whole(path, came.stat().st_size, found)
-            place = self._place(cache, found, name, beside)
-            if not _holds(place, found):
-                # Equal content, equal time: processes that share a prediction compare the file by both.
-                os.utime(came, (0, 0))
-                make_folder(place.parent)
-                os.replace(came, place)
-        return place
-
-    def _place(self, cache: Path, digest: str, name: str, beside: Path | None) -> Path:
-        return beside.with_name(name) if beside is not None else cache / digest[:16] / self._label / name
+            self._require_whole(path, came.stat().st_size, sha256_of(came))
+            return model_cache.keep(came, self._label, name, beside=beside)
 
     def _require_whole(self, path: tuple[str, ...], size: int, digest: str) -> None:
         told, expected = self._sizes.get(path), self._sums.get(path)
@@ -369,8 +344,8 @@ class _Download:
         self._sizes[path] = listing.files[name]
         if f"{name}{CHECKSUM}" not in listing.files:
             return
-        with _temporary(_folder(cache_dir())) as temporary:
-            place = temporary / "checksum"
+        with model_cache.temporary() as folder_of_it:
+            place = folder_of_it / "checksum"
             self._store.ask(lambda _: self._files.copy(place, *folder, f"{name}{CHECKSUM}"))
             content = read_bytes(place, _MOST_CHECKSUM, ArtifactError)
         if found := re.match(rb"[0-9a-f]{64}(?=\s)", content):
@@ -389,17 +364,3 @@ class _Download:
             shown = ", ".join(shortened(printable(name), 60) for name in sorted(names)[:_MOST_SHOWN])
             raise ArtifactError(f"{self._text}: holds several models; name one by runs:/RUN_ID/PATH: {shown}")
         return (usual or names)[0]
-
-
-@contextmanager
-def _temporary(cache: Path) -> Iterator[Path]:
-    """Yields a temporary folder in the cache. Raises OutputError if nothing can be written."""
-    try:
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise OutputError(f"cannot write to {cache}: {error.strerror or error}") from error
-
-
-def _holds(place: Path, digest: str) -> bool:
-    return os.path.isfile(place) and sha256_of(place) == digest

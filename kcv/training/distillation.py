@@ -71,7 +71,7 @@ def open_teacher(named: str, class_names: Sequence[str], device: str, folder: Pa
     """
     shown = printable(shortened(named))
     if is_reference(named):
-        raise UsageError(f"train.teacher: {shown} is in MLflow; allowed: a model file (.keras) or a run folder.")
+        raise UsageError(f"train.teacher: {shown} is no file; allowed: a model file (.keras) or a run folder.")
     path = model_file(folder / Path(named).expanduser())
     if is_onnx(path):
         raise UsageError(f"train.teacher: {shown} is an ONNX file; allowed: the .keras file it was exported from.")

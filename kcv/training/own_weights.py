@@ -10,7 +10,7 @@ import keras
 
 from kcv.errors import WeightsError
 from kcv.inference import opening
-from kcv.inference.locating import model_file
+from kcv.inference.locating import model_file, source_of
 from kcv.models.pretrained import Pretrained
 
 
@@ -37,7 +37,7 @@ def read(asked: str) -> Pretrained | None:
         raise WeightsError(f"model.weights: {asked}: no such file; allowed: auto, none, or a .keras file.")
     found = opening.load(path, device="cpu")
     layers = {layer.name: layer.get_weights() for layer in found.keras_model.layers if layer.weights}
-    return Pretrained(str(path), None, layers, class_names=found.info.class_names)
+    return Pretrained(source_of(path), None, layers, class_names=found.info.class_names)
 
 
 def assign(pretrained: Pretrained, model: keras.Model, class_names: Sequence[str], name: str) -> None:

@@ -143,8 +143,8 @@ def test_a_bad_flag_answers_before_anything_heavy_is_imported(cold_kcv: Any) -> 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "unknown verb 'trian'. Did you mean 'train'? There are train, tune, evaluate, predict, explain, embed, similar, export, serve, compare, report, check, info, models, benchmark, completion; see kcv --help."),
-        (["help", "nothing"], "unknown verb 'nothing'. There are train, tune, evaluate, predict, explain, embed, similar, export, serve, compare, report, check, info, models, benchmark, completion; see kcv --help."),
+        (["trian"], "unknown verb 'trian'. Did you mean 'train'? There are train, tune, evaluate, predict, explain, embed, similar, export, push, serve, compare, report, check, info, models, benchmark, completion; see kcv --help."),
+        (["help", "nothing"], "unknown verb 'nothing'. There are train, tune, evaluate, predict, explain, embed, similar, export, push, serve, compare, report, check, info, models, benchmark, completion; see kcv --help."),
         (["train", "--epoch=3"], "unknown option --epoch for train. Did you mean --epochs?"),
         (["train", "--learning-rate", "3"], "unknown option --learning-rate for train. Did you mean --lr?"),
         (["train", "--weight_decay=3"], "unknown option --weight_decay for train. Did you mean --optim.weight_decay?"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -170,6 +171,25 @@ def test_what_is_typed_becomes_values_of_the_types_and_defaults_stay_the_functio
     assert parse(verb, ["a", "--model", "-1", "--format=json", "--force=FALSE"]) == Call(
         verb, {"paths": ["a"], "model": "-1", "force": False}, format="json"
     )
+
+
+def test_a_second_operand_may_be_typed_with_and_without_its_flag() -> None:
+    push = find_verb("push")
+    for words in (
+        ["r", "hf://a/b"],
+        ["r", "--repo=hf://a/b"],
+        ["--run=r", "--repo", "hf://a/b"],
+        ["--run=r", "hf://a/b"],
+    ):
+        assert parse(push, words).arguments == {"run": "r", "repo": "hf://a/b"}
+    for words, told in {
+        (): "push needs RUN REPO: a run folder",
+        ("r",): "push needs RUN REPO: the repository",
+        ("r", "hf://a/b", "c"): "push takes RUN REPO and options, but not 'c' as well",
+        ("r", "hf://a/b", "--repo=hf://a/c"): "push takes RUN REPO and options, but not 'hf://a/b' as well",
+    }.items():
+        with pytest.raises(UsageError, match=re.escape(told)):
+            parse(push, list(words))
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ class Bench:
 
 Maker = Callable[[Bench], Iterator[Case]]
 READERS: dict[str, tuple[int, Maker]] = {}
-SLOW = (".keras", "a tracking server's answer", "models in MLflow")
+SLOW = (".keras", "a tracking server's answer", "models in MLflow", "models in the Hub")
 """In the complete set alone."""
 
 
@@ -213,7 +213,7 @@ def sending(answer: Callable[[BaseHTTPRequestHandler], bytes]) -> Iterator[str]:
             with contextlib.suppress(OSError):  # who asked may have gone
                 self.wfile.write(answer(self))
 
-        do_GET = do_POST = do_PUT = send
+        do_GET = do_HEAD = do_POST = do_PUT = send
 
     with serving(Handler) as address:
         yield address
@@ -1028,6 +1028,48 @@ def _(bench: Bench) -> Iterator[Case]:
     for name in contents:
         for body in (b"\0", b"x" * 10_000, digest.upper().encode(), b"0" * 64 + b"  model.keras\n"):
             yield f"{name} holds {body[:20]!r}", lambda n=name, b=body: use(sound, {n: b})
+
+
+@reader("models in the Hub", some=30)
+def _(bench: Bench) -> Iterator[Case]:
+    from kcv.hub.models import fetch_from_hub
+
+    constants = pytest.importorskip("huggingface_hub.constants", reason="needs the extra kcv[hub]")
+    commit, digest = "a" * 40, hashlib.sha256(b"model").hexdigest()
+    sound: dict[str, Any] = {
+        "id": "anna/photos", "sha": commit, "private": False, "tags": [],
+        "siblings": [
+            {"rfilename": "model.keras", "size": 5, "blobId": "b" * 40, "lfs": {
+                "sha256": digest, "size": 5, "pointerSize": 134}},
+            {"rfilename": "README.md", "size": 3, "blobId": "c" * 40},
+        ],
+    }  # fmt: skip
+    current, content = text(sound), b"model"
+
+    def answer(handler: BaseHTTPRequestHandler) -> bytes:
+        named = f'X-Repo-Commit: {commit}\r\nETag: "{digest}"'.encode()
+        body = current if handler.path.startswith("/api/") else content
+        head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n%s\r\nContent-Length: %d\r\n\r\n" % (named, len(body))
+        return head if handler.command == "HEAD" else head + body
+
+    address = bench.held.enter_context(sending(answer))
+    patch = bench.held.enter_context(pytest.MonkeyPatch.context())
+    patch.setenv("HF_ENDPOINT", address)
+    patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    patch.setattr("time.sleep", lambda seconds: None)
+
+    def use(answered: bytes, sent: bytes = b"model") -> None:
+        nonlocal current, content
+        current, content = answered, sent
+        path, pinned = fetch_from_hub("hf://anna/photos")
+        assert path.read_bytes() == b"model" and pinned == f"hf://anna/photos@{commit}"
+        shutil.rmtree(path.parents[1])
+
+    yield "sound", lambda: use(text(sound))
+    for words, mutant in value_mutants(sound):
+        yield words, lambda m=mutant: use(m if isinstance(m, bytes) else text(m))
+    for sent in (b"", b"x" * 5, b"x" * 10_000):
+        yield f"a file {sent[:8]!r}", lambda s=sent: use(text(sound), s)
 
 
 TEXTS = (

@@ -64,7 +64,9 @@ def test_verbs_take_a_registered_model_and_leave_the_cache_alone(
     rows = kcv.compare([champion, trained_run.directory], str(images)).rows
     assert [row["accuracy"] for row in rows] == [trained_run.metrics["accuracy"]] * 2
     assert rows[0]["name"] == "toys-1"
-    with pytest.raises(UsageError, match="--calibrate changes a model file, and those in MLflow stay as they are"):
+    with pytest.raises(
+        UsageError, match="--calibrate changes a model file, and those in MLflow and the Hub stay as they are"
+    ):
         kcv.evaluate(champion, str(images), calibrate=True)
     in_cache = {path.name for path in (tmp_path / "cache" / "models").rglob("*") if path.is_file()}
     assert in_cache == {"model.keras"}

@@ -202,7 +202,7 @@ def test_parts_of_a_reference() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://example.org/model.keras", "hf:owner/name", "hf://owner/name", "s3://bucket/m.onnx", "mlflow://x/y"]
+    "url", ["https://example.org/model.keras", "hf:owner/name", "s3://bucket/m.onnx", "mlflow://x/y"]
 )
 def test_other_urls_are_no_models(url: str) -> None:
     with pytest.raises(UsageError, match=r"a model is a file, a run folder, models:/NAME/VERSION"):

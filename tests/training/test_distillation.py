@@ -89,7 +89,7 @@ def test_what_cannot_teach_is_refused_in_one_line(trained_run: Run, tmp_path: Pa
         open_teacher(run, ("centre", "left", "bird"), "cpu", Path(), None)
     with pytest.raises(UsageError, match="holds other weights than when the run began"):
         open_teacher(run, NAMES, "cpu", Path(), "0" * 64)
-    with pytest.raises(UsageError, match=r"is in MLflow; allowed: a model file \(\.keras\) or a run folder"):
+    with pytest.raises(UsageError, match=r"is no file; allowed: a model file \(\.keras\) or a run folder"):
         open_teacher("models:/photos/1", NAMES, "cpu", Path(), None)
     with pytest.raises(UsageError, match="is an ONNX file"):
         open_teacher(str(tmp_path / "m.onnx"), NAMES, "cpu", Path(), None)

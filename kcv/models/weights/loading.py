@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kcv.config import ModelConfig
 from kcv.errors import WeightsError
-from kcv.inference.locating import model_file
+from kcv.inference.locating import model_file, source_of
 from kcv.models import imagenet
 from kcv.models.network import Network
 from kcv.models.registry import get
@@ -42,7 +43,7 @@ def load(config: ModelConfig) -> Pretrained | None:
         raise WeightsError(
             f"model.weights: {asked}: no such file; allowed: auto, imagenet, none, or a file of weights."
         )
-    return _read(path, network)
+    return replace(_read(path, network), source=source_of(path))
 
 
 def _read(path: Path, network: Network) -> Pretrained:

@@ -113,7 +113,7 @@ def test_processes_agree_to_the_bit_with_statistics_of_their_own(two: Path) -> N
     assert environment["processes"] == 2
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_a_killed_process_brings_the_group_back_to_the_same_end(two: Path, tmp_path: Path) -> None:
     done = torchrun(WORKER, *words_for(tmp_path, "1:13", {"train.checkpoint_seconds": 0}), folder=tmp_path, restarts=1)
     assert done.returncode == 0, done.stderr[-4000:]

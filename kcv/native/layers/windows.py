@@ -105,7 +105,7 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
         padding: tuple[int, int] = (0, 0),
     ) -> Tensor:
         weight, offset = view(kernel), bias
-        if scale is not None:
+        if scale is not None and shift is not None:
             weight = weight * scale[:, None, None, None]
             offset = shift if bias is None else torch.addcmul(shift, bias, scale)
         if mixed:

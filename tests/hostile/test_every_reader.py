@@ -1150,6 +1150,47 @@ def _(bench: Bench) -> Iterator[Case]:
             yield f"cut at {end}", lambda p=protocol, e=end, w=whole: use(p, w[:e])
 
 
+@reader("TensorBoard's folder", some=25)
+def _(bench: Bench) -> Iterator[Case]:
+    pytest.importorskip("tensorboard", reason="needs the extra kcv[tensorboard]")
+    from kcv.tracking.store import RunInfo
+    from kcv.tracking.tensorboard import TensorBoardStore
+
+    store = TensorBoardStore(bench.folder / "logs")
+    store.prepare()
+    run = store.open_run(RunInfo("kcv", "run", 0, {}, {}, None, None), "key", None)
+    for step in range(1, 4):
+        store.log_metrics(run, {"loss": 1.0}, step, 0)
+    (file,) = (bench.folder / "logs").rglob("events.*")
+    whole = file.read_bytes()
+
+    def use(content: bytes) -> bool:
+        file.write_bytes(content)
+        return store.logged_steps(run, "loss") == {1, 2, 3}
+
+    yield "sound", lambda: use(whole)
+    for words, mutant in byte_mutants(whole, [(b"loss", 4), (b"brain.Event", 11)]):
+        yield words, lambda m=mutant: use(m)
+
+
+@reader("W&B", some=25)
+def _(bench: Bench) -> Iterator[Case]:
+    from kcv.tracking.wandb import _refuse_settings_of_the_folder
+
+    patch = bench.held.enter_context(pytest.MonkeyPatch.context())
+    patch.chdir(bench.folder)
+    patch.delenv("WANDB_BASE_URL", raising=False)
+    sound = b"[default]\nproject = photos\nentity = anna\nbase_url = https://somewhere.example\n"
+
+    def use(content: bytes) -> None:
+        bench.write("wandb/settings", content)
+        _refuse_settings_of_the_folder()
+
+    yield "sound", lambda: use(sound.replace(b"base_url", b"x"))
+    for words, mutant in byte_mutants(sound, [(b"base_url", 8), (b"= https", 7)]):
+        yield words, lambda m=mutant: use(m)
+
+
 def test_each_row_of_the_table_has_mutants_and_each_reader_a_row() -> None:
     table = re.search(r"\n\| input \| how \|\n\| --- \| --- \|\n((?:\|.*\n)+)", SECURITY.read_text(encoding="utf-8"))
     assert table is not None

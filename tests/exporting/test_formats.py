@@ -115,6 +115,7 @@ def test_the_lines_of_the_guide_open_an_archive(archive: Export, monkeypatch: py
     assert float(found["probabilities"].sum()) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.full
 def test_an_archive_of_torch_describes_itself_and_is_not_run(
     archive: Export, exported: Export, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,6 +130,7 @@ def test_an_archive_of_torch_describes_itself_and_is_not_run(
         load_model(archive.path)
 
 
+@pytest.mark.full
 def test_an_archive_that_is_none_of_kcvs_is_refused(archive: Export, tmp_path: Path) -> None:
     def changed(change: Callable[[dict[str, bytes]], None]) -> Path:
         with zipfile.ZipFile(archive.path) as file:

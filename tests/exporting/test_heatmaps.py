@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from small_networks import small_networks
+from variants import variants
 
 from kcv import artifact, export, load_model
 from kcv.config import ModelConfig
@@ -33,7 +34,7 @@ def pixels(count: int) -> np.ndarray:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["custom_cnn", pytest.param("resnet50", marks=pytest.mark.long), "efficientnet_b0"])
+@pytest.mark.parametrize("name", variants(["custom_cnn", "resnet50", "efficientnet_b0"], fast=1, mark=pytest.mark.long))
 def test_the_maps_of_each_network_are_gradcams(name: str, tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     width = {"width": 0.25} if name == "custom_cnn" else {}

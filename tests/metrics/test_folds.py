@@ -41,8 +41,8 @@ def test_where_all_images_are_right_groups_still_count_as_one_image(right: bool)
     assert 0 <= low < high <= 1
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("copied", [pytest.param(0, marks=pytest.mark.long), 40])
+@pytest.mark.long
+@pytest.mark.parametrize("copied", [0, 40])
 def test_a_nominal_interval_of_95_percent_holds_the_accuracy_in_92_to_98_percent(copied: int) -> None:
     from sklearn.linear_model import RidgeClassifier
 

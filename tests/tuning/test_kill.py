@@ -76,7 +76,7 @@ def test_a_search_killed_five_times_ends_with_the_same_study(images: Path, start
     assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "undisturbed")
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_trials_end_with_a_killed_coordinator(images: Path, start: Starter, tmp_path: Path) -> None:
     child, run = endless(images, start, tmp_path)
     child.kill()
@@ -88,7 +88,7 @@ def test_trials_end_with_a_killed_coordinator(images: Path, start: Starter, tmp_
     assert (run / "resume" / "run.json").exists()
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_ctrl_c_stores_everything_and_says_how_to_go_on(images: Path, start: Starter, tmp_path: Path) -> None:
     child, _ = endless(images, start, tmp_path)
     child.send_signal(signal.SIGINT)
@@ -132,7 +132,7 @@ def postgres() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_two_machines_share_a_study_and_one_is_killed(
     images: Path, start: Starter, tmp_path: Path, postgres: str
 ) -> None:

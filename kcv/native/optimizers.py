@@ -152,34 +152,50 @@ class FusedAdamW(Fused, keras.optimizers.AdamW):
     def _backend_update_step(
         self, grads: Sequence[Tensor], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        parameters = [variable.value for variable in trainable_variables]
-        indices = [self._get_variable_index(variable) for variable in trainable_variables]
-        grads = _rows(parameters, grads)
-        means = self._slots(parameters, [self._momentums[index] for index in indices])
-        squares = self._slots(parameters, [self._velocities[index] for index in indices])
-        largest = self._slots(parameters, [self._velocity_hats[index] for index in indices]) if self.amsgrad else []
-        rows = [self._views.of(parameter, parameter) for parameter in parameters]
+        state = self._flat_state(grads, trainable_variables)
         step = self._step()
-        steps = torch.full((), float(step), device=parameters[0].device)
+        steps = torch.full((), float(step), device=state[0][0].device)
         # Keras adds epsilon before the bias correction of the second moment ("epsilon hat"), torch after it.
         epsilon = self.epsilon / math.sqrt(1.0 - self.beta_2**step)
         learning_rate = _plain(learning_rate)
         for decay, lr_scale, chosen in self._groups(trainable_variables):
-            torch._fused_adamw_(
-                [rows[i] for i in chosen],
-                [grads[i] for i in chosen],
-                [means[i] for i in chosen],
-                [squares[i] for i in chosen],
-                [largest[i] for i in chosen] if self.amsgrad else [],
-                [steps] * len(chosen),
-                lr=learning_rate * lr_scale,
-                beta1=self.beta_1,
-                beta2=self.beta_2,
-                weight_decay=decay,
-                eps=epsilon,
-                amsgrad=self.amsgrad,
-                maximize=False,
-            )
+            self._fused(state, chosen, steps, learning_rate * lr_scale, decay, epsilon)
+
+    def _fused(
+        self,
+        state: Sequence[list[Tensor]],
+        chosen: Sequence[int],
+        steps: Tensor,
+        rate: Any,
+        decay: float,
+        epsilon: float,
+    ) -> None:
+        """Updates the chosen parameters in one call; `steps` is the number of this update, a float32 scalar."""
+        rows, gradients, means, squares, largest = ([part[i] for i in chosen] if part else [] for part in state)
+        torch._fused_adamw_(
+            rows,
+            gradients,
+            means,
+            squares,
+            largest,
+            [steps] * len(chosen),
+            lr=rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            weight_decay=decay,
+            eps=epsilon,
+            amsgrad=self.amsgrad,
+            maximize=False,
+        )
+
+    def _flat_state(self, gradients: Sequence[Tensor], variables: Sequence[Any]) -> tuple[list[Tensor], ...]:
+        """Returns parameters, gradients, both moments, and with amsgrad the largest second ones, as flat views."""
+        parameters = [variable.value for variable in variables]
+        indices = [self._get_variable_index(variable) for variable in variables]
+        kept = [self._momentums, self._velocities, *([self._velocity_hats] if self.amsgrad else [])]
+        slots = [self._slots(parameters, [slot[index] for index in indices]) for slot in kept]
+        rows = [self._views.of(parameter, parameter) for parameter in parameters]
+        return rows, _rows(parameters, gradients), slots[0], slots[1], slots[2] if self.amsgrad else []
 
     def _correction(self, step: int) -> float:
         return float(math.sqrt(1.0 - self.beta_2**step) / (1.0 - self.beta_1**step))
@@ -190,32 +206,12 @@ class FusedAdamW(Fused, keras.optimizers.AdamW):
         The corrections of both moments are in the learning rate, as Keras writes them, and torch is told that the
         step is so late that none is left to make: otherwise epsilon would change from step to step.
         """
-        parameters = [variable.value for variable in variables]
-        indices = [self._get_variable_index(variable) for variable in variables]
-        gradients = _rows(parameters, gradients)
-        means = self._slots(parameters, [self._momentums[index] for index in indices])
-        squares = self._slots(parameters, [self._velocities[index] for index in indices])
-        largest = self._slots(parameters, [self._velocity_hats[index] for index in indices]) if self.amsgrad else []
-        rows = [self._views.of(parameter, parameter) for parameter in parameters]
+        state = self._flat_state(gradients, variables)
         late = torch.full((), _LATE, device=rate.device)
         for decay, lr_scale, chosen in self._groups(variables):
             if decay:
-                torch._foreach_mul_([rows[i] for i in chosen], 1.0 - decay * (rate * lr_scale))
-            torch._fused_adamw_(
-                [rows[i] for i in chosen],
-                [gradients[i] for i in chosen],
-                [means[i] for i in chosen],
-                [squares[i] for i in chosen],
-                [largest[i] for i in chosen] if self.amsgrad else [],
-                [late] * len(chosen),
-                lr=rate * correction * lr_scale,
-                beta1=self.beta_1,
-                beta2=self.beta_2,
-                weight_decay=0.0,
-                eps=self.epsilon,
-                amsgrad=self.amsgrad,
-                maximize=False,
-            )
+                torch._foreach_mul_([state[0][i] for i in chosen], 1.0 - decay * (rate * lr_scale))
+            self._fused(state, chosen, late, rate * correction * lr_scale, 0.0, self.epsilon)
 
 
 class FusedSGD(Fused, keras.optimizers.SGD):

@@ -92,7 +92,7 @@ def test_two_processes_weigh_and_draw_classes_as_one_does(warm: WarmPython, tmp_
     assert max(float(np.abs(a - b).max()) for a, b in zip(alone, together, strict=True)) < 1e-5
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_processes_train_a_model_that_a_function_builds(warm: WarmPython, tmp_path: Path) -> None:
     """Its weights are drawn without the run's seed: those of the first process are all processes'."""
     (tmp_path / "net.py").write_text(

@@ -126,7 +126,7 @@ def test_no_file_goes_where_a_strangers_database_says(tmp_path: Path, monkeypatc
     assert [path.name for path in elsewhere.rglob("*.keras")] == ["model.keras"]
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_two_first_runs_on_one_database_both_succeed(warm: WarmPython, images: Path, tmp_path: Path) -> None:
     words = [f"--data={images}", "--epochs=1", "--batch_size=16", "--model.width=0.25", "--train.plots=false"]
     words += ["--precision=float32", "--device=cpu", f"--tracking=sqlite:///{tmp_path}/mlflow.db"]

@@ -172,7 +172,7 @@ def test_a_stopped_trial_continues_bit_for_bit(tune: Tune, tmp_path: Path) -> No
     assert all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_a_killed_trial_goes_on_and_more_trials_can_be_asked_for(
     tune: Tune, tmp_path: Path, launched: Launched
 ) -> None:

@@ -34,7 +34,7 @@ def test_without_the_extra_one_line_says_how_to_install_it(
     assert not folder.exists()
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_training_without_it_imports_none_of_it() -> None:
     code = """
 import sys, numpy as np

@@ -94,7 +94,7 @@ def test_what_a_stranger_began_or_changed_is_refused(
     assert _evaluate(run, "--data=photos") == 0
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_compare_and_export_take_ones_own_changed_data_with_one_warning(
     run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -113,7 +113,7 @@ def test_a_shard_that_is_gone_ends_a_run_in_one_line_and_comes_back(
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("views", [None, 2])
+@pytest.mark.parametrize("views", [None, pytest.param(2, marks=pytest.mark.long)])
 def test_a_run_of_two_stages_goes_on_in_each(
     views: int | None, configure: Configure, trained_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 MOST_WORKERS = 4  # each takes 1 to 2 GB
 LONGEST = (
-    "tuning/test_session.py", "test_resume.py", "test_readme.py", "distributed/test_training.py", "test_kill.py", "training/test_transfer.py",
-    "exporting/test_graph.py", "training/test_faults.py", "distributed/test_measuring.py", "exporting/test_export.py",
-    "tasks/test_train.py", "cli/test_verbs.py", "models/test_weights.py", "models/test_transfer.py",
-    "tasks/test_evaluate.py", "native/test_parity.py", "test_compare.py", "test_memory.py",
-    "test_train_folds.py", "tracking/test_server.py",
+    "tuning/test_session.py", "test_resume.py", "test_readme.py", "distributed/test_training.py", "test_kill.py",
+    "training/test_transfer.py", "exporting/test_graph.py", "training/test_faults.py",
+    "distributed/test_measuring.py", "exporting/test_export.py", "tasks/test_train.py", "cli/test_verbs.py",
+    "models/test_weights.py", "models/test_transfer.py", "tasks/test_evaluate.py", "native/test_parity.py",
+    "test_compare.py", "test_memory.py", "test_train_folds.py", "tracking/test_server.py",
 )  # fmt: skip
 
 Command = Callable[..., Finished]

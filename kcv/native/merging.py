@@ -57,12 +57,9 @@ def _merge_padding(
             continue
         # In another dtype the layer would round what the convolution takes as it is.
         if values[before.targets[0]].dtype == values[step.targets[0]].dtype:
-            run, reference = convolution.padded(padding.padding), _in_turn(before.reference, step.reference)
-            merged[before.targets[0]] = replace(step, run=run, sources=before.sources, reference=reference)
+            merged[before.targets[0]] = _joined(before, step, convolution.padded(padding.padding))
             sides[step.targets[0]] = padding.padding
-    # A padding step is left out, and the step that reads it has the new form.
-    kept = [step for step in steps if step.targets[0] not in merged]
-    return [merged[step.sources[0]] if step.sources and step.sources[0] in merged else step for step in kept], sides
+    return _with(merged, steps), sides
 
 
 def _merge_normalisation(
@@ -80,11 +77,8 @@ def _merge_normalisation(
         # In half precision the scaled kernel would be rounded once more.
         if values[before.targets[0]].dtype == values[step.targets[0]].dtype == torch.float32:
             scaled = functools.partial(convolution.scaled, padding=sides.get(before.targets[0], (0, 0)))
-            run = _normalised(before.run, scaled, normalisation)
-            reference = _in_turn(before.reference, step.reference)
-            merged[before.targets[0]] = replace(step, run=run, sources=before.sources, reference=reference)
-    kept = [step for step in steps if step.targets[0] not in merged]
-    return [merged[step.sources[0]] if step.sources and step.sources[0] in merged else step for step in kept]
+            merged[before.targets[0]] = _joined(before, step, _normalised(before.run, scaled, normalisation))
+    return _with(merged, steps)
 
 
 def _normalised(convolution: Run, scaled: Run, normalisation: Lowered) -> Run:
@@ -110,6 +104,17 @@ def _pairs(steps: Sequence[Step], outputs: Sequence[int]) -> Iterator[tuple[Step
         before = makers.get(step.sources[0]) if len(step.sources) == 1 else None
         if before is not None and len(before.targets) == 1 and readers[before.targets[0]] == 1:
             yield before, step
+
+
+def _joined(before: Step, step: Step, run: Run) -> Step:
+    """Returns one step for two, which takes what the first reads and makes what the second makes."""
+    return replace(step, run=run, sources=before.sources, reference=_in_turn(before.reference, step.reference))
+
+
+def _with(merged: Mapping[int, Step], steps: Sequence[Step]) -> list[Step]:
+    """Returns the steps with the merged ones, each by the value between the two that it takes the place of."""
+    kept = [step for step in steps if step.targets[0] not in merged]
+    return [merged[step.sources[0]] if step.sources and step.sources[0] in merged else step for step in kept]
 
 
 def _in_turn(first: Run | None, second: Run | None) -> Run | None:

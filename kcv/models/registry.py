@@ -6,13 +6,11 @@ help and `kcv models` can list the names quickly.
 
 from __future__ import annotations
 
-import functools
-import importlib
-import pkgutil
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from kcv.common.discovery import import_modules
 from kcv.errors import ConfigError
 from kcv.models import networks as families
 from kcv.models.network import BLOCKS, BuildOptions, Network
@@ -58,15 +56,9 @@ def register(network: Network) -> Network:
     return network
 
 
-@functools.cache
-def _discover() -> None:
-    for module in pkgutil.iter_modules(families.__path__, f"{families.__name__}."):
-        importlib.import_module(module.name)
-
-
 def networks() -> tuple[Network, ...]:
     """Returns all networks: first the default, then the others by decreasing number of parameters."""
-    _discover()
+    import_modules(families.__name__)
     return tuple(sorted(_NETWORKS.values(), key=lambda network: (not network.default, -network.parameters)))
 
 
@@ -82,7 +74,7 @@ def default() -> str:
 
 def find(name: object) -> Network | None:
     """Returns the network of this name, or None if there is none."""
-    _discover()
+    import_modules(families.__name__)
     return _NETWORKS.get(name) if isinstance(name, str) else None
 
 
@@ -92,7 +84,7 @@ def get(name: str) -> Network:
     Raises:
         KeyError: no network has this name.
     """
-    _discover()
+    import_modules(families.__name__)
     return _NETWORKS[name]
 
 

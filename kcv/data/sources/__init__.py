@@ -6,14 +6,12 @@ they open something, so that the configuration and the help can list the sources
 
 from __future__ import annotations
 
-import functools
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from kcv.common.discovery import import_modules
 from kcv.common.text import shortened
 from kcv.errors import DataError
 
@@ -142,15 +140,9 @@ def register(source: NamedSource | PathSource) -> None:
         _NAMED[source.name] = source
 
 
-@functools.cache
-def _discover() -> None:
-    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
-        importlib.import_module(module.name)
-
-
 def named() -> tuple[NamedSource, ...]:
     """Returns the named sources, sorted by name."""
-    _discover()
+    import_modules(__name__)
     return tuple(sorted(_NAMED.values(), key=lambda source: source.name))
 
 
@@ -175,11 +167,11 @@ def described(path: str = "the path of images") -> str:
 
 def find(name: str) -> NamedSource | None:
     """Returns the source with a name, or None if the name is a path or a URL."""
-    _discover()
+    import_modules(__name__)
     return _NAMED.get(name)
 
 
 def paths() -> tuple[PathSource, ...]:
     """Returns the kinds of paths, in the order in which they are tried."""
-    _discover()
+    import_modules(__name__)
     return tuple(sorted(_PATHS, key=lambda source: (source.last, source.description)))

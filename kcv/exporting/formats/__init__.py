@@ -6,14 +6,13 @@ in `kcv/inference/runtimes/`.
 
 from __future__ import annotations
 
-import functools
 import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from kcv.common.discovery import import_modules
 from kcv.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,21 +82,15 @@ def register(format: Format) -> None:
     _FORMATS[format.name] = format
 
 
-@functools.cache
-def _discover() -> None:
-    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
-        importlib.import_module(module.name)
-
-
 def names() -> tuple[str, ...]:
     """Returns the names of all formats, the default first."""
-    _discover()
+    import_modules(__name__)
     return tuple(sorted(_FORMATS, key=lambda name: (name != DEFAULT, name)))
 
 
 def find(name: str) -> Format:
     """Returns a format by its name, which is one of `names`."""
-    _discover()
+    import_modules(__name__)
     return _FORMATS[name]
 
 

@@ -5,13 +5,12 @@ The files import nothing heavy until they open something. `kcv/exporting/formats
 
 from __future__ import annotations
 
-import functools
-import importlib
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from kcv.common.discovery import import_modules
 
 if TYPE_CHECKING:
     from kcv.inference.exported import ExportedInfo, ExportedModel
@@ -49,13 +48,7 @@ def register(runtime: Runtime) -> None:
     _RUNTIMES[runtime.suffix] = runtime
 
 
-@functools.cache
-def _discover() -> None:
-    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
-        importlib.import_module(module.name)
-
-
 def runtime_of(path: str | Path) -> Runtime | None:
     """Returns the format of an exported file, judged by its name; None for any other file, such as a Keras model."""
-    _discover()
+    import_modules(__name__)
     return _RUNTIMES.get(Path(path).suffix.lower())

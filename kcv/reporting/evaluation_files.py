@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from kcv import metrics
 from kcv.common.files import remove, write_csv, write_json
 from kcv.metrics import confusion
-from kcv.reporting import plots
 from kcv.reporting.material import known_history
 from kcv.reporting.misclassified import draw_misclassified, write_mistakes
+from kcv.reporting.plots.evaluation import MISTAKES, Evaluated, evaluation_plots
 
 if TYPE_CHECKING:
     import keras
@@ -26,9 +26,6 @@ MOST_IN_MATRIX = 1_000
 
 _CELLS = "confusion_cells.csv"
 _log = logging.getLogger(__name__)
-
-PLOTS = ("confusion_matrix", "confusion_matrix_normalized", "roc", "reliability", "mistakes", "learning_curves")
-"""Names of the plots, without suffix."""
 
 
 def write_files(
@@ -76,20 +73,16 @@ def write_files(
     matrix = cells.matrix() if len(class_names) <= MOST_IN_MATRIX else None
     _write_confusion(folder, cells, matrix, class_names)
     mistakes = write_mistakes(folder, images, probabilities, class_names)
-    epochs = known_history(run)
-    for name in PLOTS:
+    plots = evaluation_plots()
+    for name in (MISTAKES, *(plot.name for plot in plots)):
         for suffix in (".png", ".svg"):
             remove(folder / f"{name}{suffix}")  # it would show the previous evaluation
     if draw:
-        if matrix is not None:
-            plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix.png")
-            plots.confusion_matrix(matrix, class_names, folder / "confusion_matrix_normalized.png", normalized=True)
-        plots.roc_curves(labels, probabilities, class_names, folder / "roc.png")
-        plots.reliability_diagram(figures["reliability"], figures["ece"], folder / "reliability.png")
+        evaluated = Evaluated(labels, probabilities, class_names, figures, matrix, known_history(run))
+        for plot in plots:
+            plot.draw(evaluated, folder / f"{plot.name}.png")
         if mistakes:
-            draw_misclassified(folder / "mistakes.png", mistakes, model, images, class_names, file=file)
-        if epochs:
-            plots.learning_curves(epochs, folder / "learning_curves.png")
+            draw_misclassified(folder / f"{MISTAKES}.png", mistakes, model, images, class_names, file=file)
 
 
 def _write_confusion(

@@ -19,6 +19,7 @@ from kcv.artifact import ArtifactInfo
 from kcv.artifact.figures import Count, Fraction, checked_figures
 from kcv.common.untrusted import MOST_JSON_BYTES, inside, parse_json, read, read_bytes, refusing
 from kcv.errors import ArtifactError, DataError
+from kcv.reporting.plots.evaluation import MISTAKES, evaluation_plots
 
 _EPOCH = "epoch"
 _MOST_TEXT = 10_000
@@ -107,12 +108,6 @@ def read_history(path: Path) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items()} for row in rows]
 
 
-PLOTS = {
-    "learning_curves": ".svg", "confusion_matrix_normalized": ".svg", "roc": ".svg", "reliability": ".svg",
-    "mistakes": ".png",  # photographs
-}  # fmt: skip
-"""The plots that a report shows, with their suffixes."""
-
 _TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 _MOST_CONFIG_BYTES = 2**20
 _MOST_PLOT_BYTES = 16 * 2**20
@@ -156,7 +151,7 @@ class Material:
         config: the text of `config.yaml`.
         mistakes: the rows of `mistakes.json`.
         explanations: the content of `explanations.json`; None if there is none.
-        plots: the available plots, by their names in `PLOTS`.
+        plots: the available plots, by their names.
     """
 
     folder: Path
@@ -254,7 +249,8 @@ def _figures(path: Path) -> dict[str, Any]:
 
 def _plots(evaluation: Path, folder: Path) -> dict[str, Plot]:
     plots = {}
-    for name, suffix in PLOTS.items():
+    shown = {plot.name: ".svg" for plot in evaluation_plots() if plot.section} | {MISTAKES: ".png"}  # photographs
+    for name, suffix in shown.items():
         for place in (evaluation, folder):
             content = _read(place, f"{name}{suffix}", lambda path: read_bytes(path, _MOST_PLOT_BYTES, DataError))
             if content is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kcv import __version__
 from kcv.reporting.material import Material
+from kcv.reporting.plots.evaluation import Section, evaluation_plots
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -40,6 +41,7 @@ def page(material: Material) -> str:
         again=f"python -m kcv train {shlex.quote(str(material.folder / 'config.yaml'))} --output_dir=runs/again",
         command=environment.command if environment else None,
         plots=material.plots,
+        sections=_sections(material),
         model=material.model.name,
         version=__version__,
     )
@@ -59,6 +61,15 @@ def template(name: str) -> Template:
         keep_trailing_newline=True,
     )
     return templates.get_template(name)
+
+
+def _sections(material: Material) -> dict[Section, list[tuple[str, str]]]:
+    """Returns the plots that there are, each with its name and what it shows, by section."""
+    sections: dict[Section, list[tuple[str, str]]] = {"training": [], "results": [], "calibration": []}
+    for plot in evaluation_plots():
+        if plot.section and plot.name in material.plots:
+            sections[plot.section].append((plot.name, plot.alt))
+    return sections
 
 
 def _figures(material: Material) -> list[tuple[str, str, str]]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcv.reporting.plots import style
+from kcv.reporting.plots.evaluation import Evaluated, evaluation_plot
 from kcv.reporting.plots.style import COLOURS, INK, PALE, new_figure, short
 
 if TYPE_CHECKING:
@@ -81,6 +82,18 @@ def confusion_matrix(
         if classes > _MOST_NAMED:
             figure.supxlabel("most frequent mistakes:  " + _worst(matrix, class_names), fontsize=8, color=INK)
     return path
+
+
+@evaluation_plot("confusion_matrix")
+def _counts(evaluated: Evaluated, path: Path) -> None:
+    if evaluated.matrix is not None:
+        confusion_matrix(evaluated.matrix, evaluated.class_names, path)
+
+
+@evaluation_plot("confusion_matrix_normalized", section="results", alt="confusion matrix, in percent of the true class")
+def _percentages(evaluated: Evaluated, path: Path) -> None:
+    if evaluated.matrix is not None:
+        confusion_matrix(evaluated.matrix, evaluated.class_names, path, normalized=True)
 
 
 def _write_cells(axes: Axes, matrix: NDArray[np.int64], share: NDArray[np.float64], normalized: bool) -> None:

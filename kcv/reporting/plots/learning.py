@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kcv.common.text import printable, shortened
 from kcv.metrics.standing import standing
+from kcv.reporting.plots.evaluation import Evaluated, evaluation_plot
 from kcv.reporting.plots.style import COLOURS, PALE, epochs_below, marker_of, new_figure, short
 
 _NOT_DRAWN = ("epoch", "learning_rate", "seconds", "images_per_second")
@@ -50,6 +51,12 @@ def learning_curves(rows: Sequence[Mapping[str, float]], path: Path) -> Path:
                 axes.axvline(best["epoch"], color=PALE, linewidth=1, zorder=1)
                 axes.set_title(f"accuracy: validation at best {best['val_accuracy']:.4f}, epoch {best['epoch']:g}")
     return path
+
+
+@evaluation_plot("learning_curves", section="training", alt="loss and accuracy by epoch")
+def _of_evaluation(evaluated: Evaluated, path: Path) -> None:
+    if evaluated.epochs:
+        learning_curves(evaluated.epochs, path)
 
 
 def _further(rows: Sequence[Mapping[str, float]]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kcv.reporting.plots.evaluation import Evaluated, evaluation_plot
 from kcv.reporting.plots.style import COLOURS, GREY, INK, PALE, new_figure
 
 
@@ -48,3 +49,10 @@ def reliability_diagram(bins: Sequence[Mapping[str, Any]], ece: float | None, pa
         title = "not defined" if ece is None else f"{100 * ece:.2f} points on average"
         upper.set_title(f"calibration: confidence is off by {title}" if ece is not None else f"calibration: {title}")
     return path
+
+
+@evaluation_plot(
+    "reliability", section="calibration", alt="accuracy against confidence, and how often each confidence occurs"
+)
+def _of_evaluation(evaluated: Evaluated, path: Path) -> None:
+    reliability_diagram(evaluated.figures["reliability"], evaluated.figures["ece"], path)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcv import metrics
+from kcv.reporting.plots.evaluation import Evaluated, evaluation_plot
 from kcv.reporting.plots.style import COLOURS, GREY, PALE, new_figure, short
 
 _MOST_CURVES = 10
@@ -76,6 +77,11 @@ def roc_curves(
         else:
             axes.set_title("ROC: not defined, all images are of one class")
     return path
+
+
+@evaluation_plot("roc", section="results", alt="ROC curves, one class against the rest")
+def _of_evaluation(evaluated: Evaluated, path: Path) -> None:
+    roc_curves(evaluated.labels, evaluated.probabilities, evaluated.class_names, path)
 
 
 def _thin(

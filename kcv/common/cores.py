@@ -1,4 +1,4 @@
-"""The number of cores that this process may use."""
+"""The cores that this process may use."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ def usable_cores() -> int:
     The processes of a job on one machine share its cores. Only the cores that the process is bound to count, as in a
     batch system or with `taskset`.
     """
-    known = hasattr(os, "sched_getaffinity")  # not on macOS and Windows
-    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    return max(1, cores // Launch.current().local_world_size)
+    return max(1, len(bound_cores()) // Launch.current().local_world_size)
+
+
+def bound_cores() -> set[int]:
+    """Returns the numbers of the cores that this process is bound to: all of the machine where it is not bound."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))

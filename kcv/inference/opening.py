@@ -85,8 +85,11 @@ def load_keras(path: str | Path, *, device: str = "auto") -> keras.Model:
         written_with = _keras_of(archive, path)
 
     from kcv.native.device import device_scope, resolve_device
+    from kcv.native.giving_way import follow_load
 
     where = resolve_device(device)
+    if where == "cpu":
+        follow_load()
     other = f" (written with keras {written_with}, here is keras {version('keras')})"
     # Keras raises different errors for different damage (KeyError, OSError, TypeError ...); all mean the same here.
     with refusing(path, ArtifactError, _FAILED + (other if written_with not in (None, version("keras")) else "")):

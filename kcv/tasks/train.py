@@ -31,6 +31,7 @@ from kcv.models import registry
 from kcv.models.pretrained import Pretrained
 from kcv.models.weights.loading import load as load_weights
 from kcv.native.device import describe_device, device_scope, resolve_device
+from kcv.native.giving_way import follow_load
 from kcv.native.memory import enough_memory, keep_freed_memory
 from kcv.native.precision import precision_scope
 from kcv.reporting import plots
@@ -317,6 +318,7 @@ def _gather(begin: Start, extensions: Extensions, group: Group, clock: Clock) ->
     device = resolve_device(begin.config.device)
     if device == "cpu":
         keep_freed_memory()
+        follow_load()
     with group.local_main_process_first():
         options = loading.options_of(begin.config.data, began_in=begin.began_in)
         source = loading.open_source(begin.config.data.source, began_in=begin.began_in, options=options)

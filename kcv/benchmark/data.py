@@ -19,7 +19,7 @@ from kcv.common.progress import Progress
 from kcv.common.timing import interleave
 from kcv.native.device import describe_device, resolve_device, synchronize
 
-_FILE_SIZE = 256  # px, of the decoded JPEG files
+_SMALL, _PHOTO = (256, 256), (1280, 960)  # px, of the decoded JPEG files
 
 
 def benchmark_data(
@@ -27,11 +27,11 @@ def benchmark_data(
 ) -> list[dict[str, Any]]:
     """Measures the two halves of a data pipeline, in this process only.
 
-    `decode` reads JPEG files of 256 px from memory and resizes them to `image_size`; `augment` shifts by up to an
-    eighth of the image, flips and erases a square of a quarter of its side. Candidates are kcv, torchvision on one PIL
-    image at a time (`torchvision`) and on whole batches (`torchvision_v2`, which draws once per batch), Keras' layers,
-    and, if its extra is installed, keras-cv in tf.data. `policy NAME` is each policy of `augment.policy` and the same
-    in torchvision's v2, applied to one uint8 tensor at a time.
+    `decode` reads JPEG files of 256 px from memory and resizes them to `image_size`, `decode photos` files of
+    1280 x 960 px; `augment` shifts by up to an eighth of the image, flips and erases a square of a quarter of its side.
+    Candidates are kcv, torchvision on one PIL image at a time (`torchvision`) and on whole batches (`torchvision_v2`,
+    which draws once per batch), Keras' layers, and, if its extra is installed, keras-cv in tf.data. `policy NAME` is
+    each policy of `augment.policy` and the same in torchvision's v2, applied to one uint8 tensor at a time.
 
     Args:
         image_size: in pixels.
@@ -46,11 +46,11 @@ def benchmark_data(
         DeviceError: the device is not available.
     """
     where = resolve_device(device)
-    files = _files(min(batch_size, 64))
+    files, photos = _files(min(batch_size, 64), _SMALL), _files(min(batch_size, 16), _PHOTO)
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, image_size, image_size, 3), dtype=np.uint8)
-    decoding = {"kcv": _decode(files, image_size), "torchvision": _decode_as_torchvision(files, image_size)}
     halves = {
-        "decode": (len(files), {name: (work, len(files)) for name, work in decoding.items()}),
+        "decode": (len(files), _decoding(files, image_size)),
+        "decode photos": (len(photos), _decoding(photos, image_size)),
         "augment": (batch_size, augmenting.candidates(pixels, where)),
     }
     smooth = np.stack([images.load(file, image_size, "squash") for file in files])
@@ -64,8 +64,8 @@ def benchmark_data(
                 "step": name,
                 "image_size": image_size,
                 "batch_size": count,
-                "device": "cpu" if name == "decode" else where,
-                "hardware": describe_device("cpu" if name == "decode" else where),
+                "device": "cpu" if name.startswith("decode") else where,
+                "hardware": describe_device("cpu" if name.startswith("decode") else where),
                 "threads": torch.get_num_threads(),
                 "repeats": repeats,
                 "images_per_second": rates,
@@ -85,20 +85,25 @@ def _take_turns(
     return {name: candidates[name][1] / statistics.median(times) for name, times in seconds.items()}
 
 
-def _files(count: int) -> list[bytes]:
-    """Returns JPEG files of smooth random images, because noise decodes more slowly than photographs."""
+def _files(count: int, size: tuple[int, int]) -> list[bytes]:
+    """Returns JPEG files of `size` px, of smooth random images, because noise decodes more slowly than photographs."""
     rng = np.random.default_rng(0)
     files = []
     for _ in range(count):
         rough = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
         stream = io.BytesIO()
-        rough.resize((_FILE_SIZE, _FILE_SIZE), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=90)
+        rough.resize(size, Image.Resampling.BICUBIC).save(stream, "JPEG", quality=90)
         files.append(stream.getvalue())
     return files
 
 
-def _decode(files: list[bytes], size: int) -> Callable[[], Any]:
-    return lambda: np.stack([images.load(file, size, "squash") for file in files])
+def _decoding(files: list[bytes], size: int) -> dict[str, tuple[Callable[[], Any], int]]:
+    """Returns the candidates that decode files and resize them to `size` px, each with the number of files."""
+    works = {
+        "kcv": lambda: np.stack([images.load(file, size, "squash") for file in files]),
+        "torchvision": _decode_as_torchvision(files, size),
+    }
+    return {name: (work, len(files)) for name, work in works.items()}
 
 
 def _decode_as_torchvision(files: list[bytes], size: int) -> Callable[[], Any]:

@@ -32,7 +32,7 @@ def test_training_steps_as_a_table(capsys: pytest.CaptureFixture[str], monkeypat
 def test_images_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "data", "--batch_size=4", "--repeats=1", "--device=cpu", "--format=json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["step"] for row in rows][:3] == ["decode", "augment", "policy light"]
+    assert [row["step"] for row in rows][:3] == ["decode", "decode photos", "augment"]
 
 
 @pytest.mark.parametrize(

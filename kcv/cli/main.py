@@ -17,6 +17,7 @@ from kcv.cli import render, terminal
 from kcv.cli.parsing import parse
 from kcv.cli.specification import find_verb
 from kcv.cli.verbs import VERBS
+from kcv.common.backend import leave_out_optional
 from kcv.common.launch import Launch, SilentExit
 from kcv.errors import ConfigError, KcvError, UsageError
 
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:  # a process of kcv's own: its child processes must not import modules from the working folder
         os.environ["PYTHONSAFEPATH"] = "1"
+        leave_out_optional()
     code = _main(list(sys.argv[1:] if argv is None else argv))
     if argv is None and code:
         _leave_stuck_workers(code)

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 
 _SETTINGS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}  # Keras' own defaults
 
+_optional = True  # whether Keras may import what it can do without
+
+
+def leave_out_optional() -> None:
+    """Lets Keras, when it is imported, do without packages that only other programs need (`lean_imports.OPTIONAL`).
+
+    For processes of kcv's own: in a user's process, parts of Keras that the user needs would be missing.
+    """
+    global _optional
+    _optional = False
+
 
 def configure_keras() -> None:
     """Configures Keras now or at its import. The backend can only be set before Keras is imported."""
@@ -60,10 +71,13 @@ class _Finder:
 
 
 def _without_settings(execute: "Callable[[ModuleType], None]", module: "ModuleType") -> None:
+    from kcv.common.lean_imports import lean
+
     own = os.environ.get("KERAS_HOME")
     os.environ["KERAS_HOME"] = os.devnull  # not a folder, so nothing is read or written
     try:
-        execute(module)
+        with lean(without_optional=not _optional):
+            execute(module)
     finally:
         if own is None:
             del os.environ["KERAS_HOME"]

@@ -32,10 +32,13 @@ _log = logging.getLogger(__name__)
 _followed_by: int | None = None  # the process
 
 
-def follow_load() -> None:
+def follow_load(level: int = logging.DEBUG) -> None:
     """Lets the threads of this process give way while other programs compute, for as long as it lives.
 
     The machine is looked at every second. Does nothing except on Linux, or if torch computes with one thread.
+
+    Args:
+        level: the level of the log at which it is told that other programs compute, once.
     """
     global _followed_by
     import torch
@@ -44,7 +47,7 @@ def follow_load() -> None:
     if _followed_by == os.getpid() or torch.get_num_threads() < 2 or not _STAT.is_file():
         return
     _followed_by = os.getpid()
-    threading.Thread(target=_follow, args=(IdleTeams(), OtherLoad()), name="follow load", daemon=True).start()
+    threading.Thread(target=_follow, args=(IdleTeams(), OtherLoad(), level), name="follow load", daemon=True).start()
 
 
 class IdleTeams:
@@ -109,15 +112,18 @@ class OtherLoad:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cores = bound_cores()
-        self._read = lambda: (busy_seconds(stat(), self._cores), own(), clock())
-        self._last = self._read()
+        self._stat, self._own, self._clock = stat, own, clock
+        self._last = self._now()
 
     def __call__(self) -> float:
         """Returns the mean since the last call, in cores."""
-        busy, own, now = self._read()
+        busy, own, now = self._now()
         was_busy, was_own, then = self._last
         self._last = busy, own, now
         return max(0.0, busy - was_busy - (own - was_own)) / max(now - then, _TICK_S)
+
+    def _now(self) -> tuple[float, float, float]:
+        return busy_seconds(self._stat(), self._cores), self._own(), self._clock()
 
 
 def busy_seconds(stat: str, cores: set[int]) -> float:
@@ -141,29 +147,30 @@ def busy_seconds(stat: str, cores: set[int]) -> float:
     return ticks * _TICK_S
 
 
-def _follow(teams: IdleTeams, load: Callable[[], float]) -> None:
+def _follow(teams: IdleTeams, load: Callable[[], float], level: int) -> None:
     while True:
         time.sleep(_INTERVAL_S)
         try:
-            look(teams, load())
+            look(teams, load(), level)
         except (OSError, ValueError) as error:  # a system whose counts are of another form
             _log.debug("the load of the machine cannot be followed: %s", error)
             teams.set(False)
             return
 
 
-def look(teams: IdleTeams, others: float) -> None:
+def look(teams: IdleTeams, others: float, level: int) -> None:
     """Lets threads give way, or spin again, as the load asks.
 
     Args:
         teams: what makes them give way.
         others: how many cores other programs use.
+        level: the level of the log for the first time that they give way.
     """
     if not teams.present and others >= _BUSY:
         first = not teams.were_present
         teams.set(True)
         _log.log(
-            logging.INFO if first else logging.DEBUG,
+            level if first else logging.DEBUG,
             "other programs use %.1f of %s cores, so this takes longer; threads give way to them",
             others, len(bound_cores()),
         )  # fmt: skip

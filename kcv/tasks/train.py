@@ -318,7 +318,7 @@ def _gather(begin: Start, extensions: Extensions, group: Group, clock: Clock) ->
     device = resolve_device(begin.config.device)
     if device == "cpu":
         keep_freed_memory()
-        follow_load()
+        follow_load(logging.INFO)
     with group.local_main_process_first():
         options = loading.options_of(begin.config.data, began_in=begin.began_in)
         source = loading.open_source(begin.config.data.source, began_in=begin.began_in, options=options)

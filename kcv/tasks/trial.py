@@ -17,6 +17,7 @@ import traceback
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from kcv.common.backend import leave_out_optional
 from kcv.errors import DataError, KcvError, OutputError, TrackingError, one_line
 
 if TYPE_CHECKING:
@@ -90,4 +91,5 @@ def _log_to_stderr() -> None:
 
 
 if __name__ == "__main__":
+    leave_out_optional()
     sys.exit(main())

@@ -69,7 +69,7 @@ def test_threads_give_way_while_others_compute_and_this_is_said_once(caplog: pyt
     caplog.set_level(logging.INFO, "kcv.native.giving_way")
     teams, seen = Noted(), []
     for others in (0.0, 0.2, 0.3, 0.15, 0.05, 0.2, 1.5, 2.0, 0.0):
-        look(teams, others)
+        look(teams, others, logging.INFO)
         seen.append(teams.present)
     assert seen == [False, False, True, True, False, False, True, True, False]
     assert [record.getMessage().split(",")[0] for record in caplog.records] == [
@@ -154,5 +154,5 @@ def test_counts_of_another_form_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ValueError("not enough values to unpack")
         return 1.0
 
-    giving_way._follow(teams, load)
+    giving_way._follow(teams, load, logging.DEBUG)
     assert not teams.present

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kcv.native.program import Program
 
-MOST_BYTES = 512 * 2**20
+MOST_BYTES = 256 * 2**20
 """Limit for the activations that exist at the same time."""
 
 _WIDEST = 4  # bytes of a float32, assumed for a layer without a known program

@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from kcv.distributed.group import Group, translate_peer_errors
 from kcv.errors import DeviceError
@@ -40,6 +39,9 @@ class ParallelModel(NativeModel):
     _through_all: Callable[..., Any] | None
 
     def __init__(self, core: keras.Model, group: Group, *, target: Target, compile_on_gpu: bool = False) -> None:
+        # Imported here, as a run of one process, which imports this module too, does without it and what it brings.
+        from torch.distributed.tensor import DTensor
+
         if any(isinstance(variable.value, DTensor) for variable in core.variables):
             raise DeviceError("the model's parameters are sharded (FSDP), which trains Keras variables wrongly")
         super().__init__(core, target=target, compile_on_gpu=compile_on_gpu)

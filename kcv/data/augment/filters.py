@@ -7,7 +7,6 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 SIGMA = (0.1 / 224, 2.0 / 224)
 """Standard deviation of the blur, as a fraction of the side: 0.1 to 2 px in images of 224 px (Chen et al. 2020, arXiv
@@ -47,6 +46,9 @@ def gaussian_blur(planes: Tensor, sigma: Tensor, radius: int) -> Tensor:
 
 def grayscale(planes: Tensor) -> Tensor:
     """Returns uint8 [n, 3, size, size] without colour: torchvision's `rgb_to_grayscale`."""
+    # Imported on first use: it brings torch's compiler along, which takes longer than torch itself.
+    from torchvision.transforms.v2 import functional
+
     colourless: Tensor = functional.rgb_to_grayscale(planes, num_output_channels=3)
     return colourless
 

@@ -6,13 +6,13 @@ They take and return uint8 [n, 3, size, size] and work on all images of a batch 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Final, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from kcv.data.augment import filters
 from kcv.data.augment.geometry import Matrices, affine
@@ -94,13 +94,20 @@ def _solarize(planes: Tensor, strength: Tensor) -> Tensor:
 
 
 def _autocontrast(planes: Tensor, strength: Tensor) -> Tensor:
-    stretched: Tensor = functional.autocontrast(planes)
+    stretched: Tensor = _torchvision().autocontrast(planes)
     return stretched
 
 
 def _equalize(planes: Tensor, strength: Tensor) -> Tensor:
-    equalized: Tensor = functional.equalize(planes)
+    equalized: Tensor = _torchvision().equalize(planes)
     return equalized
+
+
+def _torchvision() -> ModuleType:
+    # Imported on first use: it brings torch's compiler along, which takes longer than torch itself.
+    from torchvision.transforms.v2 import functional
+
+    return functional
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kcv.tasks.evaluate import evaluate
     from kcv.tasks.explain import explain
     from kcv.tasks.export import export
+    from kcv.tasks.find_lr import find_lr
     from kcv.tasks.predict import predict
     from kcv.tasks.push import push
     from kcv.tasks.report import report
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Config", "OnnxModel", "__version__", "check", "compare", "embed", "evaluate", "explain", "export", "gradcam",
-    "load_model", "predict", "push", "report", "save_gradcam_grid", "similar", "train", "train_folds", "tune",
+    "Config", "OnnxModel", "__version__", "check", "compare", "embed", "evaluate", "explain", "export", "find_lr",
+    "gradcam", "load_model", "predict", "push", "report", "save_gradcam_grid", "similar", "train", "train_folds",
+    "tune",
 ]  # fmt: skip
 
 configure_keras()
@@ -53,6 +55,7 @@ _PUBLIC = {
     "evaluate": ("kcv.tasks.evaluate", "evaluate"),
     "explain": ("kcv.tasks.explain", "explain"),
     "export": ("kcv.tasks.export", "export"),
+    "find_lr": ("kcv.tasks.find_lr", "find_lr"),
     "gradcam": ("kcv.saliency.explainer", "gradcam"),
     "OnnxModel": ("kcv.inference.onnx_model", "OnnxModel"),
     "predict": ("kcv.tasks.predict", "predict"),

@@ -14,7 +14,7 @@ from kcv.common.parameters import AtLeast
 from kcv.errors import UsageError
 
 if TYPE_CHECKING:
-    from kcv.tasks.train import LearningRates
+    from kcv.tasks.find_lr import LearningRates
     from kcv.tasks.train_folds import Folds
     from kcv.training.run_folder import Run
 
@@ -77,8 +77,10 @@ def train(
         return train_folds(configuration, folds, ensemble=ensemble, resume=folder, **chosen)
     if ensemble:
         raise UsageError("--ensemble needs --folds=K, the number of models.")
+    if find_lr:
+        from kcv.tasks.find_lr import find_lr as test_rates
+
+        return test_rates(configuration or Config())
     from kcv.tasks import train as training
 
-    if find_lr:
-        return training.find_lr(configuration or Config())
     return training.train(configuration, resume=folder, began=began, **chosen)

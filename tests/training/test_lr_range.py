@@ -14,7 +14,7 @@ import pytest
 
 from kcv.config import Config
 from kcv.errors import DataError, UsageError
-from kcv.tasks.train import find_lr
+from kcv.tasks.find_lr import find_lr
 from kcv.tasks.train_from_file import train
 from kcv.training.lr_range import evaluate, rates_of
 

@@ -12,7 +12,7 @@ from kcv.cli.parsing import Call
 from kcv.cli.render.figures import with_interval
 
 if TYPE_CHECKING:
-    from kcv.tasks.train import LearningRates
+    from kcv.tasks.find_lr import LearningRates
     from kcv.training.folds import Folds
     from kcv.training.run_folder import Run
 

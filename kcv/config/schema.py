@@ -227,14 +227,18 @@ def _cross_problems(flat: Mapping[str, Any]) -> list[str]:
 
 
 def _fold_problems(flat: Mapping[str, Any]) -> list[str]:
-    """Like `_cross_problems`, for `data.fold`: its number must be one of the folds."""
-    fold = flat.get("data.fold")
+    """Like `_cross_problems`, for `data.fold`: its number must be one of the folds, and validation needs a fold."""
+    fold, validates = flat.get("data.fold"), flat.get("data.fold_split") == "val"
+    if validates and fold is None:
+        return ["data.fold_split: received 'val', allowed: test, unless data.fold names the fold that validates."]
     if not isinstance(fold, str) or not re.fullmatch(PATTERN, fold):
         return []
     try:
-        Fold.parse(fold)
+        number = Fold.parse(fold).number
     except ValueError:
         return [f"data.fold: received {fold!r}, allowed: 0/K to K/K, where K is 2 or more."]
+    if validates and not number:
+        return [f"data.fold: received {fold!r}, allowed with data.fold_split=val: 1/K to K/K."]
     return []
 
 

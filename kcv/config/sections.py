@@ -93,6 +93,11 @@ class DataConfig(Section):
         description="fold that is held out as the test split, of how many: 1/5 to 5/5; 0/5: none, for a final model",
         json_schema_extra={"allowed": "a fold and the number of folds, such as 2/5"},
     )
+    fold_split: Literal["test", "val"] = Field(
+        "test",
+        description="which split a fold is: test; or val, with the test split that a run without folds has, as in "
+        "`tune --folds`",
+    )
     split_seed: int = Field(42, ge=0, le=MAX_SEED, description="seed of the splits, separate from the run's seed")
     batch_size: int = Field(128, ge=1, le=65536, description="images per optimizer step")
     sampling: Literal["none", "balanced", "sqrt"] = Field(

@@ -107,7 +107,7 @@ class Division:
     Attributes:
         train: positions of the training images, int64, ascending.
         val: positions of the validation images.
-        held_out: positions of the images of the fold; empty for fold 0.
+        held_out: positions of the images of the fold; empty for fold 0, and where the fold validates.
         assigned: the fold of every image, int64 [n], from 0.
         groups: the group of every image, int64 [n].
         exact: whether only exact copies are kept together, because near-duplicates leave a class too few groups.
@@ -122,7 +122,7 @@ class Division:
 
 
 def divide(
-    pool: Samples, copies: tuple[Labels, Labels], fold: Fold, *, val_fraction: float, seed: int, name: str,
+    pool: Samples, copies: tuple[Labels, Labels], fold: Fold, *, val_fraction: float | None, seed: int, name: str,
     class_names: tuple[str, ...],
 ) -> Division:  # fmt: skip
     """Divides images for the training of one fold.
@@ -132,7 +132,8 @@ def divide(
         copies: the group of each image, int64 [n], by near-duplicates and by exact copies. The second is used if the
             first leaves a class so few groups that it cannot be in all parts.
         fold: which fold, of how many.
-        val_fraction: fraction (0-1) of the images outside of the fold that is used for validation.
+        val_fraction: fraction (0-1) of the images outside of the fold that is used for validation; None if the fold
+            itself validates, and none is held out beside it.
         seed: the same seed and images give the same division.
         name: name of the data, for messages.
         class_names: the class names.
@@ -163,6 +164,7 @@ def divide(
         assert val is not None
         held_out = assigned == fold.number - 1
         train = ~held_out & ~val
+        held_out &= ~val
         return Division(
             np.flatnonzero(train), np.flatnonzero(val), np.flatnonzero(held_out), assigned, groups, bool(exact)
         )
@@ -175,11 +177,13 @@ def divide(
 
 
 def _validated(
-    labels: Labels, groups: Labels, outside: NDArray[np.bool_], fraction: float, seed: int
+    labels: Labels, groups: Labels, outside: NDArray[np.bool_], fraction: float | None, seed: int
 ) -> NDArray[np.bool_] | None:
     """Returns which images validate a fold, bool [n]; None if a class would be missing somewhere."""
     if (np.bincount(labels[outside], minlength=int(labels.max()) + 1) == 0).any():
         return None
+    if fraction is None:
+        return ~outside
     part = set_apart(labels[outside], groups[outside], fraction, seed)
     if part is None:
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from kcv.config import MIN_IMAGE_SIZE
 from kcv.data import sources
 from kcv.data import split as splitting
 from kcv.data.classes import relabel
-from kcv.data.dataset import SPLITS, Dataset, Encoded, Images, Labels, Pixels, Samples, Source
+from kcv.data.dataset import SPLITS, Dataset, Encoded, Images, Labels, Pixels, Samples, Source, join
 from kcv.data.fold import Fold
 from kcv.data.folds import Division
 from kcv.data.in_memory import decode
@@ -236,7 +237,7 @@ def split_source(source: Source, data: DataConfig) -> tuple[Samples, Samples, Sa
         DataError: the source cannot be used for training.
     """
     if data.fold is not None:
-        return split_fold(source, division_of_source(source, data), Fold.parse(data.fold))
+        return split_fold(_in_folds(source, data), division_of_source(source, data))
     return splitting.three_way(
         source, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=data.split_seed
     )
@@ -252,12 +253,25 @@ def division_of_source(source: Source, data: DataConfig) -> Division:
     splitting.require_trainable(source)
     images = sum(map(len, source.splits.values()))
     return division_of(
-        source,
+        _in_folds(source, data),
         Fold.parse(data.fold),
-        val_fraction=data.val_fraction,
+        val_fraction=data.val_fraction if data.fold_split == "test" else None,
         seed=data.split_seed,
         in_memory=_fits(images, data.image_size or own_size(source), data.memory_budget_mb),
+        known_by=(source.fingerprint, data.fold_split, data.val_fraction, data.test_fraction, data.split_seed),
     )
+
+
+def _in_folds(source: Source, data: DataConfig) -> Source:
+    """Returns the source whose images of train and val are divided: without the test split, where folds validate.
+
+    That is the test split of a run without folds, so that neither kind of run ever trains on it.
+    """
+    if data.fold_split == "test":
+        return source
+    train, val, test = split_source(source, data.model_copy(update={"fold": None, "fold_split": "test"}))
+    splits = {"train": join([train, val])} | ({"test": test} if test is not None else {})
+    return replace(source, splits=splits)
 
 
 def _choose(source: Source, data: DataConfig, split: str, trained_on: str | None) -> Samples:

@@ -44,6 +44,7 @@ class StudyMaterial:
         verdicts: the comparisons in words.
         images: number of test images.
         notes: what the reader should know.
+        folds: the number of folds of a whole trial, whose `epochs` are then folds; None for a single training.
     """
 
     title: str
@@ -61,6 +62,12 @@ class StudyMaterial:
     verdicts: Sequence[str] = ()
     images: int = 0
     notes: Sequence[str] = ()
+    folds: int | None = None
+
+    @property
+    def unit(self) -> str:
+        """What a trial comes through."""
+        return "epoch" if self.folds is None else "fold"
 
 
 def write_page(path: Path, material: StudyMaterial) -> None:
@@ -78,10 +85,11 @@ def page(material: StudyMaterial) -> str:
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     return template("study.html.jinja").render(
         title=f"Study {material.title}",
-        subtitle=f"{len(states)} trials ({counts}) of {material.epochs} epochs; pruner {material.pruner}",
+        subtitle=f"{len(states)} trials ({counts}) of {material.epochs} epochs{_in_folds(material)}; "
+        f"pruner {material.pruner}",
         figures=_figures(material),
         space={key: _space_in_words(values) for key, values in material.ranges.items()},
-        header=("trial", material.monitor, "state", "epochs", "minutes", *material.ranges),
+        header=("trial", material.monitor, "state", f"{material.unit}s", "minutes", *material.ranges),
         trials=[_row(trial, material) for trial in material.trials[:_MOST_ROWS]],
         more=max(0, len(states) - _MOST_ROWS),
         failed=[(str(one["number"]), str(one["state"]), one["message"]) for one in material.trials if one["message"]],
@@ -93,6 +101,7 @@ def page(material: StudyMaterial) -> str:
         images=material.images,
         verdicts=material.verdicts,
         notes=material.notes,
+        unit=material.unit,
         best_config=material.best_config,
         again=material.again,
         plots=_plots(material),
@@ -141,8 +150,9 @@ def _plots(material: StudyMaterial) -> dict[str, Plot]:
         if drawn:
             courses = {trial["number"]: trial["values"] for trial in drawn}
             found["courses"] = plots.trial_courses(
-                courses, material.monitor, Path(folder, "courses.png"), best=material.best, default=default
-            )
+                courses, material.monitor, Path(folder, "courses.png"), best=material.best, default=default,
+                unit=material.unit,
+            )  # fmt: skip
         if material.importance:
             found["importance"] = plots.importance_bars(material.importance, Path(folder, "importance.png"))
         if len(complete) >= 2:
@@ -154,6 +164,10 @@ def _plots(material: StudyMaterial) -> dict[str, Plot]:
                 higher=material.higher,
             )
         return {name: Plot(".svg", path.with_suffix(".svg").read_bytes()) for name, path in found.items()}
+
+
+def _in_folds(material: StudyMaterial) -> str:
+    return "" if material.folds is None else f" in each of {material.folds} folds"
 
 
 def _space_in_words(values: Any) -> str:

@@ -270,7 +270,9 @@ def _warnings(models: dict[str, LoadedModel]) -> list[str]:
     for name, model in others:
         theirs, ours = model.info.data_options, reference.info.data_options
         keys = [
-            key for key in ("split_seed", "val_fraction", "test_fraction", "fold") if theirs.get(key) != ours.get(key)
+            key
+            for key in ("split_seed", "val_fraction", "test_fraction", "fold", "fold_split")
+            if theirs.get(key) != ours.get(key)
         ]
         why = "on other data" if model.info.data_fingerprint != reference.info.data_fingerprint else ""
         if not why and keys:

@@ -1,8 +1,9 @@
 """One trial of `kcv tune` as a process: `kcv.train`, told what to do by its standard input.
 
-The first line of standard input is the order, in JSON: `config`, the whole configuration, and `resume`, whether the run
-in its folder is continued. The input then stays open as long as the coordinator lives. One line of JSON on standard
-output says how it ended: `status`, one of `kcv.tuning.running.Status`, and `message`.
+The first line of standard input is the order, in JSON: `runs`, a list of what is trained, one after another; of each
+`config`, the whole configuration, and `resume`, whether the run in its folder is continued. The input then stays open
+as long as the coordinator lives. One line of JSON on standard output says how it ended: `status`, one of
+`kcv.tuning.running.Status`, and `message`.
 """
 
 from __future__ import annotations
@@ -43,10 +44,11 @@ def _train(order: dict[str, Any]) -> tuple[Status, str]:
     from kcv.training.callbacks.control import Diverged
 
     try:
-        config = Config.from_dict(order["config"])
-        # In environment.json: the command that continues this run by itself.
-        sys.argv = ["kcv", "train", f"--resume={config.output_dir}"]
-        train(config, resume=config.output_dir if order["resume"] else None)
+        for run in order["runs"]:
+            config = Config.from_dict(run["config"])
+            # In environment.json: the command that continues this run by itself.
+            sys.argv = ["kcv", "train", f"--resume={config.output_dir}"]
+            train(config, resume=config.output_dir if run["resume"] else None)
     except Diverged as error:
         return "diverged", one_line(error)
     except (OutputError, DataError, TrackingError) as error:

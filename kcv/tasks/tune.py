@@ -35,11 +35,12 @@ class Tuning:
     Attributes:
         directory: the folder of the study.
         trials: a row per trial: `trial`, its number, `state`, `epochs`, `value`, `seconds`, the searched values by
-            dotted key as `params`, and why it failed as `message`.
+            dotted key as `params`, and why it failed as `message`; with folds `folds` in place of `epochs`.
         monitor: what `value` is, such as `val_accuracy`.
         best: number of the best trial; None if none has come to its end.
         best_config: its configuration, which `kcv train` takes; None if there is none.
-        best_run: its run folder; None if it is not on this machine.
+        best_run: its run folder, with folds that of its first training on all of them; None if it is not on this
+            machine.
         importance: how much each key matters, 0-1, by dotted key.
         test: test accuracies of the winner and of the user's configuration by seed; empty if they were not compared.
         pairs: the winner with the user's configuration, by seed.
@@ -47,6 +48,7 @@ class Tuning:
         tracking: where the tracker keeps the study; None if nowhere.
         seconds: wall time of this call.
         notes: what the user should know.
+        folds: the number of folds of each trial; None for a single training.
     """
 
     directory: Path
@@ -62,6 +64,7 @@ class Tuning:
     tracking: str | None
     seconds: float
     notes: list[str] = field(default_factory=list)
+    folds: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all of it as plain values."""
@@ -79,6 +82,7 @@ class Tuning:
             "tracking": self.tracking,
             "seconds": self.seconds,
             "notes": self.notes,
+            "folds": self.folds,
         }
 
 
@@ -89,6 +93,7 @@ def tune(
     space: str | Path | None = None,
     trials: Annotated[int, AtLeast(1)] | None = None,
     minutes: Annotated[float, Between(0.01, _LONGEST_MINUTES)] | None = None,
+    folds: Annotated[int, AtLeast(2)] | None = None,
     workers: Annotated[int, AtLeast(1)] | None = None,
     pruner: Literal["asha", "median", "none"] | None = None,
     seeds: Annotated[int, AtLeast(0)] | None = None,
@@ -106,9 +111,13 @@ def tune(
         trials: trials that are begun; default: 20, or any number if minutes are given.
         minutes: time of the search. Running trials are then stopped with a checkpoint; the winner is trained and
             compared after that.
+        folds: train each trial once per fold of the images of train and val, and judge it by the mean over the folds;
+            default: one training, judged by the validation split. For small data, where one validation split says
+            little; 5 is usual.
         workers: trials that run at the same time; default: 1.
         pruner: which trials are stopped early; default: asha. With asha the best third goes on at each rung, and
-            continues where it stopped; median stops what is worse than the median of the finished trials.
+            continues where it stopped; median stops what is worse than the median of the finished trials. With folds,
+            trials stop and go on between folds.
         seeds: trainings of the winner and of your configuration that are compared on the test split; default: 3, and 0
             leaves the test split unread.
         storage: a database that several machines share, such as postgresql://HOST/NAME; default: a file in the folder.
@@ -125,6 +134,7 @@ def tune(
     Example:
         $ kcv tune configs/quickstart.yaml --trials=20
         $ kcv tune configs/quickstart.yaml --space=space.yaml --minutes=20 --workers=2
+        $ kcv tune configs/photos.yaml --data=path/to/few/images --folds=5
         $ kcv tune --resume=studies/quickstart/2026-01-01_12-00-00 --trials=40
     """
     from kcv.tuning.session import Asked, Session
@@ -132,7 +142,7 @@ def tune(
 
     began = time.monotonic()
     require_optuna()
-    asked = Asked(trials, minutes, workers, pruner, seeds, storage)
+    asked = Asked(trials, minutes, workers, pruner, seeds, storage, folds)
     folder = None if output_dir is None else expand_user(output_dir)
     if resume is None:
         file, values = (None if named is None else expand_user(named) for named in (config, space))
@@ -155,12 +165,16 @@ def _measure(models: Mapping[str, Path]) -> Mapping[str, NDArray[np.bool_]]:
 
 
 def _tuning(outcome: Outcome, seconds: float) -> Tuning:
-    from kcv.tuning.session import state_of
+    from kcv.tuning.session import column_of, state_of
 
     folder, best = outcome.folder, outcome.best
     run = None if best is None else folder.trial(best.number)
+    if outcome.folds is not None:  # the trial has a run per fold, and none of them is the model to use
+        trained = [row["directory"] for row in outcome.comparison.rows if row["who"] == "best"]
+        run = folder.path / trained[0] if trained else None
+    epochs = column_of("epochs", outcome.folds)
     rows = [
-        {"trial": one.number, "state": state_of(one), "epochs": one.epochs, "value": one.value,
+        {"trial": one.number, "state": state_of(one), epochs: one.epochs, "value": one.value,
          "seconds": one.seconds, "params": dict(one.params), "message": one.message or None}
         for one in outcome.trials
     ]  # fmt: skip
@@ -178,4 +192,5 @@ def _tuning(outcome: Outcome, seconds: float) -> Tuning:
         tracking=outcome.tracking,
         seconds=seconds,
         notes=list(outcome.notes),
+        folds=outcome.folds,
     )

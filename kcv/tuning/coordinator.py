@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from kcv import errors
 from kcv.common.text import setting
@@ -63,10 +63,12 @@ class Plan:
         default: the user's own values; empty if they are not in the space.
         rule: which trials are stopped early.
         order: the order of the trials.
-        epochs: epochs of a whole trial.
+        epochs: epochs of a whole trial; in folds, their number: what is said of epochs below is then said of folds.
         monitor: the column of `history.csv` that is optimised.
         seed: decides the random numbers.
         owner: the name of this coordinator among those that share the storage.
+        unit: what a trial comes through: `epoch`, where its value is the best monitor so far; or `fold`, where it is
+            the mean so far.
     """
 
     space: Space
@@ -77,6 +79,7 @@ class Plan:
     monitor: str
     seed: str
     owner: str
+    unit: Literal["epoch", "fold"] = "epoch"
 
 
 class Coordinator:
@@ -214,7 +217,7 @@ class Coordinator:
         return self._storage.create(found, target=plan.rule.first(), owner=plan.owner, default=False)
 
     def _promote(self, trial: Trial, target: int) -> Trial:
-        _log.info("trial %-4d goes on to epoch %d", trial.number, target)
+        _log.info("trial %-4d goes on to %s %d", trial.number, self._plan.unit, target)
         return self._storage.aim(trial, target)
 
     def _start(self, trial: Trial) -> None:
@@ -259,7 +262,7 @@ class Coordinator:
 
     def _leave(self, trial: Trial, report: Report) -> None:
         """Lets a trial wait: its process ends with a checkpoint."""
-        _log.info("trial %-4d waits at epoch %d with %s", trial.number, trial.epochs, self._named(trial))
+        _log.info("trial %-4d waits at %s %d with %s", trial.number, self._plan.unit, trial.epochs, self._named(trial))
         self._failures = 0
         if report.ending is None:
             self._runner.stop(trial.number)
@@ -286,13 +289,14 @@ class Coordinator:
         monitor = self._plan.monitor
         if monitor not in rows[-1]:
             raise KcvError(f"train.monitor: received {monitor!r}, allowed for tune: a column of history.csv.")
-        found = [standing(row, monitor, higher=self._plan.order.higher) for row in rows]
+        counted = rows if self._plan.unit == "epoch" else rows[-1:]  # of folds, each row is a mean up to it
+        found = [standing(row, monitor, higher=self._plan.order.higher) for row in counted]
         return max((one for one in found if one is not None), default=None)
 
     def _conclude(self, trial: Trial, ending: Ending, rows: Sequence[Mapping[str, float]]) -> None:
         """Notes how a trial has ended that nobody asked to stop."""
         if ending.status == "finished" and trial.values:
-            self._end(trial, "complete", f"ended with {self._named(trial)} after {trial.epochs} epochs")
+            self._end(trial, "complete", f"ended with {self._named(trial)} after {trial.epochs} {self._plan.unit}s")
         elif ending.status == "diverged":
             self._end(trial, "diverged", f"diverged: {ending.message}", ending.message)
         elif ending.status == "broken":

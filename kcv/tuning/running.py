@@ -1,4 +1,4 @@
-"""Runs trials: each is a process that trains in a run folder of its own, and can be stopped and continued."""
+"""Runs trials: each is a process that trains in folders of its own, and can be stopped and continued."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from kcv.errors import KcvError, OutputError
 from kcv.reporting.material import read_history
 from kcv.training.resume.lock import lock
 from kcv.training.run_folder import RunFolder
+from kcv.tuning.trial_folds import TrialFolds
 from kcv.tuning.trials import Trial
 
 _log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Report:
     """How far a trial has come.
 
     Attributes:
-        rows: the rows of its `history.csv`.
+        rows: the rows of its `history.csv`; in folds, a row per fold, see `TrialFolds.rows`.
         ending: how its process ended; None while it runs.
     """
 
@@ -116,11 +117,12 @@ class Children:
     A child ends when its standard input ends: also if this process is killed, no training goes on unnoticed.
 
     Args:
-        folder_of: returns the run folder of a trial, by its number.
+        folder_of: returns the folder of a trial, by its number.
         config_of: returns the configuration of a trial, without its folder.
         place: the working folder.
         threads: threads of each process; None for all.
         launch: starts a process.
+        folds: the trainings of a trial, one after another; None for a single one, in the folder itself.
     """
 
     def __init__(
@@ -130,9 +132,11 @@ class Children:
         place: Path,
         threads: int | None = None,
         launch: Launch | None = None,
+        folds: TrialFolds | None = None,
     ) -> None:
         self._folder_of = folder_of
         self._config_of = config_of
+        self._folds = folds
         self._threads = threads
         self._launch = launch or _Launcher(place)
         self._running: dict[int, _Child] = {}
@@ -143,20 +147,16 @@ class Children:
         Raises:
             OutputError: its files cannot be written.
         """
-        run = RunFolder(self._folder_of(trial.number))
-        if run.finished:
-            self._running[trial.number] = _Child(run)
+        folder = self._folder_of(trial.number)
+        runs = [RunFolder(folder)] if self._folds is None else self._folds.runs(folder)
+        if all(run.finished for run in runs):
+            self._running[trial.number] = _Child(runs, self._folds)
             return
-        _wait_for(run)
-        resume = os.path.isfile(run.record)
-        if not resume and os.path.lexists(run.path):
-            shutil.rmtree(run.path, ignore_errors=True)  # killed before there was anything to continue
-        config = self._config_of(trial).model_copy(update={"output_dir": run.path.absolute()})
-        order = json.dumps({"config": config.to_dict(), "resume": resume})
+        order = json.dumps({"runs": self._order(trial, runs)})
         threads = {} if self._threads is None else {"OMP_NUM_THREADS": str(self._threads)}
         reading, writing = os.pipe()
         try:
-            process = self._launch(reading, run.path.with_name(f"{run.path.name}.log"), threads)
+            process = self._launch(reading, folder.with_name(f"{folder.name}.log"), threads)
         except OSError as error:
             os.close(writing)
             raise OutputError(f"cannot start a trial: {error.strerror or error}") from None
@@ -164,7 +164,23 @@ class Children:
             os.close(reading)
         with suppress(BrokenPipeError), open(os.dup(writing), "w", encoding="utf-8") as stream:
             stream.write(order + "\n")
-        self._running[trial.number] = _Child(run, process, writing)
+        self._running[trial.number] = _Child(runs, self._folds, process, writing)
+
+    def _order(self, trial: Trial, runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
+        """Returns what a process is told to train: what has not ended yet."""
+        config = self._config_of(trial)
+        configs = [config] if self._folds is None else self._folds.configs(config)
+        orders = []
+        for run, its in zip(runs, configs, strict=True):
+            if run.finished:
+                continue
+            _wait_for(run)
+            resume = os.path.isfile(run.record)
+            if not resume and os.path.lexists(run.path):
+                shutil.rmtree(run.path, ignore_errors=True)  # killed before there was anything to continue
+            placed = its.model_copy(update={"output_dir": run.path.absolute()})
+            orders.append({"config": placed.to_dict(), "resume": resume})
+        return orders
 
     def look(self, number: int) -> Report:
         """Returns how far a started trial has come."""
@@ -202,28 +218,42 @@ class _Child:
     """A trial whose process was started, or that has finished before.
 
     Args:
-        run: its run folder.
+        runs: its run folders.
+        folds: what the runs are; None for a single run.
         process: its process; None if it has finished before.
         life: the open file by whose end the process notices that this one has ended.
     """
 
-    def __init__(self, run: RunFolder, process: Process | None = None, life: int | None = None) -> None:
-        self._run = run
+    def __init__(
+        self,
+        runs: Sequence[RunFolder],
+        folds: TrialFolds | None,
+        process: Process | None = None,
+        life: int | None = None,
+    ) -> None:
+        self._runs = runs
+        self._folds = folds
         self._process = process
         self._life = life
         self._rows: list[dict[str, float]] = []
-        self._seen = 0
+        self._seen: object = None
 
     def look(self) -> Report:
         """Returns how far it has come."""
         code = None if self._process is None else self._process.poll()  # before the history, which is then complete
         with suppress(OSError, KcvError):
-            changed = self._run.history.stat().st_mtime_ns
+            if self._folds is None:
+                changed: object = self._runs[0].history.stat().st_mtime_ns
+            else:
+                changed = [run.finished for run in self._runs]
             if changed != self._seen:
-                self._rows, self._seen = read_history(self._run.history), changed
+                self._rows, self._seen = self._read(), changed
         if self._process is None:
             return Report(self._rows, Ending("finished"))
         return Report(self._rows, None if code is None else _ending(code, self._process.output))
+
+    def _read(self) -> list[dict[str, float]]:
+        return read_history(self._runs[0].history) if self._folds is None else self._folds.rows(self._runs)
 
     def runs(self) -> bool:
         """Whether the process still runs."""

@@ -35,6 +35,7 @@ from kcv.tuning.sampling import importance
 from kcv.tuning.space import Space, check_space, default_space, read_space
 from kcv.tuning.storage import Storage, digest_of
 from kcv.tuning.study import Configurations, Settings, StudyFolder, flags, of_trial, write_best
+from kcv.tuning.trial_folds import TrialFolds, digest_of_folds
 from kcv.tuning.trials import Order, Trial
 
 _log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Asked:
     pruner: str | None = None
     seeds: int | None = None
     storage: str | None = None
+    folds: int | None = None
 
 
 @dataclass
@@ -80,6 +82,7 @@ class Outcome:
         comparison: the test accuracies.
         tracking: where the tracker keeps it; None if nowhere.
         notes: what the user should know.
+        folds: the number of folds of each trial; None for a single training.
     """
 
     folder: StudyFolder
@@ -90,6 +93,7 @@ class Outcome:
     comparison: Comparison = field(default_factory=Comparison)
     tracking: str | None = None
     notes: Sequence[str] = ()
+    folds: int | None = None
 
 
 class Session:
@@ -146,7 +150,8 @@ class Session:
         found = default_space(base, configurations) if space is None else read_space(space, configurations)
         clean = configurations.without_credentials()
         pruner = asked.pruner or "asha"
-        shared = {**clean({}).flatten(), "output_dir": None, "space": found.to_dict(), "pruner": pruner}
+        folds = {} if asked.folds is None else {"folds": asked.folds, "division": _divided(base, asked.folds)}
+        shared = {**clean({}).flatten(), "output_dir": None, "space": found.to_dict(), "pruner": pruner, **folds}
         workers = asked.workers or 1
         settings = Settings(
             values=_plain(clean.values),
@@ -159,6 +164,8 @@ class Session:
             workers=workers,
             threads=max(1, usable_cores() // workers) if workers > 1 and "OMP_NUM_THREADS" not in os.environ else None,
             seeds=_SEEDS if asked.seeds is None else asked.seeds,
+            folds=asked.folds,
+            division=folds.get("division"),
             storage=None if asked.storage is None else without_credentials(asked.storage),
             study="kcv" if asked.storage is None else f"{base.name}-{digest_of(shared)}",
             owner=secrets.token_hex(8),
@@ -183,6 +190,9 @@ class Session:
             )
         if asked.pruner is not None and asked.pruner != settings.pruner:
             raise UsageError(f"--pruner: received {asked.pruner!r}, allowed with --resume: {settings.pruner}.")
+        if asked.folds is not None and asked.folds != settings.folds:
+            began = "without folds" if settings.folds is None else f"with {settings.folds} folds"
+            raise UsageError(f"--resume: received --folds={asked.folds}, but the study began {began}.")
         if asked.storage is not None and without_credentials(asked.storage) != settings.storage:
             raise UsageError(f"--storage: allowed with --resume: that of the study, {settings.storage or 'none'}.")
         changed = {
@@ -243,12 +253,13 @@ class Session:
         plan = Plan(
             space=self._space,
             default=self._space.of(base.flatten()) if inside else {},
-            rule=rule_of(settings.pruner, base.train.epochs, self._order),
+            rule=rule_of(settings.pruner, settings.folds or base.train.epochs, self._order),
             order=self._order,
-            epochs=base.train.epochs,
+            epochs=settings.folds or base.train.epochs,
             monitor=base.train.monitor,
             seed=str(base.seed) if settings.storage is None else f"{base.seed} {settings.owner}",
             owner=settings.owner,
+            unit="epoch" if settings.folds is None else "fold",
         )
         runner = Children(
             self._folder.trial,
@@ -256,6 +267,7 @@ class Session:
             Path(settings.working_folder),
             settings.threads,
             self._launch,
+            self._folds(),
         )
         return Coordinator(
             plan,
@@ -265,6 +277,12 @@ class Session:
             lambda: stop.requested,
             lambda: self._write_table(storage.trials()),
         )
+
+    def _folds(self) -> TrialFolds | None:
+        settings = self._settings
+        if settings.folds is None or settings.division is None:
+            return None
+        return TrialFolds(settings.folds, settings.division, self._base.train.monitor, self._order.higher)
 
     def _final(self, parent: str | None, measure: Measure, stop: StopRequest) -> Final:
         return Final(
@@ -299,7 +317,7 @@ class Session:
         try:
             yield
         except KcvError:
-            if self._fresh and not list(self._folder.trials.glob("*/history.csv")):
+            if self._fresh and not list(self._folder.trials.rglob("history.csv")):
                 for path in (self._folder.trials, self._folder.lock.parent):
                     shutil.rmtree(path, ignore_errors=True)
                 for path in (self._folder.settings, self._folder.database, self._folder.table):
@@ -323,7 +341,9 @@ class Session:
             return tracker
         tracker.load_state_dict(self._settings.tracking)
         params = {f"space.{key}": value for key, value in self._space.to_dict().items()}
-        options = {"pruner": self._settings.pruner, "monitor": self._base.train.monitor}
+        options: dict[str, Any] = {"pruner": self._settings.pruner, "monitor": self._base.train.monitor}
+        if self._settings.folds is not None:
+            options["folds"] = self._settings.folds
         tags = {"kcv": kcv.__version__, **({"git_commit": commit} if (commit := commit_of(Path("."))) else {})}
         tracker.start(f"tune {self._folder.path.name}", {**options, **params}, tags)
         self._settings = self._settings.model_copy(update={"tracking": tracker.state_dict()})
@@ -344,6 +364,7 @@ class Session:
             importance(self._space, trials, self._order),
             tracking=tracker.location,
             notes=notes,
+            folds=self._settings.folds,
         )
 
     def _write(self, outcome: Outcome) -> None:
@@ -360,7 +381,8 @@ class Session:
              *(one.params.get(key) for key in keys), one.message]
             for one in trials
         )  # fmt: skip
-        write_csv(self._folder.table, [*COLUMNS, *keys, "message"], rows)
+        columns = [column_of(name, self._settings.folds) for name in COLUMNS]
+        write_csv(self._folder.table, [*columns, *keys, "message"], rows)
 
 
 def state_of(trial: Trial) -> str:
@@ -368,6 +390,11 @@ def state_of(trial: Trial) -> str:
     if trial.state != "open":
         return trial.state
     return "stopped early" if trial.waits else "not finished"
+
+
+def column_of(name: str, folds: int | None) -> str:
+    """Returns a column of `trials.csv`: in folds, how far a trial has come is said in `folds`, not in `epochs`."""
+    return "folds" if name == "epochs" and folds is not None else name
 
 
 def replace_comparison(outcome: Outcome, found: Comparison | None) -> Outcome:
@@ -389,6 +416,7 @@ def material_of(outcome: Outcome, space: Space, order: Order, pruner: str, epoch
         higher=order.higher,
         pruner=pruner,
         epochs=epochs,
+        folds=outcome.folds,
         ranges=space.to_dict(),
         trials=[
             {"number": one.number, "state": state_of(one), "epochs": one.epochs, "value": one.value,
@@ -405,6 +433,20 @@ def material_of(outcome: Outcome, space: Space, order: Order, pruner: str, epoch
         images=outcome.comparison.images,
         notes=list(outcome.notes),
     )  # fmt: skip
+
+
+def _divided(base: Config, folds: int) -> str:
+    """Returns the digest of the assignment of the images to folds.
+
+    Raises:
+        ConfigError: the configuration is of one fold already.
+        DataError: the images cannot be divided.
+    """
+    if base.data.fold is not None:
+        raise ConfigError(["data.fold: is one fold of several; leave it out with --folds."])
+    digest = digest_of_folds(base, folds)
+    _log.info("folds      %d, each of which validates the trainings on the others", folds)
+    return digest
 
 
 def _configurations(path: Path | None, overrides: Mapping[str, Any]) -> Configurations:

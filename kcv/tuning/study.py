@@ -39,6 +39,8 @@ class Settings(BaseModel):
         workers: trials at the same time.
         threads: threads of each; None for all.
         seeds: trainings of the winner and of the user's configuration whose test accuracies are compared.
+        folds: the number of folds that each trial is trained in; None for a single training.
+        division: digest of the assignment of the images to the folds; None without folds.
         storage: the shared database without credentials; None for the one in the folder.
         study: the name of the study in the database.
         owner: the name of this folder's coordinator.
@@ -58,6 +60,8 @@ class Settings(BaseModel):
     workers: Annotated[int, Field(ge=1)]
     threads: Annotated[int, Field(ge=1)] | None
     seeds: Annotated[int, Field(ge=0)]
+    folds: Annotated[int, Field(ge=2, le=9999)] | None = None
+    division: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
     storage: str | None
     study: str
     owner: str
@@ -110,7 +114,7 @@ class StudyFolder:
         return self.path / "trials"
 
     def trial(self, number: int) -> Path:
-        """Returns the run folder of a trial."""
+        """Returns the folder of a trial: its run folder, or with folds the one that holds those of the folds."""
         return self.trials / f"{number:03}"
 
     @property

@@ -49,6 +49,11 @@ def test_the_summary_has_the_best_trial_the_test_split_and_the_next_commands() -
     assert lines[table + 2].split() == ["0", "0.8000", "0.03", "null"]
 
 
+def test_the_summary_says_that_trials_were_judged_by_folds() -> None:
+    assert "each in 5 folds, judged by their mean" in summary(found(folds=5))
+    assert "folds" not in summary(found())
+
+
 def test_a_search_without_a_result_says_how_to_go_on() -> None:
     text = summary(found(best=None, best_config=None, best_run=None, test=[], pairs=[], importance={}, trials=[]))
     assert "tune --resume=studies/mine" in text and "train" not in text.partition("Next:")[2]

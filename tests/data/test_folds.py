@@ -11,11 +11,13 @@ from kcv.data.folds import assign, digest_of, divide, set_apart
 from kcv.errors import DataError
 
 
-def divided(labels: np.ndarray, groups: np.ndarray, fold: str, exact: np.ndarray | None = None):
+def divided(
+    labels: np.ndarray, groups: np.ndarray, fold: str, exact: np.ndarray | None = None, val: float | None = 0.1
+):
     pool = Samples([], labels, [f"{i}.png" for i in range(len(labels))])
     names = tuple(f"class {c}" for c in range(labels.max() + 1))
     copies = (groups, np.arange(len(labels)) if exact is None else exact)
-    return divide(pool, copies, Fold.parse(fold), val_fraction=0.1, seed=3, name="data", class_names=names)
+    return divide(pool, copies, Fold.parse(fold), val_fraction=val, seed=3, name="data", class_names=names)
 
 
 @pytest.mark.parametrize("text", ["2/5", "0/2", "5/5", "3/10@0123456789abcdef"])
@@ -123,3 +125,16 @@ def test_other_folds_than_a_run_was_begun_with_are_refused() -> None:
     divided(labels, np.arange(40), f"1/4@{digest}")
     with pytest.raises(DataError, match="come out differently"):
         divided(labels, np.arange(40), f"1/5@{digest}")
+
+
+def test_folds_that_validate_hold_nothing_out_and_are_the_folds_that_test() -> None:
+    labels, groups = np.arange(60) % 3, np.repeat(np.arange(30), 2)
+    seen = []
+    for number in range(1, 5):
+        found, other = (divided(labels, groups, f"{number}/4", val=val) for val in (None, 0.1))
+        assert len(found.held_out) == 0
+        assert sorted([*found.train, *found.val]) == list(range(60))
+        assert found.val.tolist() == other.held_out.tolist(), "the same fold, for another purpose"
+        assert not set(groups[found.val]) & set(groups[found.train])
+        seen += found.val.tolist()
+    assert sorted(seen) == list(range(60)), "each image validates once"

@@ -89,6 +89,24 @@ def test_no_fold_trains_chooses_or_measures_on_the_same_image_twice(folded: Fold
     assert len(set(names)) == len(names) == 114
 
 
+@pytest.mark.parametrize("flat", [True, False])
+def test_where_folds_validate_the_test_split_is_that_of_a_run_without_folds(
+    images: Path, configure: Configure, flat: bool
+) -> None:
+    source = loading.open_source(str(images / "train" if flat else images))
+    plain = loading.split_source(source, configure(data=str(images)).data)
+    keys = {"data.fold_split": "val", "data.val_fraction": 0.2}
+    folds = [loading.split_source(source, configure(**keys, **{"data.fold": f"{n}/3"}).data) for n in (1, 2, 3)]
+    without = loading.split_source(source, configure(**{"data.val_fraction": 0.2}).data)
+    assert without[2] is not None and plain[2] is not None
+    pool = sorted([*without[0].names, *without[1].names])
+    for train, val, test in folds:
+        assert test is not None
+        assert list(test.names) == list(without[2].names)
+        assert sorted([*train.names, *val.names]) == pool
+    assert sorted(name for _, val, _ in folds for name in val.names) == pool, "each image validates once"
+
+
 def test_the_final_model_is_of_all_folds_and_measured_on_the_test_split(folded: Folds) -> None:
     from kcv import artifact
 
@@ -206,6 +224,8 @@ def test_folds_of_somebody_else_go_on_only_where_they_are_named(folded: Folds, t
         (["--folds=99"], "fewer than 99 folds; use --folds=38"),
         (["--ensemble"], "--ensemble needs --folds=K"),
         (["--data.fold=3/2"], "data.fold: received '3/2', allowed: 0/K to K/K"),
+        (["--data.fold_split=val"], "data.fold_split: received 'val', allowed: test, unless data.fold names the fold"),
+        (["--data.fold=0/3", "--data.fold_split=val"], "data.fold: received '0/3', allowed with data.fold_split=val"),
         (["--data.fold=two"], "data.fold: received 'two', allowed: a fold and the number of folds"),
     ],
 )

@@ -296,6 +296,42 @@ def test_validation_loss_is_optimised_where_it_is_the_monitor(tmp_path: Path) ->
     assert best.value < 1 - accuracy(DEFAULT, EPOCHS)
 
 
+class Folded(Computed):
+    """Trials in folds: a row per fold, with the mean so far."""
+
+    def look(self, number: int) -> Report:
+        found = super().look(number)
+        scores = [accuracy(self.params[number], EPOCHS) + 0.05 * (-1) ** n for n in range(len(found.rows))]
+        rows = [
+            {"epoch": n, "val_accuracy": sum(scores[:n]) / n, "val_loss": 1.0, "seconds": 1.0}
+            for n in range(1, len(scores) + 1)
+        ]
+        return Report(rows, found.ending)
+
+
+@pytest.mark.parametrize("pruner", ["asha", "median"])
+def test_in_folds_a_value_is_the_mean_so_far_and_a_killed_search_is_the_same(tmp_path: Path, pruner: Pruner) -> None:
+    order = Order(higher=True)
+    plan = Plan(SPACE, DEFAULT, rule_of(pruner, EPOCHS, order), order, EPOCHS, "val_accuracy", "42", "me", "fold")
+    found = []
+    for lives in ((), (1, 3, 6, 2)):
+        storage = Storage(f"sqlite:///{tmp_path}/{len(lives)}.db", "study", SPACE, higher=True)
+        runner = Folded()
+        for looks in lives:
+            runner.dies = runner.looks + looks
+            with pytest.raises(Killed):
+                Coordinator(plan, Budget(8), storage, runner).search()
+        runner.dies = None
+        assert Coordinator(plan, Budget(8), storage, runner).search()
+        found.append(told(storage.trials()))
+        trials = storage.trials()
+        storage.close()
+    assert found[0] == found[1]
+    assert trials[0].values[1] == pytest.approx(accuracy(DEFAULT, EPOCHS) + 0.05)
+    assert trials[0].values[2] == pytest.approx(accuracy(DEFAULT, EPOCHS)), "the mean of two, not the better one"
+    assert {trial.epochs for trial in trials} > {EPOCHS}, "some stopped early"
+
+
 def test_importance_finds_what_decides(search: Searcher) -> None:
     from kcv.tuning.sampling import importance
 

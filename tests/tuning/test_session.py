@@ -204,7 +204,7 @@ def test_a_child_ends_with_its_coordinator(warm: WarmPython, configure: Callable
     reading, writing = os.pipe()
     child = warm.start(running.MODULE, (), folder=tmp_path, stdin=reading)
     os.close(reading)
-    os.write(writing, json.dumps({"config": config.to_dict(), "resume": False}).encode() + b"\n")
+    os.write(writing, json.dumps({"runs": [{"config": config.to_dict(), "resume": False}]}).encode() + b"\n")
     while child.poll(0.1) is None and not (tmp_path / "run" / "history.csv").exists():
         pass
     assert child.poll() is None, child.errors
@@ -212,6 +212,67 @@ def test_a_child_ends_with_its_coordinator(warm: WarmPython, configure: Callable
     child.wait()
     assert json.loads(child.output)["status"] == "stopped"
     assert (tmp_path / "run" / "resume" / "run.json").exists(), "it can go on"
+
+
+def test_in_folds_a_trial_is_the_mean_of_its_folds_and_no_fold_reads_the_test_split(
+    tune: Tune, tmp_path: Path, images: Path
+) -> None:
+    shutil.copytree(images, tmp_path / "canary")
+    for path in (tmp_path / "canary" / "test").rglob("*.png"):
+        path.write_bytes(b"not an image, and nobody may look")
+    found = tune(trials=1, folds=2, epochs=1, seeds=0, data=str(tmp_path / "canary"))
+    assert (found.folds, [trial.state for trial in found.trials]) == (2, ["complete"])
+    scores = []
+    for number in (1, 2):
+        run = tmp_path / "study" / "trials" / "000" / f"fold-{number}"
+        assert Config.load(run / "config.yaml").data.fold == f"{number}/2@{digest_of_study(tmp_path)}"
+        metrics = json.loads((run / "metrics.json").read_text())
+        assert (metrics["split"], metrics["n"]) == ("val", 57)
+        scores.append(best_of(run))
+    assert found.trials[0].values == {1: scores[0], 2: pytest.approx(sum(scores) / 2)}
+    rows = list(csv.DictReader((tmp_path / "study" / "trials.csv").read_text().splitlines()))
+    assert rows[0]["folds"] == "2" and "epochs" not in rows[0]
+    assert "in each of 2 folds" in (tmp_path / "study" / "study.html").read_text()
+    assert Config.load(tmp_path / "study" / "best.yaml").data.fold is None
+    with pytest.raises(UsageError, match=r"received --folds=3, but the study began with 2 folds"):
+        tune(resume=tmp_path / "study", folds=3)
+
+
+def digest_of_study(place: Path) -> str:
+    return str(json.loads((place / "study" / "study.json").read_text())["division"])
+
+
+def best_of(run: Path) -> float:
+    return max(float(row["val_accuracy"]) for row in csv.DictReader((run / "history.csv").read_text().splitlines()))
+
+
+@pytest.mark.full
+def test_a_trial_killed_in_a_fold_goes_on_in_it_and_the_winner_is_trained_without_folds(
+    tune: Tune, tmp_path: Path, launched: Launched
+) -> None:
+    options = {"trials": 2, "folds": 2, "pruner": "none", "train.checkpoint_seconds": 0, "epochs": 4}
+    start = running.Children.look
+    killed: list[int] = []
+
+    def killing(self: running.Children, number: int) -> running.Report:
+        report = start(self, number)
+        second = tmp_path / "study" / "trials" / "001" / "fold-2" / "history.csv"
+        if number == 1 and second.exists() and not killed and report.ending is None:
+            killed.append(number)
+            os.kill(launched.children[-1].pid, signal.SIGKILL)
+        return report
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running.Children, "look", killing)
+        found = tune(seeds=1, **options)
+    assert killed
+    undisturbed = tune(folder=tmp_path / "other", seeds=0, **options)
+    assert [(one.params, one.values) for one in found.trials] == [
+        (one.params, one.values) for one in undisturbed.trials
+    ]
+    assert found.best is not None and found.comparison.images == 24
+    winner = tmp_path / "study" / "final" / f"{found.best.number:03}-seed-42"
+    assert Config.load(winner / "config.yaml").data.fold is None
 
 
 @pytest.mark.full
@@ -239,6 +300,8 @@ def test_a_diverging_configuration_is_no_end(tune: Tune, tmp_path: Path) -> None
         ({"optim.lr": "abc"}, ConfigError, "optim.lr: received 'abc'"),
         ({"data": "no/such/folder"}, KcvError, "no/such/folder"),
         ({"model.weights": "no-such-file.keras"}, KcvError, "no-such-file.keras"),
+        ({"folds": 90}, KcvError, r"has 3\d images, fewer than 90 folds; use --folds="),
+        ({"folds": 2, "data.fold": "1/2"}, ConfigError, "data.fold: is one fold of several"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(

@@ -37,6 +37,8 @@ def summary(found: Tuning) -> str:
         rows["your configuration"] = value if default["state"] == "complete" else f"{value}, {default['state']}"
     states = [row["state"] for row in found.trials]
     rows["trials"] = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    if found.folds is not None:
+        rows["trials"] += f"; each in {found.folds} folds, judged by their mean"
     rows["time"] = f"{found.seconds:.0f} s"
     if found.importance:
         rows["matters"] = ", ".join(f"{key} {100 * share:.0f}%" for key, share in found.importance.items())

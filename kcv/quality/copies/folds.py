@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Final
 
@@ -21,10 +22,10 @@ _log = logging.getLogger(__name__)
 MOST_COMPARED: Final = 100_000
 """The most images that are searched for near-duplicates; of more, only exact copies are kept together."""
 
-_known: dict[str, tuple[Labels, Labels]] = {}
-"""The copies of the source that was searched last, by its fingerprint: one search serves all folds."""
-_told: set[tuple[str, int]] = set()
-"""What this process has warned of: the fingerprint of a source, and a number of folds."""
+_known: dict[Hashable, tuple[Labels, Labels]] = {}
+"""The copies among the images that were searched last: one search serves all folds."""
+_told: set[tuple[Hashable, int]] = set()
+"""What this process has warned of: which images, and a number of folds."""
 
 
 def pool_of(source: Source) -> Samples:
@@ -32,15 +33,25 @@ def pool_of(source: Source) -> Samples:
     return join([source.splits[split] for split in ("train", "val") if split in source.splits])
 
 
-def division_of(source: Source, fold: Fold, *, val_fraction: float, seed: int, in_memory: bool) -> Division:
+def division_of(
+    source: Source,
+    fold: Fold,
+    *,
+    val_fraction: float | None,
+    seed: int,
+    in_memory: bool,
+    known_by: Hashable,
+) -> Division:
     """Divides the images of `pool_of` for the training of one fold; see `kcv.data.folds.divide`.
 
     Args:
         source: the source.
         fold: which fold, of how many.
-        val_fraction: fraction (0-1) of the images outside of the fold that is used for validation.
+        val_fraction: fraction (0-1) of the images outside of the fold that is used for validation; None if the fold
+            itself validates.
         seed: the same seed and images give the same division.
         in_memory: whether the images fit in memory.
+        known_by: what decides the images, so that their copies are searched for once.
 
     Raises:
         DataError: a class has too few images; the images can only be read in the order of their files; or the folds
@@ -52,15 +63,15 @@ def division_of(source: Source, fold: Fold, *, val_fraction: float, seed: int, i
             f"{source.name}: is larger than data.memory_budget_mb, and its files are read from beginning to end, so it "
             "cannot be divided into folds."
         )
-    if source.fingerprint not in _known:
+    if known_by not in _known:
         _known.clear()
-        _known[source.fingerprint] = _search(source, pool)
-    copies = _known[source.fingerprint]
+        _known[known_by] = _search(source, pool)
+    copies = _known[known_by]
     found = divide(
         pool, copies, fold, val_fraction=val_fraction, seed=seed, name=source.name, class_names=source.class_names
     )
-    if found.exact and (source.fingerprint, fold.of) not in _told:
-        _told.add((source.fingerprint, fold.of))
+    if found.exact and (known_by, fold.of) not in _told:
+        _told.add((known_by, fold.of))
         _log.warning(
             "near-duplicates leave a class too few groups for %d folds, so only exact copies are kept together; the "
             "accuracy may be too good", fold.of,
@@ -68,13 +79,13 @@ def division_of(source: Source, fold: Fold, *, val_fraction: float, seed: int, i
     return found
 
 
-def split_fold(source: Source, division: Division, fold: Fold) -> tuple[Samples, Samples, Samples | None]:
+def split_fold(source: Source, division: Division) -> tuple[Samples, Samples, Samples | None]:
     """Returns train, val and test of one fold; test are the images that the fold holds out.
 
-    Fold 0 holds none out: its test split is that of the source, if there is one.
+    Where none are held out, as for fold 0 or a fold that validates, it is the test split of the source, if it has one.
     """
     pool = pool_of(source)
-    test = pool.take(division.held_out) if fold.number else source.splits.get("test")
+    test = pool.take(division.held_out) if len(division.held_out) else source.splits.get("test")
     return pool.take(division.train), pool.take(division.val), test
 
 

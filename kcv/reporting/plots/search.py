@@ -19,16 +19,23 @@ _MARGIN = 0.06  # of an axis of numbers, above and below
 
 
 def trial_courses(
-    courses: Mapping[int, Mapping[int, float]], monitor: str, path: Path, *, best: int | None, default: int | None
+    courses: Mapping[int, Mapping[int, float]],
+    monitor: str,
+    path: Path,
+    *,
+    best: int | None,
+    default: int | None,
+    unit: str = "epoch",
 ) -> Path:
-    """Draws the best monitor so far over the epochs, a line per trial.
+    """Draws the best monitor so far over the epochs, or its mean so far over the folds, a line per trial.
 
     Args:
-        courses: values by epoch (from 1), by number of the trial.
+        courses: values by epoch or fold (from 1), by number of the trial.
         monitor: what the values are.
         path: the PNG file, overwritten if it exists.
         best: number of the best trial, which is drawn strongest; None if there is none.
         default: number of the trial of the user's own configuration; None if it is not among them.
+        unit: `epoch` or `fold`.
 
     Returns:
         `path`.
@@ -49,8 +56,9 @@ def trial_courses(
             order = 3 if number in told else 2
             axes.plot(list(values), list(values.values()), color=colour, linewidth=width, label=label or None,
                       marker=marker_of(longest), markersize=3, zorder=order)  # fmt: skip
-        axes.set(title=f"best {monitor} so far, by trial", ylabel=monitor)
-        epochs_below(axes)
+        what = f"best {monitor} so far" if unit == "epoch" else f"mean {monitor} over the folds so far"
+        axes.set(title=f"{what}, by trial", ylabel=monitor)
+        epochs_below(axes, unit)
         if told:
             axes.legend(loc="lower right")
     return path

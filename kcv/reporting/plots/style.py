@@ -92,11 +92,11 @@ def new_figure(size: tuple[float, float], path: Path) -> Iterator[Figure]:
                     figure.savefig(temporary, format=kind, bbox_inches=box, metadata={nothing: None}, **how)
 
 
-def epochs_below(axes: Axes) -> None:
-    """Labels the horizontal axis as epochs, with ticks at whole numbers only."""
+def epochs_below(axes: Axes, label: str = "epoch") -> None:
+    """Labels the horizontal axis as epochs, or as something else that is counted, with ticks at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_xlabel("epoch")
+    axes.set_xlabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 

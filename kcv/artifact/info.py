@@ -148,10 +148,26 @@ class ArtifactInfo(BaseModel):
         return self.calibration.sets if self.calibration else None
 
     @property
+    def mirrored(self) -> bool:
+        """Whether the training images were mirrored left to right at random, so that mirror images are as good."""
+        section = self.config.get("augment")
+        if not isinstance(section, dict):
+            return False
+        layers = section.get("layers")
+        flips = [one for one in layers if _flips(one)] if isinstance(layers, list) else []
+        return section.get("flip", "none") != "none" or bool(flips)
+
+    @property
     def data_options(self) -> dict[str, Any]:
         """The section `data` of the configuration; empty if there is none."""
         section = self.config.get("data")
         return section if isinstance(section, dict) else {}
+
+
+def _flips(layer: Any) -> bool:
+    """Returns whether an entry of `augment.layers` mirrors left to right; Keras' RandomFlip does by default."""
+    values = layer if isinstance(layer, dict) else {"name": layer}
+    return "Flip" in str(values.get("name")) and values.get("mode") != "vertical"
 
 
 def parse_info(text: bytes, path: Path) -> ArtifactInfo:

@@ -62,6 +62,7 @@ class ExportedInfo:
         sets: which classes belong to the set of an image; None if there are no sets.
         tta: the test-time augmentation that the graph itself computes; None if there is none.
         tta_calibrations: calibrations of others, by their names.
+        mirrored: whether the training images were mirrored at random; False in files that do not say so.
     """
 
     class_names: tuple[str, ...]
@@ -79,6 +80,7 @@ class ExportedInfo:
     sets: PredictionSets | None = None
     tta: str | None = None
     tta_calibrations: TtaCalibrations = field(default_factory=lambda: TtaCalibrations({}))
+    mirrored: bool = False
 
     def to_metadata(self) -> dict[str, str]:
         """Returns the metadata of the file, as text."""
@@ -106,6 +108,8 @@ class ExportedInfo:
             texts["tta"] = self.tta
         if self.tta_calibrations.root:
             texts["tta_calibrations"] = self.tta_calibrations.model_dump_json()
+        if self.mirrored:
+            texts["mirrored"] = "true"
         return texts
 
     @classmethod
@@ -150,6 +154,7 @@ class ExportedInfo:
             sets=PredictionSets.from_text(values["prediction_sets"], origin) if "prediction_sets" in values else None,
             tta=values.get("tta"),
             tta_calibrations=untrusted.parse(calibrations, TtaCalibrations, origin, ArtifactError),
+            mirrored=values.get("mirrored") == "true",
         )
 
 
@@ -264,7 +269,7 @@ class ExportedModel(Classifier):
         """
         if self._tta is None:
             return self._computed(batch)
-        views = self._tta.views(self.image_size)
+        views = self._tta.views(self.image_size, mirrored=self.info.mirrored)
         logits = averaged(lambda images: self._computed(images)[0], batch, views)
         with np.errstate(all="ignore"):  # logits may be infinite or NaN
             return logits, softmax(logits, self.info.temperature).astype(np.float32)

@@ -111,7 +111,7 @@ class LoadedModel(Classifier):
 
         if self.tta is None:
             return run
-        views = self.tta.views(self.image_size)
+        views = self.tta.views(self.image_size, mirrored=self.info.mirrored)
         return lambda images: averaged(run, images, views)
 
     def logits(

@@ -9,6 +9,7 @@ The idea is that of Krizhevsky, Sutskever and Hinton (NeurIPS 2012), who average
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,8 +34,8 @@ NAME = r"flip|five_crop|[2-9]|[1-5][0-9]|6[0-4]"
 _CORNER = 16
 _FARTHEST = 8
 """Shifts are this part of a side: to each corner, and at most."""
-_SEED = 0
-_TRIES = 100
+_BASES = (2, 3)
+"""Bases of the sequences that shifts down and right are taken from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,40 +96,55 @@ class Tta:
             )
         return cls(text)
 
-    def views(self, size: int) -> list[View]:
+    def views(self, size: int, *, mirrored: bool = False) -> list[View]:
         """Returns the views of an image, the first of them the image itself.
 
         `flip`: and its mirror image. `five_crop`: and the image shifted to each of the four corners, by 1/16 of a side.
-        A number: and random shifts of up to 1/8 of a side, half of them mirrored; the same for each image.
+        A number: and the image shifted by up to 1/8 of a side, evenly spread over all such shifts; for a model that was
+        trained on mirror images, every other view is mirrored. They are the same for each image, on every machine, and
+        the first views of a larger number.
 
         Args:
             size: side of the images, in pixels.
+            mirrored: whether the model was trained on mirror images.
         """
         if self.name == "flip":
             return [View.of(size), View.of(size, mirrored=True)]
         if self.name == "five_crop":
             reach = min(max(1, size // _CORNER), size - 1)
             return [View.of(size), *(View.of(size, a * reach, b * reach) for a in (-1, 1) for b in (-1, 1))]
-        return [View.of(size, down, right, mirrored=flip) for down, right, flip in _drawn(size, int(self.name))]
+        shifts = itertools.islice(_shifts(size), int(self.name))
+        flips = itertools.cycle((False, mirrored))
+        return [View.of(size, *shift, mirrored=flip) for shift, flip in zip(shifts, flips, strict=False)]
 
 
-def _drawn(size: int, count: int) -> Iterator[tuple[int, int, bool]]:
-    """Yields shifts down and right and whether it is mirrored: the image itself, then random views, none of them twice.
+def _shifts(size: int) -> Iterator[tuple[int, int]]:
+    """Yields shifts down and right: none, then all others of up to a part of a side, in an even order; then again.
 
-    A tiny image has few views; there some come twice.
+    The order is that in which points of a Halton sequence (Numerische Mathematik 2, 1960) come to them.
     """
-    rng = np.random.default_rng(_SEED)
     reach = min(max(1, size // _FARTHEST), size - 1)
-    view: tuple[int, int, bool] = (0, 0, False)
-    seen = set()
-    for _ in range(count):
-        yield view
-        seen.add(view)
-        for _ in range(_TRIES):
-            down, right = (int(rng.integers(-reach, reach, endpoint=True)) for _ in range(2))
-            view = (down, right, bool(rng.integers(0, 1, endpoint=True)))
-            if view not in seen:
+    choices = 2 * reach + 1
+    while True:
+        yield (0, 0)
+        seen = {(0, 0)}
+        for index in itertools.count(1):
+            if len(seen) == choices**2:
                 break
+            down, right = (choices * number // base**digits for number, base, digits in _halton(index))
+            shift = (down - reach, right - reach)
+            if shift not in seen:
+                seen.add(shift)
+                yield shift
+
+
+def _halton(index: int) -> Iterator[tuple[int, int, int]]:
+    """Yields a point of the Halton sequence by coordinate: the numerator, and the base and power of the denominator."""
+    for base in _BASES:
+        number, digits, left = 0, 0, index
+        while left:
+            number, digits, left = number * base + left % base, digits + 1, left // base
+        yield number, base, digits
 
 
 def _shifted(size: int, by: int) -> NDArray[np.int64]:

@@ -329,4 +329,5 @@ def _info(loaded: LoadedModel, *, from_file: bool) -> ExportedInfo:
         sets=loaded.sets,
         tta=loaded.tta_name,
         tta_calibrations=info.tta if loaded.tta is None else TtaCalibrations({}),
+        mirrored=info.mirrored,
     )

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 from kcv import evaluate, load_model, predict
 from kcv.errors import DataError, UsageError
+from kcv.inference.exported import ExportedInfo
 from kcv.inference.keras_model import LoadedModel
 from kcv.inference.onnx_model import OnnxModel
 from kcv.inference.tta import Tta, averaged
@@ -81,14 +83,45 @@ def test_an_image_of_one_pixel_has_views() -> None:
         assert all((view(noise(2, 1)) == noise(2, 1)).all() for view in Tta(name).views(1))
 
 
-def test_random_views_are_always_the_same_and_begin_with_the_image() -> None:
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_number_of_views_are_the_image_and_different_shifts_of_it(mirrored: bool) -> None:
     pixels = noise(2, 32)
-    some, more = ([view(pixels) for view in Tta(name).views(32)] for name in ("4", "12"))
+    some, more = ([view(pixels) for view in Tta(name).views(32, mirrored=mirrored)] for name in ("4", "40"))
     different = len({view.tobytes() for view in more})
-    assert (different, len(more)) == (12, 12)
+    assert (different, len(more)) == (40, 40)
     np.testing.assert_array_equal(some[0], pixels)
     for one, other in zip(some, more, strict=False):
         np.testing.assert_array_equal(one, other)
+
+
+def test_the_shifts_are_those_that_files_were_calibrated_with() -> None:
+    """Stored calibrations belong to these views, so they stay the same in all versions, on every machine."""
+    shifts = [(8 - int(view.rows[8]), 8 - int(view.columns[8])) for view in Tta("8").views(32)]
+    assert shifts == [(0, 0), (0, -1), (-2, 2), (2, -3), (-3, 0), (1, 3), (-1, -2), (3, 1)]
+    places = np.array([(8 - int(view.rows[8]), 8 - int(view.columns[8])) for view in Tta("64").views(64)])
+    assert np.abs(places.mean(axis=0)).max() < 0.5, "evenly spread"
+
+
+def test_only_a_model_that_was_trained_on_mirror_images_sees_some(trained_run: Run, exported: Export) -> None:
+    plain, flipping = (Tta("6").views(16, mirrored=mirrored) for mirrored in (False, True))
+    assert [bool((np.diff(view.columns[4:12]) < 0).all()) for view in plain] == [False] * 6
+    assert [bool((np.diff(view.columns[4:12]) < 0).all()) for view in flipping] == [False, True] * 3
+    info = load_model(trained_run.model_path).info
+    for changes, mirrored in (
+        ({"flip": "none"}, False),
+        ({"flip": "alternating"}, True),
+        ({"flip": "random"}, True),
+        ({"layers": ["RandomFlip"]}, True),
+        ({"layers": [{"name": "RandomFlip", "mode": "vertical"}, {"name": "RandAugment"}]}, False),
+        (None, False),
+        ({"layers": 7}, False),
+    ):
+        changed = info.model_copy(update={"config": {**info.config, "augment": changes}})
+        assert changed.mirrored is mirrored, changes
+    onnx = OnnxModel(exported.path)
+    assert (info.mirrored, onnx.info.mirrored) == (False, False)
+    described = replace(onnx.info, mirrored=True)
+    assert ExportedInfo.from_metadata(described.to_metadata(), "file").mirrored
 
 
 @pytest.mark.parametrize("name", [*NAMES, "40"])

@@ -75,5 +75,7 @@ def find_lr(config: Config | None = None) -> LearningRates:
     folder = Path(config.output_dir or Path("runs") / config.name / name)
     rows = zip(found.rates, found.losses, found.smoothed, strict=True)
     write_csv(folder / "lr_finder.csv", ("learning_rate", "loss", "smoothed_loss"), rows)
-    plots.learning_rate_range(found.rates, found.losses, found.smoothed, found.suggestion, folder / "lr_finder.png")
+    plots.learning_rate_range(
+        found.rates, found.losses, found.smoothed, found.suggestion, config.optim.lr, folder / "lr_finder.png"
+    )
     return LearningRates(folder, found.suggestion, found.steepest, config.optim.lr, len(found.rates))

@@ -150,7 +150,9 @@ class Session:
         found = default_space(base, configurations) if space is None else read_space(space, configurations)
         clean = configurations.without_credentials()
         pruner = asked.pruner or "asha"
-        folds = {} if asked.folds is None else {"folds": asked.folds, "division": _divided(base, asked.folds)}
+        folds: dict[str, Any] = {}
+        if asked.folds is not None:
+            folds = {"folds": asked.folds, "division": _divided(base, asked.folds)}
         shared = {**clean({}).flatten(), "output_dir": None, "space": found.to_dict(), "pruner": pruner, **folds}
         workers = asked.workers or 1
         settings = Settings(
@@ -356,11 +358,15 @@ class Session:
         elsewhere = [one for one in trials if one.owner != self._settings.owner and one.state == "open"]
         if elsewhere:
             notes.append(f"{len(elsewhere)} trials of other machines run or wait")
+        best, monitor = self._order.best(trials), self._base.train.monitor
+        if best is not None and not best.default and best.value == trials[0].value:
+            loss = ", but has the lower val_loss" if monitor != "val_loss" else ""
+            notes.append(f"trial {best.number} is no better than your configuration by {monitor}{loss}")
         return Outcome(
             self._folder,
             trials,
-            self._order.best(trials),
-            self._base.train.monitor,
+            best,
+            monitor,
             importance(self._space, trials, self._order),
             tracking=tracker.location,
             notes=notes,

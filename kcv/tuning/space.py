@@ -211,7 +211,11 @@ def default_space(config: Config, configure: Configure) -> Space:
         wanted["augment.policy"] = list(dict.fromkeys([flat["augment.policy"], *policies]))
     network = registry.find(flat["model.name"])
     if network is not None:
-        wanted["model.dropout"] = list(dict.fromkeys([flat["model.dropout"], 0.0, 0.2, 0.4]))
+        own = flat["model.dropout"]
+        others = [
+            value for value in (0.0, 0.2, 0.4) if own is not None or value != network.dropout
+        ]  # null stands for it
+        wanted["model.dropout"] = list(dict.fromkeys([own, *others]))
     parameters: dict[str, Parameter] = {}
     for key, value in wanted.items():
         try:

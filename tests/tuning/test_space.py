@@ -112,6 +112,12 @@ def test_the_default_space_holds_the_configuration_itself() -> None:
         assert check_space(space.to_dict(), base) == space
 
 
+def test_no_two_choices_of_the_default_space_are_the_same_network() -> None:
+    for name, choices in (("custom_cnn", (None, 0.2, 0.4)), ("resnet50", (None, 0.0, 0.2, 0.4))):
+        base = Configurations({"model": {"name": name}}, {}, {})
+        assert default_space(base({}), base).parameters["model.dropout"] == Choices(choices), name
+
+
 def test_augmentation_that_was_set_key_by_key_is_not_searched_as_a_whole() -> None:
     base = Configurations({"augment": {"flip": "random"}, "model": {"name": "custom_cnn"}}, {}, {})
     assert "augment.policy" not in default_space(base({}), base).parameters

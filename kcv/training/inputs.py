@@ -148,7 +148,10 @@ def _teacher(begin: Start, config: Config, dataset: Dataset, device: str) -> Tea
     if begin.folder is not None and record is not None and named == record.config.get("train.teacher"):
         folder = working_folder(begin.folder.path)  # of the run, which may have been started elsewhere
     digest = record.teacher if record is not None else None
-    return open_teacher(named, dataset.class_names, device, folder, digest)
+    teacher = open_teacher(named, dataset.class_names, device, folder, digest)
+    weight, temperature = config.optim.distill_weight, config.optim.distill_temperature
+    _log.info("teacher    %s, at %d px: weight %g, temperature %g", named, teacher.size, weight, temperature)
+    return teacher
 
 
 def _complete(

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kcv.common.text import printable
 from kcv.config import AUTO, Config
 from kcv.data import loading
 from kcv.data.dataset import Dataset, Images, Pixels, Source
@@ -150,7 +151,7 @@ def _teacher(begin: Start, config: Config, dataset: Dataset, device: str) -> Tea
     digest = record.teacher if record is not None else None
     teacher = open_teacher(named, dataset.class_names, device, folder, digest)
     weight, temperature = config.optim.distill_weight, config.optim.distill_temperature
-    _log.info("teacher    %s, at %d px: weight %g, temperature %g", named, teacher.size, weight, temperature)
+    _log.info("teacher    %s, at %d px: weight %g, temperature %g", printable(named), teacher.size, weight, temperature)
     return teacher
 
 

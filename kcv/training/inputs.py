@@ -268,7 +268,9 @@ def _sample(images: Images) -> Pixels:
 
 def _describe_data(dataset: Dataset, *, tests: bool) -> str:
     counts = [f"{len(dataset.train):,} train", f"{len(dataset.val):,} val"]
-    counts.append(f"{len(dataset.test):,} test" if dataset.test else "no test split" if tests else "test not read")
+    if dataset.test:
+        counts.append(f"{len(dataset.test):,} test")
     place = "in memory" if dataset.in_memory else "streamed from disk"
-    size = dataset.image_size
-    return f"{dataset.name}: {', '.join(counts)} images of {len(dataset.class_names)} classes at {size} px, {place}"
+    size, classes = dataset.image_size, len(dataset.class_names)
+    missing = "" if dataset.test else ", no test split" if tests else ", test split not read"
+    return f"{dataset.name}: {', '.join(counts)} images of {classes} classes at {size} px, {place}{missing}"

@@ -50,7 +50,8 @@ def trial_courses(
         if default is not None:
             told[default] = (COLOURS[1], f"trial {default}: your configuration", 2.2)
         if best is not None:
-            told[best] = (COLOURS[0], f"trial {best}: the best", 2.6)
+            both = ", and your configuration" if best == default else ""
+            told[best] = (COLOURS[0], f"trial {best}: the best{both}", 2.6)
         for number, values in courses.items():
             colour, label, width = told.get(number, (_OTHERS, "", 1.2))
             order = 3 if number in told else 2

@@ -43,6 +43,7 @@ from kcv.tracking import config_without_credentials
 from kcv.training import automatic
 from kcv.training.folds import ENSEMBLE, FINAL, Folds, FoldsFolder, Plan, config_of, read_figures
 from kcv.training.resume.lock import lock
+from kcv.training.resume.stop_request import StopRequest
 from kcv.training.run_folder import Run
 from kcv.training.time_budget import Clock
 
@@ -94,7 +95,8 @@ def train_folds(
         raise UsageError(
             "--folds runs in one process; with torchrun, train one fold after another: --data.fold=1/5, 2/5 ..."
         )
-    with ExitStack() as held:
+    stop = StopRequest()
+    with stop.listening(), ExitStack() as held:
         if resume is None:
             begin = _new(config or Config(), folds, held, ensemble=ensemble)
         else:
@@ -102,7 +104,7 @@ def train_folds(
         whole = begin.folder.whole
         if not whole.finished:
             with _told_how_to_go_on(begin.folder):
-                figures = _run(begin)
+                figures = _run(begin, stop)
             write_json(whole.metrics, figures)
         whole.close()
     return Folds(whole.path, begin.model, read_figures(whole.metrics), time.perf_counter() - began)
@@ -209,13 +211,14 @@ def _told_how_to_go_on(folder: FoldsFolder) -> Iterator[None]:
         raise
 
 
-def _run(begin: _Begin) -> dict[str, Any]:
+def _run(begin: _Begin, stop: StopRequest) -> dict[str, Any]:
     """Trains what is missing, measures, and returns the figures of all."""
     plan = begin.plan
     runs = []
     for number in range(1, plan.folds + 1):
         _log.info("fold       %d of %d", number, plan.folds)
         runs.append(_train(begin, number))
+        stop.raise_if_requested()
     source = _open(begin.config)
     if source.fingerprint != plan.fingerprint:
         raise DataError(f"{source.name}: has changed since the folds began.")

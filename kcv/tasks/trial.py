@@ -42,13 +42,17 @@ def _train(order: dict[str, Any]) -> tuple[Status, str]:
     from kcv.config import Config
     from kcv.tasks.train import train
     from kcv.training.callbacks.control import Diverged
+    from kcv.training.resume.stop_request import StopRequest
 
+    stop = StopRequest()
     try:
-        for run in order["runs"]:
-            config = Config.from_dict(run["config"])
-            # In environment.json: the command that continues this run by itself.
-            sys.argv = ["kcv", "train", f"--resume={config.output_dir}"]
-            train(config, resume=config.output_dir if run["resume"] else None)
+        with stop.listening():
+            for run in order["runs"]:
+                stop.raise_if_requested()
+                config = Config.from_dict(run["config"])
+                # In environment.json: the command that continues this run by itself.
+                sys.argv = ["kcv", "train", f"--resume={config.output_dir}"]
+                train(config, resume=config.output_dir if run["resume"] else None)
     except Diverged as error:
         return "diverged", one_line(error)
     except (OutputError, DataError, TrackingError) as error:

@@ -33,7 +33,11 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handles the signals while the block runs; outside the main thread it cannot, and does nothing."""
+        """Handles the signals while the block runs; outside the main thread it cannot, and does nothing.
+
+        Blocks may be nested, such as one for each of several runs in one for all of them. A request that came too late
+        for the inner block, after its last step, is one to the outer block.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -43,6 +47,14 @@ class StopRequest:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+                outer = getattr(handler, "__self__", None)
+                if self.requested and isinstance(outer, StopRequest):
+                    outer.requested = True
+
+    def raise_if_requested(self) -> None:
+        """Raises KeyboardInterrupt if a stop has been requested; for a block between several runs."""
+        if self.requested:
+            raise KeyboardInterrupt
 
     @contextmanager
     def between_steps(self) -> Iterator[None]:

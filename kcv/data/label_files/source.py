@@ -46,7 +46,7 @@ def open_source(path: Path, name: str | None = None, options: SourceOptions = NO
             folder, images are missing, or one has two labels.
     """
     folder = os.path.isdir(path)
-    files = metadata_files(path) if folder else {None: path}
+    files: Mapping[str | None, Path] = metadata_files(path) if folder else {None: path}
     root = path if folder else path.parent
     if options.image_folder is not None and not folder:
         root = _named_folder(options.image_folder)

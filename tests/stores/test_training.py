@@ -164,11 +164,11 @@ def test_a_model_file_alone_does_not_make_kcv_ask_a_bucket(
     assert main(["evaluate", str(run.model_path), "--plots=false", f"--data=s3://{bucket}/photos"]) == 0
 
 
-def _words(bucket: str, folder: Path) -> list[str]:
+def _words(bucket: str, folder: Path, workers: int) -> list[str]:
     return [
         "train", f"--data=s3://{bucket}/photos", f"--output_dir={folder}", "--epochs=6", "--batch_size=4",
         "--precision=float32", "--device=cpu", "--tracking=none", "--model.width=0.125", "--train.checkpoint_seconds=0",
-        "--train.plots=false", "--data.memory_budget_mb=0", "--data.workers=1", "--augment.crop_padding=1",
+        "--train.plots=false", "--data.memory_budget_mb=0", f"--data.workers={workers}", "--augment.crop_padding=1",
     ]  # fmt: skip
 
 
@@ -178,10 +178,10 @@ def test_killed_at_any_moment_it_goes_on_through_faults(
     s3: S3, bucket: str, warm: WarmPython, start: Callable[..., Child], tmp_path: Path
 ) -> None:
     whole, folder = tmp_path / "whole", tmp_path / "killed"
-    done = start(*_words(bucket, whole), merge=True).finished()
+    done = start(*_words(bucket, whole, 0), merge=True).finished()
     assert done.returncode == 0, done.stdout
     s3.fault = badly(Counter())
-    words, seen = _words(bucket, folder), 0
+    words, seen = _words(bucket, folder, 0), 0
     for _ in range(3):
         running = start(*words, merge=True)
         while len(list(folder.glob("resume/checkpoint-*.json"))) == 0 or len(s3.asked) < seen + 20:
@@ -198,10 +198,10 @@ def test_killed_at_any_moment_it_goes_on_through_faults(
 @pytest.mark.full
 def test_several_processes_read_their_share(s3: S3, bucket: str, warm: WarmPython, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    assert warm.start("kcv", _words(bucket, one), folder=tmp_path, merge=True).finished().returncode == 0
+    assert warm.start("kcv", _words(bucket, one, 1), folder=tmp_path, merge=True).finished().returncode == 0
     s3.heal()
     s3.fault = badly(Counter())
-    ranks = warm.together("kcv", _words(bucket, two), folder=tmp_path)
+    ranks = warm.together("kcv", _words(bucket, two, 1), folder=tmp_path)
     assert [done.returncode for done in ranks] == [0, 0], ranks
     ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (two, one))
     assert ours["n"] == theirs["n"]

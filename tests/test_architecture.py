@@ -18,6 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     {"errors"},
     {"common"},
+    {"stores"},
     {"images", "metrics", "models", "quality.findings"},
     {"data"},
     {"config"},
@@ -109,6 +110,8 @@ HEAVY = {"keras", "torch", "torchvision", "mlflow", "matplotlib", "sklearn", "on
     "tensorboard",
     "wandb",
     "psutil",
+    "botocore",
+    "boto3",
 }
 CASES = {
     "import": "import kcv",

@@ -65,7 +65,9 @@ class Section(BaseModel):
 class DataConfig(Section):
     """The images, their size, the splits and the batches."""
 
-    source: str = Field(sources.default(), min_length=1, description=sources.described("the path of your own images"))
+    source: str = Field(
+        sources.default(), min_length=1, description=sources.described("the path or URL of your own images")
+    )
     image_column: str | None = Field(
         None, min_length=1, description="column of the images, or of their paths; null: by its name or type"
     )

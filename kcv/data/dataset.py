@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from kcv.common.text import shortened
 from kcv.data.archives.members import MemberImages
 from kcv.data.file_names import FileNames, FilePaths
 from kcv.data.folder_tree.summary import Understood
+from kcv.data.objects.images import ObjectImages
 from kcv.data.row_images import RowImages, RowNames
 from kcv.errors import DataError
 from kcv.images import load as load_image
@@ -55,7 +56,7 @@ class Samples:
 
 
 def _taken(sequence: Sequence[T], indices: NDArray[np.int64]) -> Any:
-    if isinstance(sequence, RowImages | RowNames | FilePaths | FileNames | MemberImages | Joined):
+    if isinstance(sequence, RowImages | RowNames | FilePaths | FileNames | MemberImages | ObjectImages | Joined):
         return sequence.take(indices)
     return [sequence[int(i)] for i in indices]
 
@@ -98,7 +99,12 @@ def join(parts: Sequence[Samples]) -> Samples:
         return parts[0]
     images = [part.images for part in parts]
     members = [one for one in images if isinstance(one, MemberImages)]
-    whole = MemberImages.join(members) if len(members) == len(images) else Joined(images)
+    objects = [one for one in images if isinstance(one, ObjectImages)]
+    whole: Sequence[Encoded]
+    if len(members) == len(images):
+        whole = MemberImages.join(members)
+    else:
+        whole = ObjectImages.join(objects) if len(objects) == len(images) else Joined(images)
     return Samples(whole, np.concatenate([part.labels for part in parts]), Joined([part.names for part in parts]))
 
 
@@ -128,9 +134,9 @@ class Source:
     def fingerprint(self) -> str:
         """SHA-256 (hex) over class names and, per split, names, labels and contents.
 
-        Bytes and arrays are hashed. Files, and those in an archive, contribute only their relative path and size, so
-        that a million of them stay cheap; Parquet files whose images are not in memory contribute their names and row
-        groups.
+        Bytes and arrays are hashed. Files, and those in an archive or an object store, contribute only their relative
+        path and size, so that a million of them stay cheap; Parquet files whose images are not in memory contribute
+        their names and row groups.
         """
         digest = hashlib.sha256()
 
@@ -150,11 +156,31 @@ class Source:
                 add(value)
         return digest.hexdigest()
 
+    @cached_property
+    def versions(self) -> str | None:
+        """SHA-256 (hex) over what an object store calls the versions of the contents; None if there is no store.
+
+        A copy in another bucket may have other versions, so they do not belong to the fingerprint; but what a run
+        reads must not change until it ends.
+        """
+        digest, any_ = hashlib.sha256(), False
+        for split in sorted(self.splits):
+            images = self.splits[split].images
+            found: Iterable[str] = ()
+            if isinstance(images, ObjectImages):
+                found = images.etags
+            elif isinstance(images, RowImages):
+                found = images.groups.versions()
+            for version in found:
+                digest.update(f"{len(version)} {version}".encode())
+                any_ = True
+        return digest.hexdigest() if any_ else None
+
     def _identity(self, samples: Samples) -> Iterator[bytes]:
         """Yields values that identify the images of a split."""
         if isinstance(samples.images, RowImages):
             yield from samples.images.groups.identity()
-        elif isinstance(samples.images, MemberImages):
+        elif isinstance(samples.images, MemberImages | ObjectImages):
             for name, size in zip(samples.names, samples.images.sizes.tolist(), strict=True):
                 yield name.encode(errors="surrogateescape")
                 yield str(size).encode()
@@ -237,6 +263,7 @@ class Dataset:
         test: the images for the final measurement; None if the user wants no test split.
         in_memory: whether the pixels of all splits are in memory.
         understood: how the folder of the source was interpreted, in readable lines.
+        versions: see `Source.versions`.
     """
 
     name: str
@@ -249,3 +276,4 @@ class Dataset:
     test: Images | None
     in_memory: bool
     understood: tuple[str, ...] = ()
+    versions: str | None = None

@@ -12,6 +12,7 @@ from kcv import images
 from kcv.common.cores import usable_cores
 from kcv.common.progress import Progress
 from kcv.data.dataset import Encoded, Pixels, Samples
+from kcv.data.objects.images import ObjectImages
 from kcv.data.row_images import RowImages
 from kcv.errors import DataError, ImageError
 
@@ -48,6 +49,8 @@ def _decode(samples: Samples, size: int, resize: str) -> Pixels:
 
     def decode_from(start: int, encoded: Sequence[Encoded]) -> list[str]:
         failures = []
+        if isinstance(encoded, ObjectImages):
+            encoded = encoded.ahead()
         for i in range(len(encoded)):
             try:
                 pixels[start + i] = images.load(encoded[i], size, resize, name=samples.names[start + i])

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from kcv.common.download import is_url
 from kcv.common.files import expand_user
 from kcv.common.redaction import data_without_credentials
+from kcv.common.text import shortened
 from kcv.config import MIN_IMAGE_SIZE
 from kcv.data import sources
 from kcv.data import split as splitting
@@ -28,10 +29,11 @@ from kcv.data.folds import Division
 from kcv.data.in_memory import decode
 from kcv.data.places import place_of
 from kcv.data.row_images import RowImages
-from kcv.data.sources import NO_OPTIONS, SourceOptions
+from kcv.data.sources import NO_OPTIONS, PathSource, SourceOptions
 from kcv.errors import DataError, ImageError
 from kcv.images import dimensions
 from kcv.quality.copies.folds import division_of, split_fold
+from kcv.stores.location import is_object_url
 
 if TYPE_CHECKING:
     from kcv.config import DataConfig
@@ -79,6 +81,8 @@ def open_source(name: str, *, began_in: Path | None = None, options: SourceOptio
         options.require_taken((), name, "a data set with a name")
         return known.open()
     kinds = sources.paths()
+    if is_object_url(name):
+        return _open_objects(name, kinds, options)
     if is_url(name):
         kind = next(kind for kind in kinds if kind.recognises_url(name))
         options.require_taken(kind.options, data_without_credentials(name), kind.description)
@@ -90,6 +94,20 @@ def open_source(name: str, *, began_in: Path | None = None, options: SourceOptio
             options.require_taken(kind.options, name, kind.description)
             return kind.open(path, name, options)
     raise DataError(f"{name}: is neither {' nor '.join(kind.description for kind in reversed(kinds))}.")
+
+
+def _open_objects(url: str, kinds: Sequence[PathSource], options: SourceOptions) -> Source:
+    from kcv.data.objects.place import ObjectPlace
+
+    place = ObjectPlace.find(url)
+    for kind in kinds:
+        if kind.open_objects is not None and kind.recognises_objects(place):
+            options.require_taken(kind.options, place.url, kind.description)
+            return kind.open_objects(place, options)
+    raise DataError(
+        f"{shortened(url)}: is an object of no kind that is read from a store: a prefix of class folders, .parquet, "
+        ".tar (WebDataset), .csv, .tsv and .jsonl are."
+    )
 
 
 def options_of(data: DataConfig, *, firm: bool = True, began_in: Path | None = None) -> SourceOptions:
@@ -138,6 +156,7 @@ def load(data: DataConfig, *, began_in: Path | None = None, source: Source | Non
         test=images[2] if len(images) > 2 else None,
         in_memory=in_memory,
         understood=tuple(source.understood.lines()) if source.understood else (),
+        versions=source.versions,
     )
 
 

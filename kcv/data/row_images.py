@@ -58,6 +58,10 @@ class RowGroups(ABC):
     def identity(self) -> Iterator[bytes]:
         """Yields values that identify these rows without reading their images."""
 
+    def versions(self) -> Iterator[str]:
+        """Yields what a store calls the versions of the files, if they are in one that has versions (ETag)."""
+        return iter(())
+
     @abstractmethod
     def describe(self, row: int) -> str:
         """Returns the name of a row for messages."""

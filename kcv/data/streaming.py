@@ -26,6 +26,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from kcv.common.cores import usable_cores
 from kcv.data.dataset import Images, Samples
+from kcv.data.objects.images import ObjectImages
 from kcv.data.order import Indices
 from kcv.data.prefetch import prefetch
 from kcv.data.row_images import RowImages
@@ -196,6 +197,10 @@ def read_batch(images: Images, indices: Indices) -> NDArray[np.uint8]:
     Raises:
         DataError: an image cannot be read; the message names it and the reason.
     """
+    if images.pixels is None and isinstance(images.samples.images, ObjectImages):
+        mine = images.samples.take(indices)
+        images = replace(images, samples=replace(mine, images=images.samples.images.take(indices).ahead()))
+        indices = np.arange(len(indices))
     batch = np.empty((len(indices), images.size, images.size, 3), dtype=np.uint8)
     for row, index in enumerate(indices):
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -9,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,8 +21,9 @@ from kcv.common.cores import usable_cores
 from kcv.common.progress import Progress
 from kcv.common.rows import PREDICTION_SET, UNSURE, RowWriter
 from kcv.errors import ImageError
-from kcv.images.urls import Image, Url
+from kcv.images.urls import Image, StoredImage, Url
 from kcv.inference.classifier import Classifier
+from kcv.stores.ahead import FetchedAhead
 
 Decoded: TypeAlias = NDArray[np.uint8] | ImageError
 
@@ -68,9 +71,15 @@ class Job:
     def decode(self, files: Sequence[Image]) -> list[Decoded]:
         """Returns each image, uint8 [size, size, 3], or the error if it cannot be read."""
         decoded: list[Decoded] = []
+        stored = [path for path in files if isinstance(path, StoredImage)]
+        fetched = FetchedAhead(lambda i: stored[i].read(), [path.found.size for path in stored])
+        numbers = itertools.count()
         for path in files:
             try:
-                content = path.read() if isinstance(path, Url) else path
+                if isinstance(path, StoredImage):
+                    content: bytes | Path = fetched[next(numbers)]
+                else:
+                    content = path.read() if isinstance(path, Url) else path
                 decoded.append(images.load(content, self.model.image_size, self.model.resize, name=str(path)))
             except ImageError as error:
                 decoded.append(error)

@@ -18,7 +18,7 @@ from kcv.common.files import atomic
 from kcv.common.rows import PREDICTION_SET
 from kcv.common.untrusted import opened, refusing
 from kcv.errors import OutputError
-from kcv.images.urls import Image
+from kcv.images.urls import Image, StoredImage
 
 _LONGEST_LINE = 64 * 2**20
 """In bytes; a row takes about 30 per class."""
@@ -27,8 +27,9 @@ _LONGEST_LINE = 64 * 2**20
 def state_of(files: Iterable[Image], prediction: str) -> str:
     """Returns the input of a part: SHA-256 (hex) of its prediction and of its images' sizes and times, in order.
 
-    The images' bytes are not hashed: reading them would take much of the time of the prediction itself. The times
-    include that of the last change of the file's inode (ctime), because a user cannot reset it.
+    Of an object in a store, it is the size and the version (ETag). The images' bytes are not hashed: reading them would
+    take much of the time of the prediction itself. The times include that of the last change of the file's inode
+    (ctime), because a user cannot reset it.
 
     Args:
         files: the images.
@@ -37,6 +38,9 @@ def state_of(files: Iterable[Image], prediction: str) -> str:
     digest = hashlib.sha256(prediction.encode() + b"\0")
     for path in files:
         try:
+            if isinstance(path, StoredImage):
+                digest.update(f"{path.found.size} {path.found.etag}".encode() + b"\0")
+                continue
             found = os.stat(str(path))
             told = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
         except (OSError, ValueError):

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -45,14 +45,18 @@ class PredictionShards:
         find: returns a new iterator over the same files on each call.
         launch: this process's rank and the world size.
         model: the model file, for the record.
+        sent: called when the output is complete, before the parts are removed.
     """
 
-    def __init__(self, job: Job, output: Path, find: Find, launch: Launch, model: str) -> None:
+    def __init__(
+        self, job: Job, output: Path, find: Find, launch: Launch, model: str, sent: Callable[[], None] = lambda: None
+    ) -> None:
         self._job = job
         self._output = output
         self._find = find
         self._launch = launch
         self._model = model
+        self._sent = sent
         self._size = job.batch_size * max(1, ROWS // job.batch_size)
         self._folder = output.with_name(f"{output.name}.parts")
         self._of = ""  # the checksum of the prediction's record
@@ -159,6 +163,7 @@ class PredictionShards:
         # Without the folder, a process that has not started yet would wait forever.
         while not all(self._mark(rank).exists() for rank in range(1, self._launch.world_size)):
             time.sleep(_LOOK_SECONDS)
+        self._sent()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _wait(self, number: int, files: list[Image]) -> None:

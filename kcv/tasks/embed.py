@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,7 @@ from kcv.common.parameters import AtLeast, Device, ListedOnStdin, PythonOnly, ch
 from kcv.common.progress import Progress
 from kcv.errors import DataError, UsageError
 from kcv.inference.locating import model_file
+from kcv.stores.location import is_object_url, require_text
 
 if TYPE_CHECKING:
     from kcv.images.urls import Image
@@ -45,12 +46,13 @@ def embed(
     later images are still being read, as from `predict`.
 
     Args:
-        paths: images, folders or quoted patterns ('photos/*.jpg'); - reads a list of images from standard input. From
-            Python also an iterator, whose paths are taken as they come.
+        paths: images, folders, URLs, s3://BUCKET/PREFIX/ or quoted patterns ('photos/*.jpg'); - reads a list of images
+            from standard input. From Python also an iterator, whose paths are taken as they come.
         model: a model file (model.keras, model.onnx), or a run folder. Also a model in MLflow: models:/NAME/VERSION,
             models:/NAME@ALIAS or runs:/RUN_ID/PATH; or in the Hugging Face Hub: hf://OWNER/NAME[@COMMIT].
             Both kinds of file give the same vectors, up to rounding.
-        output: write the vectors to this file, .parquet. It appears when the last row has been taken.
+        output: write the vectors to this file, .parquet, or to the object s3://BUCKET/NAME.parquet. It appears when the
+            last row has been taken.
         pick: also list this many images to label next: uncertain ones that differ from each other.
         pick_output: file for that list, .csv, which --data takes once its labels are filled in.
         batch_size: images per batch; default: chosen by their size.
@@ -79,7 +81,14 @@ def embed(
     from kcv.inference.vector_file import require_parquet
 
     target, listed = expand_user(output) if output is not None else None, expand_user(pick_output)
-    if target is not None:
+    stored = None
+    require_text(output)
+    if is_object_url(output):
+        from kcv.inference.stored_output import StoredOutput
+
+        stored = StoredOutput.open(str(output), require_parquet)
+        target = stored.path
+    elif target is not None:
         require_parquet(target)
     if pick is not None and listed.suffix.lower() != ".csv":
         raise UsageError(f"--pick_output: received {str(listed)!r}, allowed: a name that ends in .csv.")
@@ -95,7 +104,13 @@ def embed(
         bar = Progress(sum(1 for _ in counted), "embed")
     job = EmbeddingJob.of(embedder, batch_size)
     picker = Picker(pick) if pick is not None else None
-    return _rows(job, embedder, chain(first_two, files), target, picker, listed, bar)
+    rows = _rows(job, embedder, chain(first_two, files), target, picker, listed, bar)
+    return rows if stored is None else _then(rows, stored.send)
+
+
+def _then(rows: Iterator[dict[str, Any]], done: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    yield from rows
+    done()
 
 
 def _rows(

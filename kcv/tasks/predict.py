@@ -6,7 +6,8 @@ paths -> model -> batches, decoded ahead -> rows -> (a file)
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,9 +16,10 @@ from kcv.common.files import expand_user
 from kcv.common.launch import Launch
 from kcv.common.parameters import AtLeast, Between, Device, ListedOnStdin, PythonOnly, checked
 from kcv.common.progress import Progress
-from kcv.common.rows import check_suffix, open_rows
+from kcv.common.rows import RowWriter, check_suffix, open_rows
 from kcv.errors import DataError, UsageError
 from kcv.inference.locating import model_file
+from kcv.stores.location import is_object_url, require_text
 
 if TYPE_CHECKING:
     from kcv.images.urls import Image
@@ -50,8 +52,8 @@ def predict(
 
     Args:
         paths: images, folders or quoted patterns ('photos/*.jpg'); - reads a list of images from standard input. URLs
-            are fetched when it is their turn. From Python also an iterator, whose paths are taken as they come and all
-            stand for images.
+            are fetched when it is their turn; s3://BUCKET/PREFIX/ is read like a folder. From Python also an iterator,
+            whose paths are taken as they come and all stand for images.
         model: a model file (model.keras, model.onnx), or a run folder. Also an OpenVINO model.xml, a model in MLflow:
             models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH; or in the Hugging Face Hub:
             hf://OWNER/NAME[@COMMIT]. From Python also an opened model.
@@ -60,13 +62,14 @@ def predict(
             always a class.
         tta: test-time augmentation, the mean over views of each image: flip, five_crop, or a number of them up to 64.
             Calibrate the model for it first, with `evaluate --calibrate --tta`.
-        output: write the rows to this file: .csv, .jsonl or .parquet. It appears when the last row has been taken.
+        output: write the rows to this file: .csv, .jsonl or .parquet; or to the object s3://BUCKET/NAME.parquet. It
+            appears when the last row has been taken.
         batch_size: images per batch; default: chosen by their size.
         device: where to compute. An opened model stays where it is.
         recursive: search folders recursively.
         progress: show a progress bar on a terminal.
-        resume: keep finished parts beside the output, and continue from those that are there. Several processes
-            (torchrun) always work in parts; the rows of all come from the first.
+        resume: keep finished parts beside the output (of an object, in the cache folder), and continue from those
+            that are there. Several processes (torchrun) always work in parts; the rows of all come from the first.
 
     Returns:
         Rows: `path`, `label`, `confidence` (0-1), `error` ("" where fine), then `label_2`, `confidence_2` and so on,
@@ -77,7 +80,8 @@ def predict(
         DataError: a path does not exist or stands for no image.
         UsageError: the output's suffix is of no known format; several processes, or `resume`, without an output or
             with a list of paths that can be read only once; there is no such `tta`, or the file has one already.
-        OutputError: there are parts of an earlier prediction and `resume` is not set, or they are of another.
+        OutputError: there are parts of an earlier prediction and `resume` is not set, or they are of another; or the
+            object of the output may not be written.
         ArtifactError: the model cannot be opened.
 
     Example:
@@ -85,13 +89,11 @@ def predict(
         $ kcv predict photos --recursive --model=runs/mine/model.onnx --output=predictions.csv
         >>> [row["label"] for row in kcv.predict("photos", "runs/mine/model.onnx")]
     """
-    target = expand_user(output) if output is not None else None
-    if target is not None:
-        check_suffix(target)
+    launch = Launch.current()
+    target, sent = _target(output, launch)
     from kcv.inference.tta import Tta
 
     augmentation = Tta.parse(tta) if tta is not None else None
-    launch = Launch.current()
     in_parts = launch.is_distributed or resume
     if in_parts:
         _require_parts(paths, target, launch)
@@ -123,10 +125,32 @@ def predict(
     least = threshold if threshold is not None else model.threshold
     job = Job(model, min(ranked, len(model.class_names)), batch_size or model.preferred_batch, least or None)
     if in_parts and target is not None:
-        parts = PredictionShards(job, target, lambda: found(named, recursive=recursive), launch, origin)
+        parts = PredictionShards(job, target, lambda: found(named, recursive=recursive), launch, origin, sent)
         return parts.rows(resume=resume or launch.restarts > 0, bar=bar)
-    file = open_rows(target, job.columns) if target is not None else None
+    file = _rows_of(target, job.columns, sent) if target is not None else None
     return written(job, chain(first_two, files), file, bar)
+
+
+def _target(output: str | Path | None, launch: Launch) -> tuple[Path | None, Callable[[], None]]:
+    """Returns the file that rows are written to, and what is to be done when it is complete."""
+    if output is None:
+        return None, lambda: None
+    require_text(output)
+    if not is_object_url(output):
+        target = expand_user(output)
+        check_suffix(target)
+        return target, lambda: None
+    from kcv.inference.stored_output import StoredOutput
+
+    stored = StoredOutput.open(str(output), launch=launch)
+    return stored.path, stored.send
+
+
+@contextmanager
+def _rows_of(path: Path, columns: Sequence[str], sent: Callable[[], None]) -> Iterator[RowWriter]:
+    with open_rows(path, columns) as writer:
+        yield writer
+    sent()
 
 
 def _require_parts(paths: object, output: Path | None, launch: Launch) -> None:

@@ -23,6 +23,7 @@ from kcv.data.archives.members import MemberImages
 from kcv.data.augment.pipeline import without_mixing
 from kcv.data.batches import InferenceBatches, TrainingBatches
 from kcv.data.dataset import Images
+from kcv.data.objects.images import ObjectImages
 from kcv.distributed.group import SINGLE_PROCESS, Group
 from kcv.inference import outputs
 from kcv.training.feature_batches import FeatureBatches, Features
@@ -154,6 +155,10 @@ def _members(images: Images) -> str:
         changed = encoded.changed
         for name, size in zip(images.names, encoded.sizes.tolist(), strict=True):
             digest.update(f"{len(name)} {name} {size} {changed}".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+    if isinstance(encoded, ObjectImages):
+        for name, size, version in zip(images.names, encoded.sizes.tolist(), encoded.etags, strict=True):
+            digest.update(f"{len(name)} {name} {size} {version}".encode(errors="surrogateescape"))
         return digest.hexdigest()
     for name, image in zip(images.names, encoded, strict=True):
         changed = image.stat().st_mtime_ns if isinstance(image, Path) else 0

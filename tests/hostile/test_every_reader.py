@@ -870,6 +870,68 @@ def _(bench: Bench) -> Iterator[Case]:
                 yield repr(changed)[:60], lambda changed=changed: use(changed)
 
 
+@reader("object stores", some=60)
+def _(bench: Bench) -> Iterator[Case]:
+    pytest.importorskip("botocore", reason="needs the extra kcv[s3]")
+    from kcv.stores import client
+
+    body = image()
+    keys = ("p/cat/0.png", "p/cat/1.png", "p/dog/0.png", "p/dog/1.png")
+    contents = "".join(
+        f'<Contents><Key>{key}</Key><Size>{len(body)}</Size><ETag>"{"a" * 32}"</ETag>'
+        "<LastModified>2026-01-01T00:00:00.000Z</LastModified><StorageClass>STANDARD</StorageClass></Contents>"
+        for key in keys
+    )
+    sound = (
+        "<ListBucketResult><Name>bucket</Name><Prefix>p/</Prefix><EncodingType>url</EncodingType><KeyCount>4</KeyCount>"
+        f"<MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>"
+    ).encode()
+    listed, sent = sound, b""
+
+    def wire(content: bytes) -> bytes:
+        return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(content), content)
+
+    def answer(handler: BaseHTTPRequestHandler) -> bytes:
+        if handler.command == "HEAD":
+            return b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        return wire(listed) if "list-type" in handler.path else sent
+
+    patch = bench.held.enter_context(pytest.MonkeyPatch.context())
+    patch.setenv("AWS_ENDPOINT_URL", bench.held.enter_context(sending(answer)))
+    patch.setenv("AWS_NO_SIGN_REQUEST", "1")
+    for name, value in {"TRIES": 2, "FIRST_WAIT": 0.0, "SILENCE": 0.5}.items():
+        patch.setattr(client, name, value)
+    patch.setattr("kcv.stores.listing.MOST_SECONDS", 1.0)
+    client._client.cache_clear()
+    bench.held.callback(client._client.cache_clear)
+
+    def use(listing: bytes, answered: bytes) -> None:
+        nonlocal listed, sent
+        listed, sent = listing, answered
+        train = loading.open_source("s3://bucket/p").splits["train"]
+        for encoded, name in zip(train.images, train.names, strict=True):
+            images.load(encoded, 8, "crop", name=name)
+
+    whole = wire(body)
+    yield "sound", lambda: use(sound, whole)
+    for key in (
+        "p/..%2Fx.png",
+        "p/cat%2F%1b[2J.png",
+        "p/cat/%00.png",
+        "x.png",
+        "p/",
+        "p//a.png",
+        "p/cat/" + "x" * 9000,
+    ):
+        yield f"key {key[:20]}", lambda key=key: use(sound.replace(keys[1].encode(), key.encode()), whole)
+    for number, mutant in enumerate((b"", b"<", b"\0" * 900, b"<a>" * 100_000, sound[:300], b"x" * 2**24 + b"y")):
+        yield f"listing {number}", lambda mutant=mutant: use(mutant, whole)
+    for words, made in element_mutants(sound):
+        yield words, lambda made=made: use(made(), whole)
+    for words, mutant in answers(body):
+        yield f"object {words}", lambda mutant=mutant: use(sound, mutant)
+
+
 @reader("downloads", some=75)
 def _(bench: Bench) -> Iterator[Case]:
     import hashlib

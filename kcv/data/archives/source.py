@@ -16,7 +16,7 @@ from kcv.data.archives.members import MOST_IMAGE_BYTES, Member, MemberImages
 from kcv.data.dataset import Source
 from kcv.data.folder_tree.source import read_tree
 from kcv.data.folder_tree.split_folders import MOST_WRAPPED, split_of
-from kcv.data.folder_tree.tree import Folder, Tree, folder_of
+from kcv.data.folder_tree.tree import tree_of
 from kcv.errors import DataError
 from kcv.images.files import is_clutter, is_image_name
 
@@ -64,7 +64,7 @@ def open_source(path: Path, name: str | None = None) -> Source:
             stream.seek(0)
             read = zip_index.members if lower.endswith(ZIPS) else _tar_members
             members = _by_name(read(stream, name, links), name, whole)
-            source = read_tree(_tree(path, members), name, lambda names: MemberImages.of(path, names, members))
+            source = read_tree(tree_of(members, path), name, lambda names: MemberImages.of(path, names, members))
     if links and source.understood is not None:
         few = f"left out: {len(links):,} link{'' if len(links) == 1 else 's'} in the archive: {shortened(links[0], 60)}"
         facts = [few + (" ..." if len(links) > 1 else "")]
@@ -132,31 +132,9 @@ def _held(stream: Any, path: Path, name: str, links: list[str]) -> Source:
                 yield member
 
     members = _by_name(read(), name)
-    return read_tree(_tree(path, members), name, lambda names: [contents[members[each].offset] for each in names])
+    return read_tree(tree_of(members, path), name, lambda names: [contents[members[each].offset] for each in names])
 
 
 def _is_image(name: str) -> bool:
     parts = name.split("/")
     return is_image_name(parts[-1]) and not any(map(is_clutter, parts))
-
-
-def _tree(path: Path, members: Mapping[str, Member]) -> Tree:
-    """Returns the folders of an archive."""
-    files: dict[str, list[str]] = {"": []}
-    folders: dict[str, set[str]] = {}
-    for name in members:
-        place, _, base = name.rpartition("/")
-        known = place in files
-        files.setdefault(place, []).append(base)
-        while not known and place:
-            outer, _, inner = place.rpartition("/")
-            known = inner in folders.setdefault(outer, set())
-            folders[outer].add(inner)
-            place = outer
-
-    def listed(root: Path, place: str) -> Folder:
-        inside = [(name, False, False) for name in files.get(place, ())]
-        below = [(name, True, False) for name in folders.get(place, ())]
-        return folder_of(place, place.rpartition("/")[2] or path.name, [*inside, *below])
-
-    return Tree(path, listed)

@@ -235,3 +235,30 @@ def folder_of(place: str, called: str, entries: Iterable[tuple[str, bool, bool]]
         frozenset(links),
         is_output(called, names.union(folders), images),
     )
+
+
+def tree_of(names: Iterable[str], root: Path) -> Tree:
+    """Returns the folders of files that are not on disk: in an archive, or in an object store.
+
+    Args:
+        names: the paths of the files below the root.
+        root: what holds them, for its name.
+    """
+    files: dict[str, list[str]] = {"": []}
+    folders: dict[str, set[str]] = {}
+    for name in names:
+        place, _, base = name.rpartition("/")
+        known = place in files
+        files.setdefault(place, []).append(base)
+        while not known and place:
+            outer, _, inner = place.rpartition("/")
+            known = inner in folders.setdefault(outer, set())
+            folders[outer].add(inner)
+            place = outer
+
+    def listed(root: Path, place: str) -> Folder:
+        inside = [(name, False, False) for name in files.get(place, ())]
+        below = [(name, True, False) for name in folders.get(place, ())]
+        return folder_of(place, place.rpartition("/")[2] or root.name, [*inside, *below])
+
+    return Tree(root, listed)

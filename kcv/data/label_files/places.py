@@ -29,11 +29,13 @@ class Places:
     Args:
         root: the folder.
         named: whether the user named the folder; if not, it is that of the file.
+        shown: the folder in messages; by default its path.
     """
 
-    def __init__(self, root: Path, *, named: bool) -> None:
+    def __init__(self, root: Path, *, named: bool, shown: str | None = None) -> None:
         self.root = root
         self._named = named
+        self._shown = shown or str(root)
         self._whole = os.path.abspath(root).replace(os.sep, "/").rstrip("/") + "/"
 
     def name(self, path: str) -> str:
@@ -73,6 +75,6 @@ class Places:
     def _outside(self, path: str) -> DataError:
         folder = "data.image_folder" if self._named else "the folder of the label file"
         return DataError(
-            f"{shortened(path)!r} leads out of {folder}, {shortened(self.root)}; to read it, name the folder that "
+            f"{shortened(path)!r} leads out of {folder}, {shortened(self._shown)}; to read it, name the folder that "
             "holds all of the images: --data.image_folder=PATH"
         )

@@ -6,13 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from kcv.common.files import expand_user
 from kcv.common.text import shortened
 from kcv.data.classes import align
-from kcv.data.dataset import SPLITS, Samples, Source
+from kcv.data.dataset import SPLITS, Encoded, Samples, Source
 from kcv.data.file_names import FileNames, FilePaths
 from kcv.data.folder_tree.split_folders import splits_of
 from kcv.data.folder_tree.summary import Understood
@@ -44,12 +45,71 @@ def open_source(path: Path, name: str | None = None, options: SourceOptions = NO
         DataError: a file is damaged or too large, a column is missing, a row cannot be used, a path leads out of the
             folder, images are missing, or one has two labels.
     """
-    name = name or str(path)
     folder = os.path.isdir(path)
-    files = metadata_files(path) if folder else {None: path}
+    files: Mapping[str | None, Path] = metadata_files(path) if folder else {None: path}
     root = path if folder else path.parent
     if options.image_folder is not None and not folder:
         root = _named_folder(options.image_folder)
+    return read_files(files, _OnDisk(root, named=root != path.parent), name or str(path), options, folder=folder)
+
+
+class ImageFolder(Protocol):
+    """What holds the images that label files name.
+
+    Attributes:
+        shown: its name in messages.
+        root: its path, if it is a folder.
+    """
+
+    shown: str
+    root: Path | None
+
+    def places(self, below: str | None) -> Places:
+        """Returns what turns the paths of a label file, of the folder `below` or of this one, into names."""
+
+    def missing(self, names: FileNames) -> Sequence[str]:
+        """Returns the names of images that are not there."""
+
+    def images(self, names: FileNames) -> Sequence[Encoded]:
+        """Returns the images of the given names."""
+
+
+class _OnDisk:
+    """A folder on this machine."""
+
+    def __init__(self, root: Path, *, named: bool) -> None:
+        self.root: Path | None = root
+        self.shown = str(root)
+        self._root = root
+        self._named = named
+
+    def places(self, below: str | None) -> Places:
+        if below is None:
+            return Places(self._root, named=self._named)
+        return PlacesBelow(Places(self._root / below, named=False), below)
+
+    def missing(self, names: FileNames) -> Sequence[str]:
+        return missing_files(self._root, names)
+
+    def images(self, names: FileNames) -> Sequence[Encoded]:
+        return FilePaths(self._root, names)
+
+
+def read_files(
+    files: Mapping[str | None, Path], images: ImageFolder, name: str, options: SourceOptions, *, folder: bool
+) -> Source:
+    """Reads label files as a source, as `open_source` does.
+
+    Args:
+        files: a file under None, or metadata files by the folders of the splits.
+        images: what holds the images.
+        name: the name of the source.
+        options: the columns.
+        folder: whether the user named a folder with metadata files.
+
+    Raises:
+        DataError: as for `open_source`.
+    """
     listing, facts = Listing(), []
     for split, file in files.items():
         table = open_table(file)
@@ -58,32 +118,34 @@ def open_source(path: Path, name: str | None = None, options: SourceOptions = NO
         columns = columns_of(table, options)
         here = [columns.path, columns.label, *([] if columns.split is None else [columns.split])]
         facts = [f"columns: {', '.join(table.names[column] for column in here)}"]
-        listing.add(table, columns, _Below(root, split) if split else Places(root, named=root != path.parent), split)
+        listing.add(table, columns, images.places(split), split)
     if not len(listing):
         raise DataError(f"{name}: {'no row has a label' if listing.unlabelled else 'has no rows'}.")
     if folder and listing.splits == ("",):
         listing.split_by_folder()
-    source = _source(listing, root, name)
+    source = _source(listing, images, name)
     if listing.unlabelled:
         facts.append(f"left out: {_rows(listing.unlabelled)} without a label")
     if listing.repeated:
         facts.append(f"left out: {_rows(listing.repeated)} that repeat{'s' * (listing.repeated == 1)} another one")
-    listed = ", ".join(file.relative_to(path).as_posix() for file in files.values()) if folder else path.name
+    listed = ", ".join(f"{split}/{file.name}" if split else file.name for split, file in files.items())
     counts = {split: len(samples) for split, samples in source.splits.items()}
     shown = {} if source.flat else {split: listed for split in SPLITS if split in counts}
     understood = Understood(source.class_names, shown, counts, listed=listed, facts=facts)
     return replace(source, understood=understood)
 
 
-class _Below(Places):
+class PlacesBelow(Places):
     """The paths in the metadata file of a split's folder, as names below the folder with the splits."""
 
-    def __init__(self, root: Path, folder: str) -> None:
-        super().__init__(root / folder, named=False)
+    def __init__(self, places: Places, folder: str) -> None:
+        super().__init__(places.root, named=False)
+        self._places = places
         self._folder = folder
 
     def name(self, path: str) -> str:
-        return f"{self._folder}/{super().name(path)}"
+        """Returns the name of a file; see `Places.name`."""
+        return f"{self._folder}/{self._places.name(path)}"
 
 
 def _named_folder(named: str) -> Path:
@@ -93,7 +155,7 @@ def _named_folder(named: str) -> Path:
     return folder
 
 
-def _source(listing: Listing, root: Path, name: str) -> Source:
+def _source(listing: Listing, images: ImageFolder, name: str) -> Source:
     """Returns the images of a listing as a source."""
     names, codes = listing.names(), listing.split_codes()
     class_names, labels = listing.labels()
@@ -102,7 +164,7 @@ def _source(listing: Listing, root: Path, name: str) -> Source:
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     listing.repeated = len(names) - len(kept)
-    _require_files(root, names, name)
+    _require_files(images, names, name)
     split_of = _splits(listing.splits, names, name)
     parts = {}
     for split in SPLITS:
@@ -110,8 +172,8 @@ def _source(listing: Listing, root: Path, name: str) -> Source:
         rows = kept[mine[codes[kept]]]
         if len(rows):
             of_split = names.take(rows)
-            parts[split] = class_names, Samples(FilePaths(root, of_split), labels[rows], of_split)
-    return align(name, parts, flat=listing.splits == ("",), root=root)
+            parts[split] = class_names, Samples(images.images(of_split), labels[rows], of_split)
+    return align(name, parts, flat=listing.splits == ("",), root=images.root)
 
 
 def _splits(written: Sequence[str], names: FileNames, name: str) -> Mapping[str, str]:
@@ -126,16 +188,16 @@ def _splits(written: Sequence[str], names: FileNames, name: str) -> Mapping[str,
     return found
 
 
-def _require_files(root: Path, names: FileNames, name: str) -> None:
+def _require_files(images: ImageFolder, names: FileNames, name: str) -> None:
     """Refuses images that are not there: the message counts them and names the first ones."""
-    missing = missing_files(root, names)
+    missing = images.missing(names)
     if not missing:
         return
     shown = ", ".join(shortened(each, 100) for each in missing[:_NAMED_MISSING])
     more = ", ..." if len(missing) > _NAMED_MISSING else ""
     hint = "" if any("." in each for each in missing) else " The names have no suffix, such as .jpg."
     raise DataError(
-        f"{name}: {len(missing):,} of {len(names):,} images are not in {shortened(root)}: {shown}{more}. "
+        f"{name}: {len(missing):,} of {len(names):,} images are not in {shortened(images.shown)}: {shown}{more}. "
         f"Paths start from there; data.image_folder names another folder.{hint}"
     )
 

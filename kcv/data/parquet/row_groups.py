@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kcv.data.objects.files import versions_of
 from kcv.data.parquet import bounded_rows
 from kcv.data.parquet.shards import Shard
 from kcv.data.row_images import RowGroups
@@ -68,6 +69,10 @@ class ParquetGroups(RowGroups):
         for sizes in (self.shard, self.ends):
             yield np.ascontiguousarray(sizes, dtype="<i8").tobytes()
         yield str(self.encoded_bytes).encode()
+
+    def versions(self) -> Iterator[str]:
+        """Yields what a store calls the versions of the files."""
+        return versions_of(self.shards)
 
     def describe(self, row: int) -> str:
         """Returns the name of a row for messages: its file and its number in the file."""

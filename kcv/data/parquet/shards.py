@@ -20,6 +20,8 @@ from kcv.images.files import is_folder
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
+    from kcv.data.objects.place import ObjectPlace
+
 MOST_FOOTER_BYTES = 2**24
 """The maximum size of a Parquet footer; in memory, it takes about ten times as much."""
 
@@ -160,6 +162,17 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
 
 def _parquet(entries: Sequence[os.DirEntry[str]]) -> Iterator[Path]:
     return (Path(entry.path) for entry in entries if entry.name.endswith(".parquet") and not is_folder(entry))
+
+
+def object_shards(place: ObjectPlace) -> list[Shard]:
+    """Lists the Parquet files among the objects that a URL names, as `local_shards` does those in a folder."""
+    from kcv.data.objects.files import ObjectFiles
+
+    found = place.ending(".parquet") or [
+        name for name in place.ending(".parquet", most_depth=2) if name.split("/")[1] in SPLIT_PREFIXES
+    ]
+    system = ObjectFiles.of(place, found)
+    return [Shard(str(place.root.below(n)), place.root.below(n).key, system, tuple(n.split("/")[:-1])) for n in found]
 
 
 def remote_shards(url: str) -> list[Shard]:

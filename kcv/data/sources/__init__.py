@@ -17,6 +17,7 @@ from kcv.errors import DataError
 
 if TYPE_CHECKING:
     from kcv.data.dataset import Source
+    from kcv.data.objects.place import ObjectPlace
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ class PathSource:
         options: the names of the options that it has.
         recognises_url: returns whether a URL is one of files of this kind; exactly one kind does.
         open_url: opens a URL, if files of this kind can be read from other machines.
+        recognises_objects: returns whether what a URL of an object store names is of this kind.
+        open_objects: opens that.
         last: whether it is tried after all others, because it also recognises their paths.
     """
 
@@ -116,6 +119,8 @@ class PathSource:
     options: tuple[str, ...] = ()
     recognises_url: Callable[[str], bool] = lambda url: False
     open_url: Callable[[str, SourceOptions], Source] | None = None
+    recognises_objects: Callable[[ObjectPlace], bool] = lambda place: False
+    open_objects: Callable[[ObjectPlace, SourceOptions], Source] | None = None
     last: bool = False
 
 

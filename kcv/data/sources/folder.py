@@ -10,6 +10,7 @@ from kcv.data.sources import PathSource, SourceOptions, register
 
 if TYPE_CHECKING:
     from kcv.data.dataset import Source
+    from kcv.data.objects.place import ObjectPlace
 
 
 def _open(path: Path, name: str, options: SourceOptions) -> Source:
@@ -18,4 +19,23 @@ def _open(path: Path, name: str, options: SourceOptions) -> Source:
     return open_source(path, name)
 
 
-register(PathSource("a folder of images", os.path.isdir, _open, last=True))
+def _recognises_objects(place: ObjectPlace) -> bool:
+    return not place.single
+
+
+def _open_objects(place: ObjectPlace, options: SourceOptions) -> Source:
+    from kcv.data.objects.folders import open_source
+
+    return open_source(place)
+
+
+register(
+    PathSource(
+        "a folder of images",
+        os.path.isdir,
+        _open,
+        recognises_objects=_recognises_objects,
+        open_objects=_open_objects,
+        last=True,
+    )
+)

@@ -9,6 +9,7 @@ from kcv.data.sources import PathSource, SourceOptions, register
 
 if TYPE_CHECKING:
     from kcv.data.dataset import Source
+    from kcv.data.objects.place import ObjectPlace
 
 
 def _recognises(path: Path) -> bool:
@@ -37,6 +38,19 @@ def _open_url(url: str, options: SourceOptions) -> Source:
     return open_repository(url, options) if url.startswith("hf:") and "://" not in url else open_url(url, options)
 
 
+def _recognises_objects(place: ObjectPlace) -> bool:
+    from kcv.data.parquet.shards import object_shards
+
+    return bool(object_shards(place))
+
+
+def _open_objects(place: ObjectPlace, options: SourceOptions) -> Source:
+    from kcv.data.parquet.shards import object_shards
+    from kcv.data.parquet.source import open_shards
+
+    return open_shards(object_shards(place), place.url, options)
+
+
 register(
     PathSource(
         "a .parquet file",
@@ -45,5 +59,7 @@ register(
         options=("image_column", "label_column", "config"),
         recognises_url=_recognises_url,
         open_url=_open_url,
+        recognises_objects=_recognises_objects,
+        open_objects=_open_objects,
     )
 )

@@ -9,6 +9,7 @@ from kcv.data.sources import PathSource, SourceOptions, register
 
 if TYPE_CHECKING:
     from kcv.data.dataset import Source
+    from kcv.data.objects.place import ObjectPlace
 
 
 def _recognises(path: Path) -> bool:
@@ -35,6 +36,18 @@ def _open_url(url: str, options: SourceOptions) -> Source:
     return open_url(url, options)
 
 
+def _recognises_objects(place: ObjectPlace) -> bool:
+    from kcv.data.webdataset.shards import object_shards
+
+    return bool(object_shards(place))
+
+
+def _open_objects(place: ObjectPlace, options: SourceOptions) -> Source:
+    from kcv.data.webdataset.source import open_objects
+
+    return open_objects(place, options)
+
+
 register(
     PathSource(
         "WebDataset shards (.tar)",
@@ -43,5 +56,7 @@ register(
         options=("image_column", "label_column"),
         recognises_url=_recognises_url,
         open_url=_open_url,
+        recognises_objects=_recognises_objects,
+        open_objects=_open_objects,
     )
 )

@@ -52,6 +52,8 @@ def _content(shard: TarShard, place: str) -> bytes | None:
             content: bytes = stream.read(_MOST_BYTES + 1)
     except FileNotFoundError:
         return None
+    except DataError:
+        raise
     except Exception:  # a server may refuse what is not there in its own way
         return None
     if len(content) > _MOST_BYTES:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcv.data.file_names import FileNames
+from kcv.data.objects.files import versions_of
 from kcv.data.row_images import RowGroups
 from kcv.data.webdataset.shards import TarShard
 
@@ -66,6 +67,10 @@ class TarGroups(RowGroups):
         for name, size in zip(self.names, self.sizes.tolist(), strict=True):
             yield name.encode(errors="surrogateescape")
             yield str(size).encode()
+
+    def versions(self) -> Iterator[str]:
+        """Yields what a store calls the versions of the files."""
+        return versions_of(self.shards)
 
     def describe(self, row: int) -> str:
         """Returns the name of an image for messages."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kcv.common.redaction import data_without_credentials, hide_credentials
 from kcv.common.text import shortened
@@ -18,6 +18,10 @@ from kcv.data.archives.tar_index import Forwards
 from kcv.data.folder_tree.split_folders import split_of, split_within
 from kcv.data.parquet.shards import require_no_password
 from kcv.errors import DataError, first_line
+from kcv.images.files import is_image_name
+
+if TYPE_CHECKING:
+    from kcv.data.objects.place import ObjectPlace
 
 MOST_SHARDS: Final = 100_000
 MOST_SHARD_BYTES: Final = 2**40
@@ -152,6 +156,17 @@ def _folders(folder: Path) -> list[Path]:
 
 def _is_tar(name: str) -> bool:
     return name.endswith(".tar") and not name.startswith(".")
+
+
+def object_shards(place: ObjectPlace) -> list[TarShard]:
+    """Lists the tar files among the objects that a URL names; none where there are images beside them."""
+    from kcv.data.objects.files import ObjectFiles
+
+    found = place.ending(".tar")
+    if not found or any(is_image_name(name.rpartition("/")[2]) for name in place.shown):
+        return []
+    system = ObjectFiles.of(place, found)
+    return [TarShard(str(place.root.below(name)), place.root.below(name).key, system) for name in found]
 
 
 def remote_shards(url: str) -> list[TarShard]:

@@ -6,7 +6,7 @@ import os
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,11 @@ from kcv.data.sources import NO_OPTIONS, SourceOptions
 from kcv.data.webdataset.classes import class_names_beside, class_names_of
 from kcv.data.webdataset.row_groups import TarGroups, grouped
 from kcv.data.webdataset.samples import holds_samples, samples
-from kcv.data.webdataset.shards import TarShard, first_of, local_shards, remote_shards
+from kcv.data.webdataset.shards import TarShard, first_of, local_shards, object_shards, remote_shards
 from kcv.errors import DataError
+
+if TYPE_CHECKING:
+    from kcv.data.objects.place import ObjectPlace
 
 EAGER_BYTES: Final = 2**28
 """Local shards up to this total size are read at once; the images of larger and of remote ones stay in them."""
@@ -70,6 +73,15 @@ def open_url(url: str, options: SourceOptions = NO_OPTIONS) -> Source:
         DataError: as for `open_source`, or the URL cannot be reached.
     """
     return _open(remote_shards(url), data_without_credentials(url), options)
+
+
+def open_objects(place: ObjectPlace, options: SourceOptions = NO_OPTIONS) -> Source:
+    """Opens the shards in an object store like `open_source`; the images stay there until they are needed.
+
+    Raises:
+        DataError: as for `open_source`, or the store refuses or cannot be reached.
+    """
+    return _open(object_shards(place), place.url, options)
 
 
 class _Index:

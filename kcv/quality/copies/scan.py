@@ -15,6 +15,7 @@ from kcv.common.cores import usable_cores
 from kcv.common.progress import Progress
 from kcv.data.archives.members import MemberImages
 from kcv.data.dataset import SPLITS, Encoded, Pixels, Samples, Source
+from kcv.data.objects.images import ObjectImages
 from kcv.data.row_images import RowImages
 from kcv.errors import ImageError
 from kcv.images import examine, resize
@@ -94,10 +95,11 @@ def scan(source: Source, *, progress: bool = False) -> Scan:
 
     def examined(start: int) -> list[ImageRecord | str]:
         found: list[ImageRecord | str] = []
+        here = [part.ahead() if isinstance(part, ObjectImages) else part for part in parts]
         for i in range(start, min(start + _CHUNK, len(members))):
             number = int(np.searchsorted(ends, i, side="right"))
             try:
-                image = parts[number][i - int(ends[number])]  # from the end of its part
+                image = here[number][i - int(ends[number])]  # from the end of its part
                 record, thumbnails[i] = _record(image, members[i].name)
             except ImageError as error:
                 found.append(str(error).removeprefix(f"{members[i].name}: "))
@@ -116,7 +118,7 @@ def scan(source: Source, *, progress: bool = False) -> Scan:
 
 def _file(samples: Samples, index: int) -> Path | None:
     """Returns the file of an image, for its suffix; None if it has no name of its own."""
-    if isinstance(samples.images, MemberImages):
+    if isinstance(samples.images, MemberImages | ObjectImages):
         return Path(samples.names[index])
     image = None if isinstance(samples.images, RowImages) else samples.images[index]
     return image if isinstance(image, Path) else None

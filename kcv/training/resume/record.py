@@ -35,7 +35,7 @@ _COMPARED = ("kcv", "python", "packages", "threads", "processes", "device_name")
 
 
 _LATER: Mapping[str, Any] = {"own_model": None, "own_source": None, "callbacks": [], "metrics": [], "resumable": None,
-                               "teacher": None}  # fmt: skip
+                               "teacher": None, "versions": None}  # fmt: skip
 """Fields that earlier versions did not write, with defaults; checksums and signatures leave the defaults out."""
 
 _Name = Annotated[str, Field(max_length=1000)]
@@ -74,6 +74,7 @@ class Record(BaseModel):
         metrics: names of the metrics passed.
         resumable: why the run cannot be resumed bit for bit; None if it can.
         teacher: SHA-256 (hex) of the weights of the model that is learned from; None if there is none.
+        versions: digest of the versions of the data in an object store; None if they are elsewhere.
         sha256: SHA-256 of all other fields, in hex; None in records of earlier versions.
         signature: proves that this user wrote the record; None if no key could be stored, and in earlier versions.
     """
@@ -94,6 +95,7 @@ class Record(BaseModel):
     metrics: Annotated[list[_Name], Field(max_length=1000)] = []
     resumable: _Name | None = None
     teacher: _Name | None = None
+    versions: _Name | None = None
     sha256: str | None = None
     signature: str | None = None
 
@@ -125,6 +127,7 @@ class Record(BaseModel):
             precision=environment["precision"],
             surroundings={key: environment[key] for key in _COMPARED},
             tracking=tracker.state_dict(),
+            versions=dataset.versions,
             **(extensions or {}),
         )
 
@@ -240,7 +243,9 @@ class Record(BaseModel):
                 f"{dataset.name}: the training images {then} when the run began, and their order follows from that; "
                 "use the same data.memory_budget_mb."
             )
-        if dataset.fingerprint == self.fingerprint:
+        # A copy in another bucket may have other versions.
+        moved = self.versions is None or dataset.name != self.config.get("data.source")
+        if dataset.fingerprint == self.fingerprint and (moved or dataset.versions == self.versions):
             return
         found = _counts(dataset)
         differences = [

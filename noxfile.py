@@ -1,14 +1,17 @@
 """Checks, each one command: `nox -s lint typecheck tests kerascv` (the default), `nox -s full`, `coverage`, `faults`,
-`build`, `docs`, `smoke`, `reliability`, `node`, `web`.
+`build`, `lowest`, `docs`, `smoke`, `reliability`, `node`, `web`.
 
-All sessions but kerascv and docs share one environment: torch alone is several gigabytes. It is the one that `uv run`
-uses, so whoever has run kcv or its tests has already made it. What follows `--` goes to the tool:
+All sessions but kerascv, lowest, build and docs share one environment: torch alone is several gigabytes. It is the one
+that `uv run` uses, so whoever has run kcv or its tests has already made it. What follows `--` goes to the tool:
 `nox -s tests -- -k config -x`.
 """
 
 from __future__ import annotations
 
+import os
+import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 
 import nox
@@ -26,6 +29,19 @@ ENVIRONMENT: dict[str, str | None] = {
 }
 
 
+PYTHONS = ("3.11", "3.12", "3.13")
+"""The versions of Python that kcv is tested with."""
+SYSTEMS = ("linux", "darwin", "win32")
+OTHERS_WARNINGS = (
+    "DeprecationWarning",  # of old packages that use new ones
+    "PendingDeprecationWarning",
+    "FutureWarning",
+    "ResourceWarning",  # sockets that MLflow's old client leaves open
+    "pytest.PytestUnraisableExceptionWarning",
+)
+"""What old versions of other packages give rise to: the tests with the newest versions see kcv's own."""
+
+
 def run(session: nox.Session, *command: str) -> None:
     """Runs a command in the project's environment, which uv makes or brings up to date first."""
     session.run("uv", "run", *command, env=ENVIRONMENT, external=True)
@@ -40,8 +56,9 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typecheck(session: nox.Session) -> None:
-    """Types, by mypy --strict."""
-    run(session, "mypy", *session.posargs)
+    """Types, by mypy --strict: as they are on Linux, macOS and Windows, whose standard libraries differ."""
+    for system in SYSTEMS:
+        run(session, "mypy", f"--platform={system}", *session.posargs)
 
 
 @nox.session
@@ -78,10 +95,97 @@ def faults(session: nox.Session) -> None:
     run(session, "python", "tests/faults.py", *session.posargs)
 
 
+def python_of(session: nox.Session, version: str) -> str | None:
+    """Returns an interpreter of this version, from pyenv or as uv finds it; None if the machine has none."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    if found := sorted(pyenv.glob(f"versions/{version}.*/bin/python")):
+        return str(found[-1])
+    command = ("uv", "python", "find", "--no-python-downloads", "--system", version)
+    told = session.run(*command, silent=True, external=True, success_codes=[0, 1, 2])
+    path = str(told).strip().rpartition("\n")[2]
+    return path if Path(path).is_file() else None
+
+
+def inside(environment: Path, program: str) -> str:
+    """Returns the path of a program of an environment."""
+    windows = environment / "Scripts" / f"{program}.exe"
+    return str(windows if windows.exists() else environment / "bin" / program)
+
+
+@nox.session(default=False)
+def lowest(session: nox.Session) -> None:
+    """The fast set with the oldest versions that pyproject.toml allows, on each Python that this machine has."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    extras = ",".join(sorted(set(project["optional-dependencies"]) - {"kerascv"}))
+    versions = {version: python_of(session, version) for version in PYTHONS}
+    for version, python in versions.items():
+        if python is None:
+            session.warn(f"there is no Python {version} on this machine: not tested")
+            continue
+        place = Path(".nox", f"lowest-{version}").absolute()
+        if not place.exists():
+            session.run("uv", "venv", "--python", python, str(place), env=ENVIRONMENT, external=True)
+        install = ("uv", "pip", "install", "--python", str(place), "--resolution", "lowest-direct")
+        session.run(*install, "--editable", f".[{extras}]", "--group", "dev", env=ENVIRONMENT, external=True)
+        ignored = [word for name in OTHERS_WARNINGS for word in ("-W", f"default::{name}")]
+        command = (inside(place, "python"), "-m", "pytest", *ignored, *session.posargs)
+        session.run(*command, env=ENVIRONMENT, external=True)
+
+
 @nox.session(default=False)
 def build(session: nox.Session) -> None:
-    """The wheel and the source archive, in dist/."""
-    session.run("uv", "build", *session.posargs, env=ENVIRONMENT, external=True)
+    """The wheel and the source archive, in dist/; each is installed in an empty environment, and run."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        session.run("uv", "build", "--out-dir", str(folder), *session.posargs, env=ENVIRONMENT, external=True)
+        (wheel,), (archive,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+        with zipfile.ZipFile(wheel) as opened:
+            require_files(session, wheel, set(opened.namelist()))
+        with tarfile.open(archive) as packed:
+            require_files(session, archive, {member.partition("/")[2] for member in packed.getnames()})
+        for package in (wheel, archive):
+            use(session, package, folder / f"try-{package.suffix[1:]}")
+            Path("dist").mkdir(exist_ok=True)
+            (Path("dist") / package.name).write_bytes(package.read_bytes())
+
+
+def require_files(session: nox.Session, package: Path, there: set[str]) -> None:
+    """Fails unless a package has all files of kcv, not only those of Python."""
+    told = session.run("git", "ls-files", "kcv", "configs", silent=True, external=True)
+    expected = set(str(told).split())
+    if package.suffix == ".whl":
+        expected = {f"kcv/{name}" if name.startswith("configs/") else name for name in expected}
+    missing = sorted(expected - there)
+    if missing:
+        session.error(f"{package.name} lacks {', '.join(missing)}")
+
+
+def use(session: nox.Session, package: Path, folder: Path) -> None:
+    """Installs a package in an empty environment, and trains, predicts and exports from a folder without the source."""
+    place, work = folder / "environment", folder / "work"
+    work.mkdir(parents=True)
+    session.run("uv", "venv", str(place), env=ENVIRONMENT, external=True)
+    session.run("uv", "pip", "install", "--python", str(place), f"{package}[serve]", env=ENVIRONMENT, external=True)
+    kcv = (inside(place, "kcv"),)
+    toy = ("configs/quickstart.yaml", "--model.width=0.125", "--epochs=1", "--tracking=none")
+    with session.chdir(work):
+        here = {**ENVIRONMENT, "PYTHONPATH": None}
+        for words in (
+            ("--help",),
+            ("models",),
+            ("train", *toy, "--output_dir=run"),
+            ("export", "run"),
+            ("predict", "run/evaluation/confusion_matrix.png", "--model=run"),
+            ("predict", "run/evaluation/confusion_matrix.png", "--model=run/model.onnx"),
+            ("serve", "--help"),
+        ):
+            session.run(*kcv, *words, env=here, external=True)
+        for file in ("run/report.html", "run/MODEL_CARD.md", "run/model.onnx"):
+            if not Path(file).is_file():
+                session.error(f"{package.name}: {file} was not written")
+        python = inside(place, "python")
+        session.run(python, "-m", "kcv", "--version", env=here, external=True)
+        session.run(python, "-c", "from kcv.serving.page import page; page()", env=here, external=True)
 
 
 @nox.session(default=False)

@@ -13,6 +13,7 @@ import yaml
 
 from kcv.common.untrusted import opened
 from kcv.config.scalars import BOOL, FLOAT, INT, MOST_DIGITS, NULL, to_float
+from kcv.config.shipped import shipped
 from kcv.errors import ConfigError, KcvError, first_line, nearest
 
 MAX_BYTES = 1_000_000
@@ -111,7 +112,7 @@ def _parse_collection(text: str, opening: str) -> Any:
 
 
 def read_mapping(path: Path) -> dict[Any, Any]:
-    """Reads a YAML file that contains one mapping.
+    """Reads a YAML file that contains one mapping; one of kcv's own, `configs/NAME.yaml`, from any folder.
 
     Raises:
         ConfigError: states in one line what is wrong with the file, and where.
@@ -130,6 +131,8 @@ def _read(path: Path, name: str) -> bytes:
     if os.path.isdir(path):
         raise ConfigError(["is a directory, a YAML file is expected."], name)
     try:
+        if not os.path.lexists(path) and (own := shipped(path)) is not None:
+            path = own
         if not os.path.lexists(path):
             raise ConfigError([f"no such file.{_near(path)}"], name)
         with opened(path, KcvError) as stream:

@@ -316,6 +316,8 @@ MOST_SECONDS = 120.0
 """The most seconds for one response; the wait for its next byte has a separate limit."""
 MOST_FILE_SECONDS = 3600.0
 """The most seconds for a file, which the client writes to disk as it comes."""
+_ADAPTERS = ("TCPKeepAliveHTTPAdapter", "HTTPAdapter")
+"""The class that MLflow's sessions send by: since 3.11, and before."""
 
 
 class EndlessAnswer(Exception):
@@ -348,7 +350,8 @@ def _bound_answers() -> None:
     """Limits the responses that MLflow's client reads into memory, and the files that it streams to disk."""
     from mlflow.utils import request_utils
 
-    adapter: Any = request_utils.TCPKeepAliveHTTPAdapter
+    name = next(name for name in _ADAPTERS if hasattr(request_utils, name))
+    adapter: Any = getattr(request_utils, name)
     if getattr(adapter, "kcv_bounds", False):
         return
 
@@ -361,7 +364,7 @@ def _bound_answers() -> None:
             response.raw.stream = functools.partial(_bounded, response.raw, response.raw.stream, *most)
             return response
 
-    request_utils.TCPKeepAliveHTTPAdapter = Bounding  # type: ignore[misc]
+    setattr(request_utils, name, Bounding)
     request_utils._cached_get_request_session.cache_clear()
 
 

@@ -7,6 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from kcv.config import SHORT_FLAGS, Config
+from kcv.config import shipped as shipped_configurations
+from kcv.config.shipped import shipped
 from kcv.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -225,6 +227,34 @@ def test_a_file_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
     assert problems(tmp_path) == [f"{tmp_path}: is a directory, a YAML file is expected."]
     missing = tmp_path / "confg.yaml"
     assert problems(missing) == [f"{missing}: no such file. Did you mean {str(path)!r}?"]
+
+
+def test_the_configurations_of_kcv_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = Config.load("configs/quickstart.yaml", epochs=2)
+    assert (found.name, found.data.source, found.train.epochs) == ("quickstart", "digits", 2)
+    for other in (
+        "configs/none.yaml",
+        "quickstart.yaml",
+        "a/configs/quickstart.yaml",
+        str(tmp_path / "configs/a.yaml"),
+    ):
+        assert problems(Path(other)) == [f"{other}: no such file."]
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "quickstart.yaml").write_text("name: mine\n")
+    assert Config.load("configs/quickstart.yaml").name == "mine"
+
+
+def test_the_configurations_of_a_package_are_those_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped_configurations, "_PACKAGE", tmp_path / "site-packages" / "kcv")
+    foreign = tmp_path / "site-packages" / "configs" / "quickstart.yaml"  # another package's
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("")
+    assert shipped(Path("configs/quickstart.yaml")) is None
+    own = tmp_path / "site-packages" / "kcv" / "configs" / "quickstart.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("")
+    assert shipped(Path("configs/quickstart.yaml")) == own
 
 
 def test_frozen_and_strict_in_python_too() -> None:

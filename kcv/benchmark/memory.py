@@ -6,7 +6,6 @@ import io
 import json
 import multiprocessing
 import os
-import resource
 import shutil
 import sys
 import tempfile
@@ -29,6 +28,11 @@ from kcv.data.parquet import source as parquet
 from kcv.data.row_images import RowImages
 from kcv.errors import OutputError
 from kcv.native.device import describe_device
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 SIZES = (10_000, 100_000, 1_000_000)
 """Sizes of the sets in images, each ten times the previous one."""
@@ -56,7 +60,8 @@ def benchmark_memory(
         batch_size: images per batch.
 
     Returns:
-        One row per set: `peak_bytes` of the process, `workers_peak_bytes` of the largest worker, images/s.
+        One row per set: `peak_bytes` of the process (None on Windows), `workers_peak_bytes` of the largest worker,
+        images/s.
 
     Raises:
         OutputError: there is not enough disk space for the largest set.
@@ -108,14 +113,24 @@ def _measure(place: str, image_size: int, batch_size: int) -> dict[str, Any]:
         "batch_size": batch_size,
         "shuffle_buffer_mb": _BUFFER_MB,
         "workers": _WORKERS,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "peak_bytes": _peak(),
         "workers_peak_bytes": workers_peak,
         "images_per_second": seen / seconds,
     }
 
 
+def _peak() -> int | None:
+    """Returns the peak memory (bytes) of this process; None if the system does not report it."""
+    known: Any = resource
+    if known is None:
+        return None
+    return int(known.getrusage(known.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
 def _peak_below(ancestor: int) -> int | None:
     """Returns the peak memory (bytes) of any single descendant process; None if Linux does not report it."""
+    if sys.platform != "linux":
+        return None
     parents, peaks = {}, {}
     for status in Path("/proc").glob("[0-9]*/status"):
         try:

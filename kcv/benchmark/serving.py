@@ -52,9 +52,10 @@ class _Server:
         """The CPU time that it has taken; None where Linux does not tell."""
         try:
             values = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        except OSError:
+            ticks = os.sysconf("SC_CLK_TCK")
+        except (OSError, AttributeError):
             return None
-        return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
+        return (int(values[11]) + int(values[12])) / ticks
 
     @property
     def memory(self) -> int | None:

@@ -66,9 +66,10 @@ def _temporary_cache() -> Path:
         folder.mkdir(mode=0o700)
     try:
         found = folder.lstat()
-        if stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077 and found.st_uid == os.getuid():
+        mine = hasattr(os, "getuid") and found.st_uid == os.getuid()  # Windows does not say whose a folder is
+        if mine and stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077:
             return folder
-    except (OSError, AttributeError):
+    except OSError:
         pass
     try:
         folder = Path(tempfile.mkdtemp(prefix="kcv-cache-"))  # another user owns a folder of that name

@@ -17,6 +17,9 @@ from typing import Any, TextIO
 from kcv.common import leftovers
 from kcv.errors import OutputError, first_line
 
+BINARY = getattr(os, "O_BINARY", 0)
+"""A flag of `os.open`: without it, Windows writes a carriage return before each byte 10."""
+
 _CRLF = "\r\n"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kcv.common.download import cache_dir
+from kcv.common.files import BINARY
 from kcv.common.untrusted import read_bytes
 from kcv.errors import KcvError, OutputError
 
@@ -77,7 +78,7 @@ def _new_key() -> bytes | None:
     temporary = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ALONE)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, _OWNER_ALONE)
         try:
             os.write(handle, secrets.token_bytes(_KEY_BYTES))
         finally:

@@ -195,15 +195,16 @@ class Server(uvicorn.Server):
             handlers[signal.SIGHUP] = self._reload
         before = {}
         for number, handler in handlers.items():
-            with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # another thread, or Windows
+            with contextlib.suppress(ValueError, RuntimeError):  # another thread
                 before[number] = signal.getsignal(number)
-                loop.add_signal_handler(number, handler)
+                _listen(loop, number, handler)
         try:
             yield
         finally:
             for number, handler_before in before.items():
-                with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
-                    loop.remove_signal_handler(number)
+                with contextlib.suppress(ValueError, RuntimeError):
+                    with contextlib.suppress(NotImplementedError):
+                        loop.remove_signal_handler(number)
                     signal.signal(number, handler_before)
 
     def _interrupt(self) -> None:
@@ -241,6 +242,14 @@ class Server(uvicorn.Server):
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _listen(loop: asyncio.AbstractEventLoop, number: int, handler: Callable[[], None]) -> None:
+    """Calls a handler in the event loop when a signal comes."""
+    try:
+        loop.add_signal_handler(number, handler)
+    except NotImplementedError:  # Windows
+        signal.signal(number, lambda number, frame: loop.call_soon_threadsafe(handler))
 
 
 def _quiet() -> None:

@@ -83,7 +83,10 @@ def _end_with_coordinator() -> None:
                 break
         except OSError:
             break
-    os.kill(os.getpid(), signal.SIGTERM)
+    if os.name == "nt":  # there, os.kill would end it at once
+        signal.raise_signal(signal.SIGTERM)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _log_to_stderr() -> None:

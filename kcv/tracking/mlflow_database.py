@@ -14,13 +14,9 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import url2pathname
 
+from kcv.common import locks
 from kcv.common.untrusted import opened
 from kcv.errors import TrackingError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 _URI = re.compile(r"(sqlite(?:\+\w+)?):///([^?]+)(\?.*)?", re.DOTALL)
 _SAFE = "/\\:~!$&'()*+,;=@#[]{}|^` "
@@ -101,16 +97,17 @@ class Database:
         """Lets only one process at a time create the tables, because MLflow fails if two start with the same new file.
 
         It locks the folder, so that no lock file has to be removed. It continues without a lock if locking is not
-        possible, and after a timeout, because a starting run does not hold the lock for that long.
+        possible (Windows cannot open folders), and after a timeout, because a starting run does not hold the lock for
+        that long.
         """
         with contextlib.ExitStack() as held:
             with contextlib.suppress(OSError):
                 folder = os.open(self.path.parent, os.O_RDONLY)
                 held.callback(os.close, folder)
                 end = time.monotonic() + _LOCK_SECONDS
-                while fcntl is not None and time.monotonic() < end:
+                while time.monotonic() < end:
                     with contextlib.suppress(BlockingIOError):
-                        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        locks.take(folder)
                         break
                     time.sleep(0.1)
             yield

@@ -20,14 +20,10 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel, NonNegativeInt
 
-from kcv.common.files import write_json
+from kcv.common import locks
+from kcv.common.files import BINARY, write_json
 from kcv.common.untrusted import read
 from kcv.errors import OutputError
-
-try:
-    import fcntl
-except ImportError:  # Windows: outboxes are written and sent by their own run, but never by another one
-    fcntl = None  # type: ignore[assignment]
 
 Entry: TypeAlias = dict[str, Any]
 
@@ -75,11 +71,11 @@ class Outbox:
         """
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"spool-{secrets.token_hex(8)}.jsonl"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | BINARY, 0o600)
         outbox = cls(path, handle, {"version": _VERSION, **header})
         try:
-            if fcntl is not None:  # blocks: a process that looks for leftovers releases a file without a header
-                fcntl.flock(handle, fcntl.LOCK_EX)
+            if locks.SUPPORTED:  # waits: a process that looks for leftovers releases a file without a header
+                locks.take(handle, wait=True)
             outbox.append(outbox.header)
         except BaseException:
             outbox.remove()
@@ -91,7 +87,7 @@ class Outbox:
     def leftovers(cls, folder: Path, location: str) -> list[Outbox]:
         """Returns and locks the outboxes of ended processes for a service, oldest run first."""
         found = []
-        for path in folder.glob("spool-*.jsonl") if fcntl is not None else ():
+        for path in folder.glob("spool-*.jsonl") if locks.SUPPORTED else ():
             with contextlib.suppress(OSError):
                 if (outbox := cls._take(path, location)) is None:
                     continue
@@ -111,7 +107,7 @@ class Outbox:
 
     def is_in_use(self, name: str) -> bool:
         """Returns whether another outbox still exists, so that another process will send it."""
-        return fcntl is not None and self.path.with_name(f"{name}.jsonl").exists()
+        return locks.SUPPORTED and self.path.with_name(f"{name}.jsonl").exists()
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Appends an entry. It survives the end of the process at once, and a power failure after the next `sync`.
@@ -182,7 +178,7 @@ class Outbox:
         with self._lock:
             if self._handle is None:
                 return
-            if fcntl is None:
+            if os.name == "nt":
                 self.close()  # Windows cannot remove an open file
             # Remove the entries first: without a cursor, they would be sent again.
             with contextlib.suppress(OSError):
@@ -193,6 +189,8 @@ class Outbox:
     def set_aside(self) -> None:
         """Renames a damaged outbox, so that it stays for inspection and no run takes it over again."""
         aside = self.path.with_suffix(".damaged")
+        if os.name == "nt":
+            self.close()  # Windows cannot rename an open file
         with contextlib.suppress(OSError):
             self.path.replace(aside)
             self._cursor.unlink(missing_ok=True)
@@ -205,11 +203,11 @@ class Outbox:
 
     @classmethod
     def _take(cls, path: Path, location: str) -> Outbox | None:
-        if fcntl is None or not stat.S_ISREG(os.lstat(path).st_mode):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
             return None
-        handle, outbox = os.open(path, os.O_RDWR | os.O_APPEND), None
+        handle, outbox = os.open(path, os.O_RDWR | os.O_APPEND | BINARY), None
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.take(handle)
             with path.open("rb") as lines:
                 header = _parse(lines.readline(_LONGEST_LINE))
             # Its owner may have sent and removed it between opening and locking.

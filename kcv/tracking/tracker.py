@@ -89,7 +89,7 @@ Place: TypeAlias = Callable[[str], str | None]
 _factories: dict[str, Factory] = {}
 _forms: list[str] = []
 _places: dict[str, Place] = {}
-_DATABASE = re.compile(r"[^:,]+\.db")
+_DATABASE = re.compile(r"([A-Za-z]:[\\/])?[^:,]+\.db")
 """A path in place of the URI of an SQLite file."""
 
 

@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 MOST_BYTES = 20 * 2**30
 """Size limit for the stored features of all runs; beyond it the least recently used are removed."""
 
+_CAN_MOVE_MAPPED = os.name != "nt"
+"""Whether a file can be renamed and removed while it is mapped."""
+
 _SEAL = hashlib.sha256().digest_size
 _CHUNK = 2**20
 
@@ -115,6 +118,9 @@ def _begin(
     Returns:
         Its path, whether it will be stored there, and the array; None, False and None if it must be created in memory.
     """
+    if not _CAN_MOVE_MAPPED:
+        not_kept("Windows can neither rename nor remove a mapped file")
+        return None, False, None
     path = path_of(key)
     try:
         with ExitStack() as trying:
@@ -124,15 +130,14 @@ def _begin(
         return place, True, values
     except OutputError as error:
         not_kept(str(error))
-    if os.name != "nt":  # Windows cannot remove a mapped file
-        with contextlib.suppress(OSError):
-            handle, name = tempfile.mkstemp(prefix="kcv-features-", suffix=".npy")
-            os.close(handle)
-            try:
-                return Path(name), False, _mapped(Path(name), shape)
-            except BaseException:
-                os.unlink(name)
-                raise
+    with contextlib.suppress(OSError):
+        handle, name = tempfile.mkstemp(prefix="kcv-features-", suffix=".npy")
+        os.close(handle)
+        try:
+            return Path(name), False, _mapped(Path(name), shape)
+        except BaseException:
+            os.unlink(name)
+            raise
     return None, False, None
 
 

@@ -39,6 +39,12 @@ _KILL_SECONDS: Final = 120.0
 
 _POLL_SECONDS: Final = 0.2
 
+_CAN_ASK: Final = os.name != "nt"
+"""Whether a signal asks a process to end. On Windows each ends it at once."""
+
+_KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
+"""What ends a process at once."""
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -207,7 +213,7 @@ class Children:
         while any(child.runs() for child in children):
             if time.monotonic() > deadline:
                 for child in children:
-                    child.stop(signal.SIGKILL)
+                    child.kill()
             time.sleep(_POLL_SECONDS / 4)
         for child in children:
             child.close()
@@ -259,10 +265,17 @@ class _Child:
         """Whether the process still runs."""
         return self._process is not None and self._process.poll() is None
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Sends a signal to the process."""
+    def stop(self) -> None:
+        """Asks the process to end after its current step."""
+        if not _CAN_ASK:
+            self.close()  # it notices the end of its standard input
+        elif self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Ends the process at once."""
         if self._process is not None:
-            self._process.send_signal(number)
+            self._process.send_signal(_KILL)
 
     def close(self) -> None:
         """Closes the open file."""
@@ -306,7 +319,8 @@ class _Launcher:
     def __call__(self, stdin: int, log: Path, variables: Mapping[str, str]) -> Process:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as stream:
-            # A session of its own: Ctrl-C on the terminal is for this process, which tells the others.
+            # A session of its own, or on Windows a group: Ctrl-C on the terminal is for this process, which tells the
+            # others.
             process = subprocess.Popen(
                 [sys.executable, "-m", MODULE],
                 stdin=stdin,
@@ -314,7 +328,8 @@ class _Launcher:
                 stderr=stream,
                 cwd=self._place,
                 env={**os.environ, **_found_again(), **variables},
-                start_new_session=True,
+                start_new_session=os.name != "nt",
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
         return _Started(process)
 

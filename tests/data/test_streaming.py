@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterable, Iterator
@@ -59,6 +60,19 @@ def test_streamed_batches_equal_those_from_memory(
         next(iter(loader))  # a pass that is given up, as Keras does when it builds a model
         assert same(loader, theirs.loader())
     assert torch.equal(torch.get_rng_state(), before)
+    ours.close()
+
+
+@pytest.mark.full
+def test_workers_that_are_spawned_give_the_same(streamed: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has neither fork nor a fork server: each worker is a new Python, which gets everything pickled."""
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    asked: list[str] = []
+    get_context = multiprocessing.get_context
+    monkeypatch.setattr(multiprocessing, "get_context", lambda name: asked.append(name) or get_context(name))
+    ours, theirs = training(streamed, workers=2), training(RESIDENT)
+    assert same(ours.loader(), theirs.loader())
+    assert set(asked) == {"spawn"}
     ours.close()
 
 

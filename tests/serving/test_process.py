@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import importlib.util
@@ -23,7 +24,7 @@ from served_images import photo
 from serving import PATIENCE, received, serving
 
 from kcv.errors import ArtifactError, OutputError, UsageError
-from kcv.serving.server import listen
+from kcv.serving.server import _listen, listen
 from kcv.tasks.serve import serve
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -338,3 +339,23 @@ def test_the_extra_brings_what_the_messages_name() -> None:
     names = {line.partition(">")[0] for line in extras}
     assert {"starlette", "uvicorn", "prometheus-client", "python-multipart", "httptools"} == names
     assert importlib.util.find_spec("starlette") is not None
+
+
+def test_signals_come_through_where_the_event_loop_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def refuse(*_: object) -> None:
+        raise NotImplementedError
+
+    async def wait() -> bool:
+        loop, came = asyncio.get_running_loop(), asyncio.Event()
+        monkeypatch.setattr(loop, "add_signal_handler", refuse)
+        _listen(loop, signal.SIGTERM, came.set)
+        signal.raise_signal(signal.SIGTERM)
+        return await asyncio.wait_for(came.wait(), PATIENCE)
+
+    try:
+        assert asyncio.run(wait())
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from windows_locks import use_windows_locks
 
 from kcv.tracking.outbox import Outbox
 
@@ -133,6 +134,19 @@ def test_nobody_takes_an_outbox_of_a_living_process(tmp_path: Path) -> None:
     assert rest(found) == ["run", 7]
     assert Outbox.leftovers(tmp_path, HERE) == []  # this process has it now
     found.remove()
+
+
+def test_outboxes_are_handed_on_by_the_locks_of_windows_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_windows_locks(monkeypatch)
+    outbox = make(tmp_path)
+    outbox.append({"n": 7})
+    assert (outbox.waiting, Outbox.leftovers(tmp_path, HERE)) == (2, [])
+    outbox.close()
+    (found,) = Outbox.leftovers(tmp_path, HERE)
+    assert rest(found) == ["run", 7]
+    assert Outbox.leftovers(tmp_path, HERE) == []
+    found.remove()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_spools_are_left_to_their_own_store_and_the_oldest_goes_first(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from kcv.training.starting import start
         ("sqlite:///a.db,b.db", ["sqlite:///a.db,b.db"]),
         ("postgresql://anna:se,c:ret@host/db", ["postgresql://anna:se,c:ret@host/db"]),
         ("/data/mlflow.db", ["sqlite:////data/mlflow.db"]),
+        (r"C:\runs\mlflow.db,tensorboard:C:\logs", [r"sqlite:///C:\runs\mlflow.db", r"tensorboard:C:\logs"]),
         ("databricks", ["databricks"]),
         ("none", ["none"]),
     ],

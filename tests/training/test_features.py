@@ -271,6 +271,17 @@ def test_a_disk_that_fills_up_in_the_end_is_no_loss(
     assert list(cache.iterdir()) == [] and "No space left on device" in caplog.text
 
 
+def test_on_windows_features_stay_in_memory(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_files, "_CAN_MOVE_MAPPED", False)
+    reasons: list[str] = []
+    with feature_files.filled("0" * 64, (2, 3), SINGLE_PROCESS, reasons.append) as values:
+        assert not isinstance(values, np.memmap)
+        values[1] = 5.0
+    np.testing.assert_array_equal(values, [[0, 0, 0], [5, 5, 5]])
+    assert reasons == ["Windows can neither rename nor remove a mapped file"]
+    assert not cache.exists() or list(cache.iterdir()) == []
+
+
 def test_no_damage_of_a_kept_file_is_overlooked(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     """1,000 seeded changes of a file: of bits and bytes; of pieces cut out, put in, moved and emptied."""
     key, shape = hashlib.sha256(b"one").hexdigest(), (40, 7)

@@ -151,8 +151,12 @@ def test_no_trial_reads_the_test_split(tune: Tune, tmp_path: Path, images: Path)
 
 
 @pytest.mark.full
-def test_a_stopped_trial_continues_bit_for_bit(tune: Tune, tmp_path: Path) -> None:
+@pytest.mark.parametrize("asks", [True, pytest.param(False, marks=pytest.mark.long)], ids=["signal", "as on Windows"])
+def test_a_stopped_trial_continues_bit_for_bit(
+    tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks: bool
+) -> None:
     """With asha, trials wait after the first epoch, and the best goes on: to what it would have been in one go."""
+    monkeypatch.setattr(running, "_CAN_ASK", asks)
     found = tune(trials=4, pruner="asha", seeds=0)
     best = [trial for trial in found.trials if trial.state == "complete" and not trial.default]
     assert best, "the best of the waiting trials was continued to its end"

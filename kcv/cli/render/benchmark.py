@@ -99,8 +99,7 @@ def memory_benchmark(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{row['pictures']:,}",
             f"{row['encoded_bytes'] / 1e6:,.0f}",
             f"{row['row_groups']:,}",
-            f"{row['peak_bytes'] / 1e6:,.0f}",
-            "-" if row["workers_peak_bytes"] is None else f"{row['workers_peak_bytes'] / 1e6:,.0f}",
+            *("-" if row[peak] is None else f"{row[peak] / 1e6:,.0f}" for peak in ("peak_bytes", "workers_peak_bytes")),
             f"{row['images_per_second']:,.0f}",
         )
         for row in rows

@@ -9,18 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kcv.common import locks
+from kcv.common.files import BINARY
 from kcv.common.untrusted import is_link
 from kcv.errors import OutputError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 _OWN = re.compile(rb"(\d{1,19}\n)?")
 """Content of a kcv lock file: the id of the process that holds it or held it last."""
 
-_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_FLAGS = os.O_RDWR | os.O_CREAT | BINARY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 @contextmanager
@@ -56,14 +53,13 @@ def _take(handle: int, path: Path) -> None:
     content = os.read(handle, 32) if stat.S_ISREG(found.st_mode) else b"?"
     if not _OWN.fullmatch(content):
         raise OutputError(f"{path}: is no lock of a training, but another file; remove it to go on")
-    if fcntl is not None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = content.decode().strip()
-            raise OutputError(f"{path.parent.parent}: another training runs there (process {holder})") from None
-        except OSError:
-            pass  # the file system does not support locks
+    try:
+        locks.take(handle)
+    except BlockingIOError:
+        holder = content.decode().strip()
+        raise OutputError(f"{path.parent.parent}: another training runs there (process {holder})") from None
+    except OSError:
+        pass  # the file system does not support locks
     if found.st_nlink > 1:
         return  # the file has another hard link, which may be someone else's file
     try:

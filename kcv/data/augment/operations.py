@@ -6,8 +6,7 @@ They take and return uint8 [n, 3, size, size] and work on all images of a batch 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import ModuleType
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -103,7 +102,7 @@ def _equalize(planes: Tensor, strength: Tensor) -> Tensor:
     return equalized
 
 
-def _torchvision() -> ModuleType:
+def _torchvision() -> Any:
     # Imported on first use: it brings torch's compiler along, which takes longer than torch itself.
     from torchvision.transforms.v2 import functional
 

@@ -254,7 +254,7 @@ def test_urls_that_cannot_be_used_are_one_line() -> None:
     with pytest.raises(DataError, match=r"nonsense://x: cannot be reached \(ValueError: Protocol not known: nonsense"):
         loading.open_source("nonsense://x")
     with pytest.raises(DataError, match="holds a password") as caught:
-        loading.open_source("s3://key:secret@bucket/x")
+        loading.open_source("gs://key:secret@bucket/x")
     assert "secret" not in str(caught.value)
 
 
@@ -277,11 +277,11 @@ def test_a_url_in_a_model_file_is_fetched_only_where_it_is_named_again(folder: P
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(url: str) -> None:
-        raise ImportError("Install s3fs to access S3")
+        raise ImportError("Install gcsfs to access Google Cloud Storage")
 
     monkeypatch.setattr("fsspec.core.url_to_fs", missing)
-    with pytest.raises(DataError, match=r"s3://bucket/x: needs a package that is not installed \(Install s3fs"):
-        loading.open_source("s3://bucket/x")
+    with pytest.raises(DataError, match=r"gs://bucket/x: needs a package that is not installed \(Install gcsfs"):
+        loading.open_source("gs://bucket/x")
 
 
 def test_reading_ahead_keeps_order_errors_and_threads() -> None:

@@ -103,7 +103,7 @@ def outputs_of(cell: Any) -> tuple[str, int]:
     return text, len(images)
 
 
-@pytest.mark.full
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the notebook's own machinery
 def test_a_student_can_run_it_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat = pytest.importorskip("nbformat", reason=NEEDS)

@@ -124,7 +124,7 @@ def test_all_of_kcv_can_be_imported_where_posix_is_missing(warm: WarmPython, tmp
     assert (int(count) > 400, rest) == (True, ["True", "False"])
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_a_training_and_a_prediction_where_posix_is_missing(images: Path, warm: WarmPython, tmp_path: Path) -> None:
     """Among the rest: a run folder and an outbox without locks, a cache without an owner, cores without affinity."""
     done = _run(warm, tmp_path, WITHOUT + TRAIN, images, tmp_path)

@@ -239,7 +239,7 @@ def _prediction(bucket: str, own: str, run: Run) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.mark.full
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 def test_killed_at_any_moment_nothing_is_lost_and_nothing_twice(
     s3: S3, bucket: str, few: Path, trained_run: Run, start: Callable[..., Child], tmp_path: Path
@@ -271,7 +271,7 @@ def _rarely(request: str, tries: Counter[str]) -> str | None:
     return ("500", "cut", None)[len(tries) % 3] if tries[request] == 1 else None
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_several_processes_share_a_bucket(
     s3: S3, bucket: str, trained_run: Run, warm: WarmPython, tmp_path: Path
 ) -> None:

@@ -172,7 +172,7 @@ def _words(bucket: str, folder: Path, workers: int) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.mark.full
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 def test_killed_at_any_moment_it_goes_on_through_faults(
     s3: S3, bucket: str, warm: WarmPython, start: Callable[..., Child], tmp_path: Path
@@ -195,7 +195,7 @@ def test_killed_at_any_moment_it_goes_on_through_faults(
     assert (folder / "metrics.json").read_text() == (whole / "metrics.json").read_text()
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_several_processes_read_their_share(s3: S3, bucket: str, warm: WarmPython, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     assert warm.start("kcv", _words(bucket, one, 1), folder=tmp_path, merge=True).finished().returncode == 0

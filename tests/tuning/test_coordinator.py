@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from variants import variants
 
 pytest.importorskip("optuna", reason="needs the extra kcv[tune]")
 
@@ -119,7 +120,7 @@ def told(trials: list[Trial]) -> list[tuple[Any, ...]]:
     return [(one.number, one.params, one.values, one.state, one.target, one.loss) for one in trials]
 
 
-@pytest.mark.parametrize("pruner", ["asha", "median", "none"])
+@pytest.mark.parametrize("pruner", variants(["asha", "median", "none"], fast=1))
 def test_a_search_killed_five_times_ends_with_the_same_study(search: Searcher, pruner: Pruner) -> None:
     undisturbed = search(Computed(), pruner=pruner, name="undisturbed")
     runner = Computed()

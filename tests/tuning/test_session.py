@@ -250,7 +250,7 @@ def best_of(run: Path) -> float:
     return max(float(row["val_accuracy"]) for row in csv.DictReader((run / "history.csv").read_text().splitlines()))
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_a_trial_killed_in_a_fold_goes_on_in_it_and_the_winner_is_trained_without_folds(
     tune: Tune, tmp_path: Path, launched: Launched
 ) -> None:

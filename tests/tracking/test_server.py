@@ -27,7 +27,7 @@ def record(split: str) -> DataRecord:
     return DataRecord("photos", split, f"{split:0>16}", "/photos", "path", 10, 32, "f" * 64, {"a": 4, "b": 6})
 
 
-@pytest.mark.full
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # the test reads through MLflow's client itself
 def test_a_server_that_comes_and_goes_has_everything_once(
     server: Server,

@@ -125,7 +125,7 @@ def assert_nested(store: str, trials: int) -> None:
     assert {"best.yaml", "study.html", "trials.csv"} <= names
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_the_winner_and_the_default_are_trained_with_further_seeds(tune: Tune, tmp_path: Path) -> None:
     found = tune(trials=3, pruner="none", seeds=3)
     seeds = [row["seed"] for row in found.comparison.rows if row["who"] == "best"]

@@ -156,7 +156,8 @@ def test_a_model_file_alone_does_not_make_kcv_ask_a_bucket(
 ) -> None:
     from kcv.tasks.train import train
 
-    run = train(configured("mine", f"s3://{bucket}/photos", epochs=1))
+    # In memory: `evaluate` would have streamed images read by a process that may be older than this test's store.
+    run = train(configured("mine", f"s3://{bucket}/photos", epochs=1, **{"data.memory_budget_mb": 64}))
     s3.asked.clear()
     assert main(["evaluate", str(run.model_path), "--plots=false"]) == 2
     assert "is fetched only where you name it: --data=s3://" in capsys.readouterr().err

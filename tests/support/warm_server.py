@@ -31,6 +31,8 @@ PRELOADED = (
     "kcv.cli", "kcv.tasks.train", "kcv.inference.recalibration", "kcv.inference.shards", "kcv.reporting.heat_map_files",
     "kcv.saliency.explainer", "kcv.saliency.trust", "kcv.exporting.quantization", "kcv.exporting.samples",
     "kcv.native.parallel", "kcv.inference.onnx_model", "matplotlib.backends.backend_agg", "matplotlib.figure", "fire",
+    # What kcv imports on first use, which each child would otherwise import for itself.
+    "torch._dynamo", "torch.distributed.tensor", "torchvision.transforms.v2.functional",
     "mlflow.tracking", "onnxruntime", "scipy.optimize", "sklearn.metrics", "sklearn.datasets", "torch.nn.parallel",
 )  # fmt: skip
 

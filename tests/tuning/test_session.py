@@ -279,7 +279,7 @@ def test_a_trial_killed_in_a_fold_goes_on_in_it_and_the_winner_is_trained_withou
     assert Config.load(winner / "config.yaml").data.fold is None
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_trials_share_the_features_of_a_frozen_backbone(tune: Tune, launched: Launched, trained_run: Run) -> None:
     frozen = {"model.mode": "feature_extraction", "model.width": 0.5, "model.weights": str(trained_run.model_path)}
     found = tune(trials=2, pruner="none", seeds=0, **frozen)
@@ -289,7 +289,7 @@ def test_trials_share_the_features_of_a_frozen_backbone(tune: Tune, launched: La
     assert "kept from before" in second and "computed in" not in second
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_a_diverging_configuration_is_no_end(tune: Tune, tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text("optim.lr: {low: 1.0e-3, high: 1.0e-2, log: true}\n")
     found = tune(trials=2, pruner="none", seeds=1, **{"optim.lr": 100.0, "optim.name": "sgd", "optim.momentum": 0.99})

@@ -59,13 +59,14 @@ def benchmark_data(
     rows = []
     for name, (count, candidates) in halves.items():
         rates = _take_turns(name, candidates, repeats, where)
+        device_used = "cpu" if name.startswith("decode") else where
         rows.append(
             {
                 "step": name,
                 "image_size": image_size,
                 "batch_size": count,
-                "device": "cpu" if name.startswith("decode") else where,
-                "hardware": describe_device("cpu" if name.startswith("decode") else where),
+                "device": device_used,
+                "hardware": describe_device(device_used),
                 "threads": torch.get_num_threads(),
                 "repeats": repeats,
                 "images_per_second": rates,

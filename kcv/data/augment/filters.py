@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,12 +45,19 @@ def gaussian_blur(planes: Tensor, sigma: Tensor, radius: int) -> Tensor:
     return values.add_(0.5).clamp_(0, 255).to(torch.uint8)
 
 
-def grayscale(planes: Tensor) -> Tensor:
-    """Returns uint8 [n, 3, size, size] without colour: torchvision's `rgb_to_grayscale`."""
-    # Imported on first use: it brings torch's compiler along, which takes longer than torch itself.
+def torchvision_functions() -> Any:
+    """Returns `torchvision.transforms.v2.functional`.
+
+    It is imported on first use: it brings torch's compiler along, which takes longer than torch itself.
+    """
     from torchvision.transforms.v2 import functional
 
-    colourless: Tensor = functional.rgb_to_grayscale(planes, num_output_channels=3)
+    return functional
+
+
+def grayscale(planes: Tensor) -> Tensor:
+    """Returns uint8 [n, 3, size, size] without colour: torchvision's `rgb_to_grayscale`."""
+    colourless: Tensor = torchvision_functions().rgb_to_grayscale(planes, num_output_channels=3)
     return colourless
 
 

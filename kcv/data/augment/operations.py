@@ -6,7 +6,7 @@ They take and return uint8 [n, 3, size, size] and work on all images of a batch 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import torch
@@ -93,20 +93,13 @@ def _solarize(planes: Tensor, strength: Tensor) -> Tensor:
 
 
 def _autocontrast(planes: Tensor, strength: Tensor) -> Tensor:
-    stretched: Tensor = _torchvision().autocontrast(planes)
+    stretched: Tensor = filters.torchvision_functions().autocontrast(planes)
     return stretched
 
 
 def _equalize(planes: Tensor, strength: Tensor) -> Tensor:
-    equalized: Tensor = _torchvision().equalize(planes)
+    equalized: Tensor = filters.torchvision_functions().equalize(planes)
     return equalized
-
-
-def _torchvision() -> Any:
-    # Imported on first use: it brings torch's compiler along, which takes longer than torch itself.
-    from torchvision.transforms.v2 import functional
-
-    return functional
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {

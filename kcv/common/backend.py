@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 _SETTINGS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}  # Keras' own defaults
 
-_optional = True  # whether Keras may import what it can do without
+_whole = True  # whether Keras is imported with what it can do without
 
 
 def leave_out_optional() -> None:
-    """Lets Keras, when it is imported, do without packages that only other programs need (`lean_imports.OPTIONAL`).
+    """Lets Keras, when it is imported, do without what only other programs need (`lean_imports`).
 
     For processes of kcv's own: in a user's process, parts of Keras that the user needs would be missing.
     """
-    global _optional
-    _optional = False
+    global _whole
+    _whole = False
 
 
 def configure_keras() -> None:
@@ -71,12 +71,14 @@ class _Finder:
 
 
 def _without_settings(execute: "Callable[[ModuleType], None]", module: "ModuleType") -> None:
+    import contextlib
+
     from kcv.common.lean_imports import lean
 
     own = os.environ.get("KERAS_HOME")
     os.environ["KERAS_HOME"] = os.devnull  # not a folder, so nothing is read or written
     try:
-        with lean(without_optional=not _optional):
+        with contextlib.nullcontext() if _whole else lean():
             execute(module)
     finally:
         if own is None:

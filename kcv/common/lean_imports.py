@@ -25,23 +25,19 @@ _COMPILER: Final = "torch._dynamo"
 
 
 @contextmanager
-def lean(*, without_optional: bool) -> Iterator[None]:
+def lean() -> Iterator[None]:
     """Keeps what Keras does not need from being imported in the block.
 
-    Args:
-        without_optional: whether `OPTIONAL` are not found, but for those that are already imported. The stand-in then
-            stays after the block, because torch would import the compiler for the same decorator.
+    `OPTIONAL` are not found, but for those that are already imported. The stand-in stays after the block, because torch
+    would import the compiler for the same decorator.
     """
-    missing = _Missing(frozenset(name for name in OPTIONAL if without_optional and name not in sys.modules))
-    stand_in = _Compiler(_COMPILER)
-    sys.modules.setdefault(_COMPILER, stand_in)
+    missing = _Missing(frozenset(name for name in OPTIONAL if name not in sys.modules))
+    sys.modules.setdefault(_COMPILER, _Compiler(_COMPILER))
     sys.meta_path.insert(0, missing)
     try:
         yield
     finally:
         sys.meta_path.remove(missing)
-        if not without_optional:
-            stand_in.leave()
 
 
 class _Missing:
@@ -63,17 +59,13 @@ class _Missing:
 class _Compiler(ModuleType):
     """Stands in for `torch._dynamo` until somebody needs more of it than its `disable`."""
 
-    def leave(self) -> None:
-        """Lets the next import find the module itself."""
-        if sys.modules.get(_COMPILER) is self:
-            del sys.modules[_COMPILER]
-
     def __getattr__(self, name: str) -> Any:
         if name == "disable":
             return _disable
         if name.startswith("__") and name != "__path__":
             raise AttributeError(name)  # what Python asks every module for
-        self.leave()
+        if sys.modules.get(_COMPILER) is self:
+            del sys.modules[_COMPILER]
         return getattr(importlib.import_module(_COMPILER), name)
 
 

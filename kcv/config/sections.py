@@ -198,7 +198,8 @@ class ModelConfig(Section):
     weights: str = Field(
         "auto",
         min_length=1,
-        description="initial weights: imagenet, none (random), or a file; auto: imagenet where available",
+        description="initial weights: imagenet (downloaded if need be), none (random), or a model: a file, "
+        "models:/NAME/VERSION or hf://OWNER/NAME; auto: imagenet, where the network has them and they can be had",
     )
     mode: Literal["fine_tuning", "feature_extraction"] = Field(
         "fine_tuning", description="train all layers, or only the head on a frozen backbone"
@@ -347,7 +348,7 @@ with warnings.catch_warnings():
             None,
             min_length=1,
             description="MLflow URI, tensorboard:FOLDER, wandb:PROJECT, or several, separated by commas or as a list; "
-            "null: mlflow.db (SQLite) in the working folder; none: no tracking",
+            "null: MLFLOW_TRACKING_URI of the environment, or mlflow.db in the working folder; none: no tracking",
         )
         experiment: str = Field("kcv", min_length=1, description="experiment that the run belongs to")
         register: str | None = Field(

@@ -18,6 +18,7 @@ from kcv.errors import ArtifactError, UsageError, nearest
 from kcv.images import stack
 from kcv.inference import opening
 from kcv.inference.keras_model import LoadedModel
+from kcv.inference.locating import model_file
 from kcv.inference.outputs import model_device
 from kcv.native.check import check
 from kcv.native.footprint import bytes_of_program, images_at_once
@@ -183,7 +184,7 @@ def gradcam(
     """Returns heat maps of the regions of images that support a class.
 
     Args:
-        model: a `.keras` file or a loaded model.
+        model: a `.keras` file, a run folder, a model in MLflow or the Hub, or a loaded model.
         images: RGB, uint8 [n, height, width, 3], or paths, or single images [height, width, 3].
         class_name: the class to explain; by default the most probable class of each image.
         method: `gradcam`, `gradcam++`, `hirescam` or `layercam`.
@@ -203,7 +204,7 @@ def gradcam(
         >>> heatmaps = kcv.gradcam("runs/photos/model.keras", ["a.jpg", "b.jpg"], class_name="cat")
     """
     check_method(method)
-    loaded = model if isinstance(model, LoadedModel) else opening.load(model)
+    loaded = model if isinstance(model, LoadedModel) else opening.load(model_file(model))
     position = class_position(loaded, class_name)
     given = [images] if isinstance(images, str | Path) else images
     size, step = loaded.image_size, batch_size or loaded.preferred_batch

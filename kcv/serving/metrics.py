@@ -126,11 +126,11 @@ class PrometheusMetrics(Metrics):
         self._expected = make(
             gauge,
             "kcv_reference_predictions",
-            "Share of a class among the answers on the test split",
+            "Fraction of a class among the answers on the test split",
             ("model", "class"),
         )
         self._expected_confidence = make(
-            gauge, "kcv_reference_confidence", "Share of the test split's answers up to a confidence", ("model", "le")
+            gauge, "kcv_reference_confidence", "Fraction of the test split up to a confidence", ("model", "le")
         )
 
     def answered(self, route: str, code: int, seconds: float) -> None:

@@ -74,7 +74,8 @@ def predict(
     Returns:
         Rows: `path`, `label`, `confidence` (0-1), `error` ("" where fine), then `label_2`, `confidence_2` and so on,
         and `probabilities`, a probability by class name. Where `error` is not empty, the others but `path` are None.
-        With a threshold also `likeliest`, the class that the confidence is of, where `label` is `unsure` as well.
+        With a threshold also `likeliest`, the class that the confidence is of, where `label` is `unsure` as well;
+        from a model with prediction sets `prediction_set`, the names of its classes.
 
     Raises:
         DataError: a path does not exist or stands for no image.

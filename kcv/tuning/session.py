@@ -164,7 +164,7 @@ class Session:
             trials=_TRIALS if asked.trials is None and asked.minutes is None else asked.trials,
             minutes=asked.minutes,
             workers=workers,
-            threads=max(1, usable_cores() // workers) if workers > 1 and "OMP_NUM_THREADS" not in os.environ else None,
+            threads=_threads(workers),
             seeds=_SEEDS if asked.seeds is None else asked.seeds,
             folds=asked.folds,
             division=folds.get("division"),
@@ -203,6 +203,8 @@ class Session:
         given: dict[str, Any] = {key: value for key, value in changed.items() if value is not None}
         if "minutes" in given and "trials" not in given:
             given["trials"] = None
+        if "workers" in given:
+            given["threads"] = _threads(given["workers"])
         settings = settings.model_copy(update=given)
         configurations = Configurations(settings.values, {**settings.given, **again}, settings.chosen)
         space = check_space(settings.space, configurations, str(folder.settings))
@@ -489,6 +491,11 @@ def _chosen(base: Config) -> dict[str, Any]:
     _log.info("auto       %s", told)
     before, after = base.flatten(), resolved.flatten()
     return {key: value for key, value in after.items() if value != before[key]}
+
+
+def _threads(workers: int) -> int | None:
+    """Returns the threads of each trial, together one per core; None: as many as torch or the environment takes."""
+    return max(1, usable_cores() // workers) if workers > 1 and "OMP_NUM_THREADS" not in os.environ else None
 
 
 def _plain(values: Mapping[Any, Any]) -> dict[str, Any]:

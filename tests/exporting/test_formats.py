@@ -186,6 +186,8 @@ def test_what_a_format_does_not_have_is_refused_in_one_line(trained_run: Run, tm
         export(trained_run.model_path, tmp_path / "m.pt2", to="torch", precision="int8")
     with pytest.raises(UsageError, match=r"--heatmaps: allowed with --to=onnx only"):
         export(trained_run.model_path, tmp_path / "m.pt2", to="torch", heatmaps=True)
+    with pytest.raises(UsageError, match=r"--opset: allowed with --to=onnx and openvino only, not with torch"):
+        export(trained_run.model_path, tmp_path / "m.pt2", to="torch", opset=18)
     with pytest.raises(UsageError, match=r"allowed: a name that ends in \.pt2"):
         export(trained_run.model_path, tmp_path / "m.onnx", to="torch")
     with pytest.raises(UsageError, match="allowed: onnx, coreml"):

@@ -280,7 +280,7 @@ def test_gradcam_takes_arrays_and_paths_and_cuts_them_into_batches(trained_run: 
     assert maps.min() == 0
     assert maps.max() == 1
     pixels = kcv.images.stack(files, 16, "squash")
-    np.testing.assert_array_equal(gradcam(trained_run.model_path, pixels), maps)
+    np.testing.assert_array_equal(gradcam(trained_run.model_path.parent, pixels), maps)
     np.testing.assert_allclose(gradcam(loaded, files, batch_size=3), maps, atol=1e-5)
     np.testing.assert_allclose(gradcam(loaded, files[2]), maps[2:3], atol=1e-5)
     other = gradcam(loaded, files, class_name="top", method="gradcam++")

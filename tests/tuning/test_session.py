@@ -24,6 +24,7 @@ from kcv.errors import ConfigError, KcvError, OutputError, UsageError
 from kcv.training.resume.lock import lock
 from kcv.training.run_folder import Run
 from kcv.tuning import running
+from kcv.tuning import session as sessions
 from kcv.tuning.session import Asked, Outcome, Session
 
 TOY = {
@@ -328,7 +329,7 @@ def test_a_study_is_not_overwritten_and_only_a_study_is_continued(tune: Tune, tm
         tune(resume=tmp_path)
 
 
-def test_what_a_study_began_with_stays(tune: Tune, tmp_path: Path) -> None:
+def test_what_a_study_began_with_stays(tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checked in the same study: its settings, its lock, and who began it."""
     from kcv.tasks.tune import tune as verb
 
@@ -343,6 +344,10 @@ def test_what_a_study_began_with_stays(tune: Tune, tmp_path: Path) -> None:
             tune(resume=folder, **options)
     with pytest.raises(UsageError, match="leave out --space"):
         verb(resume=folder, space="space.yaml")
+    monkeypatch.setattr(sessions, "usable_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for workers, threads in ((2, 4), (1, None)):  # the cores are divided anew
+        assert Session.resume(folder, Asked(workers=workers), {})._settings.threads == threads
     with lock(folder / "resume" / "lock"), pytest.raises(OutputError, match="another training runs there"):
         tune(resume=folder, trials=2)
     path = folder / "study.json"

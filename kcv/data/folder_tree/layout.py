@@ -26,7 +26,7 @@ from kcv.data.folder_tree.tree import Tree, join
 from kcv.errors import DataError
 
 EXPECTED: Final = (
-    "expected one folder a class with its images, PATH/<class>/*.jpg, or PATH/train|val|test/<class>/*.jpg"
+    "expected one folder per class with its images, PATH/<class>/*.jpg, or PATH/train|val|test/<class>/*.jpg"
 )
 
 

@@ -42,7 +42,7 @@ def require_named(config: Config, record: Record, named: Collection[str] | None,
     uri = config_without_credentials(config).tracking.uri
     own_store = record.own and record.config.get(TRACKING) == uri
     flags = []
-    # Without a uri, the user's own store is used: the one in MLFLOWTRACKING_URI, or one in the working folder.
+    # Without a uri, the user's own store is used: the one in MLFLOW_TRACKING_URI, or one in the working folder.
     if TRACKING not in named and uri is not None and not own_store and not stays_inside(uri, Path.cwd()):
         flags.append(("--tracking=", f"the tracking store {printable(shortened(uri))}", "--tracking=none"))
     if _DATA not in named and is_url(config.data.source) and not record.own:

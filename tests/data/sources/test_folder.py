@@ -166,7 +166,7 @@ def test_the_fingerprint_is_that_of_earlier_versions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ((), "no images; expected one folder a class"),
+        ((), "no images; expected one folder per class"),
         (("1.jpg", "2.jpg"), "holds images but no class folders"),
         (("cat/a.txt", "dog/b.txt"), "no images; expected"),
         (("train/cat/1.jpg", "val/cat/notes.txt"), "no images in val"),

@@ -9,7 +9,7 @@ from torch import nn
 
 from kcv.benchmark import BENCHMARKED, benchmark_training
 from kcv.benchmark.candidates import Setting, kcv_step, keras_model, torch_network
-from kcv.benchmark.peak import flops_of_step, matrix_rate
+from kcv.benchmark.peak import _products, flops_of_step, matrix_rate
 from kcv.cli.render.benchmark import training_benchmark
 from kcv.cli.specification import find_verb
 from kcv.config import MODEL_NAMES
@@ -50,6 +50,11 @@ def test_a_row_says_how_fast_each_is_and_by_how_much(monkeypatch: pytest.MonkeyP
     assert (row["image_size"], row["batch_size"], row["precision"]) == (32, 2, "float32")
     assert row["torch_layout"] in ("channels_last", "contiguous")
     assert training_benchmark([row]).splitlines()[1].split()[:4] == ["custom_cnn", "32", "2", "float32"]
+
+
+def test_the_peak_is_of_products_of_the_same_matrices() -> None:
+    matrix, convolved = (product() for product in _products("cpu", torch.float32, 64))
+    torch.testing.assert_close(convolved[0].permute(1, 2, 0).reshape(64, 64), matrix)
 
 
 @pytest.mark.parametrize(

@@ -14,17 +14,17 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
 from kcv.common.files import expand_user, write_json
 from kcv.common.launch import Launch
-from kcv.common.parameters import AtLeast, checked
+from kcv.common.parameters import checked
 from kcv.config import AUTO, Config
 from kcv.data import loading
 from kcv.data.dataset import Images, Source
-from kcv.data.fold import Fold
+from kcv.data.fold import Count, Fold
 from kcv.data.folds import Division, digest_of
 from kcv.data.streaming import read_batch
 from kcv.errors import ConfigError, DataError, KcvError, UsageError
@@ -55,7 +55,7 @@ _log = logging.getLogger(__name__)
 @checked
 def train_folds(
     config: Config | None = None,
-    folds: Annotated[int, AtLeast(2)] | None = None,
+    folds: Count | None = None,
     *,
     ensemble: bool = False,
     resume: str | Path | None = None,

@@ -17,6 +17,7 @@ from kcv.common.redaction import data_without_credentials
 from kcv.config import SHORT_FLAGS, Config
 from kcv.config.keys import specify
 from kcv.config.sections import TrainConfig
+from kcv.data.fold import FEWEST_FOLDS, MOST_FOLDS
 from kcv.errors import ConfigError, OutputError, UsageError
 from kcv.tracking import uri_without_credentials
 from kcv.tuning.trials import Trial
@@ -60,7 +61,7 @@ class Settings(BaseModel):
     workers: Annotated[int, Field(ge=1)]
     threads: Annotated[int, Field(ge=1)] | None
     seeds: Annotated[int, Field(ge=0)]
-    folds: Annotated[int, Field(ge=2, le=9999)] | None = None
+    folds: Annotated[int, Field(ge=FEWEST_FOLDS, le=MOST_FOLDS)] | None = None
     division: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
     storage: str | None
     study: str

@@ -117,7 +117,6 @@ class _Begin:
     config: Config
     folder: FoldsFolder
     plan: Plan
-    new: bool = False
 
     def fold(self, number: int) -> Fold:
         return Fold(number, self.plan.folds, self.plan.digest)
@@ -148,7 +147,7 @@ def _new(config: Config, folds: int | None, held: ExitStack, *, ensemble: bool) 
     )  # fmt: skip
     folder.begin(plan, config)
     _log.info("folds      %d of %s images, in %s", folds, f"{len(found.assigned):,}", folder.path)
-    return _Begin(config, folder, plan, new=True)
+    return _Begin(config, folder, plan)
 
 
 def _resumed(

@@ -250,7 +250,7 @@ class FoldsFolder:
         if run.finished or os.path.isfile(run.record):
             return True
         if os.path.isfile(run.config) and not os.path.lexists(run.model):
-            for path in (run.config, run.environment):  # nothing was trained: the record comes before the first step
+            for path in (run.environment, run.config):  # nothing was trained: the record comes before the first step
                 remove(path)
         return False
 

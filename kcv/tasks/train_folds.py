@@ -44,6 +44,7 @@ from kcv.training import automatic
 from kcv.training.folds import ENSEMBLE, FINAL, Folds, FoldsFolder, Plan, config_of, read_figures
 from kcv.training.resume.lock import lock
 from kcv.training.resume.stop_request import StopRequest
+from kcv.training.resume.working_folder import returned_to
 from kcv.training.run_folder import Run
 from kcv.training.time_budget import Clock
 
@@ -171,10 +172,7 @@ def _resumed(
             "trusted; name the configuration, too: kcv train CONFIG --resume=..."
         )
     if config is None or named is not None:
-        if not os.path.isdir(plan.working_folder):
-            raise UsageError(f"--resume={resume}: the folds began in {plan.working_folder}, which is not there.")
-        # Relative paths in the configuration start from there.
-        held.enter_context(contextlib.chdir(plan.working_folder))
+        held.enter_context(returned_to(plan.working_folder, resume, "the folds"))
     config = plan.require(config or Config.load(folder.whole.config), folds, ensemble=ensemble)
     held.enter_context(lock(folder.whole.lock))
     return _Begin(config, folder, plan)

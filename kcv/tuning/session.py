@@ -27,6 +27,7 @@ from kcv.tracking import NoTracker, Tracker, open_tracker
 from kcv.training.commit import commit_of
 from kcv.training.resume.lock import lock
 from kcv.training.resume.stop_request import StopRequest
+from kcv.training.resume.working_folder import returned_to
 from kcv.tuning.coordinator import Budget, Coordinator, Plan
 from kcv.tuning.final import Comparison, Final, Measure
 from kcv.tuning.pruning import rule_of
@@ -183,7 +184,7 @@ class Session:
         Raises:
             KcvError: see `kcv.tasks.tune.tune`.
         """
-        folder = StudyFolder(named)
+        folder = StudyFolder(named.absolute())
         settings = folder.read(str(named))
         again = flags(overrides)
         if wrong := [key for key in again if key not in _NAMED_AGAIN]:
@@ -226,6 +227,8 @@ class Session:
         stop = StopRequest()
         with ExitStack() as held:
             held.enter_context(stop.listening())
+            if not self._fresh:
+                held.enter_context(returned_to(self._settings.working_folder, self._folder.path, "the study"))
             held.enter_context(lock(self._folder.lock))
             self._folder.write(self._settings)
             held.enter_context(self._undone())

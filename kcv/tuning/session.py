@@ -325,10 +325,11 @@ class Session:
             yield
         except KcvError:
             if self._fresh and not list(self._folder.trials.rglob("history.csv")):
-                for path in (self._folder.trials, self._folder.lock.parent):
-                    shutil.rmtree(path, ignore_errors=True)
-                for path in (self._folder.settings, self._folder.database, self._folder.table):
-                    path.unlink(missing_ok=True)
+                for path in self._folder.all:  # none of it was there before: see StudyFolder.create
+                    if os.path.isdir(path):
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        path.unlink(missing_ok=True)
                 if not os.listdir(self._folder.path):
                     self._folder.path.rmdir()
             else:

@@ -87,17 +87,26 @@ class StudyFolder:
         """Creates the folder: `output_dir`, or `studies/<name>/<time>`.
 
         Raises:
-            OutputError: it cannot be created, or holds a study already.
+            OutputError: it cannot be created, or holds a study already, or what a study would write over or remove.
         """
         folder = cls(output_dir or Path("studies") / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
         if os.path.lexists(folder.settings):
             raise OutputError(f"{folder.path} already holds a study; go on with it (--resume={folder.path}), or choose "
                               "another --output_dir")  # fmt: skip
+        for path in folder.all:
+            if os.path.lexists(path):
+                raise OutputError(f"{folder.path} already holds {path.name}; choose another --output_dir or remove it")
         try:
             make_folder(folder.path)
         except OSError as error:
             raise OutputError(f"cannot make the folder {folder.path}: {error.strerror or error}") from None
         return folder
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """All that a study writes in the folder."""
+        files = (self.settings, self.database, self.comparison, self.best, self.table, self.page)
+        return (*files, self.trials, self.final, self.lock.parent)
 
     @property
     def settings(self) -> Path:

@@ -156,12 +156,12 @@ def tune(
     return _tuning(session.run(_measure, began), time.monotonic() - began)
 
 
-def _measure(models: Mapping[str, Path]) -> Mapping[str, NDArray[np.bool_]]:
-    """Returns by model whether each test image was classified correctly."""
+def _measure(models: Mapping[str, Path], data: str | None) -> Mapping[str, NDArray[np.bool_]]:
+    """Returns by model whether each test image was classified correctly; data as for `compare`."""
     from kcv.inference import opening
     from kcv.tasks.compare import measured
 
-    right, _, _ = measured({name: opening.load(path) for name, path in models.items()}, None, "test")
+    right, _, _ = measured({name: opening.load(path) for name, path in models.items()}, data, "test")
     return right
 
 

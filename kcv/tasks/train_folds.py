@@ -135,7 +135,7 @@ def _new(config: Config, folds: int | None, held: ExitStack, *, ensemble: bool) 
         raise ConfigError(["data.fold: is one fold of several; leave it out with --folds."])
     if automatic.is_timed(config):
         raise ConfigError(["train.minutes: is for one run, not for --folds; set train.epochs."])
-    source = _open(config)
+    source = loading.source_of(config.data)
     config, chosen = _completed(config, source, folds)
     found = _divide(config, source, Fold(0, folds))
     if chosen:
@@ -178,10 +178,6 @@ def _resumed(
     return _Begin(config, folder, plan)
 
 
-def _open(config: Config) -> Source:
-    return loading.open_source(config.data.source, options=loading.options_of(config.data))
-
-
 def _divide(config: Config, source: Source, fold: Fold) -> Division:
     return loading.division_of_source(source, config.data.model_copy(update={"fold": str(fold)}))
 
@@ -216,7 +212,7 @@ def _run(begin: _Begin, stop: StopRequest) -> dict[str, Any]:
         _log.info("fold       %d of %d", number, plan.folds)
         runs.append(_train(begin, number))
         stop.raise_if_requested()
-    source = _open(begin.config)
+    source = loading.source_of(begin.config.data)
     if source.fingerprint != plan.fingerprint:
         raise DataError(f"{source.name}: has changed since the folds began.")
     found = _predict(begin, source)

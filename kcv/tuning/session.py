@@ -35,7 +35,7 @@ from kcv.tuning.running import Children, Launch
 from kcv.tuning.sampling import importance
 from kcv.tuning.space import Space, check_space, default_space, read_space
 from kcv.tuning.storage import Storage, digest_of
-from kcv.tuning.study import Configurations, Settings, StudyFolder, flags, of_trial, write_best
+from kcv.tuning.study import CREDENTIALS, Configurations, Settings, StudyFolder, flags, of_trial, write_best
 from kcv.tuning.trial_folds import TrialFolds, digest_of_folds
 from kcv.tuning.trials import Order, Trial
 
@@ -48,9 +48,6 @@ _TRIALS = 20
 _SEEDS = 3
 _RESERVE_SECONDS = 5.0
 """Time for running trials to write their checkpoints, at most a tenth of the search."""
-
-_NAMED_AGAIN = ("data.source", "tracking.uri")
-"""Keys that may be given when a study is continued: no file holds their credentials."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +184,7 @@ class Session:
         folder = StudyFolder(named.absolute())
         settings = folder.read(str(named))
         again = flags(overrides)
-        if wrong := [key for key in again if key not in _NAMED_AGAIN]:
+        if wrong := [key for key in again if key not in CREDENTIALS]:
             raise UsageError(
                 f"--resume goes on with the configuration that the study began with, without --{wrong[0]}."
             )
@@ -490,7 +487,7 @@ def _chosen(base: Config) -> dict[str, Any]:
     from kcv.native.device import resolve_device
     from kcv.training.time_budget import Clock
 
-    source = loading.open_source(base.data.source, options=loading.options_of(base.data))
+    source = loading.source_of(base.data)
     resolved, told = automatic.resolve(base, source, resolve_device(base.device), Clock(base.train.minutes))
     _log.info("auto       %s", told)
     before, after = base.flatten(), resolved.flatten()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +24,13 @@ from kcv.tuning.trials import Trial
 
 _OWN = ("output_dir", "train.final_split", "tracking.register", "tracking.alias", "tracking.parent")
 """Keys of a trial that the study sets, and the user's configuration keeps."""
+
+
+CREDENTIALS: Final[Mapping[str, Callable[[str], str]]] = {
+    "data.source": data_without_credentials,
+    "tracking.uri": uri_without_credentials,
+}
+"""The keys that may hold a user and a password, and what removes these; no file of a study has them."""
 
 
 class Settings(BaseModel):
@@ -233,14 +240,12 @@ class Configurations:
     def without_credentials(self) -> Configurations:
         """Returns the same without users and passwords in the data and the tracking store."""
         values = {key: dict(value) if isinstance(value, Mapping) else value for key, value in self.values.items()}
-        for section, leaf, clean in (("data", "source", data_without_credentials), ("tracking", "uri",
-                                     uri_without_credentials)):  # fmt: skip
-            if isinstance(values.get(section), dict) and isinstance(values[section].get(leaf), str):
-                values[section][leaf] = clean(values[section][leaf])
         given = dict(self.given)
-        for key, clean in (("data.source", data_without_credentials), ("tracking.uri", uri_without_credentials)):
-            if isinstance(given.get(key), str):
-                given[key] = clean(given[key])
+        for key, clean in CREDENTIALS.items():
+            section, _, leaf = key.partition(".")
+            for place, name in ((values.get(section), leaf), (given, key)):
+                if isinstance(place, dict) and isinstance(place.get(name), str):
+                    place[name] = clean(place[name])
         return Configurations(values, given, self.chosen)
 
 

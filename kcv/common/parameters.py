@@ -34,18 +34,19 @@ _HIGHEST = 999_999_999
 
 @dataclass(frozen=True)
 class AtLeast:
-    """An integer of at least `low` and at most nine digits."""
+    """An integer of at least `low`, and at most `high`: nine digits, where nothing else is said."""
 
     low: int
+    high: int = _HIGHEST
 
     @property
     def allowed(self) -> str:
         """The allowed values, in words."""
-        return f"a whole number from {self.low} to {_HIGHEST}"
+        return f"a whole number from {self.low} to {self.high}"
 
     def admits(self, value: object) -> bool:
         """Returns whether a value is allowed."""
-        return isinstance(value, Integral) and not isinstance(value, bool) and self.low <= int(value) <= _HIGHEST
+        return isinstance(value, Integral) and not isinstance(value, bool) and self.low <= int(value) <= self.high
 
 
 @dataclass(frozen=True)

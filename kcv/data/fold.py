@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final, TypeAlias
+
+from kcv.common.parameters import AtLeast
 
 PATTERN: Final = r"^\d{1,4}/\d{1,4}(@[0-9a-f]{16})?$"
 """The form of a fold, as `Fold` writes it."""
+
+FEWEST_FOLDS: Final = 2
+MOST_FOLDS: Final = 9_999
+"""How many folds there can be: as many as `PATTERN` has digits for."""
+
+Count: TypeAlias = Annotated[int, AtLeast(FEWEST_FOLDS, MOST_FOLDS)]
+"""The number of folds, as a parameter of a verb."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,7 @@ class Fold:
             raise ValueError(f"{text!r} is no fold")
         place, _, digest = text.partition("@")
         number, of = map(int, place.split("/"))
-        if of < 2 or number > of:
+        if of < FEWEST_FOLDS or number > of:
             raise ValueError(f"{text!r} is no fold of two or more")
         return cls(number, of, digest or None)
 

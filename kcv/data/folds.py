@@ -110,7 +110,7 @@ class Division:
         held_out: positions of the images of the fold; empty for fold 0, and where the fold validates.
         assigned: the fold of every image, int64 [n], from 0.
         groups: the group of every image, int64 [n].
-        exact: whether only exact copies are kept together, because near-duplicates leave a class too few groups.
+        exact: whether only exact copies are kept together, because near-duplicates leave too few groups.
     """
 
     train: Labels
@@ -130,7 +130,7 @@ def divide(
     Args:
         pool: the images.
         copies: the group of each image, int64 [n], by near-duplicates and by exact copies. The second is used if the
-            first leaves a class so few groups that it cannot be in all parts.
+            first leaves fewer groups than folds, or a class so few that it cannot be in all parts.
         fold: which fold, of how many.
         val_fraction: fraction (0-1) of the images outside of the fold that is used for validation; None if the fold
             itself validates, and none is held out beside it.
@@ -139,7 +139,7 @@ def divide(
         class_names: the class names.
 
     Raises:
-        DataError: a class has too few images; or the assignment is another than the fold says.
+        DataError: there are too few images, or too few of a class; or the assignment is another than the fold says.
     """
     counts = np.bincount(pool.labels, minlength=len(class_names))
     rarest = int(counts.argmin())
@@ -152,6 +152,8 @@ def divide(
         )
     for exact, groups in enumerate(copies):
         assigned = assign(pool.labels, groups, fold.of, seed)
+        if len(np.unique(assigned)) < fold.of:  # fewer groups than folds: some would hold nothing out
+            continue
         parts = [_validated(pool.labels, groups, assigned != n, val_fraction, seed) for n in range(-1, fold.of)]
         if any(part is None for part in parts):
             continue
@@ -167,6 +169,12 @@ def divide(
         held_out &= ~val
         return Division(
             np.flatnonzero(train), np.flatnonzero(val), np.flatnonzero(held_out), assigned, groups, bool(exact)
+        )
+    images = len(np.unique(copies[1]))
+    if images < fold.of:
+        raise DataError(
+            f"{name}: has {images} different images (all others are copies), fewer than {fold.of} folds; add images, "
+            "or use fewer folds."
         )
     few = min(range(len(class_names)), key=lambda c: len(np.unique(copies[1][pool.labels == c])))
     different = len(np.unique(copies[1][pool.labels == few]))

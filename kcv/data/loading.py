@@ -53,6 +53,7 @@ __all__ = [
     "options_of",
     "own_size",
     "representative",
+    "source_of",
     "split_source",
 ]  # fmt: skip
 
@@ -124,6 +125,19 @@ def options_of(data: DataConfig, *, firm: bool = True, began_in: Path | None = N
     return SourceOptions(data.image_column, data.label_column, data.config, folder, firm)
 
 
+def source_of(data: DataConfig, *, began_in: Path | None = None) -> Source:
+    """Opens the source of a configuration, with its options.
+
+    Args:
+        data: the configuration.
+        began_in: see `open_source`.
+
+    Raises:
+        DataError: as for `open_source`.
+    """
+    return open_source(data.source, began_in=began_in, options=options_of(data, began_in=began_in))
+
+
 def load(data: DataConfig, *, began_in: Path | None = None, source: Source | None = None, test: bool = True) -> Dataset:
     """Opens, splits and decodes the data that `data` describes.
 
@@ -137,7 +151,7 @@ def load(data: DataConfig, *, began_in: Path | None = None, source: Source | Non
         DataError: the source cannot be used for training, or contains images that cannot be read.
     """
     if source is None:
-        source = open_source(data.source, began_in=began_in, options=options_of(data, began_in=began_in))
+        source = source_of(data, began_in=began_in)
     train, val, held_out = split_source(source, data)
     size = data.image_size or own_size(source)
     parts = [train, val] + ([held_out] if held_out is not None else [])

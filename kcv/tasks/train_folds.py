@@ -14,17 +14,17 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
 from kcv.common.files import expand_user, write_json
 from kcv.common.launch import Launch
-from kcv.common.parameters import AtLeast, checked
+from kcv.common.parameters import checked
 from kcv.config import AUTO, Config
 from kcv.data import loading
 from kcv.data.dataset import Images, Source
-from kcv.data.fold import Fold
+from kcv.data.fold import Count, Fold
 from kcv.data.folds import Division, digest_of
 from kcv.data.streaming import read_batch
 from kcv.errors import ConfigError, DataError, KcvError, UsageError
@@ -44,6 +44,7 @@ from kcv.training import automatic
 from kcv.training.folds import ENSEMBLE, FINAL, Folds, FoldsFolder, Plan, config_of, read_figures
 from kcv.training.resume.lock import lock
 from kcv.training.resume.stop_request import StopRequest
+from kcv.training.resume.working_folder import returned_to
 from kcv.training.run_folder import Run
 from kcv.training.time_budget import Clock
 
@@ -55,7 +56,7 @@ _log = logging.getLogger(__name__)
 @checked
 def train_folds(
     config: Config | None = None,
-    folds: Annotated[int, AtLeast(2)] | None = None,
+    folds: Count | None = None,
     *,
     ensemble: bool = False,
     resume: str | Path | None = None,
@@ -117,7 +118,6 @@ class _Begin:
     config: Config
     folder: FoldsFolder
     plan: Plan
-    new: bool = False
 
     def fold(self, number: int) -> Fold:
         return Fold(number, self.plan.folds, self.plan.digest)
@@ -135,7 +135,7 @@ def _new(config: Config, folds: int | None, held: ExitStack, *, ensemble: bool) 
         raise ConfigError(["data.fold: is one fold of several; leave it out with --folds."])
     if automatic.is_timed(config):
         raise ConfigError(["train.minutes: is for one run, not for --folds; set train.epochs."])
-    source = _open(config)
+    source = loading.source_of(config.data)
     config, chosen = _completed(config, source, folds)
     found = _divide(config, source, Fold(0, folds))
     if chosen:
@@ -148,7 +148,7 @@ def _new(config: Config, folds: int | None, held: ExitStack, *, ensemble: bool) 
     )  # fmt: skip
     folder.begin(plan, config)
     _log.info("folds      %d of %s images, in %s", folds, f"{len(found.assigned):,}", folder.path)
-    return _Begin(config, folder, plan, new=True)
+    return _Begin(config, folder, plan)
 
 
 def _resumed(
@@ -172,17 +172,10 @@ def _resumed(
             "trusted; name the configuration, too: kcv train CONFIG --resume=..."
         )
     if config is None or named is not None:
-        if not os.path.isdir(plan.working_folder):
-            raise UsageError(f"--resume={resume}: the folds began in {plan.working_folder}, which is not there.")
-        # Relative paths in the configuration start from there.
-        held.enter_context(contextlib.chdir(plan.working_folder))
+        held.enter_context(returned_to(plan.working_folder, resume, "the folds"))
     config = plan.require(config or Config.load(folder.whole.config), folds, ensemble=ensemble)
     held.enter_context(lock(folder.whole.lock))
     return _Begin(config, folder, plan)
-
-
-def _open(config: Config) -> Source:
-    return loading.open_source(config.data.source, options=loading.options_of(config.data))
 
 
 def _divide(config: Config, source: Source, fold: Fold) -> Division:
@@ -219,7 +212,7 @@ def _run(begin: _Begin, stop: StopRequest) -> dict[str, Any]:
         _log.info("fold       %d of %d", number, plan.folds)
         runs.append(_train(begin, number))
         stop.raise_if_requested()
-    source = _open(begin.config)
+    source = loading.source_of(begin.config.data)
     if source.fingerprint != plan.fingerprint:
         raise DataError(f"{source.name}: has changed since the folds began.")
     found = _predict(begin, source)

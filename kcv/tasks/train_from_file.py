@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from kcv.common.files import expand_user
-from kcv.common.parameters import AtLeast
+from kcv.data.fold import Count
 from kcv.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def train(
     *,
     resume: str | Path | None = None,
     find_lr: bool = False,
-    folds: Annotated[int, AtLeast(2)] | None = None,
+    folds: Count | None = None,
     ensemble: bool = False,
     **overrides: Any,
 ) -> Run | LearningRates | Folds:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from kcv.common.files import expand_user
 from kcv.common.parameters import AtLeast, Between, checked
+from kcv.data.fold import Count
 from kcv.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def tune(
     space: str | Path | None = None,
     trials: Annotated[int, AtLeast(1)] | None = None,
     minutes: Annotated[float, Between(0.01, _LONGEST_MINUTES)] | None = None,
-    folds: Annotated[int, AtLeast(2)] | None = None,
+    folds: Count | None = None,
     workers: Annotated[int, AtLeast(1)] | None = None,
     pruner: Literal["asha", "median", "none"] | None = None,
     seeds: Annotated[int, AtLeast(0)] | None = None,
@@ -155,12 +156,12 @@ def tune(
     return _tuning(session.run(_measure, began), time.monotonic() - began)
 
 
-def _measure(models: Mapping[str, Path]) -> Mapping[str, NDArray[np.bool_]]:
-    """Returns by model whether each test image was classified correctly."""
+def _measure(models: Mapping[str, Path], data: str | None) -> Mapping[str, NDArray[np.bool_]]:
+    """Returns by model whether each test image was classified correctly; data as for `compare`."""
     from kcv.inference import opening
     from kcv.tasks.compare import measured
 
-    right, _, _ = measured({name: opening.load(path) for name, path in models.items()}, None, "test")
+    right, _, _ = measured({name: opening.load(path) for name, path in models.items()}, data, "test")
     return right
 
 

@@ -14,7 +14,7 @@ from kcv.common import seal
 from kcv.common.files import remove, write_json, write_text
 from kcv.common.untrusted import inside, read
 from kcv.config import Config
-from kcv.data.fold import Fold
+from kcv.data.fold import FEWEST_FOLDS, MOST_FOLDS, Fold
 from kcv.errors import ConfigError, DataError, OutputError, UsageError
 from kcv.inference.out_of_fold import FILE as OUT_OF_FOLD
 from kcv.reporting.label_errors import CSV, PAGE
@@ -69,7 +69,7 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    folds: Annotated[int, Field(ge=2, le=9999)]
+    folds: Annotated[int, Field(ge=FEWEST_FOLDS, le=MOST_FOLDS)]
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     fingerprint: _Text
     ensemble: bool
@@ -160,7 +160,7 @@ class _LabelErrors(BaseModel):
 class _Figures(_RunFigures):
     """The fields of `metrics.json` that are displayed; all others pass through unchanged."""
 
-    folds: Annotated[list[_FoldFigures], Field(max_length=9999)]
+    folds: Annotated[list[_FoldFigures], Field(max_length=MOST_FOLDS)]
     final: _FinalFigures
     label_errors: _LabelErrors
 
@@ -250,7 +250,7 @@ class FoldsFolder:
         if run.finished or os.path.isfile(run.record):
             return True
         if os.path.isfile(run.config) and not os.path.lexists(run.model):
-            for path in (run.config, run.environment):  # nothing was trained: the record comes before the first step
+            for path in (run.environment, run.config):  # nothing was trained: the record comes before the first step
                 remove(path)
         return False
 

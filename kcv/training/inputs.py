@@ -106,8 +106,7 @@ def gather(begin: Start, extensions: Extensions, group: Group, clock: Clock) -> 
         keep_freed_memory()
         follow_load(logging.INFO)
     with group.local_main_process_first():
-        options = loading.options_of(begin.config.data, began_in=begin.began_in)
-        source = loading.open_source(begin.config.data.source, began_in=begin.began_in, options=options)
+        source = loading.source_of(begin.config.data, began_in=begin.began_in)
         own = begin.own_function() or extensions.model
     config, chosen = _complete(begin, source, device, clock, group, own=own is not None)
     policy, why = choose_precision(config, device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -37,7 +38,7 @@ class RunFolder:
         """Creates the folder: `output_dir`, or `runs/<name>/<time>`.
 
         Raises:
-            OutputError: the folder cannot be created or already holds a run.
+            OutputError: the folder cannot be created, or already holds a run, or a file that one would write over.
         """
         if config.output_dir is not None:
             folder = cls(Path(config.output_dir))
@@ -45,6 +46,7 @@ class RunFolder:
                 raise OutputError(f"{folder.path} already holds a run; choose another --output_dir or remove it")
             folder._make(exist_ok=True)
             folder.require_no_links()
+            folder._require_free()
             return folder
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         parent = Path("runs") / config.name
@@ -135,6 +137,20 @@ class RunFolder:
             for root, folders, names in os.walk(place):
                 for name in (*folders, *names):
                     inside(Path(root), name, error=OutputError)
+
+    def _require_free(self) -> None:
+        """Refuses a folder in which a run would write over something, or remove it.
+
+        Raises:
+            OutputError: names it.
+        """
+        found = [name for name in _NAMES if os.path.lexists(self.path / name)]
+        with suppress(OSError):
+            leftovers.remove_from(self.resume)
+            if set(os.listdir(self.resume)) <= {self.lock.name}:  # of a run that was killed before it could begin
+                found.remove(self.resume.name)
+        if found:
+            raise OutputError(f"{self.path} already holds {found[0]}; choose another --output_dir or remove it")
 
     def close(self) -> None:
         """Removes the files that only an unfinished run needs."""

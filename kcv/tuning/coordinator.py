@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal
 
 from kcv import errors
 from kcv.common.text import setting
@@ -26,8 +26,6 @@ from kcv.tuning.storage import Storage
 from kcv.tuning.trials import Order, State, Trial
 
 _log = logging.getLogger(__name__)
-
-Default: TypeAlias = Mapping[str, object]
 
 _MOST_DEATHS: Final = 3
 """Times that a trial is continued after its process died."""
@@ -72,7 +70,7 @@ class Plan:
     """
 
     space: Space
-    default: Default
+    default: Mapping[str, object]
     rule: Rule
     order: Order
     epochs: int
@@ -140,24 +138,6 @@ class Coordinator:
                     self._look(number)
                 self._runner.wait()
             return False
-        finally:
-            self._runner.end()
-            self._slots.clear()
-
-    def run_to_end(self, number: int) -> None:
-        """Continues one trial to its end, whatever the rule says.
-
-        Raises:
-            KcvError: it fails.
-        """
-        trial = self._storage.trial(number)
-        if trial.state != "open":
-            return
-        try:
-            self._start(self._storage.aim(trial, self._plan.epochs))
-            while number in self._slots and not self._stop_requested():
-                self._look(number)
-                self._runner.wait()
         finally:
             self._runner.end()
             self._slots.clear()

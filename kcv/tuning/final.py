@@ -17,8 +17,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from kcv.common.download import is_url
 from kcv.common.files import write_json
 from kcv.common.untrusted import read_json
+from kcv.config import Config
 from kcv.errors import DataError, KcvError
 from kcv.metrics.significance import Pair, matched_pairs, wilson_interval
 from kcv.training.run_folder import RunFolder
@@ -28,8 +30,11 @@ from kcv.tuning.trials import Trial
 
 _log = logging.getLogger(__name__)
 
-Measure: TypeAlias = Callable[[Mapping[str, Path]], Mapping[str, NDArray[np.bool_]]]
-"""Returns for model files by name whether each test image was classified correctly, bool [n]. Raises DataError."""
+Measure: TypeAlias = Callable[[Mapping[str, Path], str | None], Mapping[str, NDArray[np.bool_]]]
+"""Returns for model files by name whether each test image was classified correctly, bool [n]. Raises DataError.
+
+The second argument names the data, with their credentials; None for those of the model files.
+"""
 
 
 @dataclass(frozen=True)
@@ -130,9 +135,10 @@ class Final:
         elif default.state == "complete":
             both.append(("default", default))
         else:
-            notes.append(f"your configuration {default.state}, so there is nothing to compare the winner with")
-        first = self._configurations({}).seed
-        jobs = [self._job(who, trial, first + n, n == 0) for n in range(self._seeds) for who, trial in both]
+            how = "has not come to its end" if default.state == "open" else default.state
+            notes.append(f"your configuration {how}, so there is nothing to compare the winner with")
+        base = self._configurations({})
+        jobs = [self._job(who, trial, base.seed + n, n == 0) for n in range(self._seeds) for who, trial in both]
         if known := self._known(jobs):
             return known
         failed = self._train(jobs)
@@ -141,7 +147,8 @@ class Final:
         notes += failed
         done = [job for job in jobs if RunFolder(job.folder).finished]
         try:
-            right = self._measure({job.name: RunFolder(job.folder).model for job in done}) if done else {}
+            models = {job.name: RunFolder(job.folder).model for job in done}
+            right = self._measure(models, _to_name(base)) if done else {}
         except DataError as error:
             return Comparison(notes=[*notes, f"nothing was compared: {error}"])
         found = self._compared(done, right, notes)
@@ -234,6 +241,14 @@ class Final:
             return Comparison(list(found["rows"]), pairs, int(found["images"]), list(found["notes"]))
         except (KcvError, KeyError, TypeError):
             return None
+
+
+def _to_name(config: Config) -> str | None:
+    """Returns the data of a configuration where they must be named to be read again: a URL, unlike a path.
+
+    A model file keeps no credentials, and kcv fetches nothing that only a file names.
+    """
+    return config.data.source if is_url(config.data.source) else None
 
 
 def _listed(jobs: Sequence[_Job]) -> list[list[Any]]:

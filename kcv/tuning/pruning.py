@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Container, Sequence
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from kcv.tuning.trials import Order, Trial
 
@@ -21,35 +21,6 @@ _FEWEST: Final = 4
 """Finished trials before the median rule stops any."""
 
 
-class Rule(Protocol):
-    """Decides how far trials go."""
-
-    def first(self) -> int:
-        """Returns the epoch up to which a new trial goes."""
-        ...
-
-    def stops(self, trial: Trial, trials: Sequence[Trial]) -> bool:
-        """Returns whether a trial is stopped at its last epoch, for good."""
-        ...
-
-    def next(self, trials: Sequence[Trial], free: Container[int]) -> tuple[Trial, int] | None:
-        """Returns a waiting trial that may go on, and up to which epoch; None if there is none.
-
-        Args:
-            trials: all trials of the study.
-            free: numbers of those that can be continued here and now.
-        """
-        ...
-
-    def last(self, trials: Sequence[Trial], free: Container[int]) -> tuple[Trial, int] | None:
-        """Returns a waiting trial that goes to its end where there is nothing else to do; None if there is none."""
-        ...
-
-    def leader(self, trials: Sequence[Trial], free: Container[int]) -> Trial | None:
-        """Returns a waiting trial that has beaten all others so far; None if there is none."""
-        ...
-
-
 def rule_of(pruner: Pruner, epochs: int, order: Order) -> Rule:
     """Returns the rule of a name.
 
@@ -60,11 +31,11 @@ def rule_of(pruner: Pruner, epochs: int, order: Order) -> Rule:
     """
     if pruner == "asha":
         return SuccessiveHalving(epochs, order)
-    return MedianRule(epochs, order) if pruner == "median" else NoRule(epochs)
+    return MedianRule(epochs, order) if pruner == "median" else Rule(epochs)
 
 
-class NoRule:
-    """Every trial goes to its end.
+class Rule:
+    """Decides how far trials go: this one lets each go to its end, the others stop some early.
 
     Args:
         epochs: the epochs of a whole trial.
@@ -99,7 +70,7 @@ class NoRule:
         return None
 
 
-class MedianRule(NoRule):
+class MedianRule(Rule):
     """Stops a trial whose best monitor is worse than the median of the finished ones at the same epoch.
 
     Source: the median stopping rule of Golovin et al., Google Vizier, KDD 2017.
@@ -124,7 +95,7 @@ class MedianRule(NoRule):
         return len(others) >= _FEWEST and self._order.better(statistics.median(others), value)
 
 
-class SuccessiveHalving(NoRule):
+class SuccessiveHalving(Rule):
     """Asynchronous successive halving: at each rung the best third of the trials goes on.
 
     A trial waits at a rung until it is among the best third of all that have reached it, and then continues where it

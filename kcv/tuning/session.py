@@ -27,6 +27,7 @@ from kcv.tracking import NoTracker, Tracker, open_tracker
 from kcv.training.commit import commit_of
 from kcv.training.resume.lock import lock
 from kcv.training.resume.stop_request import StopRequest
+from kcv.training.resume.working_folder import returned_to
 from kcv.tuning.coordinator import Budget, Coordinator, Plan
 from kcv.tuning.final import Comparison, Final, Measure
 from kcv.tuning.pruning import rule_of
@@ -34,7 +35,7 @@ from kcv.tuning.running import Children, Launch
 from kcv.tuning.sampling import importance
 from kcv.tuning.space import Space, check_space, default_space, read_space
 from kcv.tuning.storage import Storage, digest_of
-from kcv.tuning.study import Configurations, Settings, StudyFolder, flags, of_trial, write_best
+from kcv.tuning.study import CREDENTIALS, Configurations, Settings, StudyFolder, flags, of_trial, write_best
 from kcv.tuning.trial_folds import TrialFolds, digest_of_folds
 from kcv.tuning.trials import Order, Trial
 
@@ -47,9 +48,6 @@ _TRIALS = 20
 _SEEDS = 3
 _RESERVE_SECONDS = 5.0
 """Time for running trials to write their checkpoints, at most a tenth of the search."""
-
-_NAMED_AGAIN = ("data.source", "tracking.uri")
-"""Keys that may be given when a study is continued: no file holds their credentials."""
 
 
 @dataclass(frozen=True)
@@ -183,10 +181,10 @@ class Session:
         Raises:
             KcvError: see `kcv.tasks.tune.tune`.
         """
-        folder = StudyFolder(named)
+        folder = StudyFolder(named.absolute())
         settings = folder.read(str(named))
         again = flags(overrides)
-        if wrong := [key for key in again if key not in _NAMED_AGAIN]:
+        if wrong := [key for key in again if key not in CREDENTIALS]:
             raise UsageError(
                 f"--resume goes on with the configuration that the study began with, without --{wrong[0]}."
             )
@@ -226,6 +224,8 @@ class Session:
         stop = StopRequest()
         with ExitStack() as held:
             held.enter_context(stop.listening())
+            if not self._fresh:
+                held.enter_context(returned_to(self._settings.working_folder, self._folder.path, "the study"))
             held.enter_context(lock(self._folder.lock))
             self._folder.write(self._settings)
             held.enter_context(self._undone())
@@ -322,10 +322,11 @@ class Session:
             yield
         except KcvError:
             if self._fresh and not list(self._folder.trials.rglob("history.csv")):
-                for path in (self._folder.trials, self._folder.lock.parent):
-                    shutil.rmtree(path, ignore_errors=True)
-                for path in (self._folder.settings, self._folder.database, self._folder.table):
-                    path.unlink(missing_ok=True)
+                for path in self._folder.all:  # none of it was there before: see StudyFolder.create
+                    if os.path.isdir(path):
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        path.unlink(missing_ok=True)
                 if not os.listdir(self._folder.path):
                     self._folder.path.rmdir()
             else:
@@ -486,7 +487,7 @@ def _chosen(base: Config) -> dict[str, Any]:
     from kcv.native.device import resolve_device
     from kcv.training.time_budget import Clock
 
-    source = loading.open_source(base.data.source, options=loading.options_of(base.data))
+    source = loading.source_of(base.data)
     resolved, told = automatic.resolve(base, source, resolve_device(base.device), Clock(base.train.minutes))
     _log.info("auto       %s", told)
     before, after = base.flatten(), resolved.flatten()

@@ -92,11 +92,12 @@ class Storage:
         self._distributions = distributions(space)
         self._shared = shared
         self._known: dict[int, Trial] = {}
+        template = url.replace("{", "{{").replace("}", "}}")  # Optuna formats what it is given
         direction: Literal["maximize", "minimize"] = "maximize" if higher else "minimize"
         for attempt in range(_MOST_ATTEMPTS):
             try:
                 with self._told(opening=True):
-                    self._storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+                    self._storage = optuna.storages.RDBStorage(template, engine_kwargs={"pool_pre_ping": True})
                     made = optuna.create_study(
                         storage=self._storage, study_name=study, direction=direction, load_if_exists=True
                     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,12 +17,20 @@ from kcv.common.redaction import data_without_credentials
 from kcv.config import SHORT_FLAGS, Config
 from kcv.config.keys import specify
 from kcv.config.sections import TrainConfig
+from kcv.data.fold import FEWEST_FOLDS, MOST_FOLDS
 from kcv.errors import ConfigError, OutputError, UsageError
 from kcv.tracking import uri_without_credentials
 from kcv.tuning.trials import Trial
 
 _OWN = ("output_dir", "train.final_split", "tracking.register", "tracking.alias", "tracking.parent")
 """Keys of a trial that the study sets, and the user's configuration keeps."""
+
+
+CREDENTIALS: Final[Mapping[str, Callable[[str], str]]] = {
+    "data.source": data_without_credentials,
+    "tracking.uri": uri_without_credentials,
+}
+"""The keys that may hold a user and a password, and what removes these; no file of a study has them."""
 
 
 class Settings(BaseModel):
@@ -60,7 +68,7 @@ class Settings(BaseModel):
     workers: Annotated[int, Field(ge=1)]
     threads: Annotated[int, Field(ge=1)] | None
     seeds: Annotated[int, Field(ge=0)]
-    folds: Annotated[int, Field(ge=2, le=9999)] | None = None
+    folds: Annotated[int, Field(ge=FEWEST_FOLDS, le=MOST_FOLDS)] | None = None
     division: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
     storage: str | None
     study: str
@@ -86,17 +94,26 @@ class StudyFolder:
         """Creates the folder: `output_dir`, or `studies/<name>/<time>`.
 
         Raises:
-            OutputError: it cannot be created, or holds a study already.
+            OutputError: it cannot be created, or holds a study already, or what a study would write over or remove.
         """
         folder = cls(output_dir or Path("studies") / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
         if os.path.lexists(folder.settings):
             raise OutputError(f"{folder.path} already holds a study; go on with it (--resume={folder.path}), or choose "
                               "another --output_dir")  # fmt: skip
+        for path in folder.all:
+            if os.path.lexists(path):
+                raise OutputError(f"{folder.path} already holds {path.name}; choose another --output_dir or remove it")
         try:
             make_folder(folder.path)
         except OSError as error:
             raise OutputError(f"cannot make the folder {folder.path}: {error.strerror or error}") from None
         return folder
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """All that a study writes in the folder."""
+        files = (self.settings, self.database, self.comparison, self.best, self.table, self.page)
+        return (*files, self.trials, self.final, self.lock.parent)
 
     @property
     def settings(self) -> Path:
@@ -223,14 +240,12 @@ class Configurations:
     def without_credentials(self) -> Configurations:
         """Returns the same without users and passwords in the data and the tracking store."""
         values = {key: dict(value) if isinstance(value, Mapping) else value for key, value in self.values.items()}
-        for section, leaf, clean in (("data", "source", data_without_credentials), ("tracking", "uri",
-                                     uri_without_credentials)):  # fmt: skip
-            if isinstance(values.get(section), dict) and isinstance(values[section].get(leaf), str):
-                values[section][leaf] = clean(values[section][leaf])
         given = dict(self.given)
-        for key, clean in (("data.source", data_without_credentials), ("tracking.uri", uri_without_credentials)):
-            if isinstance(given.get(key), str):
-                given[key] = clean(given[key])
+        for key, clean in CREDENTIALS.items():
+            section, _, leaf = key.partition(".")
+            for place, name in ((values.get(section), leaf), (given, key)):
+                if isinstance(place, dict) and isinstance(place.get(name), str):
+                    place[name] = clean(place[name])
         return Configurations(values, given, self.chosen)
 
 

@@ -32,7 +32,7 @@ def digest_of_folds(config: Config, folds: int) -> str:
     Raises:
         DataError: the images cannot be read, or not be divided.
     """
-    source = loading.open_source(config.data.source, options=loading.options_of(config.data))
+    source = loading.source_of(config.data)
     return digest_of(loading.division_of_source(source, _of_fold(config, Fold(1, folds)).data).assigned)
 
 

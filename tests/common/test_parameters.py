@@ -66,6 +66,17 @@ def test_a_value_out_of_its_limits_is_refused_in_one_line(
     assert str(caught.value) == message
 
 
+def test_a_whole_number_may_have_an_upper_limit_of_its_own() -> None:
+    @checked
+    def fold(images: Annotated[int, AtLeast(2, 9)]) -> int:
+        return images
+
+    assert (fold(2), fold(9)) == (2, 9)
+    for wrong in (1, 10):
+        with pytest.raises(UsageError, match=f"images: received {wrong}, allowed: a whole number from 2 to 9"):
+            fold(wrong)
+
+
 def test_allowed_values_reach_the_function_as_they_are() -> None:
     assert take(3) == (3, None, "a", None)
     assert take(np.int64(4), 1, "b", more=[]) == (4, 1, "b", [])

@@ -105,6 +105,23 @@ def test_where_near_duplicates_leave_a_class_too_few_groups_exact_copies_decide(
     assert set(labels[found.train]) == {0, 1}
 
 
+def test_where_near_duplicates_are_fewer_groups_than_folds_exact_copies_decide() -> None:
+    """Each class is in every training, and yet the ninth fold and the tenth would have no image."""
+    labels, groups = np.repeat([0, 1], 20), np.repeat(np.arange(8), 5)
+    found = divided(labels, groups, "9/10")
+    assert found.exact
+    assert np.bincount(found.assigned, minlength=10).min() > 0
+    assert len(found.held_out) > 0
+    assert not divided(labels, groups, "8/8").exact, "as many groups as folds are enough"
+
+
+def test_fewer_different_images_than_folds_are_refused_for_all_folds() -> None:
+    labels, groups = np.repeat([0, 1], 20), np.repeat(np.arange(8), 5)
+    for fold, val in (("0/10", 0.1), ("1/10", 0.1), ("9/10", 0.1), ("1/10", None)):
+        with pytest.raises(DataError, match=r"has 8 different images \(all others are copies\), fewer than 10 folds"):
+            divided(labels, groups, fold, exact=groups, val=val)
+
+
 @pytest.mark.parametrize(
     ("labels", "groups", "told"),
     [

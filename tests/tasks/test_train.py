@@ -213,6 +213,19 @@ def test_a_folder_that_holds_a_run_is_left_alone(trained, configure):
     assert run.model_path.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["metrics.json", "model.keras", "evaluation/mine.txt", "resume/mine.txt"])
+def test_a_run_neither_writes_over_nor_removes_what_is_not_its_own(configure, tmp_path, name):
+    from kcv.tasks.train import train
+
+    there = tmp_path / "run" / name
+    there.parent.mkdir(parents=True)
+    there.write_text("mine")
+    with pytest.raises(OutputError, match=f"already holds {name.partition('/')[0]}; choose another --output_dir"):
+        train(configure())
+    assert there.read_text() == "mine"
+    assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == [there]
+
+
 @pytest.mark.parametrize(
     "bad",
     [{"data": "nowhere"}, {"augment.cutout": 500}, {"tracking": "sqlite:////nowhere/mlflow.db"}, {"device": "mps"}],

@@ -194,6 +194,21 @@ def test_a_folder_that_holds_folds_is_not_written_over(folded: Folds, configure:
         train_folds(configure(output_dir=str(folded.directory)), 2)
 
 
+@pytest.mark.parametrize(
+    "name", ["metrics.json", "folds.json", "out_of_fold.csv", "fold-1/mine.txt", "resume/mine.txt"]
+)
+def test_nothing_that_is_there_is_taken_for_a_result_or_removed(
+    configure: Configure, tmp_path: Path, name: str
+) -> None:
+    there = tmp_path / "run" / name
+    there.parent.mkdir(parents=True)
+    there.write_text("mine")
+    with pytest.raises(OutputError, match=f"already holds {name.partition('/')[0]}; choose another --output_dir"):
+        train_folds(configure(), 2)
+    assert there.read_text() == "mine"
+    assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == [there]
+
+
 def test_folds_go_on_only_as_they_began(folded: Folds, configure: Configure) -> None:
     with pytest.raises(UsageError, match="received --folds=3, but the training began with 2"):
         train_folds(folds=3, resume=folded.directory)

@@ -21,11 +21,13 @@ from warm import Child, WarmPython
 
 from kcv.config import Config
 from kcv.errors import ConfigError, KcvError, OutputError, UsageError
+from kcv.tracking import NoTracker
 from kcv.training.resume.lock import lock
 from kcv.training.run_folder import Run
 from kcv.tuning import running
 from kcv.tuning import session as sessions
 from kcv.tuning.session import Asked, Outcome, Session
+from kcv.tuning.study import StudyFolder
 
 TOY = {
     "model": "custom_cnn", "model.width": 0.25, "epochs": 3, "batch_size": 16, "optim.lr": 3e-3, "precision": "float32",
@@ -329,6 +331,39 @@ def test_a_study_is_not_overwritten_and_only_a_study_is_continued(tune: Tune, tm
         tune(resume=tmp_path)
 
 
+@pytest.mark.parametrize("name", ["trials/mine.txt", "resume/checkpoint-1.json", "study.db", "trials.csv"])
+def test_a_study_that_fails_removes_nothing_that_was_there(tune: Tune, tmp_path: Path, name: str) -> None:
+    there = tmp_path / "study" / name
+    there.parent.mkdir(parents=True)
+    there.write_text("mine")
+    with pytest.raises(OutputError, match=f"study already holds {name.partition('/')[0]}; choose another --output_dir"):
+        tune(trials=1, **{"model.weights": "no-such-file.keras"})
+    assert there.read_text() == "mine"
+
+
+def test_a_study_may_lie_in_a_folder_of_any_name(tune: Tune, tmp_path: Path) -> None:
+    folder = tmp_path / "a{b}c?d%20e#f"
+    found = tune(folder=folder, trials=1, epochs=1, seeds=0)
+    assert [trial.state for trial in found.trials] == ["complete"]
+    assert [trial.values for trial in tune(resume=folder).trials] == [trial.values for trial in found.trials]
+    assert (folder / "study.db").is_file()
+
+
+@pytest.mark.full
+def test_a_study_is_continued_from_another_folder_as_from_its_own(
+    tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune(trials=1, epochs=1, seeds=0, tracking="sqlite:///mlflow.db")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    found = tune(resume=Path("../study"), trials=2)
+    assert [trial.state for trial in found.trials] == ["complete"] * 2
+    assert list(elsewhere.iterdir()) == []
+    assert found.folder.page.is_file(), "its path holds outside of the folder that the study began in, too"
+    assert_nested(f"sqlite:///{tmp_path}/mlflow.db", trials=2)
+
+
 def test_what_a_study_began_with_stays(tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checked in the same study: its settings, its lock, and who began it."""
     from kcv.tasks.tune import tune as verb
@@ -350,6 +385,19 @@ def test_what_a_study_began_with_stays(tune: Tune, tmp_path: Path, monkeypatch: 
         assert Session.resume(folder, Asked(workers=workers), {})._settings.threads == threads
     with lock(folder / "resume" / "lock"), pytest.raises(OutputError, match="another training runs there"):
         tune(resume=folder, trials=2)
+    opened_in: list[Path] = []
+    monkeypatch.setattr(sessions, "open_tracker", lambda config: opened_in.append(Path.cwd()) or NoTracker())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert tune(resume=Path("../study"), trials=1).folder.page.is_file()
+    assert opened_in == [tmp_path.resolve()], "relative paths of the configuration start from there"
+    assert Path.cwd() == (tmp_path / "elsewhere").resolve()
+    assert list(Path().iterdir()) == []
+    settings = StudyFolder(folder).read("study")
+    StudyFolder(folder).write(settings.model_copy(update={"working_folder": str(tmp_path / "gone")}))
+    with pytest.raises(UsageError, match=r"--resume=.*study: the study began in .*gone, which is not there"):
+        tune(resume=folder, trials=2)
+    StudyFolder(folder).write(settings)
     path = folder / "study.json"
     path.write_text(path.read_text().replace(str(tmp_path), "/elsewhere"))
     with pytest.raises(UsageError, match="nothing shows that you began"):

@@ -73,7 +73,7 @@ def division_of(
     if found.exact and (known_by, fold.of) not in _told:
         _told.add((known_by, fold.of))
         _log.warning(
-            "near-duplicates leave a class too few groups for %d folds, so only exact copies are kept together; the "
+            "near-duplicates leave too few groups for %d folds, so only exact copies are kept together; the "
             "accuracy may be too good", fold.of,
         )  # fmt: skip
     return found

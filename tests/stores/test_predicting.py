@@ -123,6 +123,19 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(
     assert not any("/photos/" in request for request in s3.asked)
 
 
+@pytest.mark.parametrize("verb", ["predict", "embed"])
+def test_rows_are_not_kept_in_a_folder_that_is_removed(
+    s3: S3, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KCV_CACHE_DIR", str(tmp_path / "file" / "cache"))  # which root cannot write to either
+    own = s3.bucket()
+    told = rf"cannot write to {tmp_path}/file/cache/outputs: .*; KCV_CACHE_DIR names another folder$"
+    with pytest.raises(OutputError, match=told):
+        getattr(kcv, verb)(f"s3://{bucket}/photos/", tmp_path / "no model", output=f"s3://{own}/rows.parquet")
+    assert s3.asked == []
+
+
 def test_rows_that_cannot_be_sent_stay_on_disk(s3: S3, bucket: str, tmp_path: Path) -> None:
     own = s3.bucket()
     rows = predict(f"s3://{bucket}/photos/", Brightness(), recursive=True, output=f"s3://{own}/rows.csv")

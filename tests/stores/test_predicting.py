@@ -71,6 +71,12 @@ def test_places_without_images_are_told(s3: S3, bucket: str, place: str, told: s
         predict(place.format(bucket), Brightness())
 
 
+def test_an_image_that_may_be_listed_but_not_read_is_not_missing(s3: S3, bucket: str) -> None:
+    s3.fault = lambda request: "403" if request.startswith("HEAD") else None
+    with pytest.raises(DataError, match=r"top/000.png: may not be read: these credentials have no right to it"):
+        predict(f"s3://{bucket}/photos/test/top/000.png", Brightness())
+
+
 @pytest.mark.parametrize("suffix", variants([".csv", ".parquet", ".jsonl"], fast=[".csv"]))
 def test_rows_become_an_object_when_all_are_there(s3: S3, bucket: str, few: Path, tmp_path: Path, suffix: str) -> None:
     own = s3.bucket()

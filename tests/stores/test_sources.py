@@ -82,6 +82,19 @@ def test_shards_take_the_class_names_beside_them_or_fail(s3: S3, few: Path, buck
         open_source(f"s3://{own}/train-0.tar")
 
 
+def test_what_may_be_listed_but_not_read_is_not_missing(s3: S3, bucket: str) -> None:
+    s3.fault = lambda request: "403" if request.startswith("HEAD") else None
+    for name in ("photos/labels.csv", "shards/train-0.tar"):
+        with pytest.raises(DataError, match=rf"{name}: may not be read: these credentials have no right to it"):
+            open_source(f"s3://{bucket}/{name}")
+    own = s3.bucket()
+    s3.put(own, "train-0.tar", s3.get(bucket, "shards/train-0.tar"))
+    s3.put(own, "classes.txt", b"top\nleft\ncentre\n")
+    s3.fault = lambda request: "403" if request.startswith("HEAD") and "classes.txt" in request else None
+    with pytest.raises(DataError, match=r"classes.txt: may not be read"):
+        open_source(f"s3://{own}/train-0.tar")
+
+
 def test_metadata_in_a_bucket_name_the_labels(s3: S3, bucket: str) -> None:
     own = s3.bucket()
     for split in ("train", "test"):

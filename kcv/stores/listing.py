@@ -130,17 +130,20 @@ def has_pattern(place: Location) -> bool:
     return _PATTERN.search(place.key) is not None
 
 
+def before_pattern(pattern: Location) -> Location:
+    """Returns the beginning of a key before its first wildcard, which all keys that match it have in common."""
+    first = _PATTERN.search(pattern.key)
+    return pattern if first is None else replace(pattern, key=pattern.key[: first.start()])
+
+
 def matching(pattern: Location) -> Iterator[StoredObject]:
     """Yields the objects whose keys match a pattern, like paths: `*` and `?` match no `/`, `**/` does.
 
     Raises:
         DataError: as for `below`.
     """
-    first = _PATTERN.search(pattern.key)
-    assert first is not None
     fits = re.compile(_expression(pattern.key)).fullmatch
-    found = below(replace(pattern, key=pattern.key[: first.start()]))
-    return (one for one in found if fits(one.place.key))
+    return (one for one in below(before_pattern(pattern)) if fits(one.place.key))
 
 
 def _expression(pattern: str) -> str:

@@ -7,7 +7,7 @@ is a bug in kcv and exits with code 1 and a traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class KcvError(Exception):
@@ -93,6 +93,16 @@ def first_line(error: BaseException, most: int = 150) -> str:
 def one_line(error: BaseException) -> str:
     """Returns the message of an error joined to one line, or its class if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and those that led to it, each once; the innermost is the last."""
+    seen: set[int] = set()  # libraries chain errors by hand, and may do so in a circle
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found
+        found = found.__cause__ or found.__context__
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

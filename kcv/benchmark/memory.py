@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import shutil
 import sys
-import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from kcv.common.files import temporary_folder
 from kcv.common.parameters import renamed
 from kcv.common.progress import Progress
 from kcv.config import AugmentConfig, DataConfig
@@ -69,11 +69,11 @@ def benchmark_memory(
     encoded = _images()
     need = 2 * images * sum(map(len, encoded)) // len(encoded)
     rows = []
-    with tempfile.TemporaryDirectory(prefix="kcv-memory-") as folder:
+    with temporary_folder("kcv-memory-") as folder:
         if shutil.disk_usage(folder).free < need:
             raise OutputError(f"{folder}: the set of {images:,} images needs {need / 1e6:,.0f} MB of free disk")
         for count in [size for size in SIZES if size < images] + [images]:
-            place = Path(folder) / str(count)
+            place = folder / str(count)
             _write(place, count, encoded)
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 measured = pool.submit(_measure, str(place), image_size, batch_size).result()

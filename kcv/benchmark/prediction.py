@@ -6,7 +6,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from kcv.artifact import ArtifactInfo
 from kcv.benchmark import networks
 from kcv.benchmark.candidates import CLASSES, Setting, keras_model, torch_network
 from kcv.common.cores import usable_cores
+from kcv.common.files import temporary_folder
 from kcv.common.progress import Progress
 from kcv.common.timing import PAUSE, interleave
 from kcv.config import Config
@@ -81,8 +81,8 @@ def benchmark_prediction(
     rows = []
     for name in [model] if model else networks.USUAL:
         setting = Setting(name, image_size or registry.get(name).image_size or _SMALL, max(BATCHES), "float32", "cpu")
-        with tempfile.TemporaryDirectory() as folder:
-            rows += _rows(setting, Path(folder), repeats)
+        with temporary_folder() as folder:
+            rows += _rows(setting, folder, repeats)
     return rows
 
 

@@ -9,7 +9,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from kcv.benchmark import networks, prediction
 from kcv.benchmark.candidates import Setting, keras_model
 from kcv.benchmark.http_load import Load, load
 from kcv.common.cores import usable_cores
+from kcv.common.files import temporary_folder
 from kcv.common.progress import Progress
 from kcv.errors import KcvError
 from kcv.inference.onnx_model import OnnxModel
@@ -88,9 +88,9 @@ def benchmark_serving(
     for name in [model] if model else networks.NAMES:
         size = image_size or registry.get(name).image_size or _SMALL
         setting = Setting(name, size, _IMAGES, "float32", "cpu")
-        with tempfile.TemporaryDirectory() as folder:
-            files = prediction.exported(keras_model(setting), setting, Path(folder))
-            images = _images(Path(folder), size)
+        with temporary_folder() as folder:
+            files = prediction.exported(keras_model(setting), setting, folder)
+            images = _images(folder, size)
             for precision, file in files.items():
                 rows.append({"model": name, "precision": precision, **_row(file, images, repeats)})
     return rows

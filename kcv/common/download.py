@@ -94,12 +94,9 @@ def writable(folder: Path) -> Path:
     Raises:
         OutputError: no folder is writable.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        reason = error.strerror or error
+    reason = _obstacle(folder)
+    if reason is None:
+        return folder
     try:
         other = Path(tempfile.mkdtemp(prefix="kcv-cache-"))
     except OSError as error:
@@ -107,6 +104,33 @@ def writable(folder: Path) -> Path:
     atexit.register(shutil.rmtree, other, ignore_errors=True)
     _log.warning("cache      cannot write to %s: %s; downloads are kept for this run alone", folder, reason)
     return other
+
+
+def lasting(name: str) -> Path:
+    """Returns a folder of the cache for files that must outlive this process, and creates it if needed.
+
+    Unlike `writable` it has no substitute: what cannot be downloaded again must not lie in a folder that is removed.
+
+    Args:
+        name: the name of the folder in the cache.
+
+    Raises:
+        OutputError: the folder cannot be created or written to.
+    """
+    folder = cache_dir() / name
+    if (reason := _obstacle(folder)) is not None:
+        raise OutputError(f"cannot write to {folder}: {reason}; KCV_CACHE_DIR names another folder")
+    return folder
+
+
+def _obstacle(folder: Path) -> str | None:
+    """Creates a folder if needed, and returns why no file can be made in it; None if one can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def has_checksum(path: Path, checksum: str) -> bool:

@@ -20,6 +20,9 @@ from kcv.errors import OutputError, first_line
 BINARY = getattr(os, "O_BINARY", 0)
 """A flag of `os.open`: without it, Windows writes a carriage return before each byte 10."""
 
+_FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG, errno.EROFS})
+"""What the system says where nothing more can be written; such errors often do not name the file."""
+
 _CRLF = "\r\n"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -57,6 +60,33 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(prefix: str = "kcv-") -> Iterator[Path]:
+    """Yields a new folder where the system keeps temporary files, and removes it when the block ends.
+
+    Args:
+        prefix: the beginning of its name.
+
+    Raises:
+        OutputError: the folder cannot be created, a file in it cannot be written, or a disk is full.
+    """
+    made: str | None = None
+    try:
+        with tempfile.TemporaryDirectory(prefix=prefix) as made:
+            yield Path(made)
+    except OSError as error:
+        if made is not None and error.errno not in _FULL and not _names_what_is_in(Path(made), error):
+            raise
+        where = f"cannot write to {made}" if made is not None else "cannot create a temporary folder"
+        raise OutputError(f"{where}: {error.strerror or error}; TMPDIR names another folder") from error
+
+
+def _names_what_is_in(folder: Path, error: OSError) -> bool:
+    """Returns whether an error is about a file in a folder."""
+    named = (os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes))
+    return any(Path(name).is_relative_to(folder) for name in named)
 
 
 def make_folder(path: Path, *, exist_ok: bool = True) -> None:

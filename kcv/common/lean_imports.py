@@ -72,7 +72,7 @@ class _Compiler(ModuleType):
 def _disable(fn: Callable[..., Any] | None = None, *values: Any, **options: Any) -> Callable[..., Any]:
     """Keeps the compiler out of a function, as `torch._dynamo.disable` does; without one, returns the decorator."""
     if fn is None:
-        return functools.partial(_disable, **options)
+        return lambda fn: _disable(fn, *values, **options)
 
     @functools.wraps(fn)
     def disabled(*arguments: Any, **named: Any) -> Any:

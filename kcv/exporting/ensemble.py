@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from kcv import __version__
-from kcv.common.files import atomic
+from kcv.common.files import atomic, temporary_folder
 from kcv.errors import ExportError
 from kcv.exporting import graph
 from kcv.exporting.parity import Parity, compare, layer_by_layer, native_logits
@@ -43,29 +42,29 @@ def write_ensemble(models: Sequence[LoadedModel], path: Path, samples: Samples) 
         samples: images to check it with.
 
     Raises:
-        ExportError: a model has no form in ONNX, or the models do not fit together.
+        ExportError: a model has no form in ONNX, the models do not fit together, or all of them are larger than an
+            ONNX file can be.
         ParityError: the file does not say what the models say; none is left.
         OutputError: the file cannot be written.
     """
     info = _info(models)
     exact = [in_float32(model.keras_model) for model in models]
     members = [_Member(one, model.calibration) for one, model in zip(exact, models, strict=True)]
-    with atomic(path) as final, tempfile.TemporaryDirectory() as folder:
-        graphs = []
-        for number, member in enumerate(members, start=1):
-            part = Path(folder) / f"{number}.onnx"
-            graph.write_graph(member.model, replace(info, temperature=member.calibration.temperature), part)
-            graphs.append(_prefixed(onnx.load(part), f"model{number}/"))
-        merged = _merged(graphs, info)
-        try:
-            onnx.checker.check_model(merged, full_check=True)
-        except onnx.checker.ValidationError as error:
-            raise ExportError(f"the ensemble cannot be exported: {error}") from error
-        whole = Path(folder) / "whole.onnx"
-        graph.save(merged, whole)
-        parity = compare(_Together(members), OnnxModel(whole, device="cpu"), samples)
-        parity.check()
-        final.write_bytes(whole.read_bytes())
+    with atomic(path) as final:
+        with temporary_folder() as folder:
+            graphs = []
+            for number, member in enumerate(members, start=1):
+                part = folder / f"{number}.onnx"
+                graph.write_graph(member.model, replace(info, temperature=member.calibration.temperature), part)
+                graphs.append(_prefixed(onnx.load(part), f"model{number}/"))
+            merged = _merged(graphs, info)
+            graph.require_valid(merged, f"the ensemble of {len(models)} models")
+            whole = folder / "whole.onnx"
+            graph.save(merged, whole)
+            parity = compare(_Together(members), OnnxModel(whole, device="cpu"), samples)
+            parity.check()
+            content = whole.read_bytes()
+        final.write_bytes(content)
     return parity
 
 

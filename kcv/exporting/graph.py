@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import EncodeError
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -34,6 +35,9 @@ OPSETS = (18, 19, 20, 21)
 """From the lowest opset that torch writes to the highest that the oldest supported onnxruntime (1.20) reads."""
 DEFAULT_OPSET = 20
 """The first opset with GELU as a single operator."""
+
+MOST_BYTES = 2**31 - 1
+"""Of an ONNX file: protobuf, its format, counts bytes in 31 bits."""
 
 _EXAMPLE_IMAGES = 2  # torch.export would treat a batch of one as a fixed size
 
@@ -88,13 +92,37 @@ def write_graph(
         simplify(graph)
         if source is not None:
             _add_weights(graph, source.weights)
-        onnx.checker.check_model(graph, full_check=True)
     except Unsupported as error:
         raise ExportError(f"{model.name} cannot be exported: {error}") from error
-    # Exporter, checker and shape inference raise different errors; all mean that they do not support some layer.
-    except (torch.onnx.OnnxExporterError, onnx.checker.ValidationError, RuntimeError, LookupError) as error:
+    # The exporter raises different errors; all mean that it does not support some layer.
+    except (torch.onnx.OnnxExporterError, RuntimeError, LookupError) as error:
         raise ExportError(f"{model.name} cannot be exported: {first_line(error)}") from error
+    require_valid(graph, model.name)
     save(graph, path)
+
+
+def require_valid(graph: onnx.ModelProto, name: str) -> None:
+    """Checks a graph with `onnx`, including types and shapes.
+
+    Args:
+        graph: the graph.
+        name: what it is made of, for messages.
+
+    Raises:
+        ExportError: it is not valid, or larger than an ONNX file can be.
+    """
+    try:
+        size = graph.ByteSize()
+    except (EncodeError, ValueError):  # protobuf counts the bytes by writing them, and does not write too many
+        size = MOST_BYTES + 1
+    if size > MOST_BYTES:
+        raise ExportError(
+            f"{name} cannot be exported: its graph has more than {MOST_BYTES:,} bytes, the most of an ONNX file."
+        )
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError) as error:
+        raise ExportError(f"{name} cannot be exported: {first_line(error)}") from error
 
 
 def module_of(model: keras.Model, info: OnnxInfo) -> nn.Module:

@@ -34,7 +34,7 @@ def publish(model: Path, folder: Path) -> dict[str, Path]:
 
     Raises:
         ArtifactError: the model cannot be opened.
-        OutputError: the folder cannot be written to.
+        OSError: the folder cannot be written to; in the block of `temporary_folder`, that is an OutputError.
     """
     opening.load(model, device="cpu")
     copy = folder / MODEL

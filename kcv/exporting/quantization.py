@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +18,9 @@ import onnx
 from numpy.typing import NDArray
 
 from kcv import __version__
+from kcv.common.files import temporary_folder
 from kcv.common.timing import PAUSE, interleave
-from kcv.exporting.graph import save
+from kcv.exporting.graph import require_valid, save
 from kcv.exporting.parity import MOST_POINTS
 from kcv.exporting.samples import Samples
 from kcv.inference.onnx_model import INPUT, OnnxInfo, OnnxModel
@@ -81,6 +81,10 @@ def quantize(source: Path, target: Path, info: OnnxInfo, pixels: NDArray[np.uint
         target: the int8 file to write.
         info: the description that the file will contain.
         pixels: training images, uint8 [n, size, size, 3], to calibrate the ranges of the activations on.
+
+    Raises:
+        ExportError: what onnxruntime makes is not valid.
+        OutputError: a file cannot be written.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -93,8 +97,8 @@ def quantize(source: Path, target: Path, info: OnnxInfo, pixels: NDArray[np.uint
             start = next(self._batches, None)
             return None if start is None else {INPUT: pixels[start : start + _CALIBRATION_BATCH]}
 
-    with tempfile.TemporaryDirectory() as folder, _quietly():
-        prepared = Path(folder) / "prepared.onnx"
+    with temporary_folder() as folder, _quietly():
+        prepared = folder / "prepared.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared),
@@ -114,7 +118,7 @@ def quantize(source: Path, target: Path, info: OnnxInfo, pixels: NDArray[np.uint
     graph.opset_import.extend(versions)
     graph.producer_name, graph.producer_version = "kcv", __version__
     onnx.helper.set_model_props(graph, info.to_metadata())
-    onnx.checker.check_model(graph, full_check=True)
+    require_valid(graph, info.model_name)
     save(graph, target)
 
 

@@ -19,7 +19,7 @@ from kcv import __version__
 from kcv.common.hub_reference import HubReference
 from kcv.common.redaction import hide_credentials
 from kcv.common.text import printable, shortened
-from kcv.errors import ArtifactError, HubError, KcvError, first_line
+from kcv.errors import ArtifactError, HubError, KcvError, causes, first_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -101,7 +101,7 @@ def _quiet(bars: bool) -> Iterator[None]:
 def _told(error: Exception, reference: HubReference) -> KcvError:
     from huggingface_hub import errors
 
-    for cause in _causes(error):
+    for cause in causes(error):  # the client wraps some of its errors
         if isinstance(cause, errors.GatedRepoError):
             page = f"{endpoint()}/{reference.repository}"
             return ArtifactError(f"{reference.text}: is for users who have agreed to its terms, at {page}; {_LOGIN}")
@@ -114,7 +114,7 @@ def _told(error: Exception, reference: HubReference) -> KcvError:
         status = getattr(getattr(cause, "response", None), "status_code", None)
         if isinstance(status, int):
             return HubError(f"{reference.text}: {_of_status(status, _message(cause))}.")
-    *_, innermost = _causes(error)
+    *_, innermost = causes(error)
     return HubError(f"{reference.text}: no proper answer from {endpoint()}: {_message(innermost)}.")
 
 
@@ -126,15 +126,6 @@ def _of_status(status: int, message: str) -> str:
     if status in (409, 412):
         return "has changed meanwhile; nothing was pushed, try again"
     return f"{endpoint()} answers {status}: {message}"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yields an error and what caused it, the innermost last; the client wraps some of its errors."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _message(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kcv.common.download import cache_dir, writable
+from kcv.common.download import lasting
 from kcv.common.launch import Launch
 from kcv.common.rows import check_suffix
 from kcv.common.text import cut_to_bytes
@@ -52,7 +52,7 @@ class StoredOutput:
 
         Raises:
             UsageError: another suffix, or processes on several machines, which have no folder for parts in common.
-            OutputError: there is no such bucket, or it may not be written.
+            OutputError: there is no such bucket, it may not be written, or the cache folder cannot be written to.
         """
         place = Location.parse(url, OutputError)
         check(Path(url))
@@ -62,12 +62,13 @@ class StoredOutput:
                 "predict: processes on several machines share the parts of a prediction in a common folder; name a "
                 "file there, --output=FOLDER/FILE, and copy it to the store."
             )
+        folder = lasting(FOLDER)
         if launch.is_main_process:
             require_writable(place)
         digest = hashlib.sha256(str(place).encode(errors="surrogateescape")).hexdigest()[:_DIGITS]
         name = Path(place.key).name
         short = cut_to_bytes(Path(name).stem, _MOST_NAME) + Path(name).suffix
-        return cls(place, writable(cache_dir() / FOLDER) / f"{digest}-{short}")
+        return cls(place, folder / f"{digest}-{short}")
 
     def send(self) -> None:
         """Sends the complete file, and removes it from the cache folder.

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from kcv.common.text import printable, shortened
 from kcv.errors import UsageError
+from kcv.metrics.temperature import TTA_NAME
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +29,6 @@ Pixels = TypeVar("Pixels", "NDArray[np.uint8]", "torch.Tensor")
 Rows = TypeVar("Rows", "NDArray[np.float32]", "torch.Tensor")
 
 MOST_VIEWS = 64
-NAME = r"flip|five_crop|[2-9]|[1-5][0-9]|6[0-4]"
-"""The names of test-time augmentations, as a pattern."""
 
 _CORNER = 16
 _FARTHEST = 8
@@ -89,7 +88,7 @@ class Tta:
         Raises:
             UsageError: there is none of that name.
         """
-        if not re.fullmatch(NAME, text):
+        if not re.fullmatch(TTA_NAME, text):
             raise UsageError(
                 f"--tta: received {printable(shortened(repr(text)))}, allowed: flip, five_crop, or a number of views "
                 f"from 2 to {MOST_VIEWS}."

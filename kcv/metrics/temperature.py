@@ -109,10 +109,11 @@ class Calibration(BaseModel):
         )
 
 
-_TTA_NAME = r"^(flip|five_crop|[1-9][0-9]?)$"
+TTA_NAME = r"^(flip|five_crop|[2-9]|[1-5][0-9]|6[0-4])$"
+"""The names of test-time augmentations (`kcv.inference.tta`), as a pattern."""
 
 
-class TtaCalibrations(RootModel[Annotated[dict[Annotated[str, StringConstraints(pattern=_TTA_NAME)], Calibration],
+class TtaCalibrations(RootModel[Annotated[dict[Annotated[str, StringConstraints(pattern=TTA_NAME)], Calibration],
                                           Field(max_length=100)]]):  # fmt: skip
     """How logits of test-time augmentations become probabilities, by the name of the augmentation (`--tta`)."""
 

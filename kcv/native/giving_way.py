@@ -1,4 +1,4 @@
-"""Threads that give way: where other programs compute, torch's threads do not spin while they wait for each other.
+"""Threads that give way: where other processes compute, torch's threads do not spin while they wait for each other.
 
 After each parallel loop the threads of GNU's OpenMP, which torch computes with on Linux, wait actively for some
 milliseconds, so that the next loop starts at once. That is right on a quiet machine. On a busy one a thread that spins
@@ -21,7 +21,7 @@ from pathlib import Path
 from kcv.common.cores import bound_cores
 
 _BUSY, _QUIET = 0.25, 0.1
-"""From how many cores in use by other programs threads give way, and below how many they spin again."""
+"""From how many cores in use by other processes threads give way, and below how many they spin again."""
 
 _INTERVAL_S = 1.0
 _STAT = Path("/proc/stat")
@@ -33,21 +33,23 @@ _followed_by: int | None = None  # the process
 
 
 def follow_load(level: int = logging.DEBUG) -> None:
-    """Lets the threads of this process give way while other programs compute, for as long as it lives.
+    """Lets the threads of this process give way while other processes compute, for as long as it lives.
 
-    The machine is looked at every second. Does nothing except on Linux, or if torch computes with one thread.
+    The machine is looked at every second. kcv's own other processes count too: those that decode images, run another
+    trial or have another rank need the core of a thread that spins as much as strangers do. Does nothing except on
+    Linux, or if torch computes with one thread.
 
     Args:
-        level: the level of the log at which it is told that other programs compute, once.
+        level: the level of the log at which it is told that other processes compute, once.
     """
     global _followed_by
     import torch
 
     # A forked process has the variables of its parent, but not its threads.
-    if _followed_by == os.getpid() or torch.get_num_threads() < 2 or not _STAT.is_file():
+    if _followed_by == os.getpid() or torch.get_num_threads() < 2 or not os.path.isfile(_STAT):
         return
     _followed_by = os.getpid()
-    threading.Thread(target=_follow, args=(IdleTeams(), OtherLoad(), level), name="follow load", daemon=True).start()
+    threading.Thread(target=_follow, args=(IdleTeams(), OtherLoad, level), name="follow load", daemon=True).start()
 
 
 class IdleTeams:
@@ -96,18 +98,26 @@ def _sleep(team: int, ready: threading.Barrier, end: threading.Event) -> None:
     end.wait()
 
 
+def _read_stat() -> str:
+    return _STAT.read_text(encoding="ascii")
+
+
 class OtherLoad:
-    """How many of the cores that this process may use are in use by others.
+    """How many of the cores that this process may use are in use by others, kcv's own other processes among them.
 
     Args:
         stat: reads what the kernel has counted, the content of `/proc/stat`.
         own: seconds of processor time of this process.
         clock: seconds of the wall clock.
+
+    Raises:
+        OSError: what the kernel has counted cannot be read.
+        ValueError: it is of another form.
     """
 
     def __init__(
         self,
-        stat: Callable[[], str] = _STAT.read_text,
+        stat: Callable[[], str] = _read_stat,
         own: Callable[[], float] = time.process_time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -147,15 +157,15 @@ def busy_seconds(stat: str, cores: set[int]) -> float:
     return ticks * _TICK_S
 
 
-def _follow(teams: IdleTeams, load: Callable[[], float], level: int) -> None:
-    while True:
-        time.sleep(_INTERVAL_S)
-        try:
+def _follow(teams: IdleTeams, start: Callable[[], Callable[[], float]], level: int) -> None:
+    try:
+        load = start()
+        while True:
+            time.sleep(_INTERVAL_S)
             look(teams, load(), level)
-        except (OSError, ValueError) as error:  # a system whose counts are of another form
-            _log.debug("the load of the machine cannot be followed: %s", error)
-            teams.set(False)
-            return
+    except (OSError, ValueError) as error:  # a system whose counts are of another form, or may not be read
+        _log.debug("the load of the machine cannot be followed: %s", error)
+        teams.set(False)
 
 
 def look(teams: IdleTeams, others: float, level: int) -> None:
@@ -163,7 +173,7 @@ def look(teams: IdleTeams, others: float, level: int) -> None:
 
     Args:
         teams: what makes them give way.
-        others: how many cores other programs use.
+        others: how many cores other processes use.
         level: the level of the log for the first time that they give way.
     """
     if not teams.present and others >= _BUSY:
@@ -171,9 +181,9 @@ def look(teams: IdleTeams, others: float, level: int) -> None:
         teams.set(True)
         _log.log(
             level if first else logging.DEBUG,
-            "other programs use %.1f of %s cores, so this takes longer; threads give way to them",
+            "other processes use %.1f of %s cores (kcv's own workers count too); threads give way to them",
             others, len(bound_cores()),
         )  # fmt: skip
     elif teams.present and others < _QUIET:
         teams.set(False)
-        _log.debug("no other program computes: threads no longer give way")
+        _log.debug("no other process computes: threads no longer give way")

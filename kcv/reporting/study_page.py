@@ -6,14 +6,13 @@ from a file or a user is escaped by the template engine.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kcv import __version__
-from kcv.common.files import write_text
+from kcv.common.files import temporary_folder, write_text
 from kcv.common.text import setting
 from kcv.reporting import plots
 from kcv.reporting.material import Plot
@@ -145,21 +144,21 @@ def _plots(material: StudyMaterial) -> dict[str, Plot]:
     drawn = [trial for trial in material.trials if trial["values"]][:_MOST_LINES]
     default = next((trial["number"] for trial in material.trials if trial["default"]), None)
     complete = [trial for trial in drawn if trial["params"].keys() == material.ranges.keys()]
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         found = {}
         if drawn:
             courses = {trial["number"]: trial["values"] for trial in drawn}
             found["courses"] = plots.trial_courses(
-                courses, material.monitor, Path(folder, "courses.png"), best=material.best, default=default,
+                courses, material.monitor, folder / "courses.png", best=material.best, default=default,
                 unit=material.unit,
             )  # fmt: skip
         if material.importance:
-            found["importance"] = plots.importance_bars(material.importance, Path(folder, "importance.png"))
+            found["importance"] = plots.importance_bars(material.importance, folder / "importance.png")
         if len(complete) >= 2:
             found["coordinates"] = plots.parallel_coordinates(
                 [(trial["params"], trial["value"]) for trial in complete],
                 material.ranges,
-                Path(folder, "coordinates.png"),
+                folder / "coordinates.png",
                 monitor=material.monitor,
                 higher=material.higher,
             )

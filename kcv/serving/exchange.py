@@ -10,6 +10,7 @@ from kcv.serving.budget import Budget
 from kcv.serving.problems import Problem
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
     from starlette.types import Receive, Scope
 
 _KEY = "kcv"
@@ -89,6 +90,23 @@ async def read_body(scope: Scope, receive: Receive, *, most: int, seconds: float
             exchange.held = 0
     exchange.is_read = True
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def query_of(request: Request, *allowed: str) -> dict[str, str]:
+    """Returns the parameters in the URL of a request.
+
+    Args:
+        request: the request.
+        allowed: the names of those that the route has.
+
+    Raises:
+        Problem: 400, there is another one.
+    """
+    query = dict(request.query_params)
+    unknown = next((name for name in query if name not in allowed), None)
+    if unknown is not None:
+        raise Problem(400, f"unknown parameter {unknown!r}; allowed: {', '.join(allowed)}.")
+    return query
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:

@@ -166,4 +166,7 @@ def _is_foreign(scope: Scope, host: str) -> bool:
         # The browser's own word, which no page can set; behind a proxy the Host header is not the origin's.
         return site == b"cross-site"
     origin = header(scope, b"origin")
-    return origin is not None and urlsplit(origin.decode("latin-1")).netloc.lower() != host
+    try:
+        return origin is not None and urlsplit(origin.decode("latin-1")).netloc.lower() != host
+    except ValueError:  # brackets without an address
+        return True

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from kcv.common.text import printable
+from kcv.common.text import printable, shortened
 from kcv.errors import OutputError, UsageError, first_line
 from kcv.serving.app import make_app
 from kcv.serving.metrics import metrics
@@ -49,6 +49,8 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except socket.gaierror as error:
         raise UsageError(f"--host={host}: {error.strerror or error}") from None
+    except UnicodeError:  # a label that is empty, or longer than the 63 bytes of the domain name system
+        raise UsageError(f"--host={printable(shortened(host))}: is no name of a host") from None
     except (OSError, OverflowError) as error:
         raise OutputError(f"cannot listen on {host}, port {port}: {first_line(error)}") from None
 

@@ -43,7 +43,9 @@ class BoundedSession:
         response = self._session.send(request)
         if streams and response.status_code < 300:
             return response
-        body = b"" if request.method == "HEAD" else whole(response.raw, response.headers.get("Content-Length"))
+        # An answer to HEAD tells the length of a body that does not follow.
+        told = "0" if request.method == "HEAD" else response.headers.get("Content-Length")
+        body = whole(response.raw, told)
         return AWSResponse(response.url, response.status_code, response.headers, _Whole(body))
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ _AGAIN: Final = frozenset({
     "ThrottlingException", "TooManyRequests", "TooManyRequestsException",
 })  # fmt: skip
 """Codes of errors that pass."""
-_REFUSED: Final = frozenset({"403", "AccessDenied", "AllAccessDisabled", "Forbidden", "UnauthorizedAccess"})
+REFUSED: Final = frozenset({"403", "AccessDenied", "AllAccessDisabled", "Forbidden", "UnauthorizedAccess"})
 _CREDENTIALS: Final = frozenset({
     "401", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch",
     "TokenRefreshRequired",
@@ -192,7 +192,7 @@ def refuse(place: Location, caught: Exception, error: type[KcvError], doing: str
         raise error(f"{place}: has changed since it was listed.") from None
     if code == "InvalidObjectState":
         raise error(f"{place}: is archived; restore it first.") from None
-    if code in _REFUSED:
+    if code in REFUSED:
         way = "these credentials have no right to it"
         if _told_not_to_sign():
             way = "it is not public, and AWS_NO_SIGN_REQUEST is set"

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from kcv.common.text import is_printable
 from kcv.errors import DataError
-from kcv.stores.client import MISSING, client, code_of, retried
+from kcv.stores.client import MISSING, REFUSED, client, code_of, retried
 from kcv.stores.location import MOST_KEY_BYTES, Location
 
 MOST_OBJECTS: Final = 5_000_000
@@ -42,10 +42,10 @@ class StoredObject:
 
 
 def find_object(place: Location) -> StoredObject | None:
-    """Returns an object, or None if there is none of that key that may be read.
+    """Returns an object, or None if there is none of that key.
 
     Raises:
-        DataError: the store cannot be reached.
+        DataError: it may be listed but not read, or the store cannot be reached.
     """
     from botocore.exceptions import ClientError
 
@@ -56,13 +56,30 @@ def find_object(place: Location) -> StoredObject | None:
         try:
             return client().calls.head_object(Bucket=place.bucket, Key=place.key)
         except ClientError as error:
+            code = code_of(error)
             # Without the right to list, a store says 403 of what is not there. Listing tells the two apart.
-            if code_of(error) in MISSING | {"403", "AccessDenied"}:
+            if code in MISSING or (code in REFUSED and not _is_listed(place)):
                 return None
             raise
 
     answer = retried(place, asked)
     return None if answer is None else _object(place, answer.get("ContentLength"), answer.get("ETag"))
+
+
+def _is_listed(place: Location) -> bool:
+    """Returns whether a listing shows an object; False where nothing may be listed."""
+    from botocore.exceptions import ClientError
+
+    def asked() -> Any:
+        try:
+            return client().calls.list_objects_v2(Bucket=place.bucket, Prefix=place.key, MaxKeys=1)
+        except ClientError as error:
+            if code_of(error) in REFUSED:
+                return {}
+            raise
+
+    # Of all keys that begin with this one, the first is the key itself.
+    return any(entry.get("Key") == place.key for entry in retried(place, asked, doing="listed").get("Contents", ()))
 
 
 def below(prefix: Location, *, recursive: bool = True) -> Iterator[StoredObject]:
@@ -113,17 +130,20 @@ def has_pattern(place: Location) -> bool:
     return _PATTERN.search(place.key) is not None
 
 
+def before_pattern(pattern: Location) -> Location:
+    """Returns the beginning of a key before its first wildcard, which all keys that match it have in common."""
+    first = _PATTERN.search(pattern.key)
+    return pattern if first is None else replace(pattern, key=pattern.key[: first.start()])
+
+
 def matching(pattern: Location) -> Iterator[StoredObject]:
     """Yields the objects whose keys match a pattern, like paths: `*` and `?` match no `/`, `**/` does.
 
     Raises:
         DataError: as for `below`.
     """
-    first = _PATTERN.search(pattern.key)
-    assert first is not None
     fits = re.compile(_expression(pattern.key)).fullmatch
-    found = below(replace(pattern, key=pattern.key[: first.start()]))
-    return (one for one in found if fits(one.place.key))
+    return (one for one in below(before_pattern(pattern)) if fits(one.place.key))
 
 
 def _expression(pattern: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from kcv.errors import OutputError
+from kcv.errors import DataError, OutputError
 from kcv.stores.client import client, code_of, retried
 from kcv.stores.listing import find_object
 from kcv.stores.location import Location
@@ -100,7 +100,10 @@ def _complete(place: Location, where: dict[str, Any], parts: list[dict[str, Any]
         except ClientError as error:
             if code_of(error) != "NoSuchUpload":
                 raise
-            found = find_object(place)
+            try:
+                found = find_object(place)
+            except DataError:  # it may be written but not read
+                found = None
             if found is None or found.size != size or not found.etag.endswith(f'-{len(parts)}"'):
                 raise
 

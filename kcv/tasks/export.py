@@ -6,13 +6,12 @@ model.keras -> float32 graph -> parity check -> (int8 -> is it faster and as acc
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from kcv import __version__
-from kcv.common.files import atomic, expand_user
+from kcv.common.files import atomic, expand_user, temporary_folder
 from kcv.common.parameters import OneOf, checked
 from kcv.errors import UsageError
 from kcv.exporting import formats
@@ -210,23 +209,25 @@ def _export(
     from kcv.native.precision import in_float32
 
     exact, images = in_float32(loaded.keras_model), checked.images
-    with atomic(target) as final, tempfile.TemporaryDirectory() as folder:
-        float32 = Path(folder) / f"float32{kind.suffix}"
-        source = formats.Source(exact, info, opset, _heatmap_finder(exact) if heatmaps else None)
-        more = kind.write(source, float32)
-        made = kind.open(float32)
-        views = loaded.tta.views(info.image_size) if loaded.tta is not None else ()
-        parity = compare(exact, made, images, loaded.calibration, views)
-        parity.check()
-        if heatmaps:
-            _check_heatmaps(exact, made, images.pixels[:_MOST_MAPS])
-        kept, trade = float32, None
-        if checked.calibrating is not None:
-            kept, trade = _quantized(float32, info, checked.calibrating, images, force)
-        for suffix in more:  # first, because a reader begins with the file itself
-            with atomic(target.with_suffix(suffix)) as part:
-                part.write_bytes(float32.with_suffix(suffix).read_bytes())
-        final.write_bytes(kept.read_bytes())
+    with atomic(target) as final:
+        with temporary_folder() as folder:
+            float32 = folder / f"float32{kind.suffix}"
+            source = formats.Source(exact, info, opset, _heatmap_finder(exact) if heatmaps else None)
+            more = kind.write(source, float32)
+            made = kind.open(float32)
+            views = loaded.tta.views(info.image_size) if loaded.tta is not None else ()
+            parity = compare(exact, made, images, loaded.calibration, views)
+            parity.check()
+            if heatmaps:
+                _check_heatmaps(exact, made, images.pixels[:_MOST_MAPS])
+            kept, trade = float32, None
+            if checked.calibrating is not None:
+                kept, trade = _quantized(float32, info, checked.calibrating, images, force)
+            for suffix in more:  # first, because a reader begins with the file itself
+                with atomic(target.with_suffix(suffix)) as part:
+                    part.write_bytes(float32.with_suffix(suffix).read_bytes())
+            content = kept.read_bytes()
+        final.write_bytes(content)
     beside = tuple(target.with_suffix(suffix) for suffix in more)
     kept_precision = kept.stem
     return Export(

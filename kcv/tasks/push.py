@@ -8,12 +8,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kcv.common.files import expand_user
+from kcv.common.files import expand_user, temporary_folder
 from kcv.common.parameters import PythonOnly, Second, checked
 from kcv.errors import DataError, UsageError
 from kcv.inference.locating import is_downloaded, model_file
@@ -87,6 +86,7 @@ def push(
             not installed.
         ExportError: the model has no form in ONNX.
         ParityError: the ONNX file does not say what the model says.
+        OutputError: there is no room for temporary files.
 
     Example:
         $ kcv push runs/mine hf://anna/photos
@@ -101,8 +101,8 @@ def push(
     text = _card_text(card)
     require_writable(target, private=private)  # before anything is computed
     model = model_file(run)
-    with tempfile.TemporaryDirectory(prefix="kcv-push-") as place:
-        files, subject = _files(model, target, Path(place), text, onnx=onnx)
+    with temporary_folder("kcv-push-") as place:
+        files, subject = _files(model, target, place, text, onnx=onnx)
         sizes = {name: path.stat().st_size for name, path in files.items()}
         _log.info("pushing    %d files, %.1f MB", len(files), sum(sizes.values()) / 1e6)
         made = push_files(

@@ -23,7 +23,7 @@ from kcv.common.download import cache_dir
 from kcv.common.files import home, sha256_of
 from kcv.common.redaction import hide_credentials, without_credentials
 from kcv.config import TrackingConfig
-from kcv.errors import KcvError, TrackingError, one_line
+from kcv.errors import KcvError, TrackingError, causes, one_line
 from kcv.tracking.buffered import BufferedTracker
 from kcv.tracking.data_record import DataRecord
 from kcv.tracking.mlflow_database import Database, plain_path
@@ -288,14 +288,6 @@ def _told(error: BaseException) -> str:
     """Returns the message of an error, in one line without credentials."""
     text = hide_credentials(one_line(error))
     return (text if len(text) <= 300 else f"{text[:297]}...").rstrip(".")
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yields an error and those that led to it, from the last to the first."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
 
 
 def _has_host(uri: str) -> bool:

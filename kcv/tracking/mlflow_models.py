@@ -21,8 +21,8 @@ from kcv.common.files import sha256_of
 from kcv.common.model_reference import ModelReference, is_in_mlflow
 from kcv.common.text import printable, shortened
 from kcv.common.untrusted import read_bytes
-from kcv.errors import ArtifactError, TrackingError, nearest
-from kcv.tracking.mlflow import CHECKSUM, MlflowStore, causes
+from kcv.errors import ArtifactError, TrackingError, causes, nearest
+from kcv.tracking.mlflow import CHECKSUM, MlflowStore
 from kcv.tracking.mlflow_files import Files, Listing, open_files
 from kcv.tracking.store import StoreRejected, StoreUnavailable
 

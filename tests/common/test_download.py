@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from web import QuietHandler, serving
 
-from kcv.common.download import cache_dir, download, has_checksum, writable
+from kcv.common.download import cache_dir, download, has_checksum, lasting, writable
 from kcv.errors import DataError, OutputError
 
 CONTENT = bytes(range(256)) * 10_000
@@ -139,3 +139,13 @@ def test_a_cache_that_cannot_be_written_to_is_replaced_for_this_run(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
     with pytest.raises(OutputError, match="nor elsewhere"):
         writable(tmp_path / "file" / "cache")
+
+
+def test_files_that_must_last_have_no_substitute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KCV_CACHE_DIR", str(tmp_path / "cache"))
+    assert lasting("outputs") == tmp_path / "cache" / "outputs"
+    assert list((tmp_path / "cache" / "outputs").iterdir()) == []
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KCV_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match=r"file/outputs: Not a directory; KCV_CACHE_DIR names another folder$"):
+        lasting("outputs")

@@ -1,9 +1,11 @@
 """A file is whole or it is as it was."""
 
 import csv
+import errno
 import os
 import stat
 import subprocess
+import tempfile
 import time
 import tracemalloc
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kcv.common import leftovers
-from kcv.common.files import atomic, escape_formula, write_csv, write_json, write_text
+from kcv.common.files import atomic, escape_formula, temporary_folder, write_csv, write_json, write_text
 from kcv.errors import OutputError
 
 
@@ -53,6 +55,33 @@ def test_a_place_that_cannot_be_written_to_is_one_clear_line(tmp_path):
     with pytest.raises(OutputError, match=r"cannot write .*file/notes\.txt: ") as caught:
         write_text(tmp_path / "file" / "notes.txt", "text")
     assert "\n" not in str(caught.value)
+
+
+def test_a_temporary_folder_is_gone_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ValueError), temporary_folder("kcv-test-") as folder:
+        (folder / "a").touch()
+        assert (folder.parent, folder.name[:9]) == (tmp_path, "kcv-test-")
+        raise ValueError
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_temporary_folder_that_cannot_be_written_to_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "cannot write to {}: {}; TMPDIR names another folder"
+    with pytest.raises(OutputError) as caught, temporary_folder() as folder:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(caught.value) == told.format(folder, "No space left on device")
+    with pytest.raises(OutputError) as caught, temporary_folder() as folder:
+        (folder / "none" / "a").write_text("x")
+    assert str(caught.value) == told.format(folder, "No such file or directory")
+    with pytest.raises(FileNotFoundError), temporary_folder():  # which is about another file
+        (tmp_path / "none" / "a").write_text("x")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    told = r"^cannot create a temporary folder: No such file or directory; TMPDIR names another folder$"
+    with pytest.raises(OutputError, match=told), temporary_folder():
+        pass
 
 
 def test_json_and_csv_are_written_for_other_programs(tmp_path):

@@ -72,9 +72,13 @@ def _decorated() -> list[str]:
     def two(text: str) -> str:
         return f"two {text}"
 
-    functions = [one, compiler.disable(two, False)]
+    @compiler.disable(None, False)
+    def three(text: str) -> str:
+        return f"three {text}"
+
+    functions = [one, compiler.disable(two, False), three]
     assert all(function._torchdynamo_disable for function in functions)
-    assert [function.__name__ for function in functions] == ["one", "two"]
+    assert [function.__name__ for function in functions] == ["one", "two", "three"]
     _decorated.functions = functions  # type: ignore[attr-defined]
     return [function("here") for function in functions]
 
@@ -82,14 +86,15 @@ def _decorated() -> list[str]:
 @pytest.mark.usefixtures("packages")
 def test_the_decorator_works_without_the_compiler_and_calls_it_once_it_is_there() -> None:
     with lean():
-        assert _decorated() == ["one here", "two here"]
+        assert _decorated() == ["one here", "two here", "three here"]
     stand_in = sys.modules["a_compiler"]
     assert not hasattr(stand_in, "__file__")
     assert stand_in.reset() == "reset"
     compiler = sys.modules["a_compiler"]
     assert compiler is not stand_in and compiler.calls == []
-    assert [function("there") for function in _decorated.functions] == ["one there", "two there"]  # type: ignore[attr-defined]
-    assert compiler.calls == [("one", True), ("two", False)]
+    functions = _decorated.functions  # type: ignore[attr-defined]
+    assert [function("there") for function in functions] == ["one there", "two there", "three there"]
+    assert compiler.calls == [("one", True), ("two", False), ("three", False)]
 
 
 @pytest.mark.usefixtures("packages")

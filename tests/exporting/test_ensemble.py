@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from kcv.errors import ExportError, ParityError
-from kcv.exporting import ensemble
+from kcv.exporting import ensemble, graph
 from kcv.exporting.samples import to_check
 from kcv.inference.keras_model import LoadedModel
 from kcv.inference.onnx_model import OnnxModel
 from kcv.inference.opening import load
 from kcv.metrics.temperature import Calibration
+from kcv.native.precision import in_float32
 from kcv.training.run_folder import Run
 
 pytestmark = pytest.mark.usefixtures("kept_graphs")  # a trace takes seconds
@@ -56,6 +57,17 @@ def test_a_file_that_says_something_else_is_not_kept(
     with pytest.raises(ParityError, match="logits differ"):
         ensemble.write_ensemble(models, tmp_path / "both.onnx", to_check(models[0], None))
     assert list(tmp_path.glob("*.onnx")) == []
+
+
+def test_models_that_are_together_larger_than_a_file_can_be_make_no_ensemble(
+    models: list[LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = models[0]
+    graph.write_graph(in_float32(first.keras_model), ensemble._info(models), tmp_path / "one")
+    monkeypatch.setattr(graph, "MOST_BYTES", (tmp_path / "one").stat().st_size * 3 // 2)
+    with pytest.raises(ExportError, match=r"^the ensemble of 2 models cannot be exported: its graph has more than "):
+        ensemble.write_ensemble(models, tmp_path / "both.onnx", to_check(first, None))
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["one"]
 
 
 def test_models_of_other_classes_make_no_ensemble(models: list[LoadedModel], tmp_path: Path) -> None:

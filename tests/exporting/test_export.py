@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -16,8 +17,8 @@ from PIL import Image
 from kcv import OnnxModel, export, load_model
 from kcv.cli import main
 from kcv.cli.specification import find_verb
-from kcv.errors import DataError, UsageError
-from kcv.exporting import quantization
+from kcv.errors import DataError, OutputError, UsageError
+from kcv.exporting import graph, quantization
 from kcv.exporting.graph import DEFAULT_OPSET, OPSETS
 from kcv.exporting.quantization import Int8Tradeoff
 
@@ -153,6 +154,26 @@ def test_what_the_user_gets_wrong_is_said_and_leaves_nothing(trained_run: Run, i
     with pytest.raises(DataError, match="6 images are too few for int8, which needs 32 or more"):
         export(trained_run.model_path, tmp_path / "m.onnx", precision="int8", samples=str(few))
     assert [path.name for path in tmp_path.iterdir()] == ["few"]
+
+
+def test_a_full_disk_is_told_as_the_one_that_it_is(
+    trained_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write = Path.write_bytes
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Path, "write_bytes", lambda path, content: full() if path.parent == tmp_path else write(path, content)
+        )
+        with pytest.raises(OutputError, match=rf"^cannot write {tmp_path}/m\.onnx: No space left on device$"):
+            export(trained_run.model_path, tmp_path / "m.onnx")
+    with monkeypatch.context() as patch:  # undone before `kept_graphs` is
+        patch.setattr(graph, "write_graph", full)
+        with pytest.raises(OutputError, match=r"kcv-\w+: No space left on device; TMPDIR names another folder$"):
+            export(trained_run.model_path, tmp_path / "m.onnx")
+    assert not list(tmp_path.glob("*.onnx"))
 
 
 def test_training_data_that_is_gone_is_named_with_what_to_do(trained_run: Run, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from small_networks import small_networks
 
 from kcv.config import ModelConfig
 from kcv.errors import ExportError, KcvError, OutputError
-from kcv.exporting.graph import OPSETS, save, write_graph
+from kcv.exporting import graph as writing
+from kcv.exporting.graph import OPSETS, require_valid, save, write_graph
 from kcv.inference.onnx_model import OnnxInfo, OnnxModel
 from kcv.models import registry
 from kcv.native.precision import in_float32, precision_scope
@@ -160,6 +161,35 @@ def test_what_cannot_be_exported_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"^\S+ cannot be exported: .*no functional model"):
         write_graph(Custom(), info(), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_that_is_larger_than_a_file_can_be_is_one_clear_line(
+    written: tuple[keras.Model, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, path = written
+    monkeypatch.setattr(writing, "_trace", lambda *_: onnx.load(path))
+    monkeypatch.setattr(writing, "MOST_BYTES", 4096)
+    told = rf"^{network.name} cannot be exported: its graph has more than 4,096 bytes, the most of an ONNX file\.$"
+    with pytest.raises(ExportError, match=told):
+        write_graph(network, info(), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_protobuf_cannot_count_is_too_large() -> None:
+    class Huge:
+        def ByteSize(self) -> int:
+            raise EncodeError("Failed to serialize proto")
+
+    with pytest.raises(ExportError, match=r"^net cannot be exported: its graph has more than 2,147,483,647 bytes"):
+        require_valid(Huge(), "net")  # type: ignore[arg-type]
+
+
+def test_what_is_no_graph_is_one_clear_line(written: tuple[keras.Model, Path]) -> None:
+    wrong = onnx.load(written[1])
+    wrong.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 77  # the types are right, the shape is not
+    with pytest.raises(ExportError, match=r"^net cannot be exported: ") as caught:
+        require_valid(wrong, "net")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from kcv import evaluate, load_model, predict
 from kcv.errors import DataError, UsageError
@@ -21,7 +22,7 @@ from kcv.inference.exported import ExportedInfo
 from kcv.inference.keras_model import LoadedModel
 from kcv.inference.onnx_model import OnnxModel
 from kcv.inference.tta import Tta, averaged
-from kcv.metrics.temperature import fit, softmax
+from kcv.metrics.temperature import Calibration, TtaCalibrations, fit, softmax
 
 if TYPE_CHECKING:
     from kcv.tasks.export import Export
@@ -141,7 +142,12 @@ def test_what_is_no_augmentation_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(UsageError, match=r"--tta: received .*allowed: flip, five_crop, or a number of views") as caught:
         Tta.parse(name)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 400
-    assert [Tta.parse(sound).name for sound in (*NAMES, "2", "64")] == [*NAMES, "2", "64"]
+    sound = [*NAMES, "2", "9", "10", "59", "60", "64"]
+    assert [Tta.parse(each).name for each in sound] == sound
+    # A file holds calibrations for the same names, and no others.
+    assert list(TtaCalibrations({each: Calibration() for each in sound}).root) == sound
+    with pytest.raises(ValidationError):
+        TtaCalibrations({name: Calibration()})
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,10 +1,12 @@
-"""Threads give way while other programs compute, without a change to any result."""
+"""Threads give way while other processes compute, without a change to any result."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -72,8 +74,9 @@ def test_threads_give_way_while_others_compute_and_this_is_said_once(caplog: pyt
         look(teams, others, logging.INFO)
         seen.append(teams.present)
     assert seen == [False, False, True, True, False, False, True, True, False]
-    assert [record.getMessage().split(",")[0] for record in caplog.records] == [
-        f"other programs use 0.3 of {len(giving_way.bound_cores())} cores"
+    cores = len(giving_way.bound_cores())
+    assert [record.getMessage() for record in caplog.records] == [
+        f"other processes use 0.3 of {cores} cores (kcv's own workers count too); threads give way to them"
     ]
 
 
@@ -120,6 +123,30 @@ def test_results_are_the_same_to_the_bit() -> None:
     assert torch.equal(before, during)
 
 
+@pytest.mark.parametrize("content", [PermissionError(13, "Permission denied"), "\n"], ids=["closed", "of another form"])
+def test_counts_that_cannot_be_read_are_no_error(
+    content: Exception | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counts(type(Path())):  # type: ignore[misc]
+        def read_text(self, *_: object, **__: object) -> str:
+            if isinstance(content, str):
+                return content
+            raise content
+
+    (tmp_path / "stat").touch()
+    monkeypatch.setattr(giving_way, "_STAT", Counts(tmp_path / "stat"))
+    monkeypatch.setattr(giving_way, "_followed_by", None)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    failed: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    before = set(threading.enumerate())
+    follow_load()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert failed == []
+
+
 @LINUX
 def test_the_load_is_followed_once_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
@@ -154,5 +181,5 @@ def test_counts_of_another_form_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ValueError("not enough values to unpack")
         return 1.0
 
-    giving_way._follow(teams, load, logging.DEBUG)
+    giving_way._follow(teams, lambda: load, logging.DEBUG)
     assert not teams.present

@@ -10,7 +10,9 @@ import pytest
 from served_images import photo
 from serving import Running, serving
 
+from kcv.cli import main
 from kcv.errors import UsageError
+from kcv.serving.server import listen
 from kcv.serving.settings import find_token
 from kcv.tasks.serve import serve
 
@@ -68,6 +70,8 @@ def test_a_page_of_another_site_may_not_use_the_server(running: Running) -> None
         assert (answered.code, "other sites" in answered.json["error"]) == (403, True)
         assert "access-control-allow-origin" not in answered.headers
     own = f"http://127.0.0.1:{running.port}"
+    for origin in ("http://[", "http://[x]", f"{own}]", ""):
+        assert running.post("/predict", PHOTO, Origin=origin).code == 403
     assert running.post("/predict", PHOTO, Origin=own, Sec_Fetch_Site="same-origin").code == 200
     assert running.ask("OPTIONS", "/predict", Origin="https://evil.example").code == 403
 
@@ -93,6 +97,16 @@ def test_a_log_holds_nothing_of_a_request(
         running.post("/v2/models/secret/infer", b"secret")
     assert "secret" not in caplog.text
     assert "400 0 bytes" in caplog.text
+
+
+@pytest.mark.parametrize("host", ["0.0..0.0", "x" * 64, "\udc80", "\x1b[2J..b"])
+def test_what_is_no_name_of_a_host_is_one_line(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match=r"^--host=\S+: is no name of a host$") as caught:
+        listen(host, 0)
+    assert "\x1b" not in str(caught.value)
+    assert main(["serve", "none.onnx", f"--host={host}", "--open"]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error and error.count("\n") == 1
 
 
 def test_another_address_needs_a_token_or_the_word_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

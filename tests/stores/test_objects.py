@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from s3_server import S3
 from variants import variants
+from web import QuietHandler, serving
 
 from kcv.errors import DataError, ImageError, KcvError, OutputError, UsageError
 from kcv.stores import answers, client, listing, reading, writing
@@ -139,6 +140,51 @@ def test_only_what_is_wrong_with_one_object_counts_as_a_bad_image(s3: S3, place:
         read(one, error=ImageError)
 
 
+def no_reading(request: str) -> str | None:
+    """The fault of credentials that may list and write, but not read."""
+    return "403" if request.startswith("HEAD") or (request.startswith("GET") and "list-type" not in request) else None
+
+
+def test_an_object_that_may_be_listed_but_not_read_is_not_missing(s3: S3, place: Location) -> None:
+    s3.put(place.bucket, "a/one.bin.bak", b"x")
+    s3.fault = no_reading
+    with pytest.raises(DataError, match=r"/a/one\.bin: may not be read: these credentials have no right to it \(403\)"):
+        find_object(place)
+    assert find_object(replace(place, key="a/one.bi")) is None
+    # Where nothing may be listed, a store says the same of what is not there.
+    s3.fault = lambda request: "403"
+    assert find_object(place) is None
+    s3.fault = lambda request: "403" if request.startswith("HEAD") else "500"
+    with pytest.raises(DataError, match="cannot be listed after 6 tries"):
+        find_object(place)
+
+
+def test_asking_for_objects_keeps_the_connection(
+    s3: S3, monkeypatch: pytest.MonkeyPatch, reconnect: Callable[[], None]
+) -> None:
+    connections: list[int] = []
+
+    class Lasting(QuietHandler):  # moto's server closes each connection itself
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            connections.append(1)
+
+        def do_HEAD(self) -> None:
+            self.send_response(404 if self.path.endswith("odd") else 200)
+            self.send_header("Content-Length", "10240")  # of a body that an answer to HEAD does not have
+            self.end_headers()
+
+    with serving(Lasting) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        reconnect()
+        sizes = [one and one.size for one in map(find_object, [Location("b-b", "even"), Location("b-b", "odd")] * 10)]
+        client.client().calls.close()
+    assert sizes == [10240, None] * 10
+    assert len(connections) == 1
+
+
 def test_an_object_reads_like_a_file(s3: S3, place: Location) -> None:
     file = ObjectFile(found(place))
     s3.asked.clear()
@@ -207,6 +253,14 @@ def test_parts_are_sent_until_they_are_there_and_the_object_appears_at_the_end(
     assert s3.uploads(place.bucket) == 0
     # The answer to the last request was lost, and the upload is not known any more: the object is there.
     assert sum(request.startswith("HEAD") for request in s3.asked) == 1
+
+
+def test_an_upload_whose_end_cannot_be_looked_at_has_failed(s3: S3, large: Path) -> None:
+    place = Location(s3.bucket(), "out.bin")
+    s3.fault = lambda request: "gone" if request.startswith("POST") and "uploadId" in request else no_reading(request)
+    s3.put(place.bucket, place.key, b"before")
+    with pytest.raises(OutputError, match=r"out.bin: cannot be written \(NoSuchUpload"):
+        upload(large, place)
 
 
 def test_an_upload_that_fails_leaves_nothing(s3: S3, large: Path, tmp_path: Path) -> None:

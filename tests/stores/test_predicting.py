@@ -71,6 +71,12 @@ def test_places_without_images_are_told(s3: S3, bucket: str, place: str, told: s
         predict(place.format(bucket), Brightness())
 
 
+def test_an_image_that_may_be_listed_but_not_read_is_not_missing(s3: S3, bucket: str) -> None:
+    s3.fault = lambda request: "403" if request.startswith("HEAD") else None
+    with pytest.raises(DataError, match=r"top/000.png: may not be read: these credentials have no right to it"):
+        predict(f"s3://{bucket}/photos/test/top/000.png", Brightness())
+
+
 @pytest.mark.parametrize("suffix", variants([".csv", ".parquet", ".jsonl"], fast=[".csv"]))
 def test_rows_become_an_object_when_all_are_there(s3: S3, bucket: str, few: Path, tmp_path: Path, suffix: str) -> None:
     own = s3.bucket()
@@ -121,6 +127,19 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(
         predict(f"s3://{bucket}/photos/", model, recursive=True, output=output.format(bucket))
     assert "s3cr3t" not in str(caught.value)
     assert not any("/photos/" in request for request in s3.asked)
+
+
+@pytest.mark.parametrize("verb", ["predict", "embed"])
+def test_rows_are_not_kept_in_a_folder_that_is_removed(
+    s3: S3, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KCV_CACHE_DIR", str(tmp_path / "file" / "cache"))  # which root cannot write to either
+    own = s3.bucket()
+    told = rf"cannot write to {tmp_path}/file/cache/outputs: .*; KCV_CACHE_DIR names another folder$"
+    with pytest.raises(OutputError, match=told):
+        getattr(kcv, verb)(f"s3://{bucket}/photos/", tmp_path / "no model", output=f"s3://{own}/rows.parquet")
+    assert s3.asked == []
 
 
 def test_rows_that_cannot_be_sent_stay_on_disk(s3: S3, bucket: str, tmp_path: Path) -> None:

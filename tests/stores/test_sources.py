@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from kcv.data.loading import open_source
 from kcv.data.objects import place as places
 from kcv.data.sources import SourceOptions
 from kcv.data.streaming import read_batch
-from kcv.errors import DataError, KcvError
+from kcv.errors import DataError, KcvError, OutputError
 from kcv.stores import client
 
 
@@ -79,6 +80,27 @@ def test_shards_take_the_class_names_beside_them_or_fail(s3: S3, few: Path, buck
     # Names that may or may not be there must not be passed over: the labels would be others.
     s3.fault = lambda request: "500" if "classes.txt" in request else None
     with pytest.raises(DataError, match=r"classes.txt: cannot be read after 6 tries"):
+        open_source(f"s3://{own}/train-0.tar")
+
+
+def test_label_files_need_a_folder_for_temporary_files(
+    s3: S3, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(OutputError, match=r"^cannot create a temporary folder: .*; TMPDIR names another folder$"):
+        open_source(f"s3://{bucket}/photos/labels.csv")
+
+
+def test_what_may_be_listed_but_not_read_is_not_missing(s3: S3, bucket: str) -> None:
+    s3.fault = lambda request: "403" if request.startswith("HEAD") else None
+    for name in ("photos/labels.csv", "shards/train-0.tar"):
+        with pytest.raises(DataError, match=rf"{name}: may not be read: these credentials have no right to it"):
+            open_source(f"s3://{bucket}/{name}")
+    own = s3.bucket()
+    s3.put(own, "train-0.tar", s3.get(bucket, "shards/train-0.tar"))
+    s3.put(own, "classes.txt", b"top\nleft\ncentre\n")
+    s3.fault = lambda request: "403" if request.startswith("HEAD") and "classes.txt" in request else None
+    with pytest.raises(DataError, match=r"classes.txt: may not be read"):
         open_source(f"s3://{own}/train-0.tar")
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import logging
 import os
+import re
 import shutil
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -420,6 +423,20 @@ def test_a_hostile_model_is_refused_by_kcvs_own_checks(
     monkeypatch.setattr("kcv.hub.models._MOST_BYTES", 0)
     with pytest.raises(ArtifactError, match="has 1 bytes, allowed: 0"):
         fetch_from_hub("hf://mallory/big")
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_pushed(
+    hub: Hub, trained_run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))
+
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr("kcv.exporting.published.shutil.copyfile", full)
+    told = words(["push", str(trained_run.model_path), "hf://anna/full"], capsys)
+    assert re.fullmatch(r"cannot write to \S+/kcv-push-\w+: No space left on device; TMPDIR names another folder", told)
+    assert "anna/full" not in hub.repositories and not list((tmp_path / "temporary").iterdir())
 
 
 def test_without_the_extra_one_line_says_what_to_install(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from kcv.common.files import temporary_folder
 from kcv.common.text import shortened
 from kcv.data.dataset import Encoded, Source
 from kcv.data.file_names import FileNames
@@ -99,7 +99,7 @@ def _has_labels(file: Path) -> bool:
 @contextmanager
 def _fetched(place: ObjectPlace, names: Mapping[str | None, str]) -> Iterator[dict[str | None, Path]]:
     """Gives copies of label files for as long as the block runs; messages in it name their URLs."""
-    with tempfile.TemporaryDirectory(prefix="kcv-labels-") as folder:
+    with temporary_folder("kcv-labels-") as folder:
         try:
             files = {}
             for split, one in zip(names, place.objects(names.values()), strict=True):

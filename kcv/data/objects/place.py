@@ -15,7 +15,7 @@ from kcv.data.file_names import FileNames
 from kcv.data.webdataset.shards import expand
 from kcv.errors import DataError
 from kcv.images.files import is_clutter
-from kcv.stores.listing import StoredObject, below, find_object, has_pattern, matching
+from kcv.stores.listing import StoredObject, before_pattern, below, find_object, has_pattern, matching
 from kcv.stores.location import Location
 
 
@@ -54,8 +54,7 @@ class ObjectPlace:
         if (one := find_object(place)) is not None:
             return _collected(url, place.folder, [one], single=True)
         if has_pattern(place):
-            first = min(place.key.find(char) for char in "*?" if char in place.key)
-            found = _collected(url, replace(place, key=place.key[:first]).folder, matching(place))
+            found = _collected(url, before_pattern(place).folder, matching(place))
         else:
             found = _collected(url, place.as_prefix, below(place.as_prefix))
         if not len(found.names):

@@ -9,11 +9,11 @@ Source: OpenVINO documentation, "Model Preparation", openvino.save_model and Mod
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kcv.common.files import temporary_folder
 from kcv.errors import ExportError, first_line
 from kcv.exporting.formats import Format, Source, register, require_package
 from kcv.exporting.formats.onnx import write as write_onnx
@@ -32,8 +32,8 @@ def _write(source: Source, path: Path) -> Sequence[str]:
 
     from kcv.inference.openvino_graph import ENTRY, WEIGHTS_DIGEST, WEIGHTS_SUFFIX
 
-    with tempfile.TemporaryDirectory() as folder:
-        graph = Path(folder) / "model.onnx"
+    with temporary_folder() as folder:
+        graph = folder / "model.onnx"
         write_onnx(source, graph)
         try:
             # openvino.convert_model would do the same, and send statistics of its use.
@@ -42,7 +42,7 @@ def _write(source: Source, path: Path) -> Sequence[str]:
             folding.register_pass(openvino.passes.ConstantFolding())
             folding.run_passes(model)  # leaves no computation of shapes, which kcv's reader does not follow
             weights = path.with_suffix(WEIGHTS_SUFFIX)
-            openvino.serialize(model, str(Path(folder) / "plain.xml"), str(weights))
+            openvino.serialize(model, str(folder / "plain.xml"), str(weights))
             texts = source.info.to_metadata()
             texts[WEIGHTS_DIGEST] = hashlib.sha256(weights.read_bytes()).hexdigest()
             for key, text in texts.items():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from kcv.serving.exchange import query_of
 from kcv.serving.model import Version
 from kcv.serving.page import page
 from kcv.serving.problems import Problem
@@ -50,11 +51,9 @@ class PageRoutes:
     async def feedback(self, request: Request) -> Response:
         """Files the image in the body under the class that it shows."""
         assert self._service.feedback is not None  # otherwise there is no such route
-        query = dict(request.query_params)
-        class_name = query.pop("class_name", None)
-        version = self._service.version(query.pop("model", None))
-        if query:
-            raise Problem(400, f"unknown parameter {next(iter(query))!r}; allowed: class_name, model.")
+        query = query_of(request, "class_name", "model")
+        class_name = query.get("class_name")
+        version = self._service.version(query.get("model"))
         if class_name is None:
             raise Problem(400, "class_name is missing: the class that the image shows.")
         check_kind(request.scope)

@@ -12,7 +12,7 @@ from kcv.saliency.classes import class_position
 from kcv.serving.answers import prediction, predictions
 from kcv.serving.drawing import overlay
 from kcv.serving.encoding import whole_number
-from kcv.serving.exchange import header
+from kcv.serving.exchange import header, query_of
 from kcv.serving.problems import Problem
 from kcv.serving.routes.forms import images_of_form
 from kcv.serving.workers import NO_HEATMAPS
@@ -38,11 +38,9 @@ class PredictRoutes:
 
     async def predict(self, request: Request) -> Response:
         """Classifies the image in the body, or the images of a form."""
-        query = dict(request.query_params)
-        top_k = whole_number(query.pop("top_k", _TOP_K), "top_k")
-        version = self._service.version(query.pop("model", None))
-        if query:
-            raise Problem(400, f"unknown parameter {next(iter(query))!r}; allowed: top_k, model.")
+        query = query_of(request, "top_k", "model")
+        top_k = whole_number(query.get("top_k", _TOP_K), "top_k")
+        version = self._service.version(query.get("model"))
         kind = check_kind(request.scope)
         body = await self._service.body(request.scope, request.receive)
         names = None
@@ -55,11 +53,9 @@ class PredictRoutes:
 
     async def explain(self, request: Request) -> Response:
         """Returns where the model looks: the image under its heat map as PNG, or the numbers as JSON."""
-        query = dict(request.query_params)
-        class_name = query.pop("class_name", None)
-        version = self._service.version(query.pop("model", None))
-        if query:
-            raise Problem(400, f"unknown parameter {next(iter(query))!r}; allowed: class_name, model.")
+        query = query_of(request, "class_name", "model")
+        class_name = query.get("class_name")
+        version = self._service.version(query.get("model"))
         check_kind(request.scope)
         if not getattr(version.classifier, "has_heatmaps", False):
             raise Problem(501, NO_HEATMAPS)

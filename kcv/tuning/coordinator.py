@@ -113,8 +113,9 @@ class Coordinator:
         self._deaths: dict[int, int] = {}
         self._failures = 0
         self._clock = clock
-        self._began: dict[int, float] = {}  # when a running trial was started, until its first new epoch
-        self._starts: list[float] = []  # seconds from a start to its first new epoch, without that epoch
+        self._began: dict[int, float] = {}  # when a running trial was started, less the seconds of its epochs before
+        self._overheads: list[float] = []  # seconds from a start to the end of the process, without the noted epochs
+        self._last: int | None = None  # the trial that goes to its end although the time is over
 
     def search(self) -> bool:
         """Searches until the budget is used up, or nothing is left to try.
@@ -128,10 +129,10 @@ class Coordinator:
         """
         try:
             while not self._stop_requested():
-                if self._clock() >= self._budget.deadline:
-                    _log.info("search     the time is over")
+                if self._clock() < self._budget.deadline:
+                    self._fill()
+                elif not self._finishes():
                     return True
-                self._fill()
                 if not self._slots:
                     return True
                 for number in list(self._slots):
@@ -141,6 +142,45 @@ class Coordinator:
         finally:
             self._runner.end()
             self._slots.clear()
+
+    def _finishes(self) -> bool:
+        """Lets the trial that has come furthest go to its end, where none has in time but the user's own.
+
+        Without it, nothing could be said of what was searched: a trial on its way cannot be compared with a whole one.
+
+        Returns:
+            Whether it still has to; False if the search is over.
+        """
+        trials = self._storage.trials()
+        if self._last is None:
+            self._last = self._furthest(trials)
+            if self._last is None:
+                _log.info("search     the time is over")
+                return False
+            _log.info(
+                "search     the time is over; trial %d, the best, goes on, as none has come to its end", self._last
+            )
+            for number in self._slots.keys() - {self._last}:
+                self._runner.stop(number)
+                self._slots[number] = True
+        last = self._storage.trial(self._last)
+        if last.state != "open":
+            return False
+        if self._slots.get(last.number) is None:
+            self._start(self._storage.aim(last, self._plan.epochs))
+        elif last.target < self._plan.epochs:
+            self._storage.aim(last, self._plan.epochs)
+        return True
+
+    def _furthest(self, trials: Sequence[Trial]) -> int | None:
+        """Returns the trial that has come furthest, the best of these; None if one has come to its end, or none can."""
+        done = {trial.default for trial in trials if trial.state == "complete"}
+        if done != {True}:  # where not even the user's own has come to its end, a whole trial takes too long
+            return None
+        ways = [trial for trial in self._own(trials) if trial.state == "open" and trial.epochs and not trial.default]
+        most = max((trial.epochs for trial in ways), default=0)
+        ranked = self._plan.order.ranked(trial for trial in ways if trial.epochs == most)
+        return ranked[0].number if ranked else None
 
     def _fill(self) -> None:
         """Starts trials in the free slots. The first one shows that the data and the machine are fit for the others."""
@@ -162,28 +202,42 @@ class Coordinator:
                 if not plan.rule.stops(trial, trials):
                     return trial
                 self._stop_for_good(trial)
-        if (promoted := plan.rule.next(trials, free)) is not None:
-            return self._promote(*promoted)
-        if (leader := self._in_time(trials, free)) is not None:
+        promoted = plan.rule.next(trials, free)
+        if (leader := self._in_time(trials, free, promoted)) is not None:
             return self._promote(leader, plan.epochs)
+        if promoted is not None:
+            return self._promote(*promoted)
         if self._budget.trials is None or len(trials) < self._budget.trials:
             return self._begin(trials)
         if not self._slots and (promoted := plan.rule.last(trials, free)) is not None:
             return self._promote(*promoted)
         return None
 
-    def _in_time(self, trials: Sequence[Trial], free: Collection[int]) -> Trial | None:
-        """Returns the leading trial if it must go on now to come to its end in time; None if it need not, or cannot."""
-        if self._budget.deadline == math.inf or not self._starts:
+    def _in_time(
+        self, trials: Sequence[Trial], free: Collection[int], promoted: tuple[Trial, int] | None
+    ) -> Trial | None:
+        """Returns the leading trial if it must go on now to come to its end in time; None if it need not, or cannot.
+
+        Args:
+            trials: all trials.
+            free: numbers of those that can be continued.
+            promoted: what would run otherwise, and up to which epoch; None for a new trial.
+        """
+        if self._budget.deadline == math.inf or not self._overheads:
             return None
         leader = self._plan.rule.leader(trials, free)
         paces = [trial.seconds / trial.epochs for trial in trials if trial.epochs]
         if leader is None or not paces:
             return None
-        pace, start = _CAUTION * statistics.median(paces), _CAUTION * statistics.median(self._starts)
-        needed = start + (self._plan.epochs - leader.epochs) * pace
+        pace, overhead = _CAUTION * statistics.median(paces), _CAUTION * statistics.median(self._overheads)
+        needed = overhead + (self._plan.epochs - leader.epochs) * pace
         left = self._budget.deadline - self._clock()
-        another = start + self._plan.rule.first() * pace
+        if promoted is None:
+            another = overhead + self._plan.rule.first() * pace
+        elif promoted[0].number == leader.number:  # its epochs are needed anyway, but a stop costs another start
+            another = overhead
+        else:
+            another = overhead + (promoted[1] - promoted[0].epochs) * pace
         return leader if needed <= left < needed + another else None
 
     def _begin(self, trials: Sequence[Trial]) -> Trial:
@@ -208,7 +262,7 @@ class Coordinator:
             _log.info("trial %-4d %s", trial.number, what)
         self._runner.start(trial)
         self._slots[trial.number] = False
-        self._began[trial.number] = self._clock()
+        self._began[trial.number] = self._clock() - trial.seconds
 
     def _look(self, number: int) -> None:
         """Notes the new epochs of a running trial, and decides whether it goes on."""
@@ -216,16 +270,13 @@ class Coordinator:
         if not self._slots[number]:
             self._take(number, report)
         if number in self._slots and report.ending is not None:
-            asked = self._slots.pop(number)
+            asked = self._free(number)
             if not asked:
                 self._conclude(self._storage.trial(number), report.ending, report.rows)
 
     def _take(self, number: int, report: Report) -> None:
         """Notes epochs up to the trial's target; there it goes on at once if it may, or waits."""
         trial = self._storage.trial(number)
-        if number in self._began and len(report.rows) > trial.epochs:
-            passed = self._clock() - self._began.pop(number)
-            self._starts.append(max(0.0, passed - report.rows[-1].get("seconds", 0.0)))
         while trial.epochs < min(len(report.rows), trial.target):
             trial = self._note(trial, report.rows[: trial.epochs + 1])
             trials = self._storage.trials()
@@ -248,8 +299,14 @@ class Coordinator:
             self._runner.stop(trial.number)
             self._slots[trial.number] = True
         else:
-            self._slots.pop(trial.number)
+            self._free(trial.number)
         self._changed()
+
+    def _free(self, number: int) -> bool:
+        """Takes a trial whose process has ended out of its slot, and returns whether it was asked to stop."""
+        passed = self._clock() - self._began.pop(number)
+        self._overheads.append(max(0.0, passed - self._storage.trial(number).seconds))
+        return self._slots.pop(number)
 
     def _stop_for_good(self, trial: Trial) -> None:
         self._storage.aim(trial, trial.epochs)

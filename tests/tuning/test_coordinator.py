@@ -343,29 +343,59 @@ def test_importance_finds_what_decides(search: Searcher) -> None:
     assert importance(SPACE, trials[:5], Order(higher=True)) == {}, "of few trials it would be chance"
 
 
-def test_the_leading_trial_comes_to_its_end_in_time(tmp_path: Path) -> None:
-    """Each epoch takes a second, each start two: without that, the last seconds would go into new trials."""
-    order, storage = Order(higher=True), Storage(f"sqlite:///{tmp_path}/study.db", "study", SPACE, higher=True)
-    plan = Plan(SPACE, DEFAULT, rule_of("asha", EPOCHS, order), order, EPOCHS, "val_accuracy", "42", "me")
+class Timed(Computed):
+    """Each epoch takes a second, each start two."""
 
-    class Timed(Computed):
-        now = 0.0
+    now = 0.0
 
-        def start(self, trial: Trial) -> None:
-            super().start(trial)
-            self.now += 2
+    def start(self, trial: Trial) -> None:
+        super().start(trial)
+        self.now += 2
 
-        def look(self, number: int) -> Report:
-            before = self.trained.get(number, 0)
-            found = super().look(number)
-            self.now += self.trained[number] - before
-            return found
+    def look(self, number: int) -> Report:
+        before = self.trained.get(number, 0)
+        found = super().look(number)
+        self.now += self.trained[number] - before
+        return found
 
-    runner = Timed()
-    Coordinator(plan, Budget(None, deadline=34.0), storage, runner, clock=lambda: runner.now).search()
+
+def timed(path: Path, deadline: float, pruner: Pruner = "asha", workers: int = 1) -> tuple[Timed, list[Trial]]:
+    """Searches until a deadline, and returns the runner and the trials."""
+    order, runner = Order(higher=True), Timed()
+    storage = Storage(f"sqlite:///{path}/{pruner}-{deadline}.db", "study", SPACE, higher=True)
+    plan = Plan(SPACE, DEFAULT, rule_of(pruner, EPOCHS, order), order, EPOCHS, "val_accuracy", "42", "me")
+    budget = Budget(None, deadline=deadline, workers=workers)
+    assert Coordinator(plan, budget, storage, runner, clock=lambda: runner.now).search()
     trials = storage.trials()
     storage.close()
-    others = [trial for trial in trials if not trial.default]
-    assert runner.now < 40
-    assert any(trial.state == "complete" for trial in others)
-    assert order.ranked(others, 1)[0].state == "complete" or order.ranked(others, 3)[0].state == "complete"
+    return runner, trials
+
+
+def test_the_leading_trial_comes_to_its_end_in_time(tmp_path: Path) -> None:
+    """Without that, the last seconds would go into new trials."""
+    order = Order(higher=True)
+    for deadline in (44.0, 56.0, 72.0):
+        runner, trials = timed(tmp_path, deadline)
+        others = [trial for trial in trials if not trial.default]
+        assert runner.now < deadline + 4
+        assert any(trial.state == "complete" for trial in others)
+        assert order.ranked(others, 1)[0].state == "complete" or order.ranked(others, 3)[0].state == "complete"
+
+
+@pytest.mark.parametrize(("pruner", "workers", "deadline"), [("asha", 1, 16.0), ("asha", 2, 24.0), ("none", 1, 16.0)])
+def test_where_no_trial_has_come_to_its_end_in_time_the_furthest_goes_on(
+    tmp_path: Path, pruner: Pruner, workers: int, deadline: float
+) -> None:
+    """The user's own takes 11 s, so a second whole one cannot end in time."""
+    runner, trials = timed(tmp_path, deadline, pruner, workers)
+    assert trials[0].default and trials[0].state == "complete"
+    done = [trial for trial in trials[1:] if trial.state == "complete"]
+    assert len(done) == 1 and done[0].epochs == EPOCHS
+    furthest = max(trial.epochs for trial in trials[1:] if trial is not done[0]) if len(trials) > 2 else 0
+    assert furthest < EPOCHS and deadline < runner.now < deadline + 2 + EPOCHS + 6
+
+
+def test_nothing_goes_on_where_not_even_the_users_own_has_come_to_its_end(tmp_path: Path) -> None:
+    runner, trials = timed(tmp_path, 6.0)
+    assert runner.started == [0] and [trial.state for trial in trials] == ["open"]
+    assert runner.now < 10

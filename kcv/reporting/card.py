@@ -9,7 +9,7 @@ import functools
 import shlex
 from collections.abc import Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kcv.common.hub_reference import HubReference
 from kcv.common.text import printable
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 _MOST_CLASSES = 200
+_MORE_FIGURES: Final = (
+    ("balanced accuracy", "balanced_accuracy", ".2%"),
+    ("macro F1", "macro_f1", ".4f"),
+    ("expected calibration error", "ece", ".2%"),
+)
+"""Figures beside the accuracy, where a model file has them."""
 
 
 class _Code(str):
@@ -71,13 +77,11 @@ def _template() -> Template:
 
 def _results(metrics: Mapping[str, Any]) -> str:
     low, high = metrics["accuracy_ci95"]
+    known = ((name, metrics.get(key), form) for name, key, form in _MORE_FIGURES)
+    more = "".join(f", {name} {value:{form}}" for name, value, form in known if value is not None)
     return (
         f"On {metrics['n']:,} {metrics['split']} images: accuracy {metrics['accuracy']:.2%} "
-        f"(95% interval {low:.2%} to {high:.2%})"
-        + (f", balanced accuracy {metrics['balanced_accuracy']:.2%}" if "balanced_accuracy" in metrics else "")
-        + (f", macro F1 {metrics['macro_f1']:.4f}" if metrics.get("macro_f1") is not None else "")
-        + (f", expected calibration error {metrics['ece']:.2%}" if metrics.get("ece") is not None else "")
-        + "."
+        f"(95% interval {low:.2%} to {high:.2%}){more}."
     )
 
 

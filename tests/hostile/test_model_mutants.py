@@ -67,7 +67,8 @@ def test_a_mutant_is_answered_or_refused(
 ) -> None:
     tried = list(mutants(tiny, part))
     if not request.config.getoption("--full"):
-        tried = random.Random(0).sample(tried, min(_FEW[part], len(tried)))
+        nulls = [one for one in tried if part == "kcv.json" and one[0].endswith("= None")]  # what is easily forgotten
+        tried = [*nulls, *random.Random(0).sample(tried, min(_FEW[part], len(tried)))]
     path, refused = tmp_path / "m.keras", 0
     for name, entries in tried:
         path.write_bytes(zipped(entries))

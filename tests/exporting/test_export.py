@@ -19,7 +19,8 @@ from kcv.cli import main
 from kcv.cli.specification import find_verb
 from kcv.errors import DataError, OutputError, UsageError
 from kcv.exporting import graph, quantization
-from kcv.exporting.graph import DEFAULT_OPSET, OPSETS
+from kcv.exporting.formats import DEFAULT_OPSET
+from kcv.exporting.graph import OPSETS
 from kcv.exporting.quantization import Int8Tradeoff
 
 if TYPE_CHECKING:

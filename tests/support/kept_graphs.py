@@ -26,6 +26,7 @@ def keeping(folder: Path) -> Iterator[None]:
         folder: shared by the workers.
     """
     from kcv.exporting import graph
+    from kcv.exporting.formats import DEFAULT_OPSET
 
     write = graph.write_graph
 
@@ -34,7 +35,7 @@ def keeping(folder: Path) -> Iterator[None]:
         info: OnnxInfo,
         path: Path,
         *,
-        opset: int = graph.DEFAULT_OPSET,
+        opset: int = DEFAULT_OPSET,
         find_heatmaps: graph.FindSource | None = None,
     ) -> None:
         weights = (weight.tobytes() for weight in model.get_weights())

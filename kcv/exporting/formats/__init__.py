@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from kcv.exporting.parity import Exported
     from kcv.inference.exported import ExportedInfo
 
+DEFAULT_OPSET: Final = 20
+"""The first version of ONNX's operators with GELU as a single one."""
+
 
 @dataclass(frozen=True)
 class Source:

@@ -107,6 +107,21 @@ def make_folder(path: Path, *, exist_ok: bool = True) -> None:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)) from None
 
 
+def require_absent(folder: Path, names: Iterable[str]) -> None:
+    """Refuses a folder that already holds something which a command would write over or remove.
+
+    Args:
+        folder: the folder that the command was given.
+        names: what the command makes in it.
+
+    Raises:
+        OutputError: names the first that exists.
+    """
+    for name in names:
+        if os.path.lexists(folder / name):
+            raise OutputError(f"{folder} already holds {name}; choose another --output_dir or remove it")
+
+
 def expand_user(named: str | Path) -> Path:
     """Returns the path that a user gave, with `~` as the home folder; a name like `~draft.png` stays unchanged."""
     return Path(os.path.expanduser(named))  # Path.expanduser raises if there is no such user

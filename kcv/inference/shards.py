@@ -10,14 +10,15 @@ import hashlib
 import json
 import logging
 import os
-import shutil
+import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from kcv.common import leftovers
 from kcv.common.files import model_file, write_json
 from kcv.common.launch import Launch
 from kcv.common.progress import Progress
@@ -32,6 +33,9 @@ _log = logging.getLogger(__name__)
 
 ROWS = 2048
 """Approximate images per part; rounded to a multiple of the batch, so that the batches equal those of one process."""
+
+_OWN = re.compile(r"prediction\.json|part-\d{8,}\.jsonl|done-[0-9a-f]{16}-\d+|\..*\.kcv-[0-9a-f]{8}-.*")
+"""The names of a prediction's files, the temporary ones among them."""
 
 _LOOK_SECONDS = 0.1  # the polling interval while waiting for another process
 
@@ -105,6 +109,7 @@ class PredictionShards:
         if not self._launch.is_main_process:
             return
         if not os.path.lexists(path):
+            self._require_own()
             write_json(path, record)
             return
         if not resume:
@@ -113,7 +118,7 @@ class PredictionShards:
             )
         known = _known(path)
         if known is None:  # each part records its own prediction
-            _log.warning("%s is damaged; parts of other predictions are done anew", path)
+            _log.warning("%s is damaged; parts of other predictions are done again", path)
             write_json(path, record)
             return
         if known != record:
@@ -121,6 +126,23 @@ class PredictionShards:
             changed = changed.replace("pictures", "images")  # the file keeps the key of the first release
             raise OutputError(f"{self._folder} is of another prediction (its {changed} differ); remove it")
         _log.info("resume     %d parts are finished", len(list(self._folder.glob("part-*.jsonl"))))
+
+    def _require_own(self) -> None:
+        """Refuses a folder of the same name that no prediction has made: its files would be in the way, or lost.
+
+        Raises:
+            OutputError: names what is in it.
+        """
+        try:
+            leftovers.remove_from(self._folder)
+            found = [name for name in sorted(os.listdir(self._folder)) if not _OWN.fullmatch(name)]
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise OutputError(f"cannot read {self._folder}: {error.strerror or error}") from None
+        if found:
+            raise OutputError(f"{self._folder} holds {found[0]}, which is no part of a prediction; rename it, or "
+                              "choose another --output")  # fmt: skip
 
     def _work(self, count: int, bar: Progress | None) -> Iterator[dict[str, Any]]:
         with ExitStack() as stack:
@@ -131,7 +153,7 @@ class PredictionShards:
                 batch = list(islice(files, self._size))
                 if number % self._launch.world_size == self._launch.rank and not self._kept(number, batch):
                     if os.path.lexists(self._part(number)):
-                        _log.info("resume     part %d is damaged, or of other images: it is done anew", number)
+                        _log.info("resume     part %d is damaged, or of other images: it is done again", number)
                     self._do(number, batch)
                 if bar is not None:
                     bar.advance(len(batch))
@@ -164,7 +186,15 @@ class PredictionShards:
         while not all(self._mark(rank).exists() for rank in range(1, self._launch.world_size)):
             time.sleep(_LOOK_SECONDS)
         self._sent()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._remove()
+
+    def _remove(self) -> None:
+        """Removes the parts and their folder; a file that is not of the prediction stays, and so does the folder."""
+        with suppress(OSError):
+            for name in os.listdir(self._folder):
+                if _OWN.fullmatch(name):
+                    os.unlink(self._folder / name)
+            self._folder.rmdir()
 
     def _wait(self, number: int, files: list[Image]) -> None:
         """Waits for a part of another process; if that process dies, torchrun ends this one, too."""

@@ -49,7 +49,7 @@ class Files(Protocol):
         """Returns what is in a folder; nothing if there is no such folder."""
 
     def copy(self, target: Path, *path: str) -> None:
-        """Copies a file to `target`, which is written anew.
+        """Copies a file to `target`, which is replaced.
 
         Raises:
             ArtifactError: it is no regular file, or larger than `MOST_FILE_BYTES`.

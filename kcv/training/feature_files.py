@@ -62,7 +62,7 @@ def open_kept(key: str, shape: tuple[int, int]) -> Features | None:
                 raise DataError(f"{path}: is damaged (its checksum is wrong)")
             values: Features = np.memmap(stream, np.float32, "r", offset=len(head), shape=shape)
     except (DataError, OSError, ValueError) as error:
-        _log.warning("features   %s; computed anew", error)
+        _log.warning("features   %s; computed again", error)
         return None
     with contextlib.suppress(OSError):  # they may belong to another user
         path.touch()  # marks them as recently used for pruning

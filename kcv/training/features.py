@@ -76,7 +76,7 @@ class FeatureStore:
         augmented = augment != AugmentConfig()
         if augmented and count is None:
             _log.info(
-                "features   computed anew in each epoch, for each is augmented; model.feature_views=N keeps N views"
+                "features   computed again in each epoch, for each is augmented; model.feature_views=N keeps N views"
             )
             return FeatureBatches(batches, self._forward, None)
         if not augmented:

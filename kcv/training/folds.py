@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from kcv.common import seal
-from kcv.common.files import remove, write_json, write_text
+from kcv.common.files import remove, require_absent, write_json, write_text
 from kcv.common.untrusted import inside, read
 from kcv.config import Config
 from kcv.data.fold import FEWEST_FOLDS, MOST_FOLDS, Fold
@@ -193,10 +193,8 @@ class FoldsFolder:
         """
         if config.output_dir is not None:
             place = Path(config.output_dir)
-            known = (place / name for name in (PLAN, OUT_OF_FOLD, FINAL, ENSEMBLE, CSV, PAGE))
-            for path in (*known, *place.glob("fold-*")):
-                if os.path.lexists(path):
-                    raise OutputError(f"{place} already holds {path.name}; choose another --output_dir or remove it")
+            folds = (path.name for path in place.glob("fold-*"))
+            require_absent(place, (PLAN, OUT_OF_FOLD, FINAL, ENSEMBLE, CSV, PAGE, *folds))
         return cls(RunFolder.create(config).path)
 
     @classmethod

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kcv.common import leftovers
-from kcv.common.files import expand_user, make_folder
+from kcv.common.files import expand_user, make_folder, require_absent
 from kcv.common.untrusted import inside
 from kcv.config import Config
 from kcv.errors import OutputError, UsageError
@@ -144,13 +144,12 @@ class RunFolder:
         Raises:
             OutputError: names it.
         """
-        found = [name for name in _NAMES if os.path.lexists(self.path / name)]
+        names = list(_NAMES)
         with suppress(OSError):
             leftovers.remove_from(self.resume)
             if set(os.listdir(self.resume)) <= {self.lock.name}:  # of a run that was killed before it could begin
-                found.remove(self.resume.name)
-        if found:
-            raise OutputError(f"{self.path} already holds {found[0]}; choose another --output_dir or remove it")
+                names.remove(self.resume.name)
+        require_absent(self.path, names)
 
     def close(self) -> None:
         """Removes the files that only an unfinished run needs."""

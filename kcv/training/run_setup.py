@@ -211,7 +211,7 @@ def _note_resumption(path: Path, environment: Mapping[str, Any]) -> None:
     """Adds the time of resumption to the environment file. Damage to that file does not stop the run."""
     known = _read_environment(path)
     if not known:
-        _log.warning("%s is missing or damaged; it is written anew", path)
+        _log.warning("%s is missing or damaged; it is written again", path)
         known = dict(environment)
     before = known.get("resumed", [])
     now = datetime.now(UTC).isoformat(timespec="seconds")

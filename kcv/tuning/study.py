@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from kcv.common import seal, untrusted
-from kcv.common.files import make_folder, write_json, write_text
+from kcv.common.files import make_folder, require_absent, write_json, write_text
 from kcv.common.redaction import data_without_credentials
 from kcv.config import SHORT_FLAGS, Config
 from kcv.config.keys import specify
@@ -100,9 +100,7 @@ class StudyFolder:
         if os.path.lexists(folder.settings):
             raise OutputError(f"{folder.path} already holds a study; go on with it (--resume={folder.path}), or choose "
                               "another --output_dir")  # fmt: skip
-        for path in folder.all:
-            if os.path.lexists(path):
-                raise OutputError(f"{folder.path} already holds {path.name}; choose another --output_dir or remove it")
+        require_absent(folder.path, (path.name for path in folder.all))
         try:
             make_folder(folder.path)
         except OSError as error:

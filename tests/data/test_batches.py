@@ -98,7 +98,7 @@ def test_a_step_repeats_without_the_steps_before_it() -> None:
         fresh.batch(0, 5)
 
 
-def test_each_step_and_epoch_draws_anew() -> None:
+def test_each_step_and_epoch_draws_again() -> None:
     """One image, cropped at random: were a step's generator seeded by epoch or step alone, crops would repeat."""
     pixels = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8).repeat(6, 0)
     images = Images(Samples(list(pixels), np.zeros(6, np.int64), list("abcdef")), SIZE, "squash", pixels)

@@ -118,6 +118,22 @@ def test_rows_that_are_none_are_not_taken_whatever_their_checksum(few: list[Path
     assert not is_sound(part, few, COLUMNS, "this")
 
 
+def test_a_folder_of_that_name_that_is_not_of_a_prediction_is_refused(few: list[Path], tmp_path: Path) -> None:
+    own = tmp_path / "rows.csv.parts" / "notes.txt"
+    own.parent.mkdir()
+    own.write_text("mine")
+    with pytest.raises(errors.OutputError, match=r"rows\.csv\.parts holds notes\.txt, which is no part"):
+        list(predict(few, Brightness(), output=tmp_path / "rows.csv", resume=True))
+    assert [path.name for path in own.parent.iterdir()] == ["notes.txt"]
+    assert own.read_text() == "mine"
+
+
+def test_a_file_put_among_the_parts_stays(few: list[Path], cut_short: Path, tmp_path: Path) -> None:
+    (cut_short / "part-of-my-notes.jsonl").write_text("mine")
+    assert len(list(predict(few, Brightness(), output=tmp_path / "rows.csv", resume=True))) == 10
+    assert [path.name for path in cut_short.iterdir()] == ["part-of-my-notes.jsonl"]
+
+
 DAMAGES = {
     "emptied": lambda content: b"",
     "cut": lambda content: content[:100],
@@ -130,7 +146,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_part_is_done_anew(few: list[Path], cut_short: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_part_is_done_again(few: list[Path], cut_short: Path, tmp_path: Path, damage: str) -> None:
     part = cut_short / "part-00000000.jsonl"
     part.write_bytes(DAMAGES[damage](part.read_bytes()))
     model = Brightness()

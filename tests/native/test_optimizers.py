@@ -67,7 +67,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("moved", [False, True], ids=["as built", "kernels laid out anew"])
+@pytest.mark.parametrize("moved", [False, True], ids=["as built", "kernels laid out again"])
 @pytest.mark.parametrize(("fused", "stock", "options"), CASES)
 def test_it_moves_weights_and_state_as_keras_does(fused: Any, stock: Any, options: Any, moved: bool) -> None:
     results = []

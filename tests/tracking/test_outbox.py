@@ -90,7 +90,7 @@ def test_a_damaged_line_is_not_the_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"offset": "x"}'])
-def test_without_its_cursor_an_outbox_begins_anew(tmp_path: Path, text: str) -> None:
+def test_without_its_cursor_an_outbox_begins_again(tmp_path: Path, text: str) -> None:
     outbox = make(tmp_path)
     outbox.append({"n": 0})
     rest(outbox)

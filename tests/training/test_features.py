@@ -102,9 +102,9 @@ def test_epochs_come_in_other_orders(case: Callable[..., Case]) -> None:
 def test_kept_views_are_what_an_augmented_epoch_would_be(case: Callable[..., Case], memory: int) -> None:
     """View v is epoch v: so long as there are as many views as epochs, keeping them changes nothing at all."""
     options = {**AUGMENTED, "data.memory_budget_mb": memory, "data.workers": 1}
-    kept, anew = case(**options, **{"model.feature_views": 2}), case(**options)
+    kept, computed = case(**options, **{"model.feature_views": 2}), case(**options)
     for epoch in (0, 1):
-        for a, b in zip(kept.epoch(epoch), anew.epoch(epoch), strict=True):
+        for a, b in zip(kept.epoch(epoch), computed.epoch(epoch), strict=True):
             torch.testing.assert_close(a[0], b[0], rtol=0, atol=0)
     third, first = kept.epoch(2), kept.epoch(0)
     assert not equal(third, first)  # another order
@@ -311,7 +311,7 @@ def test_no_damage_of_a_kept_file_is_overlooked(cache: Path, caplog: pytest.LogC
         path.write_bytes(changed)
         found = feature_files.open_kept(key, shape)
         assert (found is None) == (bytes(changed) != sound), number
-    assert messages(caplog).count("is damaged (its checksum is wrong); computed anew") > 900
+    assert messages(caplog).count("is damaged (its checksum is wrong); computed again") > 900
     path.write_bytes(sound)
     assert feature_files.open_kept(key, (7, 40)) is None
     assert feature_files.open_kept(key, shape) is not None
@@ -320,7 +320,7 @@ def test_no_damage_of_a_kept_file_is_overlooked(cache: Path, caplog: pytest.LogC
     assert feature_files.open_kept(other, shape) is None
 
 
-def test_damaged_features_are_computed_anew_and_said(
+def test_damaged_features_are_computed_again_and_said(
     case: Callable[..., Case], cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = case().epoch(0)
@@ -329,7 +329,7 @@ def test_damaged_features_are_computed_anew_and_said(
     path.write_bytes(sound[:400] + bytes([sound[400] ^ 0x40]) + sound[401:])
     caplog.clear()
     assert equal(case().epoch(0), first)
-    assert messages(caplog).count("is damaged (its checksum is wrong); computed anew") == 1
+    assert messages(caplog).count("is damaged (its checksum is wrong); computed again") == 1
     assert path.read_bytes() == sound
 
 

@@ -25,7 +25,7 @@ def test_each_resumption_is_noted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"\xff", b"[" * 99_999, b'{"kcv": 1e999}'])
-def test_a_damaged_environment_is_written_anew(
+def test_a_damaged_environment_is_written_again(
     content: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "environment.json"
@@ -33,7 +33,7 @@ def test_a_damaged_environment_is_written_anew(
         path.write_bytes(content)
     _note_resumption(path, {"kcv": "2.0"})
     assert json.loads(path.read_text())["kcv"] == "2.0"
-    assert "is missing or damaged; it is written anew" in caplog.text
+    assert "is missing or damaged; it is written again" in caplog.text
 
 
 def test_odd_resumptions_are_left_out(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_in_two_stages_the_backbone_changes_only_after_the_first(
             assert not changed & norms(run.model_path)
             assert "block1_whiten" not in changed
     rates = [row["learning_rate"] for row in run.history]
-    assert rates[after] > rates[after - 1]  # the second stage begins anew
+    assert rates[after] > rates[after - 1]  # the second stage begins again
 
 
 @pytest.mark.full

@@ -1,7 +1,7 @@
 """Random numbers that belong to an image and an epoch, whatever batch or process the image is in.
 
 Each number is a hash of (seed, epoch, image, purpose, position): SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable
-pseudorandom number generators", OOPSLA), started anew for each image. Nothing is drawn in sequence, so a change that is
+pseudorandom number generators", OOPSLA), restarted for each image. Nothing is drawn in sequence, so a change that is
 switched on or off alters no number of another one. They are computed on the host, where they also decide which images
 share an operation, without waiting for a device.
 """

@@ -95,7 +95,7 @@ class CheckpointStore:
         if closed := next((path for path in sorted(self._folder.glob("*")) if not os.access(path, os.R_OK)), None):
             raise DataError(f"{closed}: cannot be read: Permission denied; there is no other whole checkpoint.")
         if numbers:
-            raise DataError(f"{self._folder}: all checkpoints are damaged; train anew.")
+            raise DataError(f"{self._folder}: all checkpoints are damaged; train again from the start.")
         return None
 
     def clear(self) -> None:

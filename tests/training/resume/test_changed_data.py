@@ -1,4 +1,4 @@
-"""Data that have changed since training: measured where this user began the run, and named anew elsewhere."""
+"""Data that have changed since training: measured where this user began the run, and named again elsewhere."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def test_a_run_of_two_stages_goes_on_in_each(
 
 
 @pytest.mark.full
-def test_without_a_checkpoint_it_begins_anew(configure: Configure, undisturbed: Run, tmp_path: Path) -> None:
+def test_without_a_checkpoint_it_begins_again(configure: Configure, undisturbed: Run, tmp_path: Path) -> None:
     with stopped_at(0, 2, how="kill"), pytest.raises(SystemExit):
         train(configure(output_dir=str(tmp_path / "cut")))  # half a minute is not over: nothing was written
     assert CheckpointStore(tmp_path / "cut" / "resume").newest() is None

@@ -117,7 +117,7 @@ def kcv_step(setting: Setting) -> StepFunction:
         KcvError: the model has no native form, so there is nothing to compare.
     """
     model = keras_model(setting)
-    twin = NativeModel(model, target=native_target(setting.device, model))
+    twin = NativeModel(model, target=native_target(setting.device, model, cpu_kernels=True))
     if twin.program is None:
         raise KcvError(f"{setting.model} runs through Keras here, not natively")
     compile_classifier(twin, FusedAdamW(_LEARNING_RATE))
@@ -127,7 +127,7 @@ def kcv_step(setting: Setting) -> StepFunction:
 def together_step(setting: Setting, group: Group) -> tuple[StepFunction, int, int]:
     """Returns the step of several processes, and the bytes of gradients and of statistics that they exchange."""
     model = keras_model(setting)
-    target = parallel_target(native_target(setting.device, model), group, sync_batchnorm=False)
+    target = parallel_target(native_target(setting.device, model, cpu_kernels=True), group, sync_batchnorm=False)
     twin = ParallelModel(model, group, target=target)
     compile_classifier(twin, FusedAdamW(_LEARNING_RATE))
     step = _fit_step(twin, LazyCallbackList([], model=twin, epochs=1, steps=1), setting, torch.ones(()))

@@ -327,6 +327,10 @@ class TrainConfig(Section):
     compile: bool = Field(
         False, description="on CUDA, try torch.compile in the first steps and keep the faster; runs then differ in bits"
     )
+    cpu_kernels: bool = Field(
+        True,
+        description="on CPUs with Linux, compile kernels at the start, where there is a C compiler: faster in float32",
+    )
     cuda_graph: bool = Field(True, description="on CUDA, record the training step once and replay it, which is faster")
 
 

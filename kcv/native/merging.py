@@ -1,4 +1,4 @@
-"""Layers that a program computes together: zeros that a convolution adds itself, normalisation by fixed statistics."""
+"""Layers that a program computes together: padding, convolution, normalisation and activation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from kcv.native.layers.activations import activation_named
 from kcv.native.layers.lowered import Lowered, Run, Value
 from kcv.native.program import Step
 
@@ -38,11 +39,31 @@ def merged(
             longer than they save.
 
     Returns:
-        The steps without the layers that only padded for one convolution, and on a CPU without those that only
-        normalise the output of one.
+        The steps without the layers that only padded for one convolution, without activations that only one layer of
+        normalisation is in front of and that it can compute, and on a CPU without the layers that only normalise the
+        output of one convolution.
     """
     steps, sides = _merge_padding(steps, forms, values, outputs)
+    steps, forms = _merge_activation(steps, forms, values, outputs)
     return _merge_normalisation(steps, forms, values, outputs, sides) if on_cpu else steps
+
+
+def _merge_activation(
+    steps: Sequence[Step], forms: Mapping[int, Lowered], values: Sequence[Value], outputs: Sequence[int]
+) -> tuple[list[Step], dict[int, Lowered]]:
+    """Returns the steps, and the forms with those of the layers that compute their activation, too."""
+    merged: dict[int, Step] = {}
+    joined = dict(forms)
+    for before, step in _pairs(steps, outputs):
+        layer, activation = forms.get(before.targets[0]), forms.get(step.targets[0])
+        if layer is None or layer.activated is None or activation is None or activation.activation is None:
+            continue
+        if values[before.targets[0]].dtype == values[step.targets[0]].dtype:
+            name = activation.activation
+            run = layer.activated(name)
+            merged[before.targets[0]] = _joined(before, step, run)
+            joined[step.targets[0]] = replace(layer, run=run, activated=None, followed_by=activation_named(name))
+    return _with(merged, steps), joined
 
 
 def _merge_padding(
@@ -91,7 +112,8 @@ def _normalised(convolution: Run, scaled: Run, normalisation: Lowered) -> Run:
             affine = normalisation.affine(training)  # type: ignore[misc]
         if affine is None:
             return normalisation.run(training, convolution(training, x))
-        return scaled(training, x, *affine)
+        y = scaled(training, x, *affine)
+        return y if normalisation.followed_by is None else normalisation.followed_by(y)
 
     return run
 

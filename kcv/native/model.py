@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kcv.errors import DeviceError, KcvError
+from kcv.native import kernels
 from kcv.native.check import check
 from kcv.native.compiled import Compiled
 from kcv.native.cuda_graph import Replayed
@@ -335,19 +336,33 @@ def _detached(outputs: Any) -> Any:
     return keras.tree.map_structure(lambda tensor: tensor.detach(), outputs)
 
 
-def native_target(device: str, model: keras.Model | None = None) -> Target:
+def native_target(device: str, model: keras.Model | None = None, *, cpu_kernels: bool = False) -> Target:
     """Returns the lowering target for a device type (`cpu`, `cuda`, `mps`).
 
     Args:
         device: the device type.
         model: the model to lower, nested models included; None for one without depthwise convolutions.
+        cpu_kernels: whether the kernels of `kcv.native.kernels` are compiled for training on a CPU, if the model has a
+            use for them.
     """
     # Channels last is the faster layout on CPUs (custom CNN, bfloat16: 1.4 times) and for the tensor cores of GPUs. Not
     # so for depthwise convolutions on CUDA (H100, EfficientNet-B0 at 160 px, batch 128, bfloat16: 54 ms a step, and
     # 17.5 s for the first; contiguous: 50 ms and 0.4 s).
     depthwise = model is not None and any(type(x) is keras.layers.DepthwiseConv2D for x in model._flatten_layers())
     contiguous = device == "mps" or (device == "cuda" and depthwise)
-    return Target(memory_format=torch.contiguous_format if contiguous else torch.channels_last)
+    return Target(
+        memory_format=torch.contiguous_format if contiguous else torch.channels_last,
+        kernels=kernels.load() if cpu_kernels and device == "cpu" and _has_use_for_kernels(model) else None,
+    )
+
+
+def _has_use_for_kernels(model: keras.Model | None) -> bool:
+    """Whether a model normalises batches in float32, or has depthwise convolutions for which there is a kernel."""
+    kinds = (keras.layers.BatchNormalization, keras.layers.DepthwiseConv2D)
+    return model is not None and any(
+        type(layer) in kinds and layer.trainable and layer.compute_dtype == "float32"
+        for layer in model._flatten_layers()
+    )
 
 
 def compile_classifier(

@@ -16,6 +16,7 @@ from kcv.common.launch import Launch
 from kcv.common.packages import installed
 from kcv.common.redaction import command
 from kcv.native.device import describe_device
+from kcv.native.kernels import compiler
 from kcv.training.commit import commit_of
 
 _PACKAGES = ("keras", "torch", "torchvision", "numpy", "scikit-learn", "mlflow", "pillow")
@@ -44,6 +45,7 @@ def describe(*, device: str, precision: str, seed: int, data_fingerprint: str, w
         "device": device,
         "device_name": describe_device(device),
         "cuda": torch.version.cuda if device == "cuda" else None,
+        "c_compiler": compiler(),
         "threads": torch.get_num_threads(),
         "processes": launch.world_size,
         "job": launch.job,

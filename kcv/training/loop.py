@@ -345,7 +345,8 @@ class StageFit:
 
     def train_model(self, fitted: keras.Model, *, compile_on_gpu: bool) -> NativeModel:
         """Returns the model that `fit` trains: it shares its layers with the fitted one."""
-        target = native_target(outputs.model_device(fitted).type, fitted)
+        device = outputs.model_device(fitted).type
+        target = native_target(device, fitted, cpu_kernels=self.config.train.cpu_kernels)
         config, group = self.config, self.batches.group
         if not group.is_distributed:
             # The head alone is too small to benefit from compilation.

@@ -189,7 +189,8 @@ class Probe:
             device=self._device,
         )
         timer = _StepTimer(self._device)
-        trained = NativeModel(model, target=native_target(self._device, model))
+        target = native_target(self._device, model, cpu_kernels=config.train.cpu_kernels)
+        trained = NativeModel(model, target=target)
         optimizer = build_optimizer(config.optim, steps_per_epoch=100, epochs=10, depths=backbone.depths())
         compile_classifier(trained, optimizer)
         trained.fit(batches.loader(), epochs=1000, callbacks=[timer], shuffle=False, verbose=0)

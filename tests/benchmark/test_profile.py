@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from kcv.benchmark.profile import STEPS, by_kind, kind_of, profiled
 from kcv.cli.render.benchmark import training_benchmark
+from kcv.native.layers import depthwise, fused_normalization
 
 KINDS = {
     "convolutions": ("aten::mkldnn_convolution", [[2, 8, 6, 6], [16, 8, 3, 3], [16]]),
@@ -60,6 +61,19 @@ def test_a_real_step_has_what_it_does() -> None:
     kinds = {row["kind"] for row in rows}
     assert kinds >= {"depthwise convolutions", "depthwise convolutions, backward", "activations"}
     assert sum(row["fraction"] for row in rows) == pytest.approx(1)
+
+
+def test_operations_of_kcv_have_their_kind() -> None:
+    assert kind_of(fused_normalization._Normalize.__name__, []) == "normalisation"
+    assert kind_of(f"{fused_normalization._Normalize.__name__}Backward", []) == "normalisation"
+    assert kind_of(depthwise._Depthwise.__name__, []) == "depthwise convolutions"
+    assert kind_of(f"{depthwise._Depthwise.__name__}Backward", []) == "depthwise convolutions, backward"
+
+
+def test_on_a_cpu_the_shortest_round_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = [[{"kind": "a", "milliseconds": time, "fraction": 1.0}] for time in (5.0, 2.0, 3.0, 4.0)]
+    monkeypatch.setattr("kcv.benchmark.profile._round", lambda step, device: rounds.pop(0))
+    assert profiled(lambda: None, "cpu")[0]["milliseconds"] == 2.0
 
 
 def test_the_table_shows_both_and_says_where_it_is_too_noisy() -> None:

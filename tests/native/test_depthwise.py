@@ -65,11 +65,11 @@ def test_only_what_is_asked_for_is_computed(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_it_is_for_small_images_of_trained_layers_in_float32() -> None:
     weight = torch.randn(4, 1, 5, 5, requires_grad=True)
-    assert slow_elsewhere(torch.zeros(1, 4, 4, 9), weight)
-    assert slow_elsewhere(torch.zeros(1, 4, 9, 4), weight)
-    assert not slow_elsewhere(torch.zeros(1, 4, 5, 5), weight)
-    assert not slow_elsewhere(torch.zeros(1, 4, 4, 4, dtype=torch.bfloat16), weight)
-    assert not slow_elsewhere(torch.zeros(1, 4, 4, 4), weight.detach())
+    assert slow_elsewhere(torch.zeros(1, 4, 4, 9), weight, (1, 1), (2, 2))
+    assert slow_elsewhere(torch.zeros(1, 4, 9, 4), weight, (1, 1), (2, 2))
+    assert not slow_elsewhere(torch.zeros(1, 4, 5, 5), weight, (1, 1), (2, 2))
+    assert not slow_elsewhere(torch.zeros(1, 4, 4, 4, dtype=torch.bfloat16), weight, (1, 1), (2, 2))
+    assert not slow_elsewhere(torch.zeros(1, 4, 4, 4), weight.detach(), (1, 1), (2, 2))
 
 
 def test_a_network_trains_by_it_as_by_keras(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,12 +20,13 @@ from kcv.models.applications import (
 )
 from kcv.models.head import LOGITS
 from kcv.models.inputs import Normalisation
-from kcv.models.network import ImageNetFile, Network, TorchFile, TorchLayer
+from kcv.models.network import ImageNetFile, Network, TorchFile, TorchLayer, TorchNetwork
 from kcv.models.networks.efficientnet import BLOCKS, STAGES, blocks, without_preprocessing
 from kcv.models.registry import register
 
 if TYPE_CHECKING:
     import keras
+    from torch import nn
 
 _DEEPER = (1, 3, 3, 4, 4, 5, 1)
 """Blocks per stage of Lite1 and Lite2."""
@@ -76,6 +77,22 @@ def _torch_layers(stages: Sequence[int]) -> Callable[[], Iterator[TorchLayer]]:
     return layers
 
 
+def _lite0_in_torch(model: keras.Model, classes: int) -> nn.Module:
+    """Returns torchvision's EfficientNet-B0 with what a Lite has in its place; torchvision has no Lite."""
+    from torch import nn
+    from torchvision.models import efficientnet_b0
+    from torchvision.ops import SqueezeExcitation
+
+    network = efficientnet_b0(weights=None, num_classes=classes)
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, SqueezeExcitation):
+                setattr(module, name, nn.Identity())
+            elif isinstance(child, nn.SiLU):
+                setattr(module, name, nn.ReLU6(inplace=True))
+    return network
+
+
 def _register(name: str, source: str, stages: Sequence[int], **facts: Any) -> None:
     """Registers a Lite made from a network of keras.applications; `facts` are the other entries of `Network`."""
     build = Application(name, keras_application(source), {KERAS: Variant(_lite(stages), _PIXELS)})
@@ -109,6 +126,7 @@ _register(
         top1=0.751,
     ),
     automatic=("cpu", "cuda", "mps"),
+    torch=TorchNetwork(_lite0_in_torch, dropout=0.2),
     best_for="own images, fast on a CPU",
 )
 _register(

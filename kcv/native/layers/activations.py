@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -27,6 +28,18 @@ _FUNCTIONS: dict[Any, Callable[[Tensor], Tensor]] = {
     keras.activations.hard_sigmoid: F.hardsigmoid,
     keras.activations.hard_silu: F.hardswish,
 }
+
+
+_IN_PLACE: dict[Any, Callable[[Tensor], Tensor]] = {F.relu: F.relu_, F.relu6: partial(F.relu6, inplace=True)}
+"""Those whose gradient follows from their output, so that they may overwrite their input."""
+
+_IN_KERNELS: dict[str, Callable[..., Tensor]] = {"relu": F.relu, "relu6": F.relu6, "silu": F.silu}
+
+
+def activation_named(name: str) -> Callable[[Tensor], Tensor]:
+    """Returns torch's form of an activation of `kcv.native.kernels`. Without gradients it overwrites its input."""
+    function = _IN_KERNELS[name]
+    return lambda x: function(x, inplace=not torch.is_grad_enabled())
 
 
 def native_activation(function: Any) -> Callable[[Tensor], Tensor] | None:
@@ -54,9 +67,10 @@ def then(run: Callable[[bool, Tensor], Tensor], activation: Any) -> Callable[[bo
 def _elementwise(layer: Any, inputs: Sequence[Value], target: Target, function: Callable[[Tensor], Tensor]) -> Lowered:
     (value,) = inputs
     dtype = compute_dtype(layer)
+    name = next((name for name, other in _IN_KERNELS.items() if other is function), None)
     overwrites = value.reusable and value.dtype == dtype and target.in_place
-    if function is F.relu and overwrites:
-        function = F.relu_
+    if overwrites:
+        function = _IN_PLACE.get(function, function)
 
     def run(training: bool, x: Tensor) -> Tensor:
         return function(x.to(dtype))
@@ -65,10 +79,12 @@ def _elementwise(layer: Any, inputs: Sequence[Value], target: Target, function: 
         # Unlike that of ReLU, its gradient needs the input.
         return F.silu(x.to(dtype), inplace=not torch.is_grad_enabled())
 
-    if function is F.silu and overwrites:
-        return Lowered(run_silu, input_transposed=value.transposed, output_transposed=value.transposed)
-
-    return Lowered(run, input_transposed=value.transposed, output_transposed=value.transposed)
+    return Lowered(
+        run_silu if function is F.silu and overwrites else run,
+        input_transposed=value.transposed,
+        output_transposed=value.transposed,
+        activation=name,
+    )
 
 
 @lowers(layers.Activation)

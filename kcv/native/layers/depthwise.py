@@ -1,14 +1,18 @@
-"""Depthwise convolutions on CPUs in images that are smaller than the window, and the gradient of their weights.
+"""Depthwise convolutions on CPUs, and other ways to the gradient of their weights than oneDNN's.
 
-oneDNN has no compiled kernel for this gradient there: its reference code is 10 to 100 times slower than the forward
-pass. EfficientNet-B0 at 64 px spends a third of a training step in it, in its last blocks of 2 and 4 px.
+With windows of 5 px oneDNN needs 5 to 9 times as long for this gradient as for the forward pass. `kcv.native.kernels`
+has a kernel for it, which needs about as long as the forward pass.
 
-The gradient is itself a depthwise convolution, of the images with the gradient of the output as its kernel, and in the
-forward direction that is fast. Each image of a batch has its own kernel, so images become channels.
+In images that are smaller than the window oneDNN has no compiled kernel at all: its reference code is 10 to 100 times
+slower than the forward pass. EfficientNet-B0 at 64 px spends a third of a training step in it, in its last blocks of 2
+and 4 px. Where kernels of our own cannot be compiled, this helps: the gradient is itself a depthwise convolution, of
+the images with the gradient of the output as its kernel, and in the forward direction that is fast. Each image of a
+batch has its own kernel, so images become channels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,16 +20,25 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kcv.native.kernels import Kernels
+
 
 class _Depthwise(torch.autograd.Function):
     """`F.conv2d` with as many groups as channels, and another way to the gradient of its weights."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        kernels: Kernels | None,
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding = stride, padding
+        ctx.kernels = kernels if _kernels_take(kernels, weight, stride, padding) else None
         return F.conv2d(x, weight, bias, stride, padding, groups=x.shape[1])
 
     @staticmethod
@@ -39,24 +52,56 @@ class _Depthwise(torch.autograd.Function):
                 gradient, x, weight, None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), x.shape[1],
                 (True, False, False),
             )  # fmt: skip
-        if wants_weight:
+        if wants_weight and ctx.kernels is not None:
+            laid = [tensor.contiguous(memory_format=torch.channels_last) for tensor in (gradient, x)]
+            of_weight = ctx.kernels.depthwise_weight_gradient(*laid, weight.shape[2], ctx.stride[0], ctx.padding[0])
+        elif wants_weight:
             of_weight = weight_gradient(gradient, x, weight.shape, ctx.stride, ctx.padding)
-        return of_x, of_weight, gradient.sum((0, 2, 3)) if wants_bias else None, None, None
+        return of_x, of_weight, gradient.sum((0, 2, 3)) if wants_bias else None, None, None, None
 
 
-def slow_elsewhere(x: Tensor, weight: Tensor) -> bool:
-    """Whether torch's own gradient of the weights would be slow: on a CPU, in an image smaller than the window.
+def slow_elsewhere(
+    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], kernels: Kernels | None = None
+) -> bool:
+    """Whether torch's own gradient of the weights would be slow: on a CPU, in float32, where there is a faster way.
 
-    Measured on 2 cores of an AMD EPYC (AVX2), float32, windows of 3, 5 and 7 px in images of 1 to 5 px: `depthwise` is
-    7 to 22 times as fast with batches of 16 and 32, and 2.4 to 4 times with batches of 2. In images of the window's
-    size or larger it is between half as fast and 1.7 times.
+    Without kernels that is in images smaller than the window. Measured on 2 cores of an AMD EPYC (AVX2), float32,
+    windows of 3, 5 and 7 px in images of 1 to 5 px: `depthwise` is 7 to 22 times as fast with batches of 16 and 32, and
+    2.4 to 4 times with batches of 2. In images of the window's size or larger it is between half as fast and 1.7 times.
+
+    Args:
+        x: as for `depthwise`.
+        weight: as for `depthwise`.
+        stride: of the window.
+        padding: on each side.
+        kernels: as for `depthwise`.
     """
-    small = x.shape[2] < weight.shape[2] or x.shape[3] < weight.shape[3]
-    return small and x.device.type == "cpu" and x.dtype == torch.float32 and weight.requires_grad
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not weight.requires_grad or torch.compiler.is_compiling():
+        return False
+    smaller = x.shape[2] < weight.shape[2] or x.shape[3] < weight.shape[3]
+    return smaller or _kernels_take(kernels, weight, stride, padding)
+
+
+def _kernels_take(kernels: Kernels | None, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> bool:
+    """Whether there is a kernel: for windows of 5 and 7 px. In those of 3 px, oneDNN is as fast."""
+    return (
+        kernels is not None
+        and weight.shape[2] == weight.shape[3]
+        and weight.shape[2] in (5, 7)
+        and len(weight) >= kernels.fewest_channels
+        and stride[0] == stride[1]
+        and padding[0] == padding[1]
+        and weight.dtype == torch.float32
+    )
 
 
 def depthwise(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    kernels: Kernels | None = None,
 ) -> Tensor:
     """Computes a depthwise convolution with another way to the gradient of its weights.
 
@@ -66,8 +111,9 @@ def depthwise(
         bias: [channels], or None.
         stride: of the window.
         padding: on each side.
+        kernels: compute the gradient of the weights where they can; None: torch's operations do.
     """
-    result: Tensor = _Depthwise.apply(x, weight, bias, stride, padding)
+    result: Tensor = _Depthwise.apply(x, weight, bias, stride, padding, kernels)
     return result
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from kcv.native.kernels import Kernels
 from kcv.native.layers.moving import MovingStatistics
 
 
@@ -54,6 +55,10 @@ class Lowered:
             of its output, [c] both. It takes `padding` by name, too.
         affine: if the layer scales and shifts channels: called with the mode; returns the scale and the shift of each,
             [c] both, or None where they depend on the batch.
+        activation: if the layer is nothing but an activation that `kcv.native.kernels` knows: its name there.
+        activated: returns `run` of a layer together with the activation behind it, by that name; None if there is no
+            such form.
+        followed_by: what comes after the scale and the shift of `affine`; None: nothing.
     """
 
     run: Run
@@ -64,6 +69,9 @@ class Lowered:
     padded: Callable[[tuple[int, int]], Run] | None = None
     scaled: Run | None = None
     affine: Callable[[bool], tuple[Tensor, Tensor] | None] | None = None
+    activation: str | None = None
+    activated: Callable[[str], Run] | None = None
+    followed_by: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,7 @@ class Target:
         all_reduce_sum: replaces a tensor with its sum over all processes that share a batch; batch normalisation then
             uses the statistics of the whole batch. None: each process normalises with those of its own part.
         rank: rank of the process, so that dropout masks differ between processes.
+        kernels: compiled kernels for CPUs; None: torch computes everything.
         statistics: updates the moving statistics of all batch normalisations after a pass. `lower` makes new ones for
             each program.
     """
@@ -87,6 +96,7 @@ class Target:
     keeps_layers: bool = False
     all_reduce_sum: Callable[[Tensor], Tensor] | None = None
     rank: int = 0
+    kernels: Kernels | None = None
     statistics: MovingStatistics = field(default_factory=MovingStatistics)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch.nn.functional as F
 from keras import layers
 from torch import Tensor
 
-from kcv.native.layers.lowered import Lowered, Target, Value, compute_dtype, lowers, require
+from kcv.native.layers import fused_normalization
+from kcv.native.layers.activations import activation_named
+from kcv.native.layers.lowered import Lowered, Run, Target, Value, compute_dtype, lowers, require
 
 
 @lowers(layers.BatchNormalization)
@@ -37,10 +40,19 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
         beta = torch.zeros_like(mean) if beta is None else beta
     dtype, epsilon = compute_dtype(layer), layer.epsilon
     statistics = target.statistics
+    kernels = target.kernels if target.all_reduce_sum is None else None  # they know no other processes
     entry = statistics.register(mean, variance)
 
-    def run(training: bool, x: Tensor) -> Tensor:
+    def run(training: bool, x: Tensor, activation: str = "linear") -> Tensor:
         x = x.to(dtype)
+        if kernels is not None and training and layer.trainable and fused_normalization.takes(x):
+            y, batch_mean, batch_variance = fused_normalization.normalize(x, gamma, beta, epsilon, activation, kernels)
+            statistics.saw(entry, batch_mean, batch_variance, x.numel() // x.shape[1], 1.0 - layer.momentum)
+            return y
+        y = plain(training, x)
+        return y if activation == "linear" else activation_named(activation)(y)
+
+    def plain(training: bool, x: Tensor) -> Tensor:
         if not (training and layer.trainable):
             return torch.batch_norm(x, gamma, beta, mean, variance, False, 0.0, epsilon, True)
         rate = 1.0 - layer.momentum  # read on each call: `kcv.native.statistics` changes it temporarily
@@ -55,6 +67,9 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
         statistics.saw(entry, batch_mean, batch_variance, x.numel() // x.shape[1], rate)
         return y
 
+    def activated(name: str) -> Run:
+        return functools.partial(run, activation=name)
+
     def affine(training: bool) -> tuple[Tensor, Tensor] | None:
         if training and layer.trainable:
             return None
@@ -68,6 +83,7 @@ def lower_batch_normalization(layer: Any, inputs: Sequence[Value], target: Targe
         output_transposed=transposed,
         output_reusable=True,
         affine=affine if images else None,
+        activated=activated if images and kernels is not None else None,
     )
 
 

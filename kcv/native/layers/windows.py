@@ -118,8 +118,8 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
         x = x.to(dtype, memory_format=memory_format)
         if same:
             x, padding = same_padding(x, size, strides, dilation)
-        if undilated_depthwise and training and slow_elsewhere(x, weight) and not torch.compiler.is_compiling():
-            return depthwise(x, weight, offset, strides, padding)
+        if undilated_depthwise and training and slow_elsewhere(x, weight, strides, padding, target.kernels):
+            return depthwise(x, weight, offset, strides, padding, target.kernels)
         return F.conv2d(x, weight, offset, strides, padding, dilation, groups)
 
     def padded(sides: tuple[int, int]) -> Run:

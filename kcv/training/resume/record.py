@@ -31,7 +31,7 @@ FREE = (
 
 _MOST_SHOWN = 100  # characters shown of a value that someone else may have written
 _MOST_DIFFERENCES = 20  # differences in the machine or in the splits
-_COMPARED = ("kcv", "python", "packages", "threads", "processes", "device_name")
+_COMPARED = ("kcv", "python", "packages", "threads", "processes", "device_name", "c_compiler")
 
 
 _LATER: Mapping[str, Any] = {"own_model": None, "own_source": None, "callbacks": [], "metrics": [], "resumable": None,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
@@ -31,3 +32,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         lines.append(f"- [{found[1] if found else path.stem}]({path.name})")
     files.append(File.generated(config, "decisions/index.md", content="\n".join(lines)))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **unused: object) -> str:
+    """Makes links to the pages beside docs/ those of the site."""
+    depth = page.file.src_uri.count("/")
+    for name, its_page in PAGES.items():
+        markdown = markdown.replace(f"]({'../' * (depth + 1)}{name}", f"]({'../' * depth}{its_page}")
+    return markdown

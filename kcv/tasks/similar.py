@@ -70,7 +70,7 @@ def similar(
     Example:
         $ kcv similar photos/cat.jpg --to=vectors.parquet
         $ kcv similar new.jpg --to=vectors.parquet --model=runs/mine --top=20
-        >>> kcv.similar("new.jpg", "vectors.parquet", model="runs/mine").rows[0]["path"]
+        >>> kcv.similar("new.jpg", "vectors.parquet", model="runs/mine").rows[:3]
     """
     from kcv.inference.vector_file import VectorFile
 

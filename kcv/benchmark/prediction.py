@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,8 @@ from kcv.common.files import temporary_folder
 from kcv.common.progress import Progress
 from kcv.common.timing import PAUSE, interleave
 from kcv.config import Config
+from kcv.errors import UsageError
+from kcv.exporting import formats
 from kcv.exporting.graph import quiet_exporter, write_graph
 from kcv.exporting.quantization import quantize
 from kcv.inference import outputs
@@ -141,8 +143,27 @@ def _by_kcv(model: keras.Model, setting: Setting, folder: Path) -> list[_Candida
             _Candidate("kcv-onnx", precision, OnnxModel(file).run, file, (*command, f"--model={file}"))
             for precision, file in files.items()
         ),
+        *_in_other_formats(copy, setting, folder, command),
         _Candidate("kcv-keras", "float32", by_keras, keras_file, (*command, f"--model={keras_file}", "--device=cpu")),
     ]
+
+
+def _in_other_formats(
+    model: keras.Model, setting: Setting, folder: Path, command: Sequence[str]
+) -> Iterator[_Candidate]:
+    """Yields the formats besides ONNX that `kcv predict` runs, as far as their packages are installed."""
+    for name in formats.names():
+        form = formats.find(name)
+        if name == formats.DEFAULT or not form.next.startswith("predict"):
+            continue
+        try:
+            form.require()
+        except UsageError:
+            continue
+        file = folder / f"kcv{form.suffix}"
+        more = form.write(formats.Source(model, _described(setting, "float32"), formats.DEFAULT_OPSET), file)
+        largest = max((file, *map(file.with_suffix, more)), key=lambda path: path.stat().st_size)
+        yield _Candidate(f"kcv-{name}", "float32", form.open(file).compute, largest, (*command, f"--model={file}"))
 
 
 def _names() -> tuple[str, ...]:
@@ -158,15 +179,14 @@ def exported(model: keras.Model, setting: Setting, folder: Path) -> dict[str, Pa
         folder: the folder of the files.
     """
     files = {precision: folder / f"kcv-{precision}.onnx" for precision in ("float32", "int8")}
-    described = {
-        precision: OnnxInfo(
-            _names(), setting.image_size, "squash", precision, setting.model, "random", "0", __version__
-        )
-        for precision in files
-    }
+    described = {precision: _described(setting, precision) for precision in files}
     write_graph(model, described["float32"], files["float32"])
     quantize(files["float32"], files["int8"], described["int8"], setting.batch()[0].numpy())
     return files
+
+
+def _described(setting: Setting, precision: str) -> OnnxInfo:
+    return OnnxInfo(_names(), setting.image_size, "squash", precision, setting.model, "random", "0", __version__)
 
 
 def _info(model: keras.Model, setting: Setting, names: tuple[str, ...]) -> ArtifactInfo:

@@ -246,6 +246,7 @@ class OptimConfig(Section):
         None, ge=0, lt=1, description="warm-up as a fraction of the run (of each stage), in place of warmup_epochs"
     )
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability spread over the other classes")
+
     loss: Literal["cross_entropy", "focal"] = Field(
         "cross_entropy",
         description="the training loss; focal: images that are already classified well count less (val_loss is always "
@@ -260,6 +261,16 @@ class OptimConfig(Section):
     distill_weight: float = Field(
         0.9, gt=0, le=1, description="part of the loss that compares with train.teacher; the rest is that on the labels"
     )
+
+    def warmup_in(self, epochs: int) -> float:
+        """Returns the epochs of the warm-up in a run, or in a stage of one, of so many epochs.
+
+        If it is not longer than the configured warm-up, a quarter of it is the warm-up.
+        """
+        if self.warmup_fraction is not None:
+            return self.warmup_fraction * epochs
+        warmup = 1.0 if self.warmup_epochs is None else self.warmup_epochs
+        return epochs / 4 if warmup >= epochs else warmup
 
 
 class TrainConfig(Section):

@@ -119,18 +119,10 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def build_schedule(config: OptimConfig, steps_per_epoch: int, epochs: int, lr_scale: float = 1.0) -> WarmupDecay:
-    """Builds the configured schedule for `epochs` epochs of `steps_per_epoch` optimizer steps.
-
-    If the stage is not longer than the configured warm-up, a quarter of the stage is the warm-up.
-    """
-    warmup_epochs = 1.0 if config.warmup_epochs is None else config.warmup_epochs
-    if config.warmup_fraction is not None:
-        warmup_epochs = config.warmup_fraction * epochs
-    elif warmup_epochs >= epochs:
-        warmup_epochs = epochs / 4
+    """Builds the configured schedule for `epochs` epochs of `steps_per_epoch` optimizer steps."""
     return WarmupDecay(
         config.lr * lr_scale,
         total_steps=steps_per_epoch * epochs,
-        warmup_steps=round(warmup_epochs * steps_per_epoch),
+        warmup_steps=round(config.warmup_in(epochs) * steps_per_epoch),
         decay=_DECAYS[config.schedule],
     )

@@ -5,10 +5,12 @@ A rule is a function of the trials alone: a search that is continued decides as 
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Container, Sequence
 from typing import Final, Literal, TypeAlias
 
+from kcv.config.sections import OptimConfig
 from kcv.tuning.trials import Order, Trial
 
 Pruner: TypeAlias = Literal["asha", "median", "none"]
@@ -21,17 +23,31 @@ _FEWEST: Final = 4
 """Finished trials before the median rule stops any."""
 
 
-def rule_of(pruner: Pruner, epochs: int, order: Order) -> Rule:
+def rule_of(pruner: Pruner, epochs: int, order: Order, earliest: int = 1) -> Rule:
     """Returns the rule of a name.
 
     Args:
         pruner: its name.
         epochs: the epochs of a whole trial.
         order: the order of the trials.
+        earliest: the first epoch after which trials are compared.
     """
     if pruner == "asha":
-        return SuccessiveHalving(epochs, order)
-    return MedianRule(epochs, order) if pruner == "median" else Rule(epochs)
+        return SuccessiveHalving(epochs, order, earliest)
+    return MedianRule(epochs, order, earliest) if pruner == "median" else Rule(epochs)
+
+
+def earliest_of(optim: OptimConfig, epochs: int, frozen: int) -> int:
+    """Returns the first epoch after which trials are compared: that in which the learning rate reaches its peak.
+
+    Before that, a trial with a lower peak is ahead of those that will overtake it.
+
+    Args:
+        optim: the schedule.
+        epochs: the epochs of a whole trial.
+        frozen: how many of them, from the first, train the head alone.
+    """
+    return max(1, frozen + math.ceil(optim.warmup_in(epochs - frozen)))
 
 
 class Rule:
@@ -78,12 +94,13 @@ class MedianRule(Rule):
     Args:
         epochs: the epochs of a whole trial.
         order: the order of the trials.
+        earliest: the first epoch after which trials are compared.
     """
 
-    def __init__(self, epochs: int, order: Order) -> None:
+    def __init__(self, epochs: int, order: Order, earliest: int = 1) -> None:
         super().__init__(epochs)
         self._order = order
-        self._begins = max(1, round(epochs / _REDUCTION**2))
+        self._begins = max(earliest, round(epochs / _REDUCTION**2))
 
     def stops(self, trial: Trial, trials: Sequence[Trial]) -> bool:
         """Returns whether a trial is stopped at its last epoch, for good; the user's own trial never is."""
@@ -105,13 +122,14 @@ class SuccessiveHalving(Rule):
     Args:
         epochs: the epochs of a whole trial.
         order: the order of the trials.
+        earliest: the first epoch after which trials are compared.
     """
 
-    def __init__(self, epochs: int, order: Order) -> None:
+    def __init__(self, epochs: int, order: Order, earliest: int = 1) -> None:
         super().__init__(epochs)
         self._order = order
         rungs = {epochs, *(round(epochs / _REDUCTION**halvings) for halvings in range(_MOST_HALVINGS, 0, -1))}
-        self.rungs: list[int] = sorted(rung for rung in rungs if rung >= 1)
+        self.rungs: list[int] = sorted(rung for rung in rungs if rung == epochs or rung >= earliest)
 
     def first(self) -> int:
         """Returns the epoch up to which a new trial goes: the first rung."""

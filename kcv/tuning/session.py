@@ -30,7 +30,7 @@ from kcv.training.resume.stop_request import StopRequest
 from kcv.training.resume.working_folder import returned_to
 from kcv.tuning.coordinator import Budget, Coordinator, Plan
 from kcv.tuning.final import Comparison, Final, Measure
-from kcv.tuning.pruning import rule_of
+from kcv.tuning.pruning import earliest_of, rule_of
 from kcv.tuning.running import Children, Launch
 from kcv.tuning.sampling import importance
 from kcv.tuning.space import Space, check_space, default_space, read_space
@@ -159,6 +159,7 @@ class Session:
             chosen=dict(clean.chosen),
             space=found.to_dict(),
             pruner=pruner,  # type: ignore[arg-type]
+            earliest=1 if asked.folds else earliest_of(base.optim, base.train.epochs, base.model.unfreeze_after),
             trials=_TRIALS if asked.trials is None and asked.minutes is None else asked.trials,
             minutes=asked.minutes,
             workers=workers,
@@ -257,7 +258,7 @@ class Session:
         plan = Plan(
             space=self._space,
             default=self._space.of(base.flatten()) if inside else {},
-            rule=rule_of(settings.pruner, settings.folds or base.train.epochs, self._order),
+            rule=rule_of(settings.pruner, settings.folds or base.train.epochs, self._order, settings.earliest),
             order=self._order,
             epochs=settings.folds or base.train.epochs,
             monitor=base.train.monitor,

@@ -42,6 +42,7 @@ class Settings(BaseModel):
         chosen: what kcv chose where the configuration left it open, by dotted key.
         space: the space, as in a space file.
         pruner: which trials are stopped early.
+        earliest: the first epoch, or fold, after which trials are compared.
         trials: the number of trials; None for any number.
         minutes: the time of the search; None for any.
         workers: trials at the same time.
@@ -63,6 +64,7 @@ class Settings(BaseModel):
     chosen: dict[str, Any]
     space: dict[str, Any]
     pruner: Literal["asha", "median", "none"]
+    earliest: Annotated[int, Field(ge=1)] = 1
     trials: Annotated[int, Field(ge=1)] | None
     minutes: Annotated[float, Field(gt=0)] | None
     workers: Annotated[int, Field(ge=1)]
@@ -184,7 +186,7 @@ class StudyFolder:
         if not os.path.isfile(path):
             raise UsageError(f"--resume={named}: no study there; its folder holds study.json")
         found = untrusted.read(path, _Signed, UsageError)
-        content = found.model_dump(mode="json", exclude={"signature"})
+        content = found.model_dump(mode="json", exclude={"signature"}, exclude_unset=True)  # what was signed
         if not seal.is_own(content, found.signature):
             raise UsageError(
                 f"--resume={named}: nothing shows that you began this study on this machine, so it is not continued"

@@ -2,12 +2,18 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from kcv.benchmark import benchmark_prediction, prediction
+from kcv.benchmark.candidates import Setting
 from kcv.cli.render.benchmark import prediction_benchmark
+from kcv.errors import UsageError
+from kcv.exporting import formats
+from kcv.exporting.formats import Format, Source
 
 KEYS = {
     "model",
@@ -40,6 +46,33 @@ def test_each_candidate_has_a_row_for_each_batch_size(monkeypatch: pytest.Monkey
         assert (row["bytes"], row["image_size"], row["model"]) == (100, 16, "custom_cnn")
 
 
+def test_formats_that_predict_runs_are_measured_where_they_are_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def write(source: Source, path: Path) -> tuple[str, ...]:
+        assert source.model is None and source.info.image_size == 16
+        path.write_bytes(bytes(10))
+        path.with_suffix(".bin").write_bytes(bytes(100))
+        return (".bin",)
+
+    def refuse() -> None:
+        raise UsageError("not here")
+
+    opened = SimpleNamespace(compute=len)
+    known = [
+        Format("onnx", "ONNX", ".onnx", write, lambda path: opened),
+        Format("pair", "Pair", ".xml", write, lambda path: opened),
+        Format("absent", "Absent", ".no", write, lambda path: opened, refuse),
+        Format("only described", "Other", ".pt2", write, lambda path: opened, next="info {}"),
+    ]
+    monkeypatch.setattr(formats, "names", lambda: tuple(format.name for format in known))
+    monkeypatch.setattr(formats, "find", lambda name: next(format for format in known if format.name == name))
+    setting = Setting("custom_cnn", 16, 2, "float32", "cpu")
+    (one,) = prediction._in_other_formats(None, setting, tmp_path, ("kcv", "predict"))
+    assert (one.runtime, one.file, one.run) == ("kcv-pair", tmp_path / "kcv.bin", len)
+    assert one.command == ("kcv", "predict", f"--model={tmp_path / 'kcv.xml'}")
+
+
 @pytest.mark.long
 @pytest.mark.serial
 def test_rows_say_how_fast_each_way_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +80,8 @@ def test_rows_say_how_fast_each_way_is(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = benchmark_prediction(model="custom_cnn", repeats=1)
     assert json.loads(json.dumps(rows)) == rows
     runtimes = [("kcv-onnx", "float32"), ("kcv-onnx", "int8"), ("kcv-keras", "float32")]
+    if find_spec("openvino"):
+        runtimes.insert(2, ("kcv-openvino", "float32"))
     runtimes += [("torch", "float32"), ("torch-onnx", "float32")]
     assert [(row["runtime"], row["precision"], row["batch_size"]) for row in rows] == [
         (*one, size) for size in (1, 32) for one in runtimes

@@ -18,9 +18,11 @@ import kcv
 from kcv.common.cores import usable_cores
 from kcv.common.files import write_csv
 from kcv.common.redaction import without_credentials
+from kcv.common.untrusted import read_json
 from kcv.config import Config
 from kcv.config.overrides import flatten
-from kcv.errors import ConfigError, KcvError, UsageError
+from kcv.errors import ConfigError, DataError, KcvError, UsageError
+from kcv.metrics.significance import wilson_interval
 from kcv.metrics.standing import higher_is_better
 from kcv.reporting.study_page import StudyMaterial, write_page
 from kcv.tracking import NoTracker, Tracker, open_tracker
@@ -28,6 +30,7 @@ from kcv.training.commit import commit_of
 from kcv.training.resume.lock import lock
 from kcv.training.resume.stop_request import StopRequest
 from kcv.training.resume.working_folder import returned_to
+from kcv.training.run_folder import RunFolder
 from kcv.tuning.coordinator import Budget, Coordinator, Plan
 from kcv.tuning.final import Comparison, Final, Measure
 from kcv.tuning.pruning import earliest_of, rule_of
@@ -48,6 +51,8 @@ _TRIALS = 20
 _SEEDS = 3
 _RESERVE_SECONDS = 5.0
 """Time for running trials to write their checkpoints, at most a tenth of the search."""
+_WIDE = 0.05
+"""The width of an accuracy's interval from which chance decides between trials."""
 
 
 @dataclass(frozen=True)
@@ -366,6 +371,8 @@ class Session:
         if best is not None and not best.default and best.value == trials[0].value:
             loss = ", but has the lower val_loss" if monitor != "val_loss" else ""
             notes.append(f"trial {best.number} is no better than your configuration by {monitor}{loss}")
+        if best is not None and best.value is not None and monitor == "val_accuracy" and not self._settings.folds:
+            notes += chance(best.value, self._judged_on(best))
         return Outcome(
             self._folder,
             trials,
@@ -376,6 +383,14 @@ class Session:
             notes=notes,
             folds=self._settings.folds,
         )
+
+    def _judged_on(self, trial: Trial) -> int | None:
+        """Returns the number of validation images of a trial; None if that is not known here."""
+        try:
+            found = read_json(RunFolder(self._folder.trial(trial.number)).metrics, DataError)
+        except DataError:
+            return None  # of another machine, or not at its end
+        return found["n"] if isinstance(found, dict) and isinstance(found.get("n"), int) else None
 
     def _write(self, outcome: Outcome) -> None:
         self._write_table(outcome.trials)
@@ -393,6 +408,24 @@ class Session:
         )  # fmt: skip
         columns = [column_of(name, self._settings.folds) for name in COLUMNS]
         write_csv(self._folder.table, [*columns, *keys, "message"], rows)
+
+
+def chance(value: float, images: int | None) -> list[str]:
+    """Returns a note on the best accuracy, if it is of so few images that chance has a part in it.
+
+    Args:
+        value: the accuracy, 0 to 1.
+        images: the number of validation images; None if it is not known.
+    """
+    if not images:
+        return []
+    low, high = wilson_interval(round(value * images), images)
+    if high - low < _WIDE:
+        return []
+    return [
+        f"val_accuracy is of {images:,} images: {value:.1%} stands for {low:.1%} to {high:.1%}, and the best of many "
+        "trials was lucky, too; more validation images (data.val_fraction) or --folds tell trials apart"
+    ]
 
 
 def state_of(trial: Trial) -> str:

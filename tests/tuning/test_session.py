@@ -149,6 +149,7 @@ def test_no_trial_reads_the_test_split(tune: Tune, tmp_path: Path, images: Path)
     found = tune(trials=1, epochs=1, pruner="none", seeds=0, data=str(tmp_path / "canary"))
     assert [trial.state for trial in found.trials] == ["complete"]
     assert found.comparison.rows == []
+    assert "images: " in found.notes[0] and "more validation images" in found.notes[0]
     again = tune(resume=tmp_path / "study", seeds=1)
     assert "nothing was compared" in again.notes[-1], "the comparison at the end is what reads it"
 

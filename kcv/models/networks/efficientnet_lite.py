@@ -83,7 +83,7 @@ def _lite0_in_torch(model: keras.Model, classes: int) -> nn.Module:
     from torchvision.models import efficientnet_b0
     from torchvision.ops import SqueezeExcitation
 
-    network = efficientnet_b0(weights=None, num_classes=classes)
+    network: nn.Module = efficientnet_b0(weights=None, num_classes=classes)
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, SqueezeExcitation):

@@ -127,6 +127,13 @@ def test_what_is_no_number_stays_none(kernels: Kernels, activation: str) -> None
     assert found.y[:, rest].isfinite().all() and of_x[:, rest].isfinite().all()
 
 
+def test_numbers_that_overflow_do_not_come_back_as_small_ones(kernels: Kernels) -> None:
+    x = images(2, 20, 4, 4)
+    x[:, 4] *= 1e25
+    found = kernels.normalize(x, torch.ones(20), torch.zeros(20), 1e-3, "relu").y
+    assert found[:, 4].isnan().all() and found[:, 5:].isfinite().all()
+
+
 @pytest.mark.parametrize("size", [5, 7])
 @pytest.mark.parametrize(
     ("stride", "padding", "pixels"),

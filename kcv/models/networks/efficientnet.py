@@ -106,6 +106,9 @@ _BUILD = Application(
     {TORCHVISION: Variant(_of_torchvision, IMAGENET), KERAS: Variant(without_preprocessing, IMAGENET)},
 )
 
+TORCH = torchvision_network(_NAME, dropout=0.2, usual=True)
+"""The same network in PyTorch."""
+
 register(
     Network(
         name=_NAME,
@@ -129,6 +132,6 @@ register(
         ),
         keras_file=KerasFile(MAKE, KERAS, rescales=True, convert=_convert),
         torch_file=TorchFile("torchvision's efficientnet_b0", TORCHVISION, _torch_layers),
-        torch=torchvision_network(_NAME, dropout=0.2, usual=True),
+        torch=TORCH,
     )
 )

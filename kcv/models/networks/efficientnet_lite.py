@@ -21,7 +21,7 @@ from kcv.models.applications import (
 from kcv.models.head import LOGITS
 from kcv.models.inputs import Normalisation
 from kcv.models.network import ImageNetFile, Network, TorchFile, TorchLayer, TorchNetwork
-from kcv.models.networks.efficientnet import BLOCKS, STAGES, blocks, without_preprocessing
+from kcv.models.networks.efficientnet import BLOCKS, STAGES, TORCH, blocks, without_preprocessing
 from kcv.models.registry import register
 
 if TYPE_CHECKING:
@@ -78,12 +78,11 @@ def _torch_layers(stages: Sequence[int]) -> Callable[[], Iterator[TorchLayer]]:
 
 
 def _lite0_in_torch(model: keras.Model, classes: int) -> nn.Module:
-    """Returns torchvision's EfficientNet-B0 with what a Lite has in its place; torchvision has no Lite."""
+    """Returns torchvision's EfficientNet-B0 without squeeze-and-excitation and with ReLU6; it has no Lite."""
     from torch import nn
-    from torchvision.models import efficientnet_b0
     from torchvision.ops import SqueezeExcitation
 
-    network: nn.Module = efficientnet_b0(weights=None, num_classes=classes)
+    network = TORCH.build(model, classes)
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, SqueezeExcitation):
@@ -126,7 +125,7 @@ _register(
         top1=0.751,
     ),
     automatic=("cpu", "cuda", "mps"),
-    torch=TorchNetwork(_lite0_in_torch, dropout=0.2),
+    torch=TorchNetwork(_lite0_in_torch, TORCH.dropout),
     best_for="own images, fast on a CPU",
 )
 _register(

@@ -146,7 +146,8 @@ void normalise(const float *x, float *y, const float *gamma, const float *beta, 
                 biased = biased < 0 ? 0 : biased;
                 mean[j] = x[j] + d;
                 variance[j] = rows > 1 ? biased * rows / (rows - 1) : biased;
-                inverse[j] = 1 / sqrt(biased + epsilon);
+                /* Beyond 1e18 the squares overflow: a run that diverges must not look as if it normalised to 0. */
+                inverse[j] = isfinite(biased) ? 1 / sqrt(biased + epsilon) : NAN;
                 scale[j] = gamma[j] * inverse[j];
             }
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,9 @@ def test_a_run_is_written_without_a_server_and_goes_on_under_its_id(
     first.log_metrics({"test_accuracy": 0.75}, 1)
     first.log_artifacts(tmp_path / "run")
     first.finish()
+    ended = int(time.time())
+    while int(time.time()) <= ended:  # wandb names the folder of a run by the second in which it begins
+        time.sleep(0.02)
     second = track(first.state_dict())
     assert second.state_dict() == first.state_dict()
     second.log_metrics({"loss": 0.25}, 3)

@@ -246,7 +246,6 @@ class OptimConfig(Section):
         None, ge=0, lt=1, description="warm-up as a fraction of the run (of each stage), in place of warmup_epochs"
     )
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability spread over the other classes")
-
     loss: Literal["cross_entropy", "focal"] = Field(
         "cross_entropy",
         description="the training loss; focal: images that are already classified well count less (val_loss is always "

@@ -357,7 +357,7 @@ def native_target(device: str, model: keras.Model | None = None, *, cpu_kernels:
 
 
 def _has_use_for_kernels(model: keras.Model | None) -> bool:
-    """Whether a model normalises batches in float32, or has depthwise convolutions for which there is a kernel."""
+    """Whether a model trains what there are kernels for: batch normalisation or depthwise convolutions in float32."""
     kinds = (keras.layers.BatchNormalization, keras.layers.DepthwiseConv2D)
     return model is not None and any(
         type(layer) in kinds and layer.trainable and layer.compute_dtype == "float32"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kcv.metrics.significance import Pair
-    from kcv.tuning.session import Outcome
+    from kcv.tuning.outcome import Outcome
 
 __all__ = ["Tuning", "tune"]
 
@@ -166,7 +166,7 @@ def _measure(models: Mapping[str, Path], data: str | None) -> Mapping[str, NDArr
 
 
 def _tuning(outcome: Outcome, seconds: float) -> Tuning:
-    from kcv.tuning.session import column_of, state_of
+    from kcv.tuning.outcome import column_of, state_of
 
     folder, best = outcome.folder, outcome.best
     run = None if best is None else folder.trial(best.number)

@@ -8,23 +8,22 @@ import os
 import secrets
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import kcv
 from kcv.common.cores import usable_cores
-from kcv.common.files import write_csv
 from kcv.common.redaction import without_credentials
 from kcv.common.untrusted import read_json
 from kcv.config import Config
 from kcv.config.overrides import flatten
+from kcv.config.policies import POLICIES
 from kcv.errors import ConfigError, DataError, KcvError, UsageError
-from kcv.metrics.significance import wilson_interval
 from kcv.metrics.standing import higher_is_better
-from kcv.reporting.study_page import StudyMaterial, write_page
+from kcv.reporting.study_page import write_page
 from kcv.tracking import NoTracker, Tracker, open_tracker
 from kcv.training.commit import commit_of
 from kcv.training.resume.lock import lock
@@ -32,7 +31,8 @@ from kcv.training.resume.stop_request import StopRequest
 from kcv.training.resume.working_folder import returned_to
 from kcv.training.run_folder import RunFolder
 from kcv.tuning.coordinator import Budget, Coordinator, Plan
-from kcv.tuning.final import Comparison, Final, Measure
+from kcv.tuning.final import Final, Measure
+from kcv.tuning.outcome import Outcome, chance, material_of, track, write_table
 from kcv.tuning.pruning import earliest_of, rule_of
 from kcv.tuning.running import Children, Launch
 from kcv.tuning.sampling import importance
@@ -44,15 +44,10 @@ from kcv.tuning.trials import Order, Trial
 
 _log = logging.getLogger(__name__)
 
-COLUMNS = ("trial", "state", "epochs", "value", "val_loss", "seconds")
-"""The first columns of `trials.csv`; the searched keys and `message` follow."""
-
 _TRIALS = 20
 _SEEDS = 3
 _RESERVE_SECONDS = 5.0
 """Time for running trials to write their checkpoints, at most a tenth of the search."""
-_WIDE = 0.05
-"""The width of an accuracy's interval from which chance decides between trials."""
 
 
 @dataclass(frozen=True)
@@ -69,33 +64,6 @@ class Asked:
     pruner: str | None = None
     seeds: int | None = None
     storage: str | None = None
-    folds: int | None = None
-
-
-@dataclass
-class Outcome:
-    """What a study has come to.
-
-    Attributes:
-        folder: its folder.
-        trials: all its trials.
-        best: the winner; None if no trial has come to its end.
-        monitor: what was optimised.
-        importance: how much each key matters, 0-1, by dotted key.
-        comparison: the test accuracies.
-        tracking: where the tracker keeps it; None if nowhere.
-        notes: what the user should know.
-        folds: the number of folds of each trial; None for a single training.
-    """
-
-    folder: StudyFolder
-    trials: Sequence[Trial]
-    best: Trial | None
-    monitor: str
-    importance: Mapping[str, float]
-    comparison: Comparison = field(default_factory=Comparison)
-    tracking: str | None = None
-    notes: Sequence[str] = ()
     folds: int | None = None
 
 
@@ -248,11 +216,11 @@ class Session:
                     with stop.between_steps():
                         found = self._final(parent, measure, stop).compare(outcome.best, outcome.trials[0])
                     ended = found is not None
-                    outcome = replace_comparison(outcome, found)
+                    outcome = outcome if found is None else outcome.compared(found)
                 self._write(outcome)
                 if not ended:
                     raise KeyboardInterrupt
-                _track(tracker, outcome)
+                track(tracker, outcome)
         return outcome
 
     def _coordinator(self, storage: Storage, parent: str | None, stop: StopRequest, began: float) -> Coordinator:
@@ -285,7 +253,7 @@ class Session:
             storage,
             runner,
             lambda: stop.requested,
-            lambda: self._write_table(storage.trials()),
+            lambda: write_table(self._folder, storage.trials(), self._space, self._settings.folds),
         )
 
     def _folds(self) -> TrialFolds | None:
@@ -393,89 +361,11 @@ class Session:
         return found["n"] if isinstance(found, dict) and isinstance(found.get("n"), int) else None
 
     def _write(self, outcome: Outcome) -> None:
-        self._write_table(outcome.trials)
+        write_table(self._folder, outcome.trials, self._space, self._settings.folds)
         if outcome.best is not None:
             write_best(self._folder, self._configurations.without_credentials()(of_trial(outcome.best)))
         epochs = self._base.train.epochs
         write_page(self._folder.page, material_of(outcome, self._space, self._order, self._settings.pruner, epochs))
-
-    def _write_table(self, trials: Sequence[Trial]) -> None:
-        keys = list(self._space.parameters)
-        rows = (
-            [one.number, state_of(one), one.epochs, one.value, one.loss, round(one.seconds, 1),
-             *(one.params.get(key) for key in keys), one.message]
-            for one in trials
-        )  # fmt: skip
-        columns = [column_of(name, self._settings.folds) for name in COLUMNS]
-        write_csv(self._folder.table, [*columns, *keys, "message"], rows)
-
-
-def chance(value: float, images: int | None) -> list[str]:
-    """Returns a note on the best accuracy, if it is of so few images that chance has a part in it.
-
-    Args:
-        value: the accuracy, 0 to 1.
-        images: the number of validation images; None if it is not known.
-    """
-    if not images:
-        return []
-    low, high = wilson_interval(round(value * images), images)
-    if high - low < _WIDE:
-        return []
-    return [
-        f"val_accuracy is of {images:,} images: {value:.1%} stands for {low:.1%} to {high:.1%}, and the best of many "
-        "trials was lucky, too; more validation images (data.val_fraction) or --folds tell trials apart"
-    ]
-
-
-def state_of(trial: Trial) -> str:
-    """Returns the state of a trial for people: `stopped early` where it waits."""
-    if trial.state != "open":
-        return trial.state
-    return "stopped early" if trial.waits else "not finished"
-
-
-def column_of(name: str, folds: int | None) -> str:
-    """Returns a column of `trials.csv`: in folds, how far a trial has come is said in `folds`, not in `epochs`."""
-    return "folds" if name == "epochs" and folds is not None else name
-
-
-def replace_comparison(outcome: Outcome, found: Comparison | None) -> Outcome:
-    """Returns the outcome with the comparison and its notes."""
-    if found is None:
-        return outcome
-    return replace(outcome, comparison=found, notes=[*outcome.notes, *found.notes])
-
-
-def material_of(outcome: Outcome, space: Space, order: Order, pruner: str, epochs: int) -> StudyMaterial:
-    """Returns what the page shows."""
-    folder = outcome.folder
-    best = outcome.best
-    ranked = [*order.ranked(one for one in outcome.trials if one.state == "complete")]
-    rest = [one for one in outcome.trials if one not in ranked]
-    return StudyMaterial(
-        title=folder.path.name,
-        monitor=outcome.monitor,
-        higher=order.higher,
-        pruner=pruner,
-        epochs=epochs,
-        folds=outcome.folds,
-        ranges=space.to_dict(),
-        trials=[
-            {"number": one.number, "state": state_of(one), "epochs": one.epochs, "value": one.value,
-             "seconds": one.seconds, "params": dict(one.params), "values": dict(one.values), "default": one.default,
-             "message": one.message}
-            for one in (*ranked, *rest)
-        ],
-        best=None if best is None else best.number,
-        best_config=folder.best.read_text(encoding="utf-8") if best is not None else None,
-        again=f"python -m kcv train {shlex.quote(str(folder.best))}",
-        importance=outcome.importance,
-        rows=outcome.comparison.rows,
-        verdicts=[pair.words() for pair in outcome.comparison.pairs],
-        images=outcome.comparison.images,
-        notes=list(outcome.notes),
-    )  # fmt: skip
 
 
 def _divided(base: Config, folds: int) -> str:
@@ -525,7 +415,9 @@ def _chosen(base: Config) -> dict[str, Any]:
     resolved, told = automatic.resolve(base, source, resolve_device(base.device), Clock(base.train.minutes))
     _log.info("auto       %s", told)
     before, after = base.flatten(), resolved.flatten()
-    return {key: value for key, value in after.items() if value != before[key]}
+    # What only follows from a policy is left out: a trial may have another one.
+    follows = {f"augment.{key}": value for key, value in POLICIES[resolved.augment.policy].items()}
+    return {key: value for key, value in after.items() if value != before[key] and (key, value) not in follows.items()}
 
 
 def _threads(workers: int) -> int | None:
@@ -560,12 +452,3 @@ def _recorded(tracker: Tracker) -> Iterator[None]:
         tracker.finish("FAILED")
         raise
     tracker.finish("FINISHED")
-
-
-def _track(tracker: Tracker, outcome: Outcome) -> None:
-    """Logs the best trial and the files of the study."""
-    if outcome.best is not None and outcome.best.value is not None:
-        tracker.log_metrics({f"best_{outcome.monitor}": outcome.best.value}, step=outcome.best.number)
-    for path in (outcome.folder.best, outcome.folder.table, outcome.folder.page):
-        if os.path.isfile(path):
-            tracker.log_artifacts(path)

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("optuna", reason="needs the extra kcv[tune]")
 
-from kcv.tuning.session import chance
+from kcv.tuning.outcome import chance
 
 
 def test_a_best_accuracy_of_few_images_is_said_to_be_one() -> None:

@@ -26,7 +26,8 @@ from kcv.training.resume.lock import lock
 from kcv.training.run_folder import Run
 from kcv.tuning import running
 from kcv.tuning import session as sessions
-from kcv.tuning.session import Asked, Outcome, Session
+from kcv.tuning.outcome import Outcome
+from kcv.tuning.session import Asked, Session
 from kcv.tuning.study import StudyFolder
 
 TOY = {

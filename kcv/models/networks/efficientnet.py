@@ -119,7 +119,7 @@ register(
         min_image_size=MIN_SIZE,
         best_for="own images, small and accurate",
         depthwise=True,
-        automatic=("cuda", "mps"),  # squeeze-and-excitation and swish are slow on a CPU
+        automatic=True,
         blocks=BLOCKS,
         variants=tuple(_BUILD.variants),
         # Keras publishes only MD5 checksums (keras/src/applications, WEIGHTS_HASHES).

@@ -124,7 +124,7 @@ _register(
         extra="lite0",
         top1=0.751,
     ),
-    automatic=("cpu", "cuda", "mps"),
+    automatic=True,
     torch=TorchNetwork(_lite0_in_torch, TORCH.dropout),
     best_for="own images, fast on a CPU",
 )
@@ -142,7 +142,7 @@ _register(
         extra="lite1",
         top1=0.767,
     ),
-    automatic=("cuda", "mps"),
+    automatic=True,
     best_for="own images, between Lite0 and -2",
 )
 _register(
@@ -159,6 +159,6 @@ _register(
         extra="lite2",
         top1=0.776,
     ),
-    automatic=("cuda", "mps"),
+    automatic=True,
     best_for="own images, accurate on a CPU",
 )

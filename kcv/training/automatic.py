@@ -54,8 +54,9 @@ _ABOUT: Final = 1.1
 
 _SHOWN: Final = {"cpu": 16_000, "gpu": 64_000}
 _ENOUGH: Final = 28_000
-"""Images that fine-tuning shows the network: without a time limit, and before a larger size is worth its time.
-TrashNet (1,813 training images, EfficientNet-Lite0): 14 epochs at 96 px were better than 8 at 160 px."""
+"""Images that fine-tuning shows the network: without a time limit (`_SHOWN`), and at least, in a given time, with the
+network and the size that are chosen. TrashNet (1,813 training images, EfficientNet-Lite0): 14 epochs at 96 px were
+better than 8 at 160 px."""
 
 _BY_HEART: Final = 25
 """Epochs after which fine-tuning knows its images by heart unless augmentation changes them much. TrashNet,

@@ -28,6 +28,15 @@ def flatten(values: Mapping[Any, Any]) -> dict[str, Any]:
     return flat
 
 
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values by dotted key in their sections: the opposite of `flatten`."""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        section, _, leaf = key.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[leaf] = value
+    return nested
+
+
 def merge(
     spec: Specification,
     values: Mapping[Any, Any],

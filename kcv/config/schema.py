@@ -184,12 +184,7 @@ class Config(Section):
         Raises:
             ConfigError: a value is not valid, or contradicts one that was given.
         """
-        given = self.given()
-        nested: dict[str, Any] = {}
-        for key, value in {**values, **given}.items():
-            section, _, leaf = key.rpartition(".")
-            (nested.setdefault(section, {}) if section else nested)[leaf] = value
-        return self._build(nested, {}, None)
+        return self._build(_overrides.nest({**values, **self.given()}), {}, None)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns nested plain values (text, numbers, None) that JSON and YAML can store."""

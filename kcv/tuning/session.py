@@ -397,7 +397,6 @@ def _configurations(path: Path | None, overrides: Mapping[str, Any]) -> Configur
     if chosen:
         given.pop("train.minutes", None)  # the epochs follow from them
         given.pop("model.name", None)
-        values = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
     return Configurations(values, given, chosen)
 
 

@@ -16,6 +16,7 @@ from kcv.common.files import make_folder, require_absent, write_json, write_text
 from kcv.common.redaction import data_without_credentials
 from kcv.config import SHORT_FLAGS, Config
 from kcv.config.keys import specify
+from kcv.config.overrides import nest
 from kcv.config.sections import TrainConfig
 from kcv.data.fold import FEWEST_FOLDS, MOST_FOLDS
 from kcv.errors import ConfigError, OutputError, UsageError
@@ -267,15 +268,9 @@ def flags(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_best(folder: StudyFolder, config: Config) -> None:
     """Writes the configuration of the best trial as a file for `kcv train`: what was given, and the searched values."""
-    nested: dict[str, Any] = {}
-    for key, value in config.given().items():
-        if key in _OWN:
-            continue
-        section, _, leaf = key.rpartition(".")
-        (nested.setdefault(section, {}) if section else nested)[leaf] = value
     from kcv.config.yaml12 import dump
 
-    write_text(folder.best, dump(nested))
+    write_text(folder.best, dump(nest({key: value for key, value in config.given().items() if key not in _OWN})))
 
 
 def of_trial(trial: Trial) -> Mapping[str, Any]:

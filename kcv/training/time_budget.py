@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import keras
@@ -33,13 +33,16 @@ from kcv.training.loop import choose_precision, learns_batch_norm, plan
 from kcv.training.optimizer import build_optimizer
 
 _SECONDS: Final = 6.0
-"""Time for the timed steps; there are at least `_FEWEST` of them, after `_UNTIMED` slow first ones."""
+_OF_ALL: Final = 0.03
+"""Time for the timed steps, and the fraction of the given time that they take at most; there are at least `_FEWEST` of
+them, after `_UNTIMED` slow first ones."""
 _FEWEST: Final = 4
 _UNTIMED: Final = 2
 _IMAGES: Final = 256
 
-_PER_EPOCH: Final = 0.3
-"""Seconds per epoch for what is neither a step nor validation: callbacks, checkpoints, the best model's file."""
+_PER_EPOCH: Final = 0.02
+_SAVED_PER_SECOND: Final = 400e6
+"""What is neither a step nor validation: seconds per epoch for callbacks, and bytes per second of the model's file."""
 
 _HEAD_RATE: Final = 20_000.0
 """Features per second that a head is trained on; its share of the time is small."""
@@ -48,8 +51,8 @@ _RESERVE: Final = 0.03
 """The fraction of the time that is left unplanned, because a machine slows down as it gets warm or busy."""
 
 _ENDING: Final = 1.0
-"""Time for the plots and reports of the final evaluation, relative to the time until the first step: both are mostly
-Python and imports, so that they vary from machine to machine in the same way."""
+"""Time for the plots and reports of the final evaluation, relative to what has passed when the clock is made: both are
+mostly Python and imports, so that they vary from machine to machine in the same way."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Counts:
 
 
 class Clock:
-    """Counts the time of a command.
+    """Counts the time of a command. It is made when everything is imported and nothing has been read or measured.
 
     Args:
         minutes: the time that the command may take; None for any.
@@ -72,6 +75,7 @@ class Clock:
     def __init__(self, minutes: float | None, began: float | None = None) -> None:
         self._seconds = math.inf if minutes is None else 60 * minutes * (1 - _RESERVE)
         self._began = time.perf_counter() if began is None else began
+        self._ending = _ENDING * (time.perf_counter() - self._began)
 
     def passed(self) -> float:
         """Returns the seconds that have passed."""
@@ -79,7 +83,7 @@ class Clock:
 
     def whole(self, training: float) -> float:
         """Returns the seconds of the whole command if training takes so many seconds from now on."""
-        return training + self.passed() * (1 + _ENDING)
+        return training + self.passed() + self._ending
 
     def left(self) -> float:
         """Returns the seconds that are left for training, without what the end of the command takes."""
@@ -111,15 +115,17 @@ class Rates:
         step: training steps, batches and augmentation included.
         forward: inference.
         decode: decoding, by all cores.
+        beside: seconds per epoch for what is neither a step nor validation.
     """
 
     step: float
     forward: float
     decode: float
+    beside: float = _PER_EPOCH
 
     def at(self, factor: float) -> Rates:
         """Returns the speeds of the network for images with 1 / `factor` times the pixels."""
-        return Rates(self.step * factor, self.forward * factor, self.decode)
+        return replace(self, step=self.step * factor, forward=self.forward * factor)
 
     def seconds(self, config: Config, counts: Counts) -> Seconds:
         """Returns the predicted duration of a run; its `train.epochs` plays no part.
@@ -130,13 +136,13 @@ class Rates:
         """
         reading = (counts.train + counts.val + counts.test) / self.decode
         measuring = (counts.val + counts.test) / self.forward
-        head = counts.train / _HEAD_RATE + _PER_EPOCH
+        head = counts.train / _HEAD_RATE + self.beside
         views = (config.model.feature_views or 1) * counts.train + counts.val
         frozen = plan(config)[0].frozen
         fixed = reading + measuring + (views / self.forward if frozen else 0.0)
         if config.model.mode == "feature_extraction":
             return Seconds(fixed, head)
-        epoch = counts.train / self.step + counts.val / self.forward + _PER_EPOCH
+        epoch = counts.train / self.step + counts.val / self.forward + self.beside
         # The epochs of the frozen stage count as epochs, but cost less.
         return Seconds(fixed + config.model.unfreeze_after * (head - epoch), epoch)
 
@@ -172,12 +178,13 @@ class Probe:
         images = Images(few, size, config.data.resize, pixels)
         policy, _ = choose_precision(config, self._device)
         with device_scope(self._device), precision_scope(policy):
-            step, forward = self._speeds(images, pixels)
+            step, forward, saved = self._speeds(images, pixels)
         keras.utils.clear_session()
         gc.collect()
-        return Rates(step, forward, decoded)
+        return Rates(step, forward, decoded, _PER_EPOCH + saved / _SAVED_PER_SECOND)
 
-    def _speeds(self, images: Images, pixels: Pixels) -> tuple[float, float]:
+    def _speeds(self, images: Images, pixels: Pixels) -> tuple[float, float, int]:
+        """Returns the rates of steps and of inference, and the bytes that are saved."""
         config, classes = self._config, len(self._source.class_names)
         model = registry.build(config.model, images.size, classes, pixels)
         backbone = Backbone.of(model)
@@ -191,13 +198,14 @@ class Probe:
             seed=config.seed,
             device=self._device,
         )
-        timer = _StepTimer(self._device)
+        timer = _StepTimer(self._device, min(_SECONDS, _OF_ALL * 60 * (config.train.minutes or math.inf)))
         target = native_target(self._device, model, cpu_kernels=config.train.cpu_kernels)
         trained = NativeModel(model, target=target)
         optimizer = build_optimizer(config.optim, steps_per_epoch=100, epochs=10, depths=backbone.depths())
         compile_classifier(trained, optimizer)
         trained.fit(batches.loader(), epochs=1000, callbacks=[timer], shuffle=False, verbose=0)
-        return len(images) / len(batches) / timer.seconds, self._forward_rate(model, pixels)
+        weights = sum(weight.value.nbytes for weight in model.weights)
+        return len(images) / len(batches) / timer.seconds, self._forward_rate(model, pixels), weights
 
     def _forward_rate(self, model: keras.Model, pixels: Pixels) -> float:
         forward = outputs.native_forward(model)
@@ -214,13 +222,18 @@ class Probe:
 class _StepTimer(keras.callbacks.Callback):
     """Measures seconds per step, from the end of one to the end of another, and ends the training.
 
+    Args:
+        device: the device type.
+        enough: seconds after which it ends.
+
     Attributes:
         seconds: seconds per step.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, enough: float) -> None:
         super().__init__()
         self._device = device
+        self._enough = enough
         self._steps = 0
         self._began = 0.0
         self.seconds = 0.0
@@ -232,7 +245,7 @@ class _StepTimer(keras.callbacks.Callback):
         if timed == 0:
             synchronize(self._device)
             self._began = time.perf_counter()
-        elif timed >= _FEWEST and time.perf_counter() - self._began >= _SECONDS:
+        elif timed >= _FEWEST and time.perf_counter() - self._began >= self._enough:
             synchronize(self._device)
             self.seconds = (time.perf_counter() - self._began) / timed
             self.model.stop_training = True

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kcv.native.layers.activations import activation_named
-from kcv.native.layers.lowered import Lowered, Run, Value
+from kcv.native.layers.lowered import Lowered, Run, Sides, Value
 from kcv.native.program import Step
 
 _LEAST_PIXELS = 2048
@@ -68,10 +68,10 @@ def _merge_activation(
 
 def _merge_padding(
     steps: Sequence[Step], forms: Mapping[int, Lowered], values: Sequence[Value], outputs: Sequence[int]
-) -> tuple[list[Step], dict[int, tuple[int, int]]]:
+) -> tuple[list[Step], dict[int, Sides]]:
     """Returns the steps, and the padding of those that pad their own input, by the index of their output."""
     merged: dict[int, Step] = {}
-    sides: dict[int, tuple[int, int]] = {}
+    sides: dict[int, Sides] = {}
     for before, step in _pairs(steps, outputs):
         padding, convolution = forms.get(before.targets[0]), forms.get(step.targets[0])
         if padding is None or padding.padding is None or convolution is None or convolution.padded is None:
@@ -88,7 +88,7 @@ def _merge_normalisation(
     forms: Mapping[int, Lowered],
     values: Sequence[Value],
     outputs: Sequence[int],
-    sides: Mapping[int, tuple[int, int]],
+    sides: Mapping[int, Sides],
 ) -> list[Step]:
     merged: dict[int, Step] = {}
     for before, step in _pairs(steps, outputs):
@@ -97,7 +97,7 @@ def _merge_normalisation(
             continue
         # In half precision the scaled kernel would be rounded once more.
         if values[before.targets[0]].dtype == values[step.targets[0]].dtype == torch.float32:
-            scaled = functools.partial(convolution.scaled, padding=sides.get(before.targets[0], (0, 0)))
+            scaled = functools.partial(convolution.scaled, sides=sides.get(before.targets[0], (0, 0, 0, 0)))
             merged[before.targets[0]] = _joined(before, step, _normalised(before.run, scaled, normalisation))
     return _with(merged, steps)
 

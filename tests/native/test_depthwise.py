@@ -39,7 +39,7 @@ def test_gradients_are_those_of_torch(
     theirs = [tensor.clone().requires_grad_() for tensor in given]
     ours = [tensor.clone().requires_grad_() for tensor in given]
     expected = F.conv2d(*theirs, stride=stride, padding=padding, groups=6)
-    found = depthwise(*ours, stride, padding)
+    found = depthwise(*ours, stride, (padding[1], padding[1], padding[0], padding[0]))
     assert torch.equal(found, expected)
     weights = torch.randn_like(expected)
     (expected * weights).sum().backward()
@@ -53,23 +53,25 @@ def test_the_gradient_of_the_weights_is_that_of_differences() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 2, 2, dtype=torch.float64)
     weight = torch.randn(3, 1, 3, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda w: depthwise(x, w, None, (1, 1), (1, 1)), (weight,))
+    assert torch.autograd.gradcheck(lambda w: depthwise(x, w, None, (1, 1), (1, 1, 1, 1)), (weight,))
 
 
 def test_only_what_is_asked_for_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kcv.native.layers.depthwise.weight_gradient", lambda *given: 1 / 0)
     x = torch.randn(2, 3, 2, 2, requires_grad=True)
-    depthwise(x, torch.randn(3, 1, 3, 3), None, (1, 1), (1, 1)).sum().backward()
+    depthwise(x, torch.randn(3, 1, 3, 3), None, (1, 1), (1, 1, 1, 1)).sum().backward()
     assert x.grad is not None
 
 
 def test_it_is_for_small_images_of_trained_layers_in_float32() -> None:
     weight = torch.randn(4, 1, 5, 5, requires_grad=True)
-    assert slow_elsewhere(torch.zeros(1, 4, 4, 9), weight, (1, 1), (2, 2))
-    assert slow_elsewhere(torch.zeros(1, 4, 9, 4), weight, (1, 1), (2, 2))
-    assert not slow_elsewhere(torch.zeros(1, 4, 5, 5), weight, (1, 1), (2, 2))
-    assert not slow_elsewhere(torch.zeros(1, 4, 4, 4, dtype=torch.bfloat16), weight, (1, 1), (2, 2))
-    assert not slow_elsewhere(torch.zeros(1, 4, 4, 4), weight.detach(), (1, 1), (2, 2))
+    two = (2, 2, 2, 2)
+    assert slow_elsewhere(torch.zeros(1, 4, 4, 9), weight, (1, 1), two)
+    assert slow_elsewhere(torch.zeros(1, 4, 9, 4), weight, (1, 1), two)
+    assert not slow_elsewhere(torch.zeros(1, 4, 5, 5), weight, (1, 1), two)
+    assert not slow_elsewhere(torch.zeros(1, 4, 4, 4), weight, (2, 2), (1, 2, 1, 2))  # padded to 7 px beforehand
+    assert not slow_elsewhere(torch.zeros(1, 4, 4, 4, dtype=torch.bfloat16), weight, (1, 1), two)
+    assert not slow_elsewhere(torch.zeros(1, 4, 4, 4), weight.detach(), (1, 1), two)
 
 
 def test_a_network_trains_by_it_as_by_keras(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from keras import layers
 
 from kcv.native import kernels as compiled
-from kcv.native.kernels import ACTIVATIONS, Kernels, library
+from kcv.native.kernels import ACTIVATIONS, SIZES, Kernels, Window, library
 from kcv.native.layers import fused_normalization
-from kcv.native.layers.depthwise import slow_elsewhere
-from kcv.native.layers.lowered import Target
+from kcv.native.layers.depthwise import depthwise, slow_elsewhere
+from kcv.native.layers.lowered import Sides, Target
 from kcv.native.lowering import lower
 from kcv.native.model import NativeModel, compile_classifier, native_target
 from kcv.native.optimizers import FusedSGD
@@ -128,30 +128,69 @@ def test_numbers_that_overflow_do_not_come_back_as_small_ones(kernels: Kernels) 
     assert found[:, 4].isnan().all() and found[:, 5:].isfinite().all()
 
 
-@pytest.mark.parametrize("size", [5, 7])
-@pytest.mark.parametrize(
-    ("stride", "padding", "pixels"),
-    [(1, 2, (9, 9)), (2, 2, (8, 6)), (1, 3, (2, 2)), (2, 3, (1, 3)), (1, 0, (8, 8)), (3, 1, (17, 11)), (2, 0, (16, 9))],
-    ids=str,
-)
+WINDOWS = [
+    (1, (2, 2, 2, 2), (9, 9)),
+    (2, (2, 2, 2, 2), (8, 6)),
+    (1, (3, 3, 3, 3), (2, 2)),
+    (2, (3, 3, 3, 3), (1, 3)),
+    (1, (0, 0, 0, 0), (8, 8)),
+    (3, (1, 1, 1, 1), (17, 11)),
+    (2, (0, 0, 0, 0), (16, 9)),
+    (2, (0, 1, 0, 1), (8, 8)),
+    (2, (1, 2, 2, 2), (8, 7)),
+    (3, (4, 0, 0, 5), (7, 5)),
+    (9, (0, 0, 0, 0), (8, 8)),
+]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("stride", "sides", "pixels"), WINDOWS, ids=str)
 @pytest.mark.parametrize("more", [0, 7, 40])
-def test_weight_gradients_are_those_of_torch(
-    kernels: Kernels, size: int, stride: int, padding: int, pixels: tuple[int, int], more: int
+def test_depthwise_convolutions_and_their_gradients_are_those_of_torch(
+    kernels: Kernels, size: int, stride: int, sides: Sides, pixels: tuple[int, int], more: int
 ) -> None:
-    channels = kernels.fewest_channels + more
-    x = images(3, channels, *pixels)
-    weight = torch.zeros(channels, 1, size, size, dtype=torch.float64, requires_grad=True)
-    if min(pixels) + 2 * padding < size:
+    channels, window = kernels.fewest_channels + more, Window(size, stride, sides)
+    x, weight, bias = images(3, channels, *pixels), images(channels, 1, size, size, seed=1), torch.randn(channels)
+    if min(pixels[0] + sum(sides[2:]), pixels[1] + sum(sides[:2])) < size:
         pytest.skip("no window fits")
-    y = F.conv2d(x.double(), weight, None, stride, padding, groups=channels)
+    exact = [tensor.double().requires_grad_() for tensor in (x, weight)]
+    y = F.conv2d(F.pad(exact[0], sides), exact[1], bias.double(), stride, groups=channels)
     gradient = images(*y.shape)
     y.backward(gradient.double())
-    assert weight.grad is not None
-    nearly(kernels.depthwise_weight_gradient(gradient, x, size, stride, padding), weight.grad)
+    assert exact[0].grad is not None and exact[1].grad is not None
+    nearly(kernels.depthwise(x, weight, bias, window), y.detach())
+    nearly(kernels.depthwise(x, weight, None, window), y.detach() - bias.double()[:, None, None])
+    nearly(kernels.depthwise_image_gradient(gradient, x, weight, window), exact[0].grad)
+    nearly(kernels.depthwise_weight_gradient(gradient, x, window), exact[1].grad)
+
+
+@pytest.mark.parametrize(
+    ("stride", "sides"), [(1, (2, 2, 2, 2)), (1, (1, 2, 0, 0)), (2, (1, 2, 1, 2)), (2, (2, 2, 2, 2))], ids=str
+)
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels last", "first"])
+def test_autograd_gets_all_three_gradients(
+    kernels: Kernels, stride: int, sides: Sides, layout: torch.memory_format
+) -> None:
+    channels = kernels.fewest_channels
+    given = [
+        images(2, channels, 8, 9).contiguous(memory_format=layout),
+        images(channels, 1, 5, 5),
+        torch.randn(channels),
+    ]
+    ours, theirs = ([tensor.clone().requires_grad_() for tensor in given] for _ in range(2))
+    found = depthwise(*ours, (stride, stride), sides, kernels)
+    expected = F.conv2d(F.pad(theirs[0], sides), *theirs[1:], stride, groups=channels)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    gradient = torch.randn_like(expected)
+    found.backward(gradient)
+    expected.backward(gradient)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.grad is not None and b.grad is not None
+        nearly(a.grad, b.grad)
 
 
 def test_the_number_of_threads_changes_no_bit(kernels: Kernels) -> None:
-    x, gradient = images(6, 72, 30, 30), images(6, 72, 30, 30)
+    x, gradient, weight = images(6, 72, 30, 30), images(6, 72, 30, 30), images(72, 1, 3, 3)
     results = []
     before = torch.get_num_threads()
     try:
@@ -161,8 +200,11 @@ def test_the_number_of_threads_changes_no_bit(kernels: Kernels) -> None:
             back = kernels.normalize_gradient(
                 gradient, x, found.mean, found.inverse, found.scale, torch.zeros(72), "silu"
             )
-            weight = kernels.depthwise_weight_gradient(gradient, x, 5, 1, 2)
-            results.append((found.y, found.mean, found.variance, *back, weight))
+            of_weight = kernels.depthwise_weight_gradient(gradient, x, Window(5, 1, (2, 2, 2, 2)))
+            moving = Window(3, 2, (0, 1, 0, 1))
+            y = kernels.depthwise(x, weight, None, moving)
+            of_x = kernels.depthwise_image_gradient(y, x, weight, moving)
+            results.append((found.y, found.mean, found.variance, *back, of_weight, y, of_x))
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
@@ -195,19 +237,20 @@ def trained(target: Target, batches: int = 4) -> keras.Model:
 
 
 def test_a_network_trains_by_them_as_without(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = {"normalize": [], "depthwise_weight_gradient": []}  # type: dict[str, list[Any]]
+    convolutions = ("depthwise", "depthwise_image_gradient", "depthwise_weight_gradient")
+    calls: dict[str, list[Any]] = {name: [] for name in ("normalize", *convolutions)}
     for name, seen in calls.items():
         original = getattr(Kernels, name)
 
         def counted(self: Any, *given: Any, original: Any = original, seen: list[Any] = seen) -> Any:
-            seen.append(given[-1])
+            seen.append(given[-1].stride if isinstance(given[-1], Window) else given[-1])
             return original(self, *given)
 
         monkeypatch.setattr(Kernels, name, counted)
     ours = trained(native_target("cpu", network(), cpu_kernels=True))
     assert set(calls["normalize"]) == {"silu", "relu6", "relu", "linear"}
     assert len(calls["normalize"]) == 5 * 8
-    assert set(calls["depthwise_weight_gradient"]) == {2, 0}
+    assert [set(calls[name]) for name in convolutions] == [{2}, {2}, {1, 2}]
     calls["normalize"].clear()
     theirs = trained(native_target("cpu", network()))
     assert not calls["normalize"]
@@ -255,13 +298,17 @@ def test_they_are_for_training_on_cpus_in_float32(kernels: Kernels) -> None:
 def test_windows_that_no_kernel_takes(kernels: Kernels) -> None:
     few = kernels.fewest_channels
     x, weight = images(2, few, 9, 9), torch.zeros(few, 1, 5, 5, requires_grad=True)
-    assert slow_elsewhere(x, weight, (1, 1), (2, 2), kernels)
-    assert not slow_elsewhere(x, weight, (1, 1), (2, 2))
-    assert not slow_elsewhere(x, weight, (1, 2), (2, 2), kernels)
-    assert not slow_elsewhere(x, weight, (1, 1), (2, 1), kernels)
-    assert not slow_elsewhere(x, weight.detach(), (1, 1), (2, 2), kernels)
-    assert not slow_elsewhere(x[:, 1:], weight[1:], (1, 1), (2, 2), kernels)
-    assert not slow_elsewhere(x, torch.zeros(few, 1, 3, 3, requires_grad=True), (1, 1), (1, 1), kernels)
+    two = (2, 2, 2, 2)
+    assert slow_elsewhere(x, weight, (1, 1), two, kernels)
+    assert not slow_elsewhere(x, weight, (1, 1), two)
+    assert not slow_elsewhere(x, weight, (1, 2), two, kernels)
+    assert not slow_elsewhere(x, weight.detach(), (1, 1), two, kernels)
+    assert not slow_elsewhere(x[:, 1:], weight[1:], (1, 1), two, kernels)
+    assert not slow_elsewhere(x, weight[..., :3], (1, 1), two, kernels)
+    small = torch.zeros(few, 1, 3, 3, requires_grad=True)
+    assert not slow_elsewhere(x, small, (1, 1), (1, 1, 1, 1), kernels)
+    assert not slow_elsewhere(x, small, (2, 2), (1, 1, 1, 1), kernels)
+    assert slow_elsewhere(x, small, (2, 2), (0, 1, 0, 1), kernels)
 
 
 def test_statistics_of_all_processes_are_left_to_torch(kernels: Kernels) -> None:

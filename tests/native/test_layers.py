@@ -200,6 +200,23 @@ def test_a_channel_gate_is_broadcast(assert_parity: Any) -> None:
     assert_parity(keras.Model(inputs, layers.Multiply()([x, gate])), images("channels_last"))
 
 
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_gradient_of_an_average_is_that_of_torch_and_takes_no_memory(dtype: torch.dtype, kept: bool) -> None:
+    name = str(dtype).removeprefix("torch.")
+    inputs = keras.Input((None, None, CHANNELS), dtype=name)
+    layer = layers.GlobalAveragePooling2D(keepdims=kept, dtype=name)
+    program = lower(keras.Model(inputs, layer(inputs)), Target(memory_format=torch.channels_last))
+    x = torch.randn(2, 5, 7, CHANNELS).to(dtype).requires_grad_()
+    averages = program(x, training=True)
+    expected = x.mean((1, 2), keepdim=kept)
+    weights = torch.randn(averages.shape).to(dtype)
+    found, wanted = (torch.autograd.grad(of, x, weights)[0] for of in (averages, expected))
+    torch.testing.assert_close(averages, expected)
+    assert torch.equal(found, wanted)
+    assert found.stride()[1:3] == (0, 0)  # torch writes each pixel, in a layout that is slow to add to others
+
+
 def test_a_value_with_other_readers_is_not_overwritten(assert_parity: Any) -> None:
     inputs = keras.Input((SIZE, SIZE, 3))
     x = layers.BatchNormalization()(layers.Conv2D(CHANNELS, 3)(inputs))

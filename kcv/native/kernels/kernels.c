@@ -1,10 +1,12 @@
-/* What torch computes slowly on CPUs: the weights' gradient of depthwise convolutions, and batch normalisation with its
-   activation in as few passes over memory as there can be.
+/* What torch computes slowly on CPUs: the weights' gradient of depthwise convolutions, those of them with more padding
+   on one side than on the other, and batch normalisation with its activation in as few passes over memory as there can
+   be.
 
    All images are float32 in channels-last memory: [images, height, width, channels]. Every sum is formed in the same
    order whatever the number of threads, so that results are the same to the bit. `library.py` compiles this file. */
 
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -195,7 +197,7 @@ void normalise_gradient(const float *x, const float *g, float *dx, const float *
     }
 }
 
-/* --------------------------------------------------------------------- the weights' gradient of depthwise convolutions */
+/* ------------------------------------------------------------------------------------------ depthwise convolutions */
 
 #if defined(__AVX512F__)
 enum { LANES = 16 };
@@ -206,19 +208,21 @@ typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias
 
 INLINE lanes load(const float *from) { return *(const lanes *)from; }
 
+enum { LARGEST = 7 }; /* height and width of a window */
+
 /* Of one image and `LANES` channels. x and g point at the first of the channels, part at [size, size, c] of the image.
    The window moves over the output once per row of the window, whose sums stay in registers meanwhile. */
 INLINE void window(const float *restrict x, const float *restrict g, float *restrict part, int64_t c, int64_t h,
-                   int64_t w, int64_t out_h, int64_t out_w, int64_t stride, int64_t pad, int size)
+                   int64_t w, int64_t out_h, int64_t out_w, int64_t stride, int64_t top, int64_t left, int size)
 {
     for (int i = 0; i < size; i++) {
-        lanes sums[7] = {{0}};
+        lanes sums[LARGEST] = {{0}};
         for (int64_t oy = 0; oy < out_h; oy++) {
-            int64_t iy = oy * stride + i - pad;
+            int64_t iy = oy * stride + i - top;
             if (iy < 0 || iy >= h) continue;
             const float *row = x + iy * w * c, *up = g + oy * out_w * c;
             for (int64_t ox = 0; ox < out_w; ox++) {
-                int64_t ix = ox * stride - pad;
+                int64_t ix = ox * stride - left;
                 lanes slope_here = load(up + ox * c);
                 if (ix >= 0 && ix + size <= w) {
 #pragma GCC unroll 7
@@ -235,9 +239,11 @@ INLINE void window(const float *restrict x, const float *restrict g, float *rest
     }
 }
 
-/* x: [n, h, w, c], c >= LANES; g: [n, out_h, out_w, c]; part: [n, size, size, c]; result: [c, size, size]; size: 5 or 7. */
-void depthwise_gradient(const float *x, const float *g, float *part, float *result, int64_t n, int64_t c, int64_t h,
-                        int64_t w, int64_t out_h, int64_t out_w, int64_t stride, int64_t pad, int size, int threads)
+/* The gradient of the weights. x: [n, h, w, c], c >= LANES; g: [n, out_h, out_w, c]; part: [n, size, size, c]; result:
+   [c, size, size]; size: 3, 5 or 7. Above and left of the images are `top` and `left` pixels of padding. */
+void depthwise_weight_gradient(const float *x, const float *g, float *part, float *result, int64_t n, int64_t c,
+                               int64_t h, int64_t w, int64_t out_h, int64_t out_w, int64_t stride, int64_t top,
+                               int64_t left, int size, int threads)
 {
     int64_t taps = (int64_t)size * size;
 #pragma omp parallel num_threads(threads)
@@ -249,8 +255,9 @@ void depthwise_gradient(const float *x, const float *g, float *part, float *resu
                 int64_t at = first + LANES <= c ? first : c - LANES;
                 const float *xs = x + m * h * w * c + at, *gs = g + m * out_h * out_w * c + at;
                 float *out = part + m * taps * c + at;
-                if (size == 5) window(xs, gs, out, c, h, w, out_h, out_w, stride, pad, 5);
-                else window(xs, gs, out, c, h, w, out_h, out_w, stride, pad, 7);
+                if (size == 3) window(xs, gs, out, c, h, w, out_h, out_w, stride, top, left, 3);
+                else if (size == 5) window(xs, gs, out, c, h, w, out_h, out_w, stride, top, left, 5);
+                else window(xs, gs, out, c, h, w, out_h, out_w, stride, top, left, 7);
             }
 #pragma omp for schedule(static)
         for (int64_t channel = 0; channel < c; channel++)
@@ -260,6 +267,69 @@ void depthwise_gradient(const float *x, const float *g, float *part, float *resu
                 result[channel * taps + t] = sum;
             }
     }
+}
+
+/* What a pixel is computed from: pixels, and the weights of as many places in the window. */
+typedef struct {
+    const float *pixels[LARGEST * LARGEST], *weights[LARGEST * LARGEST];
+    int count;
+} taps;
+
+/* out = start + the sum of pixels times weights. out, start (or NULL: 0): [c]. */
+INLINE void add_up(const taps *from, const float *start, float *restrict out, int64_t c)
+{
+    for (int64_t first = 0; first < c; first += LANES) {
+        int64_t at = first + LANES <= c ? first : c - LANES;
+        lanes sum = {0};
+        if (start) sum = load(start + at);
+        for (int t = 0; t < from->count; t++) sum += load(from->pixels[t] + at) * load(from->weights[t] + at);
+        *(lanes *)(out + at) = sum;
+    }
+}
+
+/* The convolution. As above, and y: like g; weights: [size, size, c]; bias: [c] or NULL. */
+void depthwise(const float *x, const float *weights, const float *bias, float *y, int64_t n, int64_t c, int64_t h,
+               int64_t w, int64_t out_h, int64_t out_w, int64_t stride, int64_t top, int64_t left, int size, int threads)
+{
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < n * out_h; row++)
+        for (int64_t ox = 0; ox < out_w; ox++) {
+            taps from = {.count = 0};
+            for (int i = 0; i < size; i++) {
+                int64_t iy = row % out_h * stride + i - top;
+                if (iy < 0 || iy >= h) continue;
+                for (int j = 0; j < size; j++) {
+                    int64_t ix = ox * stride + j - left;
+                    if (ix < 0 || ix >= w) continue;
+                    from.pixels[from.count] = x + ((row / out_h * h + iy) * w + ix) * c;
+                    from.weights[from.count++] = weights + (i * size + j) * c;
+                }
+            }
+            add_up(&from, bias, y + (row * out_w + ox) * c, c);
+        }
+}
+
+/* The gradient of the images, dx: like x. */
+void depthwise_image_gradient(const float *g, const float *weights, float *dx, int64_t n, int64_t c, int64_t h,
+                              int64_t w, int64_t out_h, int64_t out_w, int64_t stride, int64_t top, int64_t left,
+                              int size, int threads)
+{
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < n * h; row++)
+        for (int64_t ix = 0; ix < w; ix++) {
+            taps from = {.count = 0};
+            for (int i = 0; i < size; i++) {
+                int64_t down = row % h + top - i, oy = down / stride;
+                if (down < 0 || down % stride || oy >= out_h) continue;
+                for (int j = 0; j < size; j++) {
+                    int64_t right = ix + left - j, ox = right / stride;
+                    if (right < 0 || right % stride || ox >= out_w) continue;
+                    from.pixels[from.count] = g + ((row / h * out_h + oy) * out_w + ox) * c;
+                    from.weights[from.count++] = weights + (i * size + j) * c;
+                }
+            }
+            add_up(&from, NULL, dx + (row * w + ix) * c, c);
+        }
 }
 
 int64_t fewest_channels(void) { return LANES; }

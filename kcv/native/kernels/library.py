@@ -30,6 +30,9 @@ _log = logging.getLogger(__name__)
 ACTIVATIONS: Final = {"linear": 0, "relu": 1, "relu6": 2, "silu": 3}
 """The activations that `normalize` computes, and their numbers in C."""
 
+SIZES: Final = (3, 5, 7)
+"""Heights and widths of windows, in pixels."""
+
 _SOURCE = Path(__file__).with_name("kernels.c")
 # No -ffast-math: NaN must stay NaN, so that a run that diverges is noticed.
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
@@ -41,7 +44,9 @@ _POINTER, _INTEGER, _DOUBLE, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_do
 _SIGNATURES: Final = {
     "normalise": [*[_POINTER] * 9, *[_INTEGER] * 3, _DOUBLE, _INT, _INT],
     "normalise_gradient": [*[_POINTER] * 10, *[_INTEGER] * 3, _INT, _INT],
-    "depthwise_gradient": [*[_POINTER] * 4, *[_INTEGER] * 8, _INT, _INT],
+    "depthwise": [*[_POINTER] * 4, *[_INTEGER] * 9, _INT, _INT],
+    "depthwise_image_gradient": [*[_POINTER] * 3, *[_INTEGER] * 9, _INT, _INT],
+    "depthwise_weight_gradient": [*[_POINTER] * 4, *[_INTEGER] * 9, _INT, _INT],
 }
 
 
@@ -64,6 +69,32 @@ class Normalized:
     scale: Tensor
 
 
+@dataclass(frozen=True)
+class Window:
+    """How the square window of a convolution moves over images, with zeros around them.
+
+    Attributes:
+        size: height and width, in pixels: one of `SIZES`.
+        stride: pixels from one place to the next.
+        sides: rows and columns of zeros: left, right, top, bottom.
+    """
+
+    size: int
+    stride: int
+    sides: tuple[int, int, int, int]
+
+    def output_size(self, x: Tensor) -> tuple[int, int]:
+        """Returns the number of places below and beside each other in images, [n, c, h, w]."""
+        left, right, top, bottom = self.sides
+        height, width = x.shape[2] + top + bottom, x.shape[3] + left + right
+        return (height - self.size) // self.stride + 1, (width - self.size) // self.stride + 1
+
+    def numbers(self, x: Tensor) -> tuple[int, ...]:
+        """Returns what the functions in C need to know of the images, [n, c, h, w], and of the window."""
+        left, _, top, _ = self.sides
+        return (*x.shape, *self.output_size(x), self.stride, top, left, self.size)
+
+
 class Kernels:
     """The compiled functions. Images are float32 on the CPU, [n, c, h, w] in channels-last memory.
 
@@ -77,7 +108,7 @@ class Kernels:
             function.argtypes, function.restype = types, None
         self._library = library
         self.fewest_channels = int(library.fewest_channels())
-        """Fewer channels than this are not for `depthwise_weight_gradient`."""
+        """Fewer channels than this are not for depthwise convolutions."""
 
     def normalize(self, x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, activation: str) -> Normalized:
         """Computes activation(gamma * (x - mean) / sqrt(variance + epsilon) + beta), with the batch's statistics.
@@ -123,24 +154,56 @@ class Kernels:
         )
         return of_x, of_gamma, of_beta
 
-    def depthwise_weight_gradient(self, gradient: Tensor, x: Tensor, size: int, stride: int, padding: int) -> Tensor:
+    def depthwise(self, x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+        """Computes a depthwise convolution.
+
+        Args:
+            x: the images; `fewest_channels` or more channels.
+            weight: [c, 1, size, size], float32.
+            bias: [c], float32, or None.
+            window: how the window moves.
+        """
+        y = torch.empty(len(x), x.shape[1], *window.output_size(x), memory_format=torch.channels_last)
+        given = (x, _by_place(weight), None if bias is None else bias.contiguous(), y)
+        self._library.depthwise(*map(_address, given), *window.numbers(x), _threads(x))
+        return y
+
+    def depthwise_image_gradient(self, gradient: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
+        """Returns the gradient of a depthwise convolution's images.
+
+        Args:
+            gradient: by the output, [n, c, output h, output w].
+            x: as for `depthwise`; only its shape matters.
+            weight: as for `depthwise`.
+            window: as for `depthwise`.
+        """
+        of_x = torch.empty_like(x, memory_format=torch.channels_last)
+        given = (gradient, _by_place(weight), of_x)
+        self._library.depthwise_image_gradient(*map(_address, given), *window.numbers(x), _threads(x))
+        return of_x
+
+    def depthwise_weight_gradient(self, gradient: Tensor, x: Tensor, window: Window) -> Tensor:
         """Returns the gradient of a depthwise convolution's weights, [c, 1, size, size].
 
         Args:
             gradient: by the output, [n, c, output h, output w].
-            x: the images; `fewest_channels` or more channels.
-            size: height and width of the window: 5 or 7.
-            stride: of the window.
-            padding: on each side.
+            x: as for `depthwise`.
+            window: as for `depthwise`.
         """
-        images, channels, height, width = x.shape
+        images, channels, size = len(x), x.shape[1], window.size
         part, result = torch.empty(images, size * size, channels), torch.empty(channels, 1, size, size)
         given = (x, gradient, part, result)
-        self._library.depthwise_gradient(
-            *(tensor.data_ptr() for tensor in given), images, channels, height, width, *gradient.shape[2:], stride,
-            padding, size, _threads(x),
-        )  # fmt: skip
+        self._library.depthwise_weight_gradient(*map(_address, given), *window.numbers(x), _threads(x))
         return result
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _by_place(weight: Tensor) -> Tensor:
+    """Returns the weights of each place in the window side by side, [size * size, c]."""
+    return weight.flatten(1).t().contiguous()
 
 
 def _rows(x: Tensor) -> tuple[int, int, int]:
@@ -211,10 +274,24 @@ def _computes_as_torch(kernels: Kernels) -> bool:
     ones, zeros = torch.ones(channels), torch.zeros(channels)
     found = kernels.normalize(x, ones, zeros, 1e-3, "silu")
     before = torch.batch_norm(x, ones, zeros, zeros.clone(), ones.clone(), True, 1.0, 1e-3, False)
-    _, expected, _ = torch.ops.aten.convolution_backward(
+    window = Window(3, 2, (0, 1, 0, 1))
+    wide, weight = torch.nn.functional.pad(x, window.sides), torch.randn(channels, 1, 3, 3, generator=generator)
+    slope = gradient[..., :3, :3].contiguous(memory_format=torch.channels_last)
+    of_wide, of_weight, _ = torch.ops.aten.convolution_backward(
+        slope, wide, weight, None, (2, 2), (0, 0), (1, 1), False, (0, 0), channels, (True, True, False)
+    )
+    _, of_large, _ = torch.ops.aten.convolution_backward(
         gradient, x, torch.empty(channels, 1, 5, 5), None, (1, 1), (2, 2), (1, 1), False, (0, 0), channels,
         (False, True, False),
     )  # fmt: skip
-    return torch.allclose(found.y, torch.nn.functional.silu(before), rtol=1e-4, atol=1e-5) and torch.allclose(
-        kernels.depthwise_weight_gradient(gradient, x, 5, 1, 2), expected, rtol=1e-4, atol=1e-4
+    pairs = (
+        (found.y, torch.nn.functional.silu(before)),
+        (
+            kernels.depthwise(x, weight, ones, window),
+            torch.nn.functional.conv2d(wide, weight, ones, 2, groups=channels),
+        ),
+        (kernels.depthwise_image_gradient(slope, x, weight, window), of_wide[..., :6, :6]),
+        (kernels.depthwise_weight_gradient(slope, x, window), of_weight),
+        (kernels.depthwise_weight_gradient(gradient, x, Window(5, 1, (2, 2, 2, 2))), of_large),
     )
+    return all(torch.allclose(ours, expected, rtol=1e-4, atol=1e-5) for ours, expected in pairs)

@@ -1,7 +1,9 @@
-"""Depthwise convolutions on CPUs, and other ways to the gradient of their weights than oneDNN's.
+"""Depthwise convolutions on CPUs by other ways than oneDNN's, where these are faster.
 
-With windows of 5 px oneDNN needs 5 to 9 times as long for this gradient as for the forward pass. `kcv.native.kernels`
-has a kernel for it, which needs about as long as the forward pass.
+With windows of 5 px oneDNN needs 5 to 9 times as long for the gradient of the weights as for the forward pass.
+`kcv.native.kernels` has a kernel for it, which needs about as long as the forward pass. It also has kernels for images
+with more padding on one side than on the other, as windows that move by two pixels often need: for oneDNN these have to
+be copied, and the gradient back. Where it needs no copy, oneDNN is as fast in both.
 
 In images that are smaller than the window oneDNN has no compiled kernel at all: its reference code is 10 to 100 times
 slower than the forward pass. EfficientNet-B0 at 64 px spends a third of a training step in it, in its last blocks of 2
@@ -20,25 +22,46 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kcv.native.kernels import Kernels
+from kcv.native.kernels import SIZES, Kernels, Window
+from kcv.native.layers.lowered import Sides
 
 
-class _Depthwise(torch.autograd.Function):
-    """`F.conv2d` with as many groups as channels, and another way to the gradient of its weights."""
+class _DepthwiseInC(torch.autograd.Function):
+    """A depthwise convolution by the kernels in C, but for what oneDNN is as fast in."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, kernels: Kernels) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.window, ctx.kernels = window, kernels
+        if not _is_even(window.sides):
+            return kernels.depthwise(x, weight, bias, window)
+        return F.conv2d(x, weight, bias, window.stride, _even(window.sides), groups=x.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), window, kernels = ctx.saved_tensors, ctx.window, ctx.kernels
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        of_x = of_weight = None
+        if wants_x and not _is_even(window.sides):
+            of_x = kernels.depthwise_image_gradient(gradient, x, weight, window)
+        elif wants_x:
+            of_x = _image_gradient(gradient, x, weight, (window.stride, window.stride), _even(window.sides))
+        if wants_weight:
+            of_weight = kernels.depthwise_weight_gradient(gradient, x, window)
+        return of_x, of_weight, gradient.sum((0, 2, 3)) if wants_bias else None, None, None
+
+
+class _DepthwiseSwapped(torch.autograd.Function):
+    """A depthwise convolution whose weights get their gradient from `weight_gradient`."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        stride: tuple[int, int],
-        padding: tuple[int, int],
-        kernels: Kernels | None,
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding = stride, padding
-        ctx.kernels = kernels if _kernels_take(kernels, weight, stride, padding) else None
         return F.conv2d(x, weight, bias, stride, padding, groups=x.shape[1])
 
     @staticmethod
@@ -46,24 +69,15 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        of_x = of_weight = None
-        if wants_x:
-            of_x, _, _ = torch.ops.aten.convolution_backward(
-                gradient, x, weight, None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), x.shape[1],
-                (True, False, False),
-            )  # fmt: skip
-        if wants_weight and ctx.kernels is not None:
-            laid = [tensor.contiguous(memory_format=torch.channels_last) for tensor in (gradient, x)]
-            of_weight = ctx.kernels.depthwise_weight_gradient(*laid, weight.shape[2], ctx.stride[0], ctx.padding[0])
-        elif wants_weight:
-            of_weight = weight_gradient(gradient, x, weight.shape, ctx.stride, ctx.padding)
-        return of_x, of_weight, gradient.sum((0, 2, 3)) if wants_bias else None, None, None, None
+        of_x = _image_gradient(gradient, x, weight, ctx.stride, ctx.padding) if wants_x else None
+        of_weight = weight_gradient(gradient, x, weight.shape, ctx.stride, ctx.padding) if wants_weight else None
+        return of_x, of_weight, gradient.sum((0, 2, 3)) if wants_bias else None, None, None
 
 
 def slow_elsewhere(
-    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], kernels: Kernels | None = None
+    x: Tensor, weight: Tensor, stride: Sequence[int], sides: Sides, kernels: Kernels | None = None
 ) -> bool:
-    """Whether torch's own gradient of the weights would be slow: on a CPU, in float32, where there is a faster way.
+    """Whether a training step of torch's own would be slow: on a CPU, in float32, where there is a faster way.
 
     Without kernels that is in images smaller than the window. Measured on 2 cores of an AMD EPYC (AVX2), float32,
     windows of 3, 5 and 7 px in images of 1 to 5 px: `depthwise` is 7 to 22 times as fast with batches of 16 and 32, and
@@ -73,24 +87,26 @@ def slow_elsewhere(
         x: as for `depthwise`.
         weight: as for `depthwise`.
         stride: of the window.
-        padding: on each side.
+        sides: as for `depthwise`.
         kernels: as for `depthwise`.
     """
     if x.device.type != "cpu" or x.dtype != torch.float32 or not weight.requires_grad or torch.compiler.is_compiling():
         return False
-    smaller = x.shape[2] < weight.shape[2] or x.shape[3] < weight.shape[3]
-    return smaller or _kernels_take(kernels, weight, stride, padding)
+    if kernels is not None and _in_c(weight, stride, sides, kernels):
+        return True
+    left, right, top, bottom = (0, 0, 0, 0) if _is_even(sides) else sides
+    return x.shape[2] + top + bottom < weight.shape[2] or x.shape[3] + left + right < weight.shape[3]
 
 
-def _kernels_take(kernels: Kernels | None, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> bool:
-    """Whether there is a kernel: for windows of 5 and 7 px. In those of 3 px, oneDNN is as fast."""
+def _in_c(weight: Tensor, stride: Sequence[int], sides: Sides, kernels: Kernels) -> bool:
+    """Whether there is a faster kernel: for windows of 5 and 7 px, and for uneven padding."""
+    size = weight.shape[2]
     return (
-        kernels is not None
-        and weight.shape[2] == weight.shape[3]
-        and weight.shape[2] in (5, 7)
-        and len(weight) >= kernels.fewest_channels
+        size == weight.shape[3]
+        and size in SIZES
         and stride[0] == stride[1]
-        and padding[0] == padding[1]
+        and (size > 3 or not _is_even(sides))
+        and len(weight) >= kernels.fewest_channels
         and weight.dtype == torch.float32
     )
 
@@ -100,21 +116,65 @@ def depthwise(
     weight: Tensor,
     bias: Tensor | None,
     stride: tuple[int, int],
-    padding: tuple[int, int],
+    sides: Sides,
     kernels: Kernels | None = None,
 ) -> Tensor:
-    """Computes a depthwise convolution with another way to the gradient of its weights.
+    """Computes a depthwise convolution by another way than torch's.
 
     Args:
         x: [n, channels, h, w].
         weight: [channels, 1, kernel h, kernel w].
         bias: [channels], or None.
         stride: of the window.
-        padding: on each side.
-        kernels: compute the gradient of the weights where they can; None: torch's operations do.
+        sides: zeros around the images.
+        kernels: compute what they are faster in; None: torch's operations do.
     """
-    result: Tensor = _Depthwise.apply(x, weight, bias, stride, padding, kernels)
+    result: Tensor
+    if kernels is None or not _in_c(weight, stride, sides, kernels):
+        x, padding = padded(x, sides)
+        result = _DepthwiseSwapped.apply(x, weight, bias, stride, padding)
+        return result
+    window = Window(weight.shape[2], stride[0], sides)
+    result = _DepthwiseInC.apply(x.contiguous(memory_format=torch.channels_last), weight, bias, window, kernels)
     return result
+
+
+def padded(x: Tensor, sides: Sides, mode: str = "constant") -> tuple[Tensor, tuple[int, int]]:
+    """Pads images where torch's operations cannot do so by themselves.
+
+    Args:
+        x: [n, c, h, w].
+        sides: columns and rows to add.
+        mode: mode of `torch.nn.functional.pad`.
+
+    Returns:
+        The images, padded if opposite sides differ; and the rows and columns left for torch's operation to add on each
+        side.
+    """
+    if _is_even(sides):
+        return x, _even(sides)
+    return F.pad(x, sides, mode=mode), (0, 0)
+
+
+def _is_even(sides: Sides) -> bool:
+    left, right, top, bottom = sides
+    return left == right and top == bottom
+
+
+def _even(sides: Sides) -> tuple[int, int]:
+    """Returns the rows and columns on each side, as torch's operations take them."""
+    left, _, top, _ = sides
+    return top, left
+
+
+def _image_gradient(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    of_x: Tensor
+    of_x, _, _ = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, stride, padding, (1, 1), False, (0, 0), x.shape[1], (True, False, False)
+    )
+    return of_x
 
 
 def weight_gradient(

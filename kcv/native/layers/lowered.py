@@ -39,6 +39,10 @@ Run: TypeAlias = Callable[..., Tensor]
 """`run(training, *inputs)`: the native form of a layer."""
 
 
+Sides: TypeAlias = tuple[int, int, int, int]
+"""Columns and rows of zeros around images: left, right, top, bottom, as `torch.nn.functional.pad` takes them."""
+
+
 @dataclass(frozen=True)
 class Lowered:
     """The native form of a layer.
@@ -48,11 +52,10 @@ class Lowered:
         input_transposed: image inputs must be held as [n, c, h, w] although Keras sees [n, h, w, c].
         output_transposed: the same holds for the output.
         output_reusable: the backward pass does not need the output's values.
-        padding: if the layer does nothing but pad images with zeros, as much on either side: the rows and the columns
-            per side. A convolution behind it then does so itself.
+        padding: if the layer does nothing but pad images with zeros: how. A convolution behind it then does so itself.
         padded: returns `run` for an input that still has to be padded like that; None if there is no such form.
         scaled: `run` of a convolution without activation, with two more arguments: a scale and a shift for each channel
-            of its output, [c] both. It takes `padding` by name, too.
+            of its output, [c] both. It takes `sides` by name, too.
         affine: if the layer scales and shifts channels: called with the mode; returns the scale and the shift of each,
             [c] both, or None where they depend on the batch.
         activation: if the layer is nothing but an activation that `kcv.native.kernels` knows: its name there.
@@ -65,8 +68,8 @@ class Lowered:
     input_transposed: bool = False
     output_transposed: bool = False
     output_reusable: bool = False
-    padding: tuple[int, int] | None = None
-    padded: Callable[[tuple[int, int]], Run] | None = None
+    padding: Sides | None = None
+    padded: Callable[[Sides], Run] | None = None
     scaled: Run | None = None
     affine: Callable[[bool], tuple[Tensor, Tensor] | None] | None = None
     activation: str | None = None

@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from keras import layers
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from kcv.native.layers.activations import native_activation, then
-from kcv.native.layers.depthwise import depthwise, slow_elsewhere
+from kcv.native.layers.depthwise import depthwise, padded, slow_elsewhere
 from kcv.native.layers.lowered import (
     Lowered,
     Run,
+    Sides,
     Target,
     Value,
     compute_dtype,
@@ -102,7 +104,7 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
         x: Tensor,
         scale: Tensor | None = None,
         shift: Tensor | None = None,
-        padding: tuple[int, int] = (0, 0),
+        sides: Sides = (0, 0, 0, 0),
     ) -> Tensor:
         weight, offset = view(kernel), bias
         if scale is not None and shift is not None:
@@ -117,13 +119,14 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
             x = x[:, :, :: across[0], :: across[1]]
         x = x.to(dtype, memory_format=memory_format)
         if same:
-            x, padding = same_padding(x, size, strides, dilation)
-        if undilated_depthwise and training and slow_elsewhere(x, weight, strides, padding, target.kernels):
-            return depthwise(x, weight, offset, strides, padding, target.kernels)
+            sides = same_sides(x, size, strides, dilation)
+        if undilated_depthwise and training and slow_elsewhere(x, weight, strides, sides, target.kernels):
+            return depthwise(x, weight, offset, strides, sides, target.kernels)
+        x, padding = padded(x, sides)
         return F.conv2d(x, weight, offset, strides, padding, dilation, groups)
 
-    def padded(sides: tuple[int, int]) -> Run:
-        return then(functools.partial(run, padding=sides), layer.activation)
+    def with_padding(sides: Sides) -> Run:
+        return then(functools.partial(run, sides=sides), layer.activation)
 
     transposed = needs_transposing(layer)
     return Lowered(
@@ -131,7 +134,7 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
         input_transposed=transposed,
         output_transposed=transposed,
         output_reusable=native_activation(layer.activation) is None,
-        padded=None if same or size == (1, 1) else padded,
+        padded=None if same or size == (1, 1) else with_padding,
         scaled=run if native_activation(layer.activation) is None else None,
     )
 
@@ -163,26 +166,17 @@ def _parameter(variable: Any) -> Tensor:
     return value
 
 
-def same_padding(
-    x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int] = (1, 1), mode: str = "constant"
-) -> tuple[Tensor, tuple[int, int]]:
-    """Pads an image tensor so that a window operation gives ceil(size / stride).
+def same_sides(x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int] = (1, 1)) -> Sides:
+    """Returns the padding with which a window operation gives ceil(size / stride).
 
     Args:
-        x: [n, c, h, w].
+        x: images, [n, c, h, w].
         kernel: window height and width.
         strides: strides of the window.
         dilation: dilation of the window.
-        mode: mode of `torch.nn.functional.pad`, used if torch's operation cannot pad by itself.
-
-    Returns:
-        The tensor, padded only if the two sides differ, and the padding left for torch's operation to apply.
     """
-    top, bottom = _sides(x.shape[2], kernel[0], strides[0], dilation[0])
-    left, right = _sides(x.shape[3], kernel[1], strides[1], dilation[1])
-    if top == bottom and left == right:
-        return x, (top, left)
-    return F.pad(x, (left, right, top, bottom), mode=mode), (0, 0)
+    above_and_below = _sides(x.shape[2], kernel[0], strides[0], dilation[0])
+    return *_sides(x.shape[3], kernel[1], strides[1], dilation[1]), *above_and_below
 
 
 def _sides(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
@@ -203,7 +197,7 @@ def lower_zero_padding2d(layer: Any, inputs: Sequence[Value], target: Target) ->
         input_transposed=transposed,
         output_transposed=transposed,
         output_reusable=True,
-        padding=(top, left) if top == bottom and left == right else None,
+        padding=sides,
     )
 
 
@@ -229,7 +223,7 @@ def _window(layer: Any, pool: Callable[..., Tensor]) -> Lowered:
         x = x.to(dtype)
         padding = (0, 0)
         if same:
-            x, padding = same_padding(x, size, strides, mode="replicate")
+            x, padding = padded(x, same_sides(x, size, strides), mode="replicate")
         return pool(x, size, strides, padding)
 
     return Lowered(run, input_transposed=transposed, output_transposed=transposed, output_reusable=True)
@@ -238,7 +232,33 @@ def _window(layer: Any, pool: Callable[..., Tensor]) -> Lowered:
 @lowers(layers.GlobalAveragePooling2D)
 def lower_global_average_pooling2d(layer: Any, inputs: Sequence[Value], target: Target) -> Lowered:
     """Lowers `GlobalAveragePooling2D`."""
-    return _whole(layer, lambda x, keep: x.mean((2, 3), keepdim=keep))
+    return _whole(layer, _average)
+
+
+def _average(x: Tensor, keep: bool) -> Tensor:
+    if torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling():
+        averages: Tensor = _Average.apply(x)
+        return averages if keep else averages.flatten(1)
+    return x.mean((2, 3), keepdim=keep)
+
+
+class _Average(torch.autograd.Function):
+    """The mean of each channel, [n, c, 1, 1], with the same gradient as torch's, which each pixel shares.
+
+    torch's own writes it for each pixel, in contiguous memory, and adding that to images in channels-last memory takes
+    several times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.shape = x.shape
+        return x.mean((2, 3), keepdim=True)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        of_each: Tensor = gradient / (ctx.shape[2] * ctx.shape[3])
+        return of_each.expand(ctx.shape)
 
 
 @lowers(layers.GlobalMaxPooling2D)

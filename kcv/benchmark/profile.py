@@ -19,13 +19,14 @@ _ROUNDS = 6
 """Profiles that are made on a CPU, of which the shortest counts: what the profiler itself keeps lies between the blocks
 that a step frees, so that at first these grow, and are filled page by page, which can double the time of a step."""
 
+_BACKWARD = "Backward"
 _OWN = {
+    "_Average": "pooling",
+    "_DepthwiseInC": "depthwise convolutions",
+    "_DepthwiseSwapped": "depthwise convolutions",
     "_Normalize": "normalisation",
-    "_NormalizeBackward": "normalisation",
-    "_Depthwise": "depthwise convolutions",
-    "_DepthwiseBackward": "depthwise convolutions, backward",
 }
-"""Operations of kcv, with their kinds."""
+"""Operations of kcv, with their kinds. The way back of each has its name, and `_BACKWARD` behind it."""
 
 _KINDS: Mapping[str, tuple[str, ...]] = {
     "normalisation": ("batch_norm", "layer_norm", "group_norm"),
@@ -99,7 +100,8 @@ def kind_of(operation: str, shapes: Sequence[Sequence[int]]) -> str:
         'depthwise convolutions'
     """
     if not operation.startswith("aten::"):
-        return _OWN.get(operation, "Python and autograd")
+        own = _OWN.get(operation.removesuffix(_BACKWARD), "Python and autograd")
+        return f"{own}, backward" if "convolutions" in own and operation.endswith(_BACKWARD) else own
     name = operation.removeprefix("aten::")
     if "conv" in name:
         backward = "backward" in name

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from kcv.benchmark.profile import _ROUNDS, STEPS, by_kind, kind_of, profiled
 from kcv.cli.render.benchmark import training_benchmark
-from kcv.native.layers import depthwise, fused_normalization
+from kcv.native.layers import depthwise, fused_normalization, windows
 
 KINDS = {
     "convolutions": ("aten::mkldnn_convolution", [[2, 8, 6, 6], [16, 8, 3, 3], [16]]),
@@ -64,10 +64,11 @@ def test_a_real_step_has_what_it_does() -> None:
 
 
 def test_operations_of_kcv_have_their_kind() -> None:
-    assert kind_of(fused_normalization._Normalize.__name__, []) == "normalisation"
-    assert kind_of(f"{fused_normalization._Normalize.__name__}Backward", []) == "normalisation"
-    assert kind_of(depthwise._Depthwise.__name__, []) == "depthwise convolutions"
-    assert kind_of(f"{depthwise._Depthwise.__name__}Backward", []) == "depthwise convolutions, backward"
+    for function, kind in {fused_normalization._Normalize: "normalisation", windows._Average: "pooling"}.items():
+        assert kind_of(function.__name__, []) == kind_of(f"{function.__name__}Backward", []) == kind
+    for function in (depthwise._DepthwiseInC, depthwise._DepthwiseSwapped):
+        assert kind_of(function.__name__, []) == "depthwise convolutions"
+        assert kind_of(f"{function.__name__}Backward", []) == "depthwise convolutions, backward"
 
 
 def test_on_a_cpu_the_shortest_round_counts(monkeypatch: pytest.MonkeyPatch) -> None:

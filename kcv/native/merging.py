@@ -10,8 +10,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from kcv.native.kernels import Sides
 from kcv.native.layers.activations import activation_named
-from kcv.native.layers.lowered import Lowered, Run, Sides, Value
+from kcv.native.layers.lowered import Lowered, Run, Value
 from kcv.native.program import Step
 
 _LEAST_PIXELS = 2048

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from keras import layers
 
 from kcv.native import kernels as compiled
-from kcv.native.kernels import ACTIVATIONS, SIZES, Kernels, Window, library
+from kcv.native.kernels import ACTIVATIONS, SIZES, Kernels, Sides, Window, library
 from kcv.native.layers import fused_normalization
 from kcv.native.layers.depthwise import depthwise, slow_elsewhere
-from kcv.native.layers.lowered import Sides, Target
+from kcv.native.layers.lowered import Target
 from kcv.native.lowering import lower
 from kcv.native.model import NativeModel, compile_classifier, native_target
 from kcv.native.optimizers import FusedSGD

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import torch
 from torch import Tensor
@@ -69,6 +69,10 @@ class Normalized:
     scale: Tensor
 
 
+Sides: TypeAlias = tuple[int, int, int, int]
+"""Columns and rows of zeros around images: left, right, top, bottom, as `torch.nn.functional.pad` takes them."""
+
+
 @dataclass(frozen=True)
 class Window:
     """How the square window of a convolution moves over images, with zeros around them.
@@ -76,12 +80,12 @@ class Window:
     Attributes:
         size: height and width, in pixels: one of `SIZES`.
         stride: pixels from one place to the next.
-        sides: rows and columns of zeros: left, right, top, bottom.
+        sides: the zeros.
     """
 
     size: int
     stride: int
-    sides: tuple[int, int, int, int]
+    sides: Sides
 
     def output_size(self, x: Tensor) -> tuple[int, int]:
         """Returns the number of places below and beside each other in images, [n, c, h, w]."""

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kcv.native.kernels import SIZES, Kernels, Window
-from kcv.native.layers.lowered import Sides
+from kcv.native.kernels import SIZES, Kernels, Sides, Window
+from kcv.native.layers.padding import each_side, is_even, padded
 
 
 class _DepthwiseInC(torch.autograd.Function):
@@ -33,9 +33,9 @@ class _DepthwiseInC(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, kernels: Kernels) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.window, ctx.kernels = window, kernels
-        if not _is_even(window.sides):
+        if not is_even(window.sides):
             return kernels.depthwise(x, weight, bias, window)
-        return F.conv2d(x, weight, bias, window.stride, _even(window.sides), groups=x.shape[1])
+        return F.conv2d(x, weight, bias, window.stride, each_side(window.sides), groups=x.shape[1])
 
     @staticmethod
     @once_differentiable
@@ -44,10 +44,10 @@ class _DepthwiseInC(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         of_x = of_weight = None
-        if wants_x and not _is_even(window.sides):
+        if wants_x and not is_even(window.sides):
             of_x = kernels.depthwise_image_gradient(gradient, x, weight, window)
         elif wants_x:
-            of_x = _image_gradient(gradient, x, weight, (window.stride, window.stride), _even(window.sides))
+            of_x = _image_gradient(gradient, x, weight, (window.stride, window.stride), each_side(window.sides))
         if wants_weight:
             of_weight = kernels.depthwise_weight_gradient(gradient, x, window)
         return of_x, of_weight, gradient.sum((0, 2, 3)) if wants_bias else None, None, None
@@ -94,7 +94,7 @@ def slow_elsewhere(
         return False
     if kernels is not None and _in_c(weight, stride, sides, kernels):
         return True
-    left, right, top, bottom = (0, 0, 0, 0) if _is_even(sides) else sides
+    left, right, top, bottom = (0, 0, 0, 0) if is_even(sides) else sides
     return x.shape[2] + top + bottom < weight.shape[2] or x.shape[3] + left + right < weight.shape[3]
 
 
@@ -105,7 +105,7 @@ def _in_c(weight: Tensor, stride: Sequence[int], sides: Sides, kernels: Kernels)
         size == weight.shape[3]
         and size in SIZES
         and stride[0] == stride[1]
-        and (size > 3 or not _is_even(sides))
+        and (size > 3 or not is_even(sides))
         and len(weight) >= kernels.fewest_channels
         and weight.dtype == torch.float32
     )
@@ -137,34 +137,6 @@ def depthwise(
     window = Window(weight.shape[2], stride[0], sides)
     result = _DepthwiseInC.apply(x.contiguous(memory_format=torch.channels_last), weight, bias, window, kernels)
     return result
-
-
-def padded(x: Tensor, sides: Sides, mode: str = "constant") -> tuple[Tensor, tuple[int, int]]:
-    """Pads images where torch's operations cannot do so by themselves.
-
-    Args:
-        x: [n, c, h, w].
-        sides: columns and rows to add.
-        mode: mode of `torch.nn.functional.pad`.
-
-    Returns:
-        The images, padded if opposite sides differ; and the rows and columns left for torch's operation to add on each
-        side.
-    """
-    if _is_even(sides):
-        return x, _even(sides)
-    return F.pad(x, sides, mode=mode), (0, 0)
-
-
-def _is_even(sides: Sides) -> bool:
-    left, right, top, bottom = sides
-    return left == right and top == bottom
-
-
-def _even(sides: Sides) -> tuple[int, int]:
-    """Returns the rows and columns on each side, as torch's operations take them."""
-    left, _, top, _ = sides
-    return top, left
 
 
 def _image_gradient(

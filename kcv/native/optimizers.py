@@ -73,6 +73,8 @@ class Fused:
 
     def begin_update(self: Any) -> None:
         """Writes the numbers of the next update to the device, without waiting for it."""
+        if self._is_the_host():
+            return
         step = self._step()
         if self._numbers is None:
             device = self._iterations.value.device
@@ -95,10 +97,17 @@ class Fused:
             gradients: one per variable.
             variables: some or all of those that the optimizer was built with.
         """
-        self._move(gradients, variables, self._numbers["rate"], self._numbers["correction"])
+        if self._is_the_host():
+            self._backend_update_step(gradients, variables, self.learning_rate)
+        else:
+            self._move(gradients, variables, self._numbers["rate"], self._numbers["correction"])
         if self.use_ema:
             self._update_model_variables_moving_average(self._trainable_variables)
         self._iterations.value.add_(1)
+
+    def _is_the_host(self: Any) -> bool:
+        """Whether the device is the CPU, which waits for nothing, and takes numbers as they are."""
+        return bool(self._iterations.value.device.type == "cpu")
 
     def end_update(self: Any) -> None:
         """Takes note that the device has counted this update, be it by `update` itself or by a replay of it."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kcv.native.cuda_graph import WARM_UP, Recording, Replayed
 from kcv.native.model import NativeModel, compile_classifier
-from kcv.native.optimizers import FusedAdamW, FusedSGD
+from kcv.native.optimizers import Fused, FusedAdamW, FusedSGD
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (44, 8, 8, 3), dtype=np.uint8)
 TARGETS = np.eye(3, dtype=np.float32)[np.random.default_rng(1).integers(0, 3, 44)] * 0.9 + 0.1 / 3
@@ -77,8 +77,18 @@ OPTIMIZERS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
 }
 
 
+def numbers_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets optimizers compute with numbers that are written to the device, on a CPU, too."""
+    monkeypatch.setattr(Fused, "_is_the_host", lambda self: False)
+
+
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
-def test_it_trains_as_the_step_through_keras_does(make: Callable[[], Any]) -> None:
+@pytest.mark.parametrize("device", ["CPU", "GPU"])
+def test_it_trains_as_the_step_through_keras_does(
+    make: Callable[[], Any], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if device == "GPU":
+        numbers_as_on_a_gpu(monkeypatch)
     ours, our_history = fitted(make(), on_device=True)
     theirs, their_history = fitted(make(), on_device=False)
     assert ours.on_device
@@ -92,6 +102,7 @@ def test_it_trains_as_the_step_through_keras_does(make: Callable[[], Any]) -> No
 
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 def test_replaying_it_changes_no_bit(make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers_as_on_a_gpu(monkeypatch)
     replayed = pretended(monkeypatch)
     plain, plain_history = fitted(make(), on_device=True)
     assert not replayed
@@ -162,6 +173,17 @@ def test_what_it_cannot_do_is_done_through_keras(given: dict[str, Any]) -> None:
         results.append(model.fit(IMAGES, TARGETS, batch_size=16, epochs=2, shuffle=False, verbose=0).history)
         assert not model.on_device
     assert results[0] == results[1]
+
+
+def test_weights_with_a_constraint_are_updated_through_keras() -> None:
+    inputs = layers.Input((8, 8, 3))
+    constrained = layers.Dense(3, kernel_constraint=keras.constraints.UnitNorm())
+    model = NativeModel(keras.Model(inputs, constrained(layers.Flatten()(inputs))))
+    model.on_device = True
+    compile_classifier(model, FusedSGD(0.05))
+    model.fit(IMAGES, TARGETS, batch_size=16, shuffle=False, verbose=0)
+    assert not model.on_device
+    np.testing.assert_allclose(np.linalg.norm(constrained.kernel.numpy(), axis=0), 1.0, rtol=1e-5)
 
 
 def test_a_batch_that_does_not_fit_is_computed_in_parts() -> None:

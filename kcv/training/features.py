@@ -36,6 +36,15 @@ _FORMAT = 4
 _BATCH = 64  # enough to saturate a CPU; larger batches only need more memory
 
 
+def views_kept(config: Config) -> int | None:
+    """Returns how many views of each training image are kept as features; None if every epoch computes them again."""
+    augment, count = config.augment, config.model.feature_views
+    if count is not None:
+        augment = without_mixing(augment)  # features of mixed images cannot be kept
+    # Without augmentation, all views would be identical.
+    return 1 if augment == AugmentConfig() else count
+
+
 class FeatureStore:
     """Computes and stores the features of one backbone on one set of images.
 
@@ -69,22 +78,20 @@ class FeatureStore:
 
     def training(self, batches: TrainingBatches) -> FeatureBatches:
         """Returns the training batches with features in place of images."""
-        augment, count = self._config.augment, self._config.model.feature_views
-        if count is not None and (augment.mixup or augment.cutmix):
-            _log.info("features   kept without mixup and cutmix, which begin when the backbone is unfrozen")
-            augment, batches = without_mixing(augment), batches.unmixed()
-        augmented = augment != AugmentConfig()
-        if augmented and count is None:
+        augment, count = self._config.augment, views_kept(self._config)
+        if count is None:
             _log.info(
                 "features   computed again in each epoch, for each is augmented; model.feature_views=N keeps N views"
             )
             return FeatureBatches(batches, self._forward, None)
-        if not augmented:
-            # All views would be identical.
+        if augment.mixup or augment.cutmix:
+            _log.info("features   kept without mixup and cutmix, which begin when the backbone is unfrozen")
+            augment, batches = without_mixing(augment), batches.unmixed()
+        if augment == AugmentConfig():
             return FeatureBatches(batches, self._forward, [self._plain("train", batches.images, self._group)])
         drawn = (augment.model_dump_json(), str(self._config.seed), str(self._config.data.batch_size))
         views = []
-        count = min(count or 1, self._epochs)  # epoch e uses view e: further views would never be used
+        count = min(count, self._epochs)  # epoch e uses view e: further views would never be used
         for view in range(count):
             own = batches.shared(self._group.share)
             own.set_epoch(view)

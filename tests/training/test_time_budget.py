@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import numpy as np
 import pytest
 
+from kcv.config import Config
+from kcv.data.dataset import Samples, Source
 from kcv.training import time_budget
-from kcv.training.time_budget import Clock
+from kcv.training.time_budget import Clock, Counts, Probe, Rates
 
 
 def test_what_came_before_the_clock_comes_again_at_the_end_and_what_is_measured_does_not(
@@ -19,3 +25,60 @@ def test_what_came_before_the_clock_comes_again_at_the_end_and_what_is_measured_
     assert clock.left() == pytest.approx(0.97 * 120 - 24 - 4)
     assert clock.whole(60) == 60 + 24 + 4
     assert Clock(minutes=None, began=100).left() == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("given", "head", "everything"),
+    [
+        ({}, False, True),
+        ({"model.unfreeze_after": 2}, True, True),
+        ({"model.mode": "feature_extraction"}, True, False),
+    ],
+    ids=str,
+)
+def test_what_a_run_trains_is_measured(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], head: bool, everything: bool
+) -> None:
+    monkeypatch.setattr(time_budget, "_SECONDS", 0.01)
+    monkeypatch.setattr(time_budget, "_HEAD_SECONDS", 0.01)
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
+    train = Samples(list(pixels), np.arange(24) % 2, [f"{i}.png" for i in range(24)])  # type: ignore[arg-type]
+    source = Source("photos", ("cat", "dog"), {"train": train})
+    size = {"data.image_size": 32, "data.batch_size": 4, "model.width": 0.25, "model.weights": "none"}
+    config = Config.load(model="custom_cnn", minutes=1, **size, **given)
+    rates = Probe(config, source, train, "cpu").rates()
+    assert [math.isfinite(rates.head), math.isfinite(rates.step)] == [head, everything]
+    assert math.isinf(rates.step) or rates.step < rates.head
+    assert all(rate > 0 and math.isfinite(rate) for rate in (rates.forward, rates.decode, rates.saving))
+
+
+FROZEN = {"model.mode": "feature_extraction", "augment.flip": "none"}
+
+
+@pytest.mark.parametrize(
+    ("given", "passes", "passes_per_epoch"),
+    [
+        (FROZEN, 1, 0),  # all views of images that are not augmented are the same
+        ({**FROZEN, "augment.flip": "random", "model.feature_views": 3}, 3, 0),
+        ({**FROZEN, "augment.flip": "random"}, 0, 1),
+        ({"model.unfreeze_after": 2, "augment.flip": "random", "model.feature_views": 3}, 2, 0),
+        ({"model.unfreeze_after": 2, "augment.flip": "random"}, 0, 1),
+        ({"model.unfreeze_after": 2, "augment.mixup": 0.2, "model.feature_views": 1}, 1, 0),
+    ],
+    ids=str,
+)
+def test_every_pass_through_a_frozen_backbone_is_counted(
+    given: dict[str, Any], passes: int, passes_per_epoch: int
+) -> None:
+    counts = Counts(train=1000, val=100, test=200)
+    config = Config.load(model="efficientnet_lite0", **given)
+    rates = Rates(step=10, forward=100, decode=1000, head=10_000, saving=3)
+    seconds = rates.seconds(config, counts)
+    head = 0.1 + 0.02 + 10 * passes_per_epoch
+    # Decoding, evaluation of two splits, features of the validation images, and files.
+    fixed = 1.3 + 3 + 1 + 3 + 10 * passes
+    if frozen := config.model.unfreeze_after:
+        epoch = 100 + 1 + 0.02
+        assert (seconds.fixed, seconds.epoch) == pytest.approx((fixed + frozen * (head - epoch), epoch))
+    else:
+        assert (seconds.fixed, seconds.epoch) == pytest.approx((fixed, head))

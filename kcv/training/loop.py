@@ -225,7 +225,8 @@ def fit(
     """
     best = BestModel(model, config.train.monitor, context.save, higher=context.higher)
     history = CSVLogger(context.history)
-    progress = ProgressLogger(len(batches.train.images), len(batches.train), config.train.epochs)
+    frozen = config.model.unfreeze_after
+    progress = ProgressLogger(len(batches.train.images), len(batches.train), config.train.epochs, frozen)
     stage_fit = StageFit(Backbone.of(model), batches, config, context, best, history, progress, identity)
     stages = [stage for stage in plan(config) if resume_from is None or resume_from.epoch < stage.end]
     divergences = 0

@@ -215,6 +215,18 @@ def test_the_report_is_one_line_an_epoch(caplog, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_epochs_of_the_head_alone_do_not_say_how_long_the_others_take(caplog):
+    from kcv.training.callbacks.logging import ProgressLogger
+
+    report = ProgressLogger(count=600, steps=3, epochs=4, head_alone=2)
+    with caplog.at_level(logging.INFO, logger="kcv"):
+        for epoch in range(4):
+            report.on_epoch_begin(epoch)
+            report.on_epoch_end(epoch, LOGS)
+    said = [record.getMessage().rpartition("images/s  ")[2] for record in caplog.records]
+    assert said == ["0:12", "0:12", "0:12  0:12 left", "0:12"]
+
+
 def test_the_tracker_gets_every_column_once_an_epoch():
     from kcv.training.callbacks.logging import CSVLogger, TrackerCallback
 

@@ -203,10 +203,12 @@ class ProgressLogger(keras.callbacks.Callback):
         count: images per epoch.
         steps: batches per epoch.
         epochs: number of epochs of the run.
+        head_alone: number of first epochs that train the head alone; the time that is left does not follow from them.
     """
 
-    def __init__(self, count: int, steps: int, epochs: int) -> None:
+    def __init__(self, count: int, steps: int, epochs: int, head_alone: int = 0) -> None:
         super().__init__()
+        self._head_alone = head_alone
         self._count = count
         self._steps = steps
         self._epochs = epochs
@@ -234,7 +236,7 @@ class ProgressLogger(keras.callbacks.Callback):
         self.close()
         logs = logs or {}
         finished = epoch + 1
-        # Based on the latest epoch: with a frozen backbone at first, earlier epochs do not predict the rest.
+        # Based on the latest epoch, as machines get slower and faster.
         left = logs["seconds"] * (self._epochs - finished)
         names = ("loss", "accuracy", "val_loss", "val_accuracy")
         figures = {**{name: logs[name] for name in names}, **further_figures(logs)}
@@ -245,7 +247,7 @@ class ProgressLogger(keras.callbacks.Callback):
             logs["learning_rate"],
             logs["images_per_second"],
             duration(logs["seconds"]),
-            f"  {duration(left)} left" if finished < self._epochs else "",
+            f"  {duration(left)} left" if self._head_alone < finished < self._epochs else "",
         )
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ LEFT_OUT = {
     r"mlflow ui|mlflow models serve": "is a server",
     r"--heatmaps|why_onnx": "needs more than 16 px: tests/exporting/test_heatmaps.py",
     r"kcv serve|^curl|^openssl": "a server and its clients: tests/serving/test_guide.py",
-    r"s3://|hf:|^hf ": "needs a network",
+    r"s3://|hf:|^hf |--download": "needs a network",
     r"^torchrun|^uv run torchrun": "several processes: tests/distributed",
     r"^uv run (pytest|nox)": "the tests themselves",
     r"--augment\.library=keras_cv": "needs the extra kcv[kerascv]",

@@ -9,6 +9,7 @@ import pytest
 
 from kcv.cli import main
 from kcv.config import MODEL_NAMES
+from kcv.models import imagenet, registry
 
 
 def test_the_table_has_a_line_a_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,6 +45,8 @@ def test_speeds_are_measured_here(capsys: pytest.CaptureFixture[str], monkeypatc
     [
         (["--model=resnet19"], "Did you mean 'resnet18'?"),
         (["--image_size=64"], "--image_size without --measure"),
+        (["--download"], "--download without --model"),
+        (["--download", "--model=custom_cnn"], "custom_cnn has no ImageNet weights."),
         (["--measure", "--image_size=24", "--model=resnet18"], "resnet18 takes images of 32 px or more, not 24"),
     ],
 )
@@ -65,3 +68,23 @@ def test_rows_name_the_files_that_are_here(
     assert rows["efficientnet_b0"]["imagenet_weights"] == str(tmp_path / "efficientnetb0_notop.h5")
     assert rows["resnet50"]["imagenet_weights"] is None
     assert rows["custom_cnn"]["image_size"] is None
+
+
+def test_weights_are_downloaded_for_later_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def download(url: str, path: Path, *, checksum: str, open_bar: object) -> None:
+        asked.append((url, checksum))
+        path.touch()
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("KCV_WEIGHTS_DIR", raising=False)
+    monkeypatch.setattr(imagenet, "download", download)
+    assert main(["models", "--model=efficientnet_b0", "--download", "--format=json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    file = registry.get("efficientnet_b0").imagenet
+    assert file is not None and file.url is not None
+    assert asked == [(file.url + file.name, file.checksum)]
+    assert row["imagenet_weights"] == str(tmp_path / "models" / file.name)

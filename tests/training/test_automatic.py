@@ -306,3 +306,18 @@ def test_epochs_of_the_head_cost_less_than_those_of_all_layers() -> None:
     two = Config.load(model=LITE, **{"model.unfreeze_after": 5, "model.feature_views": 1})
     assert rates.seconds(two, counts).epochs_in(120) > rates.seconds(one, counts).epochs_in(120)
     assert Seconds(10, 2).epochs_in(9) == 0
+
+
+def test_a_light_network_gets_its_pixels_before_a_heavier_one_gets_its_images(
+    weights: set[str], rates: list[Config]
+) -> None:
+    weights.add("efficientnet_lite2")
+    photos = source(2000, 160)
+    # Lite0 trains on 16 images/s at 160 px: 16,000 images are 8 epochs, of which 6 train all layers for 125 s.
+    found = [chosen(Config.load(minutes=minutes), photos)[0] for minutes in (12, 15, 40, 60)]
+    assert [(config.model.name, config.data.image_size) for config in found] == [
+        (LITE, 128),
+        (LITE, 160),
+        (LITE, 160),  # 28,000 images of Lite2 would take 50 minutes
+        ("efficientnet_lite2", 160),
+    ]

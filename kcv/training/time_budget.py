@@ -1,10 +1,11 @@
 """Predicts how long a run takes, from the speed of its first steps: the basis of `train.minutes`.
 
-    seconds = fixed + epochs * epoch
+    seconds = fixed + epochs * epoch + slow epochs * extra
 
 `fixed` is what happens once: decoding, features of the frozen stage, the final evaluation and its files. `epoch` is
-training and validation. Speeds are measured on this machine, on some of the run's images, with the run's own batches,
-augmentation and optimizer.
+training and validation, `extra` estimates the statistics of batch normalisation anew, which the first epochs of short
+runs need (`kcv.training.callbacks.control.FreshStatistics`). Speeds are measured on this machine, on some of the run's
+images, with the run's own batches, augmentation and optimizer.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from kcv.models.backbone import Backbone
 from kcv.native.device import device_scope, synchronize
 from kcv.native.model import NativeModel, compile_classifier, native_target
 from kcv.native.precision import precision_scope
+from kcv.training.callbacks.control import IMAGES_FOR_STATISTICS, steps_to_settle
 from kcv.training.feature_batches import FeatureBatches
 from kcv.training.features import views_kept
 from kcv.training.loop import choose_precision, learns_batch_norm, plan
@@ -52,6 +54,9 @@ _SAVED_PER_SECOND: Final = 400e6
 _SAVED: Final = 20
 """What is neither a step nor validation: seconds per epoch for callbacks, bytes per second of the model's file, and how
 often it is written. Runs of 18 to 3,225 epochs found 8 to 37 times that an epoch was the best so far."""
+
+_NO_GRADIENTS: Final = 3.0
+"""Speed of a pass in training mode without gradients, relative to a training step."""
 
 _RESERVE: Final = 0.03
 """The fraction of the time that is left unplanned, because a machine slows down as it gets warm or busy."""
@@ -103,14 +108,26 @@ class Seconds:
     Attributes:
         fixed: seconds for what happens once.
         epoch: seconds per epoch of the stage that trains all layers; of the head, if nothing else is trained.
+        slow: number of first epochs that take longer.
+        extra: seconds by which they do.
     """
 
     fixed: float
     epoch: float
+    slow: int = 0
+    extra: float = 0.0
+
+    def of(self, epochs: int) -> float:
+        """Returns the predicted seconds of a number of epochs."""
+        return self.fixed + epochs * self.epoch + min(epochs, self.slow) * self.extra
 
     def epochs_in(self, seconds: float) -> int:
         """Returns how many epochs fit into some seconds; 0 if none does."""
-        return max(0, math.floor((seconds - self.fixed) / self.epoch))
+        left = seconds - self.fixed
+        epochs = left / (self.epoch + self.extra)
+        if epochs > self.slow:
+            epochs = (left - self.slow * self.extra) / self.epoch
+        return max(0, math.floor(epochs))
 
 
 @dataclass(frozen=True)
@@ -123,6 +140,7 @@ class Rates:
         decode: decoding, by all cores.
         head: training steps of the head on kept features; infinite if no stage has them.
         saving: seconds for all times that the model's file is written.
+        settling: number of steps until moving statistics are no longer estimated anew after each epoch.
     """
 
     step: float
@@ -130,6 +148,7 @@ class Rates:
     decode: float
     head: float = math.inf
     saving: float = 0.0
+    settling: int = 0
 
     def at(self, factor: float) -> Rates:
         """Returns the speeds of the network for images with 1 / `factor` times the pixels."""
@@ -156,8 +175,11 @@ class Rates:
         if config.model.mode == "feature_extraction":
             return Seconds(fixed, head)
         epoch = counts.train / self.step + counts.val / self.forward + _PER_EPOCH
+        slow = max(0, self.settling - 1) // math.ceil(counts.train / config.data.batch_size)
+        extra = min(counts.train, IMAGES_FOR_STATISTICS) / (_NO_GRADIENTS * self.step) if slow else 0.0
         # The epochs of the frozen stage count as epochs, but cost less.
-        return Seconds(fixed + config.model.unfreeze_after * (head - epoch), epoch)
+        frozen = config.model.unfreeze_after
+        return Seconds(fixed + frozen * (head - epoch - extra), epoch, frozen + slow, extra)
 
 
 class Probe:
@@ -219,7 +241,7 @@ class Probe:
             backbone.unfreeze(batch_norm=learns_batch_norm(config))
             step = self._step_rate(model, backbone, batches, _SECONDS)
         saving = _SAVED * sum(weight.value.nbytes for weight in model.weights) / _SAVED_PER_SECOND
-        return Rates(step, self._forward_rate(forward, pixels), decoded, head, saving)
+        return Rates(step, self._forward_rate(forward, pixels), decoded, head, saving, steps_to_settle(model))
 
     def _step_rate(
         self, fitted: keras.Model, backbone: Backbone, batches: TrainingBatches | FeatureBatches, seconds: float

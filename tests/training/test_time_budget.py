@@ -11,7 +11,7 @@ import pytest
 from kcv.config import Config
 from kcv.data.dataset import Samples, Source
 from kcv.training import time_budget
-from kcv.training.time_budget import Clock, Counts, Probe, Rates
+from kcv.training.time_budget import Clock, Counts, Probe, Rates, Seconds
 
 
 def test_what_came_before_the_clock_comes_again_at_the_end_and_what_is_measured_does_not(
@@ -49,6 +49,7 @@ def test_what_a_run_trains_is_measured(
     rates = Probe(config, source, train, "cpu").rates()
     assert [math.isfinite(rates.head), math.isfinite(rates.step)] == [head, everything]
     assert math.isinf(rates.step) or rates.step < rates.head
+    assert (rates.settling > 0) == (given == {})  # statistics that were frozen once stay frozen
     assert all(rate > 0 and math.isfinite(rate) for rate in (rates.forward, rates.decode, rates.saving))
 
 
@@ -82,3 +83,24 @@ def test_every_pass_through_a_frozen_backbone_is_counted(
         assert (seconds.fixed, seconds.epoch) == pytest.approx((fixed + frozen * (head - epoch), epoch))
     else:
         assert (seconds.fixed, seconds.epoch) == pytest.approx((fixed, head))
+
+
+def test_statistics_that_are_estimated_anew_take_time_in_the_first_epochs() -> None:
+    counts = Counts(train=1500, val=100, test=0)
+    config = Config.load(model="efficientnet_lite0", **{"data.batch_size": 100, "model.freeze_batch_norm": False})
+    rates = Rates(step=100, forward=100, decode=1500, head=15_000, settling=46)
+    one = rates.seconds(config, counts)
+    # After 3 x 15 of 46 steps they are still estimated anew, from 1,024 images at three times the speed of training.
+    assert (one.slow, one.extra) == (3, pytest.approx(1024 / 300))
+    two = rates.seconds(config.completed({"model.unfreeze_after": 2, "model.feature_views": 1}), counts)
+    passes = (1500 + 100) / 100
+    assert two.of(2) == pytest.approx(one.fixed + passes + 2 * (0.1 + 0.02))
+    assert two.of(9) - two.of(2) == pytest.approx(one.of(7) - one.of(0))
+
+
+def test_as_many_epochs_fit_as_end_in_time() -> None:
+    seconds = Seconds(fixed=10, epoch=2, slow=5, extra=1)
+    for epochs in range(12):
+        assert seconds.epochs_in(seconds.of(epochs)) == epochs
+        assert seconds.epochs_in(seconds.of(epochs + 1) - 0.01) == epochs
+    assert seconds.epochs_in(9) == 0

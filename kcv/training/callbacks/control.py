@@ -20,7 +20,7 @@ _LOSSES: Final = {"loss": "loss", "val_loss": "validation loss"}
 _FADED: Final = 1e-3
 """Share of the initial value below which it no longer matters: reached after 66 steps at momentum 0.9, 688 at 0.99."""
 
-_IMAGES: Final = 1_024
+IMAGES_FOR_STATISTICS: Final = 1_024
 """Images used to estimate the statistics; each has many positions, so more images hardly change the mean."""
 
 
@@ -150,6 +150,12 @@ class EarlyStopping(keras.callbacks.Callback):
             self.best = (state["best"] if higher_is_better(self._monitor) else -state["best"], UNKNOWN)
 
 
+def steps_to_settle(model: keras.Model) -> int:
+    """Returns the number of steps after which `FreshStatistics` does nothing: 0 if no layer learns statistics."""
+    momentum = share_of_beginning(model, 1)
+    return math.ceil(math.log(_FADED) / math.log(momentum)) if 0 < momentum < 1 else 0
+
+
 class FreshStatistics(keras.callbacks.Callback):
     """Re-estimates the moving statistics of batch normalisation before validation, while the step count is low.
 
@@ -180,6 +186,6 @@ class FreshStatistics(keras.callbacks.Callback):
             return
         batches = self._batches
         size = -(-len(batches.images) // len(batches))
-        batches.set_epoch(self._epoch, 0, min(len(batches), -(-_IMAGES // size)))
+        batches.set_epoch(self._epoch, 0, min(len(batches), -(-IMAGES_FOR_STATISTICS // size)))
         re_estimate(self.model, (batch[0] for batch in batches), self._group)
         batches.set_epoch(self._epoch)

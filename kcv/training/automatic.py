@@ -68,9 +68,7 @@ with 30,000 in the same time; EfficientNet-Lite2 at 160 px needs more than 13,00
 
 _BY_HEART: Final = 25
 """Epochs after which fine-tuning knows its images by heart unless augmentation changes them much. TrashNet,
-EfficientNet-Lite2 at 192 px: without, training accuracy was 1.0 after 13 of 33 epochs. Enlarged images of up to
-`_SMALL` px suffer from it: five animals of CIFAR-10, EfficientNet-Lite0 at 160 px, 23 epochs, 2,500 other images: 91.8%
-without, 90.0% with the policy `photos`."""
+EfficientNet-Lite2 at 192 px: without, training accuracy was 1.0 after 13 of 33 epochs."""
 
 _PEEK: Final = 64
 
@@ -201,7 +199,7 @@ def _choose(config: Config, source: Source, facts: Facts, clock: Clock) -> tuple
         return config.completed(_fitting(config, values))
 
     chosen = complete(rates)
-    if transfers and facts.side > _SMALL and _needs_variety(config, chosen.train.epochs):
+    if transfers and _needs_variety(config, chosen.train.epochs):
         values.update({"augment.policy": "photos", "augment.crop_padding": 0})
         chosen = complete(None)  # augmentation takes time, too
     if timed:

@@ -49,7 +49,7 @@ _IMAGES: Final = 256
 _HEAD_SECONDS: Final = 0.5
 """Time for the timed steps of a head alone."""
 
-_PER_EPOCH: Final = 0.02
+_PER_EPOCH: Final = 0.013
 _SAVED_PER_SECOND: Final = 400e6
 _SAVED: Final = 20
 """What is neither a step nor validation: seconds per epoch for callbacks, bytes per second of the model's file, and how

@@ -321,9 +321,3 @@ def test_a_light_network_gets_its_pixels_before_a_heavier_one_gets_its_images(
         (LITE, 160),  # 28,000 images of Lite2 would take 50 minutes
         ("efficientnet_lite2", 160),
     ]
-
-
-def test_small_images_are_not_changed_more_for_many_epochs(weights: set[str]) -> None:
-    small, why = chosen(Config.load(epochs=40), source(1000, 64))
-    assert small.augment.policy == "none" and small.augment.crop_padding == 20 and "augmentation" not in why
-    assert chosen(Config.load(epochs=40), source(1000, 65))[0].augment.policy == "photos"

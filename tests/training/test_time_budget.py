@@ -75,11 +75,11 @@ def test_every_pass_through_a_frozen_backbone_is_counted(
     config = Config.load(model="efficientnet_lite0", **given)
     rates = Rates(step=10, forward=100, decode=1000, head=10_000, saving=3)
     seconds = rates.seconds(config, counts)
-    head = 0.1 + 0.02 + 10 * passes_per_epoch
+    head = 0.1 + 0.013 + 10 * passes_per_epoch
     # Decoding, evaluation of two splits, features of the validation images, and files.
     fixed = 1.3 + 3 + 1 + 3 + 10 * passes
     if frozen := config.model.unfreeze_after:
-        epoch = 100 + 1 + 0.02
+        epoch = 100 + 1 + 0.013
         assert (seconds.fixed, seconds.epoch) == pytest.approx((fixed + frozen * (head - epoch), epoch))
     else:
         assert (seconds.fixed, seconds.epoch) == pytest.approx((fixed, head))
@@ -94,7 +94,7 @@ def test_statistics_that_are_estimated_anew_take_time_in_the_first_epochs() -> N
     assert (one.slow, one.extra) == (3, pytest.approx(1024 / 300))
     two = rates.seconds(config.completed({"model.unfreeze_after": 2, "model.feature_views": 1}), counts)
     passes = (1500 + 100) / 100
-    assert two.of(2) == pytest.approx(one.fixed + passes + 2 * (0.1 + 0.02))
+    assert two.of(2) == pytest.approx(one.fixed + passes + 2 * (0.1 + 0.013))
     assert two.of(9) - two.of(2) == pytest.approx(one.of(7) - one.of(0))
 
 

@@ -39,7 +39,7 @@ def models(
 
     Example:
         $ kcv models
-        $ kcv models --model=efficientnet_b0 --download
+        $ kcv models --model=NAME --download
         $ kcv models --measure --image_size=96
     """
     from kcv.models import registry

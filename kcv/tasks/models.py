@@ -39,7 +39,6 @@ def models(
 
     Example:
         $ kcv models
-        $ kcv models --model=NAME --download
         $ kcv models --measure --image_size=96
     """
     from kcv.models import registry

@@ -196,26 +196,28 @@ def _choose(config: Config, source: Source, facts: Facts, clock: Clock) -> tuple
         values = _transfer(config, facts, _size(network, facts, _SIZES[facts.kind]))
     values["model.name"] = network.name
 
-    def complete(rates: Rates | None) -> Config:
+    def complete(values: dict[str, Any], rates: Rates | None) -> Config:
         completed = config.completed(_fitting(config, values))
         if not timed:
             return completed
-        values["train.epochs"] = _timed_epochs(completed, source, facts, clock, rates)
-        return config.completed(_fitting(config, values))
+        epochs = _timed_epochs(completed, source, facts, clock, rates)
+        return config.completed(_fitting(config, {**values, "train.epochs": epochs}))
 
-    chosen = complete(rates)
+    chosen, augmentation = complete(values, rates), ""
     if transfers and _needs_variety(config, chosen.train.epochs):
-        values.update({"augment.policy": "photos", "augment.crop_padding": 0})
-        chosen = complete(None)  # augmentation takes time, too
+        # Augmentation takes time, too.
+        varied = complete({**values, "augment.policy": "photos", "augment.crop_padding": 0}, None)
+        if _needs_variety(config, varied.train.epochs):
+            chosen, augmentation = varied, f", augmentation '{varied.augment.policy}'"
+        elif timed:
+            chosen = complete(values, rates)  # measuring took time
     if timed:
         why = f"{why}; {_in_time(config)}"
     at = f" at {chosen.data.image_size} px" if chosen.data.image_size else ""
     frozen = chosen.model.unfreeze_after
     stages = f"{frozen} + {chosen.train.epochs - frozen}" if frozen else f"{chosen.train.epochs}"
     origin = "from ImageNet" if transfers else "from scratch"
-    batches = f"batches of {chosen.data.batch_size}"
-    if "augment.policy" in values:
-        batches += f", augmentation '{chosen.augment.policy}'"
+    batches = f"batches of {chosen.data.batch_size}{augmentation}"
     return chosen, f"{network.name} {origin}{at}, {stages} epochs, {batches}: {why}"
 
 

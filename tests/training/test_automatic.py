@@ -324,3 +324,21 @@ def test_a_light_network_gets_its_pixels_before_a_heavier_one_gets_its_images(
     # Of few images 20 epochs are enough, of which 18 train all layers for 25 s at 160 px; 30 would take 13 minutes.
     few = source(400, 160)
     assert [chosen(Config.load(minutes=minutes), few)[0].data.image_size for minutes in (6, 9)] == [128, 160]
+
+
+def test_a_policy_that_would_take_the_epochs_it_is_for_is_left_out(
+    weights: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slower:
+        def __init__(self, config: Config, source: Source, train: Samples, device: str) -> None:
+            self._config = config
+
+        def rates(self) -> Rates:
+            return Rates(50 if self._config.augment.policy == "photos" else 100, 500, 1000)
+
+    monkeypatch.setattr(automatic, "Probe", Slower)
+    photos = source(500, 64)
+    short, why = chosen(Config.load(minutes=3, **{"data.image_size": 64}), photos)
+    assert short.train.epochs >= 25 and short.augment.policy == "none" and "augmentation" not in why
+    longer, why = chosen(Config.load(minutes=8, **{"data.image_size": 64}), photos)
+    assert longer.train.epochs >= 25 and longer.augment.policy == "photos" and "augmentation 'photos'" in why

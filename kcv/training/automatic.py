@@ -394,18 +394,16 @@ def _options(config: Config, networks: Sequence[Network], facts: Facts) -> list[
 
 def _timed_choice(
     config: Config, networks: Sequence[Network], source: Source, facts: Facts, clock: Clock
-) -> tuple[Network, int, Rates | None]:
+) -> tuple[Network, int, Rates]:
     """Returns the first of the options with which fine-tuning shows the network enough images in the time that is left.
 
     Speeds are measured for a likely option first. They say which others are worth measuring, because they change
     about as the work does.
 
     Returns:
-        The network, the size in pixels, and the rates if they were measured with both.
+        The network, the size in pixels, and the rates with both.
     """
     options = _options(config, networks, facts)
-    if len(options) == 1:
-        return *options[0], None
 
     def trial(network: Network, size: int) -> Config:
         values = {**_transfer(config, facts, size), "model.name": network.name}
@@ -426,6 +424,8 @@ def _timed_choice(
             measured[network.name, size] = Probe(trial(network, size), source, facts.train, facts.device).rates()
         return measured[network.name, size]
 
+    if len(options) == 1:
+        return *options[0], measure(*options[0])
     lightest = min(options, key=lambda option: _work(*option))
     likely = [option for option in options if option[0] is lightest[0]]
     last = min(likely, key=lambda option: abs(option[1] - _DETAILED))
@@ -435,7 +435,7 @@ def _timed_choice(
             last = option
             if suffices(measure(*option), *option):
                 return *option, measure(*option)
-    return *lightest, measured.get((lightest[0].name, lightest[1]))
+    return *lightest, measure(*lightest)
 
 
 def _timed_epochs(config: Config, source: Source, facts: Facts, clock: Clock, rates: Rates | None = None) -> int:

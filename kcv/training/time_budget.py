@@ -3,7 +3,7 @@
     seconds = fixed + epochs * epoch + slow epochs * extra
 
 `fixed` is what happens once: decoding, features of the frozen stage, the final evaluation and its files. `epoch` is
-training and validation, `extra` estimates the statistics of batch normalisation anew, which the first epochs of short
+training and validation, `extra` re-estimates the statistics of batch normalisation, which the first epochs of short
 runs need (`kcv.training.callbacks.control.FreshStatistics`). Speeds are measured on this machine, on some of the run's
 images, with the run's own batches, augmentation and optimizer.
 """
@@ -140,7 +140,7 @@ class Rates:
         decode: decoding, by all cores.
         head: training steps of the head on kept features; infinite if no stage has them.
         saving: seconds for all times that the model's file is written.
-        settling: number of steps until moving statistics are no longer estimated anew after each epoch.
+        settling: number of steps until moving statistics are no longer re-estimated after each epoch.
     """
 
     step: float
@@ -234,9 +234,10 @@ class Probe:
         head = step = math.inf
         if plan(config)[0].frozen:
             backbone.freeze()
-            any_features = np.zeros((len(images), backbone.features().output_shape[-1]), np.float32)
+            fitted = backbone.head()
+            any_features = np.zeros((len(images), fitted.input_shape[-1]), np.float32)
             kept = FeatureBatches(batches, forward, [any_features])
-            head = self._step_rate(backbone.head(), backbone, kept, _HEAD_SECONDS)
+            head = self._step_rate(fitted, backbone, kept, _HEAD_SECONDS)
         if config.model.mode == "fine_tuning":
             backbone.unfreeze(batch_norm=learns_batch_norm(config))
             step = self._step_rate(model, backbone, batches, _SECONDS)

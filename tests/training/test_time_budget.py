@@ -90,7 +90,7 @@ def test_statistics_that_are_estimated_anew_take_time_in_the_first_epochs() -> N
     config = Config.load(model="efficientnet_lite0", **{"data.batch_size": 100, "model.freeze_batch_norm": False})
     rates = Rates(step=100, forward=100, decode=1500, head=15_000, settling=46)
     one = rates.seconds(config, counts)
-    # After 3 x 15 of 46 steps they are still estimated anew, from 1,024 images at three times the speed of training.
+    # After 3 x 15 of 46 steps they are still re-estimated, from 1,024 images at three times the speed of training.
     assert (one.slow, one.extra) == (3, pytest.approx(1024 / 300))
     two = rates.seconds(config.completed({"model.unfreeze_after": 2, "model.feature_views": 1}), counts)
     passes = (1500 + 100) / 100

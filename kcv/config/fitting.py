@@ -16,6 +16,8 @@ _ALTERNATIVES = (
     ("optim", "warmup_fraction", "warmup_epochs"),
     ("train", "minutes", "epochs"),
     ("train", "epochs", "minutes"),
+    ("train", "monitor", "keep"),
+    ("train", "patience", "keep"),
 )
 """Section, a key, and the key that it replaces."""
 

@@ -294,6 +294,10 @@ class TrainConfig(Section):
         max_length=200,
         description="what chooses the best weights: val_accuracy, val_loss, or val_NAME of a metric given in Python",
     )
+    keep: Literal["best", "last"] = Field(
+        "best",
+        description="whose weights the model file has: those of the best epoch by train.monitor, or of the last one",
+    )
     patience: int | None = Field(
         None, ge=1, description="stop after this many epochs without a better monitor; not while unfreeze_after holds"
     )

@@ -106,7 +106,7 @@ def _training(material: Material) -> dict[str, Any]:
         "input": f"{info.image_size}x{info.image_size} RGB; other sizes: {info.resize}",
         "precision": info.precision,
         "started": environment.started if environment else None,
-        "best epoch": f"{info.best_epoch} of {len(material.history)}" if material.history else info.best_epoch,
+        "epoch kept": f"{info.best_epoch} of {len(material.history)}" if material.history else info.best_epoch,
         "model file": f"{material.model.name}, {material.bytes / 1e6:.1f} MB",
     }
 

@@ -223,7 +223,7 @@ def fit(
         Diverged: the loss is not finite.
         KeyboardInterrupt: training was asked to stop; there is a checkpoint of the last step.
     """
-    best = BestModel(model, config.train.monitor, context.save, higher=context.higher)
+    best = BestModel(model, config.train.monitor, context.save, higher=context.higher, keep=config.train.keep)
     history = CSVLogger(context.history)
     frozen = config.model.unfreeze_after
     progress = ProgressLogger(len(batches.train.images), len(batches.train), config.train.epochs, frozen)

@@ -53,7 +53,8 @@ _PER_EPOCH: Final = 0.013
 _SAVED_PER_SECOND: Final = 400e6
 _SAVED: Final = 20
 """What is neither a step nor validation: seconds per epoch for callbacks, bytes per second of the model's file, and how
-often it is written. Runs of 18 to 3,225 epochs found 8 to 37 times that an epoch was the best so far."""
+often it is written if the best epoch is kept. Runs of 18 to 3,225 epochs found 8 to 37 times that an epoch was the best
+so far. If the last one is kept, it is written after each."""
 
 _NO_GRADIENTS: Final = 3.0
 """Speed of a pass in training mode without gradients, relative to a training step."""
@@ -139,7 +140,7 @@ class Rates:
         forward: inference.
         decode: decoding, by all cores.
         head: training steps of the head on kept features; infinite if no stage has them.
-        saving: seconds for all times that the model's file is written.
+        saving: seconds to write the model's file.
         settling: number of steps until moving statistics are no longer re-estimated after each epoch.
     """
 
@@ -163,8 +164,9 @@ class Rates:
         """
         reading = (counts.train + counts.val + counts.test) / self.decode
         measuring = (counts.val + counts.test) / self.forward
-        fixed = reading + measuring + self.saving
-        head = counts.train / self.head + _PER_EPOCH
+        each = self.saving if config.train.keep == "last" else 0.0
+        fixed = reading + measuring + (0.0 if each else _SAVED * self.saving)
+        head = counts.train / self.head + _PER_EPOCH + each
         if plan(config)[0].frozen:
             kept, frozen = views_kept(config), config.model.unfreeze_after
             if kept is None:
@@ -174,7 +176,7 @@ class Rates:
             fixed += counts.val / self.forward
         if config.model.mode == "feature_extraction":
             return Seconds(fixed, head)
-        epoch = counts.train / self.step + counts.val / self.forward + _PER_EPOCH
+        epoch = counts.train / self.step + counts.val / self.forward + _PER_EPOCH + each
         slow = max(0, self.settling - 1) // math.ceil(counts.train / config.data.batch_size)
         extra = min(counts.train, IMAGES_FOR_STATISTICS) / (_NO_GRADIENTS * self.step) if slow else 0.0
         # The epochs of the frozen stage count as epochs, but cost less.
@@ -241,7 +243,7 @@ class Probe:
         if config.model.mode == "fine_tuning":
             backbone.unfreeze(batch_norm=learns_batch_norm(config))
             step = self._step_rate(model, backbone, batches, _SECONDS)
-        saving = _SAVED * sum(weight.value.nbytes for weight in model.weights) / _SAVED_PER_SECOND
+        saving = sum(weight.value.nbytes for weight in model.weights) / _SAVED_PER_SECOND
         return Rates(step, self._forward_rate(forward, pixels), decoded, head, saving, steps_to_settle(model))
 
     def _step_rate(

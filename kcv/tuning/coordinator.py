@@ -67,6 +67,7 @@ class Plan:
         owner: the name of this coordinator among those that share the storage.
         unit: what a trial comes through: `epoch`, where its value is the best monitor so far; or `fold`, where it is
             the mean so far.
+        keep: the epoch whose monitor is a trial's value, as in `train.keep`.
     """
 
     space: Space
@@ -78,6 +79,7 @@ class Plan:
     seed: str
     owner: str
     unit: Literal["epoch", "fold"] = "epoch"
+    keep: Literal["best", "last"] = "best"
 
 
 class Coordinator:
@@ -312,7 +314,7 @@ class Coordinator:
         self._storage.aim(trial, trial.epochs)
 
     def _note(self, trial: Trial, rows: Sequence[Mapping[str, float]]) -> Trial:
-        """Stores the best monitor up to the last of these rows."""
+        """Stores the monitor of the best one of these rows, or of the last one."""
         best = self._best(rows)
         higher = self._plan.order.higher
         value = (best[0] if higher else -best[0]) if best is not None else (-math.inf if higher else math.inf)
@@ -326,7 +328,8 @@ class Coordinator:
         monitor = self._plan.monitor
         if monitor not in rows[-1]:
             raise KcvError(f"train.monitor: received {monitor!r}, allowed for tune: a column of history.csv.")
-        counted = rows if self._plan.unit == "epoch" else rows[-1:]  # of folds, each row is a mean up to it
+        # Of folds, each row is a mean up to it.
+        counted = rows if (self._plan.unit, self._plan.keep) == ("epoch", "best") else rows[-1:]
         found = [standing(row, monitor, higher=self._plan.order.higher) for row in counted]
         return max((one for one in found if one is not None), default=None)
 

@@ -238,6 +238,7 @@ class Session:
             seed=str(base.seed) if settings.storage is None else f"{base.seed} {settings.owner}",
             owner=settings.owner,
             unit="epoch" if settings.folds is None else "fold",
+            keep=base.train.keep,
         )
         runner = Children(
             self._folder.trial,
@@ -260,7 +261,8 @@ class Session:
         settings = self._settings
         if settings.folds is None or settings.division is None:
             return None
-        return TrialFolds(settings.folds, settings.division, self._base.train.monitor, self._order.higher)
+        train = self._base.train
+        return TrialFolds(settings.folds, settings.division, train.monitor, self._order.higher, train.keep)
 
     def _final(self, parent: str | None, measure: Measure, stop: StopRequest) -> Final:
         return Final(

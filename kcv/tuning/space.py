@@ -46,6 +46,7 @@ _FIXED: Final[Mapping[str, str]] = {
     "train.epochs": "all trials have the same length, so that they can be compared epoch by epoch",
     "train.minutes": "all trials have the same length, so that they can be compared epoch by epoch",
     "train.monitor": "it is what the search optimises",
+    "train.keep": "it decides which epoch's monitor the search optimises",
     "train.final_split": "only the validation split is read during the search",
     "train.calibrate": "it does not change which class is named",
     "train.abstain_precision": "it does not change which class is named",

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from kcv.config import Config
 from kcv.data import loading
@@ -45,12 +46,14 @@ class TrialFolds:
         digest: of the assignment of the images, see `kcv.data.folds.digest_of`.
         monitor: the column of `history.csv` that is optimised.
         higher: whether a higher monitor is better.
+        keep: the epoch whose monitor counts, as in `train.keep`.
     """
 
     count: int
     digest: str
     monitor: str
     higher: bool
+    keep: Literal["best", "last"] = "best"
 
     def runs(self, folder: Path) -> list[RunFolder]:
         """Returns the run folders of a trial, one per fold."""
@@ -63,18 +66,18 @@ class TrialFolds:
     def rows(self, runs: Sequence[RunFolder]) -> list[dict[str, float]]:
         """Returns a row per fold that has come to its end, in order: `epoch`, its number, and the means so far.
 
-        The means of the monitor and of `val_loss` are over the best epoch of this fold and of those before it, as their
-        runs keep that epoch. `seconds` is the time of this fold. A row that is not finite has no finite monitor.
+        The means of the monitor and of `val_loss` are over the kept epochs of this fold and of those before it.
+        `seconds` is the time of this fold. A row that is not finite has no finite monitor.
         """
-        best: list[Mapping[str, float]] = []
+        kept: list[Mapping[str, float]] = []
         rows: list[dict[str, float]] = []
         for number, run in enumerate(runs, start=1):
             history = _history_of(run)
             if not history:
                 break
-            best.append(max(history, key=self._key))
-            keys = [key for key in (self.monitor, "val_loss") if key in best[0]]
-            means = {key: sum(row[key] for row in best) / number for key in keys}
+            kept.append(max(history, key=self._key) if self.keep == "best" else history[-1])
+            keys = [key for key in (self.monitor, "val_loss") if key in kept[0]]
+            means = {key: sum(row[key] for row in kept) / number for key in keys}
             seconds = sum(row.get("seconds", 0.0) for row in history)
             rows.append({"epoch": float(number), **means, "seconds": seconds})
         return rows

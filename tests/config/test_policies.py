@@ -117,3 +117,12 @@ def test_the_warm_up_is_a_number_of_epochs_or_a_fraction(tmp_path: Path) -> None
     assert Config.load(**{"optim.warmup_epochs": "null", "epochs": 2}).optim.warmup_epochs == 0.5
     (line,) = problems(**{"optim.warmup_fraction": 1})
     assert line == "optim.warmup_fraction: received 1, allowed: a number at least 0 and less than 1, or null."
+
+
+def test_what_a_file_keeps_gives_way_to_how_the_best_epoch_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "last.yaml"
+    path.write_text("train: {keep: last}\n", encoding="utf-8")
+    assert Config.load(path).train.keep == "last"
+    assert Config.load(path, **{"train.patience": 3}).train.keep == "best"
+    assert Config.load(path, **{"train.monitor": "val_loss"}).train.keep == "best"
+    assert Config.load(path, **{"train.patience": 3, "train.keep": "last"}).train.keep == "last"

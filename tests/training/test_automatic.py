@@ -201,9 +201,31 @@ def test_many_epochs_change_the_images_more_unless_augmentation_is_given(
     for given in ({"augment.mixup": 0.2}, {"augment.policy": "none"}, {"augment.policy": "light"}):
         own, _ = chosen(Config.load(epochs=40, **given), photos)
         assert own.augment.policy == given.get("augment.policy", "none") and own.augment.rotation == 0
+    enlarged, _ = chosen(Config.load(epochs=40), source(1000, 64))
+    assert enlarged.augment.policy == "none" and enlarged.data.image_size == 160
     timed, _ = chosen(Config.load(minutes=60), photos)
     assert timed.augment.policy == "photos" and timed.train.epochs >= 25
     assert rates[-1].augment == timed.augment  # the time that augmentation takes was measured
+
+
+@pytest.mark.parametrize(
+    ("given", "keep"),
+    [
+        ({}, "last"),
+        ({"train.epochs": 40}, "last"),
+        ({"train.keep": "best"}, "best"),
+        ({"train.patience": 3}, "best"),
+        ({"train.monitor": "val_loss"}, "best"),
+        ({"optim.schedule": "constant"}, "best"),
+        ({"model.mode": "feature_extraction"}, "best"),
+        ({"model.weights": "none"}, "best"),
+    ],
+    ids=str,
+)
+def test_the_last_epoch_of_fine_tuning_is_kept_unless_another_is_asked_for(
+    weights: set[str], given: Mapping[str, Any], keep: str
+) -> None:
+    assert chosen(Config.load(**given), source(500, 192))[0].train.keep == keep
 
 
 def test_another_optimizer_keeps_its_own_learning_rate(weights: set[str]) -> None:
@@ -337,7 +359,7 @@ def test_a_policy_that_would_take_the_epochs_it_is_for_is_left_out(
             return Rates(50 if self._config.augment.policy == "photos" else 100, 500, 1000)
 
     monkeypatch.setattr(automatic, "Probe", Slower)
-    photos = source(500, 64)
+    photos = source(500, 192)
     short, why = chosen(Config.load(minutes=3, **{"data.image_size": 64}), photos)
     assert short.train.epochs >= 25 and short.augment.policy == "none" and "augmentation" not in why
     longer, why = chosen(Config.load(minutes=8, **{"data.image_size": 64}), photos)

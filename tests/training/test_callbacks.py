@@ -82,6 +82,20 @@ def test_the_best_epoch_is_kept_saved_and_restored(monitor, values, best):
     np.testing.assert_array_equal(core.weights[0], best)
 
 
+@pytest.mark.parametrize("worst", [0.1, math.nan])
+def test_the_last_epoch_is_kept_if_that_is_wanted(worst):
+    from kcv.training.callbacks.control import BestModel
+
+    saved = []
+    callback = BestModel(FakeCore(), "val_f1", saved.append, keep="last", higher=True)
+    for epoch, value in enumerate((0.5, 0.9, worst)):
+        callback._kept_model.weights = [np.full(2, float(epoch + 1))]
+        callback.on_epoch_end(epoch, {"val_f1": value})
+        callback.load_state_dict(json.loads(json.dumps(callback.state_dict(), allow_nan=False)))
+    assert (callback.best_epoch, saved) == (3, [1, 2, 3])
+    np.testing.assert_array_equal(callback.weights[0], 3)
+
+
 # Accuracy and loss of each epoch, the best one by accuracy, and the one by loss.
 TIES = [
     ([(0.9, 0.4), (0.9, 0.3), (0.9, 0.35)], 2, 2),

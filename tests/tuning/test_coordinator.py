@@ -297,6 +297,22 @@ def test_validation_loss_is_optimised_where_it_is_the_monitor(tmp_path: Path) ->
     assert best.value < 1 - accuracy(DEFAULT, EPOCHS)
 
 
+def test_the_last_epoch_counts_where_it_is_the_one_that_is_kept(tmp_path: Path) -> None:
+    order = Order(higher=True)
+    storage = Storage(f"sqlite:///{tmp_path}/study.db", "study", SPACE, higher=True)
+
+    class Falling(Computed):
+        def look(self, number: int) -> Report:
+            found = super().look(number)
+            return Report([{**row, "val_accuracy": 1 / row["epoch"]} for row in found.rows], found.ending)
+
+    plan = Plan(SPACE, DEFAULT, rule_of("none", EPOCHS, order), order, EPOCHS, "val_accuracy", "42", "me", keep="last")
+    Coordinator(plan, Budget(1), storage, Falling()).search()
+    values = storage.trials()[0].values
+    storage.close()
+    assert values == {epoch: 1 / epoch for epoch in range(1, EPOCHS + 1)}
+
+
 class Folded(Computed):
     """Trials in folds: a row per fold, with the mean so far."""
 

@@ -36,7 +36,7 @@ def model_card(content: ArtifactInfo, path: Path) -> str:
         "classes": _classes(content.class_names),
         "input": f"{content.image_size}x{content.image_size} RGB, other sizes: {content.resize}",
         "data": f"{content.data_name} (fingerprint {content.data_fingerprint[:12]})",
-        "best epoch": content.best_epoch if content.best_epoch is not None else "-",
+        "epoch kept": content.best_epoch if content.best_epoch is not None else "-",
     }
     if content.model_source:
         rows["built by"] = f"{content.model_source.name} (SHA-256 {content.model_source.sha256[:12]})"

@@ -67,7 +67,7 @@ def run_summary(run: Run) -> str:
     metrics = run.metrics
     rows = {
         f"{metrics['split']} accuracy": paint(with_interval(metrics), "bold"),
-        "best epoch": f"{run.best_epoch} of {len(run.history)}",
+        "epoch kept": f"{run.best_epoch} of {len(run.history)}",
         "time": f"{run.seconds:.0f} s",
         "model": run.model_path,
         "report": run.directory / "report.html",

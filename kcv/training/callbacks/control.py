@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import keras
 from numpy.typing import NDArray
@@ -52,11 +52,15 @@ class TerminateOnNaN(keras.callbacks.Callback):
 class BestModel(keras.callbacks.Callback):
     """Keeps the best epoch's weights and saves each new best at once, so that a killed run still has a model file.
 
+    With few validation images the best of many epochs is mostly the luckiest one. Where the learning rate falls to its
+    end, the last epoch is then the better choice: `keep="last"`.
+
     Args:
         model: the model whose weights are kept.
         monitor: the log entry compared first; see `kcv.metrics.standing.standing`.
         save: called with the epoch (from 1) for each new best; writes the file.
         higher: whether a higher monitor is better; None infers it from the name.
+        keep: `best`, or `last`, for which each epoch counts as the best so far.
 
     Attributes:
         best_epoch: the epoch (from 1) of the best weights; 0 if there is none yet.
@@ -64,7 +68,13 @@ class BestModel(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, model: keras.Model, monitor: str, save: Callable[[int], object], *, higher: bool | None = None
+        self,
+        model: keras.Model,
+        monitor: str,
+        save: Callable[[int], object],
+        *,
+        higher: bool | None = None,
+        keep: Literal["best", "last"] = "best",
     ) -> None:
         super().__init__()
         self.best_epoch = 0
@@ -72,15 +82,16 @@ class BestModel(keras.callbacks.Callback):
         self._monitor = monitor
         self._save = save
         self._higher = higher
+        self._keep = keep
         self._best: Standing | None = None
         self.weights: Sequence[NDArray[Any]] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keeps the weights if they are at least as good; on a tie the later epoch wins, as it has trained longer."""
         found = standing(logs or {}, self._monitor, higher=self._higher)
-        if found is None or (self._best is not None and found < self._best):
+        if self._keep == "best" and (found is None or (self._best is not None and found < self._best)):
             return
-        self._best = found
+        self._best = found or (UNKNOWN, UNKNOWN)
         self.best_epoch = epoch + 1
         self.weights = self._kept_model.get_weights()
         self._save(self.best_epoch)

@@ -209,11 +209,11 @@ def fit(
     identity: Sequence[str],
     resume_from: State | None = None,
 ) -> Fitted:
-    """Trains a model, stage by stage, and leaves it with the weights of its best epoch.
+    """Trains a model, stage by stage, and leaves it with the weights of the epoch that `train.keep` names.
 
     Args:
         model: uncompiled; it stays uncompiled.
-        batches: the training batches, and the validation batches that select the best epoch.
+        batches: the training batches, and the validation batches that find the best epoch.
         config: stages, optimizer, schedule, epochs, monitor, patience and moving average.
         context: everything else the run needs.
         identity: identifies the images and the network, see `kcv.training.features.FeatureStore`.
@@ -258,7 +258,7 @@ class StageFit:
 
     Attributes:
         backbone: the backbone of the model, which is uncompiled and stays uncompiled.
-        batches: the training batches, and the validation batches that select the best epoch.
+        batches: the training batches, and the validation batches that find the best epoch.
         config: the run's configuration.
         context: everything else the run needs.
         best: keeps the best weights across all stages.

@@ -80,7 +80,7 @@ class RunFolder:
 
     @property
     def model(self) -> Path:
-        """The model with the best weights."""
+        """The model with the weights of the kept epoch."""
         return self.path / "model.keras"
 
     @property
@@ -90,7 +90,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """Metrics of the best weights, computed once at the end."""
+        """Metrics of these weights, computed once at the end."""
         return self.path / "metrics.json"
 
     @property
@@ -189,7 +189,7 @@ class Run:
 
     Attributes:
         directory: the run folder.
-        model_path: the model file with the best weights.
+        model_path: the model file with the weights of the kept epoch.
         metrics: the content of `metrics.json`.
         history: the rows of `history.csv`.
         best_epoch: the epoch (from 1) whose weights were kept.

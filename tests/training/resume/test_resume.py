@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.dropout": 0.2, "train.ema": 0.9, "train.patience": 1, "epochs": 3, "augment.crop_padding": 1,
         "augment.cutmix": 1.0, "augment.color_jitter": 0.3, "data.memory_budget_mb": 0, "data.workers": 1,
     },
+    "the last epoch": {"train.keep": "last", "model.dropout": 0.2},
     "sgd, cosine": {"optim.name": "sgd", "optim.schedule": "cosine", "lr": 0.1},
     "bfloat16": {"precision": "mixed_bfloat16"},
     "streamed": {"data.memory_budget_mb": 0, "data.workers": 1},

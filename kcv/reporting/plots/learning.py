@@ -66,7 +66,7 @@ def _further(rows: Sequence[Mapping[str, float]]) -> list[str]:
 
 
 def _best(rows: Sequence[Mapping[str, float]]) -> Mapping[str, float] | None:
-    """Returns the row of the epoch that training keeps by validation accuracy; None if no row has one."""
+    """Returns the row of the best epoch by validation accuracy; None if no row has one."""
     known = [(standing(row), row["epoch"], row) for row in rows if "val_accuracy" in row]
     finite = [entry for entry in known if entry[0] is not None]
     return max(finite, key=lambda entry: entry[:2])[2] if finite else None

@@ -164,9 +164,10 @@ class Rates:
         """
         reading = (counts.train + counts.val + counts.test) / self.decode
         measuring = (counts.val + counts.test) / self.forward
-        each = self.saving if config.train.keep == "last" else 0.0
-        fixed = reading + measuring + (0.0 if each else _SAVED * self.saving)
-        head = counts.train / self.head + _PER_EPOCH + each
+        once, each = (0, 1) if config.train.keep == "last" else (_SAVED, 0)
+        fixed = reading + measuring + once * self.saving
+        beside = _PER_EPOCH + each * self.saving
+        head = counts.train / self.head + beside
         if plan(config)[0].frozen:
             kept, frozen = views_kept(config), config.model.unfreeze_after
             if kept is None:
@@ -176,7 +177,7 @@ class Rates:
             fixed += counts.val / self.forward
         if config.model.mode == "feature_extraction":
             return Seconds(fixed, head)
-        epoch = counts.train / self.step + counts.val / self.forward + _PER_EPOCH + each
+        epoch = counts.train / self.step + counts.val / self.forward + beside
         slow = max(0, self.settling - 1) // math.ceil(counts.train / config.data.batch_size)
         extra = min(counts.train, IMAGES_FOR_STATISTICS) / (_NO_GRADIENTS * self.step) if slow else 0.0
         # The epochs of the frozen stage count as epochs, but cost less.

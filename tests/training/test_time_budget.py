@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -46,7 +47,16 @@ def test_what_a_run_trains_is_measured(
     source = Source("photos", ("cat", "dog"), {"train": train})
     size = {"data.image_size": 32, "data.batch_size": 4, "model.width": 0.25, "model.weights": "none"}
     config = Config.load(model="custom_cnn", minutes=1, **size, **given)
+    measured: list[int] = []
+    step_rate = Probe._step_rate
+
+    def counted(self: Probe, fitted: keras.Model, *rest: Any) -> float:
+        measured.append(fitted.count_params())
+        return step_rate(self, fitted, *rest)
+
+    monkeypatch.setattr(Probe, "_step_rate", counted)
     rates = Probe(config, source, train, "cpu").rates()
+    assert len(measured) == head + everything and measured == sorted(set(measured))  # the head has fewer parameters
     assert [math.isfinite(rates.head), math.isfinite(rates.step)] == [head, everything]
     assert (rates.settling > 0) == (given == {})  # statistics that were frozen once stay frozen
     assert all(rate > 0 and math.isfinite(rate) for rate in (rates.forward, rates.decode, rates.saving))

@@ -87,7 +87,7 @@ class BestModel(keras.callbacks.Callback):
         self.weights: Sequence[NDArray[Any]] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keeps the weights if they are at least as good; on a tie the later epoch wins, as it has trained longer."""
+        """Keeps the weights if the epoch counts; on a tie the later one wins, as it has trained longer."""
         found = standing(logs or {}, self._monitor, higher=self._higher)
         if self._keep == "best" and (found is None or (self._best is not None and found < self._best)):
             return
